@@ -1,0 +1,120 @@
+"""What a run says while it works: progress for people on stderr, one JSON document on stdout.
+
+stdout belongs to the result. On a terminal the progress is drawn by rich; elsewhere it is plain lines,
+at most one every few seconds for a step that counts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .records import to_json
+
+_PLAIN_INTERVAL_S = 5.0
+
+
+class Step:
+    """A running step; `update` moves its bar, `detail` its text."""
+
+    def __init__(self, report: Callable[[float | None, float | None, str], None]) -> None:
+        self._report = report
+        self.seconds = 0.0
+
+    def update(self, done: float | None = None, total: float | None = None, detail: str = "") -> None:
+        """Report that `done` of `total` units are finished."""
+        self._report(done, total, detail)
+
+
+class Console:
+    """Messages and progress on stderr, the result on stdout (as JSON when `json` is set)."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+
+    def note(self, message: str) -> None:
+        """One line of information."""
+        self._rich.print(message, markup=False)
+
+    def warn(self, message: str) -> None:
+        """One line that deserves attention."""
+        self._rich.print(f"warning: {message}", style="yellow", markup=False)
+
+    def error(self, message: str) -> None:
+        """The message that a failed run ends with."""
+        self._rich.print(f"error: {message}", style="bold red", markup=False)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """Show that a piece of work is under way, and how long it took."""
+        started = time.monotonic()
+        drawn = self._rich_step(title) if self._rich.is_terminal else self._plain_step(title)
+        with drawn as step:
+            yield step
+            step.seconds = time.monotonic() - started
+
+    @contextmanager
+    def _plain_step(self, title: str) -> Iterator[Step]:
+        started = last = time.monotonic()
+        self.note(f"{title} ...")
+
+        def report(done: float | None, total: float | None, detail: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _PLAIN_INTERVAL_S:
+                last = now
+                share = f" {done:g}/{total:g}" if done is not None and total else ""
+                self.note(f"{title}:{share} {detail}".rstrip())
+
+        try:
+            yield Step(report)
+        except BaseException:
+            self.note(f"{title}: failed after {time.monotonic() - started:.1f} s")
+            raise
+        self.note(f"{title}: done in {time.monotonic() - started:.1f} s")
+
+    @contextmanager
+    def _rich_step(self, title: str) -> Iterator[Step]:
+        outermost = self._progress is None
+        if self._progress is None:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[detail]}", markup=False),
+                TimeElapsedColumn(),
+                console=self._rich,
+                transient=True,
+            )
+            self._progress.start()
+        progress, started = self._progress, time.monotonic()
+        task = progress.add_task(title, total=None, detail="")
+
+        def report(done: float | None, total: float | None, detail: str) -> None:
+            progress.update(task, completed=done, total=total, detail=detail[:60])
+
+        try:
+            yield Step(report)
+        except BaseException:
+            self._rich.print(f"✗ {title} ({time.monotonic() - started:.1f} s)", style="red", markup=False)
+            raise
+        else:
+            self._rich.print(f"✓ {title} ({time.monotonic() - started:.1f} s)", style="green", markup=False)
+        finally:
+            progress.remove_task(task)
+            if outermost:
+                progress.stop()
+                self._progress = None
+
+    def result(self, record: Any, text: str) -> None:
+        """Print the task's result: the record as JSON under `--json`, else `text` for a reader."""
+        sys.stdout.write(to_json(record) if self.json else text.rstrip("\n") + "\n")
+        sys.stdout.flush()

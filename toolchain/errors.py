@@ -1,0 +1,249 @@
+"""Every way in which a run can end badly, each with an exit code of its own.
+
+A `ToolchainError` is for the person at the terminal: what is wrong, with which thing, and what to try.
+Anything else that escapes is a bug and keeps its traceback. The table in docs/guide.md is made from
+this module (`exit_code_table`), and a test holds the codes distinct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class ToolchainError(Exception):
+    """Base of all expected failures.
+
+    `message` names the thing and why; `hint` says what to try. The class docstring's first line is the
+    entry in the exit-code table. Codes 1 (a bug) and 2 (Invoke's usage error) are not used here.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  try: {self.hint}" if self.hint else self.message
+
+
+class ConfigError(ToolchainError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+    exit_code = 3
+
+
+class CommandFailed(ToolchainError):
+    """A program that a stage depends on failed, outside a build step."""
+
+    exit_code = 4
+
+
+class DiskFull(ToolchainError):
+    """The disk is full, or has less room than the stage needs."""
+
+    exit_code = 5
+
+
+class LockHeld(ToolchainError):
+    """Another run holds the lock on this workspace or prefix."""
+
+    exit_code = 6
+
+
+class MissingTool(ToolchainError):
+    """A compiler or another build tool is missing or too old."""
+
+    exit_code = 7
+
+
+class RecordError(ToolchainError):
+    """A JSON record of an earlier stage cannot be read or does not fit its schema."""
+
+    exit_code = 8
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+class NotARepository(ToolchainError):
+    """A path that should be a git repository is not one."""
+
+    exit_code = 10
+
+
+class UnknownLayout(ToolchainError):
+    """The tree is neither a pinned nor a vendored Ollama."""
+
+    exit_code = 11
+
+
+class PinMissing(ToolchainError):
+    """The llama.cpp that Ollama pins is not in the mirror."""
+
+    exit_code = 12
+
+
+class FetchFailed(ToolchainError):
+    """A mirror could not be cloned or updated."""
+
+    exit_code = 13
+
+
+class DirtyScratch(ToolchainError):
+    """The scratch tree holds changes that the series did not make."""
+
+    exit_code = 14
+
+
+class UnknownRevision(ToolchainError):
+    """A branch, tag or commit does not exist in the repository."""
+
+    exit_code = 15
+
+
+class EraNotServed(ToolchainError):
+    """The tree is of the vendored era, which the series does not serve."""
+
+    exit_code = 16
+
+
+# -- series ----------------------------------------------------------------------------------------
+
+
+class SeriesError(ToolchainError):
+    """A file of the series is malformed."""
+
+    exit_code = 20
+
+
+class AnchorAmbiguous(ToolchainError):
+    """An anchor matches more often than its edit says."""
+
+    exit_code = 21
+
+
+class AnchorMissing(ToolchainError):
+    """An anchor, its scope or its file was not found."""
+
+    exit_code = 22
+
+
+class ChecksumMismatch(ToolchainError):
+    """A file does not have the checksum that its manifest states."""
+
+    exit_code = 23
+
+
+class SeriesDoesNotApply(ToolchainError):
+    """`series.check` found at least one edit that does not hold."""
+
+    exit_code = 24
+
+
+class PatchFailed(ToolchainError):
+    """A plain patch of the series does not apply."""
+
+    exit_code = 25
+
+
+# -- build -----------------------------------------------------------------------------------------
+
+
+class BuildFailed(ToolchainError):
+    """A build step failed; its command and the tail of its log are shown."""
+
+    exit_code = 30
+
+
+class ReleaseInvalid(ToolchainError):
+    """A release directory is incomplete, or its files differ from its manifest."""
+
+    exit_code = 31
+
+
+# -- verify ----------------------------------------------------------------------------------------
+
+
+class PortInUse(ToolchainError):
+    """The port is taken by another program."""
+
+    exit_code = 40
+
+
+class ServerFailed(ToolchainError):
+    """The server under test did not start or died."""
+
+    exit_code = 41
+
+
+class ModelLoadFailed(ToolchainError):
+    """The server could not load the model."""
+
+    exit_code = 42
+
+
+class VerificationFailed(ToolchainError):
+    """The build runs but does not do what was asked of it."""
+
+    exit_code = 43
+
+
+# -- deploy ----------------------------------------------------------------------------------------
+
+
+class LaunchdRefused(ToolchainError):
+    """launchd refused the service."""
+
+    exit_code = 50
+
+
+class RolledBack(ToolchainError):
+    """The new release was unhealthy; the one before it is active again."""
+
+    exit_code = 51
+
+
+class Unhealthy(ToolchainError):
+    """The service is not healthy and there was nothing healthy to go back to."""
+
+    exit_code = 52
+
+
+class NothingToRollBackTo(ToolchainError):
+    """There is no earlier release."""
+
+    exit_code = 53
+
+
+class ServiceConflict(ToolchainError):
+    """Another Ollama (the app, Homebrew's service) would fight over the port."""
+
+    exit_code = 54
+
+
+class DomainUnavailable(ToolchainError):
+    """The launchd domain is absent, so the state of the service cannot be told."""
+
+    exit_code = 55
+
+
+def all_errors() -> Iterator[type[ToolchainError]]:
+    """Every class of error, in order of exit code."""
+    todo, found = [ToolchainError], set[type[ToolchainError]]()
+    while todo:
+        for sub in todo.pop().__subclasses__():
+            found.add(sub)
+            todo.append(sub)
+    return iter(sorted(found, key=lambda cls: cls.exit_code))
+
+
+def exit_code_table() -> str:
+    """The exit codes as a Markdown table, for docs/guide.md and `./inv --help`."""
+    rows = [(0, "success", ""), (1, "a bug (with a traceback)", ""), (2, "wrong usage of a task", "")]
+    rows += [(cls.exit_code, (cls.__doc__ or "").splitlines()[0].rstrip("."), cls.__name__) for cls in all_errors()]
+    lines = ["| code | meaning | error |", "|---|---|---|"]
+    lines += [f"| {code} | {meaning} | {f'`{name}`' if name else ''} |" for code, meaning, name in rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,119 @@
+"""Frozen records that the stages hand on, and their atomic JSON files.
+
+Every stage's result is a `Record`. It is written beside its products, so that a run can stop, resume and
+be explained, and it is what `--json` prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from .errors import DiskFull, RecordError
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """Base of all stage records: immutable, keyword-only, JSON in and out."""
+
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+def _encode_hook(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot encode {type(value).__name__}")
+
+
+def _decode_hook(kind: type, value: Any) -> Any:
+    if issubclass(kind, Path) and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"cannot decode {kind.__name__}")
+
+
+def to_builtins(record: Any) -> Any:
+    """A record as plain dicts, lists and strings."""
+    return msgspec.to_builtins(record, enc_hook=_encode_hook)
+
+
+def to_json(record: Any) -> str:
+    """A record (or plain data) as stable, indented JSON with a final newline."""
+    raw = msgspec.json.encode(record, enc_hook=_encode_hook)
+    return msgspec.json.format(raw, indent=2).decode() + "\n"
+
+
+def read(path: Path, kind: type[R]) -> R:
+    """Read a record. Raises `RecordError` when the file is missing, truncated or of another shape."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind, dec_hook=_decode_hook)
+    except FileNotFoundError:
+        raise RecordError(f"{path}: there is no {kind.__name__} record", hint="run the stage before this one") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(
+            f"{path}: not a {kind.__name__} record: {error}", hint="delete it and run its stage again"
+        ) from error
+
+
+def write(path: Path, record: Any) -> None:
+    """Write a record atomically: a reader sees the old file or the new one, never a part."""
+    write_bytes(path, to_json(record).encode())
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Atomic write: temporary file beside `path`, flushed to the disk, renamed over it.
+
+    Raises `DiskFull`; the old content is then still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            flush_to_disk(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{path}: no space left on the disk", hint="free some space, then run it again") from error
+        raise
+    flush_directory(path.parent)
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """fsync that also reaches the platter on macOS, where plain fsync stops at the drive's cache."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def flush_directory(path: Path) -> None:
+    """Make a rename or a new entry in `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()

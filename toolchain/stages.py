@@ -1,0 +1,204 @@
+"""What each stage hands to the next: the records that flow through the pipeline.
+
+    sources.prepare  -> Sources       which commits, and how Ollama names its llama.cpp
+    series.render    -> Rendered      one unified diff per target, and the checksums that tie it down
+    sources.scratch  -> Scratch       work trees with the rendered series committed as one branch
+    build.build      -> Release       a directory of binaries, licences and a manifest
+    verify.verify    -> Verification  what the built server proved
+    deploy.install   -> Deployment    what is active now, and what was before
+
+All paths are absolute, all digests are SHA-256 in hex, all commits are full 40-digit ids.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from .records import Record
+
+Target = Literal["ollama", "llama.cpp"]
+Era = Literal["pinned", "vendored"]
+
+
+class Source(Record):
+    """A commit in a git repository that this toolkit may read and never changes."""
+
+    target: Target
+    origin: str
+    """the URL or path that the operator named"""
+    git_dir: Path
+    commit: str
+    describe: str
+    """newest tag before the commit and the distance, or the short commit id"""
+    dirty: list[str] = []
+    """paths that the operator's own work tree holds uncommitted; they are not part of the run"""
+
+
+class Pin(Record):
+    """The llama.cpp that an Ollama tree asks for, and the commit that serves it here."""
+
+    name: str
+    """as Ollama writes it: a build tag such as b10488, or a commit"""
+    commit: str
+    build: int
+    """build number of `commit`: the length of its history"""
+    exact: bool
+    """false when the mirror lacks the pin and the nearest build before it stands in"""
+
+
+class Sources(Record):
+    """Both sources of a run."""
+
+    ollama: Source
+    llama_cpp: Source
+    era: Era
+    pin: Pin
+
+
+class EditResult(Record):
+    """What became of one edit on one pristine tree."""
+
+    name: str
+    """file of the series and name of the edit, as in types/enum"""
+    target: Target
+    file: str
+    status: Literal["applies", "upstreamed", "moved", "broken", "skipped"]
+    line: int = 0
+    """first inserted line in the rendered file, counted from 1"""
+    reason: str = ""
+    candidates: list[str] = []
+    culprit: str = ""
+    """the upstream commit that broke it, when it could be found"""
+
+
+class FileChecksum(Record):
+    """One file of a target before and after the series; the pristine digest is empty for a file of ours."""
+
+    path: str
+    pristine: str
+    rendered: str
+    inserted: int
+    deleted: int
+
+
+class RenderedTarget(Record):
+    """The series rendered for one target."""
+
+    target: Target
+    commit: str
+    diff: str
+    """unified diff with full blob ids, against `commit`"""
+    sha256: str
+    files: list[FileChecksum]
+
+
+class CacheType(Record):
+    """A KV-cache type that the series adds: `block` values take `bytes` bytes."""
+
+    name: str
+    block: int
+    bytes: int
+
+
+class Rendered(Record):
+    """The series rendered for both targets, with the manifest that ties edits, blobs and result together."""
+
+    series_sha256: str
+    """over every file of patches/ that took part"""
+    targets: list[RenderedTarget]
+    edits: list[EditResult]
+    facts: dict[str, str]
+    cache_types: list[CacheType]
+
+
+class Scratch(Record):
+    """Work trees of this run, each with the series as one commit on `branch`."""
+
+    root: Path
+    ollama: Path
+    llama_cpp: Path
+    branch: str
+    ollama_commit: str
+    llama_cpp_commit: str
+
+
+class Release(Record):
+    """manifest.json of a release directory.
+
+    The directory holds bin/ollama, lib/ollama/ (llama-server and its libraries), licenses/ and this manifest;
+    `files` lists every file but the manifest itself, by its path relative to the directory.
+    """
+
+    id: str
+    version: str
+    """what /api/version answers"""
+    created: str
+    """UTC, ISO 8601"""
+    platform: str
+    """as in linux-x86_64 or macos-arm64"""
+    ollama_commit: str
+    llama_cpp_commit: str
+    llama_cpp_build: int
+    series_sha256: str
+    cache_types: list[CacheType]
+    """cache types that the series adds"""
+    tools: dict[str, str]
+    flags: dict[str, str]
+    files: dict[str, str]
+
+
+class CacheProof(Record):
+    """One line of llama-server's log that states a KV cache's type and size."""
+
+    line: str
+    cells: int
+    layers: int
+    type_k: str
+    type_v: str
+    mib: float
+    mib_k: float
+    mib_v: float
+    expected_bytes: int
+    """K and V computed from the model's geometry and the types' true bytes per block"""
+
+
+class TypeProof(Record):
+    """What one cache type (or K:V pair) showed on one model."""
+
+    kv_cache_type: str
+    model: str
+    head_size: int
+    tokens: int
+    text: str
+    context_shifts: int
+    caches: list[CacheProof]
+    ok: bool
+    reason: str = ""
+
+
+class Verification(Record):
+    """verification.json of a release: what was proven, on which binary."""
+
+    release: str
+    version: str
+    proofs: list[TypeProof]
+    unknown_type_message: str
+    """what the API answered to a type that does not exist"""
+    ok: bool
+    seconds: float
+
+
+class Deployment(Record):
+    """State of an installation."""
+
+    prefix: Path
+    active: str
+    """release id, empty when nothing is installed"""
+    parent: str
+    """the release that was active before; rollback goes there"""
+    version: str
+    pid: int
+    healthy: bool
+    releases: list[str]
+    reason: str = ""
