@@ -18,7 +18,7 @@ import platformdirs
 import yaml
 
 from .errors import ConfigError
-from .records import Record
+from .records import record
 
 FILE_NAME = "turboquant.yaml"
 ENV_PREFIX = "TURBOQUANT_"
@@ -125,7 +125,8 @@ class Config:
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-class SettingRow(Record):
+@record
+class SettingRow:
     """One setting as `./inv config` shows it."""
 
     key: str
@@ -215,7 +216,7 @@ def _file_layer(file: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
     if file is None and not path.is_file():
         return
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)  # noqa: S506  a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}", hint="--config names the file") from error
     except yaml.YAMLError as error:

@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .errors import CommandFailed, MissingTool, ToolchainError
-from .records import Record
+from .records import record
 
 TAIL_LINES = 30
 
 
-class Completed(Record):
+@record
+class Completed:
     """A finished program: what it was called with, how it ended, what it said (stdout and stderr as one)."""
 
-    argv: list[str]
+    argv: tuple[str, ...]
     returncode: int
     output: str
     seconds: float
@@ -48,7 +49,7 @@ def run(
     """
     words = [str(word) for word in argv]
     started = time.monotonic()
-    lines: list[str] = []
+    lines: tuple[str, ...] = ()
     sink = None
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,9 @@ def run(
             timer.cancel()
         if sink:
             sink.close()
-    done = Completed(argv=words, returncode=returncode, output="".join(lines), seconds=time.monotonic() - started)
+    done = Completed(
+        argv=tuple(words), returncode=returncode, output="".join(lines), seconds=time.monotonic() - started
+    )
     if check and (returncode != 0 or timed_out.is_set()):
         why = f"ran past its {timeout:g} s" if timed_out.is_set() else f"ended with {returncode}"
         raise failure(describe_failure(done, why=why, what=what, cwd=cwd, log=log))

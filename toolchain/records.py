@@ -1,12 +1,13 @@
 """Frozen records that the stages hand on, and their atomic JSON files.
 
-Every stage's result is a `Record`. It is written beside its products, so that a run can stop, resume and
+Every stage's result is a `record`. It is written beside its products, so that a run can stop, resume and
 be explained, and it is what `--json` prints.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -14,18 +15,19 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import msgspec
 
 from .errors import DiskFull, RecordError
 
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """Base of all stage records: immutable, keyword-only, JSON in and out."""
+R = TypeVar("R")
 
 
-R = TypeVar("R", bound=msgspec.Struct)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def record(cls: type[R]) -> type[R]:
+    """Class decorator of all stage records: a frozen, keyword-only dataclass with JSON in and out."""
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
 def _encode_hook(value: Any) -> Any:
@@ -35,7 +37,7 @@ def _encode_hook(value: Any) -> Any:
 
 
 def _decode_hook(kind: type, value: Any) -> Any:
-    if issubclass(kind, Path) and isinstance(value, str):
+    if kind is Path and isinstance(value, str):
         return Path(value)
     raise TypeError(f"cannot decode {kind.__name__}")
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from .records import Record
+from .records import record
 
 Target = Literal["ollama", "llama.cpp"]
 Era = Literal["pinned", "vendored"]
 
 
-class Source(Record):
+@record
+class Source:
     """A commit in a git repository that this toolkit may read and never changes."""
 
     target: Target
@@ -31,11 +32,12 @@ class Source(Record):
     commit: str
     describe: str
     """newest tag before the commit and the distance, or the short commit id"""
-    dirty: list[str] = []
+    dirty: tuple[str, ...] = ()
     """paths that the operator's own work tree holds uncommitted; they are not part of the run"""
 
 
-class Pin(Record):
+@record
+class Pin:
     """The llama.cpp that an Ollama tree asks for, and the commit that serves it here."""
 
     name: str
@@ -47,7 +49,8 @@ class Pin(Record):
     """false when the mirror lacks the pin and the nearest build before it stands in"""
 
 
-class Sources(Record):
+@record
+class Sources:
     """Both sources of a run."""
 
     ollama: Source
@@ -56,7 +59,8 @@ class Sources(Record):
     pin: Pin
 
 
-class EditResult(Record):
+@record
+class EditResult:
     """What became of one edit on one pristine tree."""
 
     name: str
@@ -67,12 +71,13 @@ class EditResult(Record):
     line: int = 0
     """first inserted line in the rendered file, counted from 1"""
     reason: str = ""
-    candidates: list[str] = []
+    candidates: tuple[str, ...] = ()
     culprit: str = ""
     """the upstream commit that broke it, when it could be found"""
 
 
-class FileChecksum(Record):
+@record
+class FileChecksum:
     """One file of a target before and after the series; the pristine digest is empty for a file of ours."""
 
     path: str
@@ -82,7 +87,8 @@ class FileChecksum(Record):
     deleted: int
 
 
-class RenderedTarget(Record):
+@record
+class RenderedTarget:
     """The series rendered for one target."""
 
     target: Target
@@ -90,10 +96,11 @@ class RenderedTarget(Record):
     diff: str
     """unified diff with full blob ids, against `commit`"""
     sha256: str
-    files: list[FileChecksum]
+    files: tuple[FileChecksum, ...]
 
 
-class CacheType(Record):
+@record
+class CacheType:
     """A KV-cache type that the series adds: `block` values take `bytes` bytes."""
 
     name: str
@@ -101,18 +108,20 @@ class CacheType(Record):
     bytes: int
 
 
-class Rendered(Record):
+@record
+class Rendered:
     """The series rendered for both targets, with the manifest that ties edits, blobs and result together."""
 
     series_sha256: str
     """over every file of patches/ that took part"""
-    targets: list[RenderedTarget]
-    edits: list[EditResult]
+    targets: tuple[RenderedTarget, ...]
+    edits: tuple[EditResult, ...]
     facts: dict[str, str]
-    cache_types: list[CacheType]
+    cache_types: tuple[CacheType, ...]
 
 
-class Scratch(Record):
+@record
+class Scratch:
     """Work trees of this run, each with the series as one commit on `branch`."""
 
     root: Path
@@ -123,7 +132,8 @@ class Scratch(Record):
     llama_cpp_commit: str
 
 
-class Release(Record):
+@record
+class Release:
     """manifest.json of a release directory.
 
     The directory holds bin/ollama, lib/ollama/ (llama-server and its libraries), licenses/ and this manifest;
@@ -141,14 +151,15 @@ class Release(Record):
     llama_cpp_commit: str
     llama_cpp_build: int
     series_sha256: str
-    cache_types: list[CacheType]
+    cache_types: tuple[CacheType, ...]
     """cache types that the series adds"""
     tools: dict[str, str]
     flags: dict[str, str]
     files: dict[str, str]
 
 
-class CacheProof(Record):
+@record
+class CacheProof:
     """One line of llama-server's log that states a KV cache's type and size."""
 
     line: str
@@ -163,7 +174,8 @@ class CacheProof(Record):
     """K and V computed from the model's geometry and the types' true bytes per block"""
 
 
-class TypeProof(Record):
+@record
+class TypeProof:
     """What one cache type (or K:V pair) showed on one model."""
 
     kv_cache_type: str
@@ -172,24 +184,26 @@ class TypeProof(Record):
     tokens: int
     text: str
     context_shifts: int
-    caches: list[CacheProof]
+    caches: tuple[CacheProof, ...]
     ok: bool
     reason: str = ""
 
 
-class Verification(Record):
+@record
+class Verification:
     """verification.json of a release: what was proven, on which binary."""
 
     release: str
     version: str
-    proofs: list[TypeProof]
+    proofs: tuple[TypeProof, ...]
     unknown_type_message: str
     """what the API answered to a type that does not exist"""
     ok: bool
     seconds: float
 
 
-class Deployment(Record):
+@record
+class Deployment:
     """State of an installation."""
 
     prefix: Path
@@ -200,5 +214,5 @@ class Deployment(Record):
     version: str
     pid: int
     healthy: bool
-    releases: list[str]
+    releases: tuple[str, ...]
     reason: str = ""
