@@ -49,7 +49,7 @@ def run(
     """
     words = [str(word) for word in argv]
     started = time.monotonic()
-    lines: tuple[str, ...] = ()
+    lines: list[str] = []
     sink = None
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
