@@ -1,0 +1,1 @@
+"""Which commits a run works on: mirrors, layouts, the pin, and scratch work trees."""
