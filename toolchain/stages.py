@@ -69,7 +69,7 @@ class EditResult:
     file: str
     status: Literal["applies", "upstreamed", "moved", "broken", "skipped"]
     line: int = 0
-    """first inserted line in the rendered file, counted from 1"""
+    """line of the pristine file where it goes, counted from 1"""
     reason: str = ""
     candidates: tuple[str, ...] = ()
     culprit: str = ""

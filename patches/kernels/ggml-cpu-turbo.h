@@ -1,0 +1,34 @@
+// CPU side of the TurboQuant cache types: dot products with q8_0, and the entries of the CPU's table of traits.
+#pragma once
+
+#include "ggml-turbo.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// *s = the dot product of n values (a multiple of 64) of a turbo row at vx with a q8_0 row at vy. The strides and nrc
+// belong to the signature of ggml_vec_dot_t; only nrc == 1 is served.
+void ggml_vec_dot_turbo4_q8_0(
+    int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc);
+void ggml_vec_dot_turbo3_q8_0(
+    int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc);
+void ggml_vec_dot_turbo2_q8_0(
+    int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc);
+
+#ifdef __cplusplus
+}
+#endif
+
+// Entries for the table of struct ggml_type_traits_cpu.
+#define GGML_TURBO_CPU_TRAITS_OF(ID, id)               \
+    [GGML_TYPE_##ID] = {                               \
+        .from_float   = ggml_##id##_quantize_row,      \
+        .vec_dot      = ggml_vec_dot_##id##_q8_0,      \
+        .vec_dot_type = GGML_TYPE_Q8_0,                \
+        .nrows        = 1,                             \
+    }
+#define GGML_TURBO_CPU_TRAITS                 \
+    GGML_TURBO_CPU_TRAITS_OF(TURBO4, turbo4), \
+    GGML_TURBO_CPU_TRAITS_OF(TURBO3, turbo3), \
+    GGML_TURBO_CPU_TRAITS_OF(TURBO2, turbo2)

@@ -1,0 +1,119 @@
+// TurboQuant KV-cache types: turbo4, turbo3 and turbo2.
+//
+// A block is 64 values (one head of 64, half a head of 128): an FP16 radius and one index per value into a fixed
+// codebook of small integers. A value decodes as radius * level[index], with no zero point. The cache stores vectors
+// after a Hadamard rotation, whose coordinates are close to Gaussian; the codebooks are the Lloyd-Max levels of N(0,1),
+// scaled so that rounding them to integers costs the least, which makes dot products with q8_0 integer work.
+//
+// This file and ggml-turbo.c are the reference: plain C, no dependency on ggml unless GGML_TURBO_STANDALONE is off.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef GGML_TURBO_STANDALONE
+#    define GGML_API extern
+#else
+#    include "ggml.h"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QK_TURBO 64
+
+// Value j (0..63) of a block of turbo4: nibble j / 32 of qs[j % 32].
+typedef struct {
+    uint16_t d;
+    uint8_t  qs[QK_TURBO / 2];
+} block_turbo4;
+
+// Value j of a block of turbo3: bit pair j / 16 of qs[j % 16] below bit j / 8 of qh[j % 8].
+typedef struct {
+    uint16_t d;
+    uint8_t  qs[QK_TURBO / 4];
+    uint8_t  qh[QK_TURBO / 8];
+} block_turbo3;
+
+// Value j of a block of turbo2: bit pair j / 16 of qs[j % 16].
+typedef struct {
+    uint16_t d;
+    uint8_t  qs[QK_TURBO / 4];
+} block_turbo2;
+
+#ifndef __cplusplus
+_Static_assert(sizeof(block_turbo4) == 34, "turbo4 is 4.25 bits per value");
+_Static_assert(sizeof(block_turbo3) == 26, "turbo3 is 3.25 bits per value");
+_Static_assert(sizeof(block_turbo2) == 18, "turbo2 is 2.25 bits per value");
+#endif
+
+// Codebooks in ascending order, symmetric about zero.
+GGML_API const int8_t ggml_turbo4_levels[16];
+GGML_API const int8_t ggml_turbo3_levels[8];
+GGML_API const int8_t ggml_turbo2_levels[4];
+
+// Quantize k values (a multiple of 64) from x to the blocks at y. Any float is accepted: NaN counts as zero, and what
+// lies beyond the largest radius saturates; the result always decodes to finite values.
+GGML_API void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k);
+GGML_API void ggml_turbo3_quantize_row(const float * x, void * y, int64_t k);
+GGML_API void ggml_turbo2_quantize_row(const float * x, void * y, int64_t k);
+
+// Decode k values (a multiple of 64).
+GGML_API void ggml_turbo4_dequantize_row(const void * x, float * y, int64_t k);
+GGML_API void ggml_turbo3_dequantize_row(const void * x, float * y, int64_t k);
+GGML_API void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k);
+
+// The indices (0..15, 0..7, 0..3) of one block, in order of the values.
+GGML_API void ggml_turbo4_indices(const block_turbo4 * x, uint8_t * index);
+GGML_API void ggml_turbo3_indices(const block_turbo3 * x, uint8_t * index);
+GGML_API void ggml_turbo2_indices(const block_turbo2 * x, uint8_t * index);
+
+// IEEE half precision, rounded to nearest even; bit-exact on every platform.
+GGML_API float    ggml_turbo_half_to_float(uint16_t half);
+GGML_API uint16_t ggml_turbo_float_to_half(float value);
+
+#ifdef __cplusplus
+}
+#endif
+
+#ifndef GGML_TURBO_STANDALONE
+
+#    ifdef __cplusplus
+extern "C" {
+#    endif
+
+// Whether nbytes of the type are whole blocks with finite radii.
+GGML_API bool ggml_turbo_validate_row(enum ggml_type type, const void * data, size_t nbytes);
+
+// Quantize rows; the number of bytes written. The signature is that of the other quantizers in ggml_quantize_chunk.
+GGML_API size_t ggml_turbo_quantize(
+    enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row);
+
+#    ifdef __cplusplus
+}
+#    endif
+
+// The labels of our types, for a switch.
+#    define GGML_TURBO_CASES       \
+    case GGML_TYPE_TURBO4:         \
+    case GGML_TYPE_TURBO3:         \
+    case GGML_TYPE_TURBO2
+
+// Entries for the table of struct ggml_type_traits.
+#    define GGML_TURBO_TRAITS_OF(ID, id)                                          \
+        [GGML_TYPE_##ID] = {                                                      \
+            .type_name      = #id,                                                \
+            .blck_size      = QK_TURBO,                                           \
+            .type_size      = sizeof(block_##id),                                 \
+            .is_quantized   = true,                                               \
+            .to_float       = (ggml_to_float_t) ggml_##id##_dequantize_row,       \
+            .from_float_ref = (ggml_from_float_t) ggml_##id##_quantize_row,       \
+        }
+#    define GGML_TURBO_TRAITS             \
+        GGML_TURBO_TRAITS_OF(TURBO4, turbo4), \
+        GGML_TURBO_TRAITS_OF(TURBO3, turbo3), \
+        GGML_TURBO_TRAITS_OF(TURBO2, turbo2)
+
+#endif

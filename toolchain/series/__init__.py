@@ -1,0 +1,1 @@
+"""The patch series: anchored edits, rendered onto pristine trees."""

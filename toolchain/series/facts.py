@@ -1,0 +1,51 @@
+"""Facts read from the pristine trees, for the inserts to use."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AnchorMissing
+from .lexing import language_of, mask
+from .manifest import Fact, Series
+from .place import find_scopes
+
+if TYPE_CHECKING:
+    from .render import Tree
+
+Facts = dict[str, Any]
+
+
+def read_facts(series: Series, trees: tuple[Tree, ...]) -> Facts:
+    """Every declared fact, with `types`, the series' own cache types.
+
+    A number comes as an int, a fact of `all` matches as a list. Raises `AnchorMissing` for a fact that the tree does
+    not show and that has no default.
+    """
+    facts: Facts = {"types": [{"name": t.name, "block": t.block, "bytes": t.bytes} for t in series.types]}
+    by_target = {tree.target: tree for tree in trees}
+    for name, fact in series.facts.items():
+        tree = by_target.get(fact.target)
+        if tree is not None:
+            facts[name] = _read(name, fact, tree)
+    return facts
+
+
+def _read(name: str, fact: Fact, tree: Tree) -> Any:
+    data = tree.repository.read_blob(tree.commit, fact.file)
+    found: list[str] = []
+    if data is not None:
+        text, language = data.decode(), language_of(fact.file)
+        code = mask(text, language, strings=False)
+        spans = find_scopes(text, language, fact.scope) if fact.scope else []
+        bodies = [code[span.start : span.end] for span in spans] if fact.scope else [code]
+        found = [match[1] for body in bodies for match in re.finditer(fact.pattern, body)]
+    if not found and fact.default is not None:
+        found = [fact.default]
+    if not found:
+        raise AnchorMissing(
+            f"fact {name}: {tree.target} {tree.version} has no {fact.pattern!r} in {fact.scope or fact.file}",
+            hint="upstream may have moved it: series.yaml says where it is read",
+        )
+    values = [int(value) if value.isdecimal() else value for value in found]
+    return list(dict.fromkeys(values)) if fact.all else values[0]

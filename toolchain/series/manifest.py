@@ -1,0 +1,197 @@
+"""The patch series as it stands on disk: series.yaml, its parts, and the checksums that seal it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import yaml
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from ..config import UniqueKeyLoader
+from ..errors import ChecksumMismatch, SeriesError
+from ..records import record, sha256_bytes, sha256_file, write_bytes
+from ..stages import CacheType, Target
+from .edit import Edit
+
+SEAL = "SHA256SUMS"
+OWN_SERIES = Path(__file__).parents[2] / "patches"
+
+S = TypeVar("S")
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value read from a pristine tree: what `pattern`'s first group matches inside `scope` of `file`.
+
+    `all` collects every match as a list (in order, without repeats); `default` serves a tree that has none.
+    """
+
+    target: Target
+    file: str
+    pattern: str
+    scope: str = ""
+    all: bool = False
+    default: str | None = None
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of series.yaml, in order of application.
+
+    `serves` is a packaging specifier over llama.cpp's build number or Ollama's version. Parts of one `concern` stand
+    in for each other on different upstream ranges; one of them must serve every tree.
+    """
+
+    concern: str
+    target: Target
+    serves: str
+    why: str
+    until: str
+    edits: str = ""
+    patch: str = ""
+    files: dict[str, str] = {}
+    """our own files: path in the target -> path below the series"""
+
+
+class SeriesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """series.yaml."""
+
+    version: Literal[1]
+    types: tuple[CacheType, ...]
+    facts: dict[str, Fact]
+    parts: tuple[Part, ...]
+
+
+class EditFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of anchored edits."""
+
+    edits: tuple[Edit, ...]
+
+
+@record
+class LoadedPart:
+    """A part with what its files hold."""
+
+    part: Part
+    edits: tuple[Edit, ...]
+    patch: bytes
+    files: dict[str, bytes]
+
+
+@record
+class Series:
+    """A loaded and checked series. `sha256` is over the seal's content, and so over every file."""
+
+    root: Path
+    types: tuple[CacheType, ...]
+    facts: dict[str, Fact]
+    parts: tuple[LoadedPart, ...]
+    sha256: str
+
+
+def load(root: Path = OWN_SERIES) -> Series:
+    """Read the series at `root`.
+
+    Raises `ChecksumMismatch` when a file differs from SHA256SUMS, and `SeriesError` when one is malformed or missing.
+    """
+    if not (root / "series.yaml").is_file():
+        raise SeriesError(f"{root}: there is no series.yaml", hint="series.path names the folder of a patch series")
+    digest = check_seal(root)
+    head = _decode(root / "series.yaml", SeriesFile)
+    parts = tuple(_load_part(root, part) for part in head.parts)
+    seen: set[str] = set()
+    for loaded in parts:
+        for edit in loaded.edits:
+            name = f"{loaded.part.edits}:{edit.name}"
+            if name in seen:
+                raise SeriesError(f"{name}: two edits of this name", hint="each needs a name of its own")
+            seen.add(name)
+    for name, fact in head.facts.items():
+        _compiled(f"fact {name}", fact.pattern)
+    return Series(root=root, types=head.types, facts=head.facts, parts=parts, sha256=digest)
+
+
+def seal(root: Path = OWN_SERIES) -> str:
+    """Write SHA256SUMS anew for the files as they are; returns the series' digest."""
+    text = "".join(f"{sha256_file(root / path)}  {path}\n" for path in sorted(_files(root)))
+    write_bytes(root / SEAL, text.encode())
+    return sha256_bytes(text.encode())
+
+
+def check_seal(root: Path) -> str:
+    """Hold every file of the series against SHA256SUMS; returns the digest of the whole."""
+    try:
+        text = (root / SEAL).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ChecksumMismatch(f"{root / SEAL}: cannot be read: {error.strerror}", hint="./inv series.seal") from error
+    stated: dict[str, str] = {}
+    for line in text.splitlines():
+        digest, separator, path = line.partition("  ")
+        if not separator:
+            raise ChecksumMismatch(f"{root / SEAL}: malformed line {line!r}", hint="./inv series.seal")
+        stated[path] = digest
+    found = {path: sha256_file(root / path) for path in _files(root)}
+    wrong = sorted(path for path in stated.keys() | found.keys() if stated.get(path) != found.get(path))
+    if wrong:
+        raise ChecksumMismatch(
+            f"{root}: not what {SEAL} states: {', '.join(wrong)}",
+            hint="restore the files with git, or ./inv series.seal if you edited them",
+        )
+    return sha256_bytes(text.encode())
+
+
+def allows(part: Part, version: str) -> bool:
+    """Whether a part serves an upstream version (a build number, or Ollama's version)."""
+    return SpecifierSet(part.serves).contains(version, prereleases=True)
+
+
+def _files(root: Path) -> Iterator[str]:
+    for path in root.rglob("*"):
+        if path.is_file() and path.name != SEAL and not any(name.startswith(".") for name in path.parts[-2:]):
+            yield path.relative_to(root).as_posix()
+
+
+def _load_part(root: Path, part: Part) -> LoadedPart:
+    try:
+        SpecifierSet(part.serves)
+    except InvalidSpecifier as error:
+        raise SeriesError(f"series.yaml: {part.concern}: serves: {error}", hint="for example >=9452,<12000") from error
+    if not (part.edits or part.patch or part.files):
+        raise SeriesError(f"series.yaml: {part.concern}: has neither edits, nor a patch, nor files")
+    edits = _decode(_inside(root, part.edits), EditFile).edits if part.edits else ()
+    for edit in edits:
+        for probe in (edit.upstreamed_when, edit.not_if):
+            if probe:
+                _compiled(f"{part.edits}: {edit.name}", probe.pattern)
+    return LoadedPart(
+        part=part,
+        edits=edits,
+        patch=_inside(root, part.patch).read_bytes() if part.patch else b"",
+        files={path: _inside(root, source).read_bytes() for path, source in part.files.items()},
+    )
+
+
+def _inside(root: Path, relative: str) -> Path:
+    path = root / relative
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise SeriesError(f"series.yaml: {relative}: leaves the folder of the series")
+    if not path.is_file():
+        raise SeriesError(f"series.yaml: {relative}: no such file in {root}")
+    return path
+
+
+def _compiled(where: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise SeriesError(f"{where}: pattern {pattern!r}: {error}") from error
+
+
+def _decode(path: Path, kind: type[S]) -> S:
+    try:
+        data: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)  # noqa: S506  a SafeLoader
+        return msgspec.convert(data, kind)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise SeriesError(f"{path}: {error}") from error

@@ -1,0 +1,272 @@
+"""From pristine blobs and the series to one unified diff per target.
+
+Every edit is located in the pristine text, never in the result of another edit, so the order of edits matters only
+where two insert at the same place. Nothing here writes to the operator's repository: the result is built in a
+temporary object store beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+
+from ..errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
+from ..records import record, sha256_bytes
+from ..sources.repository import Repository
+from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources, Target
+from .edit import Edit, Splice, locate, splice_all
+from .facts import Facts, read_facts
+from .manifest import LoadedPart, Series, allows
+from .place import line_number
+
+COMPAT_PATCH = "llama/compat/900-turboquant.patch"
+"""Where Ollama's own build picks our llama.cpp diff up; patches there apply in order of their names."""
+
+# Pinned, so that the same trees give the same bytes whatever git's configuration and version.
+_DIFF = (
+    *("diff-tree", "-p", "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"),
+    *("--unified=3", "--inter-hunk-context=0", "--diff-algorithm=myers", "--indent-heuristic", "--ignore-submodules"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--no-relative"),
+)
+
+
+@record
+class Tree:
+    """A pristine tree to render onto."""
+
+    target: Target
+    repository: Repository
+    commit: str
+    version: str
+    """what a part's `serves` is held against: a build number, or Ollama's version"""
+
+
+@record
+class Outcome:
+    """One edit held against one tree: its splices, or why there are none."""
+
+    name: str
+    edit: Edit
+    splices: tuple[Splice, ...]
+    status: str
+    reason: str = ""
+    error: ToolchainError | None = None
+
+
+def trees(sources: Sources) -> tuple[Tree, Tree]:
+    """The two pristine trees of a run: llama.cpp first, since its diff is a file of Ollama's."""
+    return (
+        Tree(
+            target="llama.cpp",
+            repository=Repository(sources.llama_cpp.git_dir),
+            commit=sources.llama_cpp.commit,
+            version=str(sources.pin.build),
+        ),
+        Tree(
+            target="ollama",
+            repository=Repository(sources.ollama.git_dir),
+            commit=sources.ollama.commit,
+            version=ollama_version(sources.ollama.describe),
+        ),
+    )
+
+
+def ollama_version(describe: str) -> str:
+    """The version of a described commit: v0.33.0-rc2-15-gabc -> 0.33.0rc2; 0 where no tag was found."""
+    match = re.match(r"v?(\d+(?:\.\d+)+)(?:-rc(\d+))?", describe)
+    return match[1] + (f"rc{match[2]}" if match[2] else "") if match else "0"
+
+
+def render(series: Series, sources: Sources) -> Rendered:
+    """Render the whole series onto both trees.
+
+    Raises the error of the first edit that does not hold, or `PatchFailed`. Rendering twice gives the same bytes.
+    """
+    llama_cpp, ollama = trees(sources)
+    with llama_cpp.repository, ollama.repository:
+        facts = read_facts(series, (llama_cpp, ollama))
+        done, rendered_targets = list[EditResult](), list[RenderedTarget]()
+        extra: dict[str, bytes] = {}
+        for tree in (llama_cpp, ollama):
+            outcomes = list(outcomes_on(series, tree, facts))
+            for outcome in outcomes:
+                if outcome.error:
+                    raise outcome.error
+            result = render_target(series, tree, outcomes, facts, extra)
+            rendered_targets.append(result)
+            done += [result_of(outcome, tree) for outcome in outcomes]
+            extra = {COMPAT_PATCH: result.diff.encode("utf-8", "surrogateescape")}
+    return Rendered(
+        series_sha256=series.sha256,
+        targets=tuple(rendered_targets),
+        edits=tuple(done),
+        facts={name: str(value) for name, value in facts.items()},
+        cache_types=series.types,
+    )
+
+
+def served_parts(series: Series, tree: Tree) -> list[LoadedPart]:
+    """The parts for this tree. Raises `SeriesError` when a concern has no part that serves it."""
+    mine = [loaded for loaded in series.parts if loaded.part.target == tree.target]
+    served = [loaded for loaded in mine if allows(loaded.part, tree.version)]
+    missing = {loaded.part.concern for loaded in mine} - {loaded.part.concern for loaded in served}
+    if missing:
+        ranges = ", ".join(sorted({loaded.part.serves for loaded in mine if loaded.part.concern in missing}))
+        raise SeriesError(
+            f"the series does not serve {tree.target} {tree.version}: {', '.join(sorted(missing))} ({ranges})",
+            hint="take a tree in this range, or add a part for it to series.yaml",
+        )
+    return served
+
+
+def outcomes_on(series: Series, tree: Tree, facts: Facts) -> Iterator[Outcome]:
+    """Hold every served edit against a pristine tree; nothing is raised, failures are in the outcomes."""
+    for loaded in served_parts(series, tree):
+        for edit in loaded.edits:
+            yield outcome_of(edit, loaded, tree, facts)
+
+
+def outcome_of(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> Outcome:
+    """One edit on one tree."""
+    name = f"{Path(loaded.part.edits).stem}/{edit.name}"
+    for probe, status in ((edit.upstreamed_when, "upstreamed"), (edit.not_if, "skipped")):
+        text = read_text(tree, probe.file) if probe else None
+        if probe and text is not None and re.search(probe.pattern, text, re.MULTILINE):
+            reason = f"{probe.file} already reads {probe.pattern!r}"
+            return Outcome(name=name, edit=edit, splices=(), status=status, reason=reason)
+    try:
+        text = read_text(tree, edit.file)
+        if text is None:
+            raise AnchorMissing(f"{edit.name}: {tree.target} has no file {edit.file}")
+        placed = msgspec.structs.replace(edit, anchor=fill(edit.anchor, facts, name)) if edit.anchor else edit
+        splices = tuple(locate(placed, text, fill(edit.insert, facts, name)))
+    except (ToolchainError, UnicodeDecodeError) as error:
+        failed = error if isinstance(error, ToolchainError) else AnchorMissing(f"{name}: {edit.file} is not UTF-8")
+        return Outcome(name=name, edit=edit, splices=(), status="broken", reason=failed.message, error=failed)
+    return Outcome(name=name, edit=edit, splices=splices, status="applies")
+
+
+def render_target(
+    series: Series, tree: Tree, outcomes: list[Outcome], facts: Facts, extra: Mapping[str, bytes]
+) -> RenderedTarget:
+    """Make one target's files, and the diff between them and the pristine commit."""
+    splices: dict[str, list[Splice]] = {}
+    for outcome in outcomes:
+        splices.setdefault(outcome.edit.file, []).extend(outcome.splices)
+    files: dict[str, bytes] = {}
+    for path, found in splices.items():
+        text = read_text(tree, path)
+        if found and text is not None:
+            files[path] = splice_all(text, found).encode()
+    served = served_parts(series, tree)
+    own = {path: _own_file(loaded, path, facts) for loaded in served for path in loaded.files}
+    for path, content in {**own, **extra}.items():
+        if tree.repository.exists(tree.commit, path):
+            raise SeriesError(f"{tree.target} already has a file {path}", hint="give ours another name in series.yaml")
+        files[path] = content
+    patches = [(loaded.part.patch, loaded.patch) for loaded in served if loaded.patch]
+    diff, changed = _diff(tree, files, patches)
+    return RenderedTarget(
+        target=tree.target,
+        commit=tree.commit,
+        diff=diff,
+        sha256=sha256_bytes(diff.encode("utf-8", "surrogateescape")),
+        files=changed,
+    )
+
+
+def _own_file(loaded: LoadedPart, path: str, facts: Facts) -> bytes:
+    """A file of ours: as it stands, or filled in when it is a template (.j2)."""
+    content = loaded.files[path]
+    source = loaded.part.files[path]
+    return fill(content.decode(), facts, source).encode() if source.endswith(".j2") else content
+
+
+def fill(template: str, facts: Facts, where: str) -> str:
+    """A rendered insert. An unknown fact is an error, not an empty string."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    try:
+        return environment.from_string(template).render(facts)
+    except jinja2.TemplateError as error:
+        raise SeriesError(f"{where}: insert: {error}", hint="facts are declared in series.yaml") from error
+
+
+def read_text(tree: Tree, path: str) -> str | None:
+    """A file of the pristine tree as text; None when there is no such file."""
+    data = tree.repository.read_blob(tree.commit, path)
+    return None if data is None else data.decode()
+
+
+def _diff(
+    tree: Tree, files: Mapping[str, bytes], patches: list[tuple[str, bytes]]
+) -> tuple[str, tuple[FileChecksum, ...]]:
+    repository = tree.repository
+    with tempfile.TemporaryDirectory(prefix="turboquant-render-") as folder:
+        objects = Path(folder, "objects")
+        objects.mkdir()
+        env = {
+            "GIT_INDEX_FILE": str(Path(folder, "index")),
+            "GIT_OBJECT_DIRECTORY": str(objects),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(_object_dirs(repository)),
+        }
+        repository.git("read-tree", tree.commit, env=env)
+        for path, content in files.items():
+            blob = Path(folder, "blob")
+            blob.write_bytes(content)
+            digest = repository.git("hash-object", "-w", "--no-filters", "--", blob, env=env).strip()
+            repository.git("update-index", "--add", "--cacheinfo", f"100644,{digest},{path}", env=env)
+        for name, content in patches:
+            patch = Path(folder, "patch")
+            patch.write_bytes(content)
+            hint = f"refresh {name}, or give it a narrower range in series.yaml"
+            repository.git("apply", "--cached", "--whitespace=nowarn", patch, env=env, failure=PatchFailed, hint=hint)
+        made = repository.git("write-tree", env=env).strip()
+        diff = repository.git(*_DIFF, tree.commit, made, env=env)
+        numbers = repository.git("diff-tree", "-r", "--numstat", "--no-renames", "-z", tree.commit, made, env=env)
+        changed = []
+        for entry in filter(None, numbers.split("\0")):
+            inserted, deleted, path = entry.split("\t", 2)
+            pristine = repository.read_blob(tree.commit, path)
+            shown = repository.git("cat-file", "blob", f"{made}:{path}", env=env)
+            changed.append(
+                FileChecksum(
+                    path=path,
+                    pristine=sha256_bytes(pristine) if pristine is not None else "",
+                    rendered=sha256_bytes(shown.encode("utf-8", "surrogateescape")),
+                    inserted=int(inserted),
+                    deleted=int(deleted),
+                )
+            )
+    return diff, tuple(changed)
+
+
+def _object_dirs(repository: Repository) -> list[str]:
+    """The repository's own object store; git follows its alternates from there."""
+    common = repository.git("rev-parse", "--git-common-dir").strip()
+    return [str((repository.git_dir / common / "objects").resolve())]
+
+
+def result_of(outcome: Outcome, tree: Tree) -> EditResult:
+    """The record of an outcome."""
+    line = 0
+    if outcome.splices:
+        text = read_text(tree, outcome.edit.file) or ""
+        first = min(outcome.splices, key=lambda splice: splice.start)
+        line = line_number(text, first.start)
+    status: Any = outcome.status
+    return EditResult(
+        name=outcome.name,
+        target=tree.target,
+        file=outcome.edit.file,
+        status=status,
+        line=line,
+        reason=outcome.reason,
+    )
