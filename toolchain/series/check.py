@@ -1,0 +1,169 @@
+"""Dry run of the series: a status for every edit, and for one that fails, where it went and which commit did it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..console import Console
+from ..errors import AnchorMissing, FetchFailed, PatchFailed, SeriesError, ToolchainError
+from ..records import record
+from ..stages import EditResult, Sources
+from .edit import Edit, candidates
+from .facts import Facts, read_facts
+from .manifest import LoadedPart, Series
+from .place import needle
+from .render import Outcome, Tree, outcome_of, read_text, render_target, result_of, served_parts, trees
+
+_HISTORY = 400
+"""how many versions of a file are searched for the commit that broke an edit"""
+
+
+@record
+class Checked:
+    """The whole dry run."""
+
+    series_sha256: str
+    llama_cpp: str
+    ollama: str
+    edits: tuple[EditResult, ...]
+    ok: bool
+    reason: str = ""
+    """why the trees as a whole are not served, or why the rendered whole does not hold together"""
+
+
+def check(series: Series, sources: Sources, console: Console) -> Checked:
+    """Hold every edit against both trees without changing anything; never raises for an edit that fails."""
+    results: list[EditResult] = []
+    reasons: list[str] = []
+    llama_cpp, ollama = trees(sources)
+    with llama_cpp.repository, ollama.repository:
+        try:
+            facts = read_facts(series, (llama_cpp, ollama))
+        except ToolchainError as error:
+            facts, reasons = {}, [error.message]
+        for tree in (llama_cpp, ollama):
+            if not facts:
+                break
+            try:
+                with console.step(f"check the series against {tree.target} {tree.version}"):
+                    results += _check_tree(series, tree, facts)
+            except (SeriesError, PatchFailed) as error:
+                reasons.append(error.message)
+    failed = any(result.status in ("moved", "broken") for result in results)
+    return Checked(
+        series_sha256=series.sha256,
+        llama_cpp=sources.llama_cpp.describe,
+        ollama=sources.ollama.describe,
+        edits=tuple(results),
+        ok=not failed and not reasons,
+        reason="; ".join(reasons),
+    )
+
+
+def _check_tree(series: Series, tree: Tree, facts: Facts) -> list[EditResult]:
+    outcomes, results = list[Outcome](), list[EditResult]()
+    for loaded in served_parts(series, tree):
+        for edit in loaded.edits:
+            outcome = outcome_of(edit, loaded, tree, facts)
+            outcomes.append(outcome)
+            result = result_of(outcome, tree)
+            results.append(_explained(result, outcome, loaded, tree, facts) if outcome.error else result)
+    if not any(outcome.error for outcome in outcomes):
+        # what no edit shows alone: files of ours that exist already, plain patches, two edits of one place
+        render_target(series, tree, outcomes, facts, {})
+    return results
+
+
+def _explained(result: EditResult, outcome: Outcome, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditResult:
+    """A failed edit with its candidates and the commit that broke it; `moved` when the place has one clear heir."""
+    found = _candidates(outcome.edit, tree)
+    try:
+        culprit = _culprit(outcome.edit, loaded, tree, facts)
+    except FetchFailed:
+        culprit = "unknown: older versions of the file are not in this partial clone"
+    moved = bool(found) and isinstance(outcome.error, AnchorMissing)
+    return replace(result, status="moved" if moved else "broken", candidates=tuple(found), culprit=culprit)
+
+
+def _candidates(edit: Edit, tree: Tree) -> list[str]:
+    text = read_text(tree, edit.file)
+    if text is not None:
+        near = candidates(edit, text)
+        if near:
+            return near
+    return [line for path in _files_with(edit, tree) for line in candidates(edit, read_text(tree, path) or "", path)][
+        :5
+    ]
+
+
+def _files_with(edit: Edit, tree: Tree) -> Iterator[str]:
+    """Files of the same kind that hold the longest word of the anchor or scope: where a moved file went."""
+    words = edit.anchor or edit.all_scopes[0]
+    longest = max(words.replace("(", " ").split(), key=len)
+    suffix = edit.file.rpartition(".")[2]
+    try:
+        found = tree.repository.git(
+            "grep", "-l", "-F", "-I", "-e", longest, tree.commit, "--", f"*.{suffix}", failure=AnchorMissing
+        )
+    except AnchorMissing:
+        return
+    for line in found.splitlines()[:20]:
+        path = line.partition(":")[2]
+        if path != edit.file and needle(words).search(read_text(tree, path) or ""):
+            yield path
+
+
+def _culprit(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> str:
+    """The commit after which the edit no longer held: `id date subject`, or empty when it never did.
+
+    The versions of the file are searched by doubling steps back to one where the edit holds, then by bisection.
+    """
+    log = tree.repository.git(
+        *("log", f"--max-count={_HISTORY}", "--no-merges", "--format=%H%x09%cs%x09%s", tree.commit, "--", edit.file)
+    )
+    versions = [line.split("\t", 2) for line in log.splitlines()]
+
+    def holds(index: int) -> bool:
+        older = replace(tree, commit=versions[index][0])
+        return outcome_of(edit, loaded, older, facts).status != "broken"
+
+    step, bad = 1, -1
+    while True:
+        probe = min(bad + step, len(versions) - 1)
+        if probe <= bad:
+            return ""
+        if holds(probe):
+            break
+        bad, step = probe, step * 2
+    good = probe
+    while good - bad > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if holds(middle) else (good, middle)
+    if bad < 0:
+        return ""
+    commit, date, subject = versions[bad]
+    return f"{commit[:12]} {date} {subject}"
+
+
+def report(checked: Checked) -> str:
+    """The dry run as text: one line for each edit, more where one fails."""
+    lines = [f"series {checked.series_sha256[:12]} on llama.cpp {checked.llama_cpp} and Ollama {checked.ollama}"]
+    for edit in checked.edits:
+        place = f"{edit.file}:{edit.line}" if edit.line else edit.file
+        lines.append(f"  {edit.status:<10} {edit.name:<28} {place}")
+        if edit.status in ("moved", "broken"):
+            lines.append(f"             {edit.reason}")
+            lines += [f"             candidate: {candidate}" for candidate in edit.candidates]
+            if edit.culprit:
+                lines.append(f"             broken by: {edit.culprit}")
+        elif edit.reason:
+            lines.append(f"             {edit.reason}")
+    if checked.reason:
+        lines.append(f"  not served: {checked.reason}")
+    counts = {
+        status: sum(edit.status == status for edit in checked.edits)
+        for status in ("applies", "upstreamed", "skipped", "moved", "broken")
+    }
+    lines.append("  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
+    return "\n".join(lines)
