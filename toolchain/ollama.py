@@ -41,8 +41,6 @@ class OllamaClient:
     def __init__(self, base_url: str, timeout: float = 60.0) -> None:
         self.base_url = base_url.rstrip("/")
         self.timeout = timeout
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy from the environment has no business with a local server
 
     def version(self) -> str:
         """The version that the server was built with. Raises `ServerFailed`."""
@@ -152,7 +150,9 @@ class OllamaClient:
     ) -> requests.Response:
         """One request. An error status raises `refused` with the server's message, unless that is None."""
         try:
-            response = self._session.request(method, self.base_url + path, timeout=self.timeout, **arguments)
+            with requests.Session() as session:
+                session.trust_env = False  # a proxy from the environment has no business with a local server
+                response = session.request(method, self.base_url + path, timeout=self.timeout, **arguments)
         except requests.RequestException as error:
             raise ServerFailed(f"{self.base_url}{path}: no answer: {_cause(error)}") from error
         if refused is not None and not response.ok:

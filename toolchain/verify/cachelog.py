@@ -1,0 +1,164 @@
+"""What llama-server's log proves: the type, size and rotation of each KV cache, and the context shifts.
+
+No API of Ollama shows the type of a cache. llama-server prints one line for each cache that it has allocated,
+with the sizes that the tensors really have; that line is the proof. Sizes are printed in MiB with two decimals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..records import record
+from ..stages import CacheProof, CacheType
+from .model import Geometry
+
+MIB = 1 << 20
+CELL_PADDING = 256
+"""llama.cpp rounds the cells of a context up to a multiple of this"""
+
+UPSTREAM_TYPES = tuple(
+    CacheType(name=name, block=block, bytes=size)
+    for name, block, size in (
+        ("f32", 1, 4),
+        ("f16", 1, 2),
+        ("bf16", 1, 2),
+        ("q8_0", 32, 34),
+        ("q5_1", 32, 24),
+        ("q5_0", 32, 22),
+        ("q4_1", 32, 20),
+        ("q4_0", 32, 18),
+        ("iq4_nl", 32, 18),
+    )
+)
+"""The cache types that llama.cpp has without us: `bytes` for each block of values."""
+
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_CACHE = re.compile(
+    rf"\w+: size = +{_NUMBER} MiB \( *(\d+) cells, +(\d+) layers, +\d+/\d+ seqs\), "
+    rf"K \((\w+)\): +{_NUMBER} MiB, V \((\w+)\): +{_NUMBER} MiB"
+)
+_ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
+SHIFT_LINE = "slot context shift"
+"""how llama-server's line on a context shift starts"""
+_SHIFT = re.compile(rf"{SHIFT_LINE}, n_keep = \d+, n_left = \d+, n_discard = [1-9]\d*")
+
+
+@record
+class Cache:
+    """One KV cache of the log; whether K and V are rotated before they are quantized (None: the log does not say)."""
+
+    proof: CacheProof
+    rotated_k: bool | None
+    rotated_v: bool | None
+
+
+def type_table(added: Iterable[CacheType]) -> dict[str, CacheType]:
+    """Every cache type that a release knows, by name: upstream's and those `added` by the series."""
+    return {kind.name: kind for kind in (*UPSTREAM_TYPES, *added)}
+
+
+def split_pair(kv_cache_type: str) -> tuple[str, str]:
+    """The types of K and V that a setting asks for: `K:V`, or one name for both."""
+    type_k, _, type_v = kv_cache_type.partition(":")
+    return type_k, type_v or type_k
+
+
+def bits_per_value(kind: CacheType) -> float:
+    """What one cached value costs, in bits."""
+    return kind.bytes * 8 / kind.block
+
+
+def cache_bytes(kind: CacheType, geometry: Geometry, *, cells: int, layers: int) -> int:
+    """Bytes of K (or of V) in a cache: rows of `kv_width` values, packed in blocks, for each cell and layer."""
+    return geometry.kv_width // kind.block * kind.bytes * cells * layers
+
+
+def caches(log: str, geometry: Geometry, added: Iterable[CacheType]) -> tuple[Cache, ...]:
+    """The KV caches that a log states, in its order (a model with a sliding window has several).
+
+    Whatever a logger puts before a line is passed over, and so is every other line. `expected_bytes` follows from
+    the line's cells and layers, the model's `geometry` and the size of the stated types; it is 0 for a type that is
+    neither upstream's nor `added` by the series.
+    """
+    types = type_table(added)
+    found: list[Cache] = []
+    for line in log.splitlines():
+        if match := _CACHE.search(line):
+            found.append(Cache(proof=_proof(match, geometry, types), rotated_k=None, rotated_v=None))
+        elif found and (match := _ROTATION.search(line)):
+            last, on = found[-1], match[2] != "0"
+            found[-1] = Cache(
+                proof=last.proof,
+                rotated_k=on if match[1] == "k" else last.rotated_k,
+                rotated_v=on if match[1] == "v" else last.rotated_v,
+            )
+    return tuple(found)
+
+
+def context_shifts(log: str) -> int:
+    """How often llama-server dropped the older half of a full context and moved the rest."""
+    return len(_SHIFT.findall(log))
+
+
+def complaint(
+    found: Sequence[Cache], kv_cache_type: str, geometry: Geometry, num_ctx: int, added: Sequence[CacheType]
+) -> str:
+    """Why the caches of one model are not what was asked for; empty when all is proven.
+
+    Asked are: K and V of `kv_cache_type` in every cache, room for `num_ctx` tokens in every layer, sizes that agree
+    with the types' true bytes within the log's rounding, and the rotation that the types `added` by the series
+    build upon.
+    """
+    if not found:
+        return "the log states no KV cache"
+    if (layers := sum(cache.proof.layers for cache in found)) != geometry.layers:
+        return f"the caches hold {layers} layers, the model has {geometry.layers}"
+    asked = split_pair(kv_cache_type)
+    types = type_table(added)
+    for cache in found:
+        proof = cache.proof
+        if (proof.type_k, proof.type_v) != asked:
+            return f"asked for K {asked[0]} and V {asked[1]}, the cache has K {proof.type_k} and V {proof.type_v}"
+        if not num_ctx <= proof.cells < num_ctx + CELL_PADDING:
+            return f"asked for {num_ctx} cells, the cache has {proof.cells}"
+        for side, name, stated, rotated in (
+            ("K", proof.type_k, proof.mib_k, cache.rotated_k),
+            ("V", proof.type_v, proof.mib_v, cache.rotated_v),
+        ):
+            if name not in types:
+                return f"the size of {name} is not known: the release's manifest does not list it"
+            expected = cache_bytes(types[name], geometry, cells=proof.cells, layers=proof.layers)
+            if not _agrees(stated, expected):
+                return f"{side} as {name} takes {expected / MIB:.3f} MiB, the log says {stated:.2f}"
+            if any(name == kind.name for kind in added) and not rotated:
+                return f"{side} is {name}, and the log does not say that it is rotated before it is quantized"
+        if not _agrees(proof.mib, proof.expected_bytes):
+            return f"K and V take {proof.expected_bytes / MIB:.3f} MiB, the log says {proof.mib:.2f}"
+    return ""
+
+
+def _proof(match: re.Match[str], geometry: Geometry, types: Mapping[str, CacheType]) -> CacheProof:
+    total, cells, layers, type_k, size_k, type_v, size_v = match.groups()
+    sizes = [
+        cache_bytes(types[name], geometry, cells=int(cells), layers=int(layers))
+        for name in (type_k, type_v)
+        if name in types
+    ]
+    return CacheProof(
+        line=match[0],
+        cells=int(cells),
+        layers=int(layers),
+        type_k=type_k,
+        type_v=type_v,
+        mib=float(total),
+        mib_k=float(size_k),
+        mib_v=float(size_v),
+        expected_bytes=sum(sizes) if len(sizes) == 2 else 0,
+    )
+
+
+def _agrees(stated_mib: float, exact_bytes: int) -> bool:
+    """Whether a size printed with two decimals, from a 32-bit float, can stand for `exact_bytes`."""
+    exact = exact_bytes / MIB
+    return abs(stated_mib - exact) <= 0.005 + 1e-6 * exact + 1e-9

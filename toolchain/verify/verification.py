@@ -1,0 +1,239 @@
+"""The verify stage: run the built Ollama and prove that its cache types are what they claim to be.
+
+For each cache type a server is started; small random models of two head sizes are imported, generate text, and
+are driven past the end of their context. What counts as proof is llama-server's own log and the API's counts.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from contextlib import AbstractContextManager
+from hashlib import shake_256
+from pathlib import Path
+
+from .. import records
+from ..config import Config
+from ..console import Console
+from ..errors import ConfigError, ModelLoadFailed, ReleaseInvalid, ServerFailed, ToolchainError, VerificationFailed
+from ..ollama import Generation
+from ..records import record
+from ..stages import Release, TypeProof, Verification
+from . import cachelog
+from .model import Geometry, write_probe
+from .report import render_report
+from .server import Server, serve
+
+HEAD_SIZES = (64, 128)
+LAYERS, HEADS, KV_HEADS = 8, 4, 2
+CONTEXT = 512
+"""tokens; a multiple of llama.cpp's padding, and enough for cache sizes that two decimals of MiB tell apart"""
+UNKNOWN_TYPE = "turbo9"
+
+_SEED = 20260501
+_PROMPT_LENGTH = CONTEXT - 8
+"""letters, each a token: leaves a few cells free, so that the context is full soon after generation starts"""
+_SHIFT_TOKENS = 16
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@record
+class Probe:
+    """A model under test: its name in the server's store, its file and its sizes."""
+
+    name: str
+    path: Path
+    geometry: Geometry
+
+
+def verify(release_dir: Path, config: Config, console: Console, *, workspace: Path) -> Verification:
+    """Prove that the release in `release_dir` runs every type of `config.verify.types`.
+
+    Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, also when
+    a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a type that the release does not have,
+    `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after the report `ModelLoadFailed`
+    when all that failed were model loads, and `VerificationFailed` for any other failed proof.
+    """
+    started = time.monotonic()
+    manifest = release_dir / "manifest.json"
+    release = records.read(manifest, Release)
+    if not _SAFE_ID.fullmatch(release.id):
+        raise ReleaseInvalid(f"{manifest}: {release.id!r} cannot be the name of a release", hint="build it again")
+    _check_types(config.verify.types, release)
+    folder = workspace / "verifications" / release.id
+    folder.mkdir(parents=True, exist_ok=True)
+    proofs: list[TypeProof] = []
+    failures: list[ToolchainError] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="run-", dir=folder, ignore_cleanup_errors=True) as scratch,
+        console.step(f"verify {release.id}") as step,
+    ):
+        trial = _Trial(release_dir, release, config, logs=folder / "logs", scratch=Path(scratch))
+        steps = len(config.verify.types) + 1
+        for done, kv_cache_type in enumerate(config.verify.types):
+            step.update(done, steps, kv_cache_type)
+            for proof, failure in trial.prove(kv_cache_type):
+                proofs.append(proof)
+                failures += [failure] if failure else []
+        step.update(steps - 1, steps, UNKNOWN_TYPE)
+        message, failure = trial.refuse_unknown_type()
+        failures += [failure] if failure else []
+    verification = Verification(
+        release=release.id,
+        version=release.version,
+        proofs=tuple(proofs),
+        unknown_type_message=message,
+        ok=not failures,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    records.write(folder / "verification.json", verification)
+    records.write_bytes(folder / "report.md", render_report(verification, release, failures).encode())
+    if failures:
+        only_loads = all(isinstance(failure, ModelLoadFailed) for failure in failures)
+        raise (ModelLoadFailed if only_loads else VerificationFailed)(
+            f"{release.id}: {len(failures)} of {len(proofs) + 1} proofs failed\n"
+            + "\n".join(f"  {failure.message}" for failure in failures),
+            hint=f"read {folder / 'report.md'}, and in {folder / 'logs'} what the servers said",
+        )
+    return verification
+
+
+class _Trial:
+    """What the proofs of one run share: the release, the models, and a home with the model store."""
+
+    def __init__(self, release_dir: Path, release: Release, config: Config, *, logs: Path, scratch: Path) -> None:
+        self._release_dir = release_dir
+        self._release = release
+        self._config = config.verify
+        self._logs = logs
+        self._home = scratch / "home"
+        self._probes = [_write_probe(scratch / f"probe-{head_size}.gguf", head_size) for head_size in HEAD_SIZES]
+
+    def prove(self, kv_cache_type: str) -> list[tuple[TypeProof, ToolchainError | None]]:
+        """What this type showed on each model, on one server; with the failure where a proof does not hold."""
+        with self._serve(kv_cache_type) as server:
+            return [self._prove_on(server, probe, kv_cache_type) for probe in self._probes]
+
+    def refuse_unknown_type(self) -> tuple[str, ToolchainError | None]:
+        """The API's answer to a type that does not exist, and what is wrong with that answer.
+
+        It has to name the type and the ones that the series adds; a release that adds none promises nothing.
+        """
+        probe = self._probes[0]
+        with self._serve(UNKNOWN_TYPE) as server:
+            try:
+                _import(server, probe)
+                server.client.generate(probe.name, "a", 1, {"num_ctx": CONTEXT})
+            except ModelLoadFailed as error:
+                message = error.message.removeprefix(f"{server.client.base_url}/api/generate: ")
+            except ServerFailed as error:
+                return error.message, server.explain(error)
+            else:
+                return "", VerificationFailed(f"{UNKNOWN_TYPE}: the server accepted a cache type that does not exist")
+        added = [kind.name for kind in self._release.cache_types]
+        missing = [name for name in (UNKNOWN_TYPE, *added) if not re.search(rf"\b{re.escape(name)}\b", message)]
+        if added and missing:
+            return message, VerificationFailed(
+                f"{UNKNOWN_TYPE}: the answer to an unknown type does not name {', '.join(missing)}: {message}"
+            )
+        return message, None
+
+    def _serve(self, kv_cache_type: str) -> AbstractContextManager[Server]:
+        return serve(
+            self._release_dir,
+            version=self._release.version,
+            home=self._home,
+            log=self._logs / f"{kv_cache_type.replace(':', '-')}.log",
+            environment={"OLLAMA_KV_CACHE_TYPE": kv_cache_type},
+            timeout_s=self._config.timeout_s,
+        )
+
+    def _prove_on(self, server: Server, probe: Probe, kv_cache_type: str) -> tuple[TypeProof, ToolchainError | None]:
+        mark = server.mark()
+        first = shifted = None
+        failure: ToolchainError | None = None
+        try:
+            _import(server, probe)
+            options = {"num_ctx": CONTEXT}
+            first = server.client.generate(probe.name, "hello", self._config.tokens, options)
+            shifted = server.client.generate(probe.name, _long_prompt(), _SHIFT_TOKENS, options)
+        except (ModelLoadFailed, ServerFailed) as error:
+            failure = server.explain(error)
+        log = server.said_since(mark, until=cachelog.SHIFT_LINE if shifted else "")
+        found = cachelog.caches(log, probe.geometry, self._release.cache_types)
+        shifts = cachelog.context_shifts(log)
+        if failure is None:
+            assert first is not None
+            assert shifted is not None
+            reason = (
+                cachelog.complaint(found, kv_cache_type, probe.geometry, CONTEXT, self._release.cache_types)
+                or _count_complaint(first, self._config.tokens)
+                or _shift_complaint(shifted, shifts)
+            )
+            failure = VerificationFailed(reason) if reason else None
+        if failure is not None:
+            failure = type(failure)(f"{kv_cache_type} on {probe.name}: {failure.message}", hint=failure.hint)
+        proof = TypeProof(
+            kv_cache_type=kv_cache_type,
+            model=probe.name,
+            head_size=probe.geometry.head_size,
+            tokens=first.eval_count if first else 0,
+            text=first.text if first else "",
+            context_shifts=shifts,
+            caches=tuple(cache.proof for cache in found),
+            ok=failure is None,
+            reason=failure.message if failure else "",
+        )
+        return proof, failure
+
+
+def _check_types(asked: tuple[str, ...], release: Release) -> None:
+    known = cachelog.type_table(release.cache_types)
+    for kv_cache_type in asked:
+        for name in cachelog.split_pair(kv_cache_type):
+            if name not in known:
+                raise ConfigError(
+                    f"verify.types: {kv_cache_type}: {release.id} has no cache type {name}",
+                    hint=f"it has {', '.join(known)}",
+                )
+
+
+def _write_probe(path: Path, head_size: int) -> Probe:
+    geometry = write_probe(
+        path,
+        head_size=head_size,
+        heads=HEADS,
+        kv_heads=KV_HEADS,
+        layers=LAYERS,
+        context=CONTEXT,
+        seed=_SEED + head_size,
+    )
+    return Probe(name=path.stem, path=path, geometry=geometry)
+
+
+def _import(server: Server, probe: Probe) -> None:
+    """The servers of a run share one model store: the first one imports."""
+    if f"{probe.name}:latest" not in server.client.names():
+        server.client.create_from_gguf(probe.name, probe.path)
+
+
+def _long_prompt() -> str:
+    return shake_256(b"probe").hexdigest(_PROMPT_LENGTH // 2)
+
+
+def _count_complaint(generation: Generation, tokens: int) -> str:
+    if generation.eval_count != tokens or not generation.text:
+        return f"asked for {tokens} tokens, got {generation.eval_count} ({generation.text!r})"
+    return ""
+
+
+def _shift_complaint(generation: Generation, shifts: int) -> str:
+    """Why a generation that ran past the context was not carried on by a context shift."""
+    used = generation.prompt_eval_count + generation.eval_count
+    if generation.eval_count != _SHIFT_TOKENS or used <= CONTEXT:
+        return (
+            f"asked for {_SHIFT_TOKENS} tokens past the end of a context of {CONTEXT}, got {generation.eval_count} "
+            f"after a prompt of {generation.prompt_eval_count}"
+        )
+    return "" if shifts else "generated past the end of the context, but the log states no context shift"
