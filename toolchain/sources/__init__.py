@@ -1,1 +1,18 @@
 """Which commits a run works on: mirrors, layouts, the pin, and scratch work trees."""
+
+from .layout import Layout, recognise
+from .origins import prepare, release_name
+from .repository import Commit, Repository
+from .scratch import create, locked, scratch_root
+
+__all__ = [
+    "Commit",
+    "Layout",
+    "Repository",
+    "create",
+    "locked",
+    "prepare",
+    "recognise",
+    "release_name",
+    "scratch_root",
+]

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from ..errors import CommandFailed, FetchFailed, MissingTool, NotARepository, ToolchainError, UnknownRevision
+from ..errors import CommandFailed, DiskFull, FetchFailed, MissingTool, NotARepository, ToolchainError, UnknownRevision
 from ..records import record
 
-_NEUTRAL = (
+NEUTRAL = (
     *("-c", "core.autocrlf=false"),
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.fsmonitor=false"),
@@ -58,6 +58,11 @@ def environment(*, offline: bool, extra: Mapping[str, str] | None = None) -> dic
         # Partial clones fetch missing objects on their own; older gits know only the second way to forbid it.
         kept |= {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
     return kept | dict(extra or {})
+
+
+def out_of_space(said: str) -> bool:
+    """Whether git's words mean that the disk is full."""
+    return "No space left on device" in said or "Disk quota exceeded" in said
 
 
 class Repository:
@@ -111,6 +116,8 @@ class Repository:
         done = self._run(args, env)
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
+            if out_of_space(said):
+                raise DiskFull(f"{self.git_dir}: the disk is full", hint="free some space, then run it again")
             raise failure(f"git {' '.join(map(str, args))}\n  in: {self.git_dir}\n  {said}", hint=hint)
         return done.stdout.decode(errors="surrogateescape")
 
@@ -175,7 +182,7 @@ class Repository:
         return words[1].decode(), data[:size]
 
     def _start_reader(self) -> subprocess.Popen[bytes]:
-        argv = ["git", *_NEUTRAL, f"--git-dir={self.git_dir}", "cat-file", "--batch"]
+        argv = ["git", *NEUTRAL, f"--git-dir={self.git_dir}", "cat-file", "--batch"]
         try:
             reader = subprocess.Popen(
                 argv,
@@ -243,7 +250,7 @@ class Repository:
 def _git(words: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
-            ["git", *_NEUTRAL, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
+            ["git", *NEUTRAL, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
     except FileNotFoundError as error:
         raise _no_git() from error

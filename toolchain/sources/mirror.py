@@ -1,0 +1,158 @@
+"""Mirrors of remote repositories: bare, without file contents until a run needs them.
+
+A first fetch goes in steps from older tags to newer ones, so that an interrupted one goes on where it stood;
+the mirror counts as whole only when the last step is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .. import process
+from ..console import Console, Step
+from ..errors import DiskFull, FetchFailed, LockHeld
+from .repository import NEUTRAL, Repository, environment, out_of_space
+
+_STEPS = 8
+_WHOLE = "turboquant.whole"
+_PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ (?:objects|deltas)):\s+\d+% \((\d+)/(\d+)\)")
+_OPTIONS = ("--filter=blob:none", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no")
+_IDS_PER_FETCH = 2000
+_HINT = "check the URL and the network; what was fetched is kept, and --set sources.offline=true uses a whole mirror"
+_REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+
+
+def is_url(origin: str) -> bool:
+    """Whether an origin is mirrored (a URL, or user@host:path) rather than used in place."""
+    return "://" in origin or re.match(r"[\w.-]+@[\w.-]+:", origin) is not None
+
+
+def open_mirror(name: str, url: str, workspace: Path, *, offline: bool, console: Console) -> Repository:
+    """The mirror of `url`, cloned or updated unless `offline`.
+
+    Raises `FetchFailed` when the remote cannot be read, or when `offline` and there is no whole mirror;
+    `LockHeld` while another run updates it.
+    """
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    git_dir = workspace / "mirrors" / f"{name}-{digest}"
+    with _locked(git_dir):
+        mirror = Repository(git_dir, offline=offline)
+        whole = git_dir.is_dir() and mirror.succeeds("config", "--get", _WHOLE)
+        if offline and not whole:
+            raise FetchFailed(
+                f"{url}: there is no whole mirror in {git_dir}, and sources.offline is set",
+                hint="run it once online, or name a local repository",
+            )
+        if not offline:
+            _initialise(mirror, url)
+            _update(mirror, url, whole=whole, console=console)
+    return mirror
+
+
+def ensure_contents(mirror: Repository, commit: str, console: Console) -> None:
+    """Fetch what a partial mirror lacks of the files at `commit`. Raises `FetchFailed`, also when offline."""
+    wanted = missing_blobs(mirror, commit)
+    if not wanted:
+        return
+    if mirror.offline:
+        raise FetchFailed(
+            f"{mirror.git_dir}: the contents of {len(wanted)} files at {commit[:12]} were never fetched",
+            hint="run it once without sources.offline",
+        )
+    with _locked(mirror.git_dir), console.step(f"fetch {len(wanted)} files for {mirror.git_dir.name}") as step:
+        for ids in _chunks(sorted(wanted)):
+            _fetch(mirror, *_OPTIONS, "origin", *ids, step=step)
+
+
+def missing_blobs(repository: Repository, commit: str) -> set[str]:
+    """Ids of the objects of the tree at `commit` that the repository does not hold."""
+    listed = repository.git("rev-list", "--objects", "--no-object-names", "--missing=print", f"{commit}^{{tree}}")
+    return {line[1:] for line in listed.split() if line.startswith("?")}
+
+
+def _chunks(ids: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), _IDS_PER_FETCH):
+        yield ids[start : start + _IDS_PER_FETCH]
+
+
+def _initialise(mirror: Repository, url: str) -> None:
+    """Create the mirror, or clear what a killed fetch left; nobody else holds our lock."""
+    mirror.git_dir.mkdir(parents=True, exist_ok=True)
+    for left in (*mirror.git_dir.glob("*.lock"), *mirror.git_dir.glob("refs/**/*.lock")):
+        left.unlink()
+    for left in mirror.git_dir.glob("objects/pack/tmp_*"):
+        left.unlink()
+    mirror.git("init", "--quiet", "--bare", mirror.git_dir)
+    for key, value in {
+        "remote.origin.url": url,
+        "remote.origin.promisor": "true",
+        "remote.origin.partialCloneFilter": "blob:none",
+        "extensions.partialClone": "origin",
+        "core.repositoryFormatVersion": "1",
+    }.items():
+        mirror.git("config", key, value)
+
+
+def _update(mirror: Repository, url: str, *, whole: bool, console: Console) -> None:
+    with console.step(f"{'update' if whole else 'clone'} {url}") as step:
+        head, tags = _remote_refs(mirror, url)
+        if not whole:
+            for tag in _milestones(tags):
+                _fetch(mirror, *_OPTIONS, "origin", f"+refs/tags/{tag}:refs/tags/{tag}", step=step)
+        _fetch(mirror, *_OPTIONS, "--prune", "origin", *_REFSPECS, step=step)
+    if head:
+        mirror.git("symbolic-ref", "HEAD", head)
+    mirror.git("config", _WHOLE, "true")
+
+
+def _remote_refs(mirror: Repository, url: str) -> tuple[str, list[str]]:
+    """The branch that the remote's HEAD names, and its tags."""
+    listed = mirror.git("ls-remote", "--symref", "origin", failure=FetchFailed, hint=_HINT)
+    head, tags = "", []
+    for line in listed.splitlines():
+        value, _, name = line.partition("\t")
+        if name == "HEAD" and value.startswith("ref: "):
+            head = value.removeprefix("ref: ")
+        elif name.startswith("refs/tags/") and not name.endswith("^{}"):
+            tags.append(name.removeprefix("refs/tags/"))
+    if not listed.strip():
+        raise FetchFailed(f"{url}: the repository is empty", hint="check the URL")
+    return head, tags
+
+
+def _milestones(tags: list[str]) -> list[str]:
+    """A few tags from old to new, by the numbers in their names."""
+    ordered = sorted(tags, key=lambda tag: [int(digits) for digits in re.findall(r"\d+", tag)])
+    stride = len(ordered) // _STEPS
+    return ordered[stride::stride] if stride else []
+
+
+def _fetch(mirror: Repository, *words: str, step: Step) -> None:
+    def show(line: str) -> None:
+        if found := _PROGRESS.match(line):
+            step.update(float(found.group(2)), float(found.group(3)), found.group(1).lower())
+
+    git = ("git", *NEUTRAL, f"--git-dir={mirror.git_dir}", "fetch", "--progress")
+    done = process.run([*git, *words], env=environment(offline=False), on_line=show, check=False)
+    if done.returncode == 0:
+        return
+    said = "\n  ".join(line for line in done.output.splitlines() if not _PROGRESS.match(line))
+    if out_of_space(said):
+        raise DiskFull(f"{mirror.git_dir}: the disk is full", hint="free some space, then run it again: it goes on")
+    raise FetchFailed(f"{mirror.git('config', 'remote.origin.url').strip()}: git fetch failed\n  {said}", hint=_HINT)
+
+
+@contextmanager
+def _locked(git_dir: Path) -> Iterator[None]:
+    git_dir.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(git_dir.with_name(f"{git_dir.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise LockHeld(f"{git_dir}: another run is fetching it", hint="wait for it to end") from None

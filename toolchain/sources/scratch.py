@@ -1,0 +1,219 @@
+"""Scratch work trees: repositories of ours that borrow the objects of the sources and hold the series as one commit.
+
+The commit is made in an index of its own, with the identity and date of nobody but the upstream commit, so
+the same input gives the same ids. The work tree then moves from commit to commit: a file whose content
+stays keeps its modification time, which is what keeps a build incremental.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock, Timeout
+
+from ..config import Config
+from ..console import Console
+from ..errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
+from ..records import sha256_bytes, write_bytes
+from ..stages import Rendered, Scratch, Source, Sources
+from .layout import COMPAT
+from .mirror import missing_blobs
+from .repository import Repository
+
+_NAME, _EMAIL = "TurboQuant toolchain", "toolchain@turboquant.invalid"
+_SWITCHING = "turboquant-switching"
+_UPSTREAM = "upstream"
+_BUILT_FROM = {".c", ".cc", ".cpp", ".cu", ".cuh", ".go", ".h", ".hpp", ".m", ".metal", ".cmake", ".in", ".mod", ".sum"}
+_BUILT_FROM |= {".json", ".txt", ".patch", ".s", ".S", ".comp", ".py", ".sh", ".tmpl", ".gotmpl"}
+_GLOB = re.compile(r"[*?\[\\ ]")
+_NOT_BUILT = re.compile(r"(^|/)(testdata|tests?|docs|models|media|examples)/")
+
+
+def scratch_root(config: Config, sources: Sources) -> Path:
+    """Where the scratch trees of these two commits live: one folder per pair, whatever the series."""
+    commits = hashlib.sha256(f"{sources.ollama.commit} {sources.llama_cpp.commit}".encode()).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{sources.ollama.describe}-b{sources.pin.build}-{commits}")
+    return Path(config.workspace).expanduser().absolute() / "scratch" / name
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the scratch trees for one run. Raises `LockHeld`."""
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(root / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise LockHeld(
+            f"{root}: another run is using it", hint="wait for it, or give it a workspace of its own"
+        ) from None
+
+
+def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -> Scratch:
+    """Bring root/ollama and root/llama.cpp to the rendered series.
+
+    Ollama gets the rendered diff; llama.cpp gets every patch that the patched Ollama then holds under
+    llama/compat/, in the order in which Ollama's own build applies them. Each is one commit on the branch
+    `turboquant/<series>` on top of upstream's commit. Raises `DirtyScratch` when a tree holds changes of
+    somebody else, `PatchFailed`, `ChecksumMismatch`, `FetchFailed` when the sources lack files, `LockHeld`,
+    `DiskFull`.
+    """
+    branch = f"turboquant/{rendered.series_sha256[:12]}"
+    message = f"TurboQuant series {rendered.series_sha256[:12]}\n"
+    diffs = {target.target: target for target in rendered.targets}
+    with locked(root), console.step("scratch trees") as step:
+        ollama = _Tree(root / "ollama", sources.ollama, console)
+        llama_cpp = _Tree(root / "llama.cpp", sources.llama_cpp, console)
+        for tree in (ollama, llama_cpp):
+            tree.refuse_changes()
+        step.update(detail="apply the series")
+        rendered_diff = diffs["ollama"].diff.encode(errors="surrogateescape")
+        ollama_commit = ollama.commit({"the series for ollama": rendered_diff}, message)
+        for file in diffs["ollama"].files:
+            content = ollama.repository.read_blob(ollama_commit, file.path)
+            if file.rendered and (content is None or sha256_bytes(content) != file.rendered):
+                raise ChecksumMismatch(f"{file.path}: the scratch tree differs from the rendered series")
+        llama_commit = llama_cpp.commit(_compat_patches(ollama.repository, ollama_commit), message)
+        step.update(detail="write the files")
+        ollama.switch(branch, ollama_commit)
+        llama_cpp.switch(branch, llama_commit)
+    return Scratch(
+        root=root,
+        ollama=ollama.path,
+        llama_cpp=llama_cpp.path,
+        branch=branch,
+        ollama_commit=ollama_commit,
+        llama_cpp_commit=llama_commit,
+    )
+
+
+def _compat_patches(ollama: Repository, commit: str) -> dict[str, bytes]:
+    """Patches under llama/compat/ by path, in the order of their file names, as apply-patch.cmake sorts them."""
+    found = [PurePosixPath(path) for path in ollama.paths(commit, COMPAT) if path.endswith(".patch")]
+    patches = {}
+    for path in sorted(found, key=lambda path: (path.name, str(path))):
+        content = ollama.read_blob(commit, str(path))
+        assert content is not None
+        patches[str(path)] = content
+    return patches
+
+
+class _Tree:
+    """One scratch work tree."""
+
+    def __init__(self, path: Path, source: Source, console: Console) -> None:
+        self.path = path
+        self.source = source
+        self.console = console
+        self.repository = Repository(path / ".git", offline=True)
+        self._switching = path / ".git" / _SWITCHING
+        self._prepare()
+
+    def _git(self, *args: str | Path, env: Mapping[str, str] | None = None) -> str:
+        return self.repository.git(f"--work-tree={self.path}", *args, env=env)
+
+    def _prepare(self) -> None:
+        """Create the repository, or finish a switch that was interrupted."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.repository.git("init", "--quiet", self.path)
+        objects = Repository(self.source.git_dir).git("rev-parse", "--path-format=absolute", "--git-path", "objects")
+        write_bytes(self.repository.git_dir / "objects" / "info" / "alternates", objects.encode())
+        for key, value in {"core.autocrlf": "false", "core.sparseCheckout": "true", "gc.auto": "0"}.items():
+            self.repository.git("config", key, value)
+        self.repository.git("update-ref", f"refs/heads/{_UPSTREAM}", self.source.commit)
+        if self._switching.exists():
+            for left in self.repository.git_dir.glob("*.lock"):
+                left.unlink()
+            self._leave_out_missing()
+            branch, commit = self._switching.read_text().split()
+            self._git("read-tree", "--reset", "-u", commit)
+            self._point_head(branch, commit)
+
+    def refuse_changes(self) -> None:
+        """Raise `DirtyScratch` when the tree differs from its HEAD."""
+        if not self.repository.succeeds("rev-parse", "--verify", "--quiet", "HEAD"):
+            strangers = [entry.name for entry in self.path.iterdir() if entry.name != ".git"]
+        else:
+            # The index may hold stale times of files that a tool touched without changing them.
+            self._git("update-index", "-q", "--really-refresh", env={"GIT_OPTIONAL_LOCKS": "1"})
+            listed = self._git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
+            strangers = [entry[3:] for entry in listed.split("\0") if entry]
+        if strangers:
+            names = ", ".join(sorted(strangers)[:5]) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else "")
+            raise DirtyScratch(
+                f"{self.path}: {len(strangers)} changes that the series did not make: {names}",
+                hint=f"keep what matters, then discard the rest: rm -r {self.path.parent}",
+            )
+
+    def commit(self, diffs: Mapping[str, bytes], message: str) -> str:
+        """Apply the diffs to upstream's commit, in order, and commit the result; the work tree stays as it is.
+
+        A diff that is in the tree already is passed over, as Ollama's own build does.
+        """
+        upstream = self.source.commit
+        dates = self.repository.git("show", "--no-patch", "--format=%ct +0000", upstream).strip()
+        with tempfile.TemporaryDirectory() as folder:
+            env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            self._git("read-tree", upstream, env=env)
+            for name, diff in diffs.items():
+                file = Path(folder) / "diff"
+                file.write_bytes(diff)
+                if not diff.strip() or self.repository.succeeds(
+                    "apply", "--cached", "--reverse", "--check", file, env=env
+                ):
+                    continue
+                self.repository.git(
+                    *("apply", "--cached", "--whitespace=nowarn", file),
+                    env=env,
+                    failure=PatchFailed,
+                    hint=f"{name} does not fit {self.source.target} {self.source.describe}: run ./inv series.check",
+                )
+            tree = self._git("write-tree", "--missing-ok", env=env).strip()
+        identity = {
+            f"GIT_{who}_{what}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", _NAME), ("EMAIL", _EMAIL), ("DATE", dates))
+        }
+        return self._git("commit-tree", tree, "-p", upstream, "-m", message, env=identity).strip()
+
+    def switch(self, branch: str, commit: str) -> None:
+        """Make the work tree the files of `commit`, writing only those that differ, and HEAD its branch."""
+        old = "HEAD" if self.repository.succeeds("rev-parse", "--verify", "--quiet", "HEAD") else None
+        write_bytes(self._switching, f"{branch} {commit}\n".encode())
+        self._leave_out_missing()
+        self._git("read-tree", "-m", "-u", *([old] if old else []), commit)
+        self._point_head(branch, commit)
+
+    def _point_head(self, branch: str, commit: str) -> None:
+        self.repository.git("update-ref", f"refs/heads/{branch}", commit)
+        self.repository.git("symbolic-ref", "HEAD", f"refs/heads/{branch}")
+        self._switching.unlink()
+
+    def _leave_out_missing(self) -> None:
+        """Let the checkout pass over files whose contents the sources do not hold.
+
+        Mirrors are known that lack large test data. A file that a build reads must be there.
+        """
+        wanted = missing_blobs(self.repository, self.source.commit)
+        paths = []
+        if wanted:
+            for entry in self.repository.git("ls-tree", "-r", "-z", self.source.commit).split("\0")[:-1]:
+                meta, _, path = entry.partition("\t")
+                if meta.split()[2] in wanted:
+                    paths.append(path)
+            needed = [p for p in paths if PurePosixPath(p).suffix in _BUILT_FROM and not _NOT_BUILT.search(p)]
+            if needed:
+                raise FetchFailed(
+                    f"{self.source.git_dir}: the contents of {len(needed)} source files at "
+                    f"{self.source.commit[:12]} are not there, such as {needed[0]}",
+                    hint="it is a partial clone: name its URL instead, or a whole clone",
+                )
+            self.console.warn(f"{self.source.target}: left out, for want of their contents: {', '.join(paths)}")
+        patterns = ["/*", *("!/" + _GLOB.sub(r"\\\g<0>", path) for path in paths)]
+        sparse = self.repository.git_dir / "info" / "sparse-checkout"
+        write_bytes(sparse, "".join(f"{pattern}\n" for pattern in patterns).encode(errors="surrogateescape"))
