@@ -1,0 +1,20 @@
+"""From scratch trees to a release directory, with Ollama's own build."""
+
+from .pipeline import build, plan_of, platform_name, program_dir, version_of
+from .release import ADDED_LATER, MANIFEST, assemble, check, file_digests, load, release_dir, release_id
+
+__all__ = [
+    "ADDED_LATER",
+    "MANIFEST",
+    "assemble",
+    "build",
+    "check",
+    "file_digests",
+    "load",
+    "plan_of",
+    "platform_name",
+    "program_dir",
+    "release_dir",
+    "release_id",
+    "version_of",
+]

@@ -1,0 +1,150 @@
+"""Release directories: assembled whole or not at all, named by their content, and checked against their manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
+
+from .. import records
+from ..errors import DiskFull, RecordError, ReleaseInvalid
+from ..stages import Release
+
+MANIFEST = "manifest.json"
+ADDED_LATER = frozenset({MANIFEST, "environment", "verification.json"})
+"""files that later stages put beside the release's own; no manifest lists them"""
+PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
+_MAKING = ".making-"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_REBUILD = "build it again, and copy whole directories only"
+
+
+def release_dir(workspace: Path, release: Release) -> Path:
+    """Where a built release lies."""
+    return workspace / "releases" / release.id
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Digest of every file below `folder` by its relative path, but those of `ADDED_LATER`; sorted.
+
+    A symbolic link is not followed: its digest is that of its target's text. Raises `ReleaseInvalid` for a
+    link that leaves the folder or for anything that is neither file nor link.
+    """
+    found = {}
+    for path in _walk(folder):
+        name = path.relative_to(folder).as_posix()
+        if name in ADDED_LATER:
+            continue
+        if path.is_symlink():
+            target = os.readlink(path)
+            landing = Path(os.path.realpath(path.parent / target))
+            if PurePosixPath(target).is_absolute() or not landing.is_relative_to(os.path.realpath(folder)):
+                raise ReleaseInvalid(f"{path}: the link leads out of the release, to {target}", hint=_REBUILD)
+            found[name] = records.sha256_bytes(b"symlink\0" + os.fsencode(target))
+        elif stat.S_ISREG(path.lstat().st_mode):
+            found[name] = records.sha256_file(path)
+        else:
+            raise ReleaseInvalid(f"{path}: neither a file nor a link", hint=_REBUILD)
+    return dict(sorted(found.items()))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        for name in (*files, *(name for name in folders if (Path(root) / name).is_symlink())):
+            yield Path(root) / name
+
+
+def release_id(release: Release) -> str:
+    """The name that a release must have: its version, and 12 digits over what it was made from and of."""
+    identity = (release.platform, release.ollama_commit, release.llama_cpp_commit, release.series_sha256)
+    content = records.to_json([*identity, dict(sorted(release.files.items()))])
+    return f"{release.version}-{records.sha256_bytes(content.encode())[:12]}"
+
+
+def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> Release:
+    """Make a release directory in workspace/releases and return its manifest.
+
+    `fill` puts the files into an empty directory; `draft` is the manifest but for `id` and `files`. The directory
+    appears under its id by one rename. A sound one of the same id is left as it is, with its own manifest; a
+    damaged one is replaced. Raises `ReleaseInvalid`, `DiskFull`.
+    """
+    parent = workspace / "releases"
+    parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(parent / ".lock"):
+        _clear(parent)
+        temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=parent))
+        try:
+            fill(temporary)
+            release = dataclasses.replace(draft, files=file_digests(temporary))
+            release = dataclasses.replace(release, id=release_id(release))
+            final = parent / release.id
+            with contextlib.suppress(ReleaseInvalid):
+                return check(final)
+            records.write(temporary / MANIFEST, release)
+            check(temporary)
+            temporary.chmod(0o755)
+            if final.exists():
+                os.replace(final, temporary.with_name(f"{temporary.name}-damaged"))
+            os.replace(temporary, final)
+            records.flush_directory(parent)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(
+                    f"{parent}: no space left for the release", hint="free some space, then run it again"
+                ) from error
+            raise
+        finally:
+            _clear(parent)
+    return release
+
+
+def _clear(parent: Path) -> None:
+    """Remove what an assembly that was killed, or has just ended, left behind."""
+    for left in parent.glob(f"{_MAKING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def load(folder: Path) -> Release:
+    """The manifest of a release directory, unchecked. Raises `ReleaseInvalid`."""
+    try:
+        release = records.read(folder / MANIFEST, Release)
+    except RecordError as error:
+        raise ReleaseInvalid(f"{folder}: not a release: {error.message}", hint=_REBUILD) from error
+    if not _ID.fullmatch(release.id):
+        raise ReleaseInvalid(f"{folder}: {release.id!r} is no name for a release", hint=_REBUILD)
+    return release
+
+
+def check(folder: Path) -> Release:
+    """Hold every file of a release directory against its manifest, and the id against both.
+
+    Raises `ReleaseInvalid` naming the files that are missing, changed or not in the manifest.
+    """
+    release = load(folder)
+    for name in release.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or name != str(path) or name in ADDED_LATER:
+            raise ReleaseInvalid(f"{folder}: the manifest lists {name!r}, which is no path inside it", hint=_REBUILD)
+    found = file_digests(folder)
+    differences = [f"{name} is missing" for name in release.files if name not in found]
+    differences += [f"{name} is not in the manifest" for name in found if name not in release.files]
+    differences += [f"{name} was changed" for name in found if release.files.get(name, found[name]) != found[name]]
+    differences += [f"{name} is not in the release" for name in PROGRAMS if name not in found]
+    differences += [
+        f"{name} cannot be executed" for name in PROGRAMS if name in found and not os.access(folder / name, os.X_OK)
+    ]
+    if not differences and release.id != release_id(release):
+        differences = [f"the id {release.id} does not belong to this content"]
+    if differences:
+        shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
+        raise ReleaseInvalid(f"{folder}: {shown}", hint=_REBUILD)
+    return release

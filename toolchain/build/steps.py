@@ -1,0 +1,202 @@
+"""The steps of Ollama's own build: configure, compile and install llama-server, then go build."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from .. import process
+from ..config import Config
+from ..console import Console
+from ..errors import BuildFailed, ConfigError, DiskFull
+from ..records import record
+from .tools import Toolset
+
+TARGETS = ("llama-server", "llama-quantize")
+MACOS_TARGET = "14.0"
+_SKIP_PATCHES = "OLLAMA_LLAMA_CPP_SKIP_COMPAT_PATCH"
+_NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
+_NO_MODULE = ("module lookup disabled by GOPROXY=off", "cannot find module providing", "dial tcp", "missing go.sum")
+
+
+@record
+class Plan:
+    """Everything that the steps need to know."""
+
+    ollama: Path
+    llama_cpp: Path
+    llama_cpp_commit: str
+    llama_cpp_build: int
+    preset: str
+    version: str
+    jobs: int
+    offline: bool
+    folder: Path
+    """build products live here, outside the source trees"""
+    logs: Path
+    run: str
+    """prefix of the log files of this run"""
+    tools: Toolset
+
+    @property
+    def cmake_folder(self) -> Path:
+        """CMake's build tree."""
+        return self.folder / "llama-server"
+
+    @property
+    def stage(self) -> Path:
+        """Where CMake installs to."""
+        return self.folder / "stage"
+
+    @property
+    def go_binary(self) -> Path:
+        """What go build makes."""
+        return self.folder / "ollama"
+
+
+def preset_of(config: Config, ollama: Path) -> str:
+    """The CMake preset of llama/server to use. Raises `ConfigError` when the tree has no such preset."""
+    wanted = config.build.preset
+    if wanted == "auto":
+        wanted = "darwin" if sys.platform == "darwin" else "cpu"
+    file = ollama / "llama" / "server" / "CMakePresets.json"
+    try:
+        presets = [preset["name"] for preset in json.loads(file.read_bytes())["configurePresets"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BuildFailed(f"{file}: no CMake presets: {error}", hint="check the ref of Ollama") from error
+    if wanted not in presets:
+        raise ConfigError(f"build.preset: {wanted!r} is not a preset of {file}", hint=f"there are {', '.join(presets)}")
+    return wanted
+
+
+def configure_flags(plan: Plan) -> dict[str, str]:
+    """CMake variables on top of the preset.
+
+    MLX is not part of llama/server, so nothing turns it off here. Build number and commit are upstream's:
+    read from the scratch tree they would change with every series and rebuild what did not change.
+    """
+    flags = {
+        "FETCHCONTENT_SOURCE_DIR_LLAMA_CPP": str(plan.llama_cpp),
+        "LLAMA_BUILD_NUMBER": str(plan.llama_cpp_build),
+        "LLAMA_BUILD_COMMIT": plan.llama_cpp_commit[:9],
+        "CMAKE_MAKE_PROGRAM": plan.tools.ninja.path,
+        **plan.tools.cmake_variables,
+    }
+    if _SKIP_PATCHES in (plan.ollama / "llama" / "server" / "CMakeLists.txt").read_text(encoding="utf-8"):
+        flags[_SKIP_PATCHES] = "ON"
+    if sys.platform == "darwin":
+        flags |= {"CMAKE_OSX_ARCHITECTURES": "arm64", "CMAKE_OSX_DEPLOYMENT_TARGET": MACOS_TARGET}
+    return flags
+
+
+def configure(plan: Plan, console: Console) -> dict[str, str]:
+    """Run CMake; returns the variables it was given."""
+    flags = configure_flags(plan)
+    words = ["--preset", plan.preset, "-G", "Ninja", "-B", str(plan.cmake_folder)]
+    words += [f"-D{name}={value}" for name, value in flags.items()]
+    with console.step("configure llama-server"):
+        _run(plan, "configure", [plan.tools.cmake.path, *words], cwd=plan.ollama / "llama" / "server")
+    return flags
+
+
+def compile_server(plan: Plan, extra_targets: Sequence[str], console: Console) -> None:
+    """Build llama-server, llama-quantize and what else was asked for, as far as they are out of date."""
+    words = ["--build", str(plan.cmake_folder), "--parallel", str(plan.jobs), "--target", *TARGETS, *extra_targets]
+    with console.step("build llama-server") as step:
+
+        def show(line: str) -> None:
+            if found := _NINJA_STEP.match(line):
+                step.update(float(found.group(1)), float(found.group(2)), found.group(3))
+
+        _run(plan, "compile", [plan.tools.cmake.path, *words], cwd=plan.ollama, on_line=show)
+
+
+def install_server(plan: Plan, console: Console) -> None:
+    """Install llama-server and its libraries into an empty stage."""
+    shutil.rmtree(plan.stage, ignore_errors=True)
+    words = ["--install", str(plan.cmake_folder), "--prefix", str(plan.stage), "--component", "llama-server"]
+    with console.step("install llama-server"):
+        _run(plan, "install", [plan.tools.cmake.path, *words], cwd=plan.ollama)
+
+
+def link_flags(plan: Plan) -> str:
+    """What go's linker is given: stripped, with the version that /api/version answers."""
+    go_mod = (plan.ollama / "go.mod").read_text(encoding="utf-8")
+    found = re.search(r"^module\s+(\S+)", go_mod, re.MULTILINE)
+    if not found:
+        raise BuildFailed(f"{plan.ollama / 'go.mod'}: names no module", hint="check the ref of Ollama")
+    module = found.group(1)
+    return f"-s -w -X={module}/version.Version={plan.version} -X={module}/server.mode=release"
+
+
+def build_go(plan: Plan, console: Console) -> None:
+    """Build the ollama binary. Ollama's Go code needs cgo, on Linux too."""
+    words = ["build", "-trimpath", "-buildvcs=false", "-p", str(plan.jobs), "-o", str(plan.go_binary)]
+    env = {"CC": plan.tools.cc.path, "CXX": plan.tools.cxx.path, "CGO_ENABLED": "1", "GOTOOLCHAIN": "local"}
+    if plan.offline:
+        env["GOPROXY"] = "off"
+    if sys.platform == "darwin":
+        minimum = f"-mmacosx-version-min={MACOS_TARGET}"
+        frameworks = "-lc++ -framework Metal -framework Foundation -framework Accelerate"
+        env |= {
+            "GOARCH": "arm64",
+            "MACOSX_DEPLOYMENT_TARGET": MACOS_TARGET,
+            "CGO_CFLAGS": f"-O3 {minimum}",
+            "CGO_CXXFLAGS": f"-O3 {minimum}",
+            "CGO_LDFLAGS": f"{frameworks} {minimum}",
+        }
+    with console.step("build ollama"):
+        _run(plan, "go", [plan.tools.go.path, *words, "-ldflags", link_flags(plan), "."], cwd=plan.ollama, env=env)
+
+
+def sign(plan: Plan, folder: Path, console: Console) -> None:
+    """Sign every program and library of a release ad hoc, libraries first. Does nothing outside macOS."""
+    if sys.platform != "darwin":
+        return
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    libraries = [path for path in files if path.suffix in (".dylib", ".so")]
+    programs = [path for path in files if path not in libraries and os.access(path, os.X_OK)]
+    with console.step("sign"):
+        for path in (*libraries, *programs):
+            _run(plan, "sign", ["codesign", "--force", "--sign", "-", str(path)], cwd=folder)
+
+
+def _run(
+    plan: Plan,
+    name: str,
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    log = plan.logs / f"{plan.run}-{name}.log"
+    done = process.run(
+        argv, cwd=cwd, env={"NINJA_STATUS": "[%f/%t] ", **(env or {})}, log=log, on_line=on_line, check=False
+    )
+    if done.returncode == 0:
+        return
+    tail = "".join(deque(done.output.splitlines(keepends=True), maxlen=200))
+    if "No space left on device" in tail or "Disk quota exceeded" in tail:
+        raise DiskFull(f"{plan.folder}: the disk filled up (log: {log})", hint="free some space; the build goes on")
+    why = f"ended with {done.returncode}"
+    raise BuildFailed(
+        process.describe_failure(done, why=why, what=f"build step {name!r}", cwd=cwd, log=log),
+        hint=_hint(plan, name, tail),
+    )
+
+
+def _hint(plan: Plan, name: str, tail: str) -> str:
+    if name == "go" and any(sign in tail for sign in _NO_MODULE):
+        return f"Go modules are missing from the module cache: run once online, or: cd {plan.ollama} && go mod download"
+    if name == "compile":
+        return (
+            "the first error in the log is the one that counts; a series that fits and does not compile needs an edit"
+        )
+    return "the log has the rest"

