@@ -1,0 +1,100 @@
+"""What this machine has of what a run needs, and how to get the rest."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from .build import platform_name, tools
+from .config import Config
+from .records import record
+
+_GO_NEEDED = "1.26"
+"""what the newest Ollama that is known asks for; a build reads the tree's own go.mod"""
+_PYTHON_NEEDED = "3.11"
+
+
+@record
+class Finding:
+    """One thing that a run needs: whether it is there and, if not, what to do."""
+
+    name: str
+    ok: bool
+    found: str
+    """version, size or kind; empty when it is missing"""
+    needed: str
+    where: str = ""
+    hint: str = ""
+
+
+def doctor(config: Config) -> list[Finding]:
+    """Look at every tool, the disk, the platform and the service manager. Changes nothing but zig's wrappers."""
+    workspace = Path(config.workspace).expanduser().absolute()
+    kind, cc, cxx = tools.compilers(config.build, workspace)
+    found = [_platform(), _python(), *map(_tool, (tools.git(), tools.cmake(), tools.ninja(), tools.go(_GO_NEEDED)))]
+    found += [_tool(cc, f"a C compiler ({kind})"), _tool(cxx, f"a C++ compiler ({kind})")]
+    found += [_disk(workspace, config.build.min_free_gb), _launchd(config)]
+    if sys.platform == "darwin":
+        found.append(_program("codesign", "signs what was built", "xcode-select --install"))
+    return found
+
+
+def _tool(tool: tools.Tool, needed: str = "") -> Finding:
+    return Finding(
+        name=tool.name,
+        ok=tool.ok,
+        found=tool.version,
+        needed=needed or (f">= {tool.needed}" if tool.needed else "any"),
+        where=tool.path if tool.version else "",
+        hint="" if tool.ok else tool.hint,
+    )
+
+
+def _platform() -> Finding:
+    name = platform_name()
+    ok = name == "macos-arm64" or name.startswith("linux-")
+    hint = "" if ok else "Linux, or macOS on Apple silicon (not a Python that runs under Rosetta)"
+    return Finding(name="platform", ok=ok, found=name, needed="linux or macos-arm64", hint=hint)
+
+
+def _python() -> Finding:
+    ok = sys.version_info >= tuple(map(int, _PYTHON_NEEDED.split(".")))
+    return Finding(
+        name="python", ok=ok, found=platform.python_version(), needed=f">= {_PYTHON_NEEDED}", where=sys.executable
+    )
+
+
+def _disk(workspace: Path, needed_gb: float) -> Finding:
+    there = next(folder for folder in (workspace, *workspace.parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free / 1e9
+    ok = free >= needed_gb
+    return Finding(
+        name="disk",
+        ok=ok,
+        found=f"{free:.1f} GB free",
+        needed=f">= {needed_gb:g} GB",
+        where=str(workspace),
+        hint="" if ok else "free some space, or set workspace to another disk",
+    )
+
+
+def _launchd(config: Config) -> Finding:
+    if config.deploy.service_manager == "standin" or (
+        config.deploy.service_manager == "auto" and sys.platform != "darwin"
+    ):
+        return Finding(name="launchctl", ok=True, found="our stand-in", needed="launchd on macOS")
+    return _program("launchctl", "launchd on macOS", "set deploy.service_manager=standin where there is no launchd")
+
+
+def _program(name: str, needed: str, hint: str) -> Finding:
+    where = shutil.which(name) or ""
+    return Finding(
+        name=name,
+        ok=bool(where),
+        found="there" if where else "",
+        needed=needed,
+        where=where,
+        hint="" if where else hint,
+    )
