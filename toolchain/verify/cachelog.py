@@ -35,7 +35,7 @@ UPSTREAM_TYPES = tuple(
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _CACHE = re.compile(
-    rf"\w+: size = +{_NUMBER} MiB \( *(\d+) cells, +(\d+) layers, +\d+/\d+ seqs\), "
+    rf"llama_kv_cache\w*: size = +{_NUMBER} MiB \( *(\d+) cells, +(\d+) layers, +\d+/\d+ seqs\), "
     rf"K \((\w+)\): +{_NUMBER} MiB, V \((\w+)\): +{_NUMBER} MiB"
 )
 _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")

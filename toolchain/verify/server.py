@@ -55,7 +55,7 @@ class Server:
             return death
         lines = [line.strip() for line in self.tail().splitlines()]
         complaints = [line for line in lines if _COMPLAINT.search(line) and not line.startswith(("time=", "[GIN]"))]
-        return type(error)("\n    ".join([error.message, *complaints[-3:]]), hint=error.hint)
+        return type(error)("\n    ".join([error.message, *list(dict.fromkeys(complaints))[-3:]]), hint=error.hint)
 
     def tail(self) -> str:
         """The last lines of the log, indented for a message."""
@@ -170,4 +170,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(psutil.Error):
             child.kill()
     process.wait()
-    psutil.wait_procs(descendants, timeout=_SETTLE_S)
+    deadline = time.monotonic() + _SETTLE_S
+    while any(map(_runs, descendants)) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it still does anything; a zombie, which only waits for its parent, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -160,7 +160,8 @@ class _Trial:
             shifted = server.client.generate(probe.name, _long_prompt(), _SHIFT_TOKENS, options)
         except (ModelLoadFailed, ServerFailed) as error:
             failure = server.explain(error)
-        log = server.said_since(mark, until=cachelog.SHIFT_LINE if shifted else "")
+        must_have_shifted = shifted is not None and shifted.eval_count == _SHIFT_TOKENS
+        log = server.said_since(mark, until=cachelog.SHIFT_LINE if must_have_shifted else "")
         found = cachelog.caches(log, probe.geometry, self._release.cache_types)
         shifts = cachelog.context_shifts(log)
         if failure is None:

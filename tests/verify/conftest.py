@@ -1,0 +1,52 @@
+"""Release directories whose bin/ollama is scripted_ollama.py, with the behaviour that a test wants."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain import records
+from toolchain.stages import CacheType, Release
+
+SCRIPT = Path(__file__).with_name("scripted_ollama.py")
+TURBO4 = CacheType(name="turbo4", block=64, bytes=34)
+
+MakeRelease = Callable[..., Path]
+
+
+def write_release(folder: Path, cache_types: Sequence[CacheType] = (TURBO4,), **behaviour: Any) -> Path:
+    """A release directory with the scripted server, and a manifest that fits it."""
+    binary = folder / "bin" / "ollama"
+    binary.parent.mkdir(parents=True)
+    binary.write_text(f"#!{sys.executable}\n{SCRIPT.read_text(encoding='utf-8')}", encoding="utf-8")
+    binary.chmod(0o755)
+    (binary.parent / "behaviour.json").write_text(json.dumps(behaviour), encoding="utf-8")
+    release = Release(
+        id=folder.name,
+        version="9.9.9",
+        created="2026-05-01T00:00:00Z",
+        platform="linux-x86_64",
+        ollama_commit="a" * 40,
+        llama_cpp_commit="b" * 40,
+        llama_cpp_build=10488,
+        series_sha256="c" * 64,
+        cache_types=tuple(cache_types),
+        tools={},
+        flags={},
+        files={},
+    )
+    records.write(folder / "manifest.json", release)
+    return folder
+
+
+@pytest.fixture
+def make_release(tmp_path: Path) -> MakeRelease:
+    def make(cache_types: Sequence[CacheType] = (TURBO4,), **behaviour: Any) -> Path:
+        return write_release(tmp_path / "release", cache_types, **behaviour)
+
+    return make

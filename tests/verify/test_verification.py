@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain import config, records
+from toolchain.console import Console
+from toolchain.errors import (
+    ConfigError,
+    ModelLoadFailed,
+    RecordError,
+    ReleaseInvalid,
+    ServerFailed,
+    ToolchainError,
+    VerificationFailed,
+)
+from toolchain.stages import CacheType, Verification
+from toolchain.verify import server, verify
+
+from .conftest import TURBO4, MakeRelease
+
+Run = Callable[..., Verification]
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_release: MakeRelease) -> Run:
+    def verified(types: str = "turbo4", *, added: tuple[CacheType, ...] = (TURBO4,), **behaviour: Any) -> Verification:
+        settings = config.load(environ={}, flags={"verify.types": types, "verify.tokens": 7, "verify.timeout_s": 20})
+        release = make_release(added, **behaviour)
+        return verify(release, settings, Console(), workspace=tmp_path / "workspace")
+
+    return verified
+
+
+def _folder(tmp_path: Path) -> Path:
+    return tmp_path / "workspace" / "verifications" / "release"
+
+
+def _failed(run: Run, tmp_path: Path, expected: type[ToolchainError], **behaviour: Any) -> tuple[Verification, str]:
+    """The record and the report of a verification that must fail, and say the same as the error."""
+    with pytest.raises(expected) as caught:
+        run(**behaviour)
+    assert type(caught.value) is expected
+    written = records.read(_folder(tmp_path) / "verification.json", Verification)
+    report = (_folder(tmp_path) / "report.md").read_text()
+    assert not written.ok
+    assert "# Verification of release: FAILED" in report
+    for proof in written.proofs:
+        assert proof.ok == (proof.reason == "")
+        assert proof.reason in caught.value.message
+        assert proof.reason.splitlines()[:1] == [] or proof.reason.splitlines()[0] in report
+    return written, caught.value.message
+
+
+def test_an_honest_server_is_proven(run: Run, tmp_path: Path) -> None:
+    found = run("turbo4,q8_0:turbo4,f16")
+    assert found.ok
+    assert [(proof.kv_cache_type, proof.head_size) for proof in found.proofs] == [
+        (kind, size) for kind in ("turbo4", "q8_0:turbo4", "f16") for size in (64, 128)
+    ]
+    for proof in found.proofs:
+        assert (proof.ok, proof.tokens, proof.text, proof.context_shifts) == (True, 7, "x" * 7, 1)
+        (cache,) = proof.caches
+        assert (cache.cells, cache.layers) == (512, 8)
+    pair = found.proofs[3]
+    assert (pair.caches[0].type_k, pair.caches[0].type_v) == ("q8_0", "turbo4")
+    # 512 cells, 8 layers, 2 heads of 128: 1048576 values in K and in V, at 8.5 and 4.25 bits.
+    assert pair.caches[0].expected_bytes == 1048576 * (8.5 + 4.25) / 8
+    assert "turbo9" in found.unknown_type_message
+    assert "turbo4" in found.unknown_type_message
+    assert "http" not in found.unknown_type_message
+
+    assert records.read(_folder(tmp_path) / "verification.json", Verification) == found
+    report = (_folder(tmp_path) / "report.md").read_text()
+    assert "# Verification of release: proven" in report
+    assert "What failed" not in report
+    assert "| q8_0:turbo4 | 128 | q8_0 | turbo4 | 512 | 1.59 | 1.594 | 8.5 / 4.25 | 7 | 1 | proven |" in report
+    for proof in found.proofs:
+        assert proof.caches[0].line in report
+    assert sorted(path.name for path in _folder(tmp_path).iterdir()) == ["logs", "report.md", "verification.json"]
+    assert {path.name for path in (_folder(tmp_path) / "logs").iterdir()} == {
+        "turbo4.log", "q8_0-turbo4.log", "f16.log", "turbo9.log",
+    }  # fmt: skip
+    imports = [path.read_text().count("POST /api/create") for path in (_folder(tmp_path) / "logs").iterdir()]
+    assert sorted(imports) == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ({"state_type": "f16"}, "asked for K turbo4 and V turbo4, the cache has K f16 and V f16"),
+        ({"state_scale": 1.06}, "K as turbo4 takes 0.266 MiB, the log says 0.28"),
+        ({"state_cells": 2048}, "asked for 512 cells, the cache has 2048"),
+        ({"state_rotation": 0}, "K is turbo4, and the log does not say that it is rotated"),
+        ({"shift": False}, "asked for 16 tokens past the end of a context of 512, got 7 after a prompt of 505"),
+        ({"state_shift": False}, "the log states no context shift"),
+        ({"missing_tokens": 2}, "asked for 7 tokens, got 5"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_server_that_lies_fails(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: dict[str, Any], reason: str
+) -> None:
+    monkeypatch.setattr(server, "_SETTLE_S", 0.2)
+    written, message = _failed(run, tmp_path, VerificationFailed, **behaviour)
+    assert "2 of 3 proofs failed" in message
+    assert written.proofs[0].reason.startswith("turbo4 on probe-64: ")
+    assert reason in written.proofs[0].reason
+    assert not any(proof.ok for proof in written.proofs)
+
+
+def test_a_type_that_does_not_load(run: Run, tmp_path: Path) -> None:
+    """The other type is still proven, and the reason comes with what llama-server said."""
+    written, message = _failed(run, tmp_path, ModelLoadFailed, types="turbo4,q8_0", unloadable=["turbo4"])
+    assert [proof.ok for proof in written.proofs] == [False, False, True, True]
+    assert "turbo4 on probe-64: http://" in message
+    assert "exit status 1\n    error while handling argument: Unsupported cache type: turbo4" in message
+
+
+def test_one_that_dies_while_generating(run: Run, tmp_path: Path) -> None:
+    written, message = _failed(run, tmp_path, VerificationFailed, die="generate")
+    assert "ended with 134" in message
+    assert "the scripted end" in message
+    assert [proof.caches for proof in written.proofs] == [(), ()]
+
+
+def test_one_that_dies_at_the_start(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ServerFailed, match="the scripted start failed"):
+        run(die="start")
+    assert [path.name for path in _folder(tmp_path).iterdir()] == ["logs"]
+
+
+def test_an_unknown_type_must_be_named(run: Run, tmp_path: Path) -> None:
+    written, message = _failed(run, tmp_path, VerificationFailed, vague=True)
+    assert "does not name turbo9, turbo4: exit status 1" in message
+    assert written.unknown_type_message == "exit status 1"
+    assert all(proof.ok for proof in written.proofs)
+
+
+def test_an_unknown_type_must_be_refused(run: Run, tmp_path: Path) -> None:
+    written, message = _failed(run, tmp_path, VerificationFailed, refuse_nothing=True)
+    assert "accepted a cache type that does not exist" in message
+    assert written.unknown_type_message == ""
+
+
+def test_a_release_without_types_of_its_own_promises_no_message(run: Run, tmp_path: Path) -> None:
+    found = run("q8_0", added=(), vague=True)
+    assert found.ok
+    assert found.unknown_type_message == "exit status 1"
+    assert "nothing is asked of that answer" in (_folder(tmp_path) / "report.md").read_text()
+
+
+@pytest.mark.parametrize("types", ["turbo5", "q8_0:turbo5", "turbo5:f16"])
+def test_a_type_that_the_release_lacks(run: Run, tmp_path: Path, types: str) -> None:
+    with pytest.raises(ConfigError, match=r"no cache type turbo5\n.*f16.*turbo4"):
+        run(types)
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_a_folder_that_is_no_release(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"manifest\.json"):
+        verify(tmp_path, config.load(environ={}), Console(), workspace=tmp_path / "workspace")
+
+
+@pytest.mark.parametrize("name", ["../../escape", "", ".", "a/b", "-rf"])
+def test_a_release_id_that_would_leave_the_workspace(tmp_path: Path, make_release: MakeRelease, name: str) -> None:
+    release = make_release()
+    manifest = release / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"id": "release"', f'"id": "{name}"'))
+    with pytest.raises(ReleaseInvalid, match="cannot be the name"):
+        verify(release, config.load(environ={}), Console(), workspace=tmp_path / "workspace")
+    assert not (tmp_path / "workspace").exists()
