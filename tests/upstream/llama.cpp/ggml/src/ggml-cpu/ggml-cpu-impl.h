@@ -1,0 +1,4 @@
+#pragma once
+
+#include "ggml-cpu.h"
+#include "ggml-impl.h"

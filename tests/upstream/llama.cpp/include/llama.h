@@ -1,0 +1,31 @@
+// A llama-architecture model and one sequence of tokens running through it.
+#pragma once
+
+#include "ggml.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+struct llama_model;
+struct llama_context;
+
+std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path); // throws std::runtime_error
+
+// The text's tokens: at each place the longest piece of the vocabulary that fits.
+std::vector<int32_t> llama_tokenize(const llama_model & model, const std::string & text);
+std::string          llama_token_to_piece(const llama_model & model, int32_t token);
+bool                 llama_token_is_eog(const llama_model & model, int32_t token);
+
+// n_ctx is rounded up to a multiple of 256. Throws std::runtime_error where a type does not fit the heads.
+std::shared_ptr<llama_context> llama_init_from_model(
+    std::shared_ptr<llama_model> model, uint32_t n_ctx, ggml_type type_k, ggml_type type_v);
+
+uint32_t llama_n_ctx(const llama_context & ctx);
+
+// Takes one token at position n_past and returns the likeliest next one.
+int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past);
+
+// Discards n_discard cells after the first n_keep, and moves the rest of the n_past cells down.
+void llama_memory_shift(llama_context & ctx, uint32_t n_keep, uint32_t n_discard, uint32_t n_past);

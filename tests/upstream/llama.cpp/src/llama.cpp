@@ -1,0 +1,240 @@
+#include "llama.h"
+
+#include "ggml-cpu.h"
+#include "../ggml/src/ggml-cpu/ops.h"
+#include "llama-kv-cache.h"
+#include "llama-model-loader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <unordered_map>
+
+using floats = std::vector<float>;
+
+struct llama_layer {
+    floats attn_norm, wq, wk, wv, wo, ffn_norm, ffn_gate, ffn_up, ffn_down;
+};
+
+struct llama_model {
+    llama_hparams            hparams;
+    floats                   tok_embd, output_norm, output;
+    std::vector<llama_layer> layers;
+    std::vector<std::string> tokens;
+    std::unordered_map<std::string, int32_t> ids;
+    size_t                   longest = 1;
+    int32_t                  bos = -1, eos = -1, unknown = 0;
+    std::string              space; // what stands for a space in the vocabulary
+};
+
+struct llama_context {
+    std::shared_ptr<llama_model> model;
+    uint32_t                     n_ctx;
+    llama_kv_cache               cache;
+};
+
+static int64_t within(const llama_model_loader & ml, const std::string & key, int64_t low, int64_t high) {
+    const uint64_t value = ml.integer(key);
+    if (value < (uint64_t) low || value > (uint64_t) high) {
+        throw std::runtime_error(key + " = " + std::to_string(value) + " is out of range");
+    }
+    return (int64_t) value;
+}
+
+static void load_vocab(const llama_model_loader & ml, llama_model & model) {
+    const auto it = ml.kv.find("tokenizer.ggml.tokens");
+    if (it == ml.kv.end() || it->second.texts.empty()) {
+        throw std::runtime_error("the model has no vocabulary");
+    }
+    model.tokens = it->second.texts;
+    for (size_t i = 0; i < model.tokens.size(); i++) {
+        model.ids.emplace(model.tokens[i], (int32_t) i);
+        model.longest = std::max(model.longest, model.tokens[i].size());
+    }
+    const uint64_t none = UINT64_MAX;
+    const uint64_t n = model.tokens.size(), bos = ml.integer("tokenizer.ggml.bos_token_id", none),
+                   eos = ml.integer("tokenizer.ggml.eos_token_id", none), unk = ml.integer("tokenizer.ggml.unknown_token_id", 0);
+    const bool gpt2 = ml.text("tokenizer.ggml.model") == "gpt2";
+    model.space   = gpt2 ? "\xc4\xa0" : "\xe2\x96\x81"; // U+0120 or U+2581
+    model.bos     = ml.integer("tokenizer.ggml.add_bos_token", !gpt2) && bos < n ? (int32_t) bos : -1;
+    model.eos     = eos < n ? (int32_t) eos : -1;
+    model.unknown = unk < n ? (int32_t) unk : 0;
+}
+
+std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path) {
+    const llama_model_loader ml(path);
+    const std::string arch = ml.text("general.architecture");
+    if (arch != "llama") {
+        throw std::runtime_error("unknown model architecture: '" + arch + "'");
+    }
+    auto model = std::make_shared<llama_model>();
+    load_vocab(ml, *model);
+
+    llama_hparams & hp = model->hparams;
+    hp.n_ctx_train = within(ml, "llama.context_length", 1, 1 << 30);
+    hp.n_embd      = within(ml, "llama.embedding_length", 1, 1 << 16);
+    hp.n_layer     = within(ml, "llama.block_count", 1, 1 << 10);
+    hp.n_head      = within(ml, "llama.attention.head_count", 1, 1 << 10);
+    hp.n_ff        = within(ml, "llama.feed_forward_length", 1, 1 << 18);
+    hp.n_head_kv   = (int64_t) ml.integer("llama.attention.head_count_kv", (uint64_t) hp.n_head);
+    hp.n_embd_head = (int64_t) ml.integer("llama.attention.key_length", (uint64_t) (hp.n_embd / hp.n_head));
+    hp.n_rot       = (int64_t) ml.integer("llama.rope.dimension_count", (uint64_t) hp.n_embd_head);
+    hp.n_vocab     = (int64_t) model->tokens.size();
+    hp.rms_eps     = (float) ml.real("llama.attention.layer_norm_rms_epsilon", 1e-5);
+    hp.freq_base   = (float) ml.real("llama.rope.freq_base", 10000.0);
+    if (hp.n_head_kv < 1 || hp.n_head % hp.n_head_kv != 0 || hp.n_embd_head < 1 || hp.n_embd_head > 4096 ||
+        hp.n_rot < 0 || hp.n_rot > hp.n_embd_head || hp.n_rot % 2 != 0) {
+        throw std::runtime_error("the heads' sizes do not fit together");
+    }
+
+    const int64_t n_q = hp.n_head * hp.n_embd_head, n_kv = hp.n_head_kv * hp.n_embd_head;
+    model->tok_embd    = ml.floats("token_embd.weight", hp.n_embd, hp.n_vocab);
+    model->output_norm = ml.floats("output_norm.weight", hp.n_embd, 1);
+    model->output      = ml.has_tensor("output.weight") ? ml.floats("output.weight", hp.n_embd, hp.n_vocab) : model->tok_embd;
+    for (int64_t i = 0; i < hp.n_layer; i++) {
+        const std::string blk = "blk." + std::to_string(i) + ".";
+        model->layers.push_back({
+            ml.floats(blk + "attn_norm.weight", hp.n_embd, 1),      ml.floats(blk + "attn_q.weight", hp.n_embd, n_q),
+            ml.floats(blk + "attn_k.weight", hp.n_embd, n_kv),      ml.floats(blk + "attn_v.weight", hp.n_embd, n_kv),
+            ml.floats(blk + "attn_output.weight", n_q, hp.n_embd),  ml.floats(blk + "ffn_norm.weight", hp.n_embd, 1),
+            ml.floats(blk + "ffn_gate.weight", hp.n_embd, hp.n_ff), ml.floats(blk + "ffn_up.weight", hp.n_embd, hp.n_ff),
+            ml.floats(blk + "ffn_down.weight", hp.n_ff, hp.n_embd),
+        });
+    }
+    fprintf(stderr, "print_info: n_ctx_train = %d, n_layer = %d, n_head = %d, n_head_kv = %d, n_embd_head_k = %d\n",
+        (int) hp.n_ctx_train, (int) hp.n_layer, (int) hp.n_head, (int) hp.n_head_kv, (int) hp.n_embd_head);
+    return model;
+}
+
+std::vector<int32_t> llama_tokenize(const llama_model & model, const std::string & text) {
+    std::string written;
+    for (const char c : text) {
+        written += c == ' ' ? model.space : c == '\n' && model.space == "\xc4\xa0" ? "\xc4\x8a" : std::string(1, c);
+    }
+    std::vector<int32_t> result;
+    if (model.bos >= 0) {
+        result.push_back(model.bos);
+    }
+    for (size_t at = 0; at < written.size();) {
+        size_t  length = std::min(model.longest, written.size() - at);
+        int32_t token  = -1;
+        for (; length > 0 && token < 0; length -= token < 0) {
+            const auto it = model.ids.find(written.substr(at, length));
+            token = it == model.ids.end() ? -1 : it->second;
+        }
+        if (token < 0) {
+            char byte[8];
+            snprintf(byte, sizeof byte, "<0x%02X>", (unsigned char) written[at]);
+            const auto it = model.ids.find(byte);
+            token  = it == model.ids.end() ? model.unknown : it->second;
+            length = 1;
+        }
+        result.push_back(token);
+        at += length;
+    }
+    return result;
+}
+
+std::string llama_token_to_piece(const llama_model & model, int32_t token) {
+    std::string piece = model.tokens.at((size_t) token);
+    unsigned byte;
+    if (piece.size() == 6 && sscanf(piece.c_str(), "<0x%2X>", &byte) == 1) {
+        return std::string(1, (char) byte);
+    }
+    const std::pair<std::string, std::string> written[] = { { model.space, " " }, { "\xc4\x8a", "\n" } };
+    for (const auto & [from, to] : written) {
+        for (size_t at = 0; (at = piece.find(from, at)) != std::string::npos; at++) {
+            piece.replace(at, from.size(), to);
+        }
+    }
+    return piece;
+}
+
+bool llama_token_is_eog(const llama_model & model, int32_t token) {
+    return token == model.eos;
+}
+
+std::shared_ptr<llama_context> llama_init_from_model(
+        std::shared_ptr<llama_model> model, uint32_t n_ctx, ggml_type type_k, ggml_type type_v) {
+    const llama_hparams & hp = model->hparams;
+    const std::pair<char, ggml_type> wanted[] = { { 'K', type_k }, { 'V', type_v } };
+    for (const auto & [what, type] : wanted) {
+        if (hp.n_embd_head % ggml_blck_size(type) != 0) {
+            throw std::runtime_error(std::string("llama_init_from_model: ") + what + " cache type " + ggml_type_name(type) +
+                " with block size " + std::to_string(ggml_blck_size(type)) + " does not divide the head size " + std::to_string(hp.n_embd_head));
+        }
+    }
+    n_ctx = (std::max(n_ctx, 1u) + 255) / 256 * 256;
+    return std::make_shared<llama_context>(llama_context { model, n_ctx, llama_kv_cache(hp, type_k, type_v, n_ctx) });
+}
+
+uint32_t llama_n_ctx(const llama_context & ctx) {
+    return ctx.n_ctx;
+}
+
+static floats mul_mat(const floats & w, const floats & x) {
+    floats y(w.size() / x.size());
+    const ggml_vec_dot_t vec_dot = ggml_get_type_traits_cpu(GGML_TYPE_F32)->vec_dot;
+    for (size_t i = 0; i < y.size(); i++) {
+        vec_dot((int) x.size(), &y[i], 0, &w[i * x.size()], 0, x.data(), 0, 1);
+    }
+    return y;
+}
+
+static floats norm(const floats & x, const floats & weight, float eps) {
+    float squares = 0.0f;
+    for (const float value : x) {
+        squares += value * value;
+    }
+    floats y(x.size());
+    const float scale = 1.0f / sqrtf(squares / (float) x.size() + eps);
+    for (size_t i = 0; i < x.size(); i++) {
+        y[i] = x[i] * scale * weight[i];
+    }
+    return y;
+}
+
+static void add(floats & x, floats y) {
+    floats wdata(x.size());
+    ggml_tensor a = ggml_view_of(GGML_TYPE_F32, (int64_t) x.size(), 1, x.data());
+    ggml_tensor b = ggml_view_of(GGML_TYPE_F32, (int64_t) y.size(), 1, y.data());
+    ggml_tensor sum = a;
+    sum.src[0] = &a;
+    sum.src[1] = &b;
+    const ggml_compute_params params = { 0, 1, wdata.size() * sizeof(float), wdata.data() };
+    ggml_compute_forward_add(&params, &sum);
+}
+
+int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past) {
+    const llama_model &   model = *ctx.model;
+    const llama_hparams & hp    = model.hparams;
+    floats x(model.tok_embd.begin() + token * hp.n_embd, model.tok_embd.begin() + (token + 1) * hp.n_embd);
+
+    for (int64_t il = 0; il < hp.n_layer; il++) {
+        const llama_layer & layer = model.layers[il];
+        const floats cur = norm(x, layer.attn_norm, hp.rms_eps);
+        floats q = mul_mat(layer.wq, cur), k = mul_mat(layer.wk, cur);
+        for (int64_t h = 0; h < hp.n_head; h++) {
+            llama_rope(&q[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
+        }
+        for (int64_t h = 0; h < hp.n_head_kv; h++) {
+            llama_rope(&k[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
+        }
+        ctx.cache.store(il, n_past, k, mul_mat(layer.wv, cur));
+        add(x, mul_mat(layer.wo, ctx.cache.attend(il, n_past + 1, q)));
+
+        const floats in = norm(x, layer.ffn_norm, hp.rms_eps);
+        floats gate = mul_mat(layer.ffn_gate, in);
+        const floats up = mul_mat(layer.ffn_up, in);
+        for (size_t i = 0; i < gate.size(); i++) {
+            gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+        }
+        add(x, mul_mat(layer.ffn_down, gate));
+    }
+    const floats logits = mul_mat(model.output, norm(x, model.output_norm, hp.rms_eps));
+    return (int32_t) (std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+void llama_memory_shift(llama_context & ctx, uint32_t n_keep, uint32_t n_discard, uint32_t n_past) {
+    ctx.cache.shift(n_keep, n_discard, n_past);
+}
