@@ -321,3 +321,13 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def table(settings: list[SettingRow]) -> str:
+    """Settings for a reader: key, value, origin, and what is allowed."""
+    lines = []
+    for row in settings:
+        value = " ".join(row.value) if isinstance(row.value, tuple) else row.value
+        lines.append(f"{row.key:<26} {value!s:<44} {row.origin}")
+        lines.append(f"{'':<26} {row.help} ({row.allowed})")
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ import msgspec
 from ..errors import AnchorAmbiguous, AnchorMissing, SeriesError, ToolchainError
 from ..records import record
 from .lexing import Language, language_of, mask
-from .place import Span, enclosing_line, find_anchors, find_scopes, line_number, needle
+from .place import Span, enclosing_line, find_anchors, find_scopes, line_number
 
 Position = Literal["before", "after", "replace", "start", "end"]
 
@@ -208,8 +208,3 @@ def _similar_definitions(edit: Edit, text: str, language: Language) -> list[str]
         names = {word: head for head in heads for word in re.findall(r"\w+", head) if len(word) > 5}
         near += [names[word] for word in difflib.get_close_matches(name, list(names), n=2, cutoff=0.75)]
     return [f"{heads[head]} ({head[:80]})" for head in dict.fromkeys(near)]
-
-
-def reads_like(text: str, path: str, words: str) -> bool:
-    """Whether the code of a file has `words`, whatever their spacing, outside comments."""
-    return needle(words).search(mask(text, language_of(path), strings=False)) is not None

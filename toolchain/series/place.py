@@ -25,23 +25,22 @@ class Span:
 
 
 @lru_cache(maxsize=512)
-def needle(words: str) -> re.Pattern[str]:
+def needle(words: str, language: Language = "text") -> re.Pattern[str]:
     """A pattern for `words` that does not care how they are spaced.
 
-    White space in `words` stands for any white space; between a word and punctuation even that may be missing,
-    so `GGML_TYPE_COUNT = 43` also finds `GGML_TYPE_COUNT=43`.
+    White space matters only where it keeps two words apart: `A = 43` also finds `A=43`, and `case A:` finds `case A :`.
+    In CMake a word may have hyphens.
     """
-    tokens = re.findall(r"\w+|[^\w\s]+|\s+", words.strip())
-    pattern = ""
-    for before, token, after in zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False):
+    letter = r"[\w-]" if language == "cmake" else r"\w"
+    tokens = re.findall(rf"{letter}+|(?:(?!{letter})\S)+|\s+", words.strip())
+    pattern, before = "", ""
+    for token in tokens:
         if not token.isspace():
-            pattern += re.escape(token)
-        elif before[-1:].isalnum() and after[:1].isalnum():
-            pattern += r"\s+"
-        else:
-            pattern += r"\s*"
-    opening = r"(?<!\w)" if re.match(r"\w", tokens[0]) else ""
-    closing = r"(?!\w)" if re.search(r"\w$", tokens[-1]) else ""
+            both_words = re.match(letter, before[-1:]) and re.match(letter, token)
+            pattern += (r"\s+" if both_words else r"\s*" if before else "") + re.escape(token)
+            before = token
+    opening = rf"(?<!{letter})" if re.match(letter, tokens[0]) else ""
+    closing = rf"(?!{letter})" if re.search(rf"{letter}$", tokens[-1]) else ""
     return re.compile(opening + pattern + closing)
 
 
@@ -53,7 +52,7 @@ def find_scopes(text: str, language: Language, header: str) -> list[Span]:
     """
     code = mask(text, language, strings=True)
     found = []
-    for match in needle(header).finditer(code):
+    for match in needle(header, language).finditer(code):
         opening = _body_opening(code, match, language)
         if opening is not None:
             closing = _closing(code, opening)
@@ -66,7 +65,8 @@ def find_anchors(text: str, language: Language, anchor: str, within: Span) -> li
     """Every place inside `within` where the code reads like `anchor`; comments do not count."""
     code = mask(text, language, strings=False)
     return [
-        Span(start=match.start(), end=match.end()) for match in needle(anchor).finditer(code, within.start, within.end)
+        Span(start=match.start(), end=match.end())
+        for match in needle(anchor, language).finditer(code, within.start, within.end)
     ]
 
 

@@ -1,0 +1,222 @@
+"""The tasks of `./inv`, one explicit Collection for each stage. No logic here: it is in `toolchain`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from invoke import Collection
+
+from toolchain import config as configuration
+from toolchain import deploy, doctor, pipeline
+from toolchain import rehearse as rehearsal
+from toolchain.build import check as check_release
+from toolchain.build import find_release
+from toolchain.cli import Run, command
+from toolchain.errors import MissingTool
+from toolchain.process import run as run_program
+from toolchain.series import check, manifest
+
+ROOT = Path(__file__).parent
+SOURCES = ("ollama", "ollama_ref", "llama_cpp", "llama_cpp_ref", "workspace")
+
+
+# -- the whole way ---------------------------------------------------------------------------------
+
+
+@command(*SOURCES, "prefix", "port", "kv_cache_type")
+def ship(run: Run) -> None:
+    """Sources to service: render, build, verify and deploy; rolls back if unhealthy."""
+    shipped = pipeline.ship(run)
+    text = f"{shipped.release} is active on port {run.config.deploy.port}; its records are in {shipped.run}"
+    run.console.result(shipped, text)
+
+
+@command(keep="folder to rehearse in, kept afterwards; empty: a temporary one")
+def rehearse(run: Run, keep: str = "") -> None:
+    """All stages on a miniature upstream, with a failing release rolled back."""
+    summary = rehearsal.rehearse(run.console, Path(keep) if keep else None)
+    run.console.result(summary, rehearsal.report(summary))
+
+
+@command(args="further arguments for pytest, as one string")
+def run_tests(run: Run, args: str = "") -> None:
+    """Run the test suite."""
+    argv = [sys.executable, "-m", "pytest", "-n", "auto", *args.split()]
+    done = run_program(argv, cwd=ROOT, on_line=run.console.note, what="the test suite")
+    run.console.result({"passed": True, "seconds": done.seconds}, done.output.strip().splitlines()[-1])
+
+
+@command("workspace")
+def check_machine(run: Run) -> None:
+    """What this machine has of what is needed."""
+    found = doctor.examine(run.config)
+    run.console.result(found, doctor.report(found))
+    missing = [item for item in found if item.needed and not item.ok]
+    if missing:
+        raise MissingTool(f"missing: {', '.join(item.name for item in missing)}", hint=missing[0].hint)
+
+
+@command(*SOURCES, "prefix", "port", "kv_cache_type")
+def show_config(run: Run) -> None:
+    """The configuration, and where each value came from."""
+    rows = configuration.rows(run.config)
+    run.console.result(rows, configuration.table(rows))
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+@command(*SOURCES)
+def prepare(run: Run) -> None:
+    """Find or fetch both commits, and resolve Ollama's pin."""
+    found = pipeline.prepare(run)
+    run.console.result(found, pipeline.as_text(found))
+
+
+# -- series ----------------------------------------------------------------------------------------
+
+
+@command(*SOURCES)
+def check_series(run: Run) -> None:
+    """Dry run: the status of every edit on these trees."""
+    checked = pipeline.check_series(run, pipeline.prepare(run))
+    run.console.result(checked, check.report(checked))
+    pipeline.require(checked)
+
+
+@command(*SOURCES)
+def render(run: Run) -> None:
+    """Render the series to one diff for each target."""
+    rendered = pipeline.render_series(run, pipeline.prepare(run))
+    run.console.result(rendered, pipeline.summary(rendered))
+
+
+@command(*SOURCES)
+def branch(run: Run) -> None:
+    """Commit the rendered series as one branch on the scratch trees."""
+    found = pipeline.prepare(run)
+    scratch = pipeline.make_scratch(run, found, pipeline.render_series(run, found))
+    run.console.result(scratch, f"{scratch.branch} in {scratch.ollama} and {scratch.llama_cpp}")
+
+
+@command()
+def seal(run: Run) -> None:
+    """Renew the checksums after editing the series."""
+    path = run.config.series.path
+    digest = manifest.seal(Path(path) if path else manifest.OWN_SERIES)
+    run.console.result({"series_sha256": digest}, f"series {digest}")
+
+
+# -- build -----------------------------------------------------------------------------------------
+
+
+@command(*SOURCES, stock="build upstream as it is, without the series")
+def release(run: Run, stock: bool = False) -> None:
+    """Build the patched trees into a release directory."""
+    found = pipeline.prepare(run)
+    rendered = pipeline.stock(found) if stock else pipeline.render_series(run, found)
+    built = pipeline.build(run, found, rendered)
+    run.console.result(built, str(pipeline.release_dir(run.workspace, built)))
+
+
+@command("workspace", release="id or directory of a release; empty: the newest one built")
+def check_built(run: Run, release: str = "") -> None:
+    """Hold the files of a release against its manifest."""
+    found = check_release(find_release(run.workspace, release))
+    run.console.result(found, f"{found.id}: {len(found.files)} files as stated")
+
+
+# -- verify ----------------------------------------------------------------------------------------
+
+
+@command("workspace", release="id or directory of a release; empty: the newest one built")
+def verify_release(run: Run, release: str = "") -> None:
+    """Prove cache types, sizes and context shift on a built release."""
+    proven = pipeline.verify(run, find_release(run.workspace, release))
+    run.console.result(proven, pipeline.as_text(proven))
+
+
+# -- deploy ----------------------------------------------------------------------------------------
+
+
+@command("workspace", "prefix", "port", "kv_cache_type", release="id or directory; empty: the newest one built")
+def install(run: Run, release: str = "") -> None:
+    """Install a built release as the service; rolls back if unhealthy."""
+    state = deploy.install(find_release(run.workspace, release), run.config, run.console)
+    run.console.result(state, deploy.report(state))
+
+
+@command("prefix", "port", to="release to go back to; empty: the one before the active one")
+def rollback(run: Run, to: str = "") -> None:
+    """Go back to the release before, with its environment."""
+    state = deploy.rollback(run.config, run.console, to)
+    run.console.result(state, deploy.report(state))
+
+
+@command("prefix", "port")
+def status(run: Run) -> None:
+    """What is active and whether it is healthy."""
+    state = deploy.status(run.config, run.console)
+    run.console.result(state, deploy.report(state))
+
+
+@command("prefix", lines="how many lines")
+def logs(run: Run, lines: int = 100) -> None:
+    """The end of the service's log."""
+    text = deploy.logs(run.config, lines)
+    run.console.result({"log": text.splitlines()}, text)
+
+
+@command("prefix")
+def prune(run: Run) -> None:
+    """Remove old releases; the active one and its parent stay."""
+    state = deploy.prune(run.config, run.console)
+    run.console.result(state, deploy.report(state))
+
+
+@command("prefix")
+def uninstall(run: Run) -> None:
+    """Stop and remove the service; the model store stays."""
+    state = deploy.uninstall(run.config, run.console)
+    run.console.result(state, deploy.report(state))
+
+
+# -- the namespace ---------------------------------------------------------------------------------
+
+namespace = Collection()
+for name, task in (
+    ("rehearse", rehearse),
+    ("test", run_tests),
+    ("doctor", check_machine),
+    ("config", show_config),
+    ("ship", ship),
+):
+    namespace.add_task(task, name=name)
+
+_sources = Collection("sources")
+_sources.add_task(prepare, name="prepare", default=True)
+
+_series = Collection("series")
+_series.add_task(check_series, name="check", default=True)
+_series.add_task(render, name="render")
+_series.add_task(branch, name="branch")
+_series.add_task(seal, name="seal")
+
+_build = Collection("build")
+_build.add_task(release, name="release", default=True)
+_build.add_task(check_built, name="check")
+
+_verify = Collection("verify")
+_verify.add_task(verify_release, name="release", default=True)
+
+_deploy = Collection("deploy")
+_deploy.add_task(install, name="install")
+_deploy.add_task(rollback, name="rollback")
+_deploy.add_task(status, name="status")
+_deploy.add_task(logs, name="logs")
+_deploy.add_task(prune, name="prune")
+_deploy.add_task(uninstall, name="uninstall")
+
+for group in (_sources, _series, _build, _verify, _deploy):
+    namespace.add_collection(group)

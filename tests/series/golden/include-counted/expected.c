@@ -1,0 +1,6 @@
+void f(void) {
+#include "ours.h"
+    case A
+    case AB
+#include "ours.h"
+    case A

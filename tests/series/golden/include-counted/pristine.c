@@ -1,0 +1,4 @@
+void f(void) {
+    case A
+    case AB
+    case A

@@ -1,0 +1,4 @@
+enum kind {
+    KIND_COUNT = 9,
+};
+int KIND_COUNT = 7;

@@ -1,0 +1,4 @@
+const char * brace = "static const struct traits table[KIND_COUNT] = {";
+static const struct traits table[KIND_COUNT] = {
+    [KIND_A] = { .name = "a}", .size = 1, },
+};

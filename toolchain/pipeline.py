@@ -1,0 +1,176 @@
+"""The story of a run, from two repositories to a service.
+
+Each function is one stage on the records of the stages before it. Every record is kept as JSON in
+workspace/runs/<scratch name>/, so that a run can be explained afterwards; a later run overwrites it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import sources as source_stage
+from .build import build as build_release
+from .build import release_dir
+from .cli import Run
+from .deploy import install
+from .errors import EraNotServed, SeriesDoesNotApply
+from .records import record, sha256_bytes, to_json, write, write_bytes
+from .series import check, manifest, render
+from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
+from .verify import verify as verify_release
+
+
+@record
+class Shipped:
+    """What `ship` did, in short; the whole records lie in `run`."""
+
+    run: Path
+    ollama: str
+    llama_cpp: str
+    series_sha256: str
+    release: str
+    verified: bool
+    deployment: Deployment
+
+
+def prepare(run: Run) -> Sources:
+    """Find the commits. Raises the errors of `toolchain.sources.prepare`."""
+    found = source_stage.prepare(run.config, run.console)
+    write(_run_dir(run, found) / "sources.json", found)
+    return found
+
+
+def load_series(run: Run) -> manifest.Series:
+    """The configured series, checked against its checksums."""
+    path = run.config.series.path
+    return manifest.load(Path(path).expanduser() if path else manifest.OWN_SERIES)
+
+
+def render_series(run: Run, found: Sources) -> Rendered:
+    """Render the series; the diffs lie beside the record, one file for each target."""
+    refuse_vendored(found)
+    with run.console.step("render the series"):
+        rendered = render.render(load_series(run), found)
+    folder = _run_dir(run, found)
+    write(folder / "rendered.json", rendered)
+    for target in rendered.targets:
+        write_bytes(folder / f"{target.target}.patch", target.diff.encode("utf-8", "surrogateescape"))
+    return rendered
+
+
+def check_series(run: Run, found: Sources) -> check.Checked:
+    """Dry run. The caller decides what a failure means."""
+    if found.era == "vendored":
+        return check.Checked(
+            series_sha256=load_series(run).sha256,
+            llama_cpp=found.llama_cpp.describe,
+            ollama=found.ollama.describe,
+            edits=(),
+            ok=False,
+            reason=_vendored(found),
+        )
+    return check.check(load_series(run), found, run.console)
+
+
+def require(checked: check.Checked) -> None:
+    """Raise `EraNotServed` or `SeriesDoesNotApply` for a dry run that failed."""
+    if checked.ok:
+        return
+    if not checked.edits and "vendored" in checked.reason:
+        raise EraNotServed(checked.reason, hint=_VENDORED_HINT)
+    raise SeriesDoesNotApply(
+        check.report(checked), hint="give the failing edits new anchors, then ./inv series.seal and check again"
+    )
+
+
+_VENDORED_HINT = "take Ollama v0.30.0 or newer"
+
+
+def _vendored(found: Sources) -> str:
+    return f"Ollama {found.ollama.describe} is of the vendored era, which the series does not serve"
+
+
+def refuse_vendored(found: Sources) -> None:
+    """Raise `EraNotServed` for a tree of the vendored era."""
+    if found.era == "vendored":
+        raise EraNotServed(_vendored(found), hint=_VENDORED_HINT)
+
+
+def make_scratch(run: Run, found: Sources, rendered: Rendered) -> Scratch:
+    """Bring the scratch trees to the rendered series."""
+    scratch = source_stage.create(found, rendered, source_stage.scratch_root(run.config, found), run.console)
+    write(_run_dir(run, found) / "scratch.json", scratch)
+    return scratch
+
+
+def build(run: Run, found: Sources, rendered: Rendered) -> Release:
+    """Build the patched trees and assemble the release."""
+    scratch = make_scratch(run, found, rendered)
+    release = build_release(scratch, found, rendered, run.config, run.console, workspace=run.workspace)
+    write(_run_dir(run, found) / "release.json", release)
+    return release
+
+
+def verify(run: Run, release: Path) -> Verification:
+    """Prove what the release does."""
+    return verify_release(release, run.config, run.console, workspace=run.workspace)
+
+
+def stock(found: Sources) -> Rendered:
+    """The empty rendering: both trees as upstream has them."""
+    empty = sha256_bytes(b"")
+    targets: tuple[Any, ...] = ("llama.cpp", "ollama")
+    commits = {"llama.cpp": found.llama_cpp.commit, "ollama": found.ollama.commit}
+    return Rendered(
+        series_sha256=empty,
+        targets=tuple(
+            RenderedTarget(target=target, commit=commits[target], diff="", sha256=empty, files=()) for target in targets
+        ),
+        edits=(),
+        facts={},
+        cache_types=(),
+    )
+
+
+def ship(run: Run) -> Shipped:
+    """Sources, series, build, verification and deployment in one go; the first failure ends it."""
+    found = prepare(run)
+    rendered = render_series(run, found)
+    release = build(run, found, rendered)
+    directory = release_dir(run.workspace, release)
+    verification = verify(run, directory)
+    deployment = install(directory, run.config, run.console)
+    return Shipped(
+        run=_run_dir(run, found),
+        ollama=found.ollama.describe,
+        llama_cpp=found.llama_cpp.describe,
+        series_sha256=rendered.series_sha256,
+        release=release.id,
+        verified=verification.ok,
+        deployment=deployment,
+    )
+
+
+def _run_dir(run: Run, found: Sources) -> Path:
+    return run.workspace / "runs" / source_stage.scratch_root(run.config, found).name
+
+
+def summary(rendered: Rendered) -> str:
+    """Files and lines that the series touches, ours and upstream's apart."""
+    lines = [f"series {rendered.series_sha256[:12]}"]
+    for target in rendered.targets:
+        theirs = [file for file in target.files if file.pristine]
+        ours = [file for file in target.files if not file.pristine]
+        lines.append(
+            f"  {target.target} {target.commit[:12]}: {len(theirs)} upstream files,"
+            f" +{sum(file.inserted for file in theirs)} -{sum(file.deleted for file in theirs)};"
+            f" {len(ours)} files of ours, {sum(file.inserted for file in ours)} lines"
+        )
+        lines += [f"    +{file.inserted:<4} -{file.deleted:<3} {file.path}" for file in target.files]
+    return "\n".join(lines)
+
+
+def as_text(record: Any) -> str:
+    """A record for a reader who has no better view of it: its JSON."""
+    return to_json(record)
