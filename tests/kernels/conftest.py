@@ -1,0 +1,103 @@
+"""The kernels as a shared library, compiled from patches/kernels with the system's compiler or zig."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from toolchain.series.manifest import OWN_SERIES
+from toolchain.stages import CacheType
+
+HERE = Path(__file__).parent
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+
+def compiler() -> list[str]:
+    """A C compiler's command."""
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    return [sys.executable, "-m", "ziglang", "cc"]
+
+
+def compile_kernels(output: Path, *flags: str) -> None:
+    """Compile both C files of the CPU into one shared library."""
+    sources = [OWN_SERIES / "kernels/ggml-turbo.c", OWN_SERIES / "kernels/ggml-cpu-turbo.c"]
+    includes = [f"-I{HERE}", f"-I{OWN_SERIES / 'kernels'}"]
+    strict = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE"]
+    subprocess.run(
+        [*compiler(), *strict, "-shared", "-fPIC", *includes, *map(str, sources), "-lm", "-o", str(output), *flags],
+        check=True,
+    )
+
+
+class Kernels:
+    """The compiled kernels on NumPy arrays."""
+
+    def __init__(self, path: Path) -> None:
+        self._lib = ctypes.CDLL(str(path))
+        self._lib.ggml_turbo_half_to_float.restype = ctypes.c_float
+        self._lib.ggml_turbo_half_to_float.argtypes = [ctypes.c_uint16]
+        self._lib.ggml_turbo_float_to_half.restype = ctypes.c_uint16
+        self._lib.ggml_turbo_float_to_half.argtypes = [ctypes.c_float]
+
+    def levels(self, kind: CacheType) -> npt.NDArray[np.int8]:
+        count = {"turbo4": 16, "turbo3": 8, "turbo2": 4}[kind.name]
+        table = (ctypes.c_int8 * count).in_dll(self._lib, f"ggml_{kind.name}_levels")
+        return np.array(table, dtype=np.int8)
+
+    def quantize(self, kind: CacheType, values: Floats) -> Bytes:
+        """Blocks (n, bytes) of values (n, 64)."""
+        values = np.ascontiguousarray(values, dtype=np.float32)
+        blocks = np.full((values.size // kind.block, kind.bytes), 0xA5, dtype=np.uint8)
+        function = getattr(self._lib, f"ggml_{kind.name}_quantize_row")
+        function(values.ctypes.data_as(ctypes.c_void_p), blocks.ctypes.data_as(ctypes.c_void_p), _i64(values.size))
+        return blocks
+
+    def dequantize(self, kind: CacheType, blocks: Bytes) -> Floats:
+        """Values (n, 64) of blocks (n, bytes)."""
+        values = np.full((len(blocks), kind.block), np.nan, dtype=np.float32)
+        function = getattr(self._lib, f"ggml_{kind.name}_dequantize_row")
+        function(blocks.ctypes.data_as(ctypes.c_void_p), values.ctypes.data_as(ctypes.c_void_p), _i64(values.size))
+        return values
+
+    def vec_dot(self, kind: CacheType, blocks: Bytes, q8_0: Bytes) -> float:
+        """Dot product of a row of turbo blocks with a row of q8_0 blocks (n, 34)."""
+        result = ctypes.c_float(float("nan"))
+        zero = ctypes.c_size_t(0)
+        getattr(self._lib, f"ggml_vec_dot_{kind.name}_q8_0")(
+            ctypes.c_int(len(blocks) * kind.block),
+            ctypes.byref(result),
+            zero,
+            blocks.ctypes.data_as(ctypes.c_void_p),
+            zero,
+            q8_0.ctypes.data_as(ctypes.c_void_p),
+            zero,
+            ctypes.c_int(1),
+        )
+        return result.value
+
+    def half_to_float(self, half: int) -> float:
+        return float(self._lib.ggml_turbo_half_to_float(half))
+
+    def float_to_half(self, value: float) -> int:
+        return int(self._lib.ggml_turbo_float_to_half(value))
+
+
+def _i64(number: int) -> ctypes.c_int64:
+    return ctypes.c_int64(number)
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    path = tmp_path_factory.mktemp("kernels") / "libturbo.so"
+    compile_kernels(path, "-O2")
+    return Kernels(path)

@@ -1,0 +1,176 @@
+"""The reference kernels: formats, codebooks, quality, and what they do with bad input."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from toolchain.series import manifest
+from toolchain.stages import CacheType
+
+from .conftest import HERE, Bytes, Floats, Kernels, compiler
+
+TYPES = manifest.load().types
+every_type = pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+
+
+def indices(kind: CacheType, blocks: Bytes) -> Bytes:
+    """The layout of ggml-turbo.h, written a second time: indices (n, 64) of blocks (n, bytes)."""
+    qs = blocks[:, 2:]
+    if kind.name == "turbo4":
+        return np.concatenate([qs & 15, qs >> 4], axis=1)
+    pairs = np.concatenate([qs[:, :16] >> shift & 3 for shift in (0, 2, 4, 6)], axis=1)
+    if kind.name == "turbo2":
+        return pairs
+    high: Bytes = np.concatenate([qs[:, 16:] >> bit & 1 for bit in range(8)], axis=1) << 2
+    return pairs | high
+
+
+def radii(blocks: Bytes) -> Floats:
+    return np.ascontiguousarray(blocks[:, :2]).view(np.float16).astype(np.float32)
+
+
+def snr_db(values: Floats, decoded: Floats) -> float:
+    error = ((values.astype(np.float64) - decoded) ** 2).sum()
+    return 10 * math.log10((values.astype(np.float64) ** 2).sum() / error)
+
+
+@every_type
+def test_decoding_is_radius_times_level(kernels: Kernels, kind: CacheType) -> None:
+    rng = np.random.default_rng(1)
+    blocks = rng.integers(0, 256, (500, kind.bytes), dtype=np.uint8)
+    blocks[:, 1] &= 0xBF  # a finite radius
+    expected = radii(blocks) * kernels.levels(kind)[indices(kind, blocks)].astype(np.float32)
+    assert np.array_equal(kernels.dequantize(kind, blocks), expected)
+
+
+@every_type
+def test_codebooks_are_lloyd_max(kernels: Kernels, kind: CacheType) -> None:
+    """Every level is the mean of N(0,1) over its own cell, within the rounding to integers."""
+    levels = kernels.levels(kind).astype(np.float64)
+    assert (np.diff(levels) > 0).all()
+    assert np.array_equal(levels, -levels[::-1])
+    scale = {"turbo4": 38.2, "turbo3": 52.9, "turbo2": 59.6}[kind.name]
+    edges = np.concatenate([[-40.0], (levels[1:] + levels[:-1]) / 2 / scale, [40.0]])
+    density = np.exp(-(edges**2) / 2) / math.sqrt(2 * math.pi)
+    below = np.array([0.5 * (1 + math.erf(edge / math.sqrt(2))) for edge in edges])
+    means = -np.diff(density) / np.diff(below)
+    assert np.abs(means * scale - levels).max() < 0.8
+    assert np.ptp(np.diff(levels)) > 5  # not uniform
+
+
+@pytest.mark.parametrize(("name", "floor"), [("turbo4", 21.4), ("turbo3", 15.2), ("turbo2", 9.4)])
+@pytest.mark.parametrize("seed", [7, 8])
+def test_quality_on_gaussian_data(kernels: Kernels, name: str, floor: float, seed: int) -> None:
+    kind = next(kind for kind in TYPES if kind.name == name)
+    values = np.random.default_rng(seed).standard_normal((4000, 64)).astype(np.float32)
+    assert snr_db(values, kernels.dequantize(kind, kernels.quantize(kind, values))) > floor
+
+
+@every_type
+def test_the_searched_radius_beats_the_norm(kernels: Kernels, kind: CacheType) -> None:
+    """No block is worse than with the plain recipe: radius = norm, nearest level."""
+    values = np.random.default_rng(3).standard_t(4, (2000, 64)).astype(np.float32)
+    levels = kernels.levels(kind).astype(np.float32)
+    scale = {"turbo4": 38.2, "turbo3": 52.9, "turbo2": 59.6}[kind.name]
+    radius = (np.sqrt((values**2).mean(axis=1, keepdims=True)) / scale).astype(np.float16).astype(np.float32)
+    nearest = np.abs(values[:, :, None] / radius[:, :, None] - levels).argmin(axis=2)
+    plain = ((values - radius * levels[nearest]) ** 2).sum(axis=1)
+    searched = ((values - kernels.dequantize(kind, kernels.quantize(kind, values))) ** 2).sum(axis=1)
+    assert (searched <= plain * 1.001).all()
+
+
+@every_type
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_input_decodes_to_finite_values(kernels: Kernels, kind: CacheType, data: st.DataObject) -> None:
+    values = data.draw(hnp.arrays(np.float32, (1, 64), elements=st.floats(width=32)))
+    blocks = kernels.quantize(kind, values)
+    decoded = kernels.dequantize(kind, blocks)
+    assert np.isfinite(decoded).all()
+    assert np.isfinite(radii(blocks)).all()
+    assert (radii(blocks) >= 0).all()
+
+
+@every_type
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-45, 1e-30, 1e-12, math.nan])
+def test_what_is_too_small_becomes_zero(kernels: Kernels, kind: CacheType, value: float) -> None:
+    blocks = kernels.quantize(kind, np.full((1, 64), value, dtype=np.float32))
+    assert not blocks.any()
+    assert not kernels.dequantize(kind, blocks).any()
+
+
+@every_type
+def test_nan_counts_as_zero_and_infinity_saturates(kernels: Kernels, kind: CacheType) -> None:
+    values = np.random.default_rng(5).standard_normal((1, 64)).astype(np.float32)
+    values[0, 3] = np.nan
+    zeroed = np.nan_to_num(values, nan=0.0)
+    assert np.array_equal(kernels.quantize(kind, values), kernels.quantize(kind, zeroed))
+    decoded = kernels.dequantize(kind, kernels.quantize(kind, np.full((1, 64), -np.inf, dtype=np.float32)))
+    assert (decoded < -1e6).all()
+
+
+@every_type
+def test_scaling_by_a_power_of_two_scales_the_result(kernels: Kernels, kind: CacheType) -> None:
+    values = np.random.default_rng(6).standard_normal((50, 64)).astype(np.float32)
+    one = kernels.dequantize(kind, kernels.quantize(kind, values))
+    assert np.array_equal(kernels.dequantize(kind, kernels.quantize(kind, values * 64)), one * 64)
+
+
+@every_type
+@pytest.mark.parametrize("blocks_per_row", [1, 2, 9])
+def test_vec_dot_is_the_dot_product_of_what_is_decoded(kernels: Kernels, kind: CacheType, blocks_per_row: int) -> None:
+    rng = np.random.default_rng(blocks_per_row)
+    blocks = kernels.quantize(kind, rng.standard_normal((blocks_per_row, 64)).astype(np.float32))
+    q8 = np.empty((2 * blocks_per_row, 34), dtype=np.uint8)
+    scales = rng.uniform(0.001, 0.02, (2 * blocks_per_row, 1)).astype(np.float16)
+    codes = rng.integers(-127, 128, (2 * blocks_per_row, 32), dtype=np.int8)
+    q8[:, :2], q8[:, 2:] = scales.view(np.uint8), codes.view(np.uint8)
+    query = (scales.astype(np.float64) * codes).reshape(-1)
+    key = kernels.dequantize(kind, blocks).astype(np.float64).reshape(-1)
+    size = np.abs(query * key).sum()
+    assert abs(kernels.vec_dot(kind, blocks, q8) - query @ key) <= 1e-6 * size
+
+
+def test_half_precision_is_numpys(kernels: Kernels) -> None:
+    halves = np.arange(65536, dtype=np.uint16)
+    values = halves.view(np.float16).astype(np.float32)
+    for half, value in zip(halves.tolist(), values.tolist(), strict=True):
+        found = kernels.half_to_float(half)
+        assert found == value or (math.isnan(found) and math.isnan(value))
+        if not math.isnan(value):
+            assert kernels.float_to_half(value) == half
+
+
+@settings(max_examples=200, deadline=None)
+@given(value=st.floats(width=32, allow_nan=False))
+def test_rounding_to_half_is_numpys(kernels: Kernels, value: float) -> None:
+    with np.errstate(over="ignore"):
+        assert kernels.float_to_half(value) == int(np.float32(value).astype(np.float16).view(np.uint16))
+
+
+def test_no_undefined_behaviour(tmp_path: Path) -> None:
+    """Every block byte pattern class and every float class through all functions, under ASan and UBSan."""
+    program = tmp_path / "sanitized"
+    sources = ["ggml-turbo.c", "ggml-cpu-turbo.c"]
+    argv = [
+        *compiler(),
+        *("-std=c11", "-g", "-O1", "-DGGML_TURBO_STANDALONE", "-fsanitize=undefined", "-fno-sanitize-recover=all"),
+        # zig brings no runtime for ASan
+        *(["-fsanitize=address"] if shutil.which("cc") else []),
+        *(f"-I{HERE}", f"-I{manifest.OWN_SERIES / 'kernels'}"),
+        *(str(manifest.OWN_SERIES / "kernels" / source) for source in sources),
+        *(str(HERE / "sanitized.c"), "-lm", "-o", str(program)),
+    ]
+    subprocess.run(argv, check=True)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "300000 blocks" in done.stdout
