@@ -102,6 +102,8 @@ def run(
             timer.cancel()
         if sink:
             sink.close()
+        if process.stdout:
+            process.stdout.close()
     done = Completed(
         argv=tuple(words), returncode=returncode, output="".join(lines), seconds=time.monotonic() - started
     )
