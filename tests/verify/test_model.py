@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.errors import ToolchainError
-from toolchain.verify.model import write_probe
+from toolchain.verify.model import EMBEDDING, write_probe
 
 
 def _field(reader: gguf.GGUFReader, key: str) -> object:
@@ -42,7 +42,7 @@ def test_reader_finds_the_geometry(
     reader = gguf.GGUFReader(path)
     assert _field(reader, "general.architecture") == "llama"
     assert _field(reader, "llama.context_length") == made.context == context
-    assert _field(reader, "llama.embedding_length") == made.embedding == heads * head_size
+    assert _field(reader, "llama.embedding_length") == EMBEDDING
     assert _field(reader, "llama.attention.head_count") == heads
     assert _field(reader, "llama.attention.head_count_kv") == kv_heads
     assert _field(reader, "llama.attention.key_length") == _field(reader, "llama.attention.value_length") == head_size
@@ -52,14 +52,14 @@ def test_reader_finds_the_geometry(
     vocabulary = len(_field(reader, "tokenizer.ggml.tokens"))  # type: ignore[arg-type]
     assert len(tensors) == 3 + 9 * layers
     for layer in range(layers):
-        for name, width in (("k", made.kv_width), ("v", made.kv_width), ("q", made.embedding)):
+        for name, width in (("k", made.kv_width), ("v", made.kv_width), ("q", heads * head_size)):
             weights = tensors[f"blk.{layer}.attn_{name}.weight"]
-            assert tuple(weights.data.shape) == (width, made.embedding)
+            assert tuple(weights.data.shape) == (width, EMBEDDING)
             assert weights.tensor_type == gguf.GGMLQuantizationType.F16
             assert np.isfinite(weights.data).all()
             assert len(np.unique(weights.data)) > 1
     assert tensors["output_norm.weight"].tensor_type == gguf.GGMLQuantizationType.F32
-    assert tuple(tensors["token_embd.weight"].data.shape) == (vocabulary, made.embedding)
+    assert tuple(tensors["token_embd.weight"].data.shape) == (vocabulary, EMBEDDING)
 
 
 def test_only_letters_can_win(tmp_path: Path) -> None:

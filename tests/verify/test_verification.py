@@ -64,11 +64,11 @@ def test_an_honest_server_is_proven(run: Run, tmp_path: Path) -> None:
     for proof in found.proofs:
         assert (proof.ok, proof.tokens, proof.text, proof.context_shifts) == (True, 7, "x" * 7, 1)
         (cache,) = proof.caches
-        assert (cache.cells, cache.layers) == (512, 8)
+        assert (cache.cells, cache.layers) == (256, 8)
     pair = found.proofs[3]
     assert (pair.caches[0].type_k, pair.caches[0].type_v) == ("q8_0", "turbo4")
-    # 512 cells, 8 layers, 2 heads of 128: 1048576 values in K and in V, at 8.5 and 4.25 bits.
-    assert pair.caches[0].expected_bytes == 1048576 * (8.5 + 4.25) / 8
+    # 256 cells, 8 layers, 2 heads of 128: 524288 values in K and in V, at 8.5 and 4.25 bits.
+    assert pair.caches[0].expected_bytes == 524288 * (8.5 + 4.25) / 8
     assert "turbo9" in found.unknown_type_message
     assert "turbo4" in found.unknown_type_message
     assert "http" not in found.unknown_type_message
@@ -77,7 +77,7 @@ def test_an_honest_server_is_proven(run: Run, tmp_path: Path) -> None:
     report = (_folder(tmp_path) / "report.md").read_text()
     assert "# Verification of release: proven" in report
     assert "What failed" not in report
-    assert "| q8_0:turbo4 | 128 | q8_0 | turbo4 | 512 | 1.59 | 1.594 | 8.5 / 4.25 | 7 | 1 | proven |" in report
+    assert "| q8_0:turbo4 | 128 | q8_0 | turbo4 | 256 | 0.80 | 0.797 | 8.5 / 4.25 | 7 | 1 | proven |" in report
     for proof in found.proofs:
         assert proof.caches[0].line in report
     assert sorted(path.name for path in _folder(tmp_path).iterdir()) == ["logs", "report.md", "verification.json"]
@@ -92,10 +92,10 @@ def test_an_honest_server_is_proven(run: Run, tmp_path: Path) -> None:
     ("behaviour", "reason"),
     [
         ({"state_type": "f16"}, "asked for K turbo4 and V turbo4, the cache has K f16 and V f16"),
-        ({"state_scale": 1.06}, "K as turbo4 takes 0.266 MiB, the log says 0.28"),
-        ({"state_cells": 2048}, "asked for 512 cells, the cache has 2048"),
+        ({"state_scale": 1.06}, "K as turbo4 takes 0.133 MiB, the log says 0.14"),
+        ({"state_cells": 2048}, "asked for 256 cells, the cache has 2048"),
         ({"state_rotation": 0}, "K is turbo4, and the log does not say that it is rotated"),
-        ({"shift": False}, "asked for 16 tokens past the end of a context of 512, got 7 after a prompt of 505"),
+        ({"shift": False}, "asked for 16 tokens past the end of a context of 256, got 7 after a prompt of 249"),
         ({"state_shift": False}, "the log states no context shift"),
         ({"missing_tokens": 2}, "asked for 7 tokens, got 5"),
     ],

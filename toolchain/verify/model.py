@@ -18,6 +18,9 @@ import numpy.typing as npt
 from ..errors import ToolchainError
 from ..records import record
 
+EMBEDDING = 128
+"""width of the residual stream, and of the feed-forward layers: small, whatever the heads, to be fast everywhere"""
+
 _SPACE = "\u2581"
 _LETTERS = _SPACE + string.ascii_letters + string.digits
 _BYTES = 256
@@ -35,8 +38,8 @@ class Geometry:
     context: int
 
     @property
-    def embedding(self) -> int:
-        """Width of the residual stream."""
+    def query_width(self) -> int:
+        """Values in one row of Q."""
         return self.heads * self.head_size
 
     @property
@@ -62,9 +65,9 @@ def write_probe(
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(f"probe-{head_size}")
     writer.add_context_length(context)
-    writer.add_embedding_length(geometry.embedding)
+    writer.add_embedding_length(EMBEDDING)
     writer.add_block_count(layers)
-    writer.add_feed_forward_length(geometry.embedding)
+    writer.add_feed_forward_length(EMBEDDING)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_key_length(head_size)
@@ -102,7 +105,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> int:
 
 
 def _add_tensors(writer: gguf.GGUFWriter, geometry: Geometry, vocabulary: int, rng: np.random.Generator) -> None:
-    width, kv_width = geometry.embedding, geometry.kv_width
+    width, q_width, kv_width = EMBEDDING, geometry.query_width, geometry.kv_width
 
     def matrix(outputs: int, inputs: int, gain: float = 1.0) -> npt.NDArray[np.float16]:
         # Uniform numbers, since they are made by shifts alone: the same bits on every platform.
@@ -116,10 +119,10 @@ def _add_tensors(writer: gguf.GGUFWriter, geometry: Geometry, vocabulary: int, r
         block = f"blk.{layer}."
         writer.add_tensor(block + "attn_norm.weight", ones)
         # A gain above 1 makes the attention pick some cells over others, so that the text depends on the keys.
-        writer.add_tensor(block + "attn_q.weight", matrix(width, width, gain=1.5))
+        writer.add_tensor(block + "attn_q.weight", matrix(q_width, width, gain=1.5))
         writer.add_tensor(block + "attn_k.weight", matrix(kv_width, width, gain=1.5))
         writer.add_tensor(block + "attn_v.weight", matrix(kv_width, width))
-        writer.add_tensor(block + "attn_output.weight", matrix(width, width))
+        writer.add_tensor(block + "attn_output.weight", matrix(width, q_width))
         writer.add_tensor(block + "ffn_norm.weight", ones)
         writer.add_tensor(block + "ffn_gate.weight", matrix(width, width))
         writer.add_tensor(block + "ffn_up.weight", matrix(width, width))

@@ -27,10 +27,13 @@ from .server import Server, serve
 
 HEAD_SIZES = (64, 128)
 LAYERS, HEADS, KV_HEADS = 8, 4, 2
-CONTEXT = 512
+CONTEXT = 256
 """tokens; a multiple of llama.cpp's padding, and enough for cache sizes that two decimals of MiB tell apart"""
 UNKNOWN_TYPE = "turbo9"
 
+# One thread: on models this small, several wait for each other far longer than they work, most of all when
+# the machine is busy.
+_OPTIONS = {"num_ctx": CONTEXT, "num_thread": 1}
 _SEED = 20260501
 _PROMPT_LENGTH = CONTEXT - 8
 """letters, each a token: leaves a few cells free, so that the context is full soon after generation starts"""
@@ -124,7 +127,7 @@ class _Trial:
         with self._serve(UNKNOWN_TYPE) as server:
             try:
                 _import(server, probe)
-                server.client.generate(probe.name, "a", 1, {"num_ctx": CONTEXT})
+                server.client.generate(probe.name, "a", 1, _OPTIONS)
             except ModelLoadFailed as error:
                 message = error.message.removeprefix(f"{server.client.base_url}/api/generate: ")
             except ServerFailed as error:
@@ -155,9 +158,8 @@ class _Trial:
         failure: ToolchainError | None = None
         try:
             _import(server, probe)
-            options = {"num_ctx": CONTEXT}
-            first = server.client.generate(probe.name, "hello", self._config.tokens, options)
-            shifted = server.client.generate(probe.name, _long_prompt(), _SHIFT_TOKENS, options)
+            first = server.client.generate(probe.name, "hello", self._config.tokens, _OPTIONS)
+            shifted = server.client.generate(probe.name, _long_prompt(), _SHIFT_TOKENS, _OPTIONS)
         except (ModelLoadFailed, ServerFailed) as error:
             failure = server.explain(error)
         must_have_shifted = shifted is not None and shifted.eval_count == _SHIFT_TOKENS
