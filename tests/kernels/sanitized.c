@@ -22,7 +22,7 @@ static uint32_t next(void) {
         float *      x = malloc(64 * sizeof(float));                                   \
         void *       b = malloc(sizeof(block_##id));                                   \
         block_q8_0 * q = malloc(2 * sizeof(block_q8_0));                               \
-        for (int n = 0; n < 100000; ++n) {                                             \
+        for (int n = 0; n < 20000; ++n) {                                             \
             const int narrow = n % 3;                                                  \
             for (int j = 0; j < 64; ++j) {                                             \
                 const uint32_t bits = narrow ? (next() & 0x807fffff) | 0x3f000000 : next(); \
@@ -56,6 +56,6 @@ int main(void) {
     drive_turbo4();
     drive_turbo3();
     drive_turbo2();
-    printf("300000 blocks\n");
+    printf("60000 blocks\n");
     return 0;
 }

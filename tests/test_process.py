@@ -1,0 +1,59 @@
+"""Running programs: output, logs, failures and time limits."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from toolchain.errors import BuildFailed, CommandFailed, MissingTool
+from toolchain.process import TAIL_LINES, run
+
+PYTHON = [sys.executable, "-c"]
+
+
+def test_output_log_and_lines(tmp_path: Path) -> None:
+    lines: list[str] = []
+    script = "import sys; print('out'); sys.stdout.flush(); print('err', file=sys.stderr)"
+    done = run([*PYTHON, script], log=tmp_path / "logs/a.log", on_line=lines.append)
+    assert done.output == "out\nerr\n"
+    assert lines == ["out", "err"]
+    log = (tmp_path / "logs/a.log").read_text()
+    assert log.startswith(f"$ {sys.executable} -c")
+    assert log.endswith("out\nerr\n")
+
+
+def test_a_failure_shows_command_place_and_tail(tmp_path: Path) -> None:
+    script = "import sys; [print('line', n) for n in range(100)]; sys.exit(7)"
+    with pytest.raises(BuildFailed) as caught:
+        run([*PYTHON, script], cwd=tmp_path, failure=BuildFailed, what="the step", log=tmp_path / "l")
+    message = str(caught.value)
+    assert message.startswith("the step ended with 7")
+    assert all(word in message for word in ("range(100)", str(tmp_path), "line 99", str(tmp_path / "l")))
+    assert message.count("    line ") == TAIL_LINES
+
+
+def test_no_shell_reads_the_arguments() -> None:
+    assert run([*PYTHON, "import sys; print(sys.argv[1])", "$(id); `id`"]).output == "$(id); `id`\n"
+
+
+def test_missing_program_and_directory(tmp_path: Path) -> None:
+    with pytest.raises(MissingTool, match="no-such-program"):
+        run(["no-such-program"])
+    with pytest.raises(CommandFailed, match="no such directory"):
+        run(PYTHON, cwd=tmp_path / "none")
+
+
+def test_a_time_limit_kills_the_whole_group(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    child = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    started = time.monotonic()
+    with pytest.raises(CommandFailed, match="ran past its 2 s"):
+        run([*PYTHON, script], timeout=2)
+    assert time.monotonic() - started < 20
+    pid = int(pid_file.read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
