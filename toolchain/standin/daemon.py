@@ -24,7 +24,7 @@ import psutil
 from .. import records
 from ..records import record
 from . import jobspec, settings
-from .exits import Refused
+from .refused import Refused
 from .verbs import Verbs
 
 SOCKET = "socket"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
+from ..launchctl import BAD_OWNERSHIP, INPUT_OUTPUT
 from ..records import record
-from .exits import BAD_OWNERSHIP, INPUT_OUTPUT, Refused
+from .refused import Refused
 
 DEFAULT_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 DEFAULT_THROTTLE_S = 10.0

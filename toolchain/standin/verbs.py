@@ -9,8 +9,7 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import jobspec, report
-from .exits import (
+from ..launchctl import (
     ALREADY_IN_PROGRESS,
     DISABLED,
     DOMAIN_ABSENT,
@@ -21,9 +20,10 @@ from .exits import (
     UNKNOWN_SERVICE,
     USAGE,
     WRONG_DOMAIN,
-    Refused,
 )
+from . import jobspec, report
 from .job import Job
+from .refused import Refused
 from .settings import Settings
 
 _DOMAIN = re.compile(r"(system|(?:gui|user)/\d+)(?:/(.+))?")
@@ -188,6 +188,8 @@ class Verbs:
         return "", ""
 
     async def _stop(self, words: list[str]) -> tuple[str, str]:
+        if words:
+            raise Refused(USAGE, f"launchctl {STOP_VERB}")
         await self.stop_all()
         return "", ""
 

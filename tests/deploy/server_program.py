@@ -1,0 +1,113 @@
+"""A stand-in for Ollama's server, installed by the tests as bin/ollama of a small release.
+
+It is a real process that listens on OLLAMA_HOST and answers the calls that a health check makes, with what Ollama
+would answer: blobs are held against their digest, an import needs a GGUF file, and a cache type that the release
+does not have fails every generation. What it is told to do wrong stands in lib/ollama/behaviour.json beside it.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+RELEASE = Path(__file__).resolve().parent.parent
+BEHAVIOUR = json.loads((RELEASE / "lib/ollama/behaviour.json").read_text())
+UPSTREAM_TYPES = ["f16", "q8_0", "q4_0"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    blobs: dict[str, bytes] = {}
+    models: dict[str, str] = {}
+
+    def do_GET(self) -> None:
+        if self.path == "/api/version":
+            self._answer(200, {"version": BEHAVIOUR["answers"]})
+        elif self.path == "/api/tags":
+            self._answer(200, {"models": [{"name": f"{name}:latest"} for name in self.models]})
+        else:
+            self._answer(404, {"error": "not found"})
+
+    def do_HEAD(self) -> None:
+        self.send_response(200 if self.path.removeprefix("/api/blobs/") in self.blobs else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_DELETE(self) -> None:
+        name = json.loads(self._body())["model"]
+        found = self.models.pop(name, None) is not None
+        self._answer(200 if found else 404, {} if found else {"error": f"model '{name}' not found"})
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if self.path.startswith("/api/blobs/"):
+            digest = self.path.removeprefix("/api/blobs/")
+            good = digest == f"sha256:{hashlib.sha256(body).hexdigest()}"
+            if good:
+                self.blobs[digest] = body
+            self._answer(201 if good else 400, {} if good else {"error": "digest mismatch"})
+        elif self.path == "/api/create":
+            self._create(json.loads(body))
+        elif self.path == "/api/generate":
+            self._generate(json.loads(body))
+        else:
+            self._answer(404, {"error": "not found"})
+
+    def _create(self, request: dict) -> None:
+        digest = next(iter(request["files"].values()))
+        if not self.blobs.get(digest, b"").startswith(b"GGUF"):
+            self._answer(400, {"error": "unsupported model format"})
+            return
+        self.models[request["model"]] = digest
+        self._answer(200, {"status": "success"})
+
+    def _generate(self, request: dict) -> None:
+        wanted = os.environ.get("OLLAMA_KV_CACHE_TYPE", "f16")
+        if request["model"] not in self.models:
+            self._answer(404, {"error": f"model '{request['model']}' not found"})
+        elif any(kind not in BEHAVIOUR["types"] + UPSTREAM_TYPES for kind in wanted.split(":")):
+            self._answer(500, {"error": f"unknown cache type {wanted}"})
+        elif BEHAVIOUR["does"] == "fail-to-generate":
+            self._answer(500, {"error": "llama runner process has terminated"})
+        else:
+            count = request["options"]["num_predict"]
+            lines = [{"response": "x", "done": False}] * count + [{"response": "", "done": True, "eval_count": count}]
+            self._send(200, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _answer(self, status: int, data: dict) -> None:
+        self._send(status, json.dumps(data).encode())
+
+    def _send(self, status: int, data: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet: the log belongs to what the tests look for."""
+
+
+def main() -> int:
+    if sys.argv[1:] != ["serve"]:
+        return 2
+    print(f"started {RELEASE.name} with {os.environ.get('OLLAMA_KV_CACHE_TYPE')}", flush=True)
+    if BEHAVIOUR["does"] == "exit":
+        print("error: cannot load the library", flush=True)
+        return 3
+    if BEHAVIOUR["does"].startswith("die-after-"):
+        delay = float(BEHAVIOUR["does"].removeprefix("die-after-"))
+        threading.Thread(target=lambda: (time.sleep(delay), os._exit(9)), daemon=True).start()
+    host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
+    ThreadingHTTPServer((host, int(port)), Handler).serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

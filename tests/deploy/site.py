@@ -1,0 +1,177 @@
+"""A place to deploy to: a prefix with its own launchd stand-in and port, and small releases to put there."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from toolchain import config as configuration
+from toolchain import records
+from toolchain.build import release as built
+from toolchain.config import Config
+from toolchain.console import Console
+from toolchain.deploy import installer
+from toolchain.deploy.journal import KILL_VARIABLE
+from toolchain.deploy.layout import Layout
+from toolchain.stages import CacheType, Deployment, Release
+from toolchain.standin import settings
+from toolchain.standin.verbs import STOP_VERB
+
+ROOT = Path(__file__).resolve().parents[2]
+TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
+_PROGRAM = Path(__file__).with_name("server_program.py")
+_INSTALL = """
+import sys
+from pathlib import Path
+from toolchain import config
+from toolchain.console import Console
+from toolchain.deploy import installer
+installer.install(Path(sys.argv[2]), config.load(file=Path(sys.argv[1]), environ={}), Console())
+"""
+
+
+@dataclass
+class Site:
+    """One installation under test."""
+
+    folder: Path
+    config: Config
+    console: Console = field(default_factory=Console)
+
+    @classmethod
+    def make(cls, folder: Path, **changes: Any) -> Site:
+        """A fresh site. `changes` are settings of the section deploy, over short windows."""
+        prefix = folder / "pre & fix"  # a space and an ampersand must survive the shell and XML
+        values = {
+            "deploy.prefix": str(prefix),
+            "deploy.service_manager": "standin",
+            "deploy.port": free_port(),
+            "deploy.models": str(folder / "models"),
+            "deploy.health_timeout_s": 5,
+            "deploy.stability_s": 0.2,
+        } | {f"deploy.{key}": value for key, value in changes.items()}
+        (folder / "turboquant.yaml").write_text(json.dumps(values))
+        root = prefix / "launchd"
+        root.mkdir(parents=True)
+        settings.write(root, settings.Settings(owner_pid=os.getpid(), throttle_cap_s=0.2, bootout_delay_s=0.2))
+        return cls(folder, configuration.load(file=folder / "turboquant.yaml", environ={}))
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(self.config)
+
+    def configured(self, **changes: Any) -> Site:
+        """The same place under another configuration of the section deploy."""
+        return replace(self, config=replace(self.config, deploy=replace(self.config.deploy, **changes)))
+
+    def release(
+        self, version: str, *, does: str = "serve", answers: str = "", types: tuple[CacheType, ...] = TURBO
+    ) -> Path:
+        """Make a release directory whose server reports `answers` and behaves as `does` says."""
+        folder = self.folder / f"built-{version}"
+        (folder / "bin").mkdir(parents=True)
+        (folder / "lib/ollama").mkdir(parents=True)
+        text = f"#!{sys.executable} -IS\n" + _PROGRAM.read_text()
+        _program(folder / "bin/ollama", text)
+        _program(folder / "lib/ollama/llama-server", "#!/bin/sh\nexit 0\n")
+        behaviour = {"does": does, "answers": answers or version, "types": [kind.name for kind in types]}
+        (folder / "lib/ollama/behaviour.json").write_text(json.dumps(behaviour))
+        (folder / "lib/ollama/libggml.so").symlink_to("libggml.so.0")
+        (folder / "lib/ollama/libggml.so.0").write_text("not a library")
+        release = Release(
+            id="",
+            version=version,
+            created="2026-01-01T00:00:00+00:00",
+            platform="test",
+            ollama_commit="0" * 40,
+            llama_cpp_commit="1" * 40,
+            llama_cpp_build=1,
+            series_sha256="2" * 64,
+            cache_types=types,
+            tools={},
+            flags={},
+            files=built.file_digests(folder),
+        )
+        records.write(folder / built.MANIFEST, replace(release, id=built.release_id(release)))
+        return folder
+
+    def install(self, release: Path) -> Deployment:
+        return installer.install(release, self.config, self.console)
+
+    def status(self) -> Deployment:
+        return installer.status(self.config, self.console)
+
+    def install_in_child(self, release: Path, *, kill_at: str = "") -> subprocess.Popen[bytes]:
+        """The same in a process of its own, which kills itself at the beginning of the step `kill_at`."""
+        return subprocess.Popen(
+            [sys.executable, "-c", _INSTALL, str(self.folder / "turboquant.yaml"), str(release)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), KILL_VARIABLE: kill_at},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def launchctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return launchctl(self.layout.standin, *words)
+
+    def log(self) -> str:
+        return self.layout.log.read_text() if self.layout.log.exists() else ""
+
+    def assert_clean(self) -> None:
+        """Nothing half done: no journal, only known releases, and `current` names one of them."""
+        deployment = self.status()
+        there = sorted(path.name for path in self.layout.releases.iterdir()) if self.layout.releases.is_dir() else []
+        assert there == sorted(deployment.releases)
+        assert not self.layout.journal.exists()
+        assert sorted(path.name for path in self.layout.prefix.glob("current*")) == ["current"] * bool(there)
+        for name in there:
+            built.check(self.layout.release(name))
+            assert (self.layout.release(name) / "environment").is_file()
+
+    def close(self) -> None:
+        """Stop the stand-in and everything in it."""
+        self.launchctl(STOP_VERB)
+
+
+def launchctl(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Call the stand-in at `root`."""
+    return subprocess.run(
+        [sys.executable, "-m", "toolchain.standin.launchctl", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), settings.ROOT_VARIABLE: str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def identifier(release: Path) -> str:
+    """The id in a release directory's manifest."""
+    return records.read(release / built.MANIFEST, Release).id
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that is free right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)

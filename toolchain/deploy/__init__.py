@@ -1,0 +1,8 @@
+"""Installing a release as a launchd service that can always be rolled back.
+
+`installer.py` tells the story; docs/design.md explains the layout of the prefix and the steps of a deploy.
+"""
+
+from .installer import install, logs, prune, recover, rollback, status, uninstall
+
+__all__ = ["install", "logs", "prune", "recover", "rollback", "status", "uninstall"]

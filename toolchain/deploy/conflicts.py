@@ -1,0 +1,81 @@
+"""Who else would fight over the port: looked for before anything is changed."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import psutil
+
+from ..config import DeployConfig
+from ..errors import PortInUse, ServiceConflict
+from . import environment
+from .service import Service
+
+OLLAMA_PORT = 11434
+"""the port that Ollama.app and Homebrew's service use, unless their own settings say otherwise"""
+_OTHERS = {
+    "com.ollama.ollama": ("Ollama.app", "quit it from the menu bar and remove it from the login items"),
+    "homebrew.mxcl.ollama": ("Homebrew's Ollama", "`brew services stop ollama`"),
+}
+
+
+def check(service: Service, former: Service | None, config: DeployConfig) -> None:
+    """Raises `ServiceConflict` for another Ollama service on the same port, `PortInUse` for any other listener.
+
+    `former` is our own service under the label that it had before.
+    """
+    ours = [service, former] if former else [service]
+    if config.port == OLLAMA_PORT:
+        for label, (name, remedy) in _OTHERS.items():
+            if label != service.label and (state := service.inspect(label)).loaded:
+                running = f", pid {state.pid}" if state.pid else ""
+                raise ServiceConflict(
+                    f"{name} is loaded ({service.domain}/{label}{running}) and serves port {config.port} too",
+                    hint=f"{remedy}, or set deploy.port to another one",
+                )
+    hint = f"stop it, or set deploy.port to another port than {config.port}"
+    for pid in _listeners(config.port):
+        if pid and not any(one.owns(pid) for one in ours):
+            raise PortInUse(f"port {config.port} is taken by pid {pid} ({_program(pid)})", hint=hint)
+    if not any(one.inspect().running for one in ours) and _taken(environment.reachable(config.host), config.port):
+        raise PortInUse(f"port {config.port} is taken by a process of another user", hint=hint)
+
+
+def _listeners(port: int) -> set[int]:
+    """Processes that listen on a TCP port; 0 stands for one that we may not see."""
+    try:
+        return {
+            link.pid or 0
+            for link in psutil.net_connections(kind="tcp")
+            if link.status == psutil.CONN_LISTEN and link.laddr and link.laddr.port == port
+        }
+    except psutil.AccessDenied:  # macOS tells the whole table to root alone, and our own processes' to us
+        return {process.pid for process in psutil.process_iter() if _listens(process, port)}
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    try:
+        links = process.net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    return any(link.status == psutil.CONN_LISTEN and link.laddr and link.laddr.port == port for link in links)
+
+
+def _program(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        return " ".join(process.cmdline()[:3]) or process.name()
+    except psutil.Error:
+        return "unknown program"
+
+
+def _taken(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False

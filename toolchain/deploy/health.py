@@ -1,0 +1,99 @@
+"""Whether a release that was just started is worth keeping.
+
+Three questions in a row: does the version answer that was installed (and not just any Ollama), does a real model
+generate, and does the process then stay up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+
+from ..config import DeployConfig
+from ..console import Console
+from ..errors import ServerFailed, ToolchainError, Unhealthy
+from ..ollama import OllamaClient
+from ..stages import Release
+from . import environment
+from .service import Service, ServiceState
+
+PROBE_NAME = "turboquant-probe"
+PROBE_TOKENS = 4
+CRASHES = 2
+"""ends of the process after which waiting longer is useless: one may be bad luck with the port, two are a loop"""
+WRONG_VERSION_GRACE_S = 2.0
+"""how long the instance before may still answer after it was told to end"""
+_POLL_S = 0.1
+_CALL_TIMEOUT_S = 5.0
+
+
+def check(release: Release, release_dir: Path, service: Service, config: DeployConfig, console: Console) -> None:
+    """Raises `Unhealthy` with the reason. Takes at most the health timeout twice, and the stability window."""
+    url = environment.base_url(release_dir)
+    with console.step(f"health of {release.id}") as step:
+        step.update(detail="version")
+        before = _await_version(release, url, service, config.health_timeout_s)
+        step.update(detail="generation")
+        _generate(OllamaClient(url, timeout=config.health_timeout_s))
+        step.update(detail=f"stays up for {config.stability_s:g} s")
+        _watch(before, service, config.stability_s)
+        _await_version(release, url, service, config.health_timeout_s)
+
+
+def answer(url: str) -> str:
+    """The version that answers at `url` right now; empty when none does."""
+    try:
+        return OllamaClient(url, timeout=_CALL_TIMEOUT_S).version()
+    except ServerFailed:
+        return ""
+
+
+def _await_version(release: Release, url: str, service: Service, timeout_s: float) -> ServiceState:
+    started = time.monotonic()
+    first = service.inspect()
+    while True:
+        found = answer(url)
+        state = service.inspect()
+        waited = time.monotonic() - started
+        if found == release.version and state.running:
+            return state
+        if found and found != release.version and waited > WRONG_VERSION_GRACE_S:
+            raise Unhealthy(f"{url} answers version {found!r}, not {release.version!r} of release {release.id}")
+        if state.runs - first.runs >= CRASHES:
+            raise Unhealthy(f"release {release.id} ends again and again, the last time with: {state.last_end}")
+        if waited > timeout_s:
+            last = f"; its last process ended with: {state.last_end}" if state.last_end and not state.running else ""
+            raise Unhealthy(f"release {release.id} did not answer at {url} within {timeout_s:g} s{last}")
+        time.sleep(_POLL_S)
+
+
+def _generate(client: OllamaClient) -> None:
+    from ..verify.model import write_probe  # NumPy and gguf take a while to load, and only this needs them
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
+            path = Path(folder) / f"{PROBE_NAME}.gguf"
+            write_probe(path, head_size=128, heads=2, kv_heads=1, layers=2, context=512, seed=1)
+            try:
+                client.create_from_gguf(PROBE_NAME, path)
+                done = client.generate(PROBE_NAME, "a b c", PROBE_TOKENS, {"num_ctx": 256}, keep_alive=0)
+            finally:
+                with contextlib.suppress(ToolchainError):
+                    client.delete(PROBE_NAME)
+    except ToolchainError as error:
+        raise Unhealthy(f"the release answers, but does not generate: {error.message}") from error
+    if done.eval_count < PROBE_TOKENS:
+        raise Unhealthy(f"the release generated {done.eval_count} tokens of {PROBE_TOKENS}")
+
+
+def _watch(before: ServiceState, service: Service, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        state = service.inspect()
+        if (state.pid, state.runs) != (before.pid, before.runs):
+            raise Unhealthy(f"the release answered, but then its process ended with: {state.last_end or 'no status'}")
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(min(_POLL_S, seconds))

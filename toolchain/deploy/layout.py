@@ -1,0 +1,89 @@
+"""Where things lie in the prefix of an installation."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Config
+from ..errors import ReleaseInvalid
+
+SHIM_NAME = "turboquant-ollama"
+_RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
+TEMPORARY = ".new-"
+"""prefix of a release that is being copied in; whatever bears it may be deleted"""
+DISCARDED = ".old-"
+"""prefix of a release on its way out"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one prefix. Nothing outside it is ours, except the plist."""
+
+    prefix: Path
+
+    @classmethod
+    def of(cls, config: Config) -> Layout:
+        """The layout of the prefix that the configuration names."""
+        return cls(Path(config.deploy.prefix).expanduser().absolute())
+
+    @property
+    def releases(self) -> Path:
+        """Folder of the release directories."""
+        return self.prefix / "releases"
+
+    @property
+    def current(self) -> Path:
+        """Symbolic link to the active release directory."""
+        return self.prefix / "current"
+
+    @property
+    def state(self) -> Path:
+        """The installed releases and their parents."""
+        return self.prefix / "state.json"
+
+    @property
+    def journal(self) -> Path:
+        """What the deploy that is under way intends; absent when none is."""
+        return self.prefix / "journal.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one deployer."""
+        return self.prefix / "lock"
+
+    @property
+    def lock_owner(self) -> Path:
+        """Process id of the lock's holder, for the message to the other one."""
+        return self.prefix / "lock.owner"
+
+    @property
+    def shim(self) -> Path:
+        """The program that the plist names."""
+        return self.prefix / "bin" / SHIM_NAME
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the service's log and of the logs of failed releases."""
+        return self.prefix / "logs"
+
+    @property
+    def log(self) -> Path:
+        """stdout and stderr of the service."""
+        return self.logs / "ollama.log"
+
+    @property
+    def standin(self) -> Path:
+        """Root of the launchd stand-in, where it is used."""
+        return self.prefix / "launchd"
+
+    def release(self, identifier: str) -> Path:
+        """Directory of a release. Raises `ReleaseInvalid` for an id that could lead out of releases/."""
+        if not _RELEASE_ID.fullmatch(identifier):
+            raise ReleaseInvalid(f"{identifier!r} is not a release id", hint="./inv deploy.status lists the releases")
+        return self.releases / identifier
+
+    def active(self) -> str:
+        """Id of the release that `current` points to; empty when there is none."""
+        return self.current.readlink().name if self.current.is_symlink() else ""
