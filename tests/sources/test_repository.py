@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.sources.gitrepo import commit, git, new
+from toolchain.errors import FetchFailed, NotARepository, UnknownRevision
+from toolchain.sources import Repository
+
+_NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1).filter(
+    lambda name: name not in (".", "..") and len(name.encode()) < 100 and not name.lower().startswith(".git")
+)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    return new(tmp_path / "repo")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=st.dictionaries(_NAME, st.binary(max_size=200), min_size=1, max_size=6))
+def test_every_blob_reads_back(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
+    where = new(tmp_path_factory.mktemp("blobs") / "repo")
+    made = commit(where, {f"folder/{name}": content for name, content in files.items()})
+    with Repository.open(where) as repository:
+        assert {name: repository.read_blob(made, f"folder/{name}") for name in files} == files
+        assert sorted(repository.paths(made, "folder")) == sorted(f"folder/{name}" for name in files)
+        assert repository.read_blob(made, "folder") is None
+        assert repository.read_blob(made, "folder/no such\nfile") is None
+        assert repository.read_blob(made, "no such file here") is None
+
+
+def test_a_blob_reader_that_died_is_replaced(repo: Path) -> None:
+    made = commit(repo, {"a": "one", "b": "two"})
+    repository = Repository.open(repo)
+    assert repository.read_blob(made, "a") == b"one"
+    assert repository._reader is not None
+    os.kill(repository._reader.pid, signal.SIGKILL)
+    repository._reader.wait()
+    assert repository.read_blob(made, "b") == b"two"
+    reader = repository._reader
+    del repository
+    gc.collect()
+    assert reader.poll() is not None, "the reader outlived its repository"
+
+
+def test_lost_content_is_not_taken_for_a_file_that_never_was(repo: Path) -> None:
+    made = commit(repo, {"a": "lost"})
+    oid = git(repo, "rev-parse", f"{made}:a")
+    (repo / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
+    repository = Repository.open(repo)
+    assert repository.read_blob(made, "b") is None
+    with pytest.raises(FetchFailed, match=f"a at {made[:12]}"):
+        repository.read_blob(made, "a")
+
+
+def test_open_takes_work_trees_bare_repositories_and_linked_work_trees(repo: Path, tmp_path: Path) -> None:
+    made = commit(repo, {"a": "1"})
+    git(tmp_path, "clone", "--quiet", "--bare", str(repo), "bare")
+    git(repo, "worktree", "add", "--quiet", str(tmp_path / "linked"))
+    for path in (repo, tmp_path / "bare", tmp_path / "linked"):
+        assert Repository.open(path).read_blob(made, "a") == b"1"
+
+
+@pytest.mark.parametrize("name", ["absent", "plain", "repo/folder"])
+def test_open_refuses_what_is_no_repository(repo: Path, tmp_path: Path, name: str) -> None:
+    commit(repo, {"folder/a": "1"})
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(NotARepository, match=name):
+        Repository.open(tmp_path / name)
+
+
+def test_variables_of_a_hook_have_no_influence(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = commit(repo, {"a": "1"})
+    other = new(tmp_path / "other")
+    commit(other, {"a": "2"})
+    for name, value in {"GIT_DIR": other / ".git", "GIT_OBJECT_DIRECTORY": other / ".git/objects"}.items():
+        monkeypatch.setenv(name, str(value))
+    repository = Repository.open(repo)
+    assert repository.resolve("HEAD") == made
+    assert repository.read_blob(made, "a") == b"1"
+
+
+def test_revisions(repo: Path) -> None:
+    first = commit(repo, {"a": "1"}, "first")
+    git(repo, "tag", "v1.0.0")
+    second = commit(repo, {"a": "needle"}, "second")
+    third = commit(repo, {"a": "needle and more", "b": ""}, "third")
+    git(repo, "update-ref", "refs/remotes/origin/topic", second)
+    repository = Repository.open(repo)
+    assert [repository.resolve(name) for name in ("v1.0.0", first[:9], "topic", "master")] == [
+        first,
+        first,
+        second,
+        third,
+    ]
+    assert repository.count(third) == 3
+    assert repository.describe(third).startswith("v1.0.0-2-g")
+    assert repository.merge_base(second, third) == second
+    touched = repository.last_commit_touching(third, "a")
+    assert touched is not None
+    assert (touched.id, touched.subject, touched.date) == (third, "third", "2026-08-01T10:00:00+02:00")
+    assert (brought := repository.last_commit_touching(third, "a", containing="needle")) is not None
+    assert brought.id == second
+    assert repository.last_commit_touching(f"{second}..{third}", "no file") is None
+
+
+@pytest.mark.parametrize("revision", ["v9", "--all", "0" * 40, "a b", "", "HEAD:a"])
+def test_unknown_revisions(repo: Path, revision: str) -> None:
+    commit(repo, {"a": "1"})
+    with pytest.raises(UnknownRevision):
+        Repository.open(repo).resolve(revision)
+
+
+def test_unrelated_histories_have_no_merge_base(repo: Path) -> None:
+    one = commit(repo, {"a": "1"})
+    git(repo, "checkout", "--quiet", "--orphan", "other")
+    assert Repository.open(repo).merge_base(one, commit(repo, {"a": "2"})) is None
