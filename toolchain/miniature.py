@@ -29,27 +29,23 @@ class Miniature:
     llama_cpp: Path
 
 
-def materialize(folder: Path, *, edits: Mapping[str, bytes] | None = None) -> Miniature:
+def materialize(folder: Path) -> Miniature:
     """Make `folder`/ollama (tagged v0.33.0) and `folder`/llama.cpp (tagged with the build that Ollama pins).
 
-    `edits` maps paths such as ollama/llm/status.go to the content that a file shall have instead of the miniature's
-    own. Neither repository may exist yet. Raises `CommandFailed` when this checkout lacks the trees.
+    Neither repository may exist yet. Raises `CommandFailed` when this checkout lacks the trees.
     """
     if not (TREES / "ollama" / "LLAMA_CPP_VERSION").is_file():
         raise CommandFailed(f"{TREES}: the miniature upstream is missing", hint="run it from a complete checkout")
-    files = {tree: _files(tree, edits or {}) for tree in ("ollama", "llama.cpp")}
-    pin = files["ollama"]["LLAMA_CPP_VERSION"].decode().strip()
+    pin = (TREES / "ollama" / "LLAMA_CPP_VERSION").read_text().strip()
     miniature = Miniature(ollama=folder / "ollama", llama_cpp=folder / "llama.cpp")
-    _commit(miniature.ollama, files["ollama"], tag=f"v{OLLAMA_VERSION}", commits=1)
-    _commit(miniature.llama_cpp, files["llama.cpp"], tag=pin, commits=int(pin.removeprefix("b")))
+    _commit(miniature.ollama, _files("ollama"), tag=f"v{OLLAMA_VERSION}", commits=1)
+    _commit(miniature.llama_cpp, _files("llama.cpp"), tag=pin, commits=int(pin.removeprefix("b")))
     return miniature
 
 
-def _files(tree: str, edits: Mapping[str, bytes]) -> dict[str, bytes]:
+def _files(tree: str) -> dict[str, bytes]:
     root = TREES / tree
-    found = {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-    found |= {path.removeprefix(f"{tree}/"): data for path, data in edits.items() if path.startswith(f"{tree}/")}
-    return found
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def _commit(path: Path, files: Mapping[str, bytes], *, tag: str, commits: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -24,12 +25,27 @@ from .config import load
 from .console import Console
 from .errors import ConfigError, MissingTool, RolledBack, VerificationFailed
 from .records import record, write
+from .series import manifest
 from .stages import Release
 from .standin import settings as standin
 
-_BREAKS_IN = "llama.cpp/src/llama.cpp"
-_BROKEN_FUNCTION = b"int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past) {\n"
-_FAULT = b"    GGML_ASSERT(n_past < 4); // a fault that shows only when text is generated\n"
+_FAULTY_PART = """
+  - concern: fault
+    target: llama.cpp
+    serves: ">=0"
+    edits: llama.cpp/fault.yaml
+    why: A fault that shows only when text is generated, for the rehearsal of a rollback.
+    until: never meant to last
+"""
+_FAULTY_EDIT = """
+edits:
+  - name: decode
+    file: src/llama.cpp
+    scope: int32_t llama_decode
+    position: start
+    insert: |
+      GGML_ASSERT(n_past < 4);
+"""
 _END_S = 10.0
 
 
@@ -103,12 +119,9 @@ def _rehearse_in(folder: Path, console: Console) -> Rehearsal:
 
 
 def _run_stages(folder: Path, console: Console, stages: _Stages) -> str:
-    port = _free_port()
-    good = _run_on(miniature.materialize(_new(folder / "upstream")), folder, console, port=port, suffix="turbo1")
-    fault = {_BREAKS_IN: _broken((miniature.TREES / _BREAKS_IN).read_bytes())}
-    bad = _run_on(
-        miniature.materialize(_new(folder / "faulty"), edits=fault), folder, console, port=port, suffix="turbo2"
-    )
+    upstream, port = miniature.materialize(_new(folder / "upstream")), _free_port()
+    good = _run_on(upstream, folder, console, port=port, suffix="turbo1")
+    bad = _run_on(upstream, folder, console, port=port, suffix="turbo2", series=_faulty_series(folder))
     _prepare_standin(folder)
 
     with stages("doctor"):
@@ -133,7 +146,9 @@ def _run_stages(folder: Path, console: Console, stages: _Stages) -> str:
     return first.id
 
 
-def _run_on(upstream: miniature.Miniature, folder: Path, console: Console, *, port: int, suffix: str) -> Run:
+def _run_on(
+    upstream: miniature.Miniature, folder: Path, console: Console, *, port: int, suffix: str, series: str = ""
+) -> Run:
     """A run with a configuration of its own: nothing from the environment or the current directory."""
     empty = folder / "turboquant.yaml"
     empty.touch()
@@ -142,6 +157,7 @@ def _run_on(upstream: miniature.Miniature, folder: Path, console: Console, *, po
         "sources.ollama": str(upstream.ollama),
         "sources.llama_cpp": str(upstream.llama_cpp),
         "sources.offline": True,
+        "series.path": series,
         "build.suffix": suffix,
         "build.min_free_gb": 0.5,
         "deploy.prefix": str(folder / "prefix"),
@@ -168,12 +184,20 @@ def _deploy_unhealthy(run: Run, first: Release, second: Release) -> None:
         raise VerificationFailed(f"{second.id} does not generate, and its deploy did not notice")
     state = deploy.status(run.config, run.console)
     if (state.active, state.version, state.healthy) != (first.id, first.version, True):
-        raise VerificationFailed(f"{first.id} should be active and healthy again: {state.active} is active, {state.reason or state.version}")
+        raise VerificationFailed(
+            f"{first.id} should run again; active is {state.active}: {state.reason or state.version}"
+        )
 
 
-def _broken(source: bytes) -> bytes:
-    assert source.count(_BROKEN_FUNCTION) == 1
-    return source.replace(_BROKEN_FUNCTION, _BROKEN_FUNCTION + _FAULT)
+def _faulty_series(folder: Path) -> str:
+    """A copy of the series with one more part."""
+    path = folder / "faulty-series"
+    shutil.copytree(manifest.OWN_SERIES, path)
+    with (path / "series.yaml").open("a") as file:
+        file.write(_FAULTY_PART)
+    (path / "llama.cpp" / "fault.yaml").write_text(_FAULTY_EDIT)
+    manifest.seal(path)
+    return str(path)
 
 
 def _prepare_standin(folder: Path) -> None:
