@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from toolchain import config, records
 from toolchain.console import Console
 from toolchain.errors import (
     ConfigError,
+    DiskFull,
     ModelLoadFailed,
     RecordError,
     ReleaseInvalid,
@@ -18,7 +20,7 @@ from toolchain.errors import (
     VerificationFailed,
 )
 from toolchain.stages import CacheType, Verification
-from toolchain.verify import server, verify
+from toolchain.verify import server, verification, verify
 
 from .conftest import TURBO4, MakeRelease
 
@@ -131,6 +133,17 @@ def test_one_that_dies_at_the_start(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ServerFailed, match="the scripted start failed"):
         run(die="start")
     assert [path.name for path in _folder(tmp_path).iterdir()] == ["logs"]
+
+
+def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_probe(path: Path, **geometry: int) -> None:
+        path.write_bytes(b"GG")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(verification, "write_probe", write_probe)
+    with pytest.raises(DiskFull, match="no room"):
+        run()
+    assert list(_folder(tmp_path).iterdir()) == []
 
 
 def test_an_unknown_type_must_be_named(run: Run, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ are driven past the end of their context. What counts as proof is llama-server's
 
 from __future__ import annotations
 
+import errno
 import re
 import tempfile
 import time
@@ -16,7 +17,15 @@ from pathlib import Path
 from .. import records
 from ..config import Config
 from ..console import Console
-from ..errors import ConfigError, ModelLoadFailed, ReleaseInvalid, ServerFailed, ToolchainError, VerificationFailed
+from ..errors import (
+    ConfigError,
+    DiskFull,
+    ModelLoadFailed,
+    ReleaseInvalid,
+    ServerFailed,
+    ToolchainError,
+    VerificationFailed,
+)
 from ..ollama import Generation
 from ..records import record
 from ..stages import Release, TypeProof, Verification
@@ -56,7 +65,8 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
     Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, also when
     a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a type that the release does not have,
     `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after the report `ModelLoadFailed`
-    when all that failed were model loads, and `VerificationFailed` for any other failed proof.
+    when all that failed were model loads, and `VerificationFailed` for any other failed proof. `DiskFull` when the
+    models find no room in the workspace.
     """
     started = time.monotonic()
     manifest = release_dir / "manifest.json"
@@ -111,7 +121,12 @@ class _Trial:
         self._config = config.verify
         self._logs = logs
         self._home = scratch / "home"
-        self._probes = [_write_probe(scratch / f"probe-{head_size}.gguf", head_size) for head_size in HEAD_SIZES]
+        try:
+            self._probes = [_write_probe(scratch / f"probe-{head_size}.gguf", head_size) for head_size in HEAD_SIZES]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise DiskFull(f"{scratch}: no room for the models to verify with", hint="free some space") from error
 
     def prove(self, kv_cache_type: str) -> list[tuple[TypeProof, ToolchainError | None]]:
         """What this type showed on each model, on one server; with the failure where a proof does not hold."""
