@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolchain import records
+from toolchain.build import MANIFEST, assemble, check, load, release_dir, release_id
+from toolchain.errors import DiskFull, ReleaseInvalid
+from toolchain.stages import Release
+
+DRAFT = Release(
+    id="",
+    version="0.33.0-rc2-turbo1",
+    created="2026-08-01T00:00:00+00:00",
+    platform="linux-x86_64",
+    ollama_commit="a" * 40,
+    llama_cpp_commit="b" * 40,
+    llama_cpp_build=10470,
+    series_sha256="c" * 64,
+    cache_types=(),
+    tools={},
+    flags={},
+    files={},
+)
+
+
+def fill(folder: Path) -> None:
+    """A release's files: two programs, a library with its links, a licence."""
+    for name in ("bin/ollama", "lib/ollama/llama-server"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\x7fELF " + name.encode())
+        (folder / name).chmod(0o755)
+    (folder / "lib/ollama/libx.so.1.2").write_bytes(b"library")
+    (folder / "lib/ollama/libx.so.1").symlink_to("libx.so.1.2")
+    (folder / "lib/ollama/libx.so").symlink_to("libx.so.1")
+    (folder / "licenses").mkdir()
+    (folder / "licenses/ollama.txt").write_text("MIT")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    return release_dir(tmp_path, assemble(tmp_path, DRAFT, fill))
+
+
+def test_a_release_is_named_by_its_content(tmp_path: Path, made: Path) -> None:
+    release = check(made)
+    assert made.name == release.id
+    assert release.id.startswith("0.33.0-rc2-turbo1-")
+    assert len(release.id) == len("0.33.0-rc2-turbo1-") + 12
+    assert set(release.files) == {
+        "bin/ollama",
+        "lib/ollama/libx.so",
+        "lib/ollama/libx.so.1",
+        "lib/ollama/libx.so.1.2",
+        "lib/ollama/llama-server",
+        "licenses/ollama.txt",
+    }
+    assert release.files["bin/ollama"] == records.sha256_file(made / "bin/ollama")
+    assert (made / "lib/ollama/libx.so").is_symlink()
+    assert made.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_same_content_is_the_same_release_and_is_not_made_twice(tmp_path: Path, made: Path) -> None:
+    before = (made / MANIFEST).stat()
+    again = assemble(tmp_path, replace(DRAFT, created="2027-01-01T00:00:00+00:00"), fill)
+    assert again.created == DRAFT.created, "the release that was there is the one that is returned"
+    assert (made / MANIFEST).stat() == before
+    other = assemble(tmp_path, replace(DRAFT, series_sha256="d" * 64), fill)
+    assert other.id != again.id
+    assert sorted(path.name for path in (tmp_path / "releases").iterdir() if path.is_dir()) == sorted(
+        (again.id, other.id)
+    )
+
+
+def test_files_that_later_stages_add_are_no_strangers(made: Path) -> None:
+    (made / "environment").write_text("A=1")
+    (made / "verification.json").write_text("{}")
+    check(made)
+
+
+def _append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"!")
+
+
+def _link(path: Path, target: str) -> Path:
+    path.symlink_to(target)
+    return path
+
+
+def _relink(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "changed": (lambda d: _append(d / "bin/ollama"), "bin/ollama was changed"),
+    "missing": (lambda d: (d / "lib/ollama/libx.so.1.2").unlink(), r"libx\.so\.1\.2 is missing"),
+    "extra": (lambda d: (d / "lib/ollama/evil.so").touch(), r"evil\.so is not in the manifest"),
+    "extra link": (lambda d: (d / "lib/more").symlink_to("ollama"), "lib/more is not in the manifest"),
+    "not executable": (lambda d: (d / "bin/ollama").chmod(0o644), "bin/ollama cannot be executed"),
+    "relinked": (lambda d: _relink(d / "lib/ollama/libx.so", "libx.so.1.2"), r"libx\.so was changed"),
+    "link out": (lambda d: _relink(d / "lib/ollama/libx.so", "../../../x"), "leads out"),
+    "absolute link": (lambda d: _relink(d / "lib/ollama/libx.so", "/etc/passwd"), "leads out"),
+    "link through a link": (
+        lambda d: [_link(d / name, target) for name, target in (("here", "."), ("out", "here/../x"))],
+        "leads out",
+    ),
+    "link instead of file": (lambda d: _relink(d / "licenses/ollama.txt", "../bin/ollama"), "was changed"),
+    "pipe": (lambda d: os.mkfifo(d / "bin/pipe"), "neither a file nor a link"),
+    "no manifest": (lambda d: (d / MANIFEST).unlink(), "not a release"),
+    "half a manifest": (lambda d: (d / MANIFEST).write_text('{"id": "x"'), "not a release"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_found_and_named(made: Path, name: str) -> None:
+    damage, said = DAMAGE[name]
+    damage(made)
+    with pytest.raises(ReleaseInvalid, match=said):
+        check(made)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": "9.9.9"}, "does not belong to this content"),
+        ({"series_sha256": "0" * 64}, "does not belong to this content"),
+        ({"id": "../../elsewhere"}, "no name for a release"),
+        ({"files": {}}, "not in the manifest"),
+    ],
+)
+def test_a_changed_manifest_is_found(made: Path, change: dict[str, object], said: str) -> None:
+    manifest = json.loads((made / MANIFEST).read_text())
+    (made / MANIFEST).write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(ReleaseInvalid, match=said):
+        check(made)
+
+
+@settings(max_examples=30, deadline=None)
+@given(name=st.sampled_from(["../x", "/etc/passwd", "a/../../x", "a//b", "./a", "", "..", MANIFEST, "environment"]))
+def test_paths_of_a_manifest_stay_inside(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    folder = tmp_path_factory.mktemp("release")
+    fill(folder)
+    records.write(folder / MANIFEST, replace(DRAFT, id="x", files={name: "0" * 64}))
+    with pytest.raises(ReleaseInvalid, match="no path inside it"):
+        check(folder)
+
+
+def test_a_release_without_its_programs_is_not_made(tmp_path: Path) -> None:
+    def partial(folder: Path) -> None:
+        fill(folder)
+        (folder / "lib/ollama/llama-server").unlink()
+
+    with pytest.raises(ReleaseInvalid, match="llama-server is not in the release"):
+        assemble(tmp_path, DRAFT, partial)
+    assert [path.name for path in (tmp_path / "releases").iterdir()] == [".lock"]
+
+
+def test_a_damaged_release_is_replaced_and_leftovers_go(tmp_path: Path, made: Path) -> None:
+    _append(made / "bin/ollama")
+    killed = tmp_path / "releases" / ".making-killed"
+    killed.mkdir()
+    again = assemble(tmp_path, DRAFT, fill)
+    assert check(made) == again
+    assert not killed.exists()
+
+
+def test_a_full_disk_leaves_nothing_half_done(tmp_path: Path) -> None:
+    def overflow(folder: Path) -> None:
+        fill(folder)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskFull):
+        assemble(tmp_path, DRAFT, overflow)
+    assert [path.name for path in (tmp_path / "releases").iterdir()] == [".lock"]
+
+
+def test_the_id_covers_every_file(made: Path) -> None:
+    release = load(made)
+    ids = {release_id(replace(release, files={**release.files, name: "0" * 64})) for name in release.files}
+    assert len(ids | {release.id}) == len(release.files) + 1
