@@ -119,9 +119,9 @@ def _rehearse_in(folder: Path, console: Console) -> Rehearsal:
 
 
 def _run_stages(folder: Path, console: Console, stages: _Stages) -> str:
-    upstream, port = miniature.materialize(_new(folder / "upstream")), _free_port()
-    good = _run_on(upstream, folder, console, port=port, suffix="turbo1")
-    bad = _run_on(upstream, folder, console, port=port, suffix="turbo2", series=_faulty_series(folder))
+    port = _free_port()
+    good = _run_in(folder, console, port=port, suffix="turbo1")
+    bad = _run_in(folder, console, port=port, suffix="turbo2", series=_faulty_series(folder))
     _prepare_standin(folder)
 
     with stages("doctor"):
@@ -129,6 +129,7 @@ def _run_stages(folder: Path, console: Console, stages: _Stages) -> str:
         if missing:
             raise MissingTool(f"missing: {', '.join(item.name for item in missing)}", hint=missing[0].hint)
     with stages("sources"):
+        miniature.materialize(_new(folder / "upstream"))
         found = pipeline.prepare(good)
     with stages("series"):
         pipeline.require(pipeline.check_series(good, found))
@@ -146,16 +147,14 @@ def _run_stages(folder: Path, console: Console, stages: _Stages) -> str:
     return first.id
 
 
-def _run_on(
-    upstream: miniature.Miniature, folder: Path, console: Console, *, port: int, suffix: str, series: str = ""
-) -> Run:
+def _run_in(folder: Path, console: Console, *, port: int, suffix: str, series: str = "") -> Run:
     """A run with a configuration of its own: nothing from the environment or the current directory."""
     empty = folder / "turboquant.yaml"
     empty.touch()
     flags = {
         "workspace": str(folder / "workspace"),
-        "sources.ollama": str(upstream.ollama),
-        "sources.llama_cpp": str(upstream.llama_cpp),
+        "sources.ollama": str(folder / "upstream" / "ollama"),
+        "sources.llama_cpp": str(folder / "upstream" / "llama.cpp"),
         "sources.offline": True,
         "series.path": series,
         "build.suffix": suffix,
