@@ -13,6 +13,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 RELEASE = Path(__file__).resolve().parent.parent
 BEHAVIOUR = json.loads((RELEASE / "lib/ollama/behaviour.json").read_text())
@@ -21,8 +22,8 @@ UPSTREAM_TYPES = ["f16", "q8_0", "q4_0"]
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    blobs: dict[str, bytes] = {}
-    models: dict[str, str] = {}
+    blobs: ClassVar[dict[str, bytes]] = {}
+    models: ClassVar[dict[str, str]] = {}
 
     def do_GET(self) -> None:
         if self.path == "/api/version":
@@ -57,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, {"error": "not found"})
 
-    def _create(self, request: dict) -> None:
+    def _create(self, request: dict[str, Any]) -> None:
         digest = next(iter(request["files"].values()))
         if not self.blobs.get(digest, b"").startswith(b"GGUF"):
             self._answer(400, {"error": "unsupported model format"})
@@ -65,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         self.models[request["model"]] = digest
         self._answer(200, {"status": "success"})
 
-    def _generate(self, request: dict) -> None:
+    def _generate(self, request: dict[str, Any]) -> None:
         wanted = os.environ.get("OLLAMA_KV_CACHE_TYPE", "f16")
         if request["model"] not in self.models:
             self._answer(404, {"error": f"model '{request['model']}' not found"})
@@ -81,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _answer(self, status: int, data: dict) -> None:
+    def _answer(self, status: int, data: dict[str, Any]) -> None:
         self._send(status, json.dumps(data).encode())
 
     def _send(self, status: int, data: bytes) -> None:
@@ -94,16 +95,29 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet: the log belongs to what the tests look for."""
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     if sys.argv[1:] != ["serve"]:
         return 2
-    print(f"started {RELEASE.name} with {os.environ.get('OLLAMA_KV_CACHE_TYPE')}", flush=True)
+    _say(f"started {RELEASE.name} with {os.environ.get('OLLAMA_KV_CACHE_TYPE')}")
     if BEHAVIOUR["does"] == "exit":
-        print("error: cannot load the library", flush=True)
+        _say("error: cannot load the library")
         return 3
+    if BEHAVIOUR["does"] == "sleep":
+        time.sleep(600)
+    if BEHAVIOUR["does"] == "exit-once":
+        marker = Path(os.environ["OLLAMA_MODELS"]) / "started-before"
+        if not marker.exists():
+            marker.parent.mkdir(exist_ok=True)
+            marker.touch()
+            return 3
     if BEHAVIOUR["does"].startswith("die-after-"):
         delay = float(BEHAVIOUR["does"].removeprefix("die-after-"))
-        threading.Thread(target=lambda: (time.sleep(delay), os._exit(9)), daemon=True).start()
+        threading.Timer(delay, os._exit, [9]).start()
     host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
     ThreadingHTTPServer((host, int(port)), Handler).serve_forever()
     return 0

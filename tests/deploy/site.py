@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +25,7 @@ from toolchain.build import release as built
 from toolchain.config import Config
 from toolchain.console import Console
 from toolchain.deploy import installer
-from toolchain.deploy.journal import KILL_VARIABLE
+from toolchain.deploy.journal import KILL_VARIABLE, Entry
 from toolchain.deploy.layout import Layout
 from toolchain.stages import CacheType, Deployment, Release
 from toolchain.standin import settings
@@ -28,14 +34,8 @@ from toolchain.standin.verbs import STOP_VERB
 ROOT = Path(__file__).resolve().parents[2]
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
-_INSTALL = """
-import sys
-from pathlib import Path
-from toolchain import config
-from toolchain.console import Console
-from toolchain.deploy import installer
-installer.install(Path(sys.argv[2]), config.load(file=Path(sys.argv[1]), environ={}), Console())
-"""
+_CHILDREN = multiprocessing.get_context("forkserver")  # quick: what a deploy imports is there before the fork
+_CHILDREN.set_forkserver_preload(["toolchain.deploy.installer", "toolchain.verify.model"])
 
 
 @dataclass
@@ -109,15 +109,24 @@ class Site:
     def status(self) -> Deployment:
         return installer.status(self.config, self.console)
 
-    def install_in_child(self, release: Path, *, kill_at: str = "") -> subprocess.Popen[bytes]:
-        """The same in a process of its own, which kills itself at the beginning of the step `kill_at`."""
-        return subprocess.Popen(
-            [sys.executable, "-c", _INSTALL, str(self.folder / "turboquant.yaml"), str(release)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), KILL_VARIABLE: kill_at},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    @contextmanager
+    def child(self, operation: Callable[..., object], *arguments: Any, kill_at: str = "") -> Iterator[BaseProcess]:
+        """Run an operation of the installer in a process of its own, which dies at the step `kill_at`."""
+        process = _CHILDREN.Process(target=_run, args=(operation, arguments, kill_at))
+        process.start()
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.join()
+            process.close()
+
+    def killed(self, operation: Callable[..., object], *arguments: Any, at: str) -> None:
+        """Run an operation in a child that must die at the step `at`, with the journal left behind."""
+        with self.child(operation, *arguments, kill_at=at) as process:
+            process.join(60)
+            assert process.exitcode == -signal.SIGKILL
+        assert records.read(self.layout.journal, Entry).step == at
 
     def launchctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         return launchctl(self.layout.standin, *words)
@@ -139,6 +148,11 @@ class Site:
     def close(self) -> None:
         """Stop the stand-in and everything in it."""
         self.launchctl(STOP_VERB)
+
+
+def _run(operation: Callable[..., object], arguments: tuple[Any, ...], kill_at: str) -> None:
+    os.environ[KILL_VARIABLE] = kill_at
+    operation(*arguments, Console())
 
 
 def launchctl(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -170,6 +184,14 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def await_file(path: Path) -> None:
+    """Wait until a file exists."""
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.005)
 
 
 def _program(path: Path, text: str) -> None:

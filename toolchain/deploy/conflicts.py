@@ -34,11 +34,12 @@ def check(service: Service, former: Service | None, config: DeployConfig) -> Non
                     f"{name} is loaded ({service.domain}/{label}{running}) and serves port {config.port} too",
                     hint=f"{remedy}, or set deploy.port to another one",
                 )
+    own = {state.pid for one in ours if (state := one.inspect()).running}
     hint = f"stop it, or set deploy.port to another port than {config.port}"
     for pid in _listeners(config.port):
-        if pid and not any(one.owns(pid) for one in ours):
+        if pid and not own & _lineage(pid):
             raise PortInUse(f"port {config.port} is taken by pid {pid} ({_program(pid)})", hint=hint)
-    if not any(one.inspect().running for one in ours) and _taken(environment.reachable(config.host), config.port):
+    if not own and _taken(environment.reachable(config.host), config.port):
         raise PortInUse(f"port {config.port} is taken by a process of another user", hint=hint)
 
 
@@ -60,6 +61,14 @@ def _listens(process: psutil.Process, port: int) -> bool:
     except psutil.Error:
         return False
     return any(link.status == psutil.CONN_LISTEN and link.laddr and link.laddr.port == port for link in links)
+
+
+def _lineage(pid: int) -> set[int]:
+    """A process and those that started it."""
+    try:
+        return {pid, *(parent.pid for parent in psutil.Process(pid).parents())}
+    except psutil.Error:
+        return {pid}
 
 
 def _program(pid: int) -> str:

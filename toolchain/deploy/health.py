@@ -39,7 +39,8 @@ def check(release: Release, release_dir: Path, service: Service, config: DeployC
         _generate(OllamaClient(url, timeout=config.health_timeout_s))
         step.update(detail=f"stays up for {config.stability_s:g} s")
         _watch(before, service, config.stability_s)
-        _await_version(release, url, service, config.health_timeout_s)
+        if (found := answer(url)) != release.version:
+            raise Unhealthy(f"{url} answered at first, and now {f'with version {found!r}' if found else 'no more'}")
 
 
 def answer(url: str) -> str:
@@ -52,10 +53,11 @@ def answer(url: str) -> str:
 
 def _await_version(release: Release, url: str, service: Service, timeout_s: float) -> ServiceState:
     started = time.monotonic()
-    first = service.inspect()
+    first: ServiceState | None = None
     while True:
         found = answer(url)
         state = service.inspect()
+        first = first or state
         waited = time.monotonic() - started
         if found == release.version and state.running:
             return state

@@ -10,12 +10,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from .. import launchctl, process, records
 from ..config import Config
 from ..errors import ConfigError, DomainUnavailable, LaunchdRefused
 from ..records import record
+from ..standin import launchctl as launchctl_of_standin
 from . import templates
 from .layout import Layout
 
@@ -85,13 +84,11 @@ class Service:
 
     def restart(self) -> None:
         """End the running instance and start another; load the service first where it is unknown."""
-        if self.inspect().loaded:
-            done = self._call("kickstart", "-k", self.target)
-            if done.returncode == 0:
-                return
-            if done.returncode not in (launchctl.UNKNOWN_SERVICE, launchctl.NO_SUCH_PROCESS, launchctl.DISABLED):
-                raise self._refused(done, ("kickstart", "-k", self.target))
-        self.reload()
+        done = self._call("kickstart", "-k", self.target)
+        if done.returncode in (launchctl.UNKNOWN_SERVICE, launchctl.NO_SUCH_PROCESS, launchctl.DISABLED):
+            self.reload()
+        elif done.returncode != 0:
+            raise self._refused(done, ("kickstart", "-k", self.target))
 
     def reload(self) -> None:
         """Make launchd read the plist anew: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
@@ -119,14 +116,6 @@ class Service:
                     hint=f"`launchctl print {self.target}` shows what holds it; then run it again",
                 )
             time.sleep(_POLL_S)
-
-    def owns(self, pid: int) -> bool:
-        """Whether `pid` is the service's process or one of its descendants."""
-        own = self.inspect().pid
-        try:
-            return bool(own) and (pid == own or own in {parent.pid for parent in psutil.Process(pid).parents()})
-        except psutil.Error:
-            return False
 
     def write_plist(self, data: bytes) -> None:
         """Put the plist in its place, with the mode that launchd insists on."""
@@ -171,11 +160,8 @@ def of(config: Config, layout: Layout, *, loaded_in: str = "") -> Service:
             )
         command, environment = ("/bin/launchctl",), dict[str, str]()
     else:
-        command = (sys.executable, "-m", "toolchain.standin.launchctl")
-        environment = {
-            "TURBOQUANT_LAUNCHD_ROOT": str(layout.standin),
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        }
+        command = (sys.executable, "-I", "-S", launchctl_of_standin.__file__)
+        environment = {launchctl_of_standin.ROOT_VARIABLE: str(layout.standin)}
     domain = config.deploy.domain
     if domain == "auto":
         domain = loaded_in or _automatic_domain(command, environment)

@@ -1,7 +1,7 @@
 """The stand-in's command line: `python -m toolchain.standin.launchctl <verb> ...`, as launchctl takes it.
 
 The root folder comes from TURBOQUANT_LAUNCHD_ROOT, or from `--root DIR` before the verb. Only the standard library
-is imported here: a deploy calls this many times.
+is imported here, and little of it: a deploy calls this many times (and runs the file itself, with `python -I -S`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROOT_VARIABLE = "TURBOQUANT_LAUNCHD_ROOT"
 _SOCKET = "socket"
@@ -67,6 +69,8 @@ def _ask(words: list[str]) -> dict[str, Any] | None:
 
 def _start() -> subprocess.Popen[bytes]:
     """Start the stand-in in a session of its own, so that it outlives us however we end."""
+    import subprocess
+
     package_root = str(Path(__file__).resolve().parents[2])
     with Path(_LOG).open("ab") as log:
         return subprocess.Popen(
