@@ -75,6 +75,11 @@ class Handler(BaseHTTPRequestHandler):
         elif BEHAVIOUR["does"] == "fail-to-generate":
             self._answer(500, {"error": "llama runner process has terminated"})
         else:
+            type_k, _, type_v = ("f16" if BEHAVIOUR["does"] == "use-f16" else wanted).partition(":")
+            _say(
+                f"llama_kv_cache: size =    0.13 MiB ({request['options']['num_ctx']:6} cells,   2 layers,  1/1 seqs), "
+                f"K ({type_k}):    0.07 MiB, V ({type_v or type_k}):    0.07 MiB"
+            )
             count = request["options"]["num_predict"]
             lines = [{"response": "x", "done": False}] * count + [{"response": "", "done": True, "eval_count": count}]
             self._send(200, "".join(json.dumps(line) + "\n" for line in lines).encode())

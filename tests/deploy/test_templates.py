@@ -21,6 +21,7 @@ from toolchain.deploy import environment, templates
 from toolchain.deploy.layout import Layout
 from toolchain.errors import ConfigError, ReleaseInvalid
 from toolchain.stages import Release
+from toolchain.verify import cachelog
 
 from .site import Site
 
@@ -141,6 +142,7 @@ def test_a_type_that_the_release_lacks(release: Release, kind: str) -> None:
 
 
 def test_every_type_of_llama_cpp_suits_a_stock_release(release: Release) -> None:
+    assert {kind.name for kind in cachelog.UPSTREAM_TYPES} == environment.UPSTREAM_TYPES
     stock = replace(release, cache_types=())
     for kind in environment.UPSTREAM_TYPES:
         assert f"OLLAMA_KV_CACHE_TYPE={kind}\n" in environment.render(stock, DeployConfig(kv_cache_type=kind))

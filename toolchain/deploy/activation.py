@@ -88,6 +88,7 @@ def restore(deploy: Deploy, failure: ToolchainError, log: Path) -> None:
         health.check(
             deploy.manifest(entry.previous),
             layout.release(entry.previous),
+            layout.log,
             deploy.service,
             deploy.config.deploy,
             deploy.console,
@@ -147,7 +148,7 @@ def _start(deploy: Deploy, identifier: str) -> None:
     _load_and_restart(deploy)
     journal.begin_step("health")
     release = deploy.manifest(identifier)
-    health.check(release, layout.release(identifier), deploy.service, deploy.config.deploy, deploy.console)
+    health.check(release, layout.release(identifier), layout.log, deploy.service, deploy.config.deploy, deploy.console)
 
 
 def _load_and_restart(deploy: Deploy) -> None:

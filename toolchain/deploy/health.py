@@ -1,7 +1,7 @@
 """Whether a release that was just started is worth keeping.
 
 Three questions in a row: does the version answer that was installed (and not just any Ollama), does a real model
-generate, and does the process then stay up.
+generate with the cache type that was asked for, and does the process then stay up.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from .service import Service, ServiceState
 
 PROBE_NAME = "turboquant-probe"
 PROBE_TOKENS = 4
+_GEOMETRY = {"head_size": 128, "heads": 2, "kv_heads": 1, "layers": 2, "context": 512}
+_CELLS = 256
+"""context asked for: llama.cpp's own unit, so that the log states this very number"""
 CRASHES = 2
 """ends of the process after which waiting longer is useless: one may be bad luck with the port, two are a loop"""
 WRONG_VERSION_GRACE_S = 2.0
@@ -29,14 +32,21 @@ _POLL_S = 0.1
 _CALL_TIMEOUT_S = 5.0
 
 
-def check(release: Release, release_dir: Path, service: Service, config: DeployConfig, console: Console) -> None:
-    """Raises `Unhealthy` with the reason. Takes at most the health timeout twice, and the stability window."""
+def check(
+    release: Release, release_dir: Path, log: Path, service: Service, config: DeployConfig, console: Console
+) -> None:
+    """Raises `Unhealthy` with the reason. Takes at most the health timeout twice, and the stability window.
+
+    `log` is the service's: it states the cache of the model that generated.
+    """
     url = environment.base_url(release_dir)
     with console.step(f"health of {release.id}") as step:
         step.update(detail="version")
         before = _await_version(release, url, service, config.health_timeout_s)
         step.update(detail="generation")
+        mark = log.stat().st_size if log.exists() else 0
         _generate(OllamaClient(url, timeout=config.health_timeout_s))
+        _prove_cache(_since(log, mark), environment.read(release_dir)["OLLAMA_KV_CACHE_TYPE"], release, console)
         step.update(detail=f"stays up for {config.stability_s:g} s")
         _watch(before, service, config.stability_s)
         if (found := answer(url)) != release.version:
@@ -77,10 +87,10 @@ def _generate(client: OllamaClient) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
             path = Path(folder) / f"{PROBE_NAME}.gguf"
-            write_probe(path, head_size=128, heads=2, kv_heads=1, layers=2, context=512, seed=1)
+            write_probe(path, **_GEOMETRY, seed=1)
             try:
                 client.create_from_gguf(PROBE_NAME, path)
-                done = client.generate(PROBE_NAME, "a b c", PROBE_TOKENS, {"num_ctx": 256}, keep_alive=0)
+                done = client.generate(PROBE_NAME, "a b c", PROBE_TOKENS, {"num_ctx": _CELLS}, keep_alive=0)
             finally:
                 with contextlib.suppress(ToolchainError):
                     client.delete(PROBE_NAME)
@@ -88,6 +98,35 @@ def _generate(client: OllamaClient) -> None:
         raise Unhealthy(f"the release answers, but does not generate: {error.message}") from error
     if done.eval_count < PROBE_TOKENS:
         raise Unhealthy(f"the release generated {done.eval_count} tokens of {PROBE_TOKENS}")
+
+
+def _prove_cache(said: str, asked: str, release: Release, console: Console) -> None:
+    """Hold llama-server's own line on the probe's cache against the environment: no API of Ollama shows the type.
+
+    Lines on other models, which clients may load meanwhile, are passed over: a draft model's cache may well be f16.
+    """
+    from ..verify import cachelog
+    from ..verify.model import Geometry
+
+    found = [
+        cache.proof
+        for cache in cachelog.caches(said, Geometry(**_GEOMETRY), release.cache_types)
+        if (cache.proof.layers, cache.proof.cells) == (_GEOMETRY["layers"], _CELLS)
+    ]
+    for proof in found:
+        if (proof.type_k, proof.type_v) != cachelog.split_pair(asked):
+            raise Unhealthy(f"the service was told to use the cache type {asked}, but: {proof.line}")
+        console.note(proof.line)
+    if not found:
+        console.warn(f"the log states no cache of the probe model, so it is not proven that {asked} is in use")
+
+
+def _since(log: Path, mark: int) -> str:
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(mark)
+        return file.read().decode(errors="replace")
 
 
 def _watch(before: ServiceState, service: Service, seconds: float) -> None:
