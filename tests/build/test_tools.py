@@ -111,7 +111,10 @@ def test_zig_stands_in_where_there_is_no_compiler(
     assert found.kind == kind
     if kind == "zig":
         said = subprocess.run([found.cxx.path, "-c", "a b.cc"], capture_output=True, text=True, check=True).stdout
-        assert said.split("20.1.0 ")[1].strip() == "-m ziglang c++ -mcpu=baseline -c a b.cc"
+        words = said.split("20.1.0 ")[1]
+        assert words.startswith("-m ziglang c++ ")
+        assert words.strip().endswith("-c a b.cc")
+        assert ("-linux-gnu" in words) is (sys.platform == "linux")
         said = subprocess.run(
             [found.cmake_variables["CMAKE_AR"], "rc"], capture_output=True, text=True, check=True
         ).stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -172,13 +173,16 @@ def _has_zig() -> bool:
 
 
 def _zig_wrappers(workspace: Path) -> dict[str, str]:
-    """One-line scripts, because CMake and Go take a compiler for one word. Zig's default of tuning for this very
-    machine is off, as a release is for others too."""
+    """One-line scripts, because CMake and Go take a compiler for one word.
+
+    A target that is named turns off zig's tuning for this very machine: a release is for others too. (-mcpu=baseline
+    would say so more plainly, but is refused with -E, which cgo needs.)
+    """
+    target = ["-target", f"{platform.machine()}-linux-gnu"] if sys.platform == "linux" else []
     found = {}
     for name in ("cc", "c++", "ar", "ranlib"):
         path = workspace / "tools" / "zig" / name
-        tuning = ["-mcpu=baseline"] if name in ("cc", "c++") else []
-        command = shlex.join([sys.executable, "-m", "ziglang", name, *tuning])
+        command = shlex.join([sys.executable, "-m", "ziglang", name, *(target if name in ("cc", "c++") else [])])
         script = f'#!/bin/sh\nexec {command} "$@"\n'.encode()
         if not path.is_file() or path.read_bytes() != script:
             write_bytes(path, script, mode=0o755)
