@@ -71,14 +71,15 @@ void llama_kv_cache::store(int64_t layer, uint32_t cell, std::vector<float> kx, 
 std::vector<float> llama_kv_cache::attend(int64_t layer, uint32_t n, std::vector<float> q) const {
     hadamard(q, rot_k);
     const int64_t n_embd_head = hparams.n_embd_head;
+    const int64_t n_head = (int64_t) q.size() / n_embd_head;
     const size_t  head_k = ggml_row_size(type_k, n_embd_head);
     const size_t  head_v = ggml_row_size(type_v, n_embd_head);
     const ggml_type_traits_cpu * traits = ggml_get_type_traits_cpu(type_k);
     std::vector<uint8_t> converted(ggml_row_size(traits->vec_dot_type, n_embd_head));
     std::vector<float> weights(n), out(q.size()), wdata(n_embd_head);
 
-    for (int64_t h = 0; h < hparams.n_head; h++) {
-        const int64_t h_kv = h / (hparams.n_head / hparams.n_head_kv);
+    for (int64_t h = 0; h < n_head; h++) {
+        const int64_t h_kv = h / (n_head / hparams.n_head_kv);
         ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float(&q[h * n_embd_head], converted.data(), n_embd_head);
         for (uint32_t i = 0; i < n; i++) {
             traits->vec_dot((int) n_embd_head, &weights[i], 0, &k[layer][i * row_k + h_kv * head_k], 0, converted.data(), 0, 1);
