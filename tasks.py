@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from invoke import Collection
+from invoke.collection import Collection
 
 from toolchain import config as configuration
-from toolchain import deploy, doctor, pipeline
+from toolchain import deploy, pipeline, views
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
-from toolchain.build import find_release
 from toolchain.cli import Run, command
+from toolchain.doctor import doctor
 from toolchain.errors import MissingTool
 from toolchain.process import run as run_program
 from toolchain.series import check, manifest
@@ -26,15 +26,14 @@ SOURCES = ("ollama", "ollama_ref", "llama_cpp", "llama_cpp_ref", "workspace")
 
 @command(*SOURCES, "prefix", "port", "kv_cache_type")
 def ship(run: Run) -> None:
-    """Sources to service: render, build, verify and deploy; rolls back if unhealthy."""
+    """From sources to a running service."""
     shipped = pipeline.ship(run)
-    text = f"{shipped.release} is active on port {run.config.deploy.port}; its records are in {shipped.run}"
-    run.console.result(shipped, text)
+    run.console.result(shipped, views.shipped(shipped, run.config.deploy.port))
 
 
 @command(keep="folder to rehearse in, kept afterwards; empty: a temporary one")
 def rehearse(run: Run, keep: str = "") -> None:
-    """All stages on a miniature upstream, with a failing release rolled back."""
+    """All stages in small, with a rollback."""
     summary = rehearsal.rehearse(run.console, Path(keep) if keep else None)
     run.console.result(summary, rehearsal.report(summary))
 
@@ -49,17 +48,17 @@ def run_tests(run: Run, args: str = "") -> None:
 
 @command("workspace")
 def check_machine(run: Run) -> None:
-    """What this machine has of what is needed."""
-    found = doctor.examine(run.config)
-    run.console.result(found, doctor.report(found))
-    missing = [item for item in found if item.needed and not item.ok]
+    """What this machine has, and what it lacks."""
+    found = doctor(run.config)
+    run.console.result(found, views.findings(found))
+    missing = [item for item in found if not item.ok]
     if missing:
         raise MissingTool(f"missing: {', '.join(item.name for item in missing)}", hint=missing[0].hint)
 
 
 @command(*SOURCES, "prefix", "port", "kv_cache_type")
 def show_config(run: Run) -> None:
-    """The configuration, and where each value came from."""
+    """Every setting, and where its value came from."""
     rows = configuration.rows(run.config)
     run.console.result(rows, configuration.table(rows))
 
@@ -69,9 +68,9 @@ def show_config(run: Run) -> None:
 
 @command(*SOURCES)
 def prepare(run: Run) -> None:
-    """Find or fetch both commits, and resolve Ollama's pin."""
+    """Find both commits, and resolve the pin."""
     found = pipeline.prepare(run)
-    run.console.result(found, pipeline.as_text(found))
+    run.console.result(found, views.sources(found))
 
 
 # -- series ----------------------------------------------------------------------------------------
@@ -79,7 +78,7 @@ def prepare(run: Run) -> None:
 
 @command(*SOURCES)
 def check_series(run: Run) -> None:
-    """Dry run: the status of every edit on these trees."""
+    """Dry run: the status of every edit."""
     checked = pipeline.check_series(run, pipeline.prepare(run))
     run.console.result(checked, check.report(checked))
     pipeline.require(checked)
@@ -87,14 +86,14 @@ def check_series(run: Run) -> None:
 
 @command(*SOURCES)
 def render(run: Run) -> None:
-    """Render the series to one diff for each target."""
+    """Render the series: a diff for each target."""
     rendered = pipeline.render_series(run, pipeline.prepare(run))
-    run.console.result(rendered, pipeline.summary(rendered))
+    run.console.result(rendered, views.rendered(rendered))
 
 
 @command(*SOURCES)
 def branch(run: Run) -> None:
-    """Commit the rendered series as one branch on the scratch trees."""
+    """Commit the series as one branch, in scratch."""
     found = pipeline.prepare(run)
     scratch = pipeline.make_scratch(run, found, pipeline.render_series(run, found))
     run.console.result(scratch, f"{scratch.branch} in {scratch.ollama} and {scratch.llama_cpp}")
@@ -102,7 +101,7 @@ def branch(run: Run) -> None:
 
 @command()
 def seal(run: Run) -> None:
-    """Renew the checksums after editing the series."""
+    """Renew the checksums of the series."""
     path = run.config.series.path
     digest = manifest.seal(Path(path) if path else manifest.OWN_SERIES)
     run.console.result({"series_sha256": digest}, f"series {digest}")
@@ -111,19 +110,23 @@ def seal(run: Run) -> None:
 # -- build -----------------------------------------------------------------------------------------
 
 
-@command(*SOURCES, stock="build upstream as it is, without the series")
-def release(run: Run, stock: bool = False) -> None:
-    """Build the patched trees into a release directory."""
+@command(
+    *SOURCES,
+    stock="build upstream as it is, without the series",
+    targets="further programs of llama.cpp to build, such as llama-bench,llama-perplexity",
+)
+def release(run: Run, stock: bool = False, targets: str = "") -> None:
+    """Build a release directory."""
     found = pipeline.prepare(run)
     rendered = pipeline.stock(found) if stock else pipeline.render_series(run, found)
-    built = pipeline.build(run, found, rendered)
-    run.console.result(built, str(pipeline.release_dir(run.workspace, built)))
+    built = pipeline.build(run, found, rendered, tuple(targets.replace(",", " ").split()))
+    run.console.result(built, f"release   {pipeline.directory(run, built)}")
 
 
 @command("workspace", release="id or directory of a release; empty: the newest one built")
 def check_built(run: Run, release: str = "") -> None:
-    """Hold the files of a release against its manifest."""
-    found = check_release(find_release(run.workspace, release))
+    """Hold a release against its manifest."""
+    found = check_release(pipeline.find_release(run, release))
     run.console.result(found, f"{found.id}: {len(found.files)} files as stated")
 
 
@@ -132,9 +135,9 @@ def check_built(run: Run, release: str = "") -> None:
 
 @command("workspace", release="id or directory of a release; empty: the newest one built")
 def verify_release(run: Run, release: str = "") -> None:
-    """Prove cache types, sizes and context shift on a built release."""
-    proven = pipeline.verify(run, find_release(run.workspace, release))
-    run.console.result(proven, pipeline.as_text(proven))
+    """Prove what a release does."""
+    proven = pipeline.verify(run, pipeline.find_release(run, release))
+    run.console.result(proven, views.verification(proven))
 
 
 # -- deploy ----------------------------------------------------------------------------------------
@@ -142,23 +145,23 @@ def verify_release(run: Run, release: str = "") -> None:
 
 @command("workspace", "prefix", "port", "kv_cache_type", release="id or directory; empty: the newest one built")
 def install(run: Run, release: str = "") -> None:
-    """Install a built release as the service; rolls back if unhealthy."""
-    state = deploy.install(find_release(run.workspace, release), run.config, run.console)
-    run.console.result(state, deploy.report(state))
+    """Make a built release the service."""
+    state = deploy.install(pipeline.find_release(run, release), run.config, run.console)
+    run.console.result(state, views.deployment(state))
 
 
 @command("prefix", "port", to="release to go back to; empty: the one before the active one")
 def rollback(run: Run, to: str = "") -> None:
-    """Go back to the release before, with its environment."""
+    """Go back to the release before."""
     state = deploy.rollback(run.config, run.console, to)
-    run.console.result(state, deploy.report(state))
+    run.console.result(state, views.deployment(state))
 
 
 @command("prefix", "port")
 def status(run: Run) -> None:
     """What is active and whether it is healthy."""
     state = deploy.status(run.config, run.console)
-    run.console.result(state, deploy.report(state))
+    run.console.result(state, views.deployment(state))
 
 
 @command("prefix", lines="how many lines")
@@ -170,16 +173,16 @@ def logs(run: Run, lines: int = 100) -> None:
 
 @command("prefix")
 def prune(run: Run) -> None:
-    """Remove old releases; the active one and its parent stay."""
+    """Delete old releases."""
     state = deploy.prune(run.config, run.console)
-    run.console.result(state, deploy.report(state))
+    run.console.result(state, views.deployment(state))
 
 
 @command("prefix")
 def uninstall(run: Run) -> None:
-    """Stop and remove the service; the model store stays."""
+    """Stop and remove the service."""
     state = deploy.uninstall(run.config, run.console)
-    run.console.result(state, deploy.report(state))
+    run.console.result(state, views.deployment(state))
 
 
 # -- the namespace ---------------------------------------------------------------------------------

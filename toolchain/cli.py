@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from invoke import Program, Task, task
+from invoke.program import Program
+from invoke.tasks import Task, task
 
 from . import __version__
 from .config import Config, load
@@ -81,12 +82,13 @@ def command(*flags: str, name: str | None = None, **help: str) -> Callable[[Call
         run_task.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [inspect.Parameter("_context", keyword), *own, *added]
         )
-        return task(
+        made: Task[Any] = task(
             name=name,
             iterable=["set"],
             help={**help, **{flag: FLAGS[flag][1] for flag in flags}, **_SHARED},
             auto_shortflags=False,
         )(run_task)
+        return made
 
     return decorate
 

@@ -6,18 +6,19 @@ workspace/runs/<scratch name>/, so that a run can be explained afterwards; a lat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import sources as source_stage
+from .build import MANIFEST, release_dir
 from .build import build as build_release
-from .build import release_dir
 from .cli import Run
 from .deploy import install
-from .errors import EraNotServed, SeriesDoesNotApply
-from .records import record, sha256_bytes, to_json, write, write_bytes
+from .errors import EraNotServed, ReleaseInvalid, SeriesDoesNotApply
+from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
-from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
+from .stages import Deployment, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
 
 
@@ -104,12 +105,25 @@ def make_scratch(run: Run, found: Sources, rendered: Rendered) -> Scratch:
     return scratch
 
 
-def build(run: Run, found: Sources, rendered: Rendered) -> Release:
-    """Build the patched trees and assemble the release."""
+def build(run: Run, found: Sources, rendered: Rendered, extra_targets: Sequence[str] = ()) -> Release:
+    """Build the patched trees and assemble the release, which then lies in `directory`."""
     scratch = make_scratch(run, found, rendered)
-    release = build_release(scratch, found, rendered, run.config, run.console, workspace=run.workspace)
+    release = build_release(
+        scratch,
+        found,
+        rendered,
+        run.config,
+        run.console,
+        workspace=run.workspace,
+        extra_targets=extra_targets,
+    )
     write(_run_dir(run, found) / "release.json", release)
     return release
+
+
+def directory(run: Run, release: Release) -> Path:
+    """Where a release lies that was built in this run's workspace."""
+    return release_dir(run.workspace, release)
 
 
 def verify(run: Run, release: Path) -> Verification:
@@ -133,14 +147,31 @@ def stock(found: Sources) -> Rendered:
     )
 
 
+def find_release(run: Run, name: str) -> Path:
+    """Directory of a built release by its id or path; the newest one built for an empty name.
+
+    Raises `ReleaseInvalid` when there is none.
+    """
+    built = run.workspace / "releases"
+    if name:
+        found = Path(name).expanduser() if "/" in name else built / name
+        if not (found / MANIFEST).is_file():
+            raise ReleaseInvalid(f"{found}: not a release directory", hint=f"an id in {built}, or a path")
+        return found.absolute()
+    manifests = sorted(built.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
+        raise ReleaseInvalid(f"{built}: no release was built yet", hint="./inv build")
+    return manifests[-1].parent
+
+
 def ship(run: Run) -> Shipped:
     """Sources, series, build, verification and deployment in one go; the first failure ends it."""
     found = prepare(run)
     rendered = render_series(run, found)
     release = build(run, found, rendered)
-    directory = release_dir(run.workspace, release)
-    verification = verify(run, directory)
-    deployment = install(directory, run.config, run.console)
+    built = directory(run, release)
+    verification = verify(run, built)
+    deployment = install(built, run.config, run.console)
     return Shipped(
         run=_run_dir(run, found),
         ollama=found.ollama.describe,
@@ -154,23 +185,3 @@ def ship(run: Run) -> Shipped:
 
 def _run_dir(run: Run, found: Sources) -> Path:
     return run.workspace / "runs" / source_stage.scratch_root(run.config, found).name
-
-
-def summary(rendered: Rendered) -> str:
-    """Files and lines that the series touches, ours and upstream's apart."""
-    lines = [f"series {rendered.series_sha256[:12]}"]
-    for target in rendered.targets:
-        theirs = [file for file in target.files if file.pristine]
-        ours = [file for file in target.files if not file.pristine]
-        lines.append(
-            f"  {target.target} {target.commit[:12]}: {len(theirs)} upstream files,"
-            f" +{sum(file.inserted for file in theirs)} -{sum(file.deleted for file in theirs)};"
-            f" {len(ours)} files of ours, {sum(file.inserted for file in ours)} lines"
-        )
-        lines += [f"    +{file.inserted:<4} -{file.deleted:<3} {file.path}" for file in target.files]
-    return "\n".join(lines)
-
-
-def as_text(record: Any) -> str:
-    """A record for a reader who has no better view of it: its JSON."""
-    return to_json(record)
