@@ -18,7 +18,7 @@ from .deploy import install
 from .errors import EraNotServed, ReleaseInvalid, SeriesDoesNotApply
 from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
-from .stages import Deployment, Rendered, RenderedTarget, Scratch, Sources, Verification
+from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
 
 
