@@ -139,7 +139,9 @@ def main() -> None:
     import tasks
 
     signal.signal(signal.SIGTERM, _interrupted)
-    program = Program(name="inv", binary="./inv", version=__version__, namespace=tasks.namespace)
+    program = Program(
+        name="inv", binary="./inv", binary_names=["./inv"], version=__version__, namespace=tasks.namespace
+    )
     try:
         program.run()
     except KeyboardInterrupt:
