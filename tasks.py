@@ -41,7 +41,8 @@ def rehearse(run: Run, keep: str = "") -> None:
 @command(args="further arguments for pytest, as one string")
 def run_tests(run: Run, args: str = "") -> None:
     """Run the test suite."""
-    argv = [sys.executable, "-m", "pytest", "-n", "auto", *args.split()]
+    # by file, since a file's tests share what they build
+    argv = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *args.split()]
     done = run_program(argv, cwd=ROOT, on_line=run.console.note, what="the test suite")
     run.console.result({"passed": True, "seconds": done.seconds}, done.output.strip().splitlines()[-1])
 

@@ -12,11 +12,13 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 from invoke.tasks import Task, task
 
@@ -134,12 +136,32 @@ def _interrupted(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+class _Program(Program):
+    """Invoke's program, with the exit code 2 for wrong usage that shells and this toolkit's documentation use."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        with _wrong_usage():
+            super().parse_core(argv)
+
+    def parse_tasks(self) -> None:
+        with _wrong_usage():
+            super().parse_tasks()
+
+
+@contextmanager
+def _wrong_usage() -> Iterator[None]:
+    try:
+        yield
+    except ParseError as error:
+        raise Exit(f"error: {error}\n  try: ./inv --list, or ./inv --help TASK", code=2) from None
+
+
 def main() -> None:
     """`./inv`."""
     import tasks
 
     signal.signal(signal.SIGTERM, _interrupted)
-    program = Program(
+    program = _Program(
         name="inv", binary="./inv", binary_names=["./inv"], version=__version__, namespace=tasks.namespace
     )
     try:

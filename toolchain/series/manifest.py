@@ -96,8 +96,7 @@ def load(root: Path = OWN_SERIES) -> Series:
 
     Raises `ChecksumMismatch` when a file differs from SHA256SUMS, and `SeriesError` when one is malformed or missing.
     """
-    if not (root / "series.yaml").is_file():
-        raise SeriesError(f"{root}: there is no series.yaml", hint="series.path names the folder of a patch series")
+    _require_series(root)
     digest = check_seal(root)
     head = _decode(root / "series.yaml", SeriesFile)
     parts = tuple(_load_part(root, part) for part in head.parts)
@@ -115,6 +114,7 @@ def load(root: Path = OWN_SERIES) -> Series:
 
 def seal(root: Path = OWN_SERIES) -> str:
     """Write SHA256SUMS anew for the files as they are; returns the series' digest."""
+    _require_series(root)
     text = "".join(f"{sha256_file(root / path)}  {path}\n" for path in sorted(_files(root)))
     write_bytes(root / SEAL, text.encode())
     return sha256_bytes(text.encode())
@@ -140,6 +140,11 @@ def check_seal(root: Path) -> str:
             hint="restore the files with git, or ./inv series.seal if you edited them",
         )
     return sha256_bytes(text.encode())
+
+
+def _require_series(root: Path) -> None:
+    if not (root / "series.yaml").is_file():
+        raise SeriesError(f"{root}: there is no series.yaml", hint="series.path names the folder of a patch series")
 
 
 def allows(part: Part, version: str) -> bool:
