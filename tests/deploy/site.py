@@ -28,10 +28,10 @@ from toolchain.deploy import installer
 from toolchain.deploy.journal import KILL_VARIABLE, Entry
 from toolchain.deploy.layout import Layout
 from toolchain.stages import CacheType, Deployment, Release
+from toolchain.standin import launchctl as client
 from toolchain.standin import settings
 from toolchain.standin.verbs import STOP_VERB
 
-ROOT = Path(__file__).resolve().parents[2]
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
 _CHILDREN = multiprocessing.get_context("forkserver")  # quick: what a deploy imports is there before the fork
@@ -55,8 +55,8 @@ class Site:
             "deploy.service_manager": "standin",
             "deploy.port": free_port(),
             "deploy.models": str(folder / "models"),
-            "deploy.health_timeout_s": 5,
-            "deploy.stability_s": 0.2,
+            "deploy.health_timeout_s": 15,
+            "deploy.stability_s": 0.1,
         } | {f"deploy.{key}": value for key, value in changes.items()}
         (folder / "turboquant.yaml").write_text(json.dumps(values))
         root = prefix / "launchd"
@@ -158,8 +158,8 @@ def _run(operation: Callable[..., object], arguments: tuple[Any, ...], kill_at: 
 def launchctl(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Call the stand-in at `root`."""
     return subprocess.run(
-        [sys.executable, "-m", "toolchain.standin.launchctl", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), settings.ROOT_VARIABLE: str(root)},
+        [sys.executable, "-I", "-S", client.__file__, *words],
+        env={**os.environ, settings.ROOT_VARIABLE: str(root)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -104,12 +104,12 @@ def test_a_stock_release_refuses_a_turbo_type_before_anything_happens(site: Site
 
 def test_prune_keeps_the_active_release_and_its_parent(site: Site) -> None:
     tight = site.configured(keep=2)
-    a, b, c, d = (site.release(name) for name in "abcd")
-    for release in (a, b, c):
-        site.install(release)
-    installer.rollback(site.config, site.console, to=identifier(a))
-    kept = tight.install(d)
-    assert kept.releases == (identifier(a), identifier(d))
+    a, b, c = (site.release(name) for name in "abc")
+    site.install(a)
+    site.install(b)
+    installer.rollback(site.config, site.console)
+    kept = tight.install(c)
+    assert kept.releases == (identifier(a), identifier(c))  # b is newer than a, but a is the parent
     assert installer.prune(tight.config, site.console).releases == kept.releases
     site.assert_clean()
 
@@ -147,6 +147,30 @@ def test_a_damaged_release_is_refused_and_a_damaged_copy_replaced(site: Site) ->
         site.install(release)
     with pytest.raises(ReleaseInvalid):
         site.install(site.folder)
+
+
+def test_an_active_link_that_was_deleted_does_not_make_it_a_first_install(site: Site) -> None:
+    good = site.release("good")
+    site.install(good)
+    site.layout.current.unlink()
+    with pytest.raises(RolledBack):
+        site.install(site.release("bad", does="fail-to-generate"))
+    assert site.status().active == identifier(good)
+
+
+def test_folders_that_cannot_be_written(site: Site) -> None:
+    release = site.release("1")
+    with pytest.raises(ConfigError, match=r"deploy\.prefix: .* cannot be used"):
+        site.configured(prefix=str(release / "manifest.json" / "below")).install(release)
+    with pytest.raises(ConfigError, match=r"deploy\.agents_dir: .*manifest\.json cannot be made"):
+        site.configured(agents_dir=str(release / "manifest.json")).install(release)
+    site.assert_clean()
+    assert site.install(release).healthy
+
+
+def test_a_host_that_lets_others_in_is_warned_about(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert site.configured(host="0.0.0.0").install(site.release("1")).healthy
+    assert "deploy.host: 0.0.0.0 lets other machines in" in capsys.readouterr().err
 
 
 def test_two_deployers_do_not_meet(site: Site) -> None:

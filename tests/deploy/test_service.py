@@ -79,7 +79,7 @@ def test_a_label_that_never_goes_is_an_error_with_a_bound(
     site: Site, sleeper: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleeper.reload()
-    _slow_teardown(site, 3)
+    _slow_teardown(site, 1)
     monkeypatch.setattr(service, "TEARDOWN_TIMEOUT_S", 0.3)
     with pytest.raises(LaunchdRefused, match="still loaded"):
         sleeper.unload()

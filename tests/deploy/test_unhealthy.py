@@ -51,8 +51,8 @@ def test_a_single_early_end_is_forgiven(running: Site) -> None:
 
 
 def test_a_server_that_never_answers_is_given_up(running: Site) -> None:
-    with pytest.raises(RolledBack, match=r"did not answer at http.* within 1 s"):
-        running.configured(health_timeout_s=1.0).install(running.release("mute", does="sleep"))
+    with pytest.raises(RolledBack, match=r"did not answer at http.* within 2 s"):
+        running.configured(health_timeout_s=2.0).install(running.release("mute", does="sleep"))
 
 
 def test_a_parent_that_fails_too_is_said(site: Site) -> None:

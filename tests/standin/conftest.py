@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
+from toolchain.standin import launchctl as client_module
 from toolchain.standin import settings
 from toolchain.standin.verbs import STOP_VERB
 
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = f"gui/{os.getuid()}"
 LABEL = "test.job"
 TARGET = f"{DOMAIN}/{LABEL}"
@@ -50,8 +50,8 @@ class Launchd:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "toolchain.standin.launchctl", *words],
-            env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), settings.ROOT_VARIABLE: str(self.root)},
+            [sys.executable, "-I", "-S", client_module.__file__, *words],
+            env={**os.environ, settings.ROOT_VARIABLE: str(self.root)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +15,7 @@ from toolchain.standin.verbs import STOP_VERB
 
 from .conftest import DOMAIN, LABEL, TARGET, Launchd, alive
 
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 FOREVER = "exec sleep 1000"
 
 
@@ -119,8 +122,10 @@ def test_sigkill_follows_when_sigterm_is_ignored_and_children_go_too(launchd: La
 
 def test_the_bootout_race(launchd: Launchd) -> None:
     """bootout answers 0 while process and label live; a bootstrap straight after fails with 37, then with 5."""
-    launchd.set(bootout_delay_s=0.8)
-    path = str(launchd.script("trap 'sleep 0.8; exit 0' TERM; while :; do sleep 0.05; done", RunAtLoad=True))
+    launchd.set(bootout_delay_s=1.0)
+    go = launchd.folder / "go"
+    text = f"trap 'until [ -e {go} ]; do sleep 0.02; done; exit 0' TERM; while :; do sleep 0.05; done"
+    path = str(launchd.script(text, RunAtLoad=True, ExitTimeOut=30))
     launchd("bootstrap", DOMAIN, path)
     launchd.until(launchd.pid)
     pid = launchd.pid()
@@ -129,6 +134,7 @@ def test_the_bootout_race(launchd: Launchd) -> None:
     assert "Bootstrap failed: 37" in launchd("bootstrap", DOMAIN, path, expect=37)
     launchd("bootout", TARGET, expect=36)
     launchd("kickstart", TARGET, expect=37)
+    go.touch()
     launchd.until(lambda: not alive(pid))
     assert "Bootstrap failed: 5: Input/output error" in launchd("bootstrap", DOMAIN, path, expect=5)
     launchd("print", TARGET)
@@ -246,13 +252,14 @@ def test_it_ends_with_its_owner(launchd: Launchd) -> None:
     launchd.until(lambda: not alive(pid))
 
 
-def test_the_root_folder_is_needed_and_may_lie_deep(launchd: Launchd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_root_folder_is_needed_and_may_lie_deep(launchd: Launchd) -> None:
     deep = launchd.root / ("x" * 100) / ("y" * 100)  # too long for the path of a socket
     launchd("--root", str(deep), "print", "system")
     launchd("--root", str(deep), STOP_VERB)
-    monkeypatch.setattr(Launchd, "root", "")
-    assert "needs a folder" in launchd("print", "system", expect=1)
-    monkeypatch.undo()
+    module = [sys.executable, "-m", "toolchain.standin.launchctl", "print", "system"]
+    done = subprocess.run(module, env={"PYTHONPATH": str(PACKAGE_ROOT)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "needs a folder" in done.stderr
 
 
 def _is_ending(pid: int) -> bool:

@@ -64,6 +64,15 @@ def reachable(host: str) -> str:
     return "::1" if bare == "::" else bare
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    bare = host.strip("[]")
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return bare == "localhost"
+
+
 def _bracketed(host: str) -> str:
     bare = host.strip("[]")
     try:

@@ -21,7 +21,7 @@ from .. import records
 from ..build import release as built
 from ..config import Config
 from ..console import Console
-from ..errors import LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
+from ..errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
 from ..stages import Deployment
 from . import activation, conflicts, environment, health, recovery, service, state, store, templates
 from .activation import Deploy
@@ -39,10 +39,13 @@ def install(release_dir: Path, config: Config, console: Console) -> Deployment:
     with console.step("check of the release"):
         release = built.check(release_dir)
     text = environment.render(release, config.deploy)
+    if not environment.is_loopback(config.deploy.host):
+        console.warn(f"deploy.host: {config.deploy.host} lets other machines in, and Ollama asks nobody who they are")
     with _locked(config, console) as deploy:
         layout = deploy.layout
+        deploy.service.check_folder()
         conflicts.check(deploy.service, activation.former(deploy), config.deploy)
-        previous, same = layout.active(), store.holds(release, layout)
+        previous, same = layout.active() or state.read(layout).active, store.holds(release, layout)
         before = store.environment_text(release.id, layout)
         if same and before == text and previous == release.id and _runs_as_configured(deploy):
             console.note(f"release {release.id} is installed and healthy already")
@@ -160,15 +163,19 @@ def _deploy(config: Config, console: Console) -> Deploy:
 def _locked(config: Config, console: Console) -> Iterator[Deploy]:
     """Hold the prefix's lock, with an interrupted deploy already dealt with. Raises `LockHeld`."""
     layout = Layout.of(config)
-    layout.prefix.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(layout.lock)
     try:
+        layout.prefix.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout:
         owner = layout.lock_owner.read_text().strip() if layout.lock_owner.exists() else "unknown"
         raise LockHeld(
             f"{layout.prefix}: another deploy is under way (pid {owner})", hint="wait until it has ended"
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"deploy.prefix: {layout.prefix} cannot be used: {error.strerror}", hint="name a folder that you may write"
+        ) from error
     try:
         records.write_bytes(layout.lock_owner, f"{os.getpid()}\n".encode())
         deploy = _deploy(config, console)

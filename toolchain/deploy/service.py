@@ -121,6 +121,16 @@ class Service:
         """Put the plist in its place, with the mode that launchd insists on."""
         records.write_bytes(self.plist, data, mode=0o644)
 
+    def check_folder(self) -> None:
+        """Make sure that the plist can be written. Raises `ConfigError`."""
+        folder = self.plist.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"deploy.agents_dir: {folder} cannot be made: {error.strerror}") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(f"deploy.agents_dir: {folder} cannot be written", hint="set it to a folder of yours")
+
     def _call(self, *words: str) -> process.Completed:
         return process.run(
             (*self.command, *words),
