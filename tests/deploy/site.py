@@ -103,6 +103,10 @@ class Site:
         records.write(folder / built.MANIFEST, replace(release, id=built.release_id(release)))
         return folder
 
+    def built(self, name: str) -> Path:
+        """The directory that an installed release was made from."""
+        return next(path for path in self.folder.glob("built-*") if identifier(path) == name)
+
     def install(self, release: Path) -> Deployment:
         return installer.install(release, self.config, self.console)
 

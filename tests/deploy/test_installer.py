@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.deploy import environment, installer
+from toolchain.deploy import environment, installer, service
 from toolchain.errors import (
     ConfigError,
     LockHeld,
@@ -43,27 +43,26 @@ def test_install_upgrade_and_roll_back(site: Site, capsys: pytest.CaptureFixture
     site.assert_clean()
 
 
-def test_an_upgrade_keeps_the_plist_and_its_one_bootstrap(site: Site) -> None:
-    site.install(site.release("1"))
-    plist = site.layout.standin / "LaunchAgents" / "io.turboquant.ollama.plist"
+def test_an_upgrade_keeps_the_plist_and_its_one_bootstrap(running: Site) -> None:
+    target = f"gui/{os.getuid()}/io.turboquant.ollama"
+    runs = service.of(running.config, running.layout).inspect().runs
+    plist = running.layout.standin / "LaunchAgents" / "io.turboquant.ollama.plist"
     before, stat = plist.read_bytes(), plist.stat()
-    site.install(site.release("2"))
+    running.install(running.release("next"))
     assert plist.read_bytes() == before
     assert stat.st_mode & 0o777 == 0o644
-    shown = site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").stdout
-    assert "\truns = 2\n" in shown  # started, kickstarted: a second bootstrap would have begun to count anew
+    shown = running.launchctl("print", target).stdout
+    assert f"\truns = {runs + 1}\n" in shown  # kickstarted: another bootstrap would have begun to count anew
     content = plistlib.loads(before)
-    assert content["ProgramArguments"] == [str(site.layout.shim)]
+    assert content["ProgramArguments"] == [str(running.layout.shim)]
     assert (content["RunAtLoad"], content["KeepAlive"], content["ProcessType"]) == (True, True, "Interactive")
     assert content["EnvironmentVariables"]["HOME"] == str(Path.home())
     assert "WorkingDirectory" not in content
 
 
-def test_installing_the_same_again_changes_nothing(site: Site) -> None:
-    release = site.release("1")
-    first = site.install(release)
-    again = site.install(release)
-    assert again == first  # the pid too: nothing was restarted
+def test_installing_the_same_again_changes_nothing(running: Site) -> None:
+    before = running.status()
+    assert running.install(running.built(before.active)) == before  # the pid too: nothing was restarted
 
 
 def test_a_new_environment_restarts_and_a_bad_one_comes_back(site: Site) -> None:
@@ -135,50 +134,46 @@ def test_a_new_label_replaces_the_old_service(site: Site) -> None:
     assert [path.name for path in (site.layout.standin / "LaunchAgents").iterdir()] == ["io.turboquant.other.plist"]
 
 
-def test_a_damaged_release_is_refused_and_a_damaged_copy_replaced(site: Site) -> None:
-    release = site.release("1")
-    site.install(release)
-    copied = site.layout.release(identifier(release)) / "lib/ollama/libggml.so.0"
+def test_a_damaged_release_is_refused_and_a_damaged_copy_replaced(running: Site) -> None:
+    release = running.release("brittle")
+    running.install(release)
+    copied = running.layout.release(identifier(release)) / "lib/ollama/libggml.so.0"
     copied.write_text("damaged")
-    assert site.install(release).healthy
+    assert running.install(release).healthy
     assert copied.read_text() == "not a library"
     (release / "lib/ollama/libggml.so.0").write_text("damaged")
     with pytest.raises(ReleaseInvalid, match=r"libggml\.so\.0 was changed"):
-        site.install(release)
+        running.install(release)
     with pytest.raises(ReleaseInvalid):
-        site.install(site.folder)
+        running.install(running.folder)
 
 
-def test_an_active_link_that_was_deleted_does_not_make_it_a_first_install(site: Site) -> None:
-    good = site.release("good")
-    site.install(good)
-    site.layout.current.unlink()
+def test_an_active_link_that_was_deleted_does_not_make_it_a_first_install(running: Site) -> None:
+    before = running.status()
+    running.layout.current.unlink()
     with pytest.raises(RolledBack):
-        site.install(site.release("bad", does="fail-to-generate"))
-    assert site.status().active == identifier(good)
+        running.install(running.release("bad", does="fail-to-generate"))
+    assert running.status().active == before.active
 
 
-def test_folders_that_cannot_be_written(site: Site) -> None:
-    release = site.release("1")
+def test_folders_that_cannot_be_written(running: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    before = running.status()
+    release = running.release("homeless")
     with pytest.raises(ConfigError, match=r"deploy\.prefix: .* cannot be used"):
-        site.configured(prefix=str(release / "manifest.json" / "below")).install(release)
-    with pytest.raises(ConfigError, match=r"deploy\.agents_dir: .*manifest\.json cannot be made"):
-        site.configured(agents_dir=str(release / "manifest.json")).install(release)
-    site.assert_clean()
-    assert site.install(release).healthy
-
-
-def test_a_host_that_lets_others_in_is_warned_about(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    assert site.configured(host="0.0.0.0").install(site.release("1")).healthy
+        running.configured(prefix=str(release / "manifest.json" / "below"), host="0.0.0.0").install(release)
     assert "deploy.host: 0.0.0.0 lets other machines in" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"deploy\.agents_dir: .*manifest\.json cannot be made"):
+        running.configured(agents_dir=str(release / "manifest.json")).install(release)
+    assert running.status() == before
+    running.assert_clean()
 
 
-def test_two_deployers_do_not_meet(site: Site) -> None:
-    slow = site.release("slow")
-    with site.child(installer.install, slow, site.configured(stability_s=30.0).config) as other:
-        await_file(site.layout.lock_owner)
+def test_two_deployers_do_not_meet(running: Site) -> None:
+    slow = running.release("slow")
+    with running.child(installer.install, slow, running.configured(stability_s=30.0).config) as other:
+        await_file(running.layout.lock_owner)
         with pytest.raises(LockHeld, match=f"pid {other.pid}"):
-            site.install(site.release("1"))
+            running.install(running.release("waiting"))
         os.kill(other.pid or 0, signal.SIGKILL)
         other.join()
-    assert site.install(site.folder / "built-1").healthy  # a lock dies with its holder
+    assert running.install(running.folder / "built-waiting").healthy  # a lock dies with its holder

@@ -95,7 +95,7 @@ def test_killed_reinstall_with_another_environment(running: Site) -> None:
     changed = running.configured(kv_cache_type="f16")
     release = running.layout.release(old.active)
     before = (release / "environment").read_text()
-    source = next(path for path in running.folder.glob("built-*") if identifier(path) == old.active)
+    source = running.built(old.active)
     changed.killed(installer.install, source, changed.config, at="shim")
     assert (release / "environment").read_text() != before
     assert running.status().healthy

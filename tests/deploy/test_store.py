@@ -78,7 +78,7 @@ def test_current_is_never_missing_while_it_is_swapped(tmp_path: Path) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in range(200):
+    for _ in range(60):
         store.swap("b", layout)
         store.swap("a", layout)
     done.set()

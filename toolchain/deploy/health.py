@@ -28,7 +28,7 @@ CRASHES = 2
 """ends of the process after which waiting longer is useless: one may be bad luck with the port, two are a loop"""
 WRONG_VERSION_GRACE_S = 2.0
 """how long the instance before may still answer after it was told to end"""
-_POLL_S = 0.1
+_POLL_S = 0.05
 _CALL_TIMEOUT_S = 5.0
 
 

@@ -22,7 +22,7 @@ TEARDOWN_TIMEOUT_S = 30.0
 """until a label must be gone after bootout; over `templates.EXIT_TIMEOUT_S`, after which launchd kills"""
 BOOTSTRAP_TIMEOUT_S = 5.0
 """how long a bootstrap is tried again when it answers that a teardown is under way"""
-_POLL_S = 0.1
+_POLL_S = 0.05
 _CALL_TIMEOUT_S = 60.0
 _FIELD = re.compile(r"^\t(state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
 
