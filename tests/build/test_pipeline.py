@@ -143,8 +143,8 @@ def test_before_anything_starts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> 
             Console(),
             workspace=tiny.workspace,
         )
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(MissingTool, match=r"c\+\+: not found"):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(MissingTool, match=r"cc: not found"):
         attempt(build__compiler="system")
     assert not (tiny.workspace / "build").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import os
 import re
 import shutil
@@ -90,8 +91,19 @@ def configure_flags(plan: Plan) -> dict[str, str]:
     }
     if _SKIP_PATCHES in (plan.ollama / "llama" / "server" / "CMakeLists.txt").read_text(encoding="utf-8"):
         flags[_SKIP_PATCHES] = "ON"
+    if plan.tools.kind == "zig":
+        flags |= _zig_flags()
     if sys.platform == "darwin":
         flags |= {"CMAKE_OSX_ARCHITECTURES": "arm64", "CMAKE_OSX_DEPLOYMENT_TARGET": MACOS_TARGET}
+    return flags
+
+
+def _zig_flags() -> dict[str, str]:
+    """One static llama-server: zig links its C++ library into every object of its own, and an exception that leaves a
+    shared library is then caught by nobody. That rules out a library for each CPU, so one level has to serve."""
+    flags = dict.fromkeys(("BUILD_SHARED_LIBS", "GGML_BACKEND_DL", "GGML_CPU_ALL_VARIANTS"), "OFF")
+    if platform.machine() == "x86_64":  # the level that is named x86-64-v3
+        flags |= {f"GGML_{name}": "ON" for name in ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")}
     return flags
 
 
