@@ -182,7 +182,9 @@ def _zig_wrappers(workspace: Path) -> dict[str, str]:
     found = {}
     for name in ("cc", "c++", "ar", "ranlib"):
         path = workspace / "tools" / "zig" / name
-        command = shlex.join([sys.executable, "-m", "ziglang", name, *(target if name in ("cc", "c++") else [])])
+        # zig makes __DATE__ an error for reproducibility's sake; Ollama's MLX stubs print it
+        flags = [*target, "-Wno-error=date-time"] if name in ("cc", "c++") else []
+        command = shlex.join([sys.executable, "-m", "ziglang", name, *flags])
         script = f'#!/bin/sh\nexec {command} "$@"\n'.encode()
         if not path.is_file() or path.read_bytes() != script:
             write_bytes(path, script, mode=0o755)
