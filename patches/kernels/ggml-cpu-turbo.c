@@ -64,3 +64,27 @@ void ggml_vec_dot_turbo2_q8_0(
     }
     *s = sum;
 }
+
+void ggml_cpu_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+    ggml_turbo4_levels_row(x, levels, radius, k);
+}
+
+void ggml_cpu_turbo4_dequantize_row(const void * x, float * y, int64_t k) {
+    ggml_turbo4_dequantize_row(x, y, k);
+}
+
+void ggml_cpu_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+    ggml_turbo3_levels_row(x, levels, radius, k);
+}
+
+void ggml_cpu_turbo3_dequantize_row(const void * x, float * y, int64_t k) {
+    ggml_turbo3_dequantize_row(x, y, k);
+}
+
+void ggml_cpu_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+    ggml_turbo2_levels_row(x, levels, radius, k);
+}
+
+void ggml_cpu_turbo2_dequantize_row(const void * x, float * y, int64_t k) {
+    ggml_turbo2_dequantize_row(x, y, k);
+}

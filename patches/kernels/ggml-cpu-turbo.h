@@ -16,6 +16,14 @@ void ggml_vec_dot_turbo3_q8_0(
 void ggml_vec_dot_turbo2_q8_0(
     int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc);
 
+// ggml_turbo*_levels_row and ggml_turbo*_dequantize_row with the vector instructions that this file is compiled for.
+void ggml_cpu_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
+void ggml_cpu_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
+void ggml_cpu_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
+void ggml_cpu_turbo4_dequantize_row(const void * x, float * y, int64_t k);
+void ggml_cpu_turbo3_dequantize_row(const void * x, float * y, int64_t k);
+void ggml_cpu_turbo2_dequantize_row(const void * x, float * y, int64_t k);
+
 #ifdef __cplusplus
 }
 #endif

@@ -246,6 +246,39 @@ void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k) {
     }
 }
 
+void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+    uint8_t index[QK_TURBO];
+    for (const block_turbo4 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
+        ggml_turbo4_indices(b, index);
+        for (int j = 0; j < QK_TURBO; ++j) {
+            levels[j] = ggml_turbo4_levels[index[j]];
+        }
+        *radius++ = ggml_turbo_half_to_float(b->d);
+    }
+}
+
+void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+    uint8_t index[QK_TURBO];
+    for (const block_turbo3 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
+        ggml_turbo3_indices(b, index);
+        for (int j = 0; j < QK_TURBO; ++j) {
+            levels[j] = ggml_turbo3_levels[index[j]];
+        }
+        *radius++ = ggml_turbo_half_to_float(b->d);
+    }
+}
+
+void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+    uint8_t index[QK_TURBO];
+    for (const block_turbo2 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
+        ggml_turbo2_indices(b, index);
+        for (int j = 0; j < QK_TURBO; ++j) {
+            levels[j] = ggml_turbo2_levels[index[j]];
+        }
+        *radius++ = ggml_turbo_half_to_float(b->d);
+    }
+}
+
 #ifndef GGML_TURBO_STANDALONE
 
 bool ggml_turbo_validate_row(enum ggml_type type, const void * data, size_t nbytes) {

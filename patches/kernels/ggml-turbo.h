@@ -65,6 +65,12 @@ GGML_API void ggml_turbo4_dequantize_row(const void * x, float * y, int64_t k);
 GGML_API void ggml_turbo3_dequantize_row(const void * x, float * y, int64_t k);
 GGML_API void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k);
 
+// Decode k values (a multiple of 64) to integers: k levels in order, and one radius for every 64 of them. A value is
+// radius * level, exactly as ggml_turbo*_dequantize_row computes it.
+GGML_API void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
+GGML_API void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
+GGML_API void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
+
 // The indices (0..15, 0..7, 0..3) of one block, in order of the values.
 GGML_API void ggml_turbo4_indices(const block_turbo4 * x, uint8_t * index);
 GGML_API void ggml_turbo3_indices(const block_turbo3 * x, uint8_t * index);
