@@ -218,11 +218,14 @@ def _diff(
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(_object_dirs(repository)),
         }
         repository.git("read-tree", tree.commit, env=env)
-        for path, content in files.items():
-            blob = Path(folder, "blob")
-            blob.write_bytes(content)
-            digest = repository.git("hash-object", "-w", "--no-filters", "--", blob, env=env).strip()
-            repository.git("update-index", "--add", "--cacheinfo", f"100644,{digest},{path}", env=env)
+        if files:
+            blobs = [Path(folder, f"blob{number}") for number in range(len(files))]
+            for blob, content in zip(blobs, files.values(), strict=True):
+                blob.write_bytes(content)
+            digests = repository.git("hash-object", "-w", "--no-filters", "--", *blobs, env=env).split()
+            entries = [f"100644,{digest},{path}" for digest, path in zip(digests, files, strict=True)]
+            words = [word for entry in entries for word in ("--cacheinfo", entry)]
+            repository.git("update-index", "--add", *words, env=env)
         for name, content in patches:
             patch = Path(folder, "patch")
             patch.write_bytes(content)
@@ -235,12 +238,15 @@ def _diff(
         for entry in filter(None, numbers.split("\0")):
             inserted, deleted, path = entry.split("\t", 2)
             pristine = repository.read_blob(tree.commit, path)
-            shown = repository.git("cat-file", "blob", f"{made}:{path}", env=env)
+            shown = files.get(path) if not patches else None
+            if shown is None:
+                text = repository.git("cat-file", "blob", f"{made}:{path}", env=env)
+                shown = text.encode("utf-8", "surrogateescape")
             changed.append(
                 FileChecksum(
                     path=path,
                     pristine=sha256_bytes(pristine) if pristine is not None else "",
-                    rendered=sha256_bytes(shown.encode("utf-8", "surrogateescape")),
+                    rendered=sha256_bytes(shown),
                     inserted=int(inserted),
                     deleted=int(deleted),
                 )
