@@ -109,7 +109,7 @@ def test_ollama_serves_and_shifts_its_context(stock: Path, probe: Path, tmp_path
         first = server.client.generate("probe", "abc" * 82, 20, {"num_ctx": CONTEXT})
         again = server.client.generate("probe", "abc" * 82, 20, {"num_ctx": CONTEXT})
         assert (first.eval_count, first.done_reason, first.text) == (20, "length", again.text)
-        with pytest.raises(ModelLoadFailed, match="exceeds the available context size"):
+        with pytest.raises(ModelLoadFailed, match="does not fit a context of 256"):
             server.client.generate("probe", "abc" * 100, 1, {"num_ctx": CONTEXT})
         log = server.said_since(0, until=cachelog.SHIFT_LINE)
         (cache,) = cachelog.caches(log, geometry, ())
@@ -134,7 +134,7 @@ def test_an_unknown_type_fails_the_load_with_no_more_than_an_exit_status(
         server.client.create_from_gguf("probe", probe)
         with pytest.raises(ModelLoadFailed, match=r"exit status 1$"):
             server.client.generate("probe", "a", 1)
-        assert "Unsupported cache type: turbo4" in server.tail()
+        assert "turbo4 is no type for a cache" in server.tail()
         with pytest.raises(ModelLoadFailed, match="not found"):
             server.client.generate("another", "a", 1)
         broken = tmp_path / "broken.gguf"
@@ -170,7 +170,7 @@ def test_a_damaged_model_is_refused_and_never_crashes_the_reader(
     argv: list[str | Path] = [reader, path, tmp_path / "copy.gguf", "COPY"]
     done = subprocess.run(argv, capture_output=True, timeout=30, check=False)
     assert done.returncode in (0, 1), done.stderr
-    assert done.returncode == 0 or b"failed to quantize" in done.stderr
+    assert done.returncode == 0 or b"no copy was made" in done.stderr
 
 
 @contextlib.contextmanager
@@ -185,7 +185,7 @@ def _llama_server(release: Path, model: Path, *arguments: str) -> Iterator[str]:
         model,
         "--port",
         port,
-        "-c",
+        "--ctx-size",
         str(CONTEXT),
         "--context-shift",
         *arguments,

@@ -43,22 +43,17 @@ int main(void) { printf("%s, %d types\\n", tiny_build(), tiny_types()); return 0
 }
 
 _SERVER = """\
-cmake_minimum_required(VERSION 3.24)
+cmake_minimum_required(VERSION 3.20)
 project(tiny C)
-if(APPLE)
-    set(CMAKE_INSTALL_RPATH "@loader_path")
-else()
-    set(CMAKE_INSTALL_RPATH "$ORIGIN")
-endif()
-set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
-set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_INSTALL_RPATH "$<IF:$<PLATFORM_ID:Darwin>,@loader_path,$ORIGIN>")
+foreach(kind RUNTIME LIBRARY)
+    set(CMAKE_${kind}_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+endforeach()
 option(OLLAMA_LLAMA_CPP_SKIP_COMPAT_PATCH "the source is prepared" OFF)
 if(NOT OLLAMA_LLAMA_CPP_SKIP_COMPAT_PATCH)
     message(FATAL_ERROR "the patches would be applied a second time")
 endif()
-include(FetchContent)
-FetchContent_Declare(llama_cpp URL https://example.invalid/llama.cpp.tar.gz)
-FetchContent_MakeAvailable(llama_cpp)
+add_subdirectory("${FETCHCONTENT_SOURCE_DIR_LLAMA_CPP}" llama.cpp)
 install(TARGETS llama-server llama-quantize tiny
     RUNTIME DESTINATION lib/ollama COMPONENT llama-server
     LIBRARY DESTINATION lib/ollama COMPONENT llama-server)

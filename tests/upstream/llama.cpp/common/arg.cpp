@@ -1,6 +1,7 @@
 #include "arg.h"
 
-#include <cctype>
+#include <algorithm>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <stdexcept>
@@ -13,59 +14,47 @@ const std::vector<ggml_type> kv_cache_types = {
     GGML_TYPE_Q4_0,
 };
 
-static ggml_type kv_cache_type_from_str(const std::string & s) {
-    for (const auto & type : kv_cache_types) {
-        if (ggml_type_name(type) == s) {
-            return type;
-        }
+static ggml_type cache_type(const std::string & name) {
+    const auto has_name = [&](ggml_type type) { return name == ggml_type_name(type); };
+    const auto found = std::find_if(kv_cache_types.begin(), kv_cache_types.end(), has_name);
+    if (found == kv_cache_types.end()) {
+        throw std::runtime_error(name + " is no type for a cache");
     }
-    throw std::runtime_error("Unsupported cache type: " + s);
+    return *found;
 }
 
-static uint32_t number(const std::string & s, unsigned long most) {
-    size_t read = 0;
-    const unsigned long value = isdigit((unsigned char) s[0]) ? std::stoul(s, &read) : most + 1;
-    if (read != s.size() || value > most) {
-        throw std::runtime_error("not a number from 0 to " + std::to_string(most) + ": " + s);
+static uint32_t number(const std::string & text, uint32_t most) {
+    const bool digits = !text.empty() && text.size() < 11 && text.find_first_not_of("0123456789") == std::string::npos;
+    const unsigned long long value = digits ? strtoull(text.c_str(), nullptr, 10) : 0;
+    if (!digits || value > most) {
+        throw std::runtime_error("not a number from 0 to " + std::to_string(most) + ": " + text);
     }
     return (uint32_t) value;
 }
 
-bool common_params_parse(int argc, char ** argv, common_params & params) {
-    using handler = std::function<void(const std::string &)>;
-    const handler cache_type_k = [&](const std::string & s) { params.cache_type_k = kv_cache_type_from_str(s); };
-    const handler cache_type_v = [&](const std::string & s) { params.cache_type_v = kv_cache_type_from_str(s); };
-    const handler n_ctx        = [&](const std::string & s) { params.n_ctx = number(s, 1 << 30); };
-    const std::map<std::string, handler> options = {
-        { "-m",             [&](const std::string & s) { params.model = s; } },
-        { "--model",        [&](const std::string & s) { params.model = s; } },
-        { "--host",         [&](const std::string & s) { params.host = s; } },
-        { "--port",         [&](const std::string & s) { params.port = (int) number(s, 65535); } },
-        { "-c",             n_ctx },
-        { "--ctx-size",     n_ctx },
-        { "-n",             [&](const std::string & s) { params.n_predict = number(s, 1 << 30); } },
-        { "--keep",         [&](const std::string & s) { params.n_keep = number(s, 1 << 30); } },
-        { "-ctk",           cache_type_k },
-        { "--cache-type-k", cache_type_k },
-        { "-ctv",           cache_type_v },
-        { "--cache-type-v", cache_type_v },
+options read_options(int count, char ** words) {
+    options read;
+    const std::map<std::string, std::function<void(const std::string &)>> known = {
+        { "--cache-type-k", [&](const std::string & value) { read.type_k = cache_type(value); } },
+        { "--cache-type-v", [&](const std::string & value) { read.type_v = cache_type(value); } },
+        { "--ctx-size",     [&](const std::string & value) { read.cells = number(value, 1 << 30); } },
+        { "--host",         [&](const std::string & value) { read.host = value; } },
+        { "--keep",         [&](const std::string & value) { read.keep = number(value, 1 << 30); } },
+        { "--model",        [&](const std::string & value) { read.model = value; } },
+        { "--port",         [&](const std::string & value) { read.port = number(value, 65535); } },
     };
-    for (int i = 1; i < argc; i++) {
-        const std::string arg = argv[i];
-        params.ctx_shift = arg == "--context-shift" || (params.ctx_shift && arg != "--no-context-shift");
-        const auto option = options.find(arg);
-        if (option == options.end()) {
+    for (int at = 1; at < count; at++) {
+        const std::string word = words[at];
+        read.shift |= word == "--context-shift";
+        const auto option = known.find(word);
+        if (option == known.end()) {
             continue;
         }
         try {
-            if (++i == argc) {
-                throw std::runtime_error("a value is missing");
-            }
-            option->second(argv[i]);
-        } catch (const std::exception & error) {
-            fprintf(stderr, "error while handling argument \"%s\": %s\n", arg.c_str(), error.what());
-            return false;
+            option->second(++at < count ? words[at] : throw std::runtime_error("a value is missing"));
+        } catch (const std::exception & reason) {
+            throw std::runtime_error("error in " + word + ": " + reason.what());
         }
     }
-    return true;
+    return read;
 }

@@ -1,4 +1,4 @@
-// The command line that all tools share.
+// The command line of llama-server.
 #pragma once
 
 #include "ggml.h"
@@ -6,18 +6,15 @@
 #include <cstdint>
 #include <string>
 
-struct common_params {
-    std::string model;
-    std::string host = "127.0.0.1";
-    int         port = 8080;
-    uint32_t    n_ctx = 4096;
-    uint32_t    n_keep = 0;
-    uint32_t    n_predict = 32;
-    bool        ctx_shift = false;
-    ggml_type   cache_type_k = GGML_TYPE_F16;
-    ggml_type   cache_type_v = GGML_TYPE_F16;
+struct options {
+    std::string model, host = "127.0.0.1";
+    uint32_t    port = 8080;
+    uint32_t    cells = 4096; // of the context
+    uint32_t    keep = 0;     // cells at its start that a shift leaves alone
+    bool        shift = false;
+    ggml_type   type_k = GGML_TYPE_F16, type_v = GGML_TYPE_F16;
 };
 
-// Reads the options that the miniature knows and passes over the others. Says why on stderr and returns false
-// where one cannot be read.
-bool common_params_parse(int argc, char ** argv, common_params & params);
+// What the miniature knows of a command line; it passes over the rest. Throws std::runtime_error, which names the
+// option that cannot be read.
+options read_options(int count, char ** words);

@@ -8,10 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#define LLAMA_LOG_INFO(...) fprintf(stderr, __VA_ARGS__)
-
 void llama_rope(float * x, int64_t n_rot, float freq_base, int32_t pos) {
-    for (int64_t i = 0; i < n_rot; i += 2) {
+    for (int64_t i = 0; i + 1 < n_rot; i += 2) {
         const float angle = (float) pos * powf(freq_base, -(float) i / (float) n_rot);
         const float c = cosf(angle), s = sinf(angle), a = x[i], b = x[i + 1];
         x[i]     = a * c - b * s;
@@ -45,20 +43,21 @@ llama_kv_cache::llama_kv_cache(const llama_hparams & hparams, ggml_type type_k, 
 
     const float mib_k = (float) (row_k * kv_size * hparams.n_layer) / (1024.0f * 1024.0f);
     const float mib_v = (float) (row_v * kv_size * hparams.n_layer) / (1024.0f * 1024.0f);
-    LLAMA_LOG_INFO("%s: %10s KV buffer size = %8.2f MiB\n", __func__, "CPU", mib_k + mib_v);
-    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%6u cells, %3d layers, %2u/%u seqs), K (%s): %7.2f MiB, V (%s): %7.2f MiB\n", __func__,
-        mib_k + mib_v, kv_size, (int) hparams.n_layer, 1u, 1u, ggml_type_name(type_k), mib_k, ggml_type_name(type_v), mib_v);
+    // the line by which others tell the types, to the letter
+    fprintf(stderr,
+        "llama_kv_cache: size = %7.2f MiB (%6u cells, %3d layers,  1/1 seqs), "
+        "K (%s): %7.2f MiB, V (%s): %7.2f MiB\n",
+        mib_k + mib_v, kv_size, (int) hparams.n_layer, ggml_type_name(type_k), mib_k, ggml_type_name(type_v), mib_v);
 
     const char * disable = getenv("LLAMA_ATTN_ROT_DISABLE");
     if (!(disable && atoi(disable)) && hparams.n_embd_head % 64 == 0) {
-        rot_k = ggml_is_quantized(type_k) ? 64 : 0;
-        rot_v = ggml_is_quantized(type_v) ? 64 : 0;
+        rot_k = ggml_get_type_traits(type_k)->is_quantized ? 64 : 0;
+        rot_v = ggml_get_type_traits(type_v)->is_quantized ? 64 : 0;
         while (rot_k && hparams.n_embd_head % (2 * rot_k) == 0) { // keys by the largest power of two, values by 64
             rot_k *= 2;
         }
     }
-    LLAMA_LOG_INFO("%s: attn_rot_k = %d, n_embd_head_k_all = %d\n", __func__, rot_k > 0, (int) hparams.n_embd_head);
-    LLAMA_LOG_INFO("%s: attn_rot_v = %d, n_embd_head_k_all = %d\n", __func__, rot_v > 0, (int) hparams.n_embd_head);
+    fprintf(stderr, "llama_kv_cache: attn_rot_k = %d\nllama_kv_cache: attn_rot_v = %d\n", rot_k > 0, rot_v > 0);
 }
 
 void llama_kv_cache::store(int64_t layer, uint32_t cell, std::vector<float> kx, std::vector<float> vx) {
@@ -76,14 +75,16 @@ std::vector<float> llama_kv_cache::attend(int64_t layer, uint32_t n, std::vector
     const size_t  head_v = ggml_row_size(type_v, n_embd_head);
     const ggml_type_traits_cpu * traits = ggml_get_type_traits_cpu(type_k);
     std::vector<uint8_t> converted(ggml_row_size(traits->vec_dot_type, n_embd_head));
-    std::vector<float> weights(n), out(q.size()), wdata(n_embd_head);
+    std::vector<float> weights(n), out(q.size()), decoded(n_embd_head);
 
     for (int64_t h = 0; h < n_head; h++) {
         const int64_t h_kv = h / (n_head / hparams.n_head_kv);
         ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float(&q[h * n_embd_head], converted.data(), n_embd_head);
-        for (uint32_t i = 0; i < n; i++) {
-            traits->vec_dot((int) n_embd_head, &weights[i], 0, &k[layer][i * row_k + h_kv * head_k], 0, converted.data(), 0, 1);
-            weights[i] /= sqrtf((float) n_embd_head);
+        const uint8_t * key = &k[layer][h_kv * head_k];
+        for (float & w : weights) {
+            traits->vec_dot((int) n_embd_head, &w, 0, key, 0, converted.data(), 0, 1);
+            w /= sqrtf((float) n_embd_head);
+            key += row_k;
         }
         const float largest = *std::max_element(weights.begin(), weights.end());
         float sum = 0.0f;
@@ -94,13 +95,13 @@ std::vector<float> llama_kv_cache::attend(int64_t layer, uint32_t n, std::vector
             w /= sum;
         }
         // the weighted sum of the values is an outer product of V with one column of weights
-        ggml_tensor values = ggml_view_of(type_v, n_embd_head, n, (void *) &v[layer][h_kv * head_v]);
-        values.nb[1] = row_v;
-        ggml_tensor column = ggml_view_of(GGML_TYPE_F32, 1, n, weights.data());
-        ggml_tensor result = ggml_view_of(GGML_TYPE_F32, n_embd_head, 1, &out[h * n_embd_head]);
+        ggml_tensor values = ggml_rows(type_v, n_embd_head, n, (void *) &v[layer][h_kv * head_v]);
+        values.stride = row_v;
+        ggml_tensor column = ggml_rows(GGML_TYPE_F32, 1, n, weights.data());
+        ggml_tensor result = ggml_rows(GGML_TYPE_F32, n_embd_head, 1, &out[h * n_embd_head]);
         result.src[0] = &values;
         result.src[1] = &column;
-        const ggml_compute_params params = { 0, 1, wdata.size() * sizeof(float), wdata.data() };
+        const ggml_compute_params params = { 0, 1, decoded.data(), n_embd_head };
         ggml_compute_forward_out_prod(&params, &result);
     }
     hadamard(out, rot_v);
@@ -111,14 +112,14 @@ void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
     const int64_t n_embd_gqa = hparams.n_head_kv * hparams.n_embd_head;
     std::vector<float> keys(n_embd_gqa);
     for (int64_t layer = 0; layer < hparams.n_layer; layer++) {
-        ggml_tensor cached = ggml_view_of(type_k, n_embd_gqa, n_past, k[layer].data());
+        ggml_tensor cached = ggml_rows(type_k, n_embd_gqa, n_past, k[layer].data());
         for (uint32_t to = from; to + n_discard < n_past; to++) {
             int32_t source = (int32_t) (to + n_discard);
-            ggml_tensor index = ggml_view_of(GGML_TYPE_I32, 1, 1, &source);
-            ggml_tensor rows  = ggml_view_of(GGML_TYPE_F32, n_embd_gqa, 1, keys.data());
+            ggml_tensor index = ggml_rows(GGML_TYPE_I32, 1, 1, &source);
+            ggml_tensor rows  = ggml_rows(GGML_TYPE_F32, n_embd_gqa, 1, keys.data());
             rows.src[0] = &cached;
             rows.src[1] = &index;
-            const ggml_compute_params params = { 0, 1, 0, nullptr };
+            const ggml_compute_params params = { 0, 1, nullptr, 0 };
             ggml_compute_forward_get_rows(&params, &rows);
             hadamard(keys, rot_k);
             for (int64_t h = 0; h < hparams.n_head_kv; h++) {

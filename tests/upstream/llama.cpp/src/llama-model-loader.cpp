@@ -50,7 +50,7 @@ void llama_model_loader::read_value(gguf_value & value, bool in_array) {
                 if (count > bytes.size() - at) {
                     throw std::runtime_error("an array runs past the end of the file");
                 }
-                for (uint64_t i = 0; i < count; i++) {
+                for (uint64_t left = count; left > 0; left--) {
                     read_value(element, true);
                     if (element.type == GGUF_STRING) {
                         value.texts.push_back(element.text);
@@ -116,7 +116,7 @@ llama_model_loader::llama_model_loader(const std::string & path) {
     }
     const size_t start = (at + alignment - 1) / alignment * alignment;
     for (placed & t : found) {
-        if (t.info.ne[0] % ggml_blck_size(t.info.type) != 0) {
+        if (t.info.ne[0] % ggml_get_type_traits(t.info.type)->blck_size != 0) {
             throw std::runtime_error(t.name + ": a row is no whole number of blocks");
         }
         const uint64_t size = ggml_row_size(t.info.type, t.info.ne[0]) * (uint64_t) t.info.ne[1];
@@ -131,7 +131,7 @@ llama_model_loader::llama_model_loader(const std::string & path) {
 uint64_t llama_model_loader::integer(const std::string & key) const {
     const auto it = kv.find(key);
     if (it == kv.end()) {
-        throw std::runtime_error("key not found in model: " + key);
+        throw std::runtime_error("the metadata lacks " + key);
     }
     return it->second.integer;
 }
@@ -151,7 +151,7 @@ std::string llama_model_loader::text(const std::string & key) const {
 std::vector<float> llama_model_loader::floats(const std::string & name, int64_t ne0, int64_t ne1) const {
     const auto it = tensors.find(name);
     if (it == tensors.end() || it->second.ne[0] != ne0 || it->second.ne[1] != ne1) {
-        throw std::runtime_error("missing tensor, or one of another shape: " + name);
+        throw std::runtime_error(name + " is missing, or has another shape");
     }
     std::vector<float> values(ne0 * ne1);
     ggml_get_type_traits(it->second.type)->to_float(it->second.data, values.data(), ne0 * ne1);

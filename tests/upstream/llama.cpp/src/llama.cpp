@@ -12,15 +12,15 @@
 
 using floats = std::vector<float>;
 
-struct llama_layer {
-    floats attn_norm, wq, wk, wv, wo, ffn_norm, ffn_gate, ffn_up, ffn_down;
+struct block_weights {
+    floats attention_norm, query, key, value, attended, feed_norm, gate, up, down;
 };
 
 struct llama_model {
     llama_hparams            hparams;
     floats                   tok_embd, output_norm, output;
-    std::vector<llama_layer> layers;
-    std::vector<std::string> tokens;
+    std::vector<block_weights> blocks;
+    std::vector<std::string> pieces; // of the vocabulary, by token
     std::unordered_map<std::string, int32_t> ids;
     size_t                   longest = 1;
     int32_t                  bos = -1, eos = -1, unknown = 0;
@@ -46,13 +46,13 @@ static void load_vocab(const llama_model_loader & ml, llama_model & model) {
     if (it == ml.kv.end() || it->second.texts.empty()) {
         throw std::runtime_error("the model has no vocabulary");
     }
-    model.tokens = it->second.texts;
-    for (size_t i = 0; i < model.tokens.size(); i++) {
-        model.ids.emplace(model.tokens[i], (int32_t) i);
-        model.longest = std::max(model.longest, model.tokens[i].size());
+    model.pieces = it->second.texts;
+    for (size_t i = 0; i < model.pieces.size(); i++) {
+        model.ids.emplace(model.pieces[i], (int32_t) i);
+        model.longest = std::max(model.longest, model.pieces[i].size());
     }
     const uint64_t none = UINT64_MAX;
-    const uint64_t n = model.tokens.size(), bos = ml.integer("tokenizer.ggml.bos_token_id", none),
+    const uint64_t n = model.pieces.size(), bos = ml.integer("tokenizer.ggml.bos_token_id", none),
                    eos = ml.integer("tokenizer.ggml.eos_token_id", none), unk = ml.integer("tokenizer.ggml.unknown_token_id", 0);
     const bool gpt2 = ml.text("tokenizer.ggml.model") == "gpt2";
     model.space   = gpt2 ? "\xc4\xa0" : "\xe2\x96\x81"; // U+0120 or U+2581
@@ -65,7 +65,7 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
     const llama_model_loader ml(path);
     const std::string arch = ml.text("general.architecture");
     if (arch != "llama") {
-        throw std::runtime_error("unknown model architecture: '" + arch + "'");
+        throw std::runtime_error("a model of the architecture '" + arch + "', not llama");
     }
     auto model = std::make_shared<llama_model>();
     load_vocab(ml, *model);
@@ -79,7 +79,7 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
     hp.n_head_kv   = (int64_t) ml.integer("llama.attention.head_count_kv", (uint64_t) hp.n_head);
     hp.n_embd_head = (int64_t) ml.integer("llama.attention.key_length", (uint64_t) (hp.n_embd / hp.n_head));
     hp.n_rot       = (int64_t) ml.integer("llama.rope.dimension_count", (uint64_t) hp.n_embd_head);
-    hp.n_vocab     = (int64_t) model->tokens.size();
+    hp.n_vocab     = (int64_t) model->pieces.size();
     hp.rms_eps     = (float) ml.real("llama.attention.layer_norm_rms_epsilon", 1e-5);
     hp.freq_base   = (float) ml.real("llama.rope.freq_base", 10000.0);
     if (hp.n_head_kv < 1 || hp.n_head % hp.n_head_kv != 0 || hp.n_embd_head < 1 || hp.n_embd_head > 4096 ||
@@ -93,7 +93,7 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
     model->output      = ml.has_tensor("output.weight") ? ml.floats("output.weight", hp.n_embd, hp.n_vocab) : model->tok_embd;
     for (int64_t i = 0; i < hp.n_layer; i++) {
         const std::string blk = "blk." + std::to_string(i) + ".";
-        model->layers.push_back({
+        model->blocks.push_back({
             ml.floats(blk + "attn_norm.weight", hp.n_embd, 1),      ml.floats(blk + "attn_q.weight", hp.n_embd, n_q),
             ml.floats(blk + "attn_k.weight", hp.n_embd, n_kv),      ml.floats(blk + "attn_v.weight", hp.n_embd, n_kv),
             ml.floats(blk + "attn_output.weight", n_q, hp.n_embd),  ml.floats(blk + "ffn_norm.weight", hp.n_embd, 1),
@@ -101,8 +101,6 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
             ml.floats(blk + "ffn_down.weight", hp.n_ff, hp.n_embd),
         });
     }
-    fprintf(stderr, "print_info: n_ctx_train = %d, n_layer = %d, n_head = %d, n_head_kv = %d, n_embd_head_k = %d\n",
-        (int) hp.n_ctx_train, (int) hp.n_layer, (int) hp.n_head, (int) hp.n_head_kv, (int) hp.n_embd_head);
     return model;
 }
 
@@ -136,7 +134,7 @@ std::vector<int32_t> llama_tokenize(const llama_model & model, const std::string
 }
 
 std::string llama_token_to_piece(const llama_model & model, int32_t token) {
-    std::string piece = model.tokens.at((size_t) token);
+    std::string piece = model.pieces.at((size_t) token);
     unsigned byte;
     if (piece.size() == 6 && sscanf(piece.c_str(), "<0x%2X>", &byte) == 1) {
         return std::string(1, (char) byte);
@@ -159,9 +157,10 @@ std::shared_ptr<llama_context> llama_init_from_model(
     const llama_hparams & hp = model->hparams;
     const std::pair<char, ggml_type> wanted[] = { { 'K', type_k }, { 'V', type_v } };
     for (const auto & [what, type] : wanted) {
-        if (hp.n_embd_head % ggml_blck_size(type) != 0) {
-            throw std::runtime_error(std::string("llama_init_from_model: ") + what + " cache type " + ggml_type_name(type) +
-                " with block size " + std::to_string(ggml_blck_size(type)) + " does not divide the head size " + std::to_string(hp.n_embd_head));
+        const int64_t block = ggml_get_type_traits(type)->blck_size;
+        if (hp.n_embd_head % block != 0) {
+            throw std::runtime_error(std::string("llama_init_from_model: ") + what + " cannot be " + ggml_type_name(type) + ": a head of " +
+                std::to_string(hp.n_embd_head) + " values is no whole number of blocks of " + std::to_string(block));
         }
     }
     n_ctx = (std::max(n_ctx, 1u) + 255) / 256 * 256;
@@ -174,7 +173,7 @@ uint32_t llama_n_ctx(const llama_context & ctx) {
 
 static floats mul_mat(const floats & w, const floats & x) {
     floats y(w.size() / x.size());
-    const ggml_vec_dot_t vec_dot = ggml_get_type_traits_cpu(GGML_TYPE_F32)->vec_dot;
+    ggml_dot * const vec_dot = ggml_get_type_traits_cpu(GGML_TYPE_F32)->vec_dot;
     for (size_t i = 0; i < y.size(); i++) {
         vec_dot((int) x.size(), &y[i], 0, &w[i * x.size()], 0, x.data(), 0, 1);
     }
@@ -195,13 +194,13 @@ static floats norm(const floats & x, const floats & weight, float eps) {
 }
 
 static void add(floats & x, floats y) {
-    floats wdata(x.size());
-    ggml_tensor a = ggml_view_of(GGML_TYPE_F32, (int64_t) x.size(), 1, x.data());
-    ggml_tensor b = ggml_view_of(GGML_TYPE_F32, (int64_t) y.size(), 1, y.data());
+    floats row(x.size());
+    ggml_tensor a = ggml_rows(GGML_TYPE_F32, (int64_t) x.size(), 1, x.data());
+    ggml_tensor b = ggml_rows(GGML_TYPE_F32, (int64_t) y.size(), 1, y.data());
     ggml_tensor sum = a;
     sum.src[0] = &a;
     sum.src[1] = &b;
-    const ggml_compute_params params = { 0, 1, wdata.size() * sizeof(float), wdata.data() };
+    const ggml_compute_params params = { 0, 1, row.data(), (int64_t) row.size() };
     ggml_compute_forward_add(&params, &sum);
 }
 
@@ -211,25 +210,25 @@ int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past) {
     floats x(model.tok_embd.begin() + token * hp.n_embd, model.tok_embd.begin() + (token + 1) * hp.n_embd);
 
     for (int64_t il = 0; il < hp.n_layer; il++) {
-        const llama_layer & layer = model.layers[il];
-        const floats cur = norm(x, layer.attn_norm, hp.rms_eps);
-        floats q = mul_mat(layer.wq, cur), k = mul_mat(layer.wk, cur);
+        const block_weights & block = model.blocks[il];
+        const floats in = norm(x, block.attention_norm, hp.rms_eps);
+        floats q = mul_mat(block.query, in), k = mul_mat(block.key, in);
         for (int64_t h = 0; h < hp.n_head; h++) {
             llama_rope(&q[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
         }
         for (int64_t h = 0; h < hp.n_head_kv; h++) {
             llama_rope(&k[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
         }
-        ctx.cache.store(il, n_past, k, mul_mat(layer.wv, cur));
-        add(x, mul_mat(layer.wo, ctx.cache.attend(il, n_past + 1, q)));
+        ctx.cache.store(il, n_past, k, mul_mat(block.value, in));
+        add(x, mul_mat(block.attended, ctx.cache.attend(il, n_past + 1, q)));
 
-        const floats in = norm(x, layer.ffn_norm, hp.rms_eps);
-        floats gate = mul_mat(layer.ffn_gate, in);
-        const floats up = mul_mat(layer.ffn_up, in);
+        const floats fed = norm(x, block.feed_norm, hp.rms_eps);
+        floats gate = mul_mat(block.gate, fed);
+        const floats up = mul_mat(block.up, fed);
         for (size_t i = 0; i < gate.size(); i++) {
             gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
         }
-        add(x, mul_mat(layer.ffn_down, gate));
+        add(x, mul_mat(block.down, gate));
     }
     const floats logits = mul_mat(model.output, norm(x, model.output_norm, hp.rms_eps));
     return (int32_t) (std::max_element(logits.begin(), logits.end()) - logits.begin());

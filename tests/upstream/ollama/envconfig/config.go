@@ -1,61 +1,46 @@
-// Package envconfig reads the settings that the environment holds.
+// Package envconfig reads the settings that the environment holds, each time that they are asked for.
 package envconfig
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 )
 
-// Var is an environment variable without surrounding spaces and quotes.
-func Var(key string) string {
-	return strings.Trim(strings.TrimSpace(os.Getenv(key)), "\"'")
+// setting is a variable's value without the spaces and quotes around it, or what holds when there is none.
+func setting(name, otherwise string) string {
+	return cmp.Or(strings.Trim(os.Getenv("OLLAMA_"+name), " \t\r\n\"'"), otherwise)
 }
 
-// String reads a variable each time that it is called.
-func String(s string) func() string {
-	return func() string {
-		return Var(s)
+func duration(name string, otherwise time.Duration) time.Duration {
+	if d, err := time.ParseDuration(setting(name, "")); err == nil {
+		return d
 	}
+	return otherwise
 }
 
-// KvCacheType is the quantization type for the K/V cache.
-var KvCacheType = String("OLLAMA_KV_CACHE_TYPE")
+// KvCacheType is what keys and values are cached as; nothing leaves it to llama-server.
+func KvCacheType() string { return setting("KV_CACHE_TYPE", "") }
 
 // Host is the address to listen on, host:port.
 func Host() string {
-	host := strings.TrimSuffix(strings.TrimPrefix(Var("OLLAMA_HOST"), "http://"), "/")
-	if host == "" {
-		host = "127.0.0.1"
+	address := strings.TrimPrefix(setting("HOST", "127.0.0.1"), "http://")
+	if address = strings.TrimSuffix(address, "/"); !strings.Contains(address, ":") {
+		address += ":11434"
 	}
-	if !strings.Contains(host, ":") {
-		host += ":11434"
-	}
-	return host
+	return address
 }
 
 // Models is the folder that holds the blobs and manifests.
 func Models() string {
-	if dir := Var("OLLAMA_MODELS"); dir != "" {
-		return dir
-	}
 	home, _ := os.UserHomeDir()
-	return filepath.Join(home, ".ollama", "models")
+	return setting("MODELS", filepath.Join(home, ".ollama/models"))
 }
 
 // LoadTimeout is how long a model may take to load.
-func LoadTimeout() time.Duration {
-	if d, err := time.ParseDuration(Var("OLLAMA_LOAD_TIMEOUT")); err == nil && d > 0 {
-		return d
-	}
-	return 5 * time.Minute
-}
+func LoadTimeout() time.Duration { return duration("LOAD_TIMEOUT", 5*time.Minute) }
 
-// KeepAlive is how long a model stays loaded when nobody uses it.
-func KeepAlive() time.Duration {
-	if d, err := time.ParseDuration(Var("OLLAMA_KEEP_ALIVE")); err == nil {
-		return d
-	}
-	return 5 * time.Minute
-}
+// KeepAlive is how long a model stays loaded when nobody uses it; a negative time is forever.
+func KeepAlive() time.Duration { return duration("KEEP_ALIVE", 5*time.Minute) }

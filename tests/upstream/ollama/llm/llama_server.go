@@ -4,6 +4,7 @@ package llm
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,236 +16,214 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/ollama/ollama/api"
 	"github.com/ollama/ollama/envconfig"
-	"github.com/ollama/ollama/fs/ggml"
+	"github.com/ollama/ollama/gguf"
 )
 
-type llamaServerLaunchConfig struct {
-	modelPath   string
-	opts        api.Options
-	numParallel int
-	kvCacheType string
+const pollEvery = 10 * time.Millisecond
+
+// Options are what a request can say of how its model runs.
+type Options struct {
+	Context int `json:"num_ctx"`     // cells of the cache
+	Keep    int `json:"num_keep"`    // cells at its start that a shift leaves alone
+	Predict int `json:"num_predict"` // tokens, as many as there are when it is negative
 }
+
+// Defaults are the options of a request that says nothing.
+func Defaults() Options { return Options{Context: 4096, Keep: 4, Predict: -1} }
 
 // Runner is a llama-server with one model.
 type Runner struct {
-	cmd    *exec.Cmd
-	port   int
-	status *StatusWriter
-	done   chan struct{} // closed when the process has ended
+	process *exec.Cmd
+	url     string
+	ended   chan struct{} // closed when the process is gone
 }
 
-// FindLlamaCppBinary locates a program of llama.cpp in ../lib/ollama, seen from where this program really is.
-func FindLlamaCppBinary(name string) (string, error) {
-	exe, err := os.Executable()
+// installed is the path of a program of llama.cpp: in ../lib/ollama, from where this program really is.
+func installed(program string) (string, error) {
+	own, err := os.Executable()
+	if err == nil {
+		own, err = filepath.EvalSymlinks(own)
+	}
+	return filepath.Join(own, "../../lib/ollama", program), err
+}
+
+func freePort() (int, error) {
+	claim, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", err
+		return 0, err
 	}
-	if exe, err = filepath.EvalSymlinks(exe); err != nil {
-		return "", err
-	}
-	path := filepath.Join(filepath.Dir(exe), "..", "lib", "ollama", name)
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("%s binary not found (checked: %s)", name, path)
-	}
-	return path, nil
+	defer claim.Close()
+	return claim.Addr().(*net.TCPAddr).Port, nil
 }
 
-// startLlamaServer starts llama-server with the arguments that the launch asks for, on a free loopback port.
-func startLlamaServer(launch llamaServerLaunchConfig, out io.Writer) (cmd *exec.Cmd, port int, err error) {
-	exe, err := FindLlamaCppBinary("llama-server")
+type launch struct {
+	Options
+	model       string
+	kvCacheType string
+}
+
+// startLlamaServer starts llama-server on the port of the loopback that it returns; what it says goes to log.
+func startLlamaServer(launch launch, log io.Writer) (*exec.Cmd, int, error) {
+	program, err := installed("llama-server")
 	if err != nil {
 		return nil, 0, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freePort()
 	if err != nil {
 		return nil, 0, err
 	}
-	port = l.Addr().(*net.TCPAddr).Port
-	l.Close()
-
-	params := []string{
-		"--model", launch.modelPath,
-		"--port", strconv.Itoa(port),
-		"--host", "127.0.0.1",
-		"--no-webui",
-		"--offline",
-		"-c", strconv.Itoa(launch.opts.NumCtx * launch.numParallel),
-		"-np", strconv.Itoa(launch.numParallel),
-		"--log-verbosity", "4",
-	}
-
-	// KV cache type
+	params := []string{"--model", launch.model, "--host", "127.0.0.1", "--port", fmt.Sprint(port)}
+	params = append(params, "--ctx-size", fmt.Sprint(launch.Context), "--keep", fmt.Sprint(launch.Keep), "--context-shift")
 	if launch.kvCacheType != "" {
-		params = append(params, "--cache-type-k", launch.kvCacheType, "--cache-type-v", launch.kvCacheType)
+		for _, side := range []string{"k", "v"} {
+			params = append(params, "--cache-type-"+side, launch.kvCacheType)
+		}
 	}
-
-	params = append(params, "--flash-attn", "auto", "--context-shift", "--keep", strconv.Itoa(launch.opts.NumKeep))
-
-	cmd = exec.Command(exe, params...)
-	cmd.Stdout = out
-	cmd.Stderr = out
-	slog.Info("starting llama-server", "cmd", cmd)
-	if err = cmd.Start(); err != nil {
-		return nil, 0, err
-	}
-	return cmd, port, nil
+	slog.Info("llama-server", "arguments", params)
+	process := exec.Command(program, params...)
+	process.Stdout, process.Stderr = log, log
+	return process, port, process.Start()
 }
 
-// Copy reads a model file and writes it anew; one that llama.cpp cannot read is refused.
-func Copy(ctx context.Context, from, to string) error {
-	exe, err := FindLlamaCppBinary("llama-quantize")
-	if err != nil {
-		return err
+// Start runs a model and returns when it answers. The context is cut to what the model was trained with.
+func Start(ctx context.Context, model string, metadata gguf.Metadata, options Options) (*Runner, error) {
+	if trained := int(metadata.Number("context_length")); trained > 0 {
+		options.Context = min(options.Context, trained)
 	}
-	status := NewStatusWriter(os.Stderr)
-	cmd := exec.CommandContext(ctx, exe, from, to, "COPY")
-	cmd.Stdout, cmd.Stderr = status, status
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("llama-quantize: %w: %s", err, status.LastError())
-	}
-	return nil
-}
-
-// NewLlamaServer starts a runner and waits until it serves. The context is cut to what the model was trained with.
-func NewLlamaServer(ctx context.Context, modelPath string, f *ggml.GGML, opts api.Options) (*Runner, error) {
-	if train := int(f.KV().ContextLength()); train > 0 && opts.NumCtx > train {
-		slog.Warn("requested context size too large for model", "num_ctx", opts.NumCtx, "n_ctx_train", train)
-		opts.NumCtx = train
-	}
-	r := &Runner{status: NewStatusWriter(os.Stderr), done: make(chan struct{})}
-	var err error
-	r.cmd, r.port, err = startLlamaServer(llamaServerLaunchConfig{
-		modelPath: modelPath, opts: opts, numParallel: 1, kvCacheType: strings.ToLower(envconfig.KvCacheType()),
-	}, r.status)
+	said := &complaints{to: os.Stderr}
+	process, port, err := startLlamaServer(launch{options, model, strings.ToLower(envconfig.KvCacheType())}, said)
 	if err != nil {
 		return nil, err
 	}
+	r := &Runner{process: process, url: fmt.Sprintf("http://127.0.0.1:%d", port), ended: make(chan struct{})}
 	go func() {
-		_ = r.cmd.Wait()
-		close(r.done)
+		defer close(r.ended)
+		_ = process.Wait()
 	}()
-	if err := r.waitUntilRunning(ctx); err != nil {
+	patience := time.After(envconfig.LoadTimeout())
+	for !r.answers() {
+		select {
+		case <-time.After(pollEvery):
+			continue
+		case <-r.ended:
+			return nil, fmt.Errorf("llama-server ended: %s%s", process.ProcessState, said.because())
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-patience:
+			err = errors.New("the model takes too long to load" + said.because())
+		}
 		r.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Runner) waitUntilRunning(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, envconfig.LoadTimeout())
-	defer cancel()
-	for {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("timed out waiting for llama-server to start: %w", ctx.Err())
-		case <-r.done:
-			if msg := r.status.LastError(); msg != "" {
-				return fmt.Errorf("llama-server process has terminated: %s: %s", r.cmd.ProcessState, msg)
-			}
-			return fmt.Errorf("llama-server process has terminated: %s", r.cmd.ProcessState)
-		case <-time.After(10 * time.Millisecond):
-		}
-		if resp, err := http.Get(r.url("/health")); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-	}
-}
-
-func (r *Runner) url(path string) string { return fmt.Sprintf("http://127.0.0.1:%d%s", r.port, path) }
-
-// HasExited tells whether the process has ended.
-func (r *Runner) HasExited() bool {
-	select {
-	case <-r.done:
-		return true
-	default:
+func (r *Runner) answers() bool {
+	answer, err := http.Get(r.url + "/health")
+	if err != nil {
 		return false
 	}
+	answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
 }
 
-// Close kills the process and waits for its end.
+// Running tells whether the process is still there.
+func (r *Runner) Running() bool {
+	select {
+	case <-r.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// Close ends the process and returns when it is gone.
 func (r *Runner) Close() {
-	_ = r.cmd.Process.Kill()
-	<-r.done
+	_ = r.process.Process.Kill()
+	<-r.ended
 }
 
-// CompletionResponse is one piece of text; the last has Done set, and the counts.
-type CompletionResponse struct {
-	Content         string `json:"content"`
-	Done            bool   `json:"stop"`
-	StopType        string `json:"stop_type"`
-	EvalCount       int    `json:"tokens_predicted"`
-	PromptEvalCount int    `json:"tokens_evaluated"`
-}
-
-// StatusError is llama-server's refusal of a request.
-type StatusError struct {
-	Code    int
-	Message string
-}
-
-func (e StatusError) Error() string { return e.Message }
-
-// Completion generates text and calls fn with each piece.
-func (r *Runner) Completion(ctx context.Context, prompt string, numPredict int, fn func(CompletionResponse) error) error {
-	body, err := json.Marshal(map[string]any{"prompt": prompt, "n_predict": numPredict, "stream": true})
+// Copy reads a model file and writes it anew; one that llama.cpp cannot read is refused.
+func Copy(ctx context.Context, from, to string) error {
+	program, err := installed("llama-quantize")
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url("/completion"), bytes.NewReader(body))
+	said := &complaints{to: os.Stderr}
+	process := exec.CommandContext(ctx, program, from, to, "COPY")
+	process.Stdout, process.Stderr = said, said
+	if err := process.Run(); err != nil {
+		return fmt.Errorf("llama-quantize: %w%s", err, said.because())
+	}
+	return nil
+}
+
+// Piece is a part of a generated text. The last has no text, but why it is the last and how many tokens there were.
+type Piece struct {
+	Text     string `json:"content"`
+	Last     bool   `json:"stop"`
+	Why      string `json:"stop_type"`
+	Written  int    `json:"tokens_predicted"`
+	Prompted int    `json:"tokens_evaluated"`
+}
+
+// Refusal is llama-server's answer to a request that it does not serve.
+type Refusal struct {
+	Status int
+	Reason string
+}
+
+func (r Refusal) Error() string { return r.Reason }
+
+// Generate goes on with a prompt, for up to so many tokens, and hands over each piece as it comes.
+func (r *Runner) Generate(ctx context.Context, prompt string, tokens int, take func(Piece) error) error {
+	wanted, err := json.Marshal(map[string]any{"prompt": prompt, "n_predict": tokens, "stream": true})
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	request, err := http.NewRequestWithContext(ctx, "POST", r.url+"/completion", bytes.NewReader(wanted))
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return fmt.Errorf("llama-server: %w", err)
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		var refusal struct{ Error struct{ Message string } }
-		_ = json.NewDecoder(resp.Body).Decode(&refusal)
-		return StatusError{resp.StatusCode, refusal.Error.Message}
+	defer answer.Body.Close()
+	if answer.StatusCode >= http.StatusBadRequest {
+		var said struct{ Error struct{ Message string } }
+		_ = json.NewDecoder(answer.Body).Decode(&said)
+		return Refusal{answer.StatusCode, cmp.Or(said.Error.Message, answer.Status)}
 	}
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
-		if !ok {
+	for events := bufio.NewScanner(answer.Body); events.Scan(); {
+		event, found := bytes.CutPrefix(events.Bytes(), []byte("data: "))
+		if !found {
 			continue
 		}
-		var piece CompletionResponse
-		if err := json.Unmarshal(data, &piece); err != nil {
+		var piece Piece
+		if err := json.Unmarshal(event, &piece); err != nil {
 			return err
 		}
-		if err := fn(piece); err != nil || piece.Done {
+		if err := take(piece); err != nil || piece.Last {
 			return err
 		}
 	}
 	return errors.New("llama-server ended in the middle of an answer")
 }
 
-// PredictServerVRAM estimates the memory that a model will take, before it is started: its file and an f16 cache.
-func PredictServerVRAM(modelPath string, f *ggml.GGML, numCtx int) uint64 {
+// PredictServerVRAM estimates what a model takes, before it runs: as much as its file, and a cache in half precision.
+func PredictServerVRAM(model string, metadata gguf.Metadata, cells int) uint64 {
 	var weights uint64
-	if info, err := os.Stat(modelPath); err == nil {
-		weights = uint64(info.Size())
+	if file, err := os.Stat(model); err == nil {
+		weights = uint64(file.Size())
 	}
-
-	layers := f.KV().BlockCount()
-	kvHeads := f.KV().HeadCountKVMin()
-	headDim := uint64(0)
-	if f.KV().HeadCountMax() > 0 {
-		headDim = f.KV().EmbeddingLength() / f.KV().HeadCountMax()
-	}
-	kvCache := 2 * layers * kvHeads * headDim * uint64(numCtx) * 2
-
+	heads := max(metadata.Number("attention.head_count"), 1)
+	width := metadata.Number("embedding_length") / heads * cmp.Or(metadata.Number("attention.head_count_kv"), heads)
+	const each = 2 + 2 // bytes of a value of K, and of one of V
+	kvCache := each * width * metadata.Number("block_count") * uint64(cells)
 	return weights + kvCache
 }

@@ -11,313 +11,276 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 	"time"
 
-	"github.com/ollama/ollama/api"
 	"github.com/ollama/ollama/envconfig"
-	"github.com/ollama/ollama/fs/ggml"
 	"github.com/ollama/ollama/llm"
 	"github.com/ollama/ollama/version"
 )
 
-var mode string = "debug"
+// mode is set with -X when the program is linked.
+var mode = "by hand"
 
-// Server has at most one model loaded.
-type Server struct {
-	mu      sync.Mutex
-	runner  *llm.Runner
-	loaded  api.ProcessInfo
-	expires *time.Timer
+// failure is an error with the status that a client gets for it.
+type failure struct {
+	status int
+	error
 }
 
-func send(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body)
+func bad(err error) error { return failure{http.StatusBadRequest, err} }
+
+func missing(model string) error {
+	return failure{http.StatusNotFound, fmt.Errorf("model %q not found", model)}
 }
 
-func fail(w http.ResponseWriter, status int, err error) {
-	slog.Error("request failed", "status", status, "error", err)
-	send(w, status, map[string]string{"error": err.Error()})
+// reply is an answer of one JSON value, or of one on each line as they come.
+type reply struct {
+	http.ResponseWriter
+	begun bool
 }
 
-// lines returns a function that sends its argument as one line of a streamed answer.
-func lines(w http.ResponseWriter) func(any) error {
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	return func(v any) error {
-		err := json.NewEncoder(w).Encode(v)
-		if f, ok := w.(http.Flusher); ok {
-			f.Flush()
+func (r *reply) line(value any) error {
+	if !r.begun {
+		r.Header().Set("Content-Type", "application/x-ndjson")
+		r.begun = true
+	}
+	if err := json.NewEncoder(r).Encode(value); err != nil {
+		return err
+	}
+	return http.NewResponseController(r.ResponseWriter).Flush()
+}
+
+func (r *reply) whole(value any) error {
+	r.begun = true
+	r.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(r).Encode(value)
+}
+
+// route has an error that answer returns told to the client: by the status, or once lines were sent by one more.
+func route(mux *http.ServeMux, pattern string, answer func(*reply, *http.Request) error) {
+	mux.HandleFunc(pattern, func(w http.ResponseWriter, request *http.Request) {
+		r := &reply{ResponseWriter: w}
+		err := answer(r, request)
+		if err == nil {
+			return
 		}
-		return err
-	}
-}
-
-func (s *Server) unload() {
-	if s.runner != nil {
-		s.runner.Close()
-		s.runner = nil
-		s.loaded = api.ProcessInfo{}
-	}
-}
-
-// load makes name, with the context that opts ask for, the model that is loaded.
-func (s *Server) load(ctx context.Context, name string, opts api.Options) error {
-	if s.runner != nil && !s.runner.HasExited() && s.loaded.Name == name && s.loaded.ContextLength == opts.NumCtx {
-		return nil
-	}
-	s.unload()
-	path, err := modelFile(name)
-	if err != nil {
-		return err
-	}
-	f, err := decode(path)
-	if err != nil {
-		return err
-	}
-	runner, err := llm.NewLlamaServer(ctx, path, f, opts)
-	if err != nil {
-		return err
-	}
-	s.runner = runner
-	s.loaded = api.ProcessInfo{
-		Name: name, Model: name, Size: llm.PredictServerVRAM(path, f, opts.NumCtx), ContextLength: opts.NumCtx,
-	}
-	return nil
-}
-
-func decode(path string) (*ggml.GGML, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return ggml.Decode(file)
-}
-
-// expireAfter unloads the model when nobody has used it for so long; a negative time is forever.
-func (s *Server) expireAfter(d time.Duration) {
-	if s.expires != nil {
-		s.expires.Stop()
-	}
-	if d < 0 {
-		return
-	}
-	s.loaded.ExpiresAt = time.Now().Add(d)
-	used := s.runner
-	s.expires = time.AfterFunc(d, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.runner == used && !time.Now().Before(s.loaded.ExpiresAt) {
-			s.unload()
+		slog.Error(pattern, "error", err)
+		if !r.begun {
+			status := http.StatusInternalServerError
+			var refusal llm.Refusal
+			var known failure
+			if errors.As(err, &refusal) {
+				status = refusal.Status
+			} else if errors.As(err, &known) {
+				status = known.status
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
 		}
+		_ = r.line(map[string]string{"error": err.Error()})
 	})
 }
 
-func (s *Server) generate(w http.ResponseWriter, r *http.Request) {
-	var req api.GenerateRequest
-	opts := api.DefaultOptions()
-	err := json.NewDecoder(r.Body).Decode(&req)
-	if err == nil && len(req.Options) > 0 {
-		err = json.Unmarshal(req.Options, &opts)
+func decode[T any](request *http.Request) (body T, err error) {
+	if err = json.NewDecoder(request.Body).Decode(&body); err != nil {
+		err = bad(err)
+	}
+	return body, err
+}
+
+// wanted are the options and the time to stay loaded that a request asks for, the latter in seconds or as in "5m".
+func (g generateRequest) wanted() (options llm.Options, stay time.Duration, err error) {
+	options, stay = llm.Defaults(), envconfig.KeepAlive()
+	if len(g.Options) > 0 {
+		err = json.Unmarshal(g.Options, &options)
 	}
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+		return options, stay, err
 	}
-	name, err := fullName(req.Model)
-	if _, missing := os.Stat(manifestPath(name)); err != nil || missing != nil {
-		fail(w, http.StatusNotFound, fmt.Errorf("model '%s' not found", req.Model))
-		return
+	switch given := g.KeepAlive.(type) {
+	case nil:
+	case float64:
+		stay = time.Duration(given * 1e9)
+	case string:
+		stay, err = time.ParseDuration(given)
+	default:
+		err = fmt.Errorf("keep_alive cannot be %v", given)
 	}
-	keep := envconfig.KeepAlive()
-	if req.KeepAlive != nil {
-		keep = req.KeepAlive.Duration
+	return options, stay, err
+}
+
+// generate loads the model, or unloads it where that is all that is asked for, and goes on with the prompt.
+func (s *slot) generate(r *reply, request *http.Request) error {
+	asked, err := decode[generateRequest](request)
+	if err != nil {
+		return err
+	}
+	options, stay, err := asked.wanted()
+	if err != nil {
+		return bad(err)
+	}
+	name, err := fullName(asked.Model)
+	if err != nil || !isStored(name) {
+		return missing(asked.Model)
 	}
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock.Lock()
+	defer s.lock.Unlock()
 	start := time.Now()
-	if req.Prompt == "" && keep == 0 {
-		s.unload()
-		send(w, http.StatusOK, api.GenerateResponse{Model: req.Model, CreatedAt: start, Done: true, DoneReason: "unload"})
-		return
+	done := func(why string) error {
+		return r.whole(progress{Model: asked.Model, At: start, Done: true, ending: &ending{Why: why}})
 	}
-	if err := s.load(r.Context(), name, opts); err != nil {
-		fail(w, http.StatusInternalServerError, err)
-		return
+	if asked.Prompt == "" && stay == 0 {
+		s.clear()
+		return done("unload")
 	}
-	defer func() { s.expireAfter(keep) }()
-	loaded := time.Now()
-	if req.Prompt == "" {
-		send(w, http.StatusOK, api.GenerateResponse{Model: req.Model, CreatedAt: loaded, Done: true, DoneReason: "load"})
-		return
+	if err := s.load(request.Context(), name, options); err != nil {
+		return err
+	}
+	defer func() { s.clearAfter(stay) }()
+	if asked.Prompt == "" {
+		return done("load")
 	}
 
-	text, first, streaming := "", time.Time{}, req.Stream == nil || *req.Stream
-	line := lines(w)
-	begun := false
-	err = s.runner.Completion(r.Context(), req.Prompt, opts.NumPredict, func(c llm.CompletionResponse) error {
+	loaded, first, text := time.Now(), time.Time{}, ""
+	return s.runner.Generate(request.Context(), asked.Prompt, options.Predict, func(piece llm.Piece) error {
 		now := time.Now()
 		if first.IsZero() {
 			first = now
 		}
-		resp := api.GenerateResponse{Model: req.Model, CreatedAt: now.UTC(), Response: c.Content, Done: c.Done}
-		text += c.Content
-		if c.Done {
-			resp.DoneReason = map[string]string{"limit": "length"}[c.StopType]
-			if resp.DoneReason == "" {
-				resp.DoneReason = "stop"
+		line := progress{Model: asked.Model, At: now, Text: piece.Text, Done: piece.Last}
+		if piece.Last {
+			why := "stop"
+			if piece.Why == "limit" {
+				why = "length"
 			}
-			resp.TotalDuration, resp.LoadDuration = now.Sub(start), loaded.Sub(start)
-			resp.PromptEvalCount, resp.PromptEvalDuration = c.PromptEvalCount, first.Sub(loaded)
-			resp.EvalCount, resp.EvalDuration = c.EvalCount, now.Sub(first)
-			if !streaming {
-				resp.Response = text
-				send(w, http.StatusOK, resp)
-				return nil
+			line.ending = &ending{
+				why, now.Sub(start), loaded.Sub(start), first.Sub(loaded), now.Sub(first), piece.Prompted, piece.Written,
 			}
 		}
-		if !streaming {
-			return nil
+		if asked.Stream == nil || *asked.Stream {
+			return r.line(line)
 		}
-		begun = true
-		return line(resp)
+		text += piece.Text
+		if line.Text = text; line.Done {
+			return r.whole(line)
+		}
+		return nil
 	})
-	var refusal llm.StatusError
-	switch {
-	case err == nil:
-	case begun:
-		_ = line(map[string]string{"error": err.Error()})
-	case errors.As(err, &refusal):
-		fail(w, refusal.Code, err)
-	default:
-		fail(w, http.StatusInternalServerError, err)
-	}
 }
 
-func (s *Server) create(w http.ResponseWriter, r *http.Request) {
-	var req api.CreateRequest
-	if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
-	}
-	name, err := fullName(req.Model)
-	if err == nil && len(req.Files) != 1 {
-		err = errors.New("exactly one file is needed")
-	}
+// create makes a model of one uploaded blob: its weights as llama.cpp writes them, and a manifest.
+func create(r *reply, request *http.Request) error {
+	asked, err := decode[createRequest](request)
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+		return err
 	}
-	line := lines(w)
-	for _, digest := range req.Files {
-		_ = line(map[string]string{"status": "parsing GGUF"})
-		if err := importModel(r.Context(), name, digest); err != nil {
-			_ = line(map[string]string{"error": err.Error()})
-			return
+	name, err := fullName(asked.Model)
+	if err != nil {
+		return bad(err)
+	}
+	if len(asked.Files) != 1 {
+		return bad(errors.New("exactly one file is needed"))
+	}
+	for _, digest := range asked.Files {
+		blob, err := blobPath(digest)
+		if err != nil {
+			return bad(err)
+		}
+		if _, err := metadataOf(blob); err != nil {
+			return bad(err)
+		}
+		written := blob + ".copy"
+		defer os.Remove(written)
+		if err := llm.Copy(request.Context(), blob, written); err != nil {
+			return bad(err)
+		}
+		if err := saveModel(name, written); err != nil {
+			return err
 		}
 	}
-	_ = line(map[string]string{"status": "success"})
+	return r.line(map[string]string{"status": "success"})
 }
 
-// importModel makes a model of an uploaded blob: its weights as llama.cpp writes them, and a manifest.
-func importModel(ctx context.Context, name, digest string) error {
-	blob, err := blobPath(digest)
+func (s *slot) remove(_ *reply, request *http.Request) error {
+	asked, err := decode[struct{ Model string }](request)
 	if err != nil {
 		return err
 	}
-	if _, err := decode(blob); err != nil {
-		return err
+	name, err := fullName(asked.Model)
+	if err != nil || os.Remove(manifestPath(name)) != nil {
+		return missing(asked.Model)
 	}
-	copied := blob + ".copy"
-	defer os.Remove(copied)
-	if err := llm.Copy(ctx, blob, copied); err != nil {
-		return err
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	if s.model.Name == name {
+		s.clear()
 	}
-	layer, err := saveLayer(copied)
-	if err != nil {
-		return err
-	}
-	return saveManifest(name, manifest{[]modelLayer{layer}})
+	return nil
 }
 
-func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
-	var req struct{ Model string }
-	err := json.NewDecoder(r.Body).Decode(&req)
-	name, invalid := fullName(req.Model)
-	if err != nil || invalid != nil || os.Remove(manifestPath(name)) != nil {
-		fail(w, http.StatusNotFound, fmt.Errorf("model '%s' not found", req.Model))
-		return
+func (s *slot) list(r *reply, _ *http.Request) error {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	models := []running{}
+	if s.runner != nil && s.runner.Running() {
+		models = append(models, s.model)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.loaded.Name == name {
-		s.unload()
-	}
+	return r.whole(map[string]any{"models": models})
 }
 
-func (s *Server) routes() http.Handler {
+func (s *slot) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "Ollama is running") })
-	mux.HandleFunc("GET /api/version", func(w http.ResponseWriter, _ *http.Request) {
-		send(w, http.StatusOK, map[string]string{"version": version.Version})
+	route(mux, "GET /api/version", func(r *reply, _ *http.Request) error {
+		return r.whole(map[string]string{"version": version.Version})
 	})
-	mux.HandleFunc("GET /api/tags", func(w http.ResponseWriter, _ *http.Request) {
-		send(w, http.StatusOK, map[string]any{"models": models()})
+	route(mux, "GET /api/tags", func(r *reply, _ *http.Request) error {
+		return r.whole(map[string]any{"models": models()})
 	})
-	mux.HandleFunc("GET /api/ps", func(w http.ResponseWriter, _ *http.Request) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		running := []api.ProcessInfo{}
-		if s.runner != nil && !s.runner.HasExited() {
-			running = append(running, s.loaded)
+	route(mux, "GET /api/ps", s.list)
+	route(mux, "HEAD /api/blobs/{digest}", func(r *reply, request *http.Request) error {
+		path, err := blobPath(request.PathValue("digest"))
+		if err == nil {
+			_, err = os.Stat(path)
 		}
-		send(w, http.StatusOK, map[string]any{"models": running})
-	})
-	mux.HandleFunc("HEAD /api/blobs/{digest}", func(w http.ResponseWriter, r *http.Request) {
-		path, err := blobPath(r.PathValue("digest"))
-		if _, missing := os.Stat(path); err != nil || missing != nil {
-			w.WriteHeader(http.StatusNotFound)
+		if err != nil {
+			r.WriteHeader(http.StatusNotFound)
 		}
+		return nil
 	})
-	mux.HandleFunc("POST /api/blobs/{digest}", func(w http.ResponseWriter, r *http.Request) {
-		if err := saveBlob(r.PathValue("digest"), r.Body); err != nil {
-			fail(w, http.StatusBadRequest, err)
-			return
+	route(mux, "POST /api/blobs/{digest}", func(_ *reply, request *http.Request) error {
+		if err := saveBlob(request.PathValue("digest"), request.Body); err != nil {
+			return bad(err)
 		}
-		w.WriteHeader(http.StatusCreated)
+		return nil
 	})
-	mux.HandleFunc("POST /api/create", s.create)
-	mux.HandleFunc("POST /api/generate", s.generate)
-	mux.HandleFunc("DELETE /api/delete", s.remove)
+	route(mux, "POST /api/create", create)
+	route(mux, "POST /api/generate", s.generate)
+	route(mux, "DELETE /api/delete", s.remove)
 	return mux
 }
 
 // Serve answers requests until a signal ends the process; llama-server ends with it.
 func Serve() error {
-	l, err := net.Listen("tcp", envconfig.Host())
+	listener, err := net.Listen("tcp", envconfig.Host())
 	if err != nil {
 		return err
 	}
-	s := &Server{}
-	slog.Info("server config", "mode", mode, "models", envconfig.Models(), "OLLAMA_KV_CACHE_TYPE", envconfig.KvCacheType())
-	slog.Info(fmt.Sprintf("Listening on %s (version %s)", l.Addr(), version.Version))
+	slog.Info("ollama", "version", version.Version, "mode", mode, "address", listener.Addr(),
+		"models", envconfig.Models(), "cache", envconfig.KvCacheType())
+	s := &slot{}
 	web := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 30 * time.Second}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	told, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	go func() {
-		<-ctx.Done()
+	context.AfterFunc(told, func() {
 		_ = web.Close() // cuts requests off, so that a generation gives the lock back
-	}()
-	err = web.Serve(l)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unload()
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+	})
+	if err = web.Serve(listener); told.Err() != nil {
+		err = nil
 	}
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.clear()
 	return err
 }

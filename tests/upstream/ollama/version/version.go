@@ -1,4 +1,5 @@
 // Package version holds what the linker was told that this build is called.
 package version
 
-var Version string = "0.0.0"
+// Version is set with -X when the program is linked.
+var Version = "unknown"

@@ -1,33 +1,32 @@
-// What the CPU adds to a type: the fast conversion to it, and its inner product.
+// What a processor does with a type: the fast conversion to it, and its inner product.
 #pragma once
 
 #include "ggml.h"
-
-#define GGML_BACKEND_API extern
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-    typedef void (*ggml_vec_dot_t)(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT x, size_t bx,
-                                   const void * GGML_RESTRICT y, size_t by, int nrc);
+// *s becomes the inner product of n values of each of two rows. One pair of rows at a time: nrc is 1, and the strides
+// that several would need (bs, bx, by) are not looked at.
+typedef void ggml_dot(
+    int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc);
 
-    struct ggml_type_traits_cpu {
-        ggml_from_float_t from_float;
-        ggml_vec_dot_t    vec_dot;
-        enum ggml_type    vec_dot_type; // what the other operand of vec_dot is converted to
-        int64_t           nrows;
-    };
+struct ggml_type_traits_cpu {
+    ggml_from_float_t from_float;
+    ggml_dot *        vec_dot;
+    enum ggml_type    vec_dot_type; // of the other row
+    int64_t           nrows;        // pairs that vec_dot can take at a time
+};
 
-    struct ggml_compute_params {
-        int    ith, nth; // this thread, and how many there are
-        size_t wsize;
-        void * wdata;    // scratch memory, at least one row of floats
-    };
+// One of nth threads, and memory of its own for a row of floats.
+struct ggml_compute_params {
+    int     ith, nth;
+    float * row;
+    int64_t row_width;
+};
 
-    GGML_BACKEND_API const struct ggml_type_traits_cpu * ggml_get_type_traits_cpu(enum ggml_type type);
-
-    GGML_BACKEND_API void ggml_cpu_init(void);
+GGML_API const struct ggml_type_traits_cpu * ggml_get_type_traits_cpu(enum ggml_type type);
 
 #ifdef __cplusplus
 }

@@ -3,56 +3,53 @@
 #include "llama.h"
 
 #include <chrono>
+#include <map>
 #include <stdexcept>
 
 static ggml_type ggml_type_from_name(const std::string & s) {
-    if (s == "f16") {
-        return GGML_TYPE_F16;
+    for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_Q4_0, GGML_TYPE_Q8_0 }) {
+        if (ggml_type_name(type) == s) {
+            return type;
+        }
     }
-    if (s == "q8_0") {
-        return GGML_TYPE_Q8_0;
-    }
-    if (s == "q4_0") {
-        return GGML_TYPE_Q4_0;
-    }
-
     return GGML_TYPE_COUNT;
 }
 
-int main(int argc, char ** argv) {
-    std::string path;
-    ggml_type type_k = GGML_TYPE_F16, type_v = GGML_TYPE_F16;
-    uint32_t n_gen = 128;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const std::string arg = argv[i], value = argv[i + 1];
-        if (arg == "-m" || arg == "--model") {
-            path = value;
-        } else if (arg == "-ctk" || arg == "--cache-type-k") {
-            type_k = ggml_type_from_name(value);
-        } else if (arg == "-ctv" || arg == "--cache-type-v") {
-            type_v = ggml_type_from_name(value);
-        } else if (arg == "-n" || arg == "--n-gen") {
-            n_gen = (uint32_t) strtoul(value.c_str(), nullptr, 10);
-        } else {
-            type_k = GGML_TYPE_COUNT;
+// The values of the options that there are, by their short names. Throws std::runtime_error.
+static std::map<std::string, std::string> read_options(int count, char ** words) {
+    std::map<std::string, std::string> values = { { "-m", "" }, { "-ctk", "f16" }, { "-ctv", "f16" }, { "-n", "128" } };
+    for (int at = 1; at < count; at += 2) {
+        if (!values.count(words[at]) || at + 1 == count) {
+            throw std::runtime_error(std::string(words[at]) + " is no option, or has no value");
         }
-        if (type_k == GGML_TYPE_COUNT || type_v == GGML_TYPE_COUNT) {
-            fprintf(stderr, "error: invalid parameter for argument: %s\n", arg.c_str());
-            return 1;
-        }
+        values[words[at]] = words[at + 1];
     }
+    return values;
+}
+
+static ggml_type cache_type(const std::string & name) {
+    const ggml_type type = ggml_type_from_name(name);
+    return type == GGML_TYPE_COUNT ? throw std::runtime_error(name + " is no type for a cache") : type;
+}
+
+static void bench(std::map<std::string, std::string> options) {
+    const ggml_type type_k = cache_type(options["-ctk"]), type_v = cache_type(options["-ctv"]);
+    const uint32_t tokens = (uint32_t) std::stoul(options["-n"]);
+    const auto context = llama_init_from_model(llama_model_load_from_file(options["-m"]), tokens, type_k, type_v);
+    const auto start = std::chrono::steady_clock::now();
+    int32_t token = 0;
+    for (uint32_t done = 0; done < tokens; done++) {
+        token = llama_decode(*context, token, done);
+    }
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    printf("K %s, V %s: %.2f tokens per second\n", ggml_type_name(type_k), ggml_type_name(type_v), tokens / taken.count());
+}
+
+int main(int count, char ** words) {
     try {
-        auto ctx = llama_init_from_model(llama_model_load_from_file(path), n_gen, type_k, type_v);
-        const auto start = std::chrono::steady_clock::now();
-        int32_t token = 0;
-        for (uint32_t i = 0; i < n_gen; i++) {
-            token = llama_decode(*ctx, token, i);
-        }
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        printf("| type_k | type_v | test | t/s |\n|---|---|---|---|\n| %s | %s | tg%u | %.2f |\n",
-            ggml_type_name(type_k), ggml_type_name(type_v), n_gen, n_gen / seconds);
-    } catch (const std::exception & error) {
-        fprintf(stderr, "error: %s\n", error.what());
+        bench(read_options(count, words));
+    } catch (const std::exception & reason) {
+        fprintf(stderr, "error: %s\n", reason.what());
         return 1;
     }
 }

@@ -2,26 +2,28 @@
 
 #include "llama.h"
 
-#include <cstring>
 #include <fstream>
 #include <stdexcept>
 
-int main(int argc, char ** argv) {
-    if (argc != 4 || strcmp(argv[3], "COPY") != 0) {
-        fprintf(stderr, "usage: llama-quantize model-in model-out COPY\n");
+static void copy(const char * from, const char * to) {
+    llama_model_load_from_file(from); // throws where it is no model
+    std::ifstream in(from, std::ios::binary);
+    std::ofstream out(to, std::ios::binary);
+    out << in.rdbuf();
+    if (!out.flush()) {
+        throw std::runtime_error(std::string("cannot write ") + to);
+    }
+}
+
+int main(int count, char ** words) {
+    if (count != 4 || std::string(words[3]) != "COPY") {
+        fprintf(stderr, "usage: llama-quantize FROM TO COPY\n");
         return 1;
     }
     try {
-        llama_model_load_from_file(argv[1]);
-    } catch (const std::exception & error) {
-        fprintf(stderr, "llama_model_quantize: failed to quantize: %s\n", error.what());
-        return 1;
-    }
-    std::ifstream in(argv[1], std::ios::binary);
-    std::ofstream out(argv[2], std::ios::binary);
-    out << in.rdbuf();
-    if (!out.flush()) {
-        fprintf(stderr, "error: cannot write %s\n", argv[2]);
+        copy(words[1], words[2]);
+    } catch (const std::exception & reason) {
+        fprintf(stderr, "error: no copy was made: %s\n", reason.what());
         return 1;
     }
 }

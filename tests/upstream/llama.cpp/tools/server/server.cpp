@@ -101,11 +101,10 @@ static std::string field(const std::string & text, const std::string & key) {
 // -- one completion ---------------------------------------------------------------------------------------------
 
 struct server {
-    common_params                  params;
+    options                        given;
     std::shared_ptr<llama_model>   model;
     std::shared_ptr<llama_context> ctx;
     std::mutex                     busy;
-    int                            n_tasks = 0;
 
     // Calls on_piece with each token's text and returns how the completion ended, as JSON fields.
     template <typename F> std::string complete(const std::string & request, F on_piece) {
@@ -115,11 +114,9 @@ struct server {
         const long n_predict = wanted.empty() ? -1 : strtol(wanted.c_str(), nullptr, 10);
         const uint32_t n_ctx = llama_n_ctx(*ctx), n_prompt = (uint32_t) prompt.size();
         if (prompt.empty() || n_prompt >= n_ctx) {
-            throw std::runtime_error("request (" + std::to_string(n_prompt) + " tokens) is empty or exceeds the available context size (" +
-                std::to_string(n_ctx) + " tokens)");
+            throw std::runtime_error("a prompt of " + std::to_string(n_prompt) + " tokens does not fit a context of " + std::to_string(n_ctx));
         }
-        const uint32_t n_keep = std::min(params.n_keep, n_ctx - 4);
-        const int task = n_tasks++;
+        const uint32_t n_keep = std::min(given.keep, n_ctx - 4);
         uint32_t n_past = 0, n_decoded = 0;
         int32_t next = 0;
         for (const int32_t token : prompt) {
@@ -135,18 +132,16 @@ struct server {
             n_decoded++;
             listening = on_piece(llama_token_to_piece(*model, next));
             if (n_past == n_ctx) {
-                if (!params.ctx_shift) {
+                if (!given.shift) {
                     break;
                 }
                 const uint32_t n_left = n_past - n_keep, n_discard = n_left / 2;
-                fprintf(stderr, "slot   operator(): id  0 | task %d | slot context shift, n_keep = %u, n_left = %u, n_discard = %u\n",
-                    task, n_keep, n_left, n_discard);
+                fprintf(stderr, "slot context shift, n_keep = %u, n_left = %u, n_discard = %u\n", n_keep, n_left, n_discard);
                 llama_memory_shift(*ctx, n_keep, n_discard, n_past);
                 n_past -= n_discard;
             }
             next = llama_decode(*ctx, next, n_past++);
         }
-        fprintf(stderr, "slot      release: id  0 | task %d | stop processing: n_tokens = %u\n", task, n_past);
         return "\"stop\":true,\"stop_type\":\"" + std::string(why) + "\",\"tokens_predicted\":" + std::to_string(n_decoded) +
                ",\"tokens_evaluated\":" + std::to_string(n_prompt);
     }
@@ -219,56 +214,59 @@ static void serve(server & s, int fd) {
                 reply(fd, "200 OK", "{\"content\":" + json_string(content) + "," + end + "}");
             }
         } catch (const std::exception & error) {
-            reply(fd, "400 Bad Request", "{\"error\":{\"code\":400,\"message\":" + json_string(error.what()) + "}}");
+            reply(fd, "400 Bad Request", "{\"error\":{\"message\":" + json_string(error.what()) + "}}");
         }
     } else if (!line.empty()) {
-        reply(fd, "404 Not Found", "{\"error\":{\"code\":404,\"message\":\"File Not Found\"}}");
+        reply(fd, "404 Not Found", "{\"error\":{\"message\":\"there is nothing here\"}}");
     }
     close(fd);
 }
 
-int main(int argc, char ** argv) {
-    signal(SIGPIPE, SIG_IGN);
-    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+// A socket that listens at the address. Throws std::runtime_error.
+static int listen_at(const std::string & host, uint32_t port) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port   = htons((uint16_t) port);
+    const int listener = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1 ||
+        bind(listener, (sockaddr *) &address, sizeof address) != 0 || listen(listener, 16) != 0) {
+        throw std::runtime_error("error: cannot listen at " + host + ":" + std::to_string(port) + ": " + strerror(errno));
+    }
+    return listener;
+}
+
+static void load(server & s) {
+    try {
+        s.model = llama_model_load_from_file(s.given.model);
+    } catch (const std::runtime_error & reason) {
+        throw std::runtime_error("error loading model " + s.given.model + ": " + reason.what());
+    }
+    try {
+        s.ctx = llama_init_from_model(s.model, s.given.cells, s.given.type_k, s.given.type_v);
+    } catch (const std::bad_alloc & none) {
+        throw std::runtime_error("error: no memory for a cache of " + std::to_string(s.given.cells) + " cells");
+    }
+}
+
+int main(int count, char ** words) try {
+    if (count == 2 && std::string(words[1]) == "--version") {
         fprintf(stderr, "version: miniature (build %d)\n", LLAMA_BUILD_NUMBER);
         return 0;
     }
+    signal(SIGPIPE, SIG_IGN);
     server s;
-    if (!common_params_parse(argc, argv, s.params)) {
-        return 1;
-    }
-    fprintf(stderr, "srv    load_model: loading model '%s'\n", s.params.model.c_str());
-    try {
-        s.model = llama_model_load_from_file(s.params.model);
-    } catch (const std::exception & error) {
-        fprintf(stderr, "llama_model_load: error loading model: %s\n", error.what());
-        return 1;
-    }
-    try {
-        s.ctx = llama_init_from_model(s.model, s.params.n_ctx, s.params.cache_type_k, s.params.cache_type_v);
-    } catch (const std::bad_alloc &) {
-        fprintf(stderr, "error: failed to allocate the KV cache for %u cells\n", s.params.n_ctx);
-        return 1;
-    } catch (const std::exception & error) {
-        fprintf(stderr, "%s\n", error.what());
-        return 1;
-    }
-
-    const int listener = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_port   = htons((uint16_t) s.params.port);
-    if (inet_pton(AF_INET, s.params.host.c_str(), &address.sin_addr) != 1 ||
-        bind(listener, (sockaddr *) &address, sizeof address) != 0 || listen(listener, 16) != 0) {
-        fprintf(stderr, "error: cannot listen on %s:%d: %s\n", s.params.host.c_str(), s.params.port, strerror(errno));
-        return 1;
-    }
-    fprintf(stderr, "srv  llama_server: model loaded\nsrv  llama_server: listening on http://%s:%d\n", s.params.host.c_str(), s.params.port);
+    s.given = read_options(count, words);
+    load(s);
+    const int listener = listen_at(s.given.host, s.given.port);
+    fprintf(stderr, "%s serves at %s:%u\n", s.given.model.c_str(), s.given.host.c_str(), s.given.port);
     for (;;) {
         const int fd = accept(listener, nullptr, nullptr);
         if (fd >= 0) {
             std::thread(serve, std::ref(s), fd).detach();
         }
     }
+} catch (const std::exception & reason) {
+    fprintf(stderr, "%s\n", reason.what());
+    return 1;
 }

@@ -1,20 +1,13 @@
-// Conversions and inner products of the quantized types on the CPU.
+// Inner products in plain C: of two rows of floats, of two in half precision, and of quantized ones with q8_0.
 #pragma once
 
-#define GGML_COMMON_DECL_C
-#include "ggml-common.h"
-
-#include "ggml.h"
+#include "ggml-cpu.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-void quantize_row_q4_0(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
-void quantize_row_q8_0(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
-
-void ggml_vec_dot_q4_0_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc);
-void ggml_vec_dot_q8_0_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc);
+ggml_dot ggml_dot_f32, ggml_dot_f16, ggml_dot_q4_0, ggml_dot_q8_0;
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
-// Package ggml reads the metadata of a GGUF file.
-package ggml
+// Package gguf reads the metadata of a GGUF file.
+package gguf
 
 import (
 	"bufio"
@@ -9,37 +9,14 @@ import (
 	"io"
 )
 
-// GGML is a decoded file.
-type GGML struct{ kv KV }
+// Metadata maps a key to a string or, for every kind of number, a uint64 of its bits; arrays are left out.
+type Metadata map[string]any
 
-// KV returns the file's metadata.
-func (g *GGML) KV() KV { return g.kv }
-
-// KV maps a key to a uint64, float64 or string; arrays are left out.
-type KV map[string]any
-
-// Architecture is the model's, such as llama.
-func (kv KV) Architecture() string {
-	s, _ := kv["general.architecture"].(string)
-	return s
-}
-
-func (kv KV) uint(key string) uint64 {
-	n, _ := kv[kv.Architecture()+"."+key].(uint64)
+// Number is what the metadata has under the key that belongs to the model's architecture; 0 where it has nothing.
+func (m Metadata) Number(key string) uint64 {
+	architecture, _ := m["general.architecture"].(string)
+	n, _ := m[architecture+"."+key].(uint64)
 	return n
-}
-
-func (kv KV) BlockCount() uint64      { return kv.uint("block_count") }
-func (kv KV) EmbeddingLength() uint64 { return kv.uint("embedding_length") }
-func (kv KV) ContextLength() uint64   { return kv.uint("context_length") }
-func (kv KV) HeadCountMax() uint64    { return kv.uint("attention.head_count") }
-
-// HeadCountKVMin is the number of KV heads, which is that of all heads where the file has none.
-func (kv KV) HeadCountKVMin() uint64 {
-	if n := kv.uint("attention.head_count_kv"); n > 0 {
-		return n
-	}
-	return kv.HeadCountMax()
 }
 
 // sizes of the types of metadata that have a fixed one; 8 is a string, 9 an array
@@ -49,24 +26,24 @@ const maxString = 1 << 20
 
 var errNotGGUF = errors.New("not a GGUF file")
 
-// Decode reads the metadata of a GGUF file of version 2 or 3.
-func Decode(r io.Reader) (*GGML, error) {
+// Read reads the metadata of a GGUF file of version 2 or 3.
+func Read(r io.Reader) (Metadata, error) {
 	d := &decoder{r: bufio.NewReader(r)}
 	if magic, version := d.u32(), d.u32(); d.err != nil || magic != 0x46554747 || version < 2 || version > 3 {
 		return nil, errNotGGUF
 	}
 	d.u64() // tensors
-	kv := KV{}
+	m := Metadata{}
 	for n := d.u64(); n > 0 && d.err == nil; n-- {
 		key := d.text()
 		if value := d.value(d.u32()); value != nil {
-			kv[key] = value
+			m[key] = value
 		}
 	}
 	if d.err != nil {
 		return nil, fmt.Errorf("broken GGUF file: %w", d.err)
 	}
-	return &GGML{kv: kv}, nil
+	return m, nil
 }
 
 type decoder struct {

@@ -1,4 +1,0 @@
-#pragma once
-
-#include "ggml-cpu.h"
-#include "ggml-impl.h"
