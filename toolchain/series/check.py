@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -161,9 +162,7 @@ def report(checked: Checked) -> str:
             lines.append(f"             {edit.reason}")
     if checked.reason:
         lines.append(f"  not served: {checked.reason}")
-    counts = {
-        status: sum(edit.status == status for edit in checked.edits)
-        for status in ("applies", "upstreamed", "skipped", "moved", "broken")
-    }
-    lines.append("  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
+    counts = Counter(edit.status for edit in checked.edits)
+    if counts:
+        lines.append("  " + ", ".join(f"{count} {status}" for status, count in counts.items()))
     return "\n".join(lines)
