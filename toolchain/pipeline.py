@@ -80,8 +80,12 @@ def require(checked: check.Checked) -> None:
         return
     if not checked.edits and "vendored" in checked.reason:
         raise EraNotServed(checked.reason, hint=_VENDORED_HINT)
+    failing = [edit.name for edit in checked.edits if edit.status in ("moved", "broken")]
     raise SeriesDoesNotApply(
-        check.report(checked), hint="give the failing edits new anchors, then ./inv series.seal and check again"
+        f"{len(failing)} of {len(checked.edits)} edits do not hold: {', '.join(failing)}"
+        if failing
+        else checked.reason,
+        hint="give the failing edits new anchors, then ./inv series.seal and check again",
     )
 
 

@@ -41,7 +41,7 @@ def language_of(path: str) -> Language:
     return "cmake" if pure.name == "CMakeLists.txt" else _SUFFIXES.get(pure.suffix, "text")
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def mask(text: str, language: Language, *, strings: bool) -> str:
     """`text` with comments, and the strings too if `strings` is set, turned into blanks of the same length."""
     if language == "text":
