@@ -28,6 +28,9 @@ from .activation import Deploy
 from .journal import Entry, Journal
 from .layout import Layout
 
+_LOCK_WAIT_S = 2.0
+"""a program that a killed deployer was just starting may hold its lock for a moment longer"""
+
 
 def install(release_dir: Path, config: Config, console: Console) -> Deployment:
     """Install a release directory and make it the running service. Installing what already runs changes nothing.
@@ -166,7 +169,7 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
     lock = filelock.FileLock(layout.lock)
     try:
         layout.prefix.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOCK_WAIT_S)
     except filelock.Timeout:
         owner = layout.lock_owner.read_text().strip() if layout.lock_owner.exists() else "unknown"
         raise LockHeld(
