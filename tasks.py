@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from invoke.collection import Collection
@@ -15,6 +16,7 @@ from toolchain.cli import Run, command
 from toolchain.doctor import doctor
 from toolchain.errors import MissingTool
 from toolchain.process import run as run_program
+from toolchain.quality import request
 from toolchain.series import check, manifest
 
 ROOT = Path(__file__).parent
@@ -141,6 +143,44 @@ def verify_release(run: Run, release: str = "") -> None:
     run.console.result(proven, views.verification(proven))
 
 
+# -- quality ---------------------------------------------------------------------------------------
+
+
+@command(
+    "workspace",
+    type="a cache type (repeatable, or with commas); empty: all",
+    data="a data set, or dump (repeatable, or with commas); empty: all",
+    seed="seed of the data (repeatable, or with commas)",
+    rotated="only after the Hadamard transform",
+    no_rotated="only as the data is",
+    tokens="vectors of a data set, or tokens of a dump",
+    head_size="values in a vector of a drawn data set",
+    model="GGUF model whose keys and values to dump",
+    text="file that the model reads; empty: this toolkit's own documentation",
+    release="id or directory of a release that runs the model; empty: the newest one built",
+    server="a llama-server to run instead",
+    out="folder of report.html, snr.png and quality.json; empty: in the workspace",
+)
+def measure_quality(
+    run: Run,
+    type: Sequence[str] = (),
+    data: Sequence[str] = (),
+    seed: Sequence[str] = (),
+    rotated: bool = False,
+    no_rotated: bool = False,
+    tokens: int = request.TOKENS,
+    head_size: int = request.HEAD_SIZE,
+    model: str = "",
+    text: str = "",
+    release: str = "",
+    server: str = "",
+    out: str = "",
+) -> None:
+    """Signal to noise per bit of every cache type."""
+    chosen = request.selection(type, data, seed, rotated, no_rotated, tokens, head_size)
+    request.measure(run, chosen, request.source(run, model, text, release, server), out)
+
+
 # -- deploy ----------------------------------------------------------------------------------------
 
 
@@ -214,6 +254,9 @@ _build.add_task(check_built, name="check")
 _verify = Collection("verify")
 _verify.add_task(verify_release, name="release", default=True)
 
+_quality = Collection("quality")
+_quality.add_task(measure_quality, name="lab", default=True)
+
 _deploy = Collection("deploy")
 _deploy.add_task(install, name="install")
 _deploy.add_task(rollback, name="rollback")
@@ -222,5 +265,5 @@ _deploy.add_task(logs, name="logs")
 _deploy.add_task(prune, name="prune")
 _deploy.add_task(uninstall, name="uninstall")
 
-for group in (_sources, _series, _build, _verify, _deploy):
+for group in (_sources, _series, _build, _verify, _quality, _deploy):
     namespace.add_collection(group)

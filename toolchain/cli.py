@@ -60,7 +60,10 @@ class Run:
 
 
 def command(*flags: str, name: str | None = None, **help: str) -> Callable[[Callable[..., None]], Task[Any]]:
-    """Make a task of `body(run, **own)`; `flags` are names out of `FLAGS`, `help` describes the body's own."""
+    """Make a task of `body(run, **own)`; `flags` are names out of `FLAGS`, `help` describes the body's own.
+
+    A parameter of its own whose default is `()` collects every use of its flag.
+    """
 
     def decorate(body: Callable[..., None]) -> Task[Any]:
         own = list(inspect.signature(body).parameters.values())[1:]
@@ -86,7 +89,7 @@ def command(*flags: str, name: str | None = None, **help: str) -> Callable[[Call
         )
         made: Task[Any] = task(
             name=name,
-            iterable=["set"],
+            iterable=["set", *(one.name for one in own if one.default == ())],
             help={**help, **{flag: FLAGS[flag][1] for flag in flags}, **_SHARED},
             auto_shortflags=False,
         )(run_task)

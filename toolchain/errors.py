@@ -230,6 +230,21 @@ class DomainUnavailable(ToolchainError):
     exit_code = 55
 
 
+# -- quality ---------------------------------------------------------------------------------------
+
+
+class StateInvalid(ToolchainError):
+    """A saved slot of llama-server is truncated or of a layout that is not known."""
+
+    exit_code = 60
+
+
+class TextTooShort(ToolchainError):
+    """A text has too few tokens to measure anything with."""
+
+    exit_code = 61
+
+
 def all_errors() -> Iterator[type[ToolchainError]]:
     """Every class of error, in order of exit code."""
     todo, found = [ToolchainError], set[type[ToolchainError]]()

@@ -1,0 +1,70 @@
+"""The series' own quantizers, compiled from the C files that a build gets, and called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..build.tools import compilers
+from ..config import Config
+from ..errors import BuildFailed
+from ..process import run
+from ..records import sha256_bytes
+from ..series.manifest import Series
+from ..stages import CacheType
+from .codec import Codec, Floats
+
+# The reference quantizers are plain C that needs nothing of ggml; the files for one backend do.
+_SOURCE = "kernels/ggml-turbo.c"
+_FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-DGGML_TURBO_STANDALONE")
+
+
+def load(series: Series, config: Config, workspace: Path) -> tuple[Codec, ...]:
+    """A codec for each type of the series, in its order.
+
+    The library is compiled into `workspace` with the compiler that a build would take, and kept until the sources or
+    the compiler change. Raises `MissingTool` without a compiler and `BuildFailed` when it refuses the sources.
+    """
+    library = ctypes.CDLL(str(compile_library(series, config, workspace)))
+    return tuple(_codec(library, kind) for kind in series.types)
+
+
+def compile_library(series: Series, config: Config, workspace: Path) -> Path:
+    """Path of the shared library."""
+    cc = compilers(config.build, workspace)[1].require()
+    key = sha256_bytes("\n".join([series.sha256, cc.path, cc.version, *_FLAGS]).encode())[:16]
+    library = workspace / "quality" / "kernels" / f"libturbo-{key}.so"
+    if library.is_file():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    made = library.with_name(f".{library.name}.{os.getpid()}")
+    try:
+        argv = [cc.path, *_FLAGS, str(series.root / _SOURCE), "-lm", "-o", str(made)]
+        run(argv, failure=BuildFailed, what="compiling the kernels")
+        made.replace(library)
+    finally:
+        made.unlink(missing_ok=True)
+    return library
+
+
+def _codec(library: ctypes.CDLL, kind: CacheType) -> Codec:
+    try:
+        quantize = getattr(library, f"ggml_{kind.name}_quantize_row")
+        dequantize = getattr(library, f"ggml_{kind.name}_dequantize_row")
+    except AttributeError as error:
+        raise BuildFailed(f"{_SOURCE} has no quantizer of {kind.name}: {error}") from error
+    for function in (quantize, dequantize):
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+        function.restype = None
+
+    def round_trip(values: Floats) -> Floats:
+        blocks = np.zeros(values.size // kind.block * kind.bytes, dtype=np.uint8)
+        restored = np.empty_like(values)
+        quantize(values.ctypes.data, blocks.ctypes.data, values.size)
+        dequantize(blocks.ctypes.data, restored.ctypes.data, values.size)
+        return restored
+
+    return Codec(name=kind.name, block=kind.block, bytes=kind.bytes, round_trip=round_trip)

@@ -1,0 +1,175 @@
+"""The sequence state that llama-server saves for a slot: the K and V of its cache, read back as NumPy arrays.
+
+The layout (version 2, little endian), as llama.cpp writes it for one sequence:
+
+    u32 magic "ggsq", u32 version, u32 n, n x i32                  what the server keeps about the prompt
+    then for each cache (a model with sliding windows has two: full attention, then windowed)
+      u32 streams = 1, u32 cells                                    nothing more for a cache without cells
+      cells x (i32 position, u32 sequences = 1, [2 x i32], i32 0)   the pair only with multi-dimensional positions
+      u32 transposed, u32 layers
+      layers x (i32 type, u64 bytes of a row, cells rows)           K, a row being all heads of one cell
+      layers x the same                                             V, where it is not transposed
+      layers x (i32 type, u32 bytes of a value, u32 width, width x cells values)    V, where it is
+    then, in hybrid models, the recurrent layers' state             which is left alone
+
+Models that cache only K (MLA) have no V records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import StateInvalid
+from .codec import Floats
+
+_MAGIC = 0x67677371
+_VERSION = 2
+_DTYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+_HINT = "the server must be of the llama.cpp that the series serves, with an f16 cache and one slot"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """K and V of one layer, (cells, width) each; `v` is None in a model that derives it from K."""
+
+    k: Floats
+    v: Floats | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+    """A sequence's caches. `layers` are attention layers in the file's order; `rest` counts the bytes left alone."""
+
+    layers: tuple[Layer, ...]
+    rest: int
+
+
+def load(path: Path, *, has_v: bool = True) -> State:
+    """Read a saved slot. Raises `StateInvalid` when it is truncated, damaged or of another layout or version."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StateInvalid(f"{path}: cannot be read: {error.strerror}") from error
+    return parse(data, has_v=has_v, name=str(path))
+
+
+def parse(data: bytes, *, has_v: bool = True, name: str = "state") -> State:
+    """As `load`, from memory."""
+    reader = _Reader(data, name)
+    magic, version, tokens = reader.unpack("III")
+    if (magic, version) != (_MAGIC, _VERSION):
+        raise reader.refuse(f"magic {magic:08x} version {version}, known is {_MAGIC:08x} version {_VERSION}")
+    reader.skip(4 * tokens)
+    layers: list[Layer] = []
+    while not reader.done and (not layers or reader.at_cache()):
+        layers += _read_cache(reader, has_v)
+    if not layers:
+        raise reader.refuse("there is no cell in it")
+    return State(layers=tuple(layers), rest=reader.left)
+
+
+def _read_cache(reader: _Reader, has_v: bool) -> list[Layer]:
+    streams, cells = reader.unpack("II")
+    if streams != 1:
+        raise reader.refuse(f"{streams} streams instead of 1")
+    if cells == 0:
+        return []
+    reader.skip(cells * _cell_bytes(reader, cells))
+    transposed, count = reader.unpack("II")
+    if transposed > 1 or count == 0:
+        raise reader.refuse(f"{count} layers, transposed {transposed}")
+    keys = [_read_rows(reader, cells) for _ in range(count)]
+    values: list[Floats | None] = [None] * count
+    if has_v:
+        values = [(_read_columns if transposed else _read_rows)(reader, cells) for _ in range(count)]
+    return [Layer(k=k, v=v) for k, v in zip(keys, values, strict=True)]
+
+
+def _cell_bytes(reader: _Reader, cells: int) -> int:
+    """Size of one cell's record: whether positions have further dimensions stands nowhere, but shows."""
+    for size in (12, 20):
+        if cells * size <= reader.left:
+            words = np.frombuffer(reader.peek(cells * size), dtype="<i4").reshape(cells, -1)
+            if (words[:, 1] == 1).all() and (words[:, -1] == 0).all():
+                return size
+    raise reader.refuse(f"its {cells} cells are not those of one sequence")
+
+
+def _read_rows(reader: _Reader, cells: int) -> Floats:
+    (kind,), (row_bytes,) = reader.unpack("i"), reader.unpack("Q")
+    dtype = _dtype(reader, kind)
+    if row_bytes == 0 or row_bytes % dtype.itemsize:
+        raise reader.refuse(f"rows of {row_bytes} bytes")
+    return reader.numbers(dtype, cells, row_bytes // dtype.itemsize)
+
+
+def _read_columns(reader: _Reader, cells: int) -> Floats:
+    kind, value_bytes, width = reader.unpack("iII")
+    dtype = _dtype(reader, kind)
+    if value_bytes != dtype.itemsize or width == 0:
+        raise reader.refuse(f"{width} values of {value_bytes} bytes")
+    return np.ascontiguousarray(reader.numbers(dtype, width, cells).T)
+
+
+def _dtype(reader: _Reader, kind: int) -> np.dtype[np.floating]:
+    if kind not in _DTYPES:
+        raise reader.refuse(f"a cache of ggml type {kind}, which is neither f16 nor f32")
+    return _DTYPES[kind]
+
+
+class _Reader:
+    """A position in the file; reading past its end is the file's fault."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._data = data
+        self._name = name
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._at
+
+    @property
+    def done(self) -> bool:
+        return self.left == 0
+
+    def refuse(self, why: str) -> StateInvalid:
+        return StateInvalid(f"{self._name}: at byte {self._at}: {why}", hint=_HINT)
+
+    def peek(self, count: int) -> bytes:
+        if count > self.left:
+            raise StateInvalid(
+                f"{self._name}: truncated: {count} bytes are to follow byte {self._at}, {self.left} do",
+                hint="the disk may have been full; save it again",
+            )
+        return self._data[self._at : self._at + count]
+
+    def skip(self, count: int) -> None:
+        self.peek(count)
+        self._at += count
+
+    def unpack(self, layout: str) -> tuple[int, ...]:
+        layout = "<" + layout
+        found = struct.unpack(layout, self.peek(struct.calcsize(layout)))
+        self._at += struct.calcsize(layout)
+        return found
+
+    def numbers(self, dtype: np.dtype[np.floating], rows: int, width: int) -> Floats:
+        raw = self.peek(rows * width * dtype.itemsize)
+        self._at += len(raw)
+        values: npt.NDArray[np.float32] = np.frombuffer(raw, dtype=dtype).reshape(rows, width).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise self.refuse("a cache that holds infinities or NaN")
+        return values
+
+    def at_cache(self) -> bool:
+        """Whether another cache follows, and not the state of recurrent layers, whose cells name no sequence."""
+        if self.left == 8:
+            return True
+        streams, cells, _position, sequences = struct.unpack("<4I", self.peek(16))
+        return bool(streams == 1 and (cells == 0 or sequences == 1))
