@@ -67,6 +67,8 @@ def command(*flags: str, name: str | None = None, **help: str) -> Callable[[Call
 
     def decorate(body: Callable[..., None]) -> Task[Any]:
         own = list(inspect.signature(body).parameters.values())[1:]
+        repeated = [one.name for one in own if one.default == ()]
+        own = [one.replace(default=None) if one.name in repeated else one for one in own]
 
         @functools.wraps(body)
         def run_task(_context: Any, **arguments: Any) -> None:
@@ -89,7 +91,7 @@ def command(*flags: str, name: str | None = None, **help: str) -> Callable[[Call
         )
         made: Task[Any] = task(
             name=name,
-            iterable=["set", *(one.name for one in own if one.default == ())],
+            iterable=["set", *repeated],
             help={**help, **{flag: FLAGS[flag][1] for flag in flags}, **_SHARED},
             auto_shortflags=False,
         )(run_task)

@@ -93,10 +93,9 @@ def _read_cache(reader: _Reader, has_v: bool) -> list[Layer]:
 def _cell_bytes(reader: _Reader, cells: int) -> int:
     """Size of one cell's record: whether positions have further dimensions stands nowhere, but shows."""
     for size in (12, 20):
-        if cells * size <= reader.left:
-            words = np.frombuffer(reader.peek(cells * size), dtype="<i4").reshape(cells, -1)
-            if (words[:, 1] == 1).all() and (words[:, -1] == 0).all():
-                return size
+        words = np.frombuffer(reader.peek(cells * size), dtype="<i4").reshape(cells, -1)
+        if (words[:, 1] == 1).all() and (words[:, -1] == 0).all():
+            return size
     raise reader.refuse(f"its {cells} cells are not those of one sequence")
 
 
