@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from tests.sources.gitrepo import commit, git, new
 from toolchain.errors import FetchFailed, NotARepository, UnknownRevision
 from toolchain.sources import Repository
+from toolchain.sources.repository import out_of_space
 
 _NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1).filter(
     lambda name: name not in (".", "..") and len(name.encode()) < 100 and not name.lower().startswith(".git")
@@ -122,3 +125,19 @@ def test_unrelated_histories_have_no_merge_base(repo: Path) -> None:
     one = commit(repo, {"a": "1"})
     git(repo, "checkout", "--quiet", "--orphan", "other")
     assert Repository.open(repo).merge_base(one, commit(repo, {"a": "2"})) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "free", "full"),
+    [
+        ("fatal: write error: No space left on device", 1 << 40, True),
+        ("error: unable to write file a.c", 0, True),
+        ("error: unable to write file a.c", 1 << 40, False),
+        ("fatal: bad object", 0, False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, free: int, full: bool
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert out_of_space(said, tmp_path) is full

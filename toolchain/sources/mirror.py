@@ -143,7 +143,7 @@ def _fetch(mirror: Repository, *words: str, step: Step) -> None:
     if done.returncode == 0:
         return
     said = "\n  ".join(line for line in done.output.splitlines() if not _PROGRESS.match(line))
-    if out_of_space(said):
+    if out_of_space(said, mirror.git_dir):
         raise DiskFull(f"{mirror.git_dir}: the disk is full", hint="free some space, then run it again: it goes on")
     raise FetchFailed(f"{mirror.git('config', 'remote.origin.url').strip()}: git fetch failed\n  {said}", hint=_HINT)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import weakref
 from collections.abc import Mapping
@@ -38,6 +39,9 @@ _INHERITED = (
 )
 
 
+_SAID_LINES = 12
+
+
 @record
 class Commit:
     """A commit as a report names it."""
@@ -60,9 +64,11 @@ def environment(*, offline: bool, extra: Mapping[str, str] | None = None) -> dic
     return kept | dict(extra or {})
 
 
-def out_of_space(said: str) -> bool:
-    """Whether git's words mean that the disk is full."""
-    return "No space left on device" in said or "Disk quota exceeded" in said
+def out_of_space(said: str, where: Path) -> bool:
+    """Whether git's words, about a folder, mean that the disk is full. A checkout does not say why it cannot write."""
+    if "No space left on device" in said or "Disk quota exceeded" in said:
+        return True
+    return "unable to write" in said and shutil.disk_usage(where).free < 1 << 20
 
 
 class Repository:
@@ -116,8 +122,9 @@ class Repository:
         done = self._run(args, env)
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
-            if out_of_space(said):
+            if out_of_space(said, self.git_dir):
                 raise DiskFull(f"{self.git_dir}: the disk is full", hint="free some space, then run it again")
+            said = "\n  ".join(said.splitlines()[-_SAID_LINES:])
             raise failure(f"git {' '.join(map(str, args))}\n  in: {self.git_dir}\n  {said}", hint=hint)
         return done.stdout.decode(errors="surrogateescape")
 
