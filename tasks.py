@@ -16,7 +16,7 @@ from toolchain.cli import Run, command
 from toolchain.doctor import doctor
 from toolchain.errors import MissingTool
 from toolchain.process import run as run_program
-from toolchain.quality import request
+from toolchain.quality import divergence, lab, request
 from toolchain.series import check, manifest
 
 ROOT = Path(__file__).parent
@@ -168,8 +168,8 @@ def measure_quality(
     seed: Sequence[str] = (),
     rotated: bool = False,
     no_rotated: bool = False,
-    tokens: int = request.TOKENS,
-    head_size: int = request.HEAD_SIZE,
+    tokens: int = lab.TOKENS,
+    head_size: int = lab.HEAD_SIZE,
     model: str = "",
     text: str = "",
     release: str = "",
@@ -179,6 +179,28 @@ def measure_quality(
     """Signal to noise per bit of every cache type."""
     chosen = request.selection(type, data, seed, rotated, no_rotated, tokens, head_size)
     request.measure(run, chosen, request.source(run, model, text, release, server), out)
+
+
+@command(
+    "workspace",
+    model="GGUF model to run",
+    text="file to read; empty: this toolkit's own documentation",
+    cache="a cache type or K:V, with /plain for no rotation (repeatable, or with commas); empty: a table of ten",
+    bytes="length of the text to use",
+    context="tokens of one context",
+    program="a llama-perplexity; empty: the newest that ./inv build --targets llama-perplexity made",
+)
+def compare_caches(
+    run: Run,
+    model: str = "",
+    text: str = "",
+    cache: Sequence[str] = (),
+    bytes: int = divergence.BYTES,
+    context: int = divergence.CONTEXT,
+    program: str = "",
+) -> None:
+    """Perplexity and KL of a model by cache type."""
+    request.compare(run, model, text, cache, bytes, context, program)
 
 
 # -- deploy ----------------------------------------------------------------------------------------
@@ -256,6 +278,7 @@ _verify.add_task(verify_release, name="release", default=True)
 
 _quality = Collection("quality")
 _quality.add_task(measure_quality, name="lab", default=True)
+_quality.add_task(compare_caches, name="kl")
 
 _deploy = Collection("deploy")
 _deploy.add_task(install, name="install")

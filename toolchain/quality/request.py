@@ -8,10 +8,9 @@ from pathlib import Path
 from .. import pipeline
 from ..cli import Run
 from ..errors import ConfigError, ReleaseInvalid
-from . import lab, report
-from .lab import HEAD_SIZE, TOKENS, Selection, Source
-
-__all__ = ["HEAD_SIZE", "TOKENS", "find_program", "measure", "names", "selection", "source"]
+from ..records import write
+from . import divergence, lab, report
+from .lab import Selection, Source
 
 _DOCUMENTS = Path(__file__).resolve().parents[2]
 
@@ -54,18 +53,32 @@ def source(run: Run, model: str, text: str, release: str, server: str) -> Source
     path = Path(model).expanduser()
     if not path.is_file():
         raise ConfigError(f"{path}: no such model", hint="--model names a GGUF file")
-    return Source(server=find_program(run, "llama-server", server, release), model=path, text=_read(text))
+    return Source(server=find_server(run, server, release), model=path, text=_read(text))
 
 
-def find_program(run: Run, name: str, path: str, release: str) -> Path:
-    """A program of llama.cpp: the one at `path`, else that of a release. Raises `ReleaseInvalid` when there is none."""
+def find_server(run: Run, path: str, release: str) -> Path:
+    """llama-server at `path` (or in that folder), else of a release."""
     if path:
-        found = Path(path).expanduser().absolute()
-        return found / name if found.is_dir() else found
-    found = pipeline.find_release(run, release) / "lib" / "ollama" / name
+        return _program(Path(path), "llama-server")
+    return pipeline.find_release(run, release) / "lib" / "ollama" / "llama-server"
+
+
+def find_perplexity(run: Run, path: str) -> Path:
+    """llama-perplexity at `path` (or in that folder), else the newest that a build made. It is no part of a release.
+
+    Raises `ReleaseInvalid` when there is none.
+    """
+    name = "llama-perplexity"
+    built = sorted(run.workspace.glob(f"build/**/bin/{name}"), key=lambda made: made.stat().st_mtime)
+    found = _program(Path(path), name) if path else built[-1] if built else run.workspace / "build" / name
     if not found.is_file():
-        raise ReleaseInvalid(f"{found}: not in this release", hint=f"./inv build --targets {name}")
+        raise ReleaseInvalid(f"{found}: no such program", hint=f"./inv build --targets {name}, or --program PATH")
     return found
+
+
+def _program(path: Path, name: str) -> Path:
+    found = path.expanduser().absolute()
+    return found / name if found.is_dir() else found
 
 
 def measure(run: Run, chosen: Selection, dumped: Source | None, out: str) -> None:
@@ -75,6 +88,29 @@ def measure(run: Run, chosen: Selection, dumped: Source | None, out: str) -> Non
     folder = Path(out).expanduser().absolute() if out else run.workspace / "quality"
     path = report.save(found, folder)
     run.console.result({"rows": found.rows}, f"{report.text(found)}\n\nreport    {path}")
+
+
+def compare(run: Run, model: str, text: str, caches: Sequence[str], size: int, context: int, program: str) -> None:
+    """Perplexity and KL of caches on the first `size` bytes of a text; the table as Markdown, and kl.json."""
+    path = Path(model).expanduser()
+    if not model or not path.is_file():
+        raise ConfigError(f"{path if model else '--model'}: no such model", hint="--model names a GGUF file")
+    if size < 1 or context < 1:
+        raise ConfigError("--bytes and --context are positive")
+    words = _read(text).encode()[:size].decode(errors="ignore").encode()
+    folder = run.workspace / "quality"
+    found = divergence.measure(
+        find_perplexity(run, program),
+        path,
+        words,
+        caches=names(caches) or divergence.CACHES,
+        context=context,
+        added=pipeline.load_series(run).types,
+        log=folder / "kl.log",
+        console=run.console,
+    )
+    write(folder / "kl.json", found)
+    run.console.result(found, divergence.markdown(found))
 
 
 def _read(text: str) -> str:

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import inv
+from toolchain.console import Console
+from toolchain.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
+from toolchain.quality import divergence
+from toolchain.quality.divergence import Divergences, measure
+from toolchain.stages import CacheType
+
+from .conftest import ROOT
+
+TURBO4 = CacheType(name="turbo4", block=64, bytes=34)
+CACHES = ("f16", "q4_0", "q4_0/plain", "q8_0:turbo4", "turbo4:f16")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripted llama-perplexity as a program."""
+    path = tmp_path_factory.mktemp("program") / "llama-perplexity"
+    command = shlex.join([sys.executable, "-m", "tests.quality.llama_perplexity"])
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {command} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def _measure(
+    program: Path, model: Path, folder: Path, caches: tuple[str, ...] = CACHES, size: int = 999
+) -> Divergences:
+    return measure(
+        program,
+        model,
+        b"x" * size,
+        caches=caches,
+        context=64,
+        added=(TURBO4,),
+        log=folder / "kl.log",
+        console=Console(),
+    )
+
+
+def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
+    found = _measure(program, model, tmp_path)
+    assert (found.text_bytes, found.context, found.chunks) == (999, 64, 37)
+    assert [row.cache for row in found.rows] == list(CACHES)
+    rows = {row.cache: row for row in found.rows}
+    assert rows["f16"].kl.mean == rows["f16"].delta.mean == 0
+    assert rows["q8_0:turbo4"].bits_per_value == (8.5 + 4.25) / 2
+    assert rows["q4_0"].delta.mean == pytest.approx(23**2 / 1000)
+    assert rows["q4_0/plain"].kl.mean == pytest.approx(2 * rows["q4_0"].kl.mean)
+    assert rows["q4_0"].ppl.error == 0.25
+    assert rows["q4_0"].same_top.error == 0.194
+    table = divergence.markdown(found)
+    assert "| turbo4:f16 | 10.125 | 10.138 ± 0.250 | 0.138 ± 0.010 | 0.00138 ± 0.00010 | 99.86 ± 0.19 |" in table
+    assert [path.name for path in tmp_path.iterdir()] == ["kl.log"]
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "words"),
+    [
+        ("crash", CommandFailed, r"with f16 ended with 1(.|\n)*the scripted end"),
+        ("other-type", VerificationFailed, r"asked for q4_0, the log says K:V \{\('q4_0', 'f16'\)\}"),
+        ("no-rotation", VerificationFailed, "asked for q4_0, .* rotated {'k': '0', 'v': '0'}"),
+        ("no-figures", CommandFailed, "with q4_0 gave no ppl"),
+    ],
+)
+def test_what_goes_wrong_is_told(
+    program: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: str,
+    error: type[ToolchainError],
+    words: str,
+) -> None:
+    monkeypatch.setenv("TQ_TEST_FAIL", fail)
+    with pytest.raises(error, match=words):
+        _measure(program, model, tmp_path, caches=("q4_0",))
+    assert [path.name for path in tmp_path.iterdir()] == ["kl.log"]
+
+
+def test_what_cannot_be_compared(program: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(TextTooShort, match="has 100 tokens, two contexts are needed"):
+        _measure(program, model, tmp_path, size=100)
+    with pytest.raises(ConfigError, match="unknown cache type 'turbo9' in 'q8_0:turbo9/plain'"):
+        _measure(program, model, tmp_path / "none", caches=("q8_0:turbo9/plain",))
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_command_line(program: Path, model: Path, tmp_path: Path) -> None:
+    """The newest program of a build is found, and the text is cut to whole characters."""
+    made = tmp_path / "build" / "key" / "llama-server" / "bin" / "llama-perplexity"
+    made.parent.mkdir(parents=True)
+    made.symlink_to(program)
+    text = tmp_path / "text"
+    text.write_text("ä" * 500)
+    given = ["quality.kl", "--workspace", str(tmp_path), "--model", str(model), "--text", str(text)]
+    done = inv(*given, "--cache", "f16,turbo4", "--bytes", "301", "--context", "64", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["text_bytes"], [row["cache"] for row in found["rows"]]) == (300, ["f16", "turbo4"])
+    assert json.loads((tmp_path / "quality" / "kl.json").read_text()) == found
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        ([], 3, "no such model"),
+        (["--model", "here"], 31, "--targets llama-perplexity"),
+        (["--model", "here", "--bytes", "0"], 3, "positive"),
+        (["--model", "here", "--program", "here"], 42, "not a GGUF model"),
+    ],
+)
+def test_bad_input(tmp_path: Path, args: list[str], code: int, words: str) -> None:
+    (tmp_path / "here").write_text("no model")
+    done = inv("quality.kl", "--workspace", str(tmp_path / "ws"), *args, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

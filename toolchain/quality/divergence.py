@@ -1,0 +1,178 @@
+"""What a cache type costs a model: perplexity, and the divergence of its predictions from those with an f16 cache.
+
+llama-perplexity of a build does the work. Its first run keeps the logits with an f16 cache; each further run is
+compared with them token by token, so that the differences are paired and their standard errors small.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..console import Console
+from ..errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
+from ..process import run
+from ..records import record
+from ..stages import CacheType
+from ..verify.cachelog import bits_per_value, split_pair, type_table
+from .dump import read_heads
+
+PLAIN = "/plain"
+"""after a cache type: with upstream's rotation turned off"""
+CACHES = ("f16", "q8_0", "q4_0", "q4_0/plain", "turbo4", "turbo3", "turbo2", "q8_0:turbo4", "turbo4:f16", "f16:turbo4")
+BYTES = 120_000
+CONTEXT = 1024
+
+_ALLOCATED = re.compile(r"llama_kv_cache\w*: size = .* K \((\w+)\): .* V \((\w+)\):")
+_ROTATED = re.compile(r"llama_kv_cache\w*: attn_rot_([kv]) = (\d)")
+_CHUNKS = re.compile(r"computing over (\d+) chunks")
+_TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
+_NUMBER = r"(-?\d+(?:\.\d+)?)"
+_FIGURES = {
+    "ppl": rf"^Mean PPL\(Q\) *: *{_NUMBER} ± *{_NUMBER}",
+    "delta": rf"^Mean PPL\(Q\)-PPL\(base\) *: *{_NUMBER} ± *{_NUMBER}",
+    "kl": rf"^Mean +KLD: *{_NUMBER} ± *{_NUMBER}",
+    "same_top": rf"^Same top p: *{_NUMBER} ± *{_NUMBER}",
+}
+
+
+@record
+class Estimate:
+    """A mean and its standard error."""
+
+    mean: float
+    error: float
+
+
+@record
+class Divergence:
+    """One cache against f16 on the same text. KL is in nats per token."""
+
+    cache: str
+    bits_per_value: float
+    """mean of K and V"""
+    ppl: Estimate
+    delta: Estimate
+    """of perplexity, paired"""
+    kl: Estimate
+    same_top: Estimate
+    """percent of tokens that both caches think the likeliest"""
+
+
+@record
+class Divergences:
+    """The table of one model and text."""
+
+    model: str
+    text_bytes: int
+    context: int
+    chunks: int
+    rows: tuple[Divergence, ...]
+
+
+def measure(
+    program: Path,
+    model: Path,
+    text: bytes,
+    *,
+    caches: Sequence[str] = CACHES,
+    context: int = CONTEXT,
+    added: Iterable[CacheType],
+    log: Path,
+    console: Console,
+) -> Divergences:
+    """Run `model` over `text` once for each cache: a type, K:V, or either with `/plain` behind it.
+
+    Every run must say in its log that it used the types asked for, rotated or not as asked. Raises `ConfigError` for a
+    cache that is unknown, `ModelLoadFailed` for what is no model, `TextTooShort`, `CommandFailed` when the program
+    fails, and `VerificationFailed` when a run used another cache.
+    """
+    types = type_table(added)
+    for cache in caches:
+        for name in split_pair(cache.removesuffix(PLAIN)):
+            if name not in types:
+                raise ConfigError(f"unknown cache type {name!r} in {cache!r}", hint=", ".join(types))
+    read_heads(model)
+    log.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".kl-", dir=_made(log.parent)) as folder:
+        words, logits = Path(folder) / "text", Path(folder) / "logits"
+        words.write_bytes(text)
+        argv = [str(program), "--model", str(model), "--file", str(words), "--ctx-size", str(context)]
+        argv += ["--log-verbosity", "4", "--kl-divergence-base", str(logits)]
+        with console.step("logits with f16"):
+            _run(argv, "f16", log)
+        rows, chunks = [], 0
+        for cache in caches:
+            with console.step(cache):
+                said = _run([*argv, "--kl-divergence"], cache, log)
+            counted = _CHUNKS.search(said)
+            chunks = int(counted.group(1)) if counted else chunks
+            bits = [bits_per_value(types[name]) for name in split_pair(cache.removesuffix(PLAIN))]
+            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / 2, **_figures(said, cache, log)))
+    return Divergences(model=model.name, text_bytes=len(text), context=context, chunks=chunks, rows=tuple(rows))
+
+
+def markdown(found: Divergences) -> str:
+    """The table for docs and terminals."""
+
+    def cell(one: Estimate, digits: int) -> str:
+        return f"{one.mean:.{digits}f} ± {one.error:.{digits}f}"
+
+    lines = [
+        f"{found.model}, {found.text_bytes} bytes of text, context {found.context}, {found.chunks} chunks:",
+        "",
+        "| K and V | bits per value | perplexity | delta to f16 | mean KL to f16 (nats) | same top token (%) |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.cache} | {row.bits_per_value:g} | {cell(row.ppl, 3)} | {cell(row.delta, 3)} | {cell(row.kl, 5)} "
+        f"| {cell(row.same_top, 2)} |"
+        for row in found.rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _run(argv: list[str], cache: str, log: Path) -> str:
+    plain = cache.endswith(PLAIN)
+    type_k, type_v = split_pair(cache.removesuffix(PLAIN))
+    done = run(
+        [*argv, "--cache-type-k", type_k, "--cache-type-v", type_v],
+        env={"LLAMA_ATTN_ROT_DISABLE": str(int(plain))},
+        log=log,
+        what=f"llama-perplexity with {cache}",
+    )
+    short = _TOO_SHORT.search(done.output)
+    if short:
+        raise TextTooShort(
+            f"the text has {short.group(1)} tokens, two contexts are needed",
+            hint="a longer text, or a smaller --context",
+        )
+    used = set(_ALLOCATED.findall(done.output))
+    rotated = dict(_ROTATED.findall(done.output))
+    wanted = {
+        name: str(int(kind not in ("f16", "bf16", "f32") and not plain))
+        for name, kind in zip("kv", (type_k, type_v), strict=True)
+    }
+    if used != {(type_k, type_v)} or rotated != wanted:
+        raise VerificationFailed(
+            f"asked for {cache}, the log says K:V {used or 'nothing'}, rotated {rotated or 'nothing'}\n  log: {log}",
+            hint="is the program of the build that the series made?",
+        )
+    return done.output
+
+
+def _figures(said: str, cache: str, log: Path) -> dict[str, Estimate]:
+    found = {}
+    for name, pattern in _FIGURES.items():
+        match = re.search(pattern, said, re.MULTILINE)
+        if not match:
+            raise CommandFailed(f"llama-perplexity with {cache} gave no {name}\n  log: {log}")
+        found[name] = Estimate(mean=float(match.group(1)), error=float(match.group(2)))
+    return found
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
