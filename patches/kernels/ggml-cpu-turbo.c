@@ -1,7 +1,9 @@
-// Dot products of the TurboQuant cache types with q8_0, in plain C: levels and activations are both int8, so a block is
-// an integer sum, scaled once for each of the two q8_0 blocks that it faces.
+// The TurboQuant cache types on the CPU: encoder, decoders and dot products with q8_0, for the instruction set that this
+// file is compiled for. Every variant gives the same bits as the plain C at the end of each selection: levels are
+// integers, and floats are added in sixteen lanes (lane l: values 4l to 4l + 3 of a block) in a fixed order.
 
 #include "ggml-cpu-turbo.h"
+#include "ggml-turbo-codec.h"
 
 #define GGML_COMMON_DECL_C
 #include "ggml-common.h"
@@ -10,81 +12,348 @@
 
 _Static_assert(QK_TURBO == 2 * QK8_0, "a turbo block faces two blocks of q8_0");
 
-static float dot_block(const int8_t * levels, uint16_t half, const uint8_t * index, const block_q8_0 * y) {
-    int32_t low = 0, high = 0;
-    for (int j = 0; j < QK8_0; ++j) {
-        low += levels[index[j]] * y[0].qs[j];
-        high += levels[index[j + QK8_0]] * y[1].qs[j];
+#define LANES 16
+
+#if defined(__AVX512BW__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
+#    include <immintrin.h>
+#    define TURBO_AVX512
+#elif defined(__AVX2__)
+#    include <immintrin.h>
+#    define TURBO_AVX2
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#    include <arm_neon.h>
+#    define TURBO_NEON
+#endif
+
+static inline float to_float(uint16_t half) {
+#if defined(__F16C__)
+    return _cvtsh_ss(half);
+#elif defined(TURBO_NEON)
+    __fp16 value;
+    memcpy(&value, &half, sizeof(value));
+    return value;
+#else
+    return turbo_half_to_float(half);
+#endif
+}
+
+static inline uint64_t load_word(const uint8_t * bytes) {
+    uint64_t word;
+    memcpy(&word, bytes, sizeof(word));
+    return word;
+}
+
+// Byte j of a block's levels is selected by its index, whose bits are brought together from the planes: group g of eight
+// values takes bit g of every byte of a plane.
+
+#if defined(TURBO_AVX512)
+
+typedef __m512i levels;
+
+// Bit g of every byte, for g = 0..7 in turn, moved to a given bit. What else remains in a byte is masked later.
+static inline __m512i spread(uint64_t plane, int bit) {
+    const __m512i group = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm512_rorv_epi64(_mm512_set1_epi64((int64_t) plane), _mm512_sub_epi64(group, _mm512_set1_epi64(bit)));
+}
+
+static inline __m512i spread_pairs(const uint8_t * qs) {  // to bits 2 and 3
+    const __m512i pairs = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) qs));
+    return _mm512_rorv_epi64(pairs, _mm512_set_epi64(4, 4, 2, 2, 0, 0, -2, -2));
+}
+
+// The bits of a where mask has ones, else those of b.
+static inline __m512i choose(char mask, __m512i a, __m512i b) {
+    return _mm512_ternarylogic_epi64(_mm512_set1_epi8(mask), a, b, 0xca);
+}
+
+static inline __m512i spread_path(const uint8_t * plane) {
+    const uint64_t path = load_word(plane);
+    return choose(1, spread(turbo_bit0(path), 0), spread(turbo_bit1(path), 1));
+}
+
+// Tables repeat up to 64 entries, so that bits above the index do not matter.
+static inline levels decode_turbo4(const block_turbo4 * b) {
+    const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) ggml_turbo4_levels));
+    const __m512i high  = choose(0x0c, spread_pairs(b->qs), spread(load_word(b->qh), 4));
+    return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), high), table);
+}
+
+static inline levels decode_turbo3(const block_turbo3 * b) {
+    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) ggml_turbo3_levels));
+    return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), spread_pairs(b->qs)), table);
+}
+
+static inline levels decode_turbo2(const block_turbo2 * b) {
+    const __m512i table = _mm512_set1_epi64((int64_t) load_word((const uint8_t *) ggml_turbo2_levels));
+    return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), spread(load_word(b->qs), 2)), table);
+}
+
+static inline void store(int8_t * to, levels v) {
+    _mm512_storeu_si512(to, v);
+}
+
+// dpbusd wants one factor unsigned: levels + 128, whose surplus is taken off again.
+static inline void add_products(float * lanes, levels v, const block_q8_0 * y, float low, float high) {
+    const __m512i q = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) y[0].qs)),
+                                         _mm256_loadu_si256((const __m256i *) y[1].qs), 1);
+    const __m512i offset  = _mm512_set1_epi8((char) 0x80);
+    const __m512i zero    = _mm512_setzero_si512();
+    const __m512i raised  = _mm512_dpbusd_epi32(zero, _mm512_xor_si512(v, offset), q);
+    const __m512i sum     = _mm512_sub_epi32(raised, _mm512_dpbusd_epi32(zero, offset, q));
+    const __m512  scale   = _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(low), _mm512_set1_ps(high));
+    const __m512  product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+    _mm512_storeu_ps(lanes, _mm512_add_ps(_mm512_loadu_ps(lanes), product));
+}
+
+#elif defined(TURBO_AVX2)
+
+typedef struct {
+    __m256i half[2];
+} levels;
+
+static inline __m256i word_of(const uint8_t * plane) {
+    return _mm256_set1_epi64x((int64_t) load_word(plane));
+}
+
+// Bits 0 and 1 of the indices, clear above. Groups 0 to 3 are in the lower half, 4 to 7 in the upper one.
+static inline void spread_path(const uint8_t * plane, __m256i * half) {
+    const uint64_t path = load_word(plane);
+    const __m256i  bit0 = _mm256_set1_epi64x((int64_t) turbo_bit0(path));
+    const __m256i  bit1 = _mm256_set1_epi64x((int64_t) turbo_bit1(path));
+    const __m256i  one = _mm256_set1_epi8(1), two = _mm256_set1_epi8(2);
+    const __m256i  lower = _mm256_set_epi64x(3, 2, 1, 0), upper = _mm256_set_epi64x(7, 6, 5, 4);
+    const __m256i  low1 = _mm256_srlv_epi64(bit1, lower);
+    half[0] = _mm256_or_si256(_mm256_and_si256(_mm256_srlv_epi64(bit0, lower), one),
+                              _mm256_and_si256(_mm256_add_epi8(low1, low1), two));
+    half[1] = _mm256_or_si256(
+        _mm256_and_si256(_mm256_srlv_epi64(bit0, upper), one),
+        _mm256_and_si256(_mm256_srlv_epi64(bit1, _mm256_set_epi64x(6, 5, 4, 3)), two));
+}
+
+// The same with a pair as bits 2 and 3.
+static inline void spread_pairs(const uint8_t * plane, const uint8_t * qs, __m256i * half) {
+    const __m256i pairs = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) qs));
+    const __m256i mask  = _mm256_set1_epi8(0x0c);
+    const __m256i lower = _mm256_sllv_epi64(pairs, _mm256_set_epi64x(0, 0, 2, 2));
+    const __m256i upper = _mm256_srlv_epi64(pairs, _mm256_set_epi64x(4, 4, 2, 2));
+    spread_path(plane, half);
+    half[0] = _mm256_or_si256(half[0], _mm256_and_si256(lower, mask));
+    half[1] = _mm256_or_si256(half[1], _mm256_and_si256(upper, mask));
+}
+
+static inline levels decode_turbo4(const block_turbo4 * b) {
+    const __m128i * book  = (const __m128i *) ggml_turbo4_levels;
+    const __m256i   below = _mm256_broadcastsi128_si256(_mm_loadu_si128(book));
+    const __m256i   above = _mm256_broadcastsi128_si256(_mm_loadu_si128(book + 1));
+    const __m256i   high  = word_of(b->qh);
+    // to bit 7, by which a blend selects
+    const __m256i sign[2] = { _mm256_sllv_epi64(high, _mm256_set_epi64x(4, 5, 6, 7)),
+                              _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3)) };
+    levels        v;
+    spread_pairs(b->path, b->qs, v.half);
+    for (int i = 0; i < 2; ++i) {
+        v.half[i] = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, v.half[i]), _mm256_shuffle_epi8(above, v.half[i]),
+                                       sign[i]);
     }
-    const float scaled = ggml_turbo_half_to_float(y[0].d) * (float) low + ggml_turbo_half_to_float(y[1].d) * (float) high;
-    return ggml_turbo_half_to_float(half) * scaled;
+    return v;
 }
 
-void ggml_vec_dot_turbo4_q8_0(
-    int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {
-    assert(nrc == 1 && n % QK_TURBO == 0);
-    (void) bs, (void) bx, (void) by, (void) nrc;
-    const block_turbo4 * x = vx;
-    const block_q8_0 *   y = vy;
-    uint8_t              index[QK_TURBO];
-    float                sum = 0.0f;
-    for (int i = 0; i < n / QK_TURBO; ++i) {
-        ggml_turbo4_indices(&x[i], index);
-        sum += dot_block(ggml_turbo4_levels, x[i].d, index, &y[2 * i]);
+static inline levels decode_turbo3(const block_turbo3 * b) {
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) ggml_turbo3_levels));
+    levels        v;
+    spread_pairs(b->path, b->qs, v.half);
+    v.half[0] = _mm256_shuffle_epi8(table, v.half[0]);
+    v.half[1] = _mm256_shuffle_epi8(table, v.half[1]);
+    return v;
+}
+
+static inline levels decode_turbo2(const block_turbo2 * b) {
+    // bit 2 of the index goes to bit 3, as shifts of both halves reach it: the table holds every four levels twice
+    const __m128i book  = _mm_loadl_epi64((const __m128i *) ggml_turbo2_levels);
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_unpacklo_epi32(book, book));
+    const __m256i high  = word_of(b->qs);
+    const __m256i mask  = _mm256_set1_epi8(0x08);
+    const __m256i lower = _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3));
+    const __m256i upper = _mm256_srlv_epi64(high, _mm256_set_epi64x(4, 3, 2, 1));
+    levels        v;
+    spread_path(b->path, v.half);
+    v.half[0] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[0], _mm256_and_si256(lower, mask)));
+    v.half[1] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[1], _mm256_and_si256(upper, mask)));
+    return v;
+}
+
+static inline void store(int8_t * to, levels v) {
+    _mm256_storeu_si256((__m256i *) to, v.half[0]);
+    _mm256_storeu_si256((__m256i *) (to + 32), v.half[1]);
+}
+
+// maddubs wants one factor unsigned: the size of y, whose sign the level takes. Levels stay off -128, so no sum of two
+// products saturates.
+static inline void add_products(float * lanes, levels v, const block_q8_0 * y, float low, float high) {
+    const float scale[2] = { low, high };
+    for (int i = 0; i < 2; ++i) {
+        const __m256i q       = _mm256_loadu_si256((const __m256i *) y[i].qs);
+        const __m256i pairs   = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(v.half[i], q));
+        const __m256i sum     = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        const __m256  product = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale[i]));
+        _mm256_storeu_ps(lanes + 8 * i, _mm256_add_ps(_mm256_loadu_ps(lanes + 8 * i), product));
     }
-    *s = sum;
 }
 
-void ggml_vec_dot_turbo3_q8_0(
-    int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {
-    assert(nrc == 1 && n % QK_TURBO == 0);
-    (void) bs, (void) bx, (void) by, (void) nrc;
-    const block_turbo3 * x = vx;
-    const block_q8_0 *   y = vy;
-    uint8_t              index[QK_TURBO];
-    float                sum = 0.0f;
-    for (int i = 0; i < n / QK_TURBO; ++i) {
-        ggml_turbo3_indices(&x[i], index);
-        sum += dot_block(ggml_turbo3_levels, x[i].d, index, &y[2 * i]);
+#elif defined(TURBO_NEON)
+
+typedef int8x16x4_t levels;
+
+// Bits of the groups 2q (lower half of the register) and 2q + 1: bit g of every byte moved to a given bit, clear of
+// other bits only where the mask says.
+static inline uint8x16_t spread(uint64_t plane, int q, int bit) {
+    const int8x16_t shift = vcombine_s8(vdup_n_s8((int8_t) (bit - 2 * q)), vdup_n_s8((int8_t) (bit - 2 * q - 1)));
+    return vshlq_u8(vreinterpretq_u8_u64(vdupq_n_u64(plane)), shift);
+}
+
+// Bits 0 and 1 of the index of sixteen values.
+static inline uint8x16_t spread_path(uint64_t bit0, uint64_t bit1, int q) {
+    return vbslq_u8(vdupq_n_u8(1), spread(bit0, q, 0), spread(bit1, q, 1));
+}
+
+static inline uint8x16_t spread_pairs(const uint8_t * qs, int q) {  // to bits 2 and 3
+    return vshlq_u8(vld1q_u8(qs), vdupq_n_s8((int8_t) (2 - 2 * q)));
+}
+
+static inline levels decode_turbo4(const block_turbo4 * b) {
+    const int8x16x2_t table = { { vld1q_s8(ggml_turbo4_levels), vld1q_s8(ggml_turbo4_levels + 16) } };
+    const uint64_t    path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+    levels            v;
+    for (int q = 0; q < 4; ++q) {
+        const uint8x16_t high = vbslq_u8(vdupq_n_u8(0x0c), spread_pairs(b->qs, q), spread(load_word(b->qh), q, 4));
+        const uint8x16_t all  = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), high);
+        v.val[q]              = vqtbl2q_s8(table, vandq_u8(all, vdupq_n_u8(31)));
     }
-    *s = sum;
+    return v;
 }
 
-void ggml_vec_dot_turbo2_q8_0(
-    int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {
-    assert(nrc == 1 && n % QK_TURBO == 0);
-    (void) bs, (void) bx, (void) by, (void) nrc;
-    const block_turbo2 * x = vx;
-    const block_q8_0 *   y = vy;
-    uint8_t              index[QK_TURBO];
-    float                sum = 0.0f;
-    for (int i = 0; i < n / QK_TURBO; ++i) {
-        ggml_turbo2_indices(&x[i], index);
-        sum += dot_block(ggml_turbo2_levels, x[i].d, index, &y[2 * i]);
+static inline levels decode_turbo3(const block_turbo3 * b) {
+    const int8x16_t table = vld1q_s8(ggml_turbo3_levels);
+    const uint64_t  path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+    levels          v;
+    for (int q = 0; q < 4; ++q) {
+        const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), spread_pairs(b->qs, q));
+        v.val[q]             = vqtbl1q_s8(table, vandq_u8(all, vdupq_n_u8(15)));
     }
-    *s = sum;
+    return v;
 }
 
-void ggml_cpu_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
-    ggml_turbo4_levels_row(x, levels, radius, k);
+static inline levels decode_turbo2(const block_turbo2 * b) {
+    const int8x16_t table = vcombine_s8(vld1_s8(ggml_turbo2_levels), vdup_n_s8(0));
+    const uint64_t  path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+    levels          v;
+    for (int q = 0; q < 4; ++q) {
+        const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), spread(load_word(b->qs), q, 2));
+        v.val[q]             = vqtbl1q_s8(table, vandq_u8(all, vdupq_n_u8(7)));
+    }
+    return v;
 }
 
-void ggml_cpu_turbo4_dequantize_row(const void * x, float * y, int64_t k) {
-    ggml_turbo4_dequantize_row(x, y, k);
+static inline void store(int8_t * to, levels v) {
+    for (int q = 0; q < 4; ++q) {
+        vst1q_s8(to + 16 * q, v.val[q]);
+    }
 }
 
-void ggml_cpu_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
-    ggml_turbo3_levels_row(x, levels, radius, k);
+// Sums of four neighbours' products.
+static inline int32x4_t products(int8x16_t a, int8x16_t b) {
+#    if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(vdupq_n_s32(0), a, b);
+#    else
+    const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
+    return vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+#    endif
 }
 
-void ggml_cpu_turbo3_dequantize_row(const void * x, float * y, int64_t k) {
-    ggml_turbo3_dequantize_row(x, y, k);
+static inline void add_products(float * lanes, levels v, const block_q8_0 * y, float low, float high) {
+    for (int q = 0; q < 4; ++q) {
+        const int32x4_t   sum     = products(v.val[q], vld1q_s8(y[q / 2].qs + 16 * (q % 2)));
+        const float32x4_t product = vmulq_n_f32(vcvtq_f32_s32(sum), q < 2 ? low : high);
+        vst1q_f32(lanes + 4 * q, vaddq_f32(vld1q_f32(lanes + 4 * q), product));
+    }
 }
 
-void ggml_cpu_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
-    ggml_turbo2_levels_row(x, levels, radius, k);
+#else
+
+typedef struct {
+    int8_t value[QK_TURBO];
+} levels;
+
+#    define DECODE(id)                                                   \
+        static inline levels decode_##id(const block_##id * b) {         \
+            levels v;                                                    \
+            float  radius;                                               \
+            ggml_##id##_levels_row(b, v.value, &radius, QK_TURBO);       \
+            return v;                                                    \
+        }
+DECODE(turbo4)
+DECODE(turbo3)
+DECODE(turbo2)
+
+static inline void store(int8_t * to, levels v) {
+    memcpy(to, v.value, sizeof(v.value));
 }
 
-void ggml_cpu_turbo2_dequantize_row(const void * x, float * y, int64_t k) {
-    ggml_turbo2_dequantize_row(x, y, k);
+static inline void add_products(float * lanes, levels v, const block_q8_0 * y, float low, float high) {
+    for (int l = 0; l < LANES; ++l) {
+        const int8_t * a   = v.value + 4 * l;
+        const int8_t * b   = y[l / 8].qs + 4 * (l % 8);
+        const int32_t  sum = a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+        lanes[l] += (float) sum * (l < LANES / 2 ? low : high);
+    }
 }
+
+#endif
+
+static inline float sum_lanes(float * lanes) {
+    for (int n = LANES / 2; n > 0; n /= 2) {
+        for (int l = 0; l < n; ++l) {
+            lanes[l] += lanes[l + n];
+        }
+    }
+    return lanes[0];
+}
+
+#define FUNCTIONS(id, digit)                                                                                        \
+    void ggml_cpu_##id##_quantize_row(const float * x, void * y, int64_t k) {                                       \
+        for (block_##id * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {                                \
+            turbo_quantize_block_##digit(x, b);                                                                     \
+        }                                                                                                           \
+    }                                                                                                               \
+    void ggml_cpu_##id##_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {                   \
+        for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {                     \
+            store(levels, decode_##id(b));                                                                          \
+            *radius++ = to_float(b->d);                                                                             \
+        }                                                                                                           \
+    }                                                                                                               \
+    void ggml_cpu_##id##_dequantize_row(const void * x, float * y, int64_t k) {                                     \
+        int8_t level[QK_TURBO];                                                                                     \
+        for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {                          \
+            const float radius = to_float(b->d);                                                                    \
+            store(level, decode_##id(b));                                                                           \
+            for (int j = 0; j < QK_TURBO; ++j) {                                                                    \
+                y[j] = radius * (float) level[j];                                                                   \
+            }                                                                                                       \
+        }                                                                                                           \
+    }                                                                                                               \
+    void ggml_vec_dot_##id##_q8_0(                                                                                  \
+        int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {             \
+        assert(nrc == 1 && n % QK_TURBO == 0);                                                                      \
+        (void) bs, (void) bx, (void) by, (void) nrc;                                                                \
+        const block_##id * x            = vx;                                                                       \
+        const block_q8_0 * y            = vy;                                                                       \
+        float              lanes[LANES] = { 0 };                                                                    \
+        for (int i = 0; i < n / QK_TURBO; ++i, y += 2) {                                                            \
+            const float radius = to_float(x[i].d);                                                                  \
+            add_products(lanes, decode_##id(&x[i]), y, radius * to_float(y[0].d), radius * to_float(y[1].d));       \
+        }                                                                                                           \
+        *s = sum_lanes(lanes);                                                                                      \
+    }
+FUNCTIONS(turbo4, 4)
+FUNCTIONS(turbo3, 3)
+FUNCTIONS(turbo2, 2)

@@ -1,4 +1,5 @@
-// CPU side of the TurboQuant cache types: dot products with q8_0, and the entries of the CPU's table of traits.
+// CPU side of the TurboQuant cache types: dot products with q8_0, the functions of ggml-turbo.h with vector instructions,
+// and the entries of the CPU's table of traits.
 #pragma once
 
 #include "ggml-turbo.h"
@@ -16,7 +17,10 @@ void ggml_vec_dot_turbo3_q8_0(
 void ggml_vec_dot_turbo2_q8_0(
     int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc);
 
-// ggml_turbo*_levels_row and ggml_turbo*_dequantize_row with the vector instructions that this file is compiled for.
+// The functions of ggml-turbo.h, compiled for the CPU variant's instructions; bit for bit the same results.
+void ggml_cpu_turbo4_quantize_row(const float * x, void * y, int64_t k);
+void ggml_cpu_turbo3_quantize_row(const float * x, void * y, int64_t k);
+void ggml_cpu_turbo2_quantize_row(const float * x, void * y, int64_t k);
 void ggml_cpu_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
 void ggml_cpu_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
 void ggml_cpu_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
@@ -31,7 +35,7 @@ void ggml_cpu_turbo2_dequantize_row(const void * x, float * y, int64_t k);
 // Entries for the table of struct ggml_type_traits_cpu.
 #define GGML_TURBO_CPU_TRAITS_OF(ID, id)               \
     [GGML_TYPE_##ID] = {                               \
-        .from_float   = ggml_##id##_quantize_row,      \
+        .from_float   = ggml_cpu_##id##_quantize_row,  \
         .vec_dot      = ggml_vec_dot_##id##_q8_0,      \
         .vec_dot_type = GGML_TYPE_Q8_0,                \
         .nrows        = 1,                             \

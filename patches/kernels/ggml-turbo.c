@@ -1,248 +1,81 @@
-// The reference quantizers and dequantizers of the TurboQuant cache types; see ggml-turbo.h for the formats.
+// The portable functions of the TurboQuant cache types; see ggml-turbo.h for the formats.
 
-#include "ggml-turbo.h"
+#include "ggml-turbo-codec.h"
 
-#include <math.h>
-#include <string.h>
-
-// Fused multiply-add would make the choice between two nearly equal radii depend on the platform.
-#if defined(__clang__)
-#    pragma STDC FP_CONTRACT OFF
-#elif defined(__GNUC__)
-#    pragma GCC optimize("fp-contract=off")
-#endif
-
-// Lloyd-Max levels of N(0,1), times the scale below, rounded.
-const int8_t ggml_turbo4_levels[16] = { -104, -79, -62, -48, -36, -25, -15, -5, 5, 15, 25, 36, 48, 62, 79, 104 };
-const int8_t ggml_turbo3_levels[8]  = { -114, -71, -40, -13, 13, 40, 71, 114 };
-const int8_t ggml_turbo2_levels[4]  = { -90, -27, 27, 90 };
-
-// A codebook with what the encoder needs: the scale is the level that stands for one standard deviation.
-typedef struct {
-    const int8_t * levels;
-    int            count;
-    float          scale;
-} codebook;
-
-static const codebook turbo4_codebook = { ggml_turbo4_levels, 16, 38.2f };
-static const codebook turbo3_codebook = { ggml_turbo3_levels, 8, 52.9f };
-static const codebook turbo2_codebook = { ggml_turbo2_levels, 4, 59.6f };
-
-// The decoder sees only radius * level, so the encoder may choose any radius. The best one for a block is mostly not
-// the one that matches its norm: these multiples of it are tried, and each is refined by least squares.
-static const float radius_factors[] = {
-    0.75f, 0.80f, 0.85f, 0.89f, 0.93f, 0.97f, 1.00f, 1.04f, 1.08f, 1.13f, 1.18f, 1.24f, 1.30f,
+// Trained on N(0,1) with the encoder as it is, times the factor below 127 / highest that rounding hurts least. Level k
+// belongs to subset k % 4, so the neighbours within a subset are four levels apart.
+const int8_t ggml_turbo4_levels[32] = {
+    -116, -95, -80, -69, -60, -52, -46, -40, -34, -29, -24, -20, -15, -11, -6, -2,
+    2, 6, 11, 15, 20, 24, 29, 34, 40, 46, 52, 60, 69, 80, 95, 116,
+};
+const int8_t ggml_turbo3_levels[16] = {
+    -94, -66, -49, -37, -27, -19, -11, -4, 4, 11, 19, 27, 37, 49, 66, 94,
+};
+const int8_t ggml_turbo2_levels[8] = {
+    -92, -51, -28, -9, 9, 28, 51, 92,
 };
 
-#define LANES 16
-#define HALF_MAX 65504.0f
-
 float ggml_turbo_half_to_float(uint16_t half) {
-    const uint32_t sign     = (uint32_t) (half & 0x8000) << 16;
-    const uint32_t exponent = (half >> 10) & 0x1f;
-    const uint32_t mantissa = half & 0x3ff;
-    float          value;
-    if (exponent == 0) {
-        value = (float) mantissa * 0x1p-24f;
-    } else {
-        const uint32_t bits = (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
-        memcpy(&value, &bits, sizeof(value));
-    }
-    return sign ? -value : value;
+    return turbo_half_to_float(half);
 }
 
 uint16_t ggml_turbo_float_to_half(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    const uint16_t sign = (uint16_t) ((bits >> 16) & 0x8000);
-    bits &= 0x7fffffff;
-    if (bits > 0x7f800000u) {
-        return sign | 0x7e00;
-    }
-    if (bits >= 0x477ff000u) {  // 65520 and above round to infinity
-        return sign | 0x7c00;
-    }
-    if (bits < 0x38800000u) {  // subnormal: adding 2^-1 * 2^-14 * 2^... aligns the mantissa and rounds to even
-        float magnitude;
-        memcpy(&magnitude, &bits, sizeof(magnitude));
-        magnitude += 0.5f;
-        memcpy(&bits, &magnitude, sizeof(bits));
-        return sign | (uint16_t) (bits - 0x3f000000u);
-    }
-    const uint32_t odd = (bits >> 13) & 1;
-    return sign | (uint16_t) ((bits + 0x0fff + odd - 0x38000000u) >> 13);
-}
-
-// Copy a block, with NaN as zero and magnitudes limited to what the largest radius can express.
-static void sanitize(const codebook * book, const float * x, float * v) {
-    const float limit = HALF_MAX * (float) book->levels[book->count - 1];
-    for (int j = 0; j < QK_TURBO; ++j) {
-        const float a = x[j] == x[j] ? x[j] : 0.0f;
-        v[j]          = a > limit ? limit : a < -limit ? -limit : a;
-    }
-}
-
-// Sum in a fixed order that also vectorizes.
-static float sum_lanes(const float * acc) {
-    float sum = 0.0f;
-    for (int l = 0; l < LANES; ++l) {
-        sum += acc[l];
-    }
-    return sum;
-}
-
-static float norm(const float * v) {
-    float acc[LANES] = { 0 };
-    for (int j = 0; j < QK_TURBO; j += LANES) {
-        for (int l = 0; l < LANES; ++l) {
-            acc[l] += v[j + l] * v[j + l];
-        }
-    }
-    return sqrtf(sum_lanes(acc));
-}
-
-// The nearest level of every v[j] / d: the index counts the midpoints between levels that lie below.
-static void assign(const codebook * book, const float * v, float d, uint8_t * index) {
-    const float inverse = 1.0f / d;
-    int32_t     below[QK_TURBO] = { 0 };
-    for (int m = 1; m < book->count; ++m) {
-        const float midpoint = 0.5f * (float) (book->levels[m - 1] + book->levels[m]);
-        for (int j = 0; j < QK_TURBO; ++j) {
-            below[j] += v[j] * inverse > midpoint;
-        }
-    }
-    for (int j = 0; j < QK_TURBO; ++j) {
-        index[j] = (uint8_t) below[j];
-    }
-}
-
-// Least-squares radius for given indices, and in *gain how much of the block's energy it explains.
-static float fit(const codebook * book, const float * v, const uint8_t * index, float * gain) {
-    float   dot[LANES] = { 0 };
-    int32_t energy     = 0;
-    for (int j = 0; j < QK_TURBO; j += LANES) {
-        for (int l = 0; l < LANES; ++l) {
-            const int level = book->levels[index[j + l]];
-            dot[l] += v[j + l] * (float) level;
-            energy += level * level;
-        }
-    }
-    const float xc = sum_lanes(dot);
-    *gain          = xc * (xc / (float) energy);
-    return xc / (float) energy;
-}
-
-// Indices and FP16 radius of a block. A block too small for FP16 gets radius zero and indices of zero.
-static uint16_t encode(const codebook * book, const float * x, uint8_t * index) {
-    float v[QK_TURBO];
-    sanitize(book, x, v);
-    const float nominal = norm(v) * 0.125f / book->scale;  // 0.125 = 1 / sqrt(64)
-    float       radius = 0.0f, best = -1.0f;
-    if (nominal > 0.0f) {
-        for (size_t f = 0; f < sizeof(radius_factors) / sizeof(radius_factors[0]); ++f) {
-            float gain;
-            const float trial = nominal * radius_factors[f];
-            if (!(trial > 0x1p-126f)) {
-                continue;
-            }
-            assign(book, v, trial, index);
-            const float fitted = fit(book, v, index, &gain);
-            if (gain > best) {
-                best   = gain;
-                radius = fitted;
-            }
-        }
-    }
-    const uint16_t half = ggml_turbo_float_to_half(radius > HALF_MAX ? HALF_MAX : radius);
-    if (half == 0) {
-        memset(index, 0, QK_TURBO);
-    } else {
-        assign(book, v, ggml_turbo_half_to_float(half), index);
-    }
-    return half;
+    return turbo_float_to_half(value);
 }
 
 void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {
-    uint8_t index[QK_TURBO];
     for (block_turbo4 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        b->d = encode(&turbo4_codebook, x, index);
-        for (int j = 0; j < 32; ++j) {
-            b->qs[j] = (uint8_t) (index[j] | index[j + 32] << 4);
-        }
+        turbo_quantize_block_4(x, b);
     }
 }
 
 void ggml_turbo3_quantize_row(const float * x, void * y, int64_t k) {
-    uint8_t index[QK_TURBO];
     for (block_turbo3 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        b->d = encode(&turbo3_codebook, x, index);
-        memset(b->qs, 0, sizeof(b->qs));
-        memset(b->qh, 0, sizeof(b->qh));
-        for (int j = 0; j < QK_TURBO; ++j) {
-            b->qs[j % 16] |= (uint8_t) ((index[j] & 3) << 2 * (j / 16));
-            b->qh[j % 8] |= (uint8_t) ((index[j] >> 2) << j / 8);
-        }
+        turbo_quantize_block_3(x, b);
     }
 }
 
 void ggml_turbo2_quantize_row(const float * x, void * y, int64_t k) {
-    uint8_t index[QK_TURBO];
     for (block_turbo2 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        b->d = encode(&turbo2_codebook, x, index);
-        memset(b->qs, 0, sizeof(b->qs));
-        for (int j = 0; j < QK_TURBO; ++j) {
-            b->qs[j % 16] |= (uint8_t) (index[j] << 2 * (j / 16));
-        }
+        turbo_quantize_block_2(x, b);
+    }
+}
+
+static int bit_of(const uint8_t * plane, int j) {
+    return plane[j % 8] >> j / 8 & 1;
+}
+
+static int pair_of(const uint8_t * pairs, int j) {
+    return pairs[j % 16] >> 2 * (j / 16) & 3;
+}
+
+// Bits 0 and 1 of the indices.
+static void trellis_bits(const uint8_t * plane, uint8_t * index) {
+    const uint64_t path = turbo_load_plane(plane), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+    for (int j = 0; j < QK_TURBO; ++j) {
+        const int t = turbo_position(j);
+        index[j]    = (uint8_t) ((bit1 >> t & 1) << 1 | (bit0 >> t & 1));
     }
 }
 
 void ggml_turbo4_indices(const block_turbo4 * x, uint8_t * index) {
-    for (int j = 0; j < 32; ++j) {
-        index[j]      = x->qs[j] & 15;
-        index[j + 32] = x->qs[j] >> 4;
+    trellis_bits(x->path, index);
+    for (int j = 0; j < QK_TURBO; ++j) {
+        index[j] |= (uint8_t) (pair_of(x->qs, j) << 2 | bit_of(x->qh, j) << 4);
     }
 }
 
 void ggml_turbo3_indices(const block_turbo3 * x, uint8_t * index) {
+    trellis_bits(x->path, index);
     for (int j = 0; j < QK_TURBO; ++j) {
-        index[j] = (uint8_t) ((x->qs[j % 16] >> 2 * (j / 16) & 3) | (x->qh[j % 8] >> j / 8 & 1) << 2);
+        index[j] |= (uint8_t) (pair_of(x->qs, j) << 2);
     }
 }
 
 void ggml_turbo2_indices(const block_turbo2 * x, uint8_t * index) {
+    trellis_bits(x->path, index);
     for (int j = 0; j < QK_TURBO; ++j) {
-        index[j] = x->qs[j % 16] >> 2 * (j / 16) & 3;
-    }
-}
-
-static void decode(const int8_t * levels, uint16_t half, const uint8_t * index, float * y) {
-    const float d = ggml_turbo_half_to_float(half);
-    for (int j = 0; j < QK_TURBO; ++j) {
-        y[j] = d * (float) levels[index[j]];
-    }
-}
-
-void ggml_turbo4_dequantize_row(const void * x, float * y, int64_t k) {
-    uint8_t index[QK_TURBO];
-    for (const block_turbo4 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo4_indices(b, index);
-        decode(ggml_turbo4_levels, b->d, index, y);
-    }
-}
-
-void ggml_turbo3_dequantize_row(const void * x, float * y, int64_t k) {
-    uint8_t index[QK_TURBO];
-    for (const block_turbo3 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo3_indices(b, index);
-        decode(ggml_turbo3_levels, b->d, index, y);
-    }
-}
-
-void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k) {
-    uint8_t index[QK_TURBO];
-    for (const block_turbo2 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo2_indices(b, index);
-        decode(ggml_turbo2_levels, b->d, index, y);
+        index[j] |= (uint8_t) (bit_of(x->qs, j) << 2);
     }
 }
 
@@ -253,7 +86,7 @@ void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int
         for (int j = 0; j < QK_TURBO; ++j) {
             levels[j] = ggml_turbo4_levels[index[j]];
         }
-        *radius++ = ggml_turbo_half_to_float(b->d);
+        *radius++ = turbo_half_to_float(b->d);
     }
 }
 
@@ -264,7 +97,7 @@ void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int
         for (int j = 0; j < QK_TURBO; ++j) {
             levels[j] = ggml_turbo3_levels[index[j]];
         }
-        *radius++ = ggml_turbo_half_to_float(b->d);
+        *radius++ = turbo_half_to_float(b->d);
     }
 }
 
@@ -275,7 +108,40 @@ void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int
         for (int j = 0; j < QK_TURBO; ++j) {
             levels[j] = ggml_turbo2_levels[index[j]];
         }
-        *radius++ = ggml_turbo_half_to_float(b->d);
+        *radius++ = turbo_half_to_float(b->d);
+    }
+}
+
+void ggml_turbo4_dequantize_row(const void * x, float * y, int64_t k) {
+    int8_t level[QK_TURBO];
+    float  radius;
+    for (const block_turbo4 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
+        ggml_turbo4_levels_row(b, level, &radius, QK_TURBO);
+        for (int j = 0; j < QK_TURBO; ++j) {
+            y[j] = radius * (float) level[j];
+        }
+    }
+}
+
+void ggml_turbo3_dequantize_row(const void * x, float * y, int64_t k) {
+    int8_t level[QK_TURBO];
+    float  radius;
+    for (const block_turbo3 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
+        ggml_turbo3_levels_row(b, level, &radius, QK_TURBO);
+        for (int j = 0; j < QK_TURBO; ++j) {
+            y[j] = radius * (float) level[j];
+        }
+    }
+}
+
+void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k) {
+    int8_t level[QK_TURBO];
+    float  radius;
+    for (const block_turbo2 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
+        ggml_turbo2_levels_row(b, level, &radius, QK_TURBO);
+        for (int j = 0; j < QK_TURBO; ++j) {
+            y[j] = radius * (float) level[j];
+        }
     }
 }
 

@@ -136,7 +136,7 @@ def _copy(tmp_path: Path, edit: tuple[str, str]) -> manifest.Series:
 
 
 def test_kernels_that_do_not_compile(tmp_path: Path, config: Config) -> None:
-    broken = _copy(tmp_path, ("#include <math.h>", "#error the scripted mistake"))
+    broken = _copy(tmp_path, ('#include "ggml-turbo-codec.h"', "#error the scripted mistake"))
     with pytest.raises(BuildFailed, match="the scripted mistake"):
         kernels.load(broken, config, tmp_path)
     assert not list((tmp_path / "quality" / "kernels").iterdir())
