@@ -42,11 +42,11 @@ def indices(kind: CacheType, blocks: Bytes) -> Bytes:
     """The layout of ggml-turbo.h, written a second time: indices (n, 64) of blocks (n, bytes)."""
     low = trellis(plane(blocks[:, 2:10]))
     if kind.name == "turbo2":
-        return low | plane(blocks[:, 10:]) << np.uint8(2)
+        return np.asarray(low | plane(blocks[:, 10:]) << 2, dtype=np.uint8)
     qs = blocks[:, -16:]
     pairs = np.concatenate([qs >> shift & 3 for shift in (0, 2, 4, 6)], axis=1).astype(np.uint8)
     high = plane(blocks[:, 10:18]) if kind.name == "turbo4" else np.zeros_like(low)
-    return low | pairs << np.uint8(2) | high << np.uint8(4)
+    return np.asarray(low | pairs << 2 | high << 4, dtype=np.uint8)
 
 
 def radii(blocks: Bytes) -> Floats:

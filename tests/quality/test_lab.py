@@ -136,7 +136,9 @@ def _copy(tmp_path: Path, edit: tuple[str, str]) -> manifest.Series:
 
 
 def test_kernels_that_do_not_compile(tmp_path: Path, config: Config) -> None:
-    broken = _copy(tmp_path, ('#include "ggml-turbo-codec.h"', "#error the scripted mistake"))
+    broken = _copy(
+        tmp_path, ("float ggml_turbo_half_to_float", "#error the scripted mistake\nfloat ggml_turbo_half_to_float")
+    )
     with pytest.raises(BuildFailed, match="the scripted mistake"):
         kernels.load(broken, config, tmp_path)
     assert not list((tmp_path / "quality" / "kernels").iterdir())
