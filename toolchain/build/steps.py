@@ -20,6 +20,8 @@ from ..records import record
 from .tools import Toolset
 
 TARGETS = ("llama-server", "llama-quantize")
+PROBE = "turbo-probe"
+"""program of the series that verification asks about the built libraries; a stock tree has none"""
 MACOS_TARGET = "14.0"
 _SKIP_PATCHES = "OLLAMA_LLAMA_CPP_SKIP_COMPAT_PATCH"
 _NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
@@ -118,8 +120,11 @@ def configure(plan: Plan, console: Console) -> dict[str, str]:
 
 
 def compile_server(plan: Plan, extra_targets: Sequence[str], console: Console) -> None:
-    """Build llama-server, llama-quantize and what else was asked for, as far as they are out of date."""
-    words = ["--build", str(plan.cmake_folder), "--parallel", str(plan.jobs), "--target", *TARGETS, *extra_targets]
+    """Build llama-server, llama-quantize, the probe and what else was asked for, as far as they are out of date."""
+    targets = [*TARGETS, *extra_targets]
+    if (plan.llama_cpp / "tools" / PROBE).is_dir():
+        targets.append(PROBE)
+    words = ["--build", str(plan.cmake_folder), "--parallel", str(plan.jobs), "--target", *targets]
     with console.step("build llama-server") as step:
 
         def show(line: str) -> None:

@@ -42,6 +42,7 @@ options read_options(int count, char ** words) {
         { "--keep",         [&](const std::string & value) { read.keep = number(value, 1 << 30); } },
         { "--model",        [&](const std::string & value) { read.model = value; } },
         { "--port",         [&](const std::string & value) { read.port = number(value, 65535); } },
+        { "--slot-save-path", [&](const std::string & value) { read.slots = value; } },
     };
     for (int at = 1; at < count; at++) {
         const std::string word = words[at];

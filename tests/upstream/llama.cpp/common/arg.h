@@ -8,6 +8,7 @@
 
 struct options {
     std::string model, host = "127.0.0.1";
+    std::string slots;        // folder that caches are saved to
     uint32_t    port = 8080;
     uint32_t    cells = 4096; // of the context
     uint32_t    keep = 0;     // cells at its start that a shift leaves alone

@@ -29,3 +29,6 @@ int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past);
 
 // Discards n_discard cells after the first n_keep, and moves the rest of the n_past cells down.
 void llama_memory_shift(llama_context & ctx, uint32_t n_keep, uint32_t n_discard, uint32_t n_past);
+
+// The n_past cells of the cache, as they are written to a file.
+std::string llama_state_seq_get_data(const llama_context & ctx, uint32_t n_past);

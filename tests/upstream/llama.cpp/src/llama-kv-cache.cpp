@@ -131,3 +131,25 @@ void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
         memmove(&v[layer][from * row_v], &v[layer][(from + n_discard) * row_v], (n_past - from - n_discard) * row_v);
     }
 }
+
+template <typename... T> static void put(std::string & out, T... numbers) {
+    (out.append((const char *) &numbers, sizeof numbers), ...);
+}
+
+std::string llama_kv_cache::save(uint32_t n) const {
+    std::string out;
+    put(out, (uint32_t) 1, n); // streams, cells
+    for (uint32_t cell = 0; cell < n; cell++) {
+        put(out, (int32_t) cell, (uint32_t) 1, (int32_t) 0); // of one sequence, which is number 0
+    }
+    put(out, (uint32_t) 0, (uint32_t) k.size()); // V is not transposed
+    for (const auto & layer : k) {
+        put(out, (int32_t) type_k, (uint64_t) row_k);
+        out.append((const char *) layer.data(), row_k * n);
+    }
+    for (const auto & layer : v) {
+        put(out, (int32_t) type_v, (uint64_t) row_v);
+        out.append((const char *) layer.data(), row_v * n);
+    }
+    return out;
+}

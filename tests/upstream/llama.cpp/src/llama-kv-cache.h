@@ -4,6 +4,7 @@
 #include "ggml.h"
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 struct llama_hparams {
@@ -26,6 +27,9 @@ public:
 
     // Forgets cells [from, from + n_discard) and moves those up to n_past down, their keys to their new position.
     void shift(uint32_t from, uint32_t n_discard, uint32_t n_past);
+
+    // The first n cells: the position of each, then the rows of K of every layer, then those of V.
+    std::string save(uint32_t n) const;
 
 private:
     llama_hparams hparams;

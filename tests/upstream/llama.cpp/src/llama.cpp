@@ -237,3 +237,7 @@ int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past) {
 void llama_memory_shift(llama_context & ctx, uint32_t n_keep, uint32_t n_discard, uint32_t n_past) {
     ctx.cache.shift(n_keep, n_discard, n_past);
 }
+
+std::string llama_state_seq_get_data(const llama_context & ctx, uint32_t n_past) {
+    return ctx.cache.save(n_past);
+}

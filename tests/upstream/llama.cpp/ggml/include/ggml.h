@@ -27,6 +27,7 @@ enum ggml_type {
     GGML_TYPE_Q2_K  = 10,
     GGML_TYPE_I8    = 24,
     GGML_TYPE_I32   = 26,
+    GGML_TYPE_I64   = 27,
     GGML_TYPE_COUNT = 43,
 };
 
@@ -47,6 +48,9 @@ struct ggml_type_traits {
     ggml_from_float_t from_float_ref; // what faster conversions are held against
 };
 
+// What a graph can compute.
+enum ggml_op { GGML_OP_NONE, GGML_OP_SET_ROWS, GGML_OP_CPY, GGML_OP_GET_ROWS, GGML_OP_MUL_MAT, GGML_OP_FLASH_ATTN_EXT };
+
 // Rows of `width` values in memory that somebody else owns, each `stride` bytes after the one before.
 struct ggml_tensor {
     enum ggml_type       type;
@@ -55,6 +59,7 @@ struct ggml_tensor {
     void *               data;
     struct ggml_tensor * src[2];    // operands of the operation that this is the result of
     float                limits[2]; // of clamp
+    enum ggml_op         op;        // what a graph computes it by
 };
 
 // Ends the program for a number that is no type's.
@@ -72,6 +77,37 @@ GGML_API size_t ggml_quantize_chunk(enum ggml_type type, const float * src, void
 
 // Whether these can be blocks of the type: whole ones, and nothing in them is infinite or NaN.
 GGML_API bool ggml_validate_row_data(enum ggml_type type, const void * data, size_t nbytes);
+
+// A context owns tensors, and a graph that computes the last one that it was expanded by. The sizes are of no account.
+struct ggml_context;
+struct ggml_cgraph;
+struct ggml_init_params {
+    size_t mem_size;
+    void * mem_buffer;
+    bool   no_alloc; // always
+};
+GGML_API struct ggml_context * ggml_init(struct ggml_init_params params);
+GGML_API void                  ggml_free(struct ggml_context * ctx);
+GGML_API size_t                ggml_tensor_overhead(void);
+GGML_API size_t                ggml_graph_overhead(void);
+GGML_API struct ggml_cgraph *  ggml_new_graph(struct ggml_context * ctx);
+GGML_API void                  ggml_build_forward_expand(struct ggml_cgraph * graph, struct ggml_tensor * tensor);
+GGML_API size_t                ggml_nbytes(const struct ggml_tensor * tensor);
+
+// New tensors; a third dimension is more rows.
+GGML_API struct ggml_tensor * ggml_new_tensor_2d(struct ggml_context * ctx, enum ggml_type type, int64_t width, int64_t rows);
+GGML_API struct ggml_tensor * ggml_new_tensor_3d(
+    struct ggml_context * ctx, enum ggml_type type, int64_t width, int64_t rows, int64_t heads);
+
+// Operations. set_rows and cpy return a view of their destination.
+GGML_API struct ggml_tensor * ggml_set_rows(
+    struct ggml_context * ctx, struct ggml_tensor * to, struct ggml_tensor * from, struct ggml_tensor * numbers);
+GGML_API struct ggml_tensor * ggml_cpy(struct ggml_context * ctx, struct ggml_tensor * from, struct ggml_tensor * to);
+GGML_API struct ggml_tensor * ggml_get_rows(struct ggml_context * ctx, struct ggml_tensor * from, struct ggml_tensor * numbers);
+GGML_API struct ggml_tensor * ggml_mul_mat(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+GGML_API struct ggml_tensor * ggml_flash_attn_ext(
+    struct ggml_context * ctx, struct ggml_tensor * q, struct ggml_tensor * k, struct ggml_tensor * v,
+    struct ggml_tensor * mask, float scale, float max_bias, float logit_softcap);
 
 #ifdef __cplusplus
 }

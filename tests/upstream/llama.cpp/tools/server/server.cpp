@@ -105,6 +105,7 @@ struct server {
     std::shared_ptr<llama_model>   model;
     std::shared_ptr<llama_context> ctx;
     std::mutex                     busy;
+    std::vector<int32_t>           read; // the last prompt, whose cells the cache still has
 
     // Calls on_piece with each token's text and returns how the completion ended, as JSON fields.
     template <typename F> std::string complete(const std::string & request, F on_piece) {
@@ -116,6 +117,7 @@ struct server {
         if (prompt.empty() || n_prompt >= n_ctx) {
             throw std::runtime_error("a prompt of " + std::to_string(n_prompt) + " tokens does not fit a context of " + std::to_string(n_ctx));
         }
+        read = prompt;
         const uint32_t n_keep = std::min(given.keep, n_ctx - 4);
         uint32_t n_past = 0, n_decoded = 0;
         int32_t next = 0;
@@ -144,6 +146,21 @@ struct server {
         }
         return "\"stop\":true,\"stop_type\":\"" + std::string(why) + "\",\"tokens_predicted\":" + std::to_string(n_decoded) +
                ",\"tokens_evaluated\":" + std::to_string(n_prompt);
+    }
+
+    // Writes what the cache holds of the last prompt to the file that the request names; returns its length.
+    size_t save(const std::string & request) {
+        const std::lock_guard<std::mutex> lock(busy);
+        const std::string name = field(request, "filename");
+        const uint32_t head[] = { 0x67677371, 2, (uint32_t) read.size() };
+        std::string data((const char *) head, sizeof head);
+        data.append((const char *) read.data(), read.size() * sizeof read[0]);
+        data += llama_state_seq_get_data(*ctx, (uint32_t) read.size());
+        FILE * file = given.slots.empty() || name.find('/') != std::string::npos ? nullptr : fopen((given.slots + name).c_str(), "wb");
+        if (file == nullptr || fwrite(data.data(), 1, data.size(), file) != data.size() || fclose(file) != 0) {
+            throw std::runtime_error("the slot cannot be saved");
+        }
+        return data.size();
     }
 };
 
@@ -193,6 +210,12 @@ static void serve(server & s, int fd) {
     const std::string line = request.substr(0, request.find("\r\n"));
     if (line.rfind("GET /health ", 0) == 0) {
         reply(fd, "200 OK", "{\"status\":\"ok\"}");
+    } else if (line.rfind("POST /slots/0?action=save ", 0) == 0) {
+        try {
+            reply(fd, "200 OK", "{\"n_written\":" + std::to_string(s.save(request.substr(request.find("\r\n\r\n") + 4))) + "}");
+        } catch (const std::exception & error) {
+            reply(fd, "400 Bad Request", "{\"error\":{\"message\":" + json_string(error.what()) + "}}");
+        }
     } else if (line.rfind("POST /completion ", 0) == 0) {
         const std::string body = request.substr(request.find("\r\n\r\n") + 4);
         bool streaming = false;

@@ -7,13 +7,13 @@
 extern "C" {
 #endif
 
-typedef void ggml_op(const struct ggml_compute_params * params, struct ggml_tensor * dst);
+typedef void ggml_forward(const struct ggml_compute_params * params, struct ggml_tensor * dst);
 
-ggml_op ggml_compute_forward_add;      // src0 + src1, which is of floats
-ggml_op ggml_compute_forward_add1;     // src0 + the one float that is src1
-ggml_op ggml_compute_forward_clamp;    // src0, which is of floats, held within dst->limits
-ggml_op ggml_compute_forward_get_rows; // as floats: those rows of src0 whose numbers src1 has
-ggml_op ggml_compute_forward_out_prod; // for each column of src1: the sum of src0's rows, weighted by it
+ggml_forward ggml_compute_forward_add;      // src0 + src1, which is of floats
+ggml_forward ggml_compute_forward_add1;     // src0 + the one float that is src1
+ggml_forward ggml_compute_forward_clamp;    // src0, which is of floats, held within dst->limits
+ggml_forward ggml_compute_forward_get_rows; // as floats: those rows of src0 whose numbers src1 has
+ggml_forward ggml_compute_forward_out_prod; // for each column of src1: the sum of src0's rows, weighted by it
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,37 @@
+// A processor as a device that computes one operation at a time; there is no other device in the miniature.
+#pragma once
+
+#include "ggml.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef const struct ggml_backend_device * ggml_backend_dev_t;
+typedef const struct ggml_backend *        ggml_backend_t;
+typedef struct ggml_backend_buffer *       ggml_backend_buffer_t;
+
+enum ggml_backend_dev_type { GGML_BACKEND_DEVICE_TYPE_CPU };
+enum ggml_status { GGML_STATUS_SUCCESS };
+
+// Devices. `params` of the first stream of work on one is NULL.
+GGML_API void                       ggml_backend_load_all(void);
+GGML_API size_t                     ggml_backend_dev_count(void);
+GGML_API ggml_backend_dev_t         ggml_backend_dev_get(size_t number);
+GGML_API const char *               ggml_backend_dev_name(ggml_backend_dev_t device);
+GGML_API enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device);
+GGML_API bool                       ggml_backend_dev_supports_op(ggml_backend_dev_t device, const struct ggml_tensor * op);
+GGML_API ggml_backend_t             ggml_backend_dev_init(ggml_backend_dev_t device, const char * params);
+GGML_API void                       ggml_backend_free(ggml_backend_t backend);
+
+// Memory for all tensors of a context, and the way in and out of it.
+GGML_API ggml_backend_buffer_t ggml_backend_alloc_ctx_tensors(struct ggml_context * ctx, ggml_backend_t backend);
+GGML_API void                  ggml_backend_buffer_free(ggml_backend_buffer_t buffer);
+GGML_API void ggml_backend_tensor_set(struct ggml_tensor * tensor, const void * data, size_t offset, size_t size);
+GGML_API void ggml_backend_tensor_get(const struct ggml_tensor * tensor, void * data, size_t offset, size_t size);
+
+GGML_API enum ggml_status ggml_backend_graph_compute(ggml_backend_t backend, struct ggml_cgraph * graph);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,205 @@
+#include "ggml-backend.h"
+
+#include "ggml-cpu.h"
+#include "ops.h"
+
+#include <cstring>
+#include <deque>
+#include <vector>
+
+struct ggml_cgraph {
+    ggml_tensor * result = nullptr;
+};
+
+struct ggml_context {
+    std::deque<ggml_tensor> tensors;
+    ggml_cgraph             graph;
+};
+
+struct ggml_backend_buffer {
+    std::vector<std::vector<char>> memory;
+};
+
+struct ggml_backend_device {
+    const char * name;
+};
+
+struct ggml_backend {
+    ggml_backend_dev_t device;
+};
+
+static const ggml_backend_device cpu    = { "CPU" };
+static const ggml_backend        stream = { &cpu };
+
+// -- tensors ------------------------------------------------------------------------------------------------------
+
+ggml_context * ggml_init(ggml_init_params params) {
+    GGML_ASSERT(params.no_alloc);
+    return new ggml_context;
+}
+
+void ggml_free(ggml_context * ctx) {
+    delete ctx;
+}
+
+size_t ggml_tensor_overhead() {
+    return sizeof(ggml_tensor);
+}
+
+size_t ggml_graph_overhead() {
+    return sizeof(ggml_cgraph);
+}
+
+ggml_cgraph * ggml_new_graph(ggml_context * ctx) {
+    return &ctx->graph;
+}
+
+void ggml_build_forward_expand(ggml_cgraph * graph, ggml_tensor * tensor) {
+    graph->result = tensor;
+}
+
+size_t ggml_nbytes(const ggml_tensor * tensor) {
+    return tensor->stride * (size_t) tensor->rows;
+}
+
+ggml_tensor * ggml_new_tensor_2d(ggml_context * ctx, ggml_type type, int64_t width, int64_t rows) {
+    ctx->tensors.push_back(ggml_rows(type, width, rows, nullptr));
+    return &ctx->tensors.back();
+}
+
+ggml_tensor * ggml_new_tensor_3d(ggml_context * ctx, ggml_type type, int64_t width, int64_t rows, int64_t heads) {
+    return ggml_new_tensor_2d(ctx, type, width, rows * heads);
+}
+
+// The tensor as the result of an operation.
+static ggml_tensor * by(ggml_tensor * tensor, ggml_op op, ggml_tensor * a, ggml_tensor * b) {
+    tensor->op     = op;
+    tensor->src[0] = a;
+    tensor->src[1] = b;
+    return tensor;
+}
+
+ggml_tensor * ggml_set_rows(ggml_context *, ggml_tensor * to, ggml_tensor * from, ggml_tensor * numbers) {
+    return by(to, GGML_OP_SET_ROWS, from, numbers);
+}
+
+ggml_tensor * ggml_cpy(ggml_context *, ggml_tensor * from, ggml_tensor * to) {
+    return by(to, GGML_OP_CPY, from, nullptr);
+}
+
+ggml_tensor * ggml_get_rows(ggml_context * ctx, ggml_tensor * from, ggml_tensor * numbers) {
+    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, from->width, numbers->width), GGML_OP_GET_ROWS, from, numbers);
+}
+
+ggml_tensor * ggml_mul_mat(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
+    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, a->rows, b->rows), GGML_OP_MUL_MAT, a, b);
+}
+
+ggml_tensor * ggml_flash_attn_ext(
+    ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, ggml_tensor *, ggml_tensor *, float, float, float) {
+    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, q->width, q->rows), GGML_OP_FLASH_ATTN_EXT, q, k);
+}
+
+// -- devices ------------------------------------------------------------------------------------------------------
+
+void ggml_backend_load_all() {}
+
+size_t ggml_backend_dev_count() {
+    return 1;
+}
+
+ggml_backend_dev_t ggml_backend_dev_get(size_t) {
+    return &cpu;
+}
+
+const char * ggml_backend_dev_name(ggml_backend_dev_t device) {
+    return device->name;
+}
+
+enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t) {
+    return GGML_BACKEND_DEVICE_TYPE_CPU;
+}
+
+// Attention is the cache's own work here.
+bool ggml_backend_dev_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
+    return op->op != GGML_OP_FLASH_ATTN_EXT;
+}
+
+ggml_backend_t ggml_backend_dev_init(ggml_backend_dev_t, const char *) {
+    return &stream;
+}
+
+void ggml_backend_free(ggml_backend_t) {}
+
+ggml_backend_buffer_t ggml_backend_alloc_ctx_tensors(ggml_context * ctx, ggml_backend_t) {
+    ggml_backend_buffer * buffer = new ggml_backend_buffer;
+    for (ggml_tensor & tensor : ctx->tensors) {
+        buffer->memory.emplace_back(ggml_nbytes(&tensor));
+        tensor.data = buffer->memory.back().data();
+    }
+    return buffer;
+}
+
+void ggml_backend_buffer_free(ggml_backend_buffer_t buffer) {
+    delete buffer;
+}
+
+void ggml_backend_tensor_set(ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    memcpy(static_cast<char *>(tensor->data) + offset, data, size);
+}
+
+void ggml_backend_tensor_get(const ggml_tensor * tensor, void * data, size_t offset, size_t size) {
+    memcpy(data, static_cast<const char *>(tensor->data) + offset, size);
+}
+
+// -- operations ---------------------------------------------------------------------------------------------------
+
+template <typename T> static T * row(const ggml_tensor * tensor, int64_t number) {
+    return reinterpret_cast<T *>(static_cast<char *>(tensor->data) + number * tensor->stride);
+}
+
+// One row of floats into a row of any type, or the other way.
+static void convert(const ggml_tensor * from, int64_t number, const ggml_tensor * to, int64_t place) {
+    GGML_ASSERT(place >= 0 && place < to->rows && from->width == to->width);
+    if (from->type == GGML_TYPE_F32) {
+        ggml_get_type_traits_cpu(to->type)->from_float(row<float>(from, number), row<void>(to, place), to->width);
+    } else {
+        GGML_ASSERT(to->type == GGML_TYPE_F32);
+        ggml_get_type_traits(from->type)->to_float(row<void>(from, number), row<float>(to, place), to->width);
+    }
+}
+
+static void multiply(const ggml_tensor * a, const ggml_tensor * b, const ggml_tensor * to) {
+    const ggml_type_traits_cpu * traits = ggml_get_type_traits_cpu(a->type);
+    std::vector<char> other(ggml_row_size(traits->vec_dot_type, b->width));
+    for (int64_t column = 0; column < b->rows; column++) {
+        ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float(row<float>(b, column), other.data(), b->width);
+        for (int64_t number = 0; number < a->rows; number++) {
+            float * product = row<float>(to, column) + number;
+            traits->vec_dot((int) a->width, product, 0, row<void>(a, number), 0, other.data(), 0, 1);
+        }
+    }
+}
+
+ggml_status ggml_backend_graph_compute(ggml_backend_t, ggml_cgraph * graph) {
+    ggml_tensor * to = graph->result;
+    const ggml_tensor * from = to->src[0];
+    const ggml_compute_params params = { 0, 1, nullptr, 0 };
+    switch (to->op) {
+        case GGML_OP_SET_ROWS:
+        case GGML_OP_CPY:
+            for (int64_t number = 0; number < from->rows; number++) {
+                convert(from, number, to, to->op == GGML_OP_CPY ? number : row<int64_t>(to->src[1], 0)[number]);
+            }
+            break;
+        case GGML_OP_GET_ROWS:
+            ggml_compute_forward_get_rows(&params, to);
+            break;
+        case GGML_OP_MUL_MAT:
+            multiply(from, to->src[1], to);
+            break;
+        default:
+            GGML_ABORT("no operation %d", (int) to->op);
+    }
+    return GGML_STATUS_SUCCESS;
+}
