@@ -28,15 +28,12 @@ def compiler() -> list[str]:
     return [sys.executable, "-m", "ziglang", "cc"]
 
 
-def compile_kernels(output: Path, *flags: str) -> None:
-    """Compile both C files of the CPU into one shared library."""
+def compile_kernels(command: list[str], output: Path, *more: str) -> None:
+    """Compile both C files of the CPU, and what `more` adds, with a compiler's `command`."""
     sources = [OWN_SERIES / "kernels/ggml-turbo.c", OWN_SERIES / "kernels/ggml-cpu-turbo.c"]
     includes = [f"-I{HERE}", f"-I{OWN_SERIES / 'kernels'}"]
     strict = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE"]
-    subprocess.run(
-        [*compiler(), *strict, "-shared", "-fPIC", *includes, *map(str, sources), "-lm", "-o", str(output), *flags],
-        check=True,
-    )
+    subprocess.run([*command, *strict, *includes, *map(str, sources), *more, "-lm", "-o", str(output)], check=True)
 
 
 class Kernels:
@@ -108,5 +105,5 @@ def _i64(number: int) -> ctypes.c_int64:
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     path = tmp_path_factory.mktemp("kernels") / "libturbo.so"
-    compile_kernels(path, "-O2")
+    compile_kernels(compiler(), path, "-O2", "-shared", "-fPIC")
     return Kernels(path)
