@@ -67,7 +67,7 @@ def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
         ("crash", CommandFailed, r"with f16 ended with 1(.|\n)*the scripted end"),
         ("other-type", VerificationFailed, r"asked for q4_0, the log says K:V \{\('q4_0', 'f16'\)\}"),
         ("no-rotation", VerificationFailed, "asked for q4_0, .* rotated {'k': '0', 'v': '0'}"),
-        ("no-figures", CommandFailed, "with q4_0 gave no ppl"),
+        ("no-figures", CommandFailed, "with q4_0 gave no ppl, delta, kl, same_top"),
     ],
 )
 def test_what_goes_wrong_is_told(
@@ -83,6 +83,15 @@ def test_what_goes_wrong_is_told(
     with pytest.raises(error, match=words):
         _measure(program, model, tmp_path, caches=("q4_0",))
     assert [path.name for path in tmp_path.iterdir()] == ["kl.log"]
+
+
+def test_a_run_whose_last_lines_are_lost_is_run_again(
+    program: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TQ_TEST_FAIL", "lose-once")
+    found = _measure(program, model, tmp_path, caches=("q4_0",))
+    assert found.rows[0].kl.mean > 0
+    assert (tmp_path / "kl.log").read_text().count("$ ") == 3
 
 
 def test_what_cannot_be_compared(program: Path, model: Path, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ CACHES = ("f16", "q8_0", "q4_0", "q4_0/plain", "turbo4", "turbo3", "turbo2", "q8
 BYTES = 120_000
 CONTEXT = 1024
 
+_ATTEMPTS = 3
+"""llama.cpp ends without waiting for its log's thread, so that on a busy machine the last lines can be lost"""
+
 _ALLOCATED = re.compile(r"llama_kv_cache\w*: size = .* K \((\w+)\): .* V \((\w+)\):")
 _ROTATED = re.compile(r"llama_kv_cache\w*: attn_rot_([kv]) = (\d)")
 _CHUNKS = re.compile(r"computing over (\d+) chunks")
@@ -106,11 +109,9 @@ def measure(
         rows, chunks = [], 0
         for cache in caches:
             with console.step(cache):
-                said = _run([*argv, "--kl-divergence"], cache, log)
-            counted = _CHUNKS.search(said)
-            chunks = int(counted.group(1)) if counted else chunks
+                chunks, figures = _compare([*argv, "--kl-divergence"], cache, log)
             bits = [bits_per_value(types[name]) for name in split_pair(cache.removesuffix(PLAIN))]
-            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / 2, **_figures(said, cache, log)))
+            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / 2, **figures))
     return Divergences(model=model.name, text_bytes=len(text), context=context, chunks=chunks, rows=tuple(rows))
 
 
@@ -163,14 +164,20 @@ def _run(argv: list[str], cache: str, log: Path) -> str:
     return done.output
 
 
-def _figures(said: str, cache: str, log: Path) -> dict[str, Estimate]:
-    found = {}
-    for name, pattern in _FIGURES.items():
-        match = re.search(pattern, said, re.MULTILINE)
-        if not match:
-            raise CommandFailed(f"llama-perplexity with {cache} gave no {name}\n  log: {log}")
-        found[name] = Estimate(mean=float(match.group(1)), error=float(match.group(2)))
-    return found
+def _compare(argv: list[str], cache: str, log: Path) -> tuple[int, dict[str, Estimate]]:
+    """Chunks and figures of one run."""
+    for _ in range(_ATTEMPTS):
+        said = _run(argv, cache, log)
+        found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
+        counted = _CHUNKS.search(said)
+        if counted and all(found.values()):
+            return int(counted.group(1)), {
+                name: Estimate(mean=float(match.group(1)), error=float(match.group(2)))
+                for name, match in found.items()
+                if match
+            }
+    missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
+    raise CommandFailed(f"llama-perplexity with {cache} gave no {missing}\n  log: {log}")
 
 
 def _made(folder: Path) -> Path:
