@@ -3,7 +3,6 @@
 #include "ggml-cpu.h"
 #include "../ggml/src/ggml-cpu/ops.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -69,41 +68,31 @@ void llama_kv_cache::store(int64_t layer, uint32_t cell, std::vector<float> kx, 
 
 std::vector<float> llama_kv_cache::attend(int64_t layer, uint32_t n, std::vector<float> q) const {
     hadamard(q, rot_k);
-    const int64_t n_embd_head = hparams.n_embd_head;
-    const int64_t n_head = (int64_t) q.size() / n_embd_head;
-    const size_t  head_k = ggml_row_size(type_k, n_embd_head);
-    const size_t  head_v = ggml_row_size(type_v, n_embd_head);
-    const ggml_type_traits_cpu * traits = ggml_get_type_traits_cpu(type_k);
-    std::vector<uint8_t> converted(ggml_row_size(traits->vec_dot_type, n_embd_head));
-    std::vector<float> weights(n), out(q.size()), decoded(n_embd_head);
+    const int64_t n_embd_head = hparams.n_embd_head, n_head = (int64_t) q.size() / n_embd_head;
+    std::vector<float> out(q.size());
+    // cells of all heads lie together, so those of one head are strided rows
+    const auto cells = [&](ggml_type type, const std::vector<uint8_t> & from, size_t row) {
+        ggml_tensor heads = ggml_rows(type, n_embd_head, n, (void *) from.data());
+        heads.nb[2] = heads.nb[1];
+        heads.nb[1] = row;
+        heads.ne[2] = hparams.n_head_kv;
+        return heads;
+    };
+    ggml_tensor queries = ggml_rows(GGML_TYPE_F32, n_embd_head, 1, q.data());
+    queries.ne[2] = n_head;
+    ggml_tensor keys = cells(type_k, k[layer], row_k), values = cells(type_v, v[layer], row_v);
+    ggml_tensor result = ggml_rows(GGML_TYPE_F32, n_embd_head, n_head, out.data());
+    const float scale = 1.0f / sqrtf((float) n_embd_head);
+    memcpy(result.op_params, &scale, sizeof scale);
+    result.op = GGML_OP_FLASH_ATTN_EXT;
+    result.src[0] = &queries;
+    result.src[1] = &keys;
+    result.src[2] = &values;
 
-    for (int64_t h = 0; h < n_head; h++) {
-        const int64_t h_kv = h / (n_head / hparams.n_head_kv);
-        ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float(&q[h * n_embd_head], converted.data(), n_embd_head);
-        const uint8_t * key = &k[layer][h_kv * head_k];
-        for (float & w : weights) {
-            traits->vec_dot((int) n_embd_head, &w, 0, key, 0, converted.data(), 0, 1);
-            w /= sqrtf((float) n_embd_head);
-            key += row_k;
-        }
-        const float largest = *std::max_element(weights.begin(), weights.end());
-        float sum = 0.0f;
-        for (float & w : weights) {
-            sum += w = expf(w - largest);
-        }
-        for (float & w : weights) {
-            w /= sum;
-        }
-        // the weighted sum of the values is an outer product of V with one column of weights
-        ggml_tensor values = ggml_rows(type_v, n_embd_head, n, (void *) &v[layer][h_kv * head_v]);
-        values.stride = row_v;
-        ggml_tensor column = ggml_rows(GGML_TYPE_F32, 1, n, weights.data());
-        ggml_tensor result = ggml_rows(GGML_TYPE_F32, n_embd_head, 1, &out[h * n_embd_head]);
-        result.src[0] = &values;
-        result.src[1] = &column;
-        const ggml_compute_params params = { 0, 1, decoded.data(), n_embd_head };
-        ggml_compute_forward_out_prod(&params, &result);
-    }
+    std::vector<uint8_t> work(ggml_graph_plan(&result, 1).work_size);
+    ggml_threadpool pool = { 0 };
+    const ggml_compute_params params = { 0, 1, work.data(), work.size(), &pool, false };
+    ggml_compute_forward_flash_attn_ext(&params, &result);
     hadamard(out, rot_v);
     return out;
 }
@@ -119,7 +108,7 @@ void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
             ggml_tensor rows  = ggml_rows(GGML_TYPE_F32, n_embd_gqa, 1, keys.data());
             rows.src[0] = &cached;
             rows.src[1] = &index;
-            const ggml_compute_params params = { 0, 1, nullptr, 0 };
+            const ggml_compute_params params = { 0, 1, nullptr, 0, nullptr, false };
             ggml_compute_forward_get_rows(&params, &rows);
             hadamard(keys, rot_k);
             for (int64_t h = 0; h < hparams.n_head_kv; h++) {

@@ -200,7 +200,7 @@ static void add(floats & x, floats y) {
     ggml_tensor sum = a;
     sum.src[0] = &a;
     sum.src[1] = &b;
-    const ggml_compute_params params = { 0, 1, row.data(), (int64_t) row.size() };
+    const ggml_compute_params params = { 0, 1, row.data(), row.size() * sizeof(float), nullptr, false };
     ggml_compute_forward_add(&params, &sum);
 }
 

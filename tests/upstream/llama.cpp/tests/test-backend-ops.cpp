@@ -2,11 +2,12 @@
 
 #include "ggml-cpu.h"
 #include "../ggml/src/ggml-cpu/ops.h"
-#include "../src/llama-kv-cache.h"
 #include "values.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <string>
@@ -56,7 +57,7 @@ struct test_rows : comparison {
         ggml_tensor src0 = ggml_rows(type, n, rows, qa.data());
         ggml_tensor src1 = ggml_rows(GGML_TYPE_F32, n, rows, b.data());
         ggml_tensor dst  = ggml_rows(type, n, rows, result.data());
-        const ggml_compute_params params = { 0, 1, row.data(), n };
+        const ggml_compute_params params = { 0, 1, row.data(), n * sizeof(float), nullptr, false };
         got.resize(n * rows);
         expected.resize(n * rows);
         if (op == "GET_ROWS") {
@@ -89,61 +90,87 @@ struct test_rows : comparison {
     }
 };
 
-// Attention over a cache of the two types; the arguments are in upstream's order, and the miniature has no masks,
-// sinks, biases or other precisions than its one.
+// Attention over keys and values of the two types; the arguments are in upstream's order.
 struct test_flash_attn_ext : comparison {
-    const int64_t   hs, nh, nr, kv, nb;
+    const int64_t   hsk, hsv, nh, nr, kv, nb;
+    const bool      mask, sinks;
+    const float     max_bias, logit_softcap;
     const ggml_type type_K, type_V;
 
-    // Converting takes most of a test's time, and cases that differ in their queries alone can share a cache.
-    const llama_kv_cache & filled(const floats & k, const floats & v) const {
-        static std::map<std::array<int64_t, 5>, llama_kv_cache> caches;
-        const std::array<int64_t, 5> key = { hs, nh, kv, type_K, type_V };
-        auto it = caches.find(key);
-        if (it == caches.end()) {
-            const llama_hparams hparams = { kv, nh * hs, 1, nh, nh, hs, hs, 0, 0, 1e-5f, 10000.0f };
-            it = caches.emplace(key, llama_kv_cache(hparams, type_K, type_V, (uint32_t) kv)).first;
-            for (int64_t i = 0; i < kv; i++) {
-                const size_t at = i * nh * hs, end = at + nh * hs;
-                it->second.store(0, (uint32_t) i, floats(&k[at], &k[0] + end), floats(&v[at], &v[0] + end));
-            }
-        }
-        return it->second;
-    }
-
     test_flash_attn_ext(int64_t hsk, int64_t hsv, int64_t nh, std::array<int64_t, 2> nr23, int64_t kv, int64_t nb,
-            bool mask, bool sinks, float max_bias, float logit_softcap, ggml_prec prec, ggml_type type_K, ggml_type type_V) :
-        hs(hsk), nh(nh), nr(nr23[0]), kv(kv), nb(nb), type_K(type_K), type_V(type_V) {
-        GGML_ASSERT(hsk == hsv && nr23[1] == 1 && mask && !sinks && max_bias == 0.0f && logit_softcap == 0.0f && prec == GGML_PREC_F32);
+            bool mask, bool sinks, float max_bias, float logit_softcap, ggml_prec, ggml_type type_K, ggml_type type_V) :
+        hsk(hsk), hsv(hsv), nh(nh), nr(nr23[0]), kv(kv), nb(nb), mask(mask), sinks(sinks), max_bias(max_bias),
+        logit_softcap(logit_softcap), type_K(type_K), type_V(type_V) {
+        GGML_ASSERT(nr23[1] == 1 && kv >= nb);
     }
     std::string name() const override {
-        return "FLASH_ATTN_EXT(hs=" + std::to_string(hs) + ",nr=" + std::to_string(nr) + ",nb=" + std::to_string(nb) +
-               ",type_K=" + ggml_type_name(type_K) + ",type_V=" + ggml_type_name(type_V) + ")";
+        std::string text = "FLASH_ATTN_EXT(type_K=" + std::string(ggml_type_name(type_K)) + ",type_V=" + ggml_type_name(type_V);
+        const std::pair<const char *, double> numbers[] = {
+            { "hsk", hsk }, { "hsv", hsv }, { "nr", nr }, { "kv", kv }, { "nb", nb }, { "mask", mask }, { "sinks", sinks },
+            { "max_bias", max_bias }, { "logit_softcap", logit_softcap },
+        };
+        for (const auto & [what, number] : numbers) {
+            text += "," + std::string(what) + "=" + std::to_string((int) number);
+        }
+        return text + ")";
     }
     double limit() const override { return 1.5 * hypot(cost(type_K), cost(type_V)); }
 
+    // Heads of rows, with the values and in the type. Converting takes most of a test's time, so what it gave is kept.
+    ggml_tensor heads(ggml_type type, int64_t size, int64_t rows, int64_t n, const floats & values) const {
+        static std::map<std::array<int64_t, 4>, std::vector<uint8_t>> kept;
+        std::vector<uint8_t> & bytes = kept[{ type, size, rows, n }];
+        if (bytes.empty()) {
+            bytes.resize(ggml_row_size(type, size) * rows * n);
+            ggml_quantize_chunk(type, values.data(), bytes.data(), 0, rows * n, size, nullptr);
+        }
+        ggml_tensor tensor = ggml_rows(type, size, rows, bytes.data());
+        tensor.ne[2] = n;
+        return tensor;
+    }
+    bool seen(int64_t query, int64_t key) const { return !mask || key <= kv - nb + query; }
+
     void run(floats & expected, floats & got) override {
-        const floats k = gaussian(kv * nh * hs, 1), v = gaussian(kv * nh * hs, 2), q = gaussian(nb * nh * nr * hs, 3);
-        const llama_kv_cache & cache = filled(k, v);
-        // The miniature attends to one query at a time, so the two that see the fewest and the most cells stand for all.
-        for (int64_t query = 0; query < nb; query += nb > 1 ? nb - 1 : 1) {
-            const int64_t seen = kv - nb + query + 1;
-            const floats heads(&q[query * nh * nr * hs], &q[0] + (query + 1) * nh * nr * hs);
-            const floats out = cache.attend(0, (uint32_t) seen, heads);
-            got.insert(got.end(), out.begin(), out.end());
-            for (int64_t h = 0; h < nh * nr; h++) {
-                floats exact(hs);
-                float sum = 0;
-                for (int64_t i = 0; i < seen; i++) {
-                    const int64_t at = (i * nh + h / nr) * hs;
+        floats k = gaussian(kv * nh * hsk, 1), v = gaussian(kv * nh * hsv, 1), q = gaussian(nb * nh * nr * hsk, 3);
+        floats sink = gaussian(nh * nr, 4);
+        std::vector<uint16_t> hidden(kv * nb);
+        for (int64_t i = 0; i < kv * nb; i++) {
+            hidden[i] = seen(i / kv, i % kv) ? 0 : 0xfc00; // minus infinity
+        }
+        const int64_t n = nh * nr;
+        ggml_tensor queries = ggml_rows(GGML_TYPE_F32, hsk, nb, q.data());
+        queries.ne[2] = n;
+        ggml_tensor keys = heads(type_K, hsk, kv, nh, k), values = heads(type_V, hsv, kv, nh, v);
+        ggml_tensor masked = ggml_rows(GGML_TYPE_F16, kv, nb, hidden.data());
+        ggml_tensor logits = ggml_rows(GGML_TYPE_F32, n, 1, sink.data());
+        got.resize(nb * n * hsv);
+        ggml_tensor dst = ggml_rows(GGML_TYPE_F32, hsv, n, got.data());
+        dst.ne[2] = nb;
+        dst.op = GGML_OP_FLASH_ATTN_EXT;
+        ggml_tensor * const operands[] = { &queries, &keys, &values, mask ? &masked : nullptr, sinks ? &logits : nullptr };
+        std::copy(std::begin(operands), std::end(operands), dst.src);
+        const float scale = 1.0f / sqrtf((float) hsk), parameters[] = { scale, max_bias, logit_softcap };
+        memcpy(dst.op_params, parameters, sizeof parameters);
+        std::vector<uint8_t> work(ggml_graph_plan(&dst, 1).work_size);
+        ggml_threadpool pool = { 0 };
+        const ggml_compute_params params = { 0, 1, work.data(), work.size(), &pool, false };
+        ggml_compute_forward_flash_attn_ext(&params, &dst);
+
+        for (int64_t query = 0; query < nb; query++) {
+            for (int64_t h = 0; h < n; h++) {
+                floats exact(hsv);
+                float sum = sinks ? expf(sink[h]) : 0.0f;
+                for (int64_t i = 0; i < kv && seen(query, i); i++) {
+                    const int64_t at = h / nr * kv + i;
                     float score = 0;
-                    for (int64_t j = 0; j < hs; j++) {
-                        score += heads[h * hs + j] * k[at + j];
+                    for (int64_t j = 0; j < hsk; j++) {
+                        score += q[(h * nb + query) * hsk + j] * k[at * hsk + j];
                     }
-                    const float weight = expf(score / sqrtf((float) hs));
+                    score *= scale;
+                    const float weight = expf(logit_softcap > 0.0f ? logit_softcap * tanhf(score / logit_softcap) : score);
                     sum += weight;
-                    for (int64_t j = 0; j < hs; j++) {
-                        exact[j] += weight * v[at + j];
+                    for (int64_t j = 0; j < hsv; j++) {
+                        exact[j] += weight * v[at * hsv + j];
                     }
                 }
                 for (const float value : exact) {

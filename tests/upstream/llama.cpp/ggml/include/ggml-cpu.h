@@ -19,12 +19,12 @@ struct ggml_type_traits_cpu {
     int64_t           nrows;        // pairs that vec_dot can take at a time
 };
 
-// One of nth threads, and memory of its own for a row of floats.
-struct ggml_compute_params {
-    int     ith, nth;
-    float * row;
-    int64_t row_width;
+// What computing a tensor takes beside its operands.
+struct ggml_cplan {
+    size_t work_size; // bytes
 };
+
+GGML_API struct ggml_cplan ggml_graph_plan(const struct ggml_tensor * node, int n_tasks);
 
 GGML_API const struct ggml_type_traits_cpu * ggml_get_type_traits_cpu(enum ggml_type type);
 

@@ -51,15 +51,17 @@ struct ggml_type_traits {
 // What a graph can compute.
 enum ggml_op { GGML_OP_NONE, GGML_OP_SET_ROWS, GGML_OP_CPY, GGML_OP_GET_ROWS, GGML_OP_MUL_MAT, GGML_OP_FLASH_ATTN_EXT };
 
-// Rows of `width` values in memory that somebody else owns, each `stride` bytes after the one before.
+// Values in memory that somebody else owns: ne[0] in a row, ne[1] rows and so on outwards, and for each of these how many
+// bytes lie between one and the next.
 struct ggml_tensor {
     enum ggml_type       type;
-    int64_t              width, rows;
-    size_t               stride;
+    enum ggml_op         op;           // what computes it
+    int64_t              ne[4];
+    size_t               nb[4];
     void *               data;
-    struct ggml_tensor * src[2];    // operands of the operation that this is the result of
-    float                limits[2]; // of clamp
-    enum ggml_op         op;        // what a graph computes it by
+    struct ggml_tensor * src[5];       // operands of the operation that this is the result of
+    float                limits[2];    // of clamp
+    int32_t              op_params[3]; // of attention, the bits of floats: scale, largest bias, cap of the scores
 };
 
 // Ends the program for a number that is no type's.

@@ -1,6 +1,5 @@
 #include "ggml-backend.h"
 
-#include "ggml-cpu.h"
 #include "ops.h"
 
 #include <cstring>
@@ -59,7 +58,7 @@ void ggml_build_forward_expand(ggml_cgraph * graph, ggml_tensor * tensor) {
 }
 
 size_t ggml_nbytes(const ggml_tensor * tensor) {
-    return tensor->stride * (size_t) tensor->rows;
+    return tensor->nb[1] * (size_t) tensor->ne[1];
 }
 
 ggml_tensor * ggml_new_tensor_2d(ggml_context * ctx, ggml_type type, int64_t width, int64_t rows) {
@@ -88,16 +87,16 @@ ggml_tensor * ggml_cpy(ggml_context *, ggml_tensor * from, ggml_tensor * to) {
 }
 
 ggml_tensor * ggml_get_rows(ggml_context * ctx, ggml_tensor * from, ggml_tensor * numbers) {
-    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, from->width, numbers->width), GGML_OP_GET_ROWS, from, numbers);
+    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, from->ne[0], numbers->ne[0]), GGML_OP_GET_ROWS, from, numbers);
 }
 
 ggml_tensor * ggml_mul_mat(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
-    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, a->rows, b->rows), GGML_OP_MUL_MAT, a, b);
+    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, a->ne[1], b->ne[1]), GGML_OP_MUL_MAT, a, b);
 }
 
 ggml_tensor * ggml_flash_attn_ext(
     ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, ggml_tensor *, ggml_tensor *, float, float, float) {
-    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, q->width, q->rows), GGML_OP_FLASH_ATTN_EXT, q, k);
+    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, q->ne[0], q->ne[1]), GGML_OP_FLASH_ATTN_EXT, q, k);
 }
 
 // -- devices ------------------------------------------------------------------------------------------------------
@@ -155,28 +154,28 @@ void ggml_backend_tensor_get(const ggml_tensor * tensor, void * data, size_t off
 // -- operations ---------------------------------------------------------------------------------------------------
 
 template <typename T> static T * row(const ggml_tensor * tensor, int64_t number) {
-    return reinterpret_cast<T *>(static_cast<char *>(tensor->data) + number * tensor->stride);
+    return reinterpret_cast<T *>(static_cast<char *>(tensor->data) + number * tensor->nb[1]);
 }
 
 // One row of floats into a row of any type, or the other way.
 static void convert(const ggml_tensor * from, int64_t number, const ggml_tensor * to, int64_t place) {
-    GGML_ASSERT(place >= 0 && place < to->rows && from->width == to->width);
+    GGML_ASSERT(place >= 0 && place < to->ne[1] && from->ne[0] == to->ne[0]);
     if (from->type == GGML_TYPE_F32) {
-        ggml_get_type_traits_cpu(to->type)->from_float(row<float>(from, number), row<void>(to, place), to->width);
+        ggml_get_type_traits_cpu(to->type)->from_float(row<float>(from, number), row<void>(to, place), to->ne[0]);
     } else {
         GGML_ASSERT(to->type == GGML_TYPE_F32);
-        ggml_get_type_traits(from->type)->to_float(row<void>(from, number), row<float>(to, place), to->width);
+        ggml_get_type_traits(from->type)->to_float(row<void>(from, number), row<float>(to, place), to->ne[0]);
     }
 }
 
 static void multiply(const ggml_tensor * a, const ggml_tensor * b, const ggml_tensor * to) {
     const ggml_type_traits_cpu * traits = ggml_get_type_traits_cpu(a->type);
-    std::vector<char> other(ggml_row_size(traits->vec_dot_type, b->width));
-    for (int64_t column = 0; column < b->rows; column++) {
-        ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float(row<float>(b, column), other.data(), b->width);
-        for (int64_t number = 0; number < a->rows; number++) {
+    std::vector<char> other(ggml_row_size(traits->vec_dot_type, b->ne[0]));
+    for (int64_t column = 0; column < b->ne[1]; column++) {
+        ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float(row<float>(b, column), other.data(), b->ne[0]);
+        for (int64_t number = 0; number < a->ne[1]; number++) {
             float * product = row<float>(to, column) + number;
-            traits->vec_dot((int) a->width, product, 0, row<void>(a, number), 0, other.data(), 0, 1);
+            traits->vec_dot((int) a->ne[0], product, 0, row<void>(a, number), 0, other.data(), 0, 1);
         }
     }
 }
@@ -184,11 +183,11 @@ static void multiply(const ggml_tensor * a, const ggml_tensor * b, const ggml_te
 ggml_status ggml_backend_graph_compute(ggml_backend_t, ggml_cgraph * graph) {
     ggml_tensor * to = graph->result;
     const ggml_tensor * from = to->src[0];
-    const ggml_compute_params params = { 0, 1, nullptr, 0 };
+    const ggml_compute_params params = { 0, 1, nullptr, 0, nullptr, false };
     switch (to->op) {
         case GGML_OP_SET_ROWS:
         case GGML_OP_CPY:
-            for (int64_t number = 0; number < from->rows; number++) {
+            for (int64_t number = 0; number < from->ne[1]; number++) {
                 convert(from, number, to, to->op == GGML_OP_CPY ? number : row<int64_t>(to->src[1], 0)[number]);
             }
             break;

@@ -39,8 +39,9 @@ size_t ggml_row_size(enum ggml_type type, int64_t width) {
 }
 
 struct ggml_tensor ggml_rows(enum ggml_type type, int64_t width, int64_t rows, void * data) {
+    const size_t size = ggml_row_size(type, width);
     return (struct ggml_tensor) {
-        .type = type, .width = width, .rows = rows, .stride = ggml_row_size(type, width), .data = data,
+        .type = type, .ne = { width, rows, 1, 1 }, .nb = { ggml_type_size(type), size, size * rows, size * rows }, .data = data,
     };
 }
 

@@ -1,0 +1,160 @@
+// GGML_OP_FLASH_ATTN_EXT as the attention of ggml-cpu-turbo-fa.h.
+
+#include "ggml-cpu-turbo-fa.h"
+
+#include "ggml-cpu-impl.h"
+#include "ggml-cpu-turbo-fa-simd.h"
+#include "ggml-cpu-turbo.h"
+
+#define GGML_COMMON_DECL_CPP
+#include "ggml-common.h"
+
+#include <cstring>
+
+namespace {
+
+constexpr size_t alignment = 64;
+
+bool is_turbo(ggml_type type) {
+    switch (type) {
+        GGML_TURBO_CASES:
+            return true;
+        default:
+            return false;
+    }
+}
+
+float half(const void * from) {
+    uint16_t wide[turbo_simd::lanes] = {};
+    memcpy(wide, from, sizeof(*wide));
+    return turbo_simd::load_halves(wide)[0];
+}
+
+void q8_0_levels(const void * row, int8_t * levels, float * radius, int64_t n) {
+    for (const block_q8_0 * b = (const block_q8_0 *) row; n > 0; n -= QK8_0, levels += QK8_0, ++b) {
+        *radius++ = half(&b->d);
+        memcpy(levels, b->qs, QK8_0);
+    }
+}
+
+void q4_0_levels(const void * row, int8_t * levels, float * radius, int64_t n) {
+    for (const block_q4_0 * b = (const block_q4_0 *) row; n > 0; n -= QK4_0, levels += QK4_0, ++b) {
+        *radius++ = half(&b->d);
+        for (int i = 0; i < QK4_0 / 2; ++i) {
+            levels[i]             = (int8_t) ((b->qs[i] & 15) - 8);
+            levels[i + QK4_0 / 2] = (int8_t) ((b->qs[i] >> 4) - 8);
+        }
+    }
+}
+
+// n is a multiple of 64, hence of the lanes.
+void f16_floats(const void * row, float * values, int64_t n) {
+    for (int64_t i = 0; i < n; i += turbo_simd::lanes) {
+        turbo_simd::store(values + i, turbo_simd::load_halves((const uint16_t *) row + i));
+    }
+}
+
+void f32_floats(const void * row, float * values, int64_t n) {
+    memcpy(values, row, n * sizeof(float));
+}
+
+ggml_turbo_codec codec_of(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_TURBO4: return { QK_TURBO, ggml_cpu_turbo4_levels_row, ggml_cpu_turbo4_dequantize_row };
+        case GGML_TYPE_TURBO3: return { QK_TURBO, ggml_cpu_turbo3_levels_row, ggml_cpu_turbo3_dequantize_row };
+        case GGML_TYPE_TURBO2: return { QK_TURBO, ggml_cpu_turbo2_levels_row, ggml_cpu_turbo2_dequantize_row };
+        case GGML_TYPE_Q8_0:   return { QK8_0, q8_0_levels, ggml_get_type_traits(type)->to_float };
+        case GGML_TYPE_Q4_0:   return { QK4_0, q4_0_levels, ggml_get_type_traits(type)->to_float };
+        case GGML_TYPE_F16:    return { 0, nullptr, f16_floats };
+        case GGML_TYPE_F32:    return { 0, nullptr, f32_floats };
+        default:               return { 0, nullptr, ggml_get_type_traits(type)->to_float };
+    }
+}
+
+ggml_turbo_rows rows_of(const ggml_tensor * tensor) {
+    return { (char *) tensor->data, tensor->nb[1], tensor->nb[2], tensor->nb[3] };
+}
+
+// The attention that an operation asks for; false if it is not one for us.
+bool describe(const ggml_tensor * dst, ggml_turbo_attention * fa) {
+    const ggml_tensor * q = dst->src[0], * k = dst->src[1], * v = dst->src[2], * mask = dst->src[3], * sinks = dst->src[4];
+    if (!is_turbo(k->type) && !is_turbo(v->type)) {
+        return false;
+    }
+    *fa            = {};
+    fa->key_size   = k->ne[0];
+    fa->value_size = v->ne[0];
+    fa->n_q        = q->ne[1];
+    fa->n_kv       = k->ne[1];
+    fa->heads      = q->ne[2];
+    fa->kv_heads   = k->ne[2];
+    fa->batches    = q->ne[3];
+    fa->kv_batches = k->ne[3];
+    fa->k_codec    = codec_of(k->type);
+    fa->v_codec    = codec_of(v->type);
+    if (!fa->k_codec.floats || !fa->v_codec.floats || q->type != GGML_TYPE_F32 || dst->type != GGML_TYPE_F32 ||
+        fa->key_size % 64 != 0 || fa->value_size % 64 != 0 || fa->n_q <= 0 || fa->n_kv <= 0 ||
+        fa->kv_heads <= 0 || fa->kv_batches <= 0 || fa->heads % fa->kv_heads != 0 || fa->batches % fa->kv_batches != 0 ||
+        v->ne[1] != fa->n_kv || v->ne[2] != fa->kv_heads || v->ne[3] != fa->kv_batches ||
+        q->nb[0] != sizeof(float) || dst->nb[0] != sizeof(float) ||
+        k->nb[0] != ggml_type_size(k->type) || v->nb[0] != ggml_type_size(v->type) ||
+        (mask && (mask->type != GGML_TYPE_F16 || mask->nb[0] != sizeof(uint16_t))) ||
+        (sinks && sinks->type != GGML_TYPE_F32)) {
+        return false;
+    }
+    fa->q   = rows_of(q);
+    fa->k   = rows_of(k);
+    fa->v   = rows_of(v);
+    fa->out = { (char *) dst->data, dst->nb[2], dst->nb[1], dst->nb[3] };  // heads before tokens
+    if (mask) {
+        fa->mask         = rows_of(mask);
+        fa->mask_heads   = mask->ne[2];
+        fa->mask_batches = mask->ne[3];
+    }
+    fa->sinks = sinks ? (const float *) sinks->data : nullptr;
+
+    float parameters[3];
+    memcpy(parameters, dst->op_params, sizeof(parameters));
+    fa->scale    = parameters[0];
+    fa->max_bias = parameters[1];
+    fa->softcap  = parameters[2];
+    return true;
+}
+
+size_t work_bytes(ggml_turbo_attention * fa, int threads) {
+    ggml_turbo_attention_plan(fa, threads);
+    return alignment + fa->scratch_bytes * threads + fa->partial_bytes;
+}
+
+}  // namespace
+
+size_t ggml_cpu_turbo_flash_attn_ext_wsize(const ggml_tensor * dst, int n_tasks) {
+    ggml_turbo_attention fa;
+    return describe(dst, &fa) ? work_bytes(&fa, n_tasks) : 0;
+}
+
+bool ggml_cpu_turbo_flash_attn_ext(const ggml_compute_params * params, ggml_tensor * dst) {
+    ggml_turbo_attention fa;
+    if (params->use_ref || !describe(dst, &fa) || work_bytes(&fa, params->nth) > params->wsize) {
+        return false;
+    }
+    char * const  base     = (char *) (((uintptr_t) params->wdata + alignment - 1) / alignment * alignment);
+    char * const  scratch  = base + fa.scratch_bytes * params->ith;
+    char * const  partials = base + fa.scratch_bytes * params->nth;
+    const int64_t jobs     = fa.items * fa.splits;
+
+    if (params->ith == 0) {
+        ggml_threadpool_chunk_set(params->threadpool, params->nth);
+    }
+    ggml_barrier(params->threadpool);
+    for (int64_t job = params->ith; job < jobs; job = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+        ggml_turbo_attention_job(&fa, job, scratch, partials);
+    }
+    if (fa.splits > 1) {
+        ggml_barrier(params->threadpool);
+        for (int64_t row = params->ith; row < fa.items * fa.tile_rows; row += params->nth) {
+            ggml_turbo_attention_join(&fa, row, partials);
+        }
+    }
+    return true;
+}
