@@ -43,12 +43,22 @@ static inline uint64_t load_word(const uint8_t * bytes) {
     return word;
 }
 
+// Lanes are added by halves: lane l and l + 8, then l and l + 4, and so on.
+#if defined(TURBO_AVX512) || defined(TURBO_AVX2)
+static inline float total_of_8(__m256 lanes) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
+    const __m128 two  = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+#endif
+
 // Byte j of a block's levels is selected by its index, whose bits are brought together from the planes: group g of eight
 // values takes bit g of every byte of a plane.
 
 #if defined(TURBO_AVX512)
 
 typedef __m512i levels;
+typedef __m512  sums;
 
 // Bit g of every byte, for g = 0..7 in turn, moved to a given bit. What else remains in a byte is masked later.
 static inline __m512i spread(uint64_t plane, int bit) {
@@ -93,7 +103,7 @@ static inline void store(int8_t * to, levels v) {
 }
 
 // dpbusd wants one factor unsigned: levels + 128, whose surplus is taken off again.
-static inline void add_products(float * lanes, levels v, const block_q8_0 * y, float low, float high) {
+static inline sums add_products(sums lanes, levels v, const block_q8_0 * y, float low, float high) {
     const __m512i q = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) y[0].qs)),
                                          _mm256_loadu_si256((const __m256i *) y[1].qs), 1);
     const __m512i offset  = _mm512_set1_epi8((char) 0x80);
@@ -101,8 +111,12 @@ static inline void add_products(float * lanes, levels v, const block_q8_0 * y, f
     const __m512i raised  = _mm512_dpbusd_epi32(zero, _mm512_xor_si512(v, offset), q);
     const __m512i sum     = _mm512_sub_epi32(raised, _mm512_dpbusd_epi32(zero, offset, q));
     const __m512  scale   = _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(low), _mm512_set1_ps(high));
-    const __m512  product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
-    _mm512_storeu_ps(lanes, _mm512_add_ps(_mm512_loadu_ps(lanes), product));
+    return _mm512_add_ps(lanes, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
+}
+
+static inline float total(sums lanes) {
+    const __m256 upper = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(lanes), 1));
+    return total_of_8(_mm256_add_ps(_mm512_castps512_ps256(lanes), upper));
 }
 
 #elif defined(TURBO_AVX2)
@@ -110,6 +124,9 @@ static inline void add_products(float * lanes, levels v, const block_q8_0 * y, f
 typedef struct {
     __m256i half[2];
 } levels;
+typedef struct {
+    __m256 half[2];
+} sums;
 
 static inline __m256i word_of(const uint8_t * plane) {
     return _mm256_set1_epi64x((int64_t) load_word(plane));
@@ -189,20 +206,26 @@ static inline void store(int8_t * to, levels v) {
 
 // maddubs wants one factor unsigned: the size of y, whose sign the level takes. Levels stay off -128, so no sum of two
 // products saturates.
-static inline void add_products(float * lanes, levels v, const block_q8_0 * y, float low, float high) {
+static inline sums add_products(sums lanes, levels v, const block_q8_0 * y, float low, float high) {
     const float scale[2] = { low, high };
     for (int i = 0; i < 2; ++i) {
         const __m256i q       = _mm256_loadu_si256((const __m256i *) y[i].qs);
         const __m256i pairs   = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(v.half[i], q));
         const __m256i sum     = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
         const __m256  product = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale[i]));
-        _mm256_storeu_ps(lanes + 8 * i, _mm256_add_ps(_mm256_loadu_ps(lanes + 8 * i), product));
+        lanes.half[i]         = _mm256_add_ps(lanes.half[i], product);
     }
+    return lanes;
+}
+
+static inline float total(sums lanes) {
+    return total_of_8(_mm256_add_ps(lanes.half[0], lanes.half[1]));
 }
 
 #elif defined(TURBO_NEON)
 
-typedef int8x16x4_t levels;
+typedef int8x16x4_t   levels;
+typedef float32x4x4_t sums;
 
 // Bits of the groups 2q (lower half of the register) and 2q + 1: bit g of every byte moved to a given bit, clear of
 // other bits only where the mask says.
@@ -270,12 +293,19 @@ static inline int32x4_t products(int8x16_t a, int8x16_t b) {
 #    endif
 }
 
-static inline void add_products(float * lanes, levels v, const block_q8_0 * y, float low, float high) {
+static inline sums add_products(sums lanes, levels v, const block_q8_0 * y, float low, float high) {
     for (int q = 0; q < 4; ++q) {
         const int32x4_t   sum     = products(v.val[q], vld1q_s8(y[q / 2].qs + 16 * (q % 2)));
         const float32x4_t product = vmulq_n_f32(vcvtq_f32_s32(sum), q < 2 ? low : high);
-        vst1q_f32(lanes + 4 * q, vaddq_f32(vld1q_f32(lanes + 4 * q), product));
+        lanes.val[q]              = vaddq_f32(lanes.val[q], product);
     }
+    return lanes;
+}
+
+static inline float total(sums lanes) {
+    const float32x4_t four = vaddq_f32(vaddq_f32(lanes.val[0], lanes.val[2]), vaddq_f32(lanes.val[1], lanes.val[3]));
+    const float32x2_t two  = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
 }
 
 #else
@@ -283,6 +313,9 @@ static inline void add_products(float * lanes, levels v, const block_q8_0 * y, f
 typedef struct {
     int8_t value[QK_TURBO];
 } levels;
+typedef struct {
+    float lane[LANES];
+} sums;
 
 #    define DECODE(id)                                                   \
         static inline levels decode_##id(const block_##id * b) {         \
@@ -299,25 +332,26 @@ static inline void store(int8_t * to, levels v) {
     memcpy(to, v.value, sizeof(v.value));
 }
 
-static inline void add_products(float * lanes, levels v, const block_q8_0 * y, float low, float high) {
+static inline sums add_products(sums lanes, levels v, const block_q8_0 * y, float low, float high) {
     for (int l = 0; l < LANES; ++l) {
         const int8_t * a   = v.value + 4 * l;
         const int8_t * b   = y[l / 8].qs + 4 * (l % 8);
         const int32_t  sum = a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
-        lanes[l] += (float) sum * (l < LANES / 2 ? low : high);
+        lanes.lane[l] += (float) sum * (l < LANES / 2 ? low : high);
     }
+    return lanes;
+}
+
+static inline float total(sums lanes) {
+    for (int n = LANES / 2; n > 0; n /= 2) {
+        for (int l = 0; l < n; ++l) {
+            lanes.lane[l] += lanes.lane[l + n];
+        }
+    }
+    return lanes.lane[0];
 }
 
 #endif
-
-static inline float sum_lanes(float * lanes) {
-    for (int n = LANES / 2; n > 0; n /= 2) {
-        for (int l = 0; l < n; ++l) {
-            lanes[l] += lanes[l + n];
-        }
-    }
-    return lanes[0];
-}
 
 #define FUNCTIONS(id, digit)                                                                                        \
     void ggml_cpu_##id##_quantize_row(const float * x, void * y, int64_t k) {                                       \
@@ -345,14 +379,16 @@ static inline float sum_lanes(float * lanes) {
         int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {             \
         assert(nrc == 1 && n % QK_TURBO == 0);                                                                      \
         (void) bs, (void) bx, (void) by, (void) nrc;                                                                \
-        const block_##id * x            = vx;                                                                       \
-        const block_q8_0 * y            = vy;                                                                       \
-        float              lanes[LANES] = { 0 };                                                                    \
+        const block_##id * x     = vx;                                                                              \
+        const block_q8_0 * y     = vy;                                                                              \
+        sums               lanes;                                                                                   \
+        memset(&lanes, 0, sizeof(lanes));                                                                           \
         for (int i = 0; i < n / QK_TURBO; ++i, y += 2) {                                                            \
             const float radius = to_float(x[i].d);                                                                  \
-            add_products(lanes, decode_##id(&x[i]), y, radius * to_float(y[0].d), radius * to_float(y[1].d));       \
+            const float low = radius * to_float(y[0].d), high = radius * to_float(y[1].d);                          \
+            lanes = add_products(lanes, decode_##id(&x[i]), y, low, high);                                          \
         }                                                                                                           \
-        *s = sum_lanes(lanes);                                                                                      \
+        *s = total(lanes);                                                                                          \
     }
 FUNCTIONS(turbo4, 4)
 FUNCTIONS(turbo3, 3)

@@ -192,16 +192,19 @@ TURBO_INLINE int turbo_search(const turbo_codebook * book, int levels, const int
     for (int t = 0; t < QK_TURBO; ++t) {
         turbo_step(path[t & 1], path[~t & 1], metric[0] + TURBO_LANES * t, QK_TURBO * TURBO_LANES);
     }
-    int      best  = peak[0];
-    uint64_t least = TURBO_METRIC_MAX;
-    for (int l = 0; l < TURBO_LANES; ++l) {
-        uint64_t error = TURBO_METRIC_MAX;
-        for (int state = 0; state < TURBO_STATES; ++state) {
-            error = path[0][state][l] < error ? path[0][state][l] : error;
+    uint16_t error[TURBO_LANES];
+    memcpy(error, path[0][0], sizeof(error));
+    for (int state = 1; state < TURBO_STATES; ++state) {
+        for (int l = 0; l < TURBO_LANES; ++l) {
+            error[l] = path[0][state][l] < error[l] ? path[0][state][l] : error[l];
         }
+    }
+    int     best  = peak[0];
+    int64_t least = TURBO_METRIC_MAX;
+    for (int l = 0; l < TURBO_LANES; ++l) {
         // error / peak^2 is the error in the units of the block
-        if (error < TURBO_METRIC_MAX && error * (uint64_t) (best * best) < least * (uint64_t) (peak[l] * peak[l])) {
-            least = error;
+        if (error[l] < TURBO_METRIC_MAX && (int64_t) error[l] * best * best < least * peak[l] * peak[l]) {
+            least = error[l];
             best  = peak[l];
         }
     }
