@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 320, BLOCKS = 5, VALUES = 64 * BLOCKS };
+enum { ROUNDS = 240, BLOCKS = 5, VALUES = 64 * BLOCKS };
 
 static uint64_t state = 88172645463325252u;
 
