@@ -1,7 +1,7 @@
 // The codec of the TurboQuant cache types as inline functions. ggml-turbo.c makes the portable functions of them;
-// ggml-cpu-turbo.c compiles the encoder once more with the CPU's vector instructions. Apart from one division and
-// one product at either end, which no compiler may contract or reorder, the encoder works in integers, so both give
-// the same blocks everywhere.
+// ggml-cpu-turbo.c compiles the encoder once more with the CPU's vector instructions. Apart from a few divisions and
+// products at either end, which no compiler may contract or reorder, the encoder works in integers, so both give the
+// same blocks everywhere.
 #pragma once
 
 #include "ggml-turbo.h"
