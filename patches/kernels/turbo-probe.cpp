@@ -258,9 +258,9 @@ struct operation {
 
 static bool first_operation;
 
-static void print_operation(const char * op, size_t of, int64_t differs, double error) {
-    printf("%s{\"op\": \"%s\", \"of\": %zu, \"differs\": %lld, \"error\": %.9g}", first_operation ? "" : ", ", op, of,
-           (long long) differs, of ? error : 0.0);
+static void print_operation(const char * op, size_t of, int64_t differs, double error, double reference = 0) {
+    printf("%s{\"op\": \"%s\", \"of\": %zu, \"differs\": %lld, \"error\": %.9g, \"reference\": %.9g}",
+           first_operation ? "" : ", ", op, of, (long long) differs, of ? error : 0.0, reference);
     first_operation = false;
 }
 
@@ -277,7 +277,7 @@ static double relative_error(const floats & wanted, const floats & got) {
 
 static void print_encoded(const char * op, const kind & k, const floats & values, const bytes & wanted, const bytes & got) {
     const double here = got.empty() ? 0 : relative_error(values, k.decode(got));
-    print_operation(op, got.size(), got.empty() ? 0 : differences(wanted, got), here);
+    print_operation(op, got.size(), got.empty() ? 0 : differences(wanted, got), here, relative_error(values, k.decode(wanted)));
 }
 
 static void print_decoded(const char * op, const floats & wanted, const floats & got) {
