@@ -20,6 +20,8 @@ _Static_assert(QK_TURBO == 2 * QK8_0, "a turbo block faces two blocks of q8_0");
 #elif defined(__AVX2__)
 #    include <immintrin.h>
 #    define TURBO_AVX2
+#elif defined(__F16C__)  // with nothing else: an Ivy Bridge
+#    include <immintrin.h>
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 #    include <arm_neon.h>
 #    define TURBO_NEON
@@ -57,7 +59,7 @@ static inline float total_of_8(__m256 lanes) {
 
 #if defined(TURBO_AVX512)
 
-typedef __m512i levels;
+typedef __m512i vector;
 typedef __m512  sums;
 
 // Bit g of every byte, for g = 0..7 in turn, moved to a given bit. What else remains in a byte is masked later.
@@ -82,28 +84,28 @@ static inline __m512i spread_path(const uint8_t * plane) {
 }
 
 // Tables repeat up to 64 entries, so that bits above the index do not matter.
-static inline levels decode_turbo4(const block_turbo4 * b) {
+static inline vector decode_turbo4(const block_turbo4 * b) {
     const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) ggml_turbo4_levels));
     const __m512i high  = choose(0x0c, spread_pairs(b->qs), spread(load_word(b->qh), 4));
     return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), high), table);
 }
 
-static inline levels decode_turbo3(const block_turbo3 * b) {
+static inline vector decode_turbo3(const block_turbo3 * b) {
     const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) ggml_turbo3_levels));
     return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), spread_pairs(b->qs)), table);
 }
 
-static inline levels decode_turbo2(const block_turbo2 * b) {
+static inline vector decode_turbo2(const block_turbo2 * b) {
     const __m512i table = _mm512_set1_epi64((int64_t) load_word((const uint8_t *) ggml_turbo2_levels));
     return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), spread(load_word(b->qs), 2)), table);
 }
 
-static inline void store(int8_t * to, levels v) {
+static inline void store(int8_t * to, vector v) {
     _mm512_storeu_si512(to, v);
 }
 
 // dpbusd wants one factor unsigned: levels + 128, whose surplus is taken off again.
-static inline sums add_products(sums lanes, levels v, const block_q8_0 * y, float low, float high) {
+static inline sums add_products(sums lanes, vector v, const block_q8_0 * y, float low, float high) {
     const __m512i q = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) y[0].qs)),
                                          _mm256_loadu_si256((const __m256i *) y[1].qs), 1);
     const __m512i offset  = _mm512_set1_epi8((char) 0x80);
@@ -123,7 +125,7 @@ static inline float total(sums lanes) {
 
 typedef struct {
     __m256i half[2];
-} levels;
+} vector;
 typedef struct {
     __m256 half[2];
 } sums;
@@ -158,7 +160,7 @@ static inline void spread_pairs(const uint8_t * plane, const uint8_t * qs, __m25
     half[1] = _mm256_or_si256(half[1], _mm256_and_si256(upper, mask));
 }
 
-static inline levels decode_turbo4(const block_turbo4 * b) {
+static inline vector decode_turbo4(const block_turbo4 * b) {
     const __m128i * book  = (const __m128i *) ggml_turbo4_levels;
     const __m256i   below = _mm256_broadcastsi128_si256(_mm_loadu_si128(book));
     const __m256i   above = _mm256_broadcastsi128_si256(_mm_loadu_si128(book + 1));
@@ -166,7 +168,7 @@ static inline levels decode_turbo4(const block_turbo4 * b) {
     // to bit 7, by which a blend selects
     const __m256i sign[2] = { _mm256_sllv_epi64(high, _mm256_set_epi64x(4, 5, 6, 7)),
                               _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3)) };
-    levels        v;
+    vector        v;
     spread_pairs(b->path, b->qs, v.half);
     for (int i = 0; i < 2; ++i) {
         v.half[i] = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, v.half[i]), _mm256_shuffle_epi8(above, v.half[i]),
@@ -175,16 +177,16 @@ static inline levels decode_turbo4(const block_turbo4 * b) {
     return v;
 }
 
-static inline levels decode_turbo3(const block_turbo3 * b) {
+static inline vector decode_turbo3(const block_turbo3 * b) {
     const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) ggml_turbo3_levels));
-    levels        v;
+    vector        v;
     spread_pairs(b->path, b->qs, v.half);
     v.half[0] = _mm256_shuffle_epi8(table, v.half[0]);
     v.half[1] = _mm256_shuffle_epi8(table, v.half[1]);
     return v;
 }
 
-static inline levels decode_turbo2(const block_turbo2 * b) {
+static inline vector decode_turbo2(const block_turbo2 * b) {
     // bit 2 of the index goes to bit 3, as shifts of both halves reach it: the table holds every four levels twice
     const __m128i book  = _mm_loadl_epi64((const __m128i *) ggml_turbo2_levels);
     const __m256i table = _mm256_broadcastsi128_si256(_mm_unpacklo_epi32(book, book));
@@ -192,21 +194,21 @@ static inline levels decode_turbo2(const block_turbo2 * b) {
     const __m256i mask  = _mm256_set1_epi8(0x08);
     const __m256i lower = _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3));
     const __m256i upper = _mm256_srlv_epi64(high, _mm256_set_epi64x(4, 3, 2, 1));
-    levels        v;
+    vector        v;
     spread_path(b->path, v.half);
     v.half[0] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[0], _mm256_and_si256(lower, mask)));
     v.half[1] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[1], _mm256_and_si256(upper, mask)));
     return v;
 }
 
-static inline void store(int8_t * to, levels v) {
+static inline void store(int8_t * to, vector v) {
     _mm256_storeu_si256((__m256i *) to, v.half[0]);
     _mm256_storeu_si256((__m256i *) (to + 32), v.half[1]);
 }
 
 // maddubs wants one factor unsigned: the size of y, whose sign the level takes. Levels stay off -128, so no sum of two
 // products saturates.
-static inline sums add_products(sums lanes, levels v, const block_q8_0 * y, float low, float high) {
+static inline sums add_products(sums lanes, vector v, const block_q8_0 * y, float low, float high) {
     const float scale[2] = { low, high };
     for (int i = 0; i < 2; ++i) {
         const __m256i q       = _mm256_loadu_si256((const __m256i *) y[i].qs);
@@ -224,7 +226,7 @@ static inline float total(sums lanes) {
 
 #elif defined(TURBO_NEON)
 
-typedef int8x16x4_t   levels;
+typedef int8x16x4_t   vector;
 typedef float32x4x4_t sums;
 
 // Bits of the groups 2q (lower half of the register) and 2q + 1: bit g of every byte moved to a given bit, clear of
@@ -243,10 +245,10 @@ static inline uint8x16_t spread_pairs(const uint8_t * qs, int q) {  // to bits 2
     return vshlq_u8(vld1q_u8(qs), vdupq_n_s8((int8_t) (2 - 2 * q)));
 }
 
-static inline levels decode_turbo4(const block_turbo4 * b) {
+static inline vector decode_turbo4(const block_turbo4 * b) {
     const int8x16x2_t table = { { vld1q_s8(ggml_turbo4_levels), vld1q_s8(ggml_turbo4_levels + 16) } };
     const uint64_t    path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
-    levels            v;
+    vector            v;
     for (int q = 0; q < 4; ++q) {
         const uint8x16_t high = vbslq_u8(vdupq_n_u8(0x0c), spread_pairs(b->qs, q), spread(load_word(b->qh), q, 4));
         const uint8x16_t all  = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), high);
@@ -255,10 +257,10 @@ static inline levels decode_turbo4(const block_turbo4 * b) {
     return v;
 }
 
-static inline levels decode_turbo3(const block_turbo3 * b) {
+static inline vector decode_turbo3(const block_turbo3 * b) {
     const int8x16_t table = vld1q_s8(ggml_turbo3_levels);
     const uint64_t  path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
-    levels          v;
+    vector          v;
     for (int q = 0; q < 4; ++q) {
         const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), spread_pairs(b->qs, q));
         v.val[q]             = vqtbl1q_s8(table, vandq_u8(all, vdupq_n_u8(15)));
@@ -266,10 +268,10 @@ static inline levels decode_turbo3(const block_turbo3 * b) {
     return v;
 }
 
-static inline levels decode_turbo2(const block_turbo2 * b) {
+static inline vector decode_turbo2(const block_turbo2 * b) {
     const int8x16_t table = vcombine_s8(vld1_s8(ggml_turbo2_levels), vdup_n_s8(0));
     const uint64_t  path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
-    levels          v;
+    vector          v;
     for (int q = 0; q < 4; ++q) {
         const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), spread(load_word(b->qs), q, 2));
         v.val[q]             = vqtbl1q_s8(table, vandq_u8(all, vdupq_n_u8(7)));
@@ -277,7 +279,7 @@ static inline levels decode_turbo2(const block_turbo2 * b) {
     return v;
 }
 
-static inline void store(int8_t * to, levels v) {
+static inline void store(int8_t * to, vector v) {
     for (int q = 0; q < 4; ++q) {
         vst1q_s8(to + 16 * q, v.val[q]);
     }
@@ -293,7 +295,7 @@ static inline int32x4_t products(int8x16_t a, int8x16_t b) {
 #    endif
 }
 
-static inline sums add_products(sums lanes, levels v, const block_q8_0 * y, float low, float high) {
+static inline sums add_products(sums lanes, vector v, const block_q8_0 * y, float low, float high) {
     for (int q = 0; q < 4; ++q) {
         const int32x4_t   sum     = products(v.val[q], vld1q_s8(y[q / 2].qs + 16 * (q % 2)));
         const float32x4_t product = vmulq_n_f32(vcvtq_f32_s32(sum), q < 2 ? low : high);
@@ -312,14 +314,14 @@ static inline float total(sums lanes) {
 
 typedef struct {
     int8_t value[QK_TURBO];
-} levels;
+} vector;
 typedef struct {
     float lane[LANES];
 } sums;
 
 #    define DECODE(id)                                                   \
-        static inline levels decode_##id(const block_##id * b) {         \
-            levels v;                                                    \
+        static inline vector decode_##id(const block_##id * b) {         \
+            vector v;                                                    \
             float  radius;                                               \
             ggml_##id##_levels_row(b, v.value, &radius, QK_TURBO);       \
             return v;                                                    \
@@ -328,11 +330,11 @@ DECODE(turbo4)
 DECODE(turbo3)
 DECODE(turbo2)
 
-static inline void store(int8_t * to, levels v) {
+static inline void store(int8_t * to, vector v) {
     memcpy(to, v.value, sizeof(v.value));
 }
 
-static inline sums add_products(sums lanes, levels v, const block_q8_0 * y, float low, float high) {
+static inline sums add_products(sums lanes, vector v, const block_q8_0 * y, float low, float high) {
     for (int l = 0; l < LANES; ++l) {
         const int8_t * a   = v.value + 4 * l;
         const int8_t * b   = y[l / 8].qs + 4 * (l % 8);
