@@ -15,6 +15,8 @@ namespace {
 
 constexpr size_t alignment = 64;
 
+static_assert(QK8_0 == 32 && QK4_0 == 32, "blocks of upstream's types");
+
 bool is_turbo(ggml_type type) {
     switch (type) {
         GGML_TURBO_CASES:
@@ -24,25 +26,32 @@ bool is_turbo(ggml_type type) {
     }
 }
 
-float half(const void * from) {
-    uint16_t wide[turbo_simd::lanes] = {};
-    memcpy(wide, from, sizeof(*wide));
-    return turbo_simd::load_halves(wide)[0];
+void levels_of(const block_q8_0 & block, int8_t * levels) {
+    memcpy(levels, block.qs, sizeof(block.qs));
 }
 
-void q8_0_levels(const void * row, int8_t * levels, float * radius, int64_t n) {
-    for (const block_q8_0 * b = (const block_q8_0 *) row; n > 0; n -= QK8_0, levels += QK8_0, ++b) {
-        *radius++ = half(&b->d);
-        memcpy(levels, b->qs, QK8_0);
+void levels_of(const block_q4_0 & block, int8_t * levels) {
+    typedef uint8_t bytes __attribute__((vector_size(QK4_0 / 2)));
+    const bytes     qs = turbo_simd::load<bytes>(block.qs);
+    turbo_simd::store(levels, (qs & 15) - 8);
+    turbo_simd::store(levels + sizeof(bytes), (qs >> 4) - 8);
+}
+
+// Upstream's types with a radius for 32 values.
+template <typename B> void levels_row(const void * row, int8_t * levels, float * radius, int64_t n) {
+    for (const B * b = (const B *) row; n > 0; n -= 32, levels += 32, ++b) {
+        levels_of(*b, levels);
+        *radius++ = turbo_simd::load_half(&b->d);
     }
 }
 
-void q4_0_levels(const void * row, int8_t * levels, float * radius, int64_t n) {
-    for (const block_q4_0 * b = (const block_q4_0 *) row; n > 0; n -= QK4_0, levels += QK4_0, ++b) {
-        *radius++ = half(&b->d);
-        for (int i = 0; i < QK4_0 / 2; ++i) {
-            levels[i]             = (int8_t) ((b->qs[i] & 15) - 8);
-            levels[i + QK4_0 / 2] = (int8_t) ((b->qs[i] >> 4) - 8);
+template <typename B> void floats_row(const void * row, float * values, int64_t n) {
+    for (const B * b = (const B *) row; n > 0; n -= 32, values += 32, ++b) {
+        const float radius = turbo_simd::load_half(&b->d);
+        int8_t      level[32];
+        levels_of(*b, level);
+        for (int i = 0; i < 32; i += turbo_simd::lanes) {
+            turbo_simd::store(values + i, turbo_simd::load_floats(level + i) * radius);
         }
     }
 }
@@ -63,8 +72,8 @@ ggml_turbo_codec codec_of(ggml_type type) {
         case GGML_TYPE_TURBO4: return { QK_TURBO, ggml_cpu_turbo4_levels_row, ggml_cpu_turbo4_dequantize_row };
         case GGML_TYPE_TURBO3: return { QK_TURBO, ggml_cpu_turbo3_levels_row, ggml_cpu_turbo3_dequantize_row };
         case GGML_TYPE_TURBO2: return { QK_TURBO, ggml_cpu_turbo2_levels_row, ggml_cpu_turbo2_dequantize_row };
-        case GGML_TYPE_Q8_0:   return { QK8_0, q8_0_levels, ggml_get_type_traits(type)->to_float };
-        case GGML_TYPE_Q4_0:   return { QK4_0, q4_0_levels, ggml_get_type_traits(type)->to_float };
+        case GGML_TYPE_Q8_0:   return { QK8_0, levels_row<block_q8_0>, floats_row<block_q8_0> };
+        case GGML_TYPE_Q4_0:   return { QK4_0, levels_row<block_q4_0>, floats_row<block_q4_0> };
         case GGML_TYPE_F16:    return { 0, nullptr, f16_floats };
         case GGML_TYPE_F32:    return { 0, nullptr, f32_floats };
         default:               return { 0, nullptr, ggml_get_type_traits(type)->to_float };

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <utility>
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(__F16C__)
 #    include <immintrin.h>
 #elif defined(__ARM_NEON)
 #    include <arm_neon.h>
@@ -112,6 +112,18 @@ TURBO_INLINE floats load_halves(const void * from) {
     const floats finite   = (floats) ((wide & 0x7fff) << 13) * 0x1p112f;
     const ints   infinite = ((wide & 0x7c00) == 0x7c00) & 0x7f800000;
     return (floats) ((ints) finite | infinite | sign);
+#endif
+}
+
+// One such value.
+TURBO_INLINE float load_half(const void * from) {
+#if defined(__F16C__)
+    return _cvtsh_ss(load<uint16_t>(from));
+#elif defined(__aarch64__)
+    return (float) load<__fp16>(from);
+#else
+    uint16_t wide[lanes] = { load<uint16_t>(from) };
+    return load_halves(wide)[0];
 #endif
 }
 
