@@ -62,6 +62,7 @@ def test_every_type_was_proven_by_the_size_of_its_cache(rehearsal: rehearse.Rehe
     pair = next(proof for proof in proven.proofs if proof.kv_cache_type == "q8_0:turbo4")
     assert {(cache.type_k, cache.type_v) for cache in pair.caches} == {("q8_0", "turbo4")}
     assert all(2 * cache.mib_v == pytest.approx(cache.mib_k, abs=0.02) for cache in pair.caches)
+    assert [verdict.ok for verdict in proven.checklist] == [True] * 6
 
 
 @pytest.mark.usefixtures("rehearsal")

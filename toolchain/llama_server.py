@@ -65,12 +65,14 @@ def serve(
     context: int,
     timeout_s: float,
     cache_type: str = "f16",
+    threads: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LlamaServer]:
     """llama-server with `model` loaded, and gone on leaving; what it says goes to `home`/server.log.
 
-    Of the operator's environment nothing that steers llama.cpp is left; `environment` is laid over the rest. Raises
-    `ReleaseInvalid` without a program, `ModelLoadFailed`, and `ServerFailed` with the log's end when a call fails.
+    Of the operator's environment nothing that steers llama.cpp is left; `environment` is laid over the rest.
+    `threads` is llama.cpp's own choice at 0. Raises `ReleaseInvalid` without a program, `ModelLoadFailed`, and
+    `ServerFailed` with the log's end when a call fails.
     """
     if not os.access(program, os.X_OK) or program.is_dir():
         raise ReleaseInvalid(f"{program}: no such program", hint="--server names a llama-server, --release a release")
@@ -80,6 +82,7 @@ def serve(
     argv = [str(program.absolute()), "--model", str(model.absolute()), "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--ctx-size", str(context), "--parallel", "1", "--cache-type-k", cache_type, "--cache-type-v", cache_type]
     argv += ["--slot-save-path", f"{home}/", "--cache-ram", "0"]
+    argv += ["--threads", str(threads)] if threads else []
     log = home / "server.log"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_", "GGML_"))}
     with log.open("wb") as sink:

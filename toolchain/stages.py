@@ -190,12 +190,24 @@ class TypeProof:
 
 
 @record
+class Verdict:
+    """One point of the verification checklist, numbered from 1, on the built programs of a release."""
+
+    number: int
+    name: str
+    ok: bool
+    evidence: str
+
+
+@record
 class Verification:
     """verification.json of a release: what was proven, on which binary."""
 
     release: str
     version: str
     proofs: tuple[TypeProof, ...]
+    checklist: tuple[Verdict, ...] = ()
+    """six verdicts; none on a release that adds no types"""
     unknown_type_message: str
     """what the API answered to a type that does not exist"""
     ok: bool

@@ -52,6 +52,9 @@ def verification(proven: Verification) -> str:
         for cache in proof.caches:
             sizes = f"K {cache.type_k} {cache.mib_k:.3f} MiB, V {cache.type_v} {cache.mib_v:.3f} MiB"
             lines.append(f"    {cache.cells} cells, {cache.layers} layers: {sizes}; {proof.context_shifts} shifts")
+    for point in proven.checklist:
+        lines.append(f"  {point.number} {'ok' if point.ok else 'FAILED':<6} {point.name}")
+        lines.append(f"    {point.evidence}")
     if proven.unknown_type_message:
         lines.append(f"  an unknown type is answered: {proven.unknown_type_message}")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import config, records
+from toolchain import config, records, views
 from toolchain.console import Console
 from toolchain.errors import (
     ConfigError,
@@ -19,8 +19,8 @@ from toolchain.errors import (
     ToolchainError,
     VerificationFailed,
 )
-from toolchain.stages import CacheType, Verification
-from toolchain.verify import server, verification, verify
+from toolchain.stages import CacheType, Verdict, Verification
+from toolchain.verify import checklist, server, verification, verify
 
 from .conftest import TURBO4, MakeRelease
 
@@ -28,8 +28,20 @@ Run = Callable[..., Verification]
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_release: MakeRelease) -> Run:
-    def verified(types: str = "turbo4", *, added: tuple[CacheType, ...] = (TURBO4,), **behaviour: Any) -> Verification:
+def run(tmp_path: Path, make_release: MakeRelease, monkeypatch: pytest.MonkeyPatch) -> Run:
+    def verified(
+        types: str = "turbo4",
+        *,
+        added: tuple[CacheType, ...] = (TURBO4,),
+        denied: tuple[int, ...] = (),
+        **behaviour: Any,
+    ) -> Verification:
+        """`denied` are the points of the checklist that do not hold; how they are judged has tests of its own."""
+        points = [
+            Verdict(number=number, name=name, ok=number not in denied, evidence=f"figures of point {number}")
+            for number, name in enumerate(checklist.NAMES if added else (), start=1)
+        ]
+        monkeypatch.setattr(checklist, "examine", lambda *_, **__: tuple(points))
         settings = config.load(environ={}, flags={"verify.types": types, "verify.tokens": 7, "verify.timeout_s": 20})
         release = make_release(added, **behaviour)
         return verify(release, settings, Console(), workspace=tmp_path / "workspace")
@@ -79,6 +91,7 @@ def test_an_honest_server_is_proven(run: Run, tmp_path: Path) -> None:
     report = (_folder(tmp_path) / "report.md").read_text()
     assert "# Verification of release: proven" in report
     assert "What failed" not in report
+    assert "\n6. **quantizing and dequantizing agree on every backend: yes.** figures of point 6\n" in report
     assert "| q8_0:turbo4 | 128 | q8_0 | turbo4 | 256 | 0.80 | 0.797 | 8.5 / 4.25 | 7 | 1 | proven |" in report
     for proof in found.proofs:
         assert proof.caches[0].line in report
@@ -108,10 +121,22 @@ def test_a_server_that_lies_fails(
 ) -> None:
     monkeypatch.setattr(server, "_SETTLE_S", 0.2)
     written, message = _failed(run, tmp_path, VerificationFailed, **behaviour)
-    assert "2 of 3 proofs failed" in message
+    assert "2 of 9 proofs failed" in message
     assert written.proofs[0].reason.startswith("turbo4 on probe-64: ")
     assert reason in written.proofs[0].reason
     assert not any(proof.ok for proof in written.proofs)
+
+
+def test_a_point_of_the_checklist_that_does_not_hold_fails(run: Run, tmp_path: Path) -> None:
+    written, message = _failed(run, tmp_path, VerificationFailed, denied=(3,))
+    assert "1 of 9 proofs failed" in message
+    assert "the codebook is Lloyd-Max for what the encoder produces: NOT SO: figures of point 3" in message
+    assert all(proof.ok for proof in written.proofs)
+    assert [point.ok for point in written.checklist] == [True, True, False, True, True, True]
+    assert "produces: NO.** figures of point 3" in (_folder(tmp_path) / "report.md").read_text()
+    shown = views.verification(written)
+    assert "  3 FAILED the codebook" in shown
+    assert "  4 ok     the radius" in shown
 
 
 def test_a_type_that_does_not_load(run: Run, tmp_path: Path) -> None:
@@ -163,6 +188,7 @@ def test_a_release_without_types_of_its_own_promises_no_message(run: Run, tmp_pa
     found = run("q8_0", added=(), vague=True)
     assert found.ok
     assert found.unknown_type_message == "exit status 1"
+    assert found.checklist == ()
     assert "nothing is asked of that answer" in (_folder(tmp_path) / "report.md").read_text()
 
 

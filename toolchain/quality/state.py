@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import StateInvalid
 from .codec import Floats
@@ -30,6 +31,8 @@ from .codec import Floats
 _MAGIC = 0x67677371
 _VERSION = 2
 _DTYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+Decoder: TypeAlias = Callable[[bytes], Floats]
+"""float32 values of the blocks of a cache"""
 _HINT = "the server must be of the llama.cpp that the series serves, with an f16 cache and one slot"
 
 
@@ -49,18 +52,21 @@ class State:
     rest: int
 
 
-def load(path: Path, *, has_v: bool = True) -> State:
-    """Read a saved slot. Raises `StateInvalid` when it is truncated, damaged or of another layout or version."""
+def load(path: Path, *, has_v: bool = True, decode: Decoder | None = None) -> State:
+    """Read a saved slot. `decode` serves the one type beside f16 and f32 that the cache may be of.
+
+    Raises `StateInvalid` when it is truncated, damaged or of another layout, version or type.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise StateInvalid(f"{path}: cannot be read: {error.strerror}") from error
-    return parse(data, has_v=has_v, name=str(path))
+    return parse(data, has_v=has_v, decode=decode, name=str(path))
 
 
-def parse(data: bytes, *, has_v: bool = True, name: str = "state") -> State:
+def parse(data: bytes, *, has_v: bool = True, decode: Decoder | None = None, name: str = "state") -> State:
     """As `load`, from memory."""
-    reader = _Reader(data, name)
+    reader = _Reader(data, name, decode)
     magic, version, tokens = reader.unpack("III")
     if (magic, version) != (_MAGIC, _VERSION):
         raise reader.refuse(f"magic {magic:08x} version {version}, known is {_MAGIC:08x} version {_VERSION}")
@@ -101,6 +107,8 @@ def _cell_bytes(reader: _Reader, cells: int) -> int:
 
 def _read_rows(reader: _Reader, cells: int) -> Floats:
     (kind,), (row_bytes,) = reader.unpack("i"), reader.unpack("Q")
+    if kind not in _DTYPES and reader.decode is not None:
+        return reader.decoded(cells, row_bytes)
     dtype = _dtype(reader, kind)
     if row_bytes == 0 or row_bytes % dtype.itemsize:
         raise reader.refuse(f"rows of {row_bytes} bytes")
@@ -124,7 +132,8 @@ def _dtype(reader: _Reader, kind: int) -> np.dtype[np.floating]:
 class _Reader:
     """A position in the file; reading past its end is the file's fault."""
 
-    def __init__(self, data: bytes, name: str) -> None:
+    def __init__(self, data: bytes, name: str, decode: Decoder | None) -> None:
+        self.decode = decode
         self._data = data
         self._name = name
         self._at = 0
@@ -161,7 +170,19 @@ class _Reader:
     def numbers(self, dtype: np.dtype[np.floating], rows: int, width: int) -> Floats:
         raw = self.peek(rows * width * dtype.itemsize)
         self._at += len(raw)
-        values: npt.NDArray[np.float32] = np.frombuffer(raw, dtype=dtype).reshape(rows, width).astype(np.float32)
+        return self._finite(np.frombuffer(raw, dtype=dtype).reshape(rows, width).astype(np.float32))
+
+    def decoded(self, rows: int, row_bytes: int) -> Floats:
+        """Rows of blocks as floats."""
+        assert self.decode is not None
+        raw = self.peek(rows * row_bytes)
+        self._at += len(raw)
+        values = self.decode(raw)
+        if values.size == 0 or values.size % rows:
+            raise self.refuse(f"rows of {row_bytes} bytes, which are no whole blocks")
+        return self._finite(values.reshape(rows, -1))
+
+    def _finite(self, values: Floats) -> Floats:
         if not np.isfinite(values).all():
             raise self.refuse("a cache that holds infinities or NaN")
         return values

@@ -28,8 +28,8 @@ from ..errors import (
 )
 from ..ollama import Generation
 from ..records import record
-from ..stages import Release, TypeProof, Verification
-from . import cachelog
+from ..stages import Release, TypeProof, Verdict, Verification
+from . import cachelog, checklist
 from .model import Geometry, write_probe
 from .report import render_report
 from .server import Server, serve
@@ -83,19 +83,25 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
         console.step(f"verify {release.id}") as step,
     ):
         trial = _Trial(release_dir, release, config, logs=folder / "logs", scratch=Path(scratch))
-        steps = len(config.verify.types) + 1
+        steps = len(config.verify.types) + 2
         for done, kv_cache_type in enumerate(config.verify.types):
             step.update(done, steps, kv_cache_type)
             for proof, failure in trial.prove(kv_cache_type):
                 proofs.append(proof)
                 failures += [failure] if failure else []
-        step.update(steps - 1, steps, UNKNOWN_TYPE)
+        step.update(steps - 2, steps, UNKNOWN_TYPE)
         message, failure = trial.refuse_unknown_type()
         failures += [failure] if failure else []
+        step.update(steps - 1, steps, "checklist")
+        verdicts = trial.examine()
+        failures += [
+            VerificationFailed(f"{verdict.name}: NOT SO: {verdict.evidence}") for verdict in verdicts if not verdict.ok
+        ]
     verification = Verification(
         release=release.id,
         version=release.version,
         proofs=tuple(proofs),
+        checklist=verdicts,
         unknown_type_message=message,
         ok=not failures,
         seconds=round(time.monotonic() - started, 3),
@@ -105,7 +111,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
     if failures:
         only_loads = all(isinstance(failure, ModelLoadFailed) for failure in failures)
         raise (ModelLoadFailed if only_loads else VerificationFailed)(
-            f"{release.id}: {len(failures)} of {len(proofs) + 1} proofs failed\n"
+            f"{release.id}: {len(failures)} of {len(proofs) + len(verdicts) + 1} proofs failed\n"
             + "\n".join(f"  {failure.message}" for failure in failures),
             hint=f"read {folder / 'report.md'}, and in {folder / 'logs'} what the servers said",
         )
@@ -120,6 +126,7 @@ class _Trial:
         self._release = release
         self._config = config.verify
         self._logs = logs
+        self._scratch = scratch
         self._home = scratch / "home"
         try:
             self._probes = [_write_probe(scratch / f"probe-{head_size}.gguf", head_size) for head_size in HEAD_SIZES]
@@ -156,6 +163,18 @@ class _Trial:
                 f"{UNKNOWN_TYPE}: the answer to an unknown type does not name {', '.join(missing)}: {message}"
             )
         return message, None
+
+    def examine(self) -> tuple[Verdict, ...]:
+        """The checklist, with the model of the largest heads: its K and V are rotated by transforms of two sizes."""
+        probe = self._probes[-1]
+        return checklist.examine(
+            self._release_dir,
+            self._release,
+            probe.path,
+            probe.geometry.head_size,
+            folder=self._scratch,
+            timeout_s=self._config.timeout_s,
+        )
 
     def _serve(self, kv_cache_type: str) -> AbstractContextManager[Server]:
         return serve(

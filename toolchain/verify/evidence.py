@@ -1,0 +1,296 @@
+"""What the checklist judges, taken from a release's own programs: turbo-probe states what the libraries do with a type,
+and llama-server is made to save its cache, so that the rotation shows which it really applied.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ..build.steps import PROBE
+from ..errors import ReleaseInvalid, VerificationFailed
+from ..llama_server import serve
+from ..quality import state
+from ..records import record
+
+PROBE_PATH = f"lib/ollama/{PROBE}"
+SEED = 20260501
+_SERVER_PATH = "lib/ollama/llama-server"
+_TIMEOUT_S = 300.0
+_SMALLEST_TRANSFORM = 16
+_NOISE = 0.3
+"""of a fit, relative to the entries: 0.05 over 4 bits, 0.25 over 2"""
+# As many different tokens as the probe models' vocabulary gives: letters, and bytes that are no letters of it.
+PROMPT = "".join(map(chr, (*range(33, 127), *range(0xC0, 0x100))))
+
+Floats = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float64]
+
+
+@record
+class Level:
+    """A decoded value over its block's radius: how many values became it, and the mean of those over the radius."""
+
+    level: int
+    count: int
+    mean: float
+
+
+@record
+class TypeEvidence:
+    """What ggml_quantize_chunk and to_float do with Gaussian values, in blocks of very different sizes.
+
+    `fraction` is how far decoded / radius is from an integer at most, `inexact` counts values that are not exactly
+    radius * level, `distortion` is the mean squared error in units of the levels. The other counts are of differences:
+    decoded again after other data went through (`later`) or in another order (`moved`), encoded in rows of one block
+    (`narrow`) or in another order (`turned`), and from twice the value when the radius is doubled (`doubled`).
+    `mantissa` counts how often each bit of the radius' mantissa is set, of `radii`.
+    """
+
+    name: str
+    block: int
+    bytes: int
+    values: int
+    levels: tuple[Level, ...]
+    fraction: float
+    inexact: int
+    distortion: float
+    snr_db: float
+    later: int
+    moved: int
+    narrow: int
+    turned: int
+    doubled: int
+    radii: int
+    mantissa: tuple[int, ...]
+
+
+@record
+class Operation:
+    """An operation of a graph held against the reference: `of` results (0: the device does not take it), how many are
+    not the same to the bit, and the relative error of those that need not be. For one that quantizes that is the error
+    of what its blocks decode to, beside the `reference` quantizer's."""
+
+    op: str
+    of: int
+    differs: int
+    error: float
+    reference: float
+
+
+@record
+class DeviceType:
+    """A type on a device."""
+
+    name: str
+    operations: tuple[Operation, ...]
+
+
+@record
+class DeviceTransform:
+    """A device's Hadamard transform of size `n`, as largest errors: of |entry| * sqrt(n) against 1, of the matrix times
+    its transpose against the identity, and of the transform applied twice."""
+
+    n: int
+    done: bool
+    entries: float
+    skew: float
+    twice: float
+
+
+@record
+class Device:
+    """What one backend of the built libraries does."""
+
+    name: str
+    cpu: bool
+    types: tuple[DeviceType, ...]
+    rotations: tuple[DeviceTransform, ...]
+
+
+@record
+class Probed:
+    """The document that turbo-probe prints."""
+
+    types: tuple[TypeEvidence, ...]
+    devices: tuple[Device, ...]
+
+
+@record
+class Rotation:
+    """The matrix that llama-server multiplies one head of K or V with, before it is quantized.
+
+    Fitted to what it caches; `n` is the size of the transform that it comes closest to. In units of an entry of that
+    transform: `deviation` is the root mean square of |entry| - 1, `leak` the largest entry where there should be none.
+    `signs` counts those that differ from a Walsh-Hadamard matrix with rows and columns negated at will; `skew` is the
+    largest error of the matrix times its transpose.
+    """
+
+    side: str
+    head_size: int
+    n: int
+    deviation: float
+    leak: float
+    signs: int
+    skew: float
+
+
+@record
+class Graph:
+    """What llama-server caches of one text, against an f16 cache of it.
+
+    `rotated` and `plain` are relative errors of K and V in the layer after the first, whose input has been through
+    attention over the cache: with the rotation, and with it turned off.
+    """
+
+    cache_type: str
+    rotations: tuple[Rotation, ...]
+    rotated: float
+    plain: float
+
+
+def probe(release_dir: Path, names: Sequence[str]) -> Probed:
+    """Ask the release about its types. Raises `ReleaseInvalid` without turbo-probe, `VerificationFailed`."""
+    answer = _ask(release_dir, [str(SEED), *names])
+    try:
+        return msgspec.json.decode(answer, type=Probed)
+    except msgspec.DecodeError as error:
+        raise VerificationFailed(f"{release_dir / PROBE_PATH}: not what it should state: {error}") from error
+
+
+def examine_graph(
+    release_dir: Path, model: Path, head_size: int, cache_type: str, *, folder: Path, timeout_s: float
+) -> Graph:
+    """Let the release's llama-server cache `PROMPT` in f16, in `cache_type`, and in that without the rotation.
+
+    Raises `ModelLoadFailed`, `ServerFailed`, `StateInvalid`, and what `probe` raises.
+    """
+
+    def cached(kind: str, environment: Mapping[str, str] | None = None) -> state.State:
+        with (
+            tempfile.TemporaryDirectory(prefix="slot-", dir=folder) as home,
+            serve(
+                release_dir / _SERVER_PATH,
+                model,
+                home=Path(home),
+                context=256,
+                timeout_s=timeout_s,
+                cache_type=kind,
+                threads=1,
+                environment=environment,
+            ) as server,
+        ):
+            server.read(PROMPT)
+            return state.load(server.save(), decode=lambda blocks: _decode(release_dir, cache_type, blocks))
+
+    exact = cached("f16")
+    rotated = cached(cache_type)
+    plain = cached(cache_type, {"LLAMA_ATTN_ROT_DISABLE": "1"})
+    fitted = [fit(_heads(exact, 0, side, head_size), _heads(rotated, 0, side, head_size)) for side in ("K", "V")]
+    errors = []
+    for found, matrices in ((rotated, fitted), (plain, [np.eye(head_size)] * 2)):
+        pairs = [
+            (_heads(found, 1, side, head_size) @ nearest(matrix), _heads(exact, 1, side, head_size))
+            for side, matrix in zip("KV", matrices, strict=True)
+        ]
+        errors.append(float(np.mean([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs])))
+    return Graph(
+        cache_type=cache_type,
+        rotations=tuple(describe(side, matrix) for side, matrix in zip("KV", fitted, strict=True)),
+        rotated=errors[0],
+        plain=errors[1],
+    )
+
+
+def fit(plain: Floats, cached: Floats) -> Matrix:
+    """The matrix R (size, size) with cached = plain @ R.T, by least squares over the rows of both."""
+    solved: Matrix = np.linalg.lstsq(plain.astype(np.float64), cached.astype(np.float64), rcond=None)[0].T
+    return solved
+
+
+def describe(side: str, matrix: Matrix) -> Rotation:
+    """How far a fitted matrix is from the Walsh-Hadamard transform that it comes closest to."""
+    size = len(matrix)
+    n = _transform_size(matrix)
+    blocks = _blocks(size, n)
+    scaled = matrix * np.sqrt(n)
+    return Rotation(
+        side=side,
+        head_size=size,
+        n=n,
+        deviation=float(np.sqrt(np.mean((np.abs(scaled[blocks]) - 1) ** 2))),
+        leak=float(np.abs(scaled[~blocks]).max(initial=0.0)),
+        signs=sum(_wrong_signs(scaled[at : at + n, at : at + n]) for at in range(0, size, n)),
+        skew=float(np.abs(matrix @ matrix.T - np.eye(size)).max()),
+    )
+
+
+def nearest(matrix: Matrix) -> Matrix:
+    """A fitted matrix without the noise of the fit: the orthogonal matrix that is nearest to it, and where its entries
+    are of one magnitude in blocks, of exactly that."""
+    left, _, right = np.linalg.svd(matrix)
+    orthogonal: Matrix = left @ right
+    n = _transform_size(matrix)
+    even = np.where(_blocks(len(matrix), n), np.sign(matrix) / np.sqrt(n), 0.0)
+    is_even = n > 1 and np.linalg.norm(even - matrix) < _NOISE * np.sqrt(len(matrix))
+    return even if is_even else orthogonal
+
+
+def _transform_size(matrix: Matrix) -> int:
+    """Size of the blocks along the diagonal whose entries are most nearly of one magnitude; 1 for the identity."""
+    size = len(matrix)
+    sizes = [1, *(size >> shift for shift in range(size.bit_length()) if size >> shift >= _SMALLEST_TRANSFORM)]
+    whole = [n for n in sizes if size % n == 0]
+    return min(whole, key=lambda n: float(np.linalg.norm(np.abs(matrix) - _blocks(size, n) / np.sqrt(n))))
+
+
+def _blocks(size: int, n: int) -> npt.NDArray[np.bool_]:
+    index = np.arange(size) // n
+    return np.equal.outer(index, index)
+
+
+def _wrong_signs(block: Matrix) -> int:
+    """Signs that no Walsh-Hadamard matrix has whose rows and columns may be negated: (-1)^(ones common to i and j)."""
+    signs = np.where(block < 0, -1, 1)
+    signs = signs * signs[:1] * signs[:, :1] * signs[0, 0]
+    index = np.arange(len(block))
+    common = np.bitwise_and.outer(index, index)
+    parity = np.zeros_like(common)
+    while common.any():
+        parity ^= common & 1
+        common >>= 1
+    return int((signs != 1 - 2 * parity).sum())
+
+
+def _heads(found: state.State, layer: int, side: str, head_size: int) -> Floats:
+    """Rows of one head each, (cells * heads, head_size), of one layer."""
+    values = found.layers[layer].k if side == "K" else found.layers[layer].v
+    assert values is not None
+    return values.reshape(-1, head_size)
+
+
+def _decode(release_dir: Path, name: str, blocks: bytes) -> Floats:
+    return np.frombuffer(_ask(release_dir, ["decode", name], blocks), dtype="<f4")
+
+
+def _ask(release_dir: Path, words: Sequence[str], blocks: bytes = b"") -> bytes:
+    program = release_dir / PROBE_PATH
+    if not os.access(program, os.X_OK):
+        raise ReleaseInvalid(f"{program}: no such program", hint="./inv build makes it")
+    try:
+        done = subprocess.run(
+            [str(program.absolute()), *words], input=blocks, capture_output=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise VerificationFailed(f"{program} cannot be run: {error}") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()
+        raise VerificationFailed(f"{program} ended with {done.returncode}: {said[-500:]}")
+    return done.stdout
