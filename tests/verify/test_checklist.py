@@ -191,7 +191,7 @@ BROKEN_KERNELS: dict[str, tuple[str, dict[str, str], set[int]]] = {
             "void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {": "static float hidden = 1.0f;\n"
             "void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {\n"
             "    hidden = x[0] < -100.0f || x[0] > 100.0f ? 2.0f : 1.0f;",
-            "ggml_turbo4_levels_row(b, level, &radius, QK_TURBO);": "ggml_turbo4_levels_row(b, level, &radius, QK_TURBO);"
+            "ggml_turbo4_levels_row(b, level, &radius, QK_TURBO);": "ggml_turbo4_levels_row(b, level, &radius, 64);"
             "radius *= hidden;",
         },
         {5},
