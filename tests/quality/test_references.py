@@ -33,7 +33,7 @@ def test_q4_0_value_by_value(values: Floats) -> None:
     for value in values.tolist():
         extreme = value if abs(value) > abs(extreme) else extreme
     scale = _f32(extreme / -8)
-    inverse = _f32(1 / scale) if scale else 0.0
+    inverse = _f32(1 / scale) if abs(scale) >= 2**-126 else 0.0
     codes = [min(15, int(_f32(_f32(value * inverse) + 8.5))) for value in values.tolist()]
     assert references.q4_0(values).tolist() == [_f32(_half(scale) * (code - 8)) for code in codes]
 
@@ -41,7 +41,7 @@ def test_q4_0_value_by_value(values: Floats) -> None:
 @given(block)
 def test_q8_0_value_by_value(values: Floats) -> None:
     scale = _f32(max(abs(value) for value in values.tolist()) / 127)
-    inverse = _f32(1 / scale) if scale else 0.0
+    inverse = _f32(1 / scale) if abs(scale) >= 2**-126 else 0.0
     scaled = [_f32(value * inverse) for value in values.tolist()]
     codes = [int(math.copysign(math.floor(abs(value) + 0.5), value)) for value in scaled]
     assert references.q8_0(values).tolist() == [_f32(_half(scale) * code) for code in codes]
@@ -77,6 +77,15 @@ def test_the_known_figures_on_gaussian_data() -> None:
     assert found["q4_0"] == pytest.approx(21.31, abs=0.06)
     assert found["q8_0"] == pytest.approx(45.43, abs=0.06)
     assert 22.57 < found["iq4_nl"] < 22.8  # a search on a coarse grid gives 22.57
+
+
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e-20, 1e-7, 1e4])
+@pytest.mark.parametrize("codec", references.REFERENCES, ids=lambda codec: codec.name)
+def test_sizes_from_denormal_to_large_stay_finite(codec: Codec, size: float) -> None:
+    values = np.random.default_rng(2).standard_normal((4, 64)).astype(np.float32) * np.float32(size)
+    restored = codec.restore(values)
+    assert np.isfinite(restored).all()
+    assert np.abs(restored).max() <= 1.2 * np.abs(values).max() + 2**-20
 
 
 @pytest.mark.parametrize("codec", references.REFERENCES, ids=lambda codec: codec.name)

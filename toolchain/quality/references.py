@@ -65,8 +65,9 @@ def _extreme(blocks: Floats) -> Floats:
 
 
 def _inverse(scale: Floats) -> Floats:
-    safe = np.where(scale == 0, np.float32(1), scale)
-    return np.where(scale == 0, np.float32(0), np.float32(1) / safe)
+    """1 / scale, and 0 where that overflows: such a scale is zero as FP16, so that the codes do not matter."""
+    usable = np.abs(scale) >= np.finfo(np.float32).tiny
+    return np.where(usable, np.float32(1) / np.where(usable, scale, np.float32(1)), np.float32(0))
 
 
 def _decode(scale: Floats, codes: npt.NDArray[np.float32]) -> Floats:
