@@ -84,12 +84,11 @@ def serve(
     argv += ["--slot-save-path", f"{home}/", "--cache-ram", "0"]
     argv += ["--threads", str(threads)] if threads else []
     log = home / "server.log"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_", "GGML_"))}
     with log.open("wb") as sink:
         try:
             process = subprocess.Popen(
                 argv,
-                env={**kept, **(environment or {})},
+                env={**own_environment(), **(environment or {})},
                 cwd=home,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
@@ -108,6 +107,12 @@ def serve(
     finally:
         kill_group(process.pid)
         process.wait()
+
+
+def own_environment() -> dict[str, str]:
+    """The operator's environment without what steers llama.cpp, or makes a program load other libraries than its own."""
+    foreign = ("LLAMA_", "GGML_", "LD_", "DYLD_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, model: Path, log: Path, timeout_s: float) -> None:

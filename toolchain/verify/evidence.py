@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..build.steps import PROBE
 from ..errors import ReleaseInvalid, VerificationFailed
-from ..llama_server import serve
+from ..llama_server import own_environment, serve
 from ..quality import state
 from ..records import record
 
@@ -286,7 +286,12 @@ def _ask(release_dir: Path, words: Sequence[str], blocks: bytes = b"") -> bytes:
         raise ReleaseInvalid(f"{program}: no such program", hint="./inv build makes it")
     try:
         done = subprocess.run(
-            [str(program.absolute()), *words], input=blocks, capture_output=True, timeout=_TIMEOUT_S, check=False
+            [str(program.absolute()), *words],
+            env=own_environment(),
+            input=blocks,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise VerificationFailed(f"{program} cannot be run: {error}") from error
