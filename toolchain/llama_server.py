@@ -110,7 +110,7 @@ def serve(
 
 
 def own_environment() -> dict[str, str]:
-    """The operator's environment without what steers llama.cpp, or makes a program load other libraries than its own."""
+    """The operator's environment without what steers llama.cpp, or makes a program load other libraries."""
     foreign = ("LLAMA_", "GGML_", "LD_", "DYLD_")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
