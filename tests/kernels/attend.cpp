@@ -4,6 +4,7 @@
 #include "ggml-turbo.h"
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -80,3 +81,27 @@ extern "C" int64_t attend(const int64_t * numbers, const float * parameters, con
     free(work);
     return fa.splits;
 }
+
+#ifdef ATTEND_PROGRAM
+
+// The arguments on stdin, each after its number of bytes; those of out are to be filled. The result on stdout.
+int main() {
+    std::vector<char> arguments[8];
+    for (std::vector<char> & argument : arguments) {
+        int64_t bytes;
+        if (fread(&bytes, sizeof(bytes), 1, stdin) != 1) {
+            return 1;
+        }
+        argument.resize(bytes);
+        if (fread(argument.data(), 1, bytes, stdin) != (size_t) bytes) {
+            return 1;
+        }
+    }
+    const auto given = [&](int i) { return arguments[i].empty() ? nullptr : arguments[i].data(); };
+    std::vector<char> & out = arguments[7];
+    attend((const int64_t *) given(0), (const float *) given(1), given(2), given(3), given(4), given(5),
+           (const float *) given(6), (float *) out.data());
+    return fwrite(out.data(), 1, out.size(), stdout) != out.size();
+}
+
+#endif

@@ -25,6 +25,7 @@ from toolchain.series.manifest import OWN_SERIES, load
 from toolchain.stages import CacheType
 
 from .conftest import HERE, Floats, Kernels, compiler
+from .test_variants import arm64_compiler
 
 TYPES: dict[str, CacheType] = {kind.name: kind for kind in load().types}
 NAMES = ["f32", "turbo4", "turbo3", "turbo2"]
@@ -46,19 +47,23 @@ def cxx_compiler() -> list[str]:
     return [sys.executable, "-m", "ziglang", "c++"]
 
 
-@pytest.fixture(scope="module", params=sorted(variants()))
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("attention")
+def compile_attention(output: Path, c: list[str], cxx: list[str], flags: list[str], link: list[str]) -> None:
+    """Compile the kernels and the driver by the commands `c` and `cxx`, and link them to `output`."""
     sources = OWN_SERIES / "kernels"
-    flags = ["-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE", "-fPIC", f"-I{sources}"]
+    strict = ["-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE", f"-I{sources}"]
     objects = []
     for source in (sources / "ggml-turbo.c", sources / "ggml-cpu-turbo-fa.cpp", HERE / "attend.cpp"):
-        command = compiler() if source.suffix == ".c" else [*cxx_compiler(), "-std=c++17"]
-        objects.append(str(folder / (source.name + ".o")))
-        arguments = [*flags, *variants()[request.param], "-c", str(source), "-o", objects[-1]]
-        subprocess.run([*command, *arguments], check=True)
-    subprocess.run([*cxx_compiler(), "-shared", *objects, "-pthread", "-o", str(folder / "attend.so")], check=True)
-    return ctypes.CDLL(str(folder / "attend.so"))
+        command = c if source.suffix == ".c" else [*cxx, "-std=c++17"]
+        objects.append(str(output.with_name(source.name + ".o")))
+        subprocess.run([*command, *strict, *flags, "-c", str(source), "-o", objects[-1]], check=True)
+    subprocess.run([*cxx, *objects, *link, "-pthread", "-o", str(output)], check=True)
+
+
+@pytest.fixture(scope="module", params=sorted(variants()))
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    path = tmp_path_factory.mktemp("attention") / "attend.so"
+    compile_attention(path, compiler(), cxx_compiler(), ["-fPIC", *variants()[request.param]], ["-shared"])
+    return ctypes.CDLL(str(path))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,20 +154,31 @@ class Operands:
         weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
         return np.asarray(np.einsum("bhqk,bhkd->bhqd", weights[..., : case.n_kv], v))
 
-    def computed(self, library: ctypes.CDLL) -> tuple[Floats, int]:
-        """What the kernels make of it, and into how many parts they divided the keys."""
+    def arguments(self) -> list[npt.NDArray[Any] | None]:
+        """What the driver takes; the last one is where the result belongs."""
         case = self.case
         numbers = [case.key_size, case.value_size, case.n_q, case.n_kv, case.heads, case.kv_heads, case.batches]
         numbers += [case.batches // case.share, max(case.mask_heads, 1), 1]
         numbers += [NAMES.index(case.keys), NAMES.index(case.values), case.threads]
+        parameters = np.array([self.scale, case.softcap, case.max_bias], dtype=np.float32)
         out = np.full((case.batches, case.heads, case.n_q, case.value_size), np.nan, dtype=np.float32)
+        return [np.array(numbers, dtype=np.int64), parameters, self.q, *self.stored, self.mask, self.sinks, out]
+
+    def computed(self, library: ctypes.CDLL) -> tuple[Floats, int]:
+        """What the kernels make of it, and into how many parts they divided the keys."""
+        arguments = self.arguments()
         library.attend.restype = ctypes.c_int64
-        splits = library.attend(
-            (ctypes.c_int64 * len(numbers))(*numbers),
-            (ctypes.c_float * 3)(float(self.scale), case.softcap, case.max_bias),
-            *(_pointer(array) for array in (self.q, *self.stored, self.mask, self.sinks, out)),
-        )
-        return out, int(splits)
+        splits = library.attend(*(_pointer(array) for array in arguments))
+        assert arguments[-1] is not None
+        return arguments[-1], int(splits)
+
+    def computed_by(self, command: list[str]) -> Floats:
+        """The same by a program."""
+        arguments = [b"" if array is None else np.ascontiguousarray(array).tobytes() for array in self.arguments()]
+        stream = b"".join(len(data).to_bytes(8, "little") + data for data in arguments)
+        done = subprocess.run(command, input=stream, stdout=subprocess.PIPE, check=True)
+        shape = (self.case.batches, self.case.heads, self.case.n_q, self.case.value_size)
+        return np.frombuffer(done.stdout, dtype=np.float32).reshape(shape)
 
 
 def _pointer(array: npt.NDArray[Any] | None) -> ctypes.c_void_p:
@@ -255,3 +271,22 @@ def test_rounding_the_queries_costs_less_than_a_hundredth(kernels: Kernels, libr
     expected = operands.reference(operands.q)
     error = np.sqrt(np.mean((operands.computed(library)[0] - expected) ** 2) / np.mean(expected**2))
     assert error < 1e-2
+
+
+@pytest.mark.parametrize("features", ["armv8-a", "armv8.2-a+dotprod"])
+def test_neon_under_qemu(features: str, kernels: Kernels, tmp_path: Path) -> None:
+    c, runner = arm64_compiler(), shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    cxx = [*c[:-3], "c++", *c[-2:]] if c and "ziglang" in c else ["aarch64-linux-gnu-g++"]
+    if c is None or runner is None or shutil.which(cxx[0]) is None:
+        pytest.skip("NEON is not tested here: it needs qemu-aarch64 and an arm64 compiler of C++, or zig")
+    flag = f"-mcpu=generic+{'dotprod' if '+' in features else 'neon'}" if "ziglang" in c else f"-march={features}"
+    compile_attention(tmp_path / "attend", c, cxx, [flag, "-DATTEND_PROGRAM"], ["-static"])
+    for case in (
+        Case(n_q=5, n_kv=200, mask_heads=1, sinks=True, key_size=128),
+        Case(n_kv=70, keys="turbo2", values="f32", softcap=5.0, threads=2),
+        Case(n_q=40, keys="f32", values="turbo3", max_bias=8.0, mask_heads=1),
+    ):
+        operands = Operands(case, kernels)
+        q = operands.q if case.keys == "f32" else operands.rounded_q()
+        got = operands.computed_by([runner, "-cpu", "max", str(tmp_path / "attend")])
+        assert worst(got, operands.reference(q)) < 1e-3
