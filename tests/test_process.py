@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.processes import ended
 from toolchain.errors import BuildFailed, CommandFailed, MissingTool
 from toolchain.process import TAIL_LINES, run
 
@@ -56,4 +56,4 @@ def test_a_time_limit_kills_the_whole_group(tmp_path: Path) -> None:
         run([*PYTHON, script], timeout=2)
     assert time.monotonic() - started < 20
     pid = int(pid_file.read_text())
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert ended(pid)

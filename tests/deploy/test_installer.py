@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import alive
 from toolchain.deploy import environment, installer, service
 from toolchain.errors import (
     ConfigError,
@@ -17,7 +18,7 @@ from toolchain.errors import (
 )
 from toolchain.ollama import OllamaClient
 
-from .site import Site, alive, await_file, identifier
+from .site import Site, await_file, identifier
 
 
 def test_install_upgrade_and_roll_back(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

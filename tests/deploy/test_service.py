@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import alive
 from toolchain.deploy import conflicts, installer, service, state
 from toolchain.deploy.service import Service
 from toolchain.errors import ConfigError, DomainUnavailable, LaunchdRefused, PortInUse, ServiceConflict
 from toolchain.standin import settings
 
-from .site import Site, alive, free_port
+from .site import Site, free_port
 
 GUI, USER = f"gui/{os.getuid()}", f"user/{os.getuid()}"
 

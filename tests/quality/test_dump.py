@@ -6,6 +6,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.processes import ended
 from toolchain.config import Config
 from toolchain.console import Console
 from toolchain.errors import (
@@ -44,7 +45,7 @@ def test_keys_and_values_by_layer_and_head(server: Path, model: Path, config: Co
     for sample, numbers in zip(found, written, strict=True):
         np.testing.assert_array_equal(sample.values, numbers.astype(np.float32).reshape(200, 2, 128))
     left = set(psutil.Process().children(recursive=True)) - before
-    assert not [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
+    assert all(ended(one.pid) for one in left)
 
 
 def test_the_text_is_cut_to_the_models_context(server: Path, model: Path, config: Config) -> None:

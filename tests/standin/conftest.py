@@ -96,13 +96,6 @@ class Launchd:
         return found
 
 
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
 @pytest.fixture
 def launchd(tmp_path: Path) -> Iterator[Launchd]:
     stand_in = Launchd(tmp_path)

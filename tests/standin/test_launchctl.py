@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.processes import alive, ended
 from toolchain.standin.verbs import STOP_VERB
 
-from .conftest import DOMAIN, LABEL, TARGET, Launchd, alive
+from .conftest import DOMAIN, LABEL, TARGET, Launchd
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 FOREVER = "exec sleep 1000"
@@ -226,7 +227,7 @@ def test_a_killed_stand_in_leaves_no_orphan_and_comes_back_like_after_a_login(la
     child.unlink()
     launchd.until(lambda: launchd.pid() not in (0, first))
     assert not alive(first)
-    assert not alive(grandchild)
+    assert ended(grandchild)
 
 
 def test_it_ends_when_nothing_is_loaded_and_when_its_folder_goes(launchd: Launchd) -> None:

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from tests.processes import alive, ended
 from toolchain.errors import ModelLoadFailed, PortInUse, ReleaseInvalid, ServerFailed
 from toolchain.verify.server import Server, serve
 
@@ -27,13 +27,6 @@ def _serve(release: Path, tmp_path: Path, **changes: Any) -> AbstractContextMana
         "timeout_s": 20,
     }
     return serve(release, **(arguments | changes))
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_the_environment_is_its_own(make_release: MakeRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,12 +53,12 @@ def test_nothing_outlives_it(make_release: MakeRelease, tmp_path: Path, fail: bo
             assert len(children) == 2
             assert os.getpgid(children[0]) == pid
             assert os.getpgid(children[1]) == children[1]
-            assert not any(_gone(child) for child in (pid, *children))
+            assert all(alive(child) for child in (pid, *children))
             if fail:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         assert fail
-    assert all(_gone(child) for child in (pid, *children))
+    assert all(ended(child) for child in (pid, *children))
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", int(base_url.rpartition(":")[2]))) != 0
 
