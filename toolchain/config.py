@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 import platformdirs
 import yaml
 
+from . import cachetype
 from .errors import ConfigError
 from .records import record
 
@@ -32,15 +33,20 @@ def setting(
     high: float | None = None,
     choices: Sequence[str] = (),
     pattern: str = "",
+    cache_type: bool = False,
 ) -> Any:
     """A field of a section: its default, what it means, and what it may be."""
     return dataclasses.field(
         default=default,
-        metadata={"help": help, "low": low, "high": high, "choices": tuple(choices), "pattern": pattern},
+        metadata={
+            "help": help,
+            "low": low,
+            "high": high,
+            "choices": tuple(choices),
+            "pattern": pattern,
+            "cache_type": cache_type,
+        },
     )
-
-
-_KV_TYPE = r"[a-z0-9_]+(:[a-z0-9_]+)?"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +86,7 @@ class VerifyConfig:
     """What a build must show before it is released."""
 
     types: tuple[str, ...] = setting(
-        ("turbo4", "turbo3", "turbo2", "q8_0:turbo4"), "cache types, or K:V pairs, that must run", pattern=_KV_TYPE
+        ("turbo4", "turbo3", "turbo2", "q8_0:turbo4"), "cache types that must run", cache_type=True
     )
     tokens: int = setting(10, "tokens to generate with each type", low=1, high=4096)
     timeout_s: float = setting(180.0, "seconds for one model load or generation", low=1, high=3600)
@@ -103,7 +109,7 @@ class DeployConfig:
     )
     host: str = setting("127.0.0.1", "address that Ollama listens on", pattern=r"[0-9A-Za-z.:\[\]-]+")
     port: int = setting(11434, "port that Ollama listens on", low=1, high=65535)
-    kv_cache_type: str = setting("turbo4", "cache type, or K:V pair, of the service", pattern=_KV_TYPE)
+    kv_cache_type: str = setting("turbo4", "cache type of the service", cache_type=True)
     models: str = setting("", "model store of the service; empty: Ollama's own default")
     health_timeout_s: float = setting(60.0, "seconds until a new release must be healthy", low=1, high=3600)
     stability_s: float = setting(15.0, "seconds that it must then stay up without a restart", low=0, high=3600)
@@ -259,6 +265,8 @@ def _allowed(field: _Field) -> str:
         return f"{field.kind.__name__} from {meta['low']:g} to {meta['high']:g}"
     if meta["pattern"]:
         return f"text like {meta['pattern']}"
+    if meta["cache_type"]:
+        return "TYPE or K:V, each with rules for layers such as turbo2,first=2:q8_0,last=2:q8_0"
     return "text"
 
 
@@ -278,7 +286,19 @@ def _validated(key: str, raw: Any, field: _Field, origin: str) -> Any:
     )
     if not good or value == ():
         raise ConfigError(f"{key}: {raw!r} (from {origin}) is not allowed", hint=f"allowed: {_allowed(field)}")
+    if meta["cache_type"]:
+        return _spelt_out(key, value, origin)
     return value
+
+
+def _spelt_out(key: str, value: Any, origin: str) -> Any:
+    """Cache types in the form that shows all of their rules."""
+    if isinstance(value, tuple):
+        return tuple(_spelt_out(key, part, origin) for part in value)
+    try:
+        return str(cachetype.parse(value))
+    except ConfigError as error:
+        raise ConfigError(f"{key} (from {origin}): {error.message}", hint=error.hint) from error
 
 
 def _coerced(raw: Any, kind: Any) -> Any:
@@ -302,7 +322,7 @@ def _coerced(raw: Any, kind: Any) -> Any:
             raise ValueError
         return str(raw)
     # tuple[str, ...]
-    parts = raw.replace(",", " ").split() if isinstance(raw, str) else raw
+    parts = list(cachetype.divided(raw)) if isinstance(raw, str) else raw
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
         raise ValueError
     return tuple(parts)
