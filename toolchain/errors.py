@@ -110,6 +110,18 @@ class EraNotServed(ToolchainError):
     exit_code = 16
 
 
+class HeaderInvalid(ToolchainError):
+    """A public header of llama.cpp is missing or does not parse."""
+
+    exit_code = 17
+
+
+class Unrelated(ToolchainError):
+    """The fork shares no history with llama.cpp."""
+
+    exit_code = 18
+
+
 # -- series ----------------------------------------------------------------------------------------
 
 
@@ -243,6 +255,21 @@ class TextTooShort(ToolchainError):
     """A text has too few tokens to measure anything with."""
 
     exit_code = 61
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+class ModelInvalid(ToolchainError):
+    """A model file is missing, truncated or malformed, or cannot be fetched."""
+
+    exit_code = 70
+
+
+class ArchitectureUnknown(ToolchainError):
+    """How llama.cpp lays out this model's cache is not known."""
+
+    exit_code = 71
 
 
 def all_errors() -> Iterator[type[ToolchainError]]:

@@ -112,6 +112,12 @@ def load(root: Path = OWN_SERIES) -> Series:
     return Series(root=root, types=head.types, facts=head.facts, parts=parts, sha256=digest)
 
 
+def cache_types(root: Path = OWN_SERIES) -> tuple[CacheType, ...]:
+    """The types that the series at `root` adds, of series.yaml alone: it need not be sealed. Raises `SeriesError`."""
+    _require_series(root)
+    return _decode(root / "series.yaml", SeriesFile).types
+
+
 def seal(root: Path = OWN_SERIES) -> str:
     """Write SHA256SUMS anew for the files as they are; returns the series' digest."""
     _require_series(root)

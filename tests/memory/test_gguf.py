@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import contextlib
+import http.server
+import re
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gguf as reference
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolchain.errors import ModelInvalid
+from toolchain.memory import gguf
+
+from . import models
+
+
+class Bytes:
+    """A source in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.name = "bytes"
+        self.size = len(data)
+        self.data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert 0 <= offset <= offset + length <= self.size
+        return self.data[offset : offset + length]
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def number(key: str, value: int) -> bytes:
+    return text(key) + struct.pack("<II", 4, value)
+
+
+def tensor(name: str, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+def header(pairs: list[bytes], tensors: list[bytes], *, version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs)) + b"".join(pairs + tensors)
+
+
+def test_every_model_is_read_as_by_the_reference(tiny: dict[str, Path]) -> None:
+    for path in tiny.values():
+        found, expected = gguf.load(str(path)), reference.GGUFReader(path)
+        assert [(one.name, one.shape, one.type, one.bytes) for one in found.tensors] == [
+            (one.name, tuple(map(int, one.shape)), one.tensor_type.name, one.n_bytes) for one in expected.tensors
+        ]
+        assert (found.size, found.header_only, found.files) == (path.stat().st_size, False, 1)
+        for key, field in expected.fields.items():
+            if not key.startswith("GGUF."):
+                kept, stated = found.metadata[key], field.contents()
+                if isinstance(kept, gguf.Omitted):
+                    assert kept.count == len(stated)
+                else:
+                    assert (list(kept) if isinstance(kept, tuple) else kept) == stated
+
+
+def test_a_file_that_ends_with_its_header(large: dict[str, Path]) -> None:
+    found = gguf.load(str(large["gemma3_27b"]))
+    assert found.header_only
+    assert found.tensor_bytes == 16_540_125_824
+
+
+def test_version_2_and_an_alignment() -> None:
+    data = header([number("general.alignment", 64)], [tensor("a", (3,), 0, 0), tensor("b", (32,), 8, 64)], version=2)
+    data += b"\0" * (-len(data) % 64 + 64 + 34)
+    found = gguf.parse(Bytes(data))
+    assert [one.bytes for one in found.tensors] == [12, 34]
+    with pytest.raises(ModelInvalid, match="truncated"):
+        gguf.parse(Bytes(data[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"GGML" + bytes(40), "not a GGUF file"),
+        (b"GG", "truncated: 4 bytes"),
+        (b"GGUF" + struct.pack(">I", 3) + bytes(16), "at byte 4: a big-endian file"),
+        (header([], [], version=1), "GGUF version 1"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0), "1152921504606846976 tensors"),
+        (header([text("k") + struct.pack("<I", 77)], []), "a value of type 77"),
+        (header([text("k") + struct.pack("<IIQ", 9, 9, 1)], []), "an array of type 9"),
+        (header([text("k") + struct.pack("<IIQ", 9, 8, 1 << 61)], []), "an array of 2305843009213693952 texts"),
+        (header([text("k") + struct.pack("<IIQ", 9, 10, 1 << 61)], []), "truncated: 18446744073709551616 bytes"),
+        (header([text("k") + struct.pack("<IQ", 8, 1 << 63)], []), "a text of 9223372036854775808 bytes"),
+        (header([number("k", 1), number("k", 2)], []), "'k' stands here a second time"),
+        (header([number("general.alignment", 0)], []), "an alignment of 0"),
+        (header([number("general.alignment", 24)], []), "an alignment of 24"),
+        (header([], [tensor("t", (), 0, 0)]), "'t' has 0 dimensions"),
+        (header([], [tensor("t", (1,) * 5, 0, 0)]), "'t' has 5 dimensions"),
+        (header([], [tensor("t", (1 << 40, 1 << 40), 0, 0)]), "'t' has the shape"),
+        (header([], [tensor("t", (0,), 0, 0)]), "'t' has the shape"),
+        (header([], [tensor("t", (33,), 8, 0)]), "rows of 33 in 't' are no whole blocks of Q8_0"),
+        (header([], [tensor("t", (32,), 250, 0)]), "ggml type 250"),
+        (header([], [tensor("t", (32,), 0, 32)]), "'t' starts at 32 of the data"),
+        (header([], [tensor("t", (8,), 0, 0), tensor("t", (8,), 0, 32)]), "'t' stands here a second time"),
+        (header([], [tensor("t", (8,), 0, 0)]) + bytes(30), "truncated: the tensors end at byte"),
+    ],
+)
+def test_what_is_wrong_is_named(data: bytes, message: str) -> None:
+    with pytest.raises(ModelInvalid, match=message):
+        gguf.parse(Bytes(data))
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_damage_never_escapes(data: st.DataObject) -> None:
+    """A header cut or overwritten anywhere is read or refused, never more."""
+    whole = bytearray(_small())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(whole) - 8))
+        whole[at : at + 8] = data.draw(
+            st.one_of(
+                st.integers(0, 2**64 - 1).map(lambda value: value.to_bytes(8, "little")),
+                st.binary(min_size=8, max_size=8),
+            )
+        )
+    cut = data.draw(st.integers(0, len(whole)))
+    with contextlib.suppress(ModelInvalid):
+        found = gguf.parse(Bytes(bytes(whole[:cut])))
+        assert 0 <= found.tensor_bytes <= found.size or found.header_only
+
+
+def _small() -> bytes:
+    words = text("words") + struct.pack("<IIQ", 9, 8, 3) + text("a") + text("") + text("bc")
+    sizes = text("sizes") + struct.pack("<IIQ3I", 9, 4, 3, 1, 2, 3)
+    data = header([number("n", 7), words, sizes], [tensor("a", (64,), 8, 0), tensor("b", (4, 2), 1, 96)])
+    return data + bytes(-len(data) % 32 + 96 + 16)
+
+
+# -- several files ---------------------------------------------------------------------------------
+
+
+def _split(folder: Path, count: int = 2) -> list[Path]:
+    parts = []
+    for number_ in range(count):
+        spec = models.dense(layers=2)
+        own = [one for index, one in enumerate(spec.tensors) if index % count == number_]
+        extra = {"split.no": number_, "split.count": count, "split.tensors.count": len(spec.tensors)}
+        path = folder / f"m-{number_ + 1:05}-of-{count:05}.gguf"
+        part = models.Spec(spec.architecture, spec.metadata if number_ == 0 else {}, own)
+        parts.append(models.write(path, part, extra=extra))
+    return parts
+
+
+def test_parts_are_read_from_any_of_them(tmp_path: Path) -> None:
+    parts = _split(tmp_path, 3)
+    whole = models.dense(layers=2)
+    for part in parts:
+        found = gguf.load(str(part))
+        assert (found.files, len(found.tensors)) == (3, len(whole.tensors))
+        assert found.metadata["llama.block_count"] == 2
+        assert found.size == sum(path.stat().st_size for path in parts)
+
+
+def test_parts_that_do_not_belong_together(tmp_path: Path) -> None:
+    first, second = _split(tmp_path)
+    second.rename(tmp_path / "kept")
+    with pytest.raises(ModelInvalid, match="no such file"):
+        gguf.load(str(first))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(ModelInvalid, match="is not part 2 of 2"):
+        gguf.load(str(first))
+    first.rename(tmp_path / "other.gguf")
+    with pytest.raises(ModelInvalid, match="one of 2 files"):
+        gguf.load(str(tmp_path / "other.gguf"))
+
+
+# -- over HTTP -------------------------------------------------------------------------------------
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    root: ClassVar[Path]
+    fault: ClassVar[str]
+    served: ClassVar[int]
+
+    def do_GET(self) -> None:
+        if self.path == "/loop.gguf":
+            self._answer(302, b"", Location="/loop.gguf")
+            return
+        path = self.root / self.path.strip("/")
+        if not path.is_file():
+            self._answer(404, b"")
+            return
+        data = path.read_bytes()
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"])
+        assert match
+        begin, end = int(match[1]), int(match[2]) + 1
+        if self.fault == "whole":
+            self._answer(200, data)
+            return
+        size = len(data) - (self.fault == "grows") * (begin == 0)
+        stated = f"bytes {begin + (self.fault == 'other')}-{end - 1}/{size}"
+        body = data[begin:end]
+        body = body[:-1] if self.fault == "short" else body + b"x" * (self.fault == "long")
+        type(self).served += len(body)
+        self._answer(206, body, **{"Content-Range": stated})
+
+    def _answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    _Handler.root, _Handler.fault, _Handler.served = tmp_path, "", 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_header_by_ranges(site: str, tmp_path: Path) -> None:
+    path = models.write(tmp_path / "m.gguf", models.dense(layers=8, embedding=512, feed_forward=1024))
+    found = gguf.load(f"{site}/m.gguf")
+    assert found.tensors == gguf.load(str(path)).tensors
+    assert _Handler.served < found.size / 4
+    parts = _split(tmp_path)
+    assert gguf.load(f"{site}/{parts[0].name}").files == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("whole", "ignores range requests"),
+        ("other", "the server sends others"),
+        ("short", "1 bytes were announced, 0 came"),
+        ("long", "1 bytes were announced, 2 came"),
+        ("grows", "the file changed while it was read"),
+    ],
+)
+def test_servers_that_do_something_else(site: str, tmp_path: Path, fault: str, message: str) -> None:
+    models.write(tmp_path / "m.gguf", models.dense(layers=40, embedding=512, feed_forward=1024))
+    _Handler.fault = fault
+    if fault == "grows":
+        # the header takes more than one request when there is a large vocabulary before the tensors
+        spec = models.dense(layers=2)
+        padded = {f"filler.{index}": index for index in range(60_000)}
+        models.write(tmp_path / "m.gguf", spec, extra=padded)
+    with pytest.raises(ModelInvalid, match=message):
+        gguf.load(f"{site}/m.gguf")
+
+
+def test_urls_that_lead_nowhere(site: str) -> None:
+    with pytest.raises(ModelInvalid, match="answers 404"):
+        gguf.load(f"{site}/none.gguf")
+    with pytest.raises(ModelInvalid, match="no answer"):
+        gguf.load(f"{site}/loop.gguf")
+    with pytest.raises(ModelInvalid, match="no answer"):
+        gguf.load("http://127.0.0.1:9/m.gguf")
+    with pytest.raises(ModelInvalid, match="no such file"):
+        gguf.load("ftp://127.0.0.1/m.gguf")
