@@ -257,6 +257,12 @@ class TextTooShort(ToolchainError):
     exit_code = 61
 
 
+class CacheCollapse(ToolchainError):
+    """The asked cache type would ruin what this model answers."""
+
+    exit_code = 62
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
@@ -270,6 +276,21 @@ class ArchitectureUnknown(ToolchainError):
     """How llama.cpp lays out this model's cache is not known."""
 
     exit_code = 71
+
+
+# -- metal -----------------------------------------------------------------------------------------
+
+
+class KernelInvalid(ToolchainError):
+    """A Metal source does not compile, or a dispatch does not fit its kernel."""
+
+    exit_code = 90
+
+
+class NotModelled(ToolchainError):
+    """A Metal source uses something that the harness does not model."""
+
+    exit_code = 91
 
 
 def all_errors() -> Iterator[type[ToolchainError]]:

@@ -1,0 +1,259 @@
+"""Compiling a .metal file into a program that runs its kernels: clang or the ziglang wheel, in five steps.
+
+`clang -E`, rewriting to C++ (source.py), clang's optimiser, counters and checks (instrument.py), and the linker with
+the executor. Results are kept by the digest of all that went in.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from ..errors import KernelInvalid, MissingTool, NotModelled
+from ..process import Completed, run
+from . import source
+from .instrument import Profile, instrument
+from .library import Library
+from .source import HEADERS, UNKNOWN_WORDS
+
+RUNTIME = Path(__file__).parent / "runtime"
+CLANG_NEEDED = 17
+MAX_SECONDS = 600.0
+_LANGUAGE = [
+    "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffreestanding", "-fno-math-errno", "-ffp-contract=off",
+    "-fno-finite-loops", "-w", "-Xclang", "-ffloat16-excess-precision=none",
+]  # fmt: skip
+# Each load of the source stays one: no vectorising, and none that the source would not make.
+_OPTIMISE = [
+    "-O2", "-gline-tables-only", "-fno-vectorize", "-fno-slp-vectorize", "-fno-unroll-loops",
+    "-fsanitize=thread", "-mllvm", "-tsan-instrument-memory-accesses=0", "-mllvm", "-tsan-instrument-func-entry-exit=0",
+    "-mllvm", "-tsan-instrument-atomics=0", "-mllvm", "-tsan-instrument-memintrinsics=0",
+]  # fmt: skip
+_MACROS = {"__METAL__": "1", "__METAL_VERSION__": "320", "__HAVE_BFLOAT__": "1"}
+_APPLE_HEADERS = re.compile(r"'((metal_tensor|MetalPerformancePrimitives/|simd/|metal_)[^']*)' file not found")
+_MESSAGE = re.compile(
+    r"^(?P<file>[^\n:]+):(?P<line>\d+):(?:\d+:)? (?P<kind>fatal error|error|note): (?P<text>.*)$", re.MULTILINE
+)
+_UNKNOWN = re.compile(r"'(\w+)'")
+
+
+@functools.cache
+def clang() -> tuple[str, ...]:
+    """The words that start a clang++ that is new enough: the system's, or the one of the ziglang wheel.
+
+    Raises `MissingTool` when there is neither.
+    """
+    for name in (os.environ.get("CXX", ""), "clang++", "c++"):
+        path = shutil.which(name) if name else None
+        if path and _version([path]) >= CLANG_NEEDED:
+            return (path,)
+    if importlib.util.find_spec("ziglang") is not None:
+        return (sys.executable, "-m", "ziglang", "c++")
+    raise MissingTool(
+        f"clang {CLANG_NEEDED} or newer: not found",
+        hint="install clang, or: .venv/bin/pip install -r requirements-zig.lock",
+    )
+
+
+def _version(command: list[str]) -> int:
+    try:
+        said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r"clang version (\d+)", said)
+    return int(found.group(1)) if found else 0
+
+
+def _target() -> list[str]:
+    return ["-mf16c"] if os.uname().machine == "x86_64" else []
+
+
+def _driver(link: bool = False) -> list[str]:
+    """Words that start clang as it is or, for what needs a C library, as a driver of all steps."""
+    words = list(clang())
+    if words[-1] != "c++" or len(words) != 4:
+        return words
+    # zig's own front end copies what it makes into a cache, and cc without ++ leaves out a libc++ that nothing needs
+    return [*words[:-1], "cc", "-fno-sanitize=all"] if link else [*words[:-1], "clang"]
+
+
+def preprocess(path: Path, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None) -> str:
+    """`clang -E` of a Metal source. Raises `KernelInvalid` or `NotModelled`, with the user's file and line."""
+    if not path.is_file():
+        raise KernelInvalid(f"{path}: no such file")
+    macros = [f"-D{name}={value}" for name, value in {**_MACROS, **(defines or {})}.items()]
+    folders = [word for folder in (path.parent, *include) for word in ("-I", str(folder))]
+    # no comments and no column of blanks: only lines matter
+    argv = [
+        *_driver(),
+        *_LANGUAGE,
+        *_target(),
+        "-nostdinc",
+        "-isystem",
+        str(HEADERS),
+        *folders,
+        *macros,
+        "-E",
+        str(path),
+    ]
+    with tempfile.TemporaryDirectory(prefix="metal-") as folder:
+        out = Path(folder) / "preprocessed"
+        done = run([*argv, "-o", out], check=False, timeout=MAX_SECONDS)
+        if done.returncode:
+            raise _explain(done, path)
+        return out.read_text(encoding="utf-8")
+
+
+def compile(
+    path: Path,
+    *,
+    include: Sequence[Path] = (),
+    defines: Mapping[str, str] | None = None,
+    kernels: Sequence[str] | None = None,
+    cache: Path | None = None,
+) -> Library:
+    """Compile the kernels of a Metal source whose host names match one of `kernels` (shell patterns; None: all).
+
+    `cache` is a folder that keeps what was compiled (default: the user's cache). Raises `KernelInvalid` for a source
+    that does not compile or a pattern that matches nothing, `NotModelled` for MSL that the harness lacks.
+    """
+    text = preprocess(path, include, defines)
+    found = source.read(text)
+    chosen = _choose(path, found.kernels, kernels)
+    code = found.text + "\n" + source.entries(found, chosen)
+    key = hashlib.sha256(code.encode() + _own_digest().encode()).hexdigest()[:32]
+    store = cache or platformdirs.user_cache_path("turboquant") / "metal"
+    program = store / f"{key}.program"
+    if not program.is_file():
+        store.mkdir(parents=True, exist_ok=True)
+        _build(path, code, found, store, key)
+    profile = msgspec.json.decode((store / f"{key}.json").read_bytes(), type=Profile)
+    return Library(path, program, profile, tuple(found.kernels))
+
+
+def check(path: Path, *, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None) -> source.Source:
+    """Compile all kernels of a Metal source as far as the types go, and return what it holds. Raises as `compile`."""
+    found = source.read(preprocess(path, include, defines))
+    with tempfile.TemporaryDirectory(prefix="metal-") as folder:
+        code = Path(folder) / "kernels.cpp"
+        code.write_text(found.text + "\n" + source.entries(found, tuple(found.kernels)), encoding="utf-8")
+        argv = [*_driver(), *_LANGUAGE, *_target(), "-nostdinc", "-fsyntax-only", str(code)]
+        done = run(argv, check=False, timeout=MAX_SECONDS)
+        if done.returncode:
+            raise _explain(done, path)
+    return found
+
+
+def _choose(path: Path, known: Mapping[str, source.Kernel], patterns: Sequence[str] | None) -> tuple[str, ...]:
+    if patterns is None:
+        return tuple(known)
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        matches = fnmatch.filter(known, pattern)
+        if not matches:
+            raise KernelInvalid(f"{path}: no kernel is called {pattern}", hint=f"it has {len(known)}: {_some(known)}")
+        chosen.update(dict.fromkeys(matches))
+    return tuple(chosen)
+
+
+def _some(names: Mapping[str, object]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "") or "none"
+
+
+@functools.cache
+def _own_digest() -> str:
+    """Of the harness itself and its compiler: a change of either makes everything anew."""
+    digest = hashlib.sha256(" ".join([*clang(), *_LANGUAGE, *_OPTIMISE, str(_version(list(clang())))]).encode())
+    here = Path(__file__).parent
+    for path in sorted([*HEADERS.iterdir(), *RUNTIME.iterdir(), here / "source.py", here / "instrument.py"]):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _build(path: Path, code: str, found: source.Source, store: Path, key: str) -> None:
+    executor = _executor(store)
+    with tempfile.TemporaryDirectory(prefix="metal-", dir=store) as folder:
+        work = Path(folder)
+        (work / "kernels.cpp").write_text(code, encoding="utf-8")
+        _step(path, [*_driver(), *_LANGUAGE, *_OPTIMISE, *_target(), "-nostdinc", "-fPIC", "-S", "-emit-llvm",
+                     work / "kernels.cpp", "-o", work / "kernels.ll"])  # fmt: skip
+        text, profile = instrument((work / "kernels.ll").read_text(encoding="utf-8"), HEADERS, found.constants)
+        (work / "counted.ll").write_text(text, encoding="utf-8")
+        (work / "constants.c").write_text(source.storage(found), encoding="utf-8")
+        objects = [work / "counted.o", work / "constants.o"]
+        _step(path, [*_driver(), "-w", "-O1", "-c", work / "counted.ll", "-o", objects[0]])
+        _step(path, [*_driver(link=True), "-w", "-x", "c", "-c", work / "constants.c", "-o", objects[1]])
+        _step(path, [*_driver(link=True), *objects, executor, "-o", work / "program", "-lm"])
+        (work / "profile.json").write_bytes(msgspec.json.encode(profile))
+        # the program last: where it is, the rest is
+        os.replace(work / "profile.json", store / f"{key}.json")
+        os.replace(work / "program", store / f"{key}.program")
+
+
+def _step(path: Path, argv: Sequence[str | Path]) -> None:
+    done = run(argv, check=False, timeout=MAX_SECONDS)
+    if done.returncode:
+        raise _explain(done, path)
+
+
+def _executor(store: Path) -> Path:
+    """The executor's object file, compiled once for each cache."""
+    out = store / f"executor-{_own_digest()[:16]}.o"
+    if not out.is_file():
+        part = out.with_suffix(f".{os.getpid()}.o")
+        flags = [
+            "-x",
+            "c++",
+            "-std=c++17",
+            "-O2",
+            "-fno-exceptions",
+            "-fno-rtti",
+            "-fno-threadsafe-statics",
+            "-nostdinc++",
+        ]
+        run([*_driver(link=True), *flags, *_target(), "-c", RUNTIME / "executor.cpp", "-o", part],
+            failure=KernelInvalid, what="compiling the executor", timeout=MAX_SECONDS)  # fmt: skip
+        os.replace(part, out)
+    return out
+
+
+def _explain(done: Completed, path: Path) -> KernelInvalid | NotModelled:
+    """The compiler's complaint as one message at a line of the user's."""
+    if header := _APPLE_HEADERS.search(done.output):
+        return NotModelled(f"{path}: the header {header.group(1)}")
+    errors: list[list[re.Match[str]]] = []
+    for message in _MESSAGE.finditer(done.output):
+        if message.group("kind") != "note":
+            errors.append([])
+        if errors:
+            errors[-1].append(message)
+    if not errors:
+        return KernelInvalid(f"{path}: the compiler failed:\n{done.output[-3000:].rstrip()}")
+    lines = []
+    for chain in errors[:10]:
+        text = chain[0].group("text")
+        # what goes wrong inside the harness's headers is the doing of whoever called them
+        inside = [message for message in chain if not message.group("file").startswith((str(HEADERS), "<"))]
+        at = inside[0] if inside else chain[0]
+        place = f"{at.group('file')}:{at.group('line')}"
+        lines.append(f"{place}: {text}")
+        unknown = _UNKNOWN.search(text)
+        if unknown and UNKNOWN_WORDS.fullmatch(unknown.group(1)):
+            return NotModelled(f"{place}: {unknown.group(1)}")
+    more = f"\n  and {len(errors) - 10} more" if len(errors) > 10 else ""
+    return KernelInvalid("\n  ".join(lines) + more)

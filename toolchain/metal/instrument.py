@@ -1,0 +1,266 @@
+"""LLVM's intermediate code with a call before every load and store, and a counter in every block.
+
+The compiler has optimised it before, so what is counted is what is left to do. Addresses of a function's own variables
+are passed over: they are registers on a GPU, as far as they fit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_BY_CLASS = {
+    "float": "fadd fsub fmul fneg fcmp",
+    "integer": "add sub mul shl lshr ashr and or xor icmp sdiv udiv srem urem",
+    "convert": "trunc zext sext fptrunc fpext fptoui fptosi uitofp sitofp",
+    "special": "fdiv frem",
+    "select": "select",
+}
+CLASSES = {name: kind for kind, names in _BY_CLASS.items() for name in names.split()}
+_FLOAT_CALLS = re.compile(
+    r"llvm\.(minnum|maxnum|minimum\w*|maximum\w*|fabs|floor|ceil|trunc|rint|round|roundeven|copysign)\b"
+)
+_SPECIAL_CALLS = re.compile(
+    r"llvm\.(sqrt|exp|exp2|log|log2|log10|sin|cos|tan|tanh|pow|powi|ldexp)\b|(exp|log|sin|cos|tan|pow)\w*f?$"
+)
+_INTEGER_CALLS = re.compile(r"llvm\.(ctpop|ctlz|cttz|fshl|fshr|bswap|bitreverse|abs|[us](min|max)|[us]\w+\.sat)\b")
+
+_INSTRUCTION = re.compile(r"  (?:(%\S+) = )?(?:tail |notail |musttail )?(\w+)(?: (.*))?$")
+_LOAD = re.compile(r"(?:atomic )?(?:volatile )?(.+?), ptr (.+?)(?: syncscope\(\S+\))?(?: [a-z_]+)?, align \d+")
+_STORE = re.compile(r"(?:atomic )?(?:volatile )?(.+), ptr (.+?)(?: syncscope\(\S+\))?(?: [a-z_]+)?, align \d+")
+_CALL = re.compile(r"(?:[\w()\d]+ )*?(?:<[^>]*> |\{[^}]*\} |\w+ )?@([\w.$]+)\((.*)\)")
+_DEBUG = re.compile(r"!dbg !(\d+)")
+_VECTOR = re.compile(r"<(\d+) x (\w+)>")
+_NUMBERED = re.compile(r"^!(\d+) = (?:distinct )?!(\w+)\((.*)\)$", re.MULTILINE)
+_FIELD = re.compile(r'(\w+): (?:!(\d+)|"((?:[^"\\]|\\.)*)"|(\d+))')
+_TERMINATORS = frozenset({"br", "ret", "switch", "unreachable", "indirectbr", "resume"})
+_COLLECTIVES = frozenset({"msl_exchange", "msl_multiply", "msl_move", "msl_barrier"})
+
+
+@dataclass
+class Profile:
+    """What the numbers in an instrumented library mean."""
+
+    sites: list[tuple[str, int]] = field(default_factory=list)
+    """file and line of each number"""
+    blocks: list[dict[str, dict[str, int]]] = field(default_factory=list)
+    """for each block: "file:line" and how many operations of which class it takes there each time"""
+
+
+class _Locations:
+    """The user's line that an instruction came from: the innermost that lies outside the harness's headers."""
+
+    def __init__(self, text: str, own: Path) -> None:
+        self.nodes = {
+            number: (kind, {f[0]: f[1] or f[2] or f[3] for f in _FIELD.findall(body)})
+            for number, kind, body in _NUMBERED.findall(text)
+        }
+        self.own = str(own)
+        self.known: dict[str, tuple[str, int]] = {}
+
+    def find(self, number: str) -> tuple[str, int]:
+        if number not in self.known:
+            self.known[number] = self._find(number)
+        return self.known[number]
+
+    def _find(self, number: str) -> tuple[str, int]:
+        first = None
+        while number in self.nodes:
+            fields = self.nodes[number][1]
+            place = self.file(fields.get("scope", "")), int(fields.get("line", "0"))
+            if not place[0].startswith((self.own, "<")) and place[1]:
+                return place
+            first = first or place
+            number = fields.get("inlinedAt", "")
+        return first or ("", 0)
+
+    def file(self, scope: str) -> str:
+        while scope in self.nodes:
+            kind, fields = self.nodes[scope]
+            if kind == "DIFile":
+                name = fields.get("filename", "")
+                return name if name.startswith(("/", "<")) else f"{fields.get('directory', '')}/{name}"
+            scope = fields.get("file") or fields.get("scope", "")
+        return ""
+
+
+def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, Profile]:
+    """Instrumented code and what its numbers mean. `own` holds the harness's headers, `constants` are the names of
+    function constants, whose loads count for nothing because a GPU has them as literals."""
+    locations = _Locations(text, own)
+    pass_ = _Pass(locations, frozenset(f"@{name}" for name in constants))
+    out = [pass_.line(line) for line in text.split("\n")]
+    count = len(pass_.profile.blocks)
+    out += [
+        "declare void @msl_read(ptr, i64, i32)",
+        "declare void @msl_write(ptr, i64, i32)",
+        "declare void @msl_atomic(ptr, i64, i32)",
+        f"@msl_blocks = global [{max(count, 1)} x i64] zeroinitializer",
+        f"@msl_block_count = constant i32 {count}",
+    ]
+    return "\n".join(out) + "\n", pass_.profile
+
+
+class _Pass:
+    def __init__(self, locations: _Locations, constants: frozenset[str]) -> None:
+        self.locations, self.constants = locations, constants
+        self.profile = Profile()
+        self.numbers: dict[tuple[str, int], int] = {}
+        self.inside = False
+        self.own: set[str] = set()  # pointers into the function's own variables
+        self.block: dict[str, Counter[str]] = {}
+
+    def site(self, line: str) -> tuple[str, int]:
+        found = _DEBUG.search(line)
+        return self.locations.find(found.group(1)) if found else ("", 0)
+
+    def innermost(self, line: str) -> str:
+        found = _DEBUG.search(line)
+        fields = self.locations.nodes[found.group(1)][1] if found else {}
+        return self.locations.file(fields.get("scope", ""))
+
+    def number(self, place: tuple[str, int]) -> int:
+        if place not in self.numbers:
+            self.numbers[place] = len(self.profile.sites)
+            self.profile.sites.append(place)
+        return self.numbers[place]
+
+    def count(self, line: str, kind: str, amount: int = 1) -> None:
+        file, number = self.site(line)
+        self.block.setdefault(f"{file}:{number}", Counter())[kind] += amount
+
+    def line(self, line: str) -> str:
+        if line.startswith("define "):
+            self.inside, self.own, self.block = True, set(), {}
+            return line
+        if line.startswith("}"):
+            self.inside = False
+            return line
+        if not self.inside or not line.startswith("  "):
+            return line
+        found = _INSTRUCTION.match(line)
+        if not found:
+            return line
+        result, name, rest = found.group(1), found.group(2), found.group(3) or ""
+        if name == "alloca":
+            self.own.add(result)
+        elif name == "getelementptr":
+            base = re.search(r"ptr (%[\w.$\"-]+)", rest)
+            if base and base.group(1) in self.own:
+                self.own.add(result)
+        elif name in CLASSES:
+            self.count(line, CLASSES[name], _lanes(rest, name))
+        elif name in ("load", "store"):
+            return self.access(line, name, rest)
+        elif name in ("atomicrmw", "cmpxchg"):
+            pointer = re.search(r"ptr (%[\w.$\"-]+|@[\w.$]+)", rest)
+            if pointer:
+                return self.call("atomic", pointer.group(1), "4" if " i64" not in rest else "8", line) + line
+        elif name == "call":
+            return self.called(line, rest)
+        elif name in _TERMINATORS:
+            return self.close() + line
+        return line
+
+    def close(self) -> str:
+        number = len(self.profile.blocks)
+        self.profile.blocks.append({place: dict(counts) for place, counts in self.block.items()})
+        self.block = {}
+        at = f"getelementptr inbounds (i64, ptr @msl_blocks, i64 {number})"
+        return (
+            f"  %msl.{number}.a = load i64, ptr {at}\n  %msl.{number}.b = add i64 %msl.{number}.a, 1\n"
+            f"  store i64 %msl.{number}.b, ptr {at}\n"
+        )
+
+    def call(self, what: str, pointer: str, size: str, line: str) -> str:
+        return f"  call void @msl_{what}(ptr {pointer}, i64 {size}, i32 {self.number(self.site(line))})\n"
+
+    def access(self, line: str, name: str, rest: str) -> str:
+        found = (_LOAD if name == "load" else _STORE).match(rest)
+        if not found:
+            return line
+        kind, pointer = found.group(1), found.group(2)
+        if name == "store":
+            kind = _leading_type(kind)
+        if pointer in self.constants or pointer.removesuffix("_msl_defined") in self.constants:
+            return line
+        if pointer in self.own:
+            if not self.innermost(line).startswith(self.locations.own):  # a collective's way to the executor is none
+                self.count(line, f"thread_{name}s")
+            return line
+        what = "atomic" if rest.startswith("atomic") else "read" if name == "load" else "write"
+        return self.call(what, pointer, _size(kind), line) + line
+
+    def called(self, line: str, rest: str) -> str:
+        found = _CALL.match(rest.split(" #")[0].split(", !")[0])
+        name = found.group(1) if found else ""
+        if name in _COLLECTIVES:
+            at = line.rindex("-99")
+            return line[:at] + str(self.number(self.site(line))) + line[at + 3 :]
+        if name.startswith(("llvm.fmuladd", "llvm.fma.")):
+            self.count(line, "float", 2 * _lanes(rest, name))
+        elif _FLOAT_CALLS.match(name):
+            self.count(line, "float", _lanes(rest, name))
+        elif _SPECIAL_CALLS.match(name):
+            self.count(line, "special", _lanes(rest, name))
+        elif _INTEGER_CALLS.match(name):
+            self.count(line, "integer", _lanes(rest, name))
+        elif found and name.startswith(("llvm.memcpy", "llvm.memmove", "llvm.memset")):
+            parts = _arguments(found.group(2))
+            size = parts[2].split()[-1]
+            before = ""
+            if not name.startswith("llvm.memset") and _operand(parts[1]) not in self.own:
+                before = self.call("read", _operand(parts[1]), size, line)
+            if _operand(parts[0]) not in self.own:
+                before += self.call("write", _operand(parts[0]), size, line)
+            return before + line
+        return line
+
+
+def _lanes(rest: str, name: str) -> int:
+    found = _VECTOR.search(rest if name != "select" else rest.split(",", 1)[1])
+    return int(found.group(1)) if found else 1
+
+
+def _leading_type(text: str) -> str:
+    """The type that a typed value begins with."""
+    if text[0] in "<[{":
+        closing = {"<": ">", "[": "]", "{": "}"}[text[0]]
+        depth = 0
+        for at, character in enumerate(text):
+            depth += (character == text[0]) - (character == closing)
+            if depth == 0:
+                return text[: at + 1]
+    return text.split(" ", 1)[0]
+
+
+_SIZES = {"half": 2, "bfloat": 2, "float": 4, "double": 8, "ptr": 8}
+
+
+def _size(kind: str) -> str:
+    """Bytes of a type, as a constant of the intermediate code."""
+    scalar = _VECTOR.fullmatch(kind)
+    count, one = (int(scalar.group(1)), scalar.group(2)) if scalar else (1, kind)
+    if one in _SIZES:
+        return str(count * _SIZES[one])
+    if re.fullmatch(r"i\d+", one):
+        return str((count * int(one[1:]) + 7) // 8)
+    return f"ptrtoint (ptr getelementptr ({kind}, ptr null, i64 1) to i64)"
+
+
+def _arguments(text: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for at, character in enumerate(text):
+        depth += (character in "([{<") - (character in ")]}>")
+        if character == "," and depth == 0:
+            parts.append(text[start:at])
+            start = at + 1
+    return [*parts, text[start:]]
+
+
+def _operand(argument: str) -> str:
+    at = argument.find("getelementptr")
+    return argument[at:].strip() if at >= 0 else argument.split()[-1]
