@@ -8,8 +8,8 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
+from toolchain import api, deploy, pipeline, views
 from toolchain import config as configuration
-from toolchain import deploy, pipeline, views
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
 from toolchain.cli import Run, command
@@ -108,6 +108,35 @@ def seal(run: Run) -> None:
     path = run.config.series.path
     digest = manifest.seal(Path(path) if path else manifest.OWN_SERIES)
     run.console.result({"series_sha256": digest}, f"series {digest}")
+
+
+# -- the C surface ---------------------------------------------------------------------------------
+
+_TREE = "branch, tag, build or commit of llama.cpp, a folder, or PATH@REF"
+_PLATFORM = "macos-arm64, linux-x86_64 or linux-aarch64"
+
+
+@command("llama_cpp", "workspace", tree=f"{_TREE}; empty: HEAD", platform=_PLATFORM)
+def take_snapshot(run: Run, tree: str = "", platform: str = api.PLATFORM) -> None:
+    """What llama.cpp's public headers declare."""
+    taken = api.take(run, tree, platform)
+    run.console.result(taken, api.surface_report(taken))
+
+
+@command(
+    *SOURCES,
+    old=f"{_TREE}; empty: the one that Ollama pins",
+    new=f"{_TREE}; empty: HEAD",
+    platform=_PLATFORM,
+    surface_only="leave Ollama out: everything counts as used",
+)
+def compare_surfaces(
+    run: Run, old: str = "", new: str = "", platform: str = api.PLATFORM, surface_only: bool = False
+) -> None:
+    """What changed in the C surface, for Ollama."""
+    found = api.compare(run, old, new, platform, surface_only=surface_only)
+    run.console.result(found, api.report(found))
+    raise SystemExit(found.exit_code)
 
 
 # -- build -----------------------------------------------------------------------------------------
@@ -269,6 +298,10 @@ _series.add_task(render, name="render")
 _series.add_task(branch, name="branch")
 _series.add_task(seal, name="seal")
 
+_api = Collection("api")
+_api.add_task(take_snapshot, name="snapshot")
+_api.add_task(compare_surfaces, name="diff", default=True)
+
 _build = Collection("build")
 _build.add_task(release, name="release", default=True)
 _build.add_task(check_built, name="check")
@@ -288,5 +321,5 @@ _deploy.add_task(logs, name="logs")
 _deploy.add_task(prune, name="prune")
 _deploy.add_task(uninstall, name="uninstall")
 
-for group in (_sources, _series, _build, _verify, _quality, _deploy):
+for group in (_sources, _series, _api, _build, _verify, _quality, _deploy):
     namespace.add_collection(group)

@@ -1,7 +1,7 @@
 """Which commits a run works on: mirrors, layouts, the pin, and scratch work trees."""
 
 from .layout import Layout, recognise
-from .origins import prepare, release_name
+from .origins import open_origin, prepare, release_name
 from .repository import Commit, Repository
 from .scratch import create, locked, scratch_root
 
@@ -11,6 +11,7 @@ __all__ = [
     "Repository",
     "create",
     "locked",
+    "open_origin",
     "prepare",
     "recognise",
     "release_name",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,9 +65,15 @@ def ensure_contents(mirror: Repository, commit: str, console: Console) -> None:
             f"{mirror.git_dir}: the contents of {len(wanted)} files at {commit[:12]} were never fetched",
             hint="run it once without sources.offline",
         )
-    with _locked(mirror.git_dir), console.step(f"fetch {len(wanted)} files for {mirror.git_dir.name}") as step:
-        for ids in _chunks(sorted(wanted)):
-            _fetch(mirror, *_OPTIONS, "origin", *ids, step=step)
+    fetch_objects(mirror, wanted, console)
+
+
+def fetch_objects(mirror: Repository, wanted: Iterable[str], console: Console) -> None:
+    """Bring these objects from the mirror's remote. Raises `FetchFailed`, `LockHeld`."""
+    ids = sorted(wanted)
+    with _locked(mirror.git_dir), console.step(f"fetch {len(ids)} objects for {mirror.git_dir.name}") as step:
+        for some in _chunks(ids):
+            _fetch(mirror, *_OPTIONS, "origin", *some, step=step)
 
 
 def missing_blobs(repository: Repository, commit: str) -> set[str]:

@@ -21,10 +21,10 @@ def prepare(config: Config, console: Console) -> Sources:
     `NotARepository`, `UnknownRevision`, `UnknownLayout`, `PinMissing`, `FetchFailed`, `LockHeld`.
     """
     settings = config.sources
-    ollama = _open("ollama", settings.ollama, config, console)
+    ollama = open_origin("ollama", settings.ollama, config, console)
     commit = ollama.resolve(settings.ollama_ref or "HEAD")
     found = layout.recognise(ollama, commit)
-    llama_cpp = _open("llama.cpp", settings.llama_cpp, config, console)
+    llama_cpp = open_origin("llama.cpp", settings.llama_cpp, config, console)
     if settings.llama_cpp_ref:
         served = pin.named(llama_cpp, settings.llama_cpp_ref)
     else:
@@ -48,7 +48,8 @@ def prepare(config: Config, console: Console) -> Sources:
     return sources
 
 
-def _open(target: Target, origin: str, config: Config, console: Console) -> Repository:
+def open_origin(target: Target, origin: str, config: Config, console: Console) -> Repository:
+    """The mirror of a URL, or the local repository in place."""
     if is_url(origin):
         workspace = Path(config.workspace).expanduser().absolute()
         return open_mirror(target, origin, workspace, offline=config.sources.offline, console=console)

@@ -17,7 +17,7 @@ from .repository import Repository
 
 _BUILD = re.compile(r"b(\d+)")
 _LANDED = re.compile(r"\(#(\d+)\)$")
-_WEB_COMMITTER = "noreply@github.com"
+WEB_COMMITTER = "noreply@github.com"
 _NEAR_THE_NEWEST = 0.9
 
 
@@ -52,6 +52,11 @@ def resolve(repository: Repository, name: str, *, nearest: bool, console: Consol
     return _stand_in(repository, name, number, builds, nearest=nearest, console=console)
 
 
+def is_build(name: str) -> bool:
+    """Whether a name is that of a build, as in b10488."""
+    return _BUILD.fullmatch(name) is not None
+
+
 def named(repository: Repository, ref: str) -> Pin:
     """The commit that the operator chose in place of the pin. Raises `UnknownRevision`."""
     commit = repository.resolve(ref)
@@ -75,9 +80,9 @@ def mainline(repository: Repository) -> dict[int, str]:
         commit, joined, committer, subject = line.split("\0", 3)
         parents[commit] = joined.split()
         landed = _LANDED.search(subject)
-        if landed and committer == _WEB_COMMITTER and len(parents[commit]) == 1:
+        if landed and committer == WEB_COMMITTER and len(parents[commit]) == 1:
             requests[commit] = int(landed.group(1))
-    counts = _counts(parents)
+    counts = counts_of(parents)
     if requests:
         straight: dict[str, int] = {}
         for commit, above in parents.items():
@@ -97,7 +102,7 @@ def mainline(repository: Repository) -> dict[int, str]:
         tip = parents[tip][0]
 
 
-def _counts(parents: dict[str, list[str]]) -> dict[str, int]:
+def counts_of(parents: dict[str, list[str]]) -> dict[str, int]:
     """Length of the history of every commit; `parents` lists parents before children.
 
     A set of ancestors is one integer with a bit per commit, and is dropped after the last child took it up.

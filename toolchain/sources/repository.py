@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -115,12 +115,14 @@ class Repository:
         self,
         *args: str | Path,
         env: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+        accept: tuple[int, ...] = (0,),
         failure: type[ToolchainError] = CommandFailed,
         hint: str = "",
     ) -> str:
-        """What `git ARGS` prints on stdout, as it is. Raises `failure` with git's own words."""
-        done = self._run(args, env)
-        if done.returncode != 0:
+        """What `git ARGS` prints on stdout, as it is. Raises `failure` with git's own words on any end but `accept`."""
+        done = self._run(args, env, stdin)
+        if done.returncode not in accept:
             said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
             if out_of_space(said, self.git_dir):
                 raise DiskFull(f"{self.git_dir}: the disk is full", hint="free some space, then run it again")
@@ -132,9 +134,11 @@ class Repository:
         """Whether `git ARGS` ends with 0."""
         return self._run(args, env).returncode == 0
 
-    def _run(self, args: tuple[str | Path, ...], env: Mapping[str, str] | None) -> subprocess.CompletedProcess[bytes]:
+    def _run(
+        self, args: tuple[str | Path, ...], env: Mapping[str, str] | None, stdin: bytes | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
         words = [f"--git-dir={self.git_dir}", *map(str, args)]
-        return _git(words, environment(offline=self.offline, extra=env))
+        return _git(words, environment(offline=self.offline, extra=env), stdin or b"")
 
     def resolve(self, revision: str) -> str:
         """The full commit id of a branch, tag, remote branch or commit. Raises `UnknownRevision`."""
@@ -214,6 +218,21 @@ class Repository:
         found = self.git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit, *where, failure=UnknownRevision)
         return found.split("\0")[:-1]
 
+    def grep(self, commit: str, texts: Sequence[str], under: Sequence[str], *options: str) -> list[str]:
+        """What `git grep OPTIONS` lists below the folders `under` for any of the texts, letter for letter.
+
+        Raises `FetchFailed` when the contents of some files are in no reach.
+        """
+        words = [word for text in texts for word in ("-e", text)]
+        done = self._run(("grep", "-z", "-I", "-F", *options, *words, commit, "--", *under), None)
+        if done.returncode not in (0, 1):
+            said = done.stderr.decode(errors="replace").strip()
+            raise FetchFailed(
+                f"{self.git_dir} at {commit[:12]}: some files cannot be read: {said}",
+                hint="the repository is partial or damaged: fetch it again, online",
+            )
+        return os.fsdecode(done.stdout).replace("\n", "\0").split("\0")[:-1]
+
     def describe(self, commit: str) -> str:
         """Newest tag before the commit and the distance (`git describe --tags`), or the short commit id."""
         return self.git("describe", "--tags", "--always", commit, failure=UnknownRevision).strip()
@@ -254,11 +273,9 @@ class Repository:
         return self.git("rev-parse", "--is-shallow-repository").strip() == "true"
 
 
-def _git(words: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
+def _git(words: list[str], env: Mapping[str, str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(
-            ["git", *NEUTRAL, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        return subprocess.run(["git", *NEUTRAL, *words], env=env, input=stdin, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise _no_git() from error
 

@@ -78,7 +78,7 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
             content = ollama.repository.read_blob(ollama_commit, file.path)
             if file.rendered and (content is None or sha256_bytes(content) != file.rendered):
                 raise ChecksumMismatch(f"{file.path}: the scratch tree differs from the rendered series")
-        llama_commit = llama_cpp.commit(_compat_patches(ollama.repository, ollama_commit), message)
+        llama_commit = llama_cpp.commit(compat_patches(ollama.repository, ollama_commit), message)
         step.update(detail="write the files")
         ollama.switch(branch, ollama_commit)
         llama_cpp.switch(branch, llama_commit)
@@ -92,7 +92,7 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
     )
 
 
-def _compat_patches(ollama: Repository, commit: str) -> dict[str, bytes]:
+def compat_patches(ollama: Repository, commit: str) -> dict[str, bytes]:
     """Patches under llama/compat/ by path, in the order of their file names, as apply-patch.cmake sorts them."""
     found = [PurePosixPath(path) for path in ollama.paths(commit, COMPAT) if path.endswith(".patch")]
     patches = {}

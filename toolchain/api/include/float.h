@@ -1,0 +1,7 @@
+#ifndef TURBOQUANT_STUB_FLOAT_H
+#define TURBOQUANT_STUB_FLOAT_H
+#define FLT_MAX __FLT_MAX__
+#define FLT_MIN __FLT_MIN__
+#define FLT_EPSILON __FLT_EPSILON__
+#define DBL_MAX __DBL_MAX__
+#endif
