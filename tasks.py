@@ -15,6 +15,8 @@ from toolchain.build import check as check_release
 from toolchain.cli import Run, command
 from toolchain.doctor import doctor
 from toolchain.errors import MissingTool
+from toolchain.fork import report as fork_report
+from toolchain.fork import request as fork_request
 from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
 from toolchain.series import check, manifest
@@ -137,6 +139,35 @@ def compare_surfaces(
     found = api.compare(run, old, new, platform, surface_only=surface_only)
     run.console.result(found, api.report(found))
     raise SystemExit(found.exit_code)
+
+
+# -- forks -----------------------------------------------------------------------------------------
+
+_BRANCH = "branch of the fork (repeatable, or with commas); empty: all"
+_NOW = "the day to reckon ages from, in ISO 8601; empty: today"
+
+
+@command("fork", "llama_cpp", "workspace", branch=_BRANCH, now=_NOW)
+def show_freshness(run: Run, branch: Sequence[str] = (), now: str = "") -> None:
+    """How old a fork is, and what is its own."""
+    with fork_request.joined(run) as both:
+        found = fork_request.freshness(run, both, fork_request.names(branch), fork_request.moment(now))
+    run.console.result(found, fork_report.freshness(found))
+
+
+@command("fork", *SOURCES, branch="branch of the fork; empty: the most promising one", now=_NOW)
+def show_conflicts(run: Run, branch: str = "", now: str = "") -> None:
+    """Merge and cherry-pick a fork, in memory."""
+    found = fork_request.onto_the_pin(run, branch, now)
+    run.console.result(found, fork_report.conflicts(found))
+
+
+@command("fork", "llama_cpp", "workspace", branch=_BRANCH)
+def show_metal(run: Run, branch: Sequence[str] = ()) -> None:
+    """Metal kernels by name, on every branch."""
+    with fork_request.joined(run) as both:
+        found = fork_request.audit(run, both, fork_request.names(branch))
+    run.console.result(found, fork_report.metal(found))
 
 
 # -- build -----------------------------------------------------------------------------------------
@@ -302,6 +333,11 @@ _api = Collection("api")
 _api.add_task(take_snapshot, name="snapshot")
 _api.add_task(compare_surfaces, name="diff", default=True)
 
+_fork = Collection("fork")
+_fork.add_task(show_freshness, name="freshness", default=True)
+_fork.add_task(show_conflicts, name="conflicts")
+_fork.add_task(show_metal, name="metal")
+
 _build = Collection("build")
 _build.add_task(release, name="release", default=True)
 _build.add_task(check_built, name="check")
@@ -321,5 +357,5 @@ _deploy.add_task(logs, name="logs")
 _deploy.add_task(prune, name="prune")
 _deploy.add_task(uninstall, name="uninstall")
 
-for group in (_sources, _series, _api, _build, _verify, _quality, _deploy):
+for group in (_sources, _series, _fork, _api, _build, _verify, _quality, _deploy):
     namespace.add_collection(group)

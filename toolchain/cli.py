@@ -32,6 +32,7 @@ FLAGS: dict[str, tuple[str, str]] = {
     "ollama_ref": ("sources.ollama_ref", "branch, tag or commit of Ollama"),
     "llama_cpp": ("sources.llama_cpp", "llama.cpp: a URL or a local git repository"),
     "llama_cpp_ref": ("sources.llama_cpp_ref", "commit of llama.cpp instead of the pinned one"),
+    "fork": ("fork.origin", "fork of llama.cpp: a URL or a local git repository"),
     "prefix": ("deploy.prefix", "folder of the installation"),
     "port": ("deploy.port", "port of the service"),
     "kv_cache_type": ("deploy.kv_cache_type", "cache type of the service, or K:V"),

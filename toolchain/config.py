@@ -62,6 +62,17 @@ class SourcesConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ForkConfig:
+    """Which fork of llama.cpp is assessed, and when it counts as too far gone."""
+
+    origin: str = setting("", "a TurboQuant fork of llama.cpp: a URL or a local git repository; empty: none")
+    fresh_days: float = setting(14, "age of its base in days below which it is fresh", low=0, high=3650)
+    stale_days: float = setting(28, "age of its base in days above which it is very stale", low=0, high=3650)
+    conflict_minutes: float = setting(15, "minutes of resolving conflicts that end a path", low=0, high=10000)
+    build_minutes: float = setting(120, "minutes of failing builds that end a path", low=0, high=10000)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SeriesConfig:
     """Which patch series is rendered."""
 
@@ -90,6 +101,12 @@ class VerifyConfig:
     )
     tokens: int = setting(10, "tokens to generate with each type", low=1, high=4096)
     timeout_s: float = setting(180.0, "seconds for one model load or generation", low=1, high=3600)
+    model: str = setting(
+        "", "a model that must bear the service's cache type: a GGUF file, or a name in Ollama's store"
+    )
+    collapse: str = setting(
+        "refuse", "what to do when it does not: refuse, or accept with a warning", choices=("refuse", "accept")
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,6 +141,7 @@ class Config:
         str(Path(platformdirs.user_cache_dir("turboquant"))), "folder for mirrors, scratch trees, builds and logs"
     )
     sources: SourcesConfig = SourcesConfig()
+    fork: ForkConfig = ForkConfig()
     series: SeriesConfig = SeriesConfig()
     build: BuildConfig = BuildConfig()
     verify: VerifyConfig = VerifyConfig()
