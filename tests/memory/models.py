@@ -230,10 +230,11 @@ def gemma4() -> Spec:
     return Spec("gemma4", metadata, tensors)
 
 
-def granite_hybrid() -> Spec:
+def granite_hybrid(
+    *, embedding: int = 128, layers: int = 6, heads: int = 4, state: int = 32, ranks: int = 8, head: int = 64
+) -> Spec:
     """Mamba2 layers, and attention in every third."""
-    embedding, layers, heads = 128, 6, 4
-    inner, state, groups, ranks, kernel, head = 256, 32, 1, 8, 4, 64
+    inner, groups, kernel = 2 * embedding, 1, 4
     kv_heads = [2 if index % 3 == 2 else 0 for index in range(layers)]
     metadata = _base(layers, embedding) | {
         "attention.head_count": heads,
@@ -301,12 +302,23 @@ def lfm2() -> Spec:
     return Spec("lfm2", metadata, tensors)
 
 
-def qwen35() -> Spec:
+def qwen35(
+    *,
+    embedding: int = 128,
+    feed_forward: int = 128,
+    trunk: int = 8,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head: int = 128,
+    state: int = 32,
+    key_heads: int = 2,
+    value_heads: int = 4,
+    vocabulary: int = VOCABULARY,
+) -> Spec:
     """Gated delta nets with attention in every fourth layer, and a further layer that predicts a second token."""
-    embedding, trunk, heads, kv_heads, head = 128, 8, 4, 2, 128
-    state, key_heads, value_heads, kernel = 32, 2, 4, 4
-    keys, values = state * key_heads, state * value_heads
+    kernel, keys, values = 4, state * key_heads, state * value_heads
     metadata = _base(trunk + 1, embedding) | {
+        "feed_forward_length": feed_forward,
         "attention.head_count": heads,
         "attention.head_count_kv": kv_heads,
         "attention.key_length": head,
@@ -320,10 +332,10 @@ def qwen35() -> Spec:
         "ssm.group_count": key_heads,
         "nextn_predict_layers": 1,
     }
-    tensors = _ends(embedding)
+    tensors = _ends(embedding, vocabulary)
     for layer in range(trunk + 1):
         own: dict[str, tuple[int, ...]] = {"attn_norm": (embedding,), "post_attention_norm": (embedding,)}
-        own |= {name: shape for name, shape in _feed_forward(embedding).items() if name != "ffn_norm"}
+        own |= {name: shape for name, shape in _feed_forward(embedding, feed_forward).items() if name != "ffn_norm"}
         if layer % 4 == 3 or layer == trunk:
             own |= _attention(embedding, heads * head, kv_heads * head)
             own |= {"attn_q": (2 * heads * head, embedding), "attn_q_norm": (head,), "attn_k_norm": (head,)}
@@ -342,13 +354,14 @@ def qwen35() -> Spec:
             own |= {"nextn.eh_proj": (embedding, 2 * embedding), "nextn.enorm": (embedding,)}
             own |= {"nextn.hnorm": (embedding,)}
         tensors += _layer(layer, own)
-    return Spec("qwen35", metadata, tensors)
+    return Spec("qwen35", metadata, tensors, vocabulary)
 
 
-def deepseek2() -> Spec:
+def deepseek2(*, embedding: int = 256, feed_forward: int = 256, layers: int = 4, heads: int = 4) -> Spec:
     """MLA: one key of 576 for each cell, the value being its first 512."""
-    embedding, layers, heads, low, rope, nope, value = 256, 4, 4, 512, 64, 128, 128
+    low, rope, nope, value = 512, 64, 128, 128
     metadata = _base(layers, embedding) | {
+        "feed_forward_length": feed_forward,
         "attention.head_count": heads,
         "attention.head_count_kv": 1,
         "attention.key_length": low + rope,
@@ -379,7 +392,7 @@ def deepseek2() -> Spec:
             "attn_k_b": (heads, low, nope),
             "attn_v_b": (heads, value, low),
             "attn_output": (embedding, heads * value),
-            **_feed_forward(embedding),
+            **_feed_forward(embedding, feed_forward),
         }
         tensors += _layer(layer, own)
     return Spec("deepseek2", metadata, tensors)
@@ -395,11 +408,11 @@ def _base(layers: int, embedding: int) -> dict[str, Any]:
     }
 
 
-def _ends(embedding: int) -> list[Tensor]:
+def _ends(embedding: int, vocabulary: int = VOCABULARY) -> list[Tensor]:
     return [
-        ("token_embd.weight", (VOCABULARY, embedding), Kind.F16),
+        ("token_embd.weight", (vocabulary, embedding), Kind.F16),
         ("output_norm.weight", (embedding,), Kind.F32),
-        ("output.weight", (VOCABULARY, embedding), Kind.F16),
+        ("output.weight", (vocabulary, embedding), Kind.F16),
     ]
 
 
@@ -412,9 +425,10 @@ def _attention(embedding: int, q: int, kv: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _feed_forward(embedding: int) -> dict[str, tuple[int, ...]]:
-    square = (embedding, embedding)
-    return {"ffn_norm": (embedding,), "ffn_gate": square, "ffn_up": square, "ffn_down": square}
+def _feed_forward(embedding: int, width: int = 0) -> dict[str, tuple[int, ...]]:
+    width = width or embedding
+    widening = (width, embedding)
+    return {"ffn_norm": (embedding,), "ffn_gate": widening, "ffn_up": widening, "ffn_down": (embedding, width)}
 
 
 def _layer(layer: int, shapes: dict[str, tuple[int, ...]]) -> Iterator[Tensor]:

@@ -54,7 +54,13 @@ class Geometry:
     embedding: int
     feed_forward: int
     """the largest of any layer, for one token: of all experts that it uses"""
+    experts: int = 0
+    """how many a token uses"""
     heads: int
+    latent: int = 0
+    """values that K and V of MLA have in common"""
+    inner: int = 0
+    """width of a Mamba layer"""
     vocabulary: int
     flash_attention: bool = True
     assumed: str = ""
@@ -95,7 +101,10 @@ def read(model: Model) -> Geometry:
         context_length=keys.count("context_length", low=1, high=1 << 31),
         embedding=embedding,
         feed_forward=_widest(keys, feed_forward),
+        experts=keys.count("expert_used_count", 0),
         heads=max(heads),
+        latent=_head_size(keys, "value_length", heads) if mla else 0,
+        inner=keys.count("ssm.inner_size", 0) if recurrent else 0,
         vocabulary=_vocabulary(model, keys),
         flash_attention=name != "grok",
         assumed=assumed,
@@ -244,8 +253,8 @@ def _state(keys: _Keys, name: str, embedding: int, heads: tuple[int, ...], cache
 
 def _widest(keys: _Keys, feed_forward: tuple[int, ...]) -> int:
     used = keys.count("expert_used_count", 0)
-    expert = keys.count("expert_feed_forward_length", 0)
-    return max(max(feed_forward), used * expert + keys.count("expert_shared_feed_forward_length", 0))
+    expert = keys.count("expert_feed_forward_length", max(feed_forward) if used else 0)
+    return max(*feed_forward, used * expert, keys.count("expert_shared_feed_forward_length", 0))
 
 
 def _vocabulary(model: Model, keys: _Keys) -> int:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import toolchain.memory.request as request
+from toolchain.cachetype import parse
+from toolchain.cli import Run
+from toolchain.config import load as load_config
+from toolchain.console import Console
+from toolchain.errors import ConfigError, ModelInvalid
+from toolchain.machine import metal_limit
+from toolchain.memory import geometry, kv, plan, report, working
+
+from . import models
+from .conftest import load
+from .test_kv import TABLE
+
+GIB = 1 << 30
+
+
+def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), **setting: Any) -> plan.Plan:
+    found = load(path)
+    machine = plan.Machine(ram=ram, gpu=metal_limit(ram))
+    return plan.plan(
+        found,
+        geometry.read(found),
+        machine,
+        types=[parse(one) for one in types or plan.TYPES],
+        table=TABLE,
+        contexts=contexts,
+        setting=kv.Setting(context=1, **setting),
+    )
+
+
+def test_a_27b_model_on_32_gib(large: dict[str, Path]) -> None:
+    """Gemma 3 27B at Q4_K_M: ten full layers of 16 heads of 128, and 52 with a window of 1024."""
+    found = planned(large["gemma3_27b"], 32 * GIB)
+    f16, q8_0, mixed, turbo4, *_ = found.types
+    assert found.weights == 16_540_125_824
+    assert found.budget == 27 * GIB
+    assert [cell.context for cell in f16.cells] == [8192, 16384, 32768, 65536, 131072]
+    token, window = 2 * 16 * 128, 1536
+    assert f16.cells[-1].kv == 2 * token * (10 * 131072 + 52 * window)
+    assert turbo4.cells[-1].kv == token // 64 * 34 * (10 * 131072 + 52 * window)
+    assert [cell.gpu_fits for cell in f16.cells] == [True, True, True, False, False]
+    assert f16.largest_context == 131072 > q8_0.largest_gpu_context >= 65536
+    assert found.recommendation.types == mixed.types == "q8_0:turbo4"
+    assert any("iogpu.wired_limit_mb=" in note for note in found.notes)
+    assert any("header alone" in note for note in found.notes)
+
+
+def test_a_32b_model_without_windows(large: dict[str, Path]) -> None:
+    found = planned(large["qwen3_32b"], 32 * GIB, contexts=(40960,))
+    assert [one.types for one in found.types if one.largest_gpu_context >= 40960] == ["turbo3", "turbo2"]
+    assert found.recommendation.types == "turbo3"
+    assert found.types[0].cells[0].kv == 64 * 2 * 8 * 128 * 2 * 40960
+    assert not planned(large["qwen3_32b"], 22 * GIB).recommendation.types
+
+
+@settings(max_examples=25, deadline=None)
+@given(ram=st.integers(6 * GIB, 40 * GIB), sequences=st.integers(1, 4), unified=st.booleans())
+def test_the_largest_context_is_the_largest(
+    tmp_path_factory: pytest.TempPathFactory, ram: int, sequences: int, unified: bool
+) -> None:
+    path = _path(tmp_path_factory)
+    found = planned(path, ram, "f16", "turbo4", sequences=sequences, unified=unified)
+    for one in found.types:
+        best = one.largest_context
+        around = tuple(context for context in (best, min(best + kv.PADDING, 131072)) if context)
+        cells = planned(path, ram, one.types, contexts=around, sequences=sequences, unified=unified).types[0].cells
+        assert cells[-1].fits == (best == 131072)
+        assert best == 0 or cells[0].fits
+
+
+_KEPT: list[Path] = []
+
+
+def _path(factory: pytest.TempPathFactory) -> Path:
+    """A header of 14 GiB of weights, made once."""
+    if not _KEPT:
+        spec = models.dense(layers=40, embedding=5120, feed_forward=17408, heads=40, kv_heads=8, head_size=128)
+        kept = [one for one in spec.tensors if "ffn_up" not in one[0]]
+        path = factory.mktemp("plan") / "m.gguf"
+        _KEPT.append(models.write(path, models.Spec("llama", spec.metadata, kept), data=False))
+    return _KEPT[0]
+
+
+def test_types_that_do_not_load_are_no_recommendation(tiny: dict[str, Path]) -> None:
+    found = planned(tiny["mla"], 16 * GIB, "q8_0:turbo4", "turbo4")
+    assert "MLA" in found.types[0].obstacle
+    assert found.recommendation.types == "turbo4"
+    assert "does not load" in report.text(found)
+    assert planned(tiny["mla"], 16 * GIB, "q8_0:turbo4").recommendation.reason == "llama.cpp takes none of these types"
+
+
+def test_the_working_memory_of_known_graphs(large: dict[str, Path]) -> None:
+    """Compute buffers that llama.cpp b10470 reserved on the CPU, in bytes, and how far off the estimate is."""
+    reserved = {
+        ("qwen3_32b", "f16", 2048, 512): 207_630_368,
+        ("qwen3_32b", "turbo3", 131072, 2048): 1_359_085_600,
+        ("gemma3_27b", "f16", 131072, 512): 309_350_432,
+        ("gemma3_27b", "turbo3", 8192, 2048): 774_094_880,
+    }
+    for (name, types, context, batch), size in reserved.items():
+        found = geometry.read(load(large[name]))
+        setting = kv.Setting(context=context, batch=batch)
+        caches = kv.sizes(found, parse(types), setting, TABLE)
+        own = working.PROCESS_BYTES + 4 * found.vocabulary
+        assert working.working_bytes(found, setting, caches) - own == pytest.approx(size, rel=0.05)
+
+
+# -- the task --------------------------------------------------------------------------------------
+
+
+def run(**flags: Any) -> Run:
+    return Run(config=load_config(environ={}, flags=flags), console=Console(json=True))
+
+
+def test_json_and_text(large: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(large["gemma3_27b"])
+    request.show(run(), model, ["64K,1000"], ["turbo4 q8_0:turbo2,last=2:q8_0"], 36.0, 2, True, 256)
+    said = json.loads(capsys.readouterr().out)
+    assert [one["types"] for one in said["types"]] == ["turbo4", "q8_0:turbo2,last=2:q8_0"]
+    assert [cell["context"] for cell in said["types"][0]["cells"]] == [65536, 1000]
+    assert (said["sequences"], said["batch"], said["gpu"]) == (2, 256, 27 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": ""}, "--model is missing"),
+        ({"context": ["64Q"]}, "--context '64Q'"),
+        ({"context": ["0"]}, "--context '0'"),
+        ({"types": ["turbo9"]}, "turbo9: no such cache type"),
+        ({"types": ["turbo4,first=99:q8_0"]}, "62 attention layers"),
+        ({"ram": -1.0}, "--ram -1"),
+        ({"ram": float("nan")}, "--ram nan"),
+        ({"parallel": 0}, "--parallel 0"),
+        ({"batch": 1 << 20}, "--batch 1048576"),
+    ],
+)
+def test_flags_that_make_no_sense(large: dict[str, Path], changes: dict[str, Any], message: str) -> None:
+    flags = {
+        "model": str(large["gemma3_27b"]),
+        "context": [],
+        "types": [],
+        "ram": 36.0,
+        "parallel": 1,
+        "unified": False,
+        "batch": 512,
+        **changes,
+    }
+    with pytest.raises(ConfigError, match=message):
+        request.show(run(), **flags)
+
+
+def test_a_model_that_is_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match="neither a file nor a model in"):
+        request.find_model("gemma3:27b", tmp_path)

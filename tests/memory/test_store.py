@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain.errors import ModelInvalid
+from toolchain.memory import store
+
+KIND = "application/vnd.ollama.image."
+
+
+def put(root: Path, name: str, layers: list[tuple[str, bytes]]) -> Path:
+    """A model in a store, as Ollama keeps it."""
+    described = []
+    for kind, data in layers:
+        digest = hashlib.sha256(data).hexdigest()
+        blob = root / "blobs" / f"sha256-{digest}"
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(data)
+        described.append({"mediaType": KIND + kind, "digest": f"sha256:{digest}", "size": len(data)})
+    manifest = root / "manifests" / name
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": described}))
+    return manifest
+
+
+def test_names_as_ollama_reads_them(tmp_path: Path) -> None:
+    put(tmp_path, "registry.ollama.ai/library/gemma3/latest", [("model", b"a"), ("license", b"text")])
+    put(tmp_path, "registry.ollama.ai/library/gemma3/27b", [("model", b"bb"), ("projector", b"ccc")])
+    put(tmp_path, "hf.co/someone/thing-GGUF/Q4_K_M", [("model", b"dddd")])
+    for name, content, further in (
+        ("gemma3", b"a", 0),
+        ("gemma3:27b", b"bb", 3),
+        ("library/gemma3:27b", b"bb", 3),
+        ("registry.ollama.ai/library/gemma3:latest", b"a", 0),
+        ("hf.co/someone/thing-GGUF:Q4_K_M", b"dddd", 0),
+    ):
+        found = store.find(name, tmp_path)
+        assert found
+        assert (found.model.read_bytes(), found.further_bytes) == (content, further)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama3", "gemma3:none", "", "a/b/c/d", "../../etc/passwd", "..", "a:..", "a b", "/x"]
+)
+def test_names_that_are_not_there(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "registry.ollama.ai/library/gemma3/latest", [("model", b"a")])
+    assert store.find(name, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not json", "not a manifest"),
+        ("[1]", "not a manifest"),
+        ('{"layers": [{}]}', "not a manifest"),
+        ('{"layers": []}', "names no model"),
+        (" " * (1 << 21), "too large"),
+    ],
+)
+def test_manifests_that_are_none(tmp_path: Path, content: str, message: str) -> None:
+    put(tmp_path, "registry.ollama.ai/library/m/latest", [("model", b"a")]).write_text(content)
+    with pytest.raises(ModelInvalid, match=message):
+        store.find("m", tmp_path)
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../../secret", "md5:00", "sha256:" + "0" * 64])
+def test_digests_that_lead_nowhere(tmp_path: Path, digest: str) -> None:
+    layers: list[dict[str, Any]] = [{"mediaType": KIND + "model", "digest": digest}]
+    put(tmp_path, "registry.ollama.ai/library/m/latest", []).write_text(json.dumps({"layers": layers}))
+    with pytest.raises(ModelInvalid):
+        store.find("m", tmp_path)
+
+
+def test_links_out_of_the_store(tmp_path: Path) -> None:
+    root, outside = tmp_path / "models", tmp_path / "outside"
+    outside.write_bytes(b"secret")
+    put(root, "registry.ollama.ai/library/m/latest", [("model", b"a")])
+    blob = next((root / "blobs").iterdir())
+    blob.unlink()
+    blob.symlink_to(outside)
+    with pytest.raises(ModelInvalid, match="leads out of"):
+        store.find("m", root)
+
+
+def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    assert store.default_root() == Path.home() / ".ollama" / "models"
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    assert store.default_root() == tmp_path
+    assert store.default_root("/elsewhere") == Path("/elsewhere")

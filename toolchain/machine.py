@@ -1,0 +1,218 @@
+"""What this machine is: memory, chip, GPU, system, disk, and who serves Ollama's port. What cannot be told is said.
+
+On macOS the facts come from sysctl, sw_vers, system_profiler and xcode-select, elsewhere from psutil and /proc. Sizes
+are in bytes. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .config import Config
+from .errors import ServerFailed, ToolchainError
+from .ollama import OllamaClient
+from .process import run
+from .records import record
+
+OLLAMA_PORT = 11434
+_MIB = 1 << 20
+_TIMEOUT_S = 30.0
+_ANSWER_S = 2.0
+_SYSCTL = ("hw.memsize", "machdep.cpu.brand_string", "hw.physicalcpu", "iogpu.wired_limit_mb")
+# Apple's Metal feature set tables.
+_GPU_FAMILIES = {"M1": "Apple7", "M2": "Apple8", "M3": "Apple9", "M4": "Apple9", "M5": "Apple10"}
+_SMALL_MAC = 32 << 30
+
+
+@record
+class Port:
+    """A loopback port that somebody listens on. `ollama` is the version of an Ollama there, empty when it is none."""
+
+    number: int
+    ollama: str
+    program: str
+    """empty when we may not see it"""
+
+
+@record
+class Machine:
+    """The facts. Texts are empty and sizes 0 where they are not known; `unknown` says why."""
+
+    platform: str
+    """as in Linux x86_64 or Darwin arm64"""
+    system: str
+    """as in macOS 15.6 (24G84)"""
+    chip: str
+    cores: int
+    gpu: str
+    gpu_family: str
+    ram: int
+    gpu_limit: int
+    """what Metal may use of the RAM; 0 where there is no Metal"""
+    developer_tools: str
+    """folder of Xcode or its command line tools"""
+    free_disk: int
+    """where the workspace is"""
+    ports: tuple[Port, ...]
+    unknown: tuple[str, ...]
+
+
+def look(config: Config) -> Machine:
+    """Look at this machine."""
+    unknown: list[str] = []
+    if sys.platform == "darwin":
+        facts = _mac(unknown)
+    else:
+        facts = _elsewhere(unknown)
+    there = Path(config.workspace).expanduser().absolute()
+    there = next(folder for folder in (there, *there.parents) if folder.is_dir())
+    return Machine(
+        platform=f"{platform.system()} {platform.machine()}",
+        free_disk=shutil.disk_usage(there).free,
+        ports=ports({OLLAMA_PORT, config.deploy.port}),
+        **facts,
+        unknown=tuple(unknown),
+    )
+
+
+def metal_limit(ram: int, wired_limit_mb: int = 0) -> int:
+    """What Metal may use of `ram` bytes: two thirds up to 32 GiB and three quarters above, which is what Metal states
+    on Macs of these sizes, unless iogpu.wired_limit_mb says otherwise."""
+    if wired_limit_mb > 0:
+        return min(ram, wired_limit_mb * _MIB)
+    return ram * 2 // 3 if ram <= _SMALL_MAC else ram * 3 // 4
+
+
+def ports(numbers: set[int]) -> tuple[Port, ...]:
+    """Those of the loopback ports `numbers` that somebody listens on."""
+    found = []
+    for number in sorted(numbers):
+        with socket.socket() as probe:
+            probe.settimeout(_ANSWER_S)
+            if probe.connect_ex(("127.0.0.1", number)) != 0:
+                continue
+        try:
+            version = OllamaClient(f"http://127.0.0.1:{number}", _ANSWER_S).version()
+        except ServerFailed:
+            version = ""
+        found.append(Port(number=number, ollama=version, program=_listener(number)))
+    return tuple(found)
+
+
+def parse_sysctl(text: str) -> dict[str, str]:
+    """`sysctl NAME...`: a line `name: value` for each name that this system knows."""
+    return dict(line.split(": ", 1) for line in text.splitlines() if re.match(r"[\w.]+: ", line))
+
+
+def parse_sw_vers(text: str) -> str:
+    """`sw_vers`, as in macOS 15.6 (24G84); empty when it says something else."""
+    facts = dict(re.findall(r"^(\w+):\s+(.+?)\s*$", text, re.MULTILINE))
+    if not {"ProductName", "ProductVersion", "BuildVersion"} <= facts.keys():
+        return ""
+    return f"{facts['ProductName']} {facts['ProductVersion']} ({facts['BuildVersion']})"
+
+
+def parse_displays(text: str) -> str:
+    """`system_profiler -json SPDisplaysDataType`: the first GPU and its cores; empty when there is none."""
+    try:
+        first = json.loads(text)["SPDisplaysDataType"][0]
+        model, cores = str(first["sppci_model"]), str(first.get("sppci_cores", ""))
+    except (ValueError, KeyError, IndexError, TypeError):
+        return ""
+    return f"{model}, {cores} cores" if cores else model
+
+
+def gpu_family(chip: str) -> str:
+    """Metal's family of an Apple chip's GPU, as in Apple9; empty for one that is not known."""
+    match = re.match(r"Apple (M\d+)", chip)
+    return _GPU_FAMILIES.get(match[1], "") if match else ""
+
+
+def _mac(unknown: list[str]) -> dict[str, Any]:
+    values = parse_sysctl(_said(["sysctl", *_SYSCTL], unknown))
+    ram = _number(values, "hw.memsize", unknown)
+    chip = values.get("machdep.cpu.brand_string", "")
+    family = gpu_family(chip)
+    if not family:
+        unknown.append(f"the GPU family of {chip or 'this chip'}")
+    system = parse_sw_vers(_said(["sw_vers"], unknown))
+    gpu = parse_displays(_said(["system_profiler", "-json", "SPDisplaysDataType"], unknown))
+    if not gpu:
+        unknown.append("the GPU: system_profiler names none")
+    limit = values.get("iogpu.wired_limit_mb", "0")
+    return {
+        "system": system,
+        "chip": chip,
+        "cores": _number(values, "hw.physicalcpu", unknown),
+        "gpu": gpu,
+        "gpu_family": family,
+        "ram": ram,
+        "gpu_limit": metal_limit(ram, int(limit) if limit.isdigit() else 0),
+        "developer_tools": _said(["xcode-select", "-p"], unknown).strip(),
+    }
+
+
+def _elsewhere(unknown: list[str]) -> dict[str, Any]:
+    unknown += ["the GPU, which is looked at on macOS alone"]
+    chip = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
+        chip = match[1].strip() if match else ""
+    if not chip:
+        unknown.append("the chip: /proc/cpuinfo does not name it")
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "chip": chip,
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count() or 0,
+        "gpu": "",
+        "gpu_family": "",
+        "ram": psutil.virtual_memory().total,
+        "gpu_limit": 0,
+        "developer_tools": "",
+    }
+
+
+def _said(argv: list[str], unknown: list[str]) -> str:
+    """What a program prints; empty, with the reason in `unknown`, when it fails."""
+    try:
+        done = run(argv, timeout=_TIMEOUT_S, check=False)
+    except ToolchainError as error:
+        unknown.append(error.message)
+        return ""
+    if done.returncode != 0 and argv[0] != "sysctl":  # sysctl prints what it knows, and fails for the rest
+        last = (done.output.strip().splitlines() or ["no word"])[-1]
+        unknown.append(f"{' '.join(argv)}: {last}")
+        return ""
+    return done.output
+
+
+def _number(values: Mapping[str, str], name: str, unknown: list[str]) -> int:
+    value = values.get(name, "")
+    if not value.isdigit():
+        unknown.append(f"{name}: sysctl does not say")
+        return 0
+    return int(value)
+
+
+def _listener(port: int) -> str:
+    """The program that listens on a port, when we may see it."""
+    for process in psutil.process_iter():
+        try:
+            links = process.net_connections(kind="tcp")
+            if any(link.status == psutil.CONN_LISTEN and link.laddr.port == port for link in links):
+                return f"{process.name()} (pid {process.pid})"
+        except (psutil.Error, AttributeError):
+            continue
+    return ""
