@@ -8,7 +8,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from toolchain import api, deploy, pipeline, views
+from toolchain import api, deploy, machine, pipeline, views
 from toolchain import config as configuration
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
@@ -17,6 +17,8 @@ from toolchain.doctor import doctor
 from toolchain.errors import MissingTool
 from toolchain.fork import report as fork_report
 from toolchain.fork import request as fork_request
+from toolchain.memory import report as memory_report
+from toolchain.memory import request as memory_request
 from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
 from toolchain.series import check, manifest
@@ -263,6 +265,39 @@ def compare_caches(
     request.compare(run, model, text, cache, bytes, context, program)
 
 
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@command(
+    model="GGUF file, its http(s) URL, or a model in Ollama's store",
+    context="tokens, such as 65536 or 64K (repeatable, or with commas); empty: 8K to 128K",
+    types="cache types to compare (repeatable, or with blanks); empty: six of them",
+    ram="GiB of a Mac to plan for; 0: this machine",
+    parallel="sequences at once (OLLAMA_NUM_PARALLEL)",
+    unified="the sequences share one cache (llama-server --kv-unified)",
+    batch="tokens that are worked on at once (Ollama's num_batch)",
+)
+def plan_memory(
+    run: Run,
+    model: str = "",
+    context: Sequence[str] = (),
+    types: Sequence[str] = (),
+    ram: float = 0.0,
+    parallel: int = 1,
+    unified: bool = False,
+    batch: int = 512,
+) -> None:
+    """What fits: contexts by cache types."""
+    memory_request.show(run, model, context, types, ram, parallel, unified, batch)
+
+
+@command("workspace", "port")
+def show_machine(run: Run) -> None:
+    """What this machine is."""
+    found = machine.look(run.config)
+    run.console.result(found, memory_report.machine(found))
+
+
 # -- deploy ----------------------------------------------------------------------------------------
 
 
@@ -349,6 +384,10 @@ _quality = Collection("quality")
 _quality.add_task(measure_quality, name="lab", default=True)
 _quality.add_task(compare_caches, name="kl")
 
+_memory = Collection("memory")
+_memory.add_task(plan_memory, name="plan", default=True)
+_memory.add_task(show_machine, name="machine")
+
 _deploy = Collection("deploy")
 _deploy.add_task(install, name="install")
 _deploy.add_task(rollback, name="rollback")
@@ -357,5 +396,5 @@ _deploy.add_task(logs, name="logs")
 _deploy.add_task(prune, name="prune")
 _deploy.add_task(uninstall, name="uninstall")
 
-for group in (_sources, _series, _fork, _api, _build, _verify, _quality, _deploy):
+for group in (_sources, _series, _fork, _api, _build, _verify, _quality, _memory, _deploy):
     namespace.add_collection(group)
