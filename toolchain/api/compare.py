@@ -249,7 +249,7 @@ def _enums(old: Snapshot, new: Snapshot) -> Iterator[Change]:
         if name not in values_before:
             enum, value = values_after[name]
             held = numbers.get((enum.name, value.value), "")
-            taken = f", the number of {held}" if held and not _is_sentinel(*values_before[held]) else ""
+            taken = f", the number of {held}" if held and held not in values_after else ""
             yield _made(name, "enumerator", "added", enum.header, f"{enum.name}: {value.value}{taken}")
         elif name not in values_after:
             enum, value = values_before[name]
