@@ -40,6 +40,15 @@ _TERMINATORS = frozenset({"br", "ret", "switch", "unreachable", "indirectbr", "r
 _COLLECTIVES = frozenset({"msl_exchange", "msl_multiply", "msl_move", "msl_barrier"})
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where an instruction came from: the user's file and line, and the way there through inlined calls."""
+
+    place: tuple[str, int]
+    way: tuple[tuple[int, int], ...]
+    """line and column of each call on the way, outermost first; the order of ways is the order of the program"""
+
+
 @dataclass
 class Profile:
     """What the numbers in an instrumented library mean."""
@@ -47,7 +56,7 @@ class Profile:
     sites: list[tuple[str, int]] = field(default_factory=list)
     """file and line of each number"""
     blocks: list[dict[str, dict[str, int]]] = field(default_factory=list)
-    """for each block: "file:line" and how many operations of which class it takes there each time"""
+    """for each block: "file:line" and operations of each class that it takes there each time"""
 
 
 class _Locations:
@@ -59,23 +68,24 @@ class _Locations:
             for number, kind, body in _NUMBERED.findall(text)
         }
         self.own = str(own)
-        self.known: dict[str, tuple[str, int]] = {}
+        self.known: dict[str, Site] = {}
 
-    def find(self, number: str) -> tuple[str, int]:
+    def find(self, number: str) -> Site:
         if number not in self.known:
             self.known[number] = self._find(number)
         return self.known[number]
 
-    def _find(self, number: str) -> tuple[str, int]:
-        first = None
+    def _find(self, number: str) -> Site:
+        place, way = ("", 0), []
         while number in self.nodes:
             fields = self.nodes[number][1]
-            place = self.file(fields.get("scope", "")), int(fields.get("line", "0"))
-            if not place[0].startswith((self.own, "<")) and place[1]:
-                return place
-            first = first or place
+            line = int(fields.get("line", "0"))
+            file = self.file(fields.get("scope", ""))
+            way.append((line, int(fields.get("column", "0"))))
+            if not place[1] and line and not file.startswith((self.own, "<")):
+                place = file, line
             number = fields.get("inlinedAt", "")
-        return first or ("", 0)
+        return Site(place, tuple(reversed(way)))
 
     def file(self, scope: str) -> str:
         while scope in self.nodes:
@@ -93,11 +103,12 @@ def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, P
     locations = _Locations(text, own)
     pass_ = _Pass(locations, frozenset(f"@{name}" for name in constants))
     out = [pass_.line(line) for line in text.split("\n")]
-    count = len(pass_.profile.blocks)
+    count, ranks = len(pass_.profile.blocks), pass_.ranks()
     out += [
         "declare void @msl_read(ptr, i64, i32)",
         "declare void @msl_write(ptr, i64, i32)",
         "declare void @msl_atomic(ptr, i64, i32)",
+        f"@msl_ranks = constant [{len(ranks) or 1} x i32] [{', '.join(f'i32 {rank}' for rank in ranks or [0])}]",
         f"@msl_blocks = global [{max(count, 1)} x i64] zeroinitializer",
         f"@msl_block_count = constant i32 {count}",
     ]
@@ -108,33 +119,44 @@ class _Pass:
     def __init__(self, locations: _Locations, constants: frozenset[str]) -> None:
         self.locations, self.constants = locations, constants
         self.profile = Profile()
-        self.numbers: dict[tuple[str, int], int] = {}
+        self.numbers: dict[Site, int] = {}
+        self.last = Site(("", 0), ())
         self.inside = False
         self.own: set[str] = set()  # pointers into the function's own variables
         self.block: dict[str, Counter[str]] = {}
 
-    def site(self, line: str) -> tuple[str, int]:
+    def site(self, line: str) -> Site:
+        """Of an instruction; where the optimiser has forgotten it, that of the one before."""
         found = _DEBUG.search(line)
-        return self.locations.find(found.group(1)) if found else ("", 0)
+        site = self.locations.find(found.group(1)) if found else self.last
+        if site.place[1]:
+            self.last = site
+        return self.last
 
     def innermost(self, line: str) -> str:
         found = _DEBUG.search(line)
         fields = self.locations.nodes[found.group(1)][1] if found else {}
         return self.locations.file(fields.get("scope", ""))
 
-    def number(self, place: tuple[str, int]) -> int:
-        if place not in self.numbers:
-            self.numbers[place] = len(self.profile.sites)
-            self.profile.sites.append(place)
-        return self.numbers[place]
+    def number(self, site: Site) -> int:
+        if site not in self.numbers:
+            self.numbers[site] = len(self.profile.sites)
+            self.profile.sites.append(site.place)
+        return self.numbers[site]
+
+    def ranks(self) -> list[int]:
+        """For each number its rank in the order of the program, by which the executor keeps lanes in step."""
+        order = {site: rank for rank, site in enumerate(sorted(self.numbers, key=lambda site: site.way))}
+        return [order[site] for site in self.numbers]
 
     def count(self, line: str, kind: str, amount: int = 1) -> None:
-        file, number = self.site(line)
+        file, number = self.site(line).place
         self.block.setdefault(f"{file}:{number}", Counter())[kind] += amount
 
     def line(self, line: str) -> str:
         if line.startswith("define "):
             self.inside, self.own, self.block = True, set(), {}
+            self.last = self.site(line)
             return line
         if line.startswith("}"):
             self.inside = False

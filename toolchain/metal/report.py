@@ -19,7 +19,7 @@ MEETINGS = (
 )  # fmt: skip
 KINDS = (
     "out-of-bounds", "uninitialised-threadgroup-read", "race", "divergence", "barrier-not-met", "time-limit", "crash",
-    "threadgroup-memory",
+    "threadgroup-memory", "lockstep",
 )  # fmt: skip
 _SIGNALS = {4: "an illegal instruction", 5: "a trap", 6: "abort", 7: "a bus error", 8: "a division by zero",
             10: "a bus error", 11: "an access to memory that is not there"}  # fmt: skip
@@ -91,6 +91,8 @@ class Report:
 
     kernel: str
     findings: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+    """what is right only because the lanes of a SIMD-group run in step"""
     completed: bool
     """whether every thread ran to its end"""
     buffers: tuple[np.ndarray[Any, Any], ...]
@@ -137,9 +139,9 @@ def judge(
     for kind, times in zip(MEETINGS, outcome.met, strict=True):
         meetings[kind] += times
     where = _places(profile)
-    merged: dict[tuple[int, int, int], Finding] = {}
+    merged: dict[tuple[int, str, str], Finding] = {}
     for raw in outcome.findings:
-        key = raw.kind, raw.site, raw.other_site
+        key = raw.kind, where(raw.site), where(raw.other_site)
         earlier = merged.get(key)
         merged[key] = Finding(
             KINDS[raw.kind],
@@ -149,7 +151,8 @@ def judge(
         )
     return Report(
         kernel=kernel,
-        findings=tuple(merged.values()),
+        findings=tuple(found for found in merged.values() if found.kind != "lockstep"),
+        notes=tuple(found for found in merged.values() if found.kind == "lockstep"),
         completed=not outcome.stopped,
         buffers=buffers,
         threads=outcome.threads,
@@ -185,7 +188,7 @@ def _sentence(raw: RawFinding, where: Callable[[int], str], names: Mapping[tuple
     memory = _memory(raw, names)
     if kind == "uninitialised-threadgroup-read":
         return f"{at}: {thread} reads {memory}, which no thread of the threadgroup has written"
-    if kind == "race":
+    if kind in ("race", "lockstep"):
         did = "wrote" if raw.other_write else "read"
         return (
             f"{at}: {thread} {does} {memory}, which thread {raw.other_lane} {did} ({where(raw.other_site)})"

@@ -77,10 +77,16 @@ static void divergence(const Lane &with, const Lane &other, int begin, int end) 
 static void run_simdgroup(int begin, int end) {
     for (;;) {
         for (int i = begin; i < end; i++)
-            while (lanes[i].state == READY) {
+            if (lanes[i].state == READY) {
                 lane = &lanes[i];
                 lane->fibre.resume();
             }
+        int rank = -1;
+        for (int i = begin; i < end; i++)
+            if (lanes[i].state == PAUSED && (rank < 0 || msl_ranks[lanes[i].site] < rank)) rank = msl_ranks[lanes[i].site];
+        for (int i = begin; i < end; i++)
+            if (lanes[i].state == PAUSED && msl_ranks[lanes[i].site] == rank) lanes[i].state = READY;
+        if (rank >= 0) continue;
         const Lane *first = nullptr, *odd = nullptr;
         for (int i = begin; i < end; i++) {
             if (lanes[i].state != WAITING || at_barrier(lanes[i])) continue;

@@ -51,7 +51,9 @@ inline size_t statics_size() { return (size_t)(msl_statics_end - msl_statics_beg
 inline void settle() {
     suspect.open = false;
     if (memcmp(suspect.before, suspect.at, (size_t)suspect.size) == 0) return;
-    Finding *found = report(RACE, suspect.site, suspect.other_site);
+    // a write after a read, in one SIMD-group: its lanes run in step, which no rule of the language promises
+    bool in_step = !suspect.other_write && suspect.lane / WIDTH == suspect.other_lane / WIDTH;
+    Finding *found = report(in_step ? LOCKSTEP : RACE, suspect.site, suspect.other_site);
     if (!found) return;
     found->lane = suspect.lane;
     found->other_lane = suspect.other_lane;
@@ -120,6 +122,15 @@ inline void threadgroup_access(Cell *cell, int index, long offset, int size, int
     }
 }
 
+// Lanes of a SIMD-group run in step on a GPU. Here they come to each access together, those further back first.
+inline void keep_step(int where) {
+    if (lane->state != READY) return; // a matrix is moved for all lanes at once
+    lane->state = PAUSED;
+    lane->site = where;
+    lane->fibre.pause();
+    site = where;
+}
+
 inline void outside(uintptr_t at, int size, int write, int where, int place, int index, long offset, long length) {
     Finding *found = report(OUT_OF_BOUNDS, where, write);
     if (!found) return;
@@ -141,6 +152,7 @@ inline void access(uintptr_t at, long size, int write, int where) {
         place = THREAD;
     } else if (at - (uintptr_t)arena < ARENA) {
         place = THREADGROUP;
+        keep_step(where);
         long offset = (long)(at - (uintptr_t)arena);
         int index = 0, nearest = -1;
         for (; index < MSL_BUFFERS; index++) {
@@ -155,6 +167,7 @@ inline void access(uintptr_t at, long size, int write, int where) {
             threadgroup_access(cells + offset, index, offset - arena_start[index], (int)size, write, at, where);
     } else if (at - (uintptr_t)msl_statics_begin < statics_size()) {
         place = THREADGROUP;
+        keep_step(where);
         long offset = (long)(at - (uintptr_t)msl_statics_begin);
         threadgroup_access(cells + ARENA + offset, -1, offset, (int)size, write, at, where);
     } else if (at - (uintptr_t)lanes < sizeof lanes || at - (uintptr_t)buffers < sizeof buffers ||

@@ -25,7 +25,7 @@ struct Request {
 };
 
 enum FindingKind {
-    OUT_OF_BOUNDS, UNINITIALISED, RACE, DIVERGENCE, BARRIER_NOT_MET, TIME_LIMIT, CRASH, THREADGROUP_MEMORY
+    OUT_OF_BOUNDS, UNINITIALISED, RACE, DIVERGENCE, BARRIER_NOT_MET, TIME_LIMIT, CRASH, THREADGROUP_MEMORY, LOCKSTEP
 };
 enum Place { DEVICE, CONSTANT, THREADGROUP, THREAD, NOWHERE };
 
@@ -50,7 +50,8 @@ struct Outcome {
     Finding finding[MAX_FINDINGS];
 };
 
-enum LaneState { READY, WAITING, ENDED };
+// PAUSED: about to touch threadgroup memory, and waiting for the rest of its SIMD-group to come as far.
+enum LaneState { READY, PAUSED, WAITING, ENDED };
 struct Lane {
     Fibre fibre;
     LaneState state;
@@ -77,6 +78,7 @@ extern "C" const msl_kernel msl_kernels[];
 extern "C" const int msl_kernel_count;
 extern "C" const msl_constant msl_constants[];
 extern "C" const int msl_constant_count;
+extern "C" const int msl_ranks[];
 extern "C" uint64_t msl_blocks[];
 extern "C" const int msl_block_count;
 
