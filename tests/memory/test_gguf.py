@@ -218,10 +218,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up early is what some tests are about."""
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
     _Handler.root, _Handler.fault, _Handler.served = tmp_path, "", 0
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+    with _Server(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"

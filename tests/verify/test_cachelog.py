@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from toolchain.memory.kv import CacheSize, CacheSizes
 from toolchain.stages import CacheType
 from toolchain.verify import cachelog
 from toolchain.verify.model import Geometry
@@ -168,6 +169,28 @@ def test_a_type_that_nobody_lists() -> None:
     found = cachelog.caches(line, GEOMETRY, ADDED)
     assert found[0].proof.expected_bytes == 0
     assert "q3_x is not known" in cachelog.complaint(found, "q3_x", GEOMETRY, 512, ADDED)
+
+
+def test_the_planner_s_figures() -> None:
+    sizes = ((512, 2), (256, 6))
+    log = "\n".join(cache_line(GEOMETRY, cells, "q8_0", "turbo4", layers=layers) for cells, layers in sizes)
+    found = cachelog.caches(log, GEOMETRY, ADDED)
+    row = {kind: TYPES[kind].bytes * GEOMETRY.kv_width // TYPES[kind].block for kind in ("q8_0", "turbo4")}
+    full, window = (
+        CacheSize(
+            name=name,
+            cells=cells,
+            streams=1,
+            layers=layers,
+            k=row["q8_0"] * cells * layers,
+            v=row["turbo4"] * cells * layers,
+        )
+        for name, cells, layers in (("full", 512, 2), ("window", 256, 6))
+    )
+    assert cachelog.plan_complaint(found, CacheSizes(caches=(full, window), state=0)) == ""
+    assert "(512, 2)" in cachelog.plan_complaint(found, CacheSizes(caches=(full,), state=0))
+    odd = dataclasses.replace(window, v=window.v + 20_000)
+    assert "the planner gives V" in cachelog.plan_complaint(found, CacheSizes(caches=(full, odd), state=0))
 
 
 def test_no_cache() -> None:

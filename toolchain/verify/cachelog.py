@@ -9,6 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..memory.kv import CacheSizes
+from ..memory.sizes import UPSTREAM_TYPES as UPSTREAM_TYPES
+from ..memory.sizes import bits_per_value as bits_per_value
+from ..memory.sizes import row_bytes
+from ..memory.sizes import type_table as type_table
 from ..records import record
 from ..stages import CacheProof, CacheType
 from .model import Geometry
@@ -16,22 +21,6 @@ from .model import Geometry
 MIB = 1 << 20
 CELL_PADDING = 256
 """llama.cpp rounds the cells of a context up to a multiple of this"""
-
-UPSTREAM_TYPES = tuple(
-    CacheType(name=name, block=block, bytes=size)
-    for name, block, size in (
-        ("f32", 1, 4),
-        ("f16", 1, 2),
-        ("bf16", 1, 2),
-        ("q8_0", 32, 34),
-        ("q5_1", 32, 24),
-        ("q5_0", 32, 22),
-        ("q4_1", 32, 20),
-        ("q4_0", 32, 18),
-        ("iq4_nl", 32, 18),
-    )
-)
-"""The cache types that llama.cpp has without us: `bytes` for each block of values."""
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _CACHE = re.compile(
@@ -53,25 +42,15 @@ class Cache:
     rotated_v: bool | None
 
 
-def type_table(added: Iterable[CacheType]) -> dict[str, CacheType]:
-    """Every cache type that a release knows, by name: upstream's and those `added` by the series."""
-    return {kind.name: kind for kind in (*UPSTREAM_TYPES, *added)}
-
-
 def split_pair(kv_cache_type: str) -> tuple[str, str]:
     """The types of K and V that a setting asks for: `K:V`, or one name for both."""
     type_k, _, type_v = kv_cache_type.partition(":")
     return type_k, type_v or type_k
 
 
-def bits_per_value(kind: CacheType) -> float:
-    """What one cached value costs, in bits."""
-    return kind.bytes * 8 / kind.block
-
-
 def cache_bytes(kind: CacheType, geometry: Geometry, *, cells: int, layers: int) -> int:
     """Bytes of K (or of V) in a cache: rows of `kv_width` values, packed in blocks, for each cell and layer."""
-    return geometry.kv_width // kind.block * kind.bytes * cells * layers
+    return row_bytes(kind, geometry.kv_width) * cells * layers
 
 
 def caches(log: str, geometry: Geometry, added: Iterable[CacheType]) -> tuple[Cache, ...]:
@@ -135,6 +114,19 @@ def complaint(
                 return f"{side} is {name}, and the log does not say that it is rotated before it is quantized"
         if not _agrees(proof.mib, proof.expected_bytes):
             return f"K and V take {proof.expected_bytes / MIB:.3f} MiB, the log says {proof.mib:.2f}"
+    return ""
+
+
+def plan_complaint(found: Sequence[Cache], planned: CacheSizes) -> str:
+    """Why the caches are not those that the memory planner works out from the model's file; empty when they are."""
+    stated = [(cache.proof.cells, cache.proof.layers) for cache in found]
+    worked_out = [(cache.cells, cache.layers) for cache in planned.caches]
+    if stated != worked_out:
+        return f"the planner has caches of (cells, layers) {worked_out}, the log {stated}"
+    for cache, size in zip(found, planned.caches, strict=True):
+        for side, mib, exact in (("K", cache.proof.mib_k, size.k), ("V", cache.proof.mib_v, size.v)):
+            if not _agrees(mib, exact):
+                return f"the planner gives {side} {exact / MIB:.3f} MiB, the log says {mib:.2f}"
     return ""
 
 
