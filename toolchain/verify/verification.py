@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
 
-from .. import records
+from .. import cachetype, records
 from ..config import Config
 from ..console import Console
 from ..errors import (
@@ -26,6 +26,7 @@ from ..errors import (
     ToolchainError,
     VerificationFailed,
 )
+from ..memory import geometry, gguf, kv
 from ..ollama import Generation
 from ..records import record
 from ..stages import Release, TypeProof, Verdict, Verification
@@ -205,6 +206,7 @@ class _Trial:
             assert shifted is not None
             reason = (
                 cachelog.complaint(found, kv_cache_type, probe.geometry, CONTEXT, self._release.cache_types)
+                or cachelog.plan_complaint(found, self._planned(probe, kv_cache_type))
                 or _count_complaint(first, self._config.tokens)
                 or _shift_complaint(shifted, shifts)
             )
@@ -223,6 +225,15 @@ class _Trial:
             reason=failure.message if failure else "",
         )
         return proof, failure
+
+    def _planned(self, probe: Probe, kv_cache_type: str) -> kv.CacheSizes:
+        """What the memory planner works out for a probe from its file."""
+        return kv.sizes(
+            geometry.read(gguf.load(str(probe.path))),
+            cachetype.parse(kv_cache_type),
+            kv.Setting(context=CONTEXT),
+            cachelog.type_table(self._release.cache_types),
+        )
 
 
 def _check_types(asked: tuple[str, ...], release: Release) -> None:
