@@ -36,6 +36,9 @@ _DEBUG = re.compile(r"!dbg !(\d+)")
 _VECTOR = re.compile(r"<(\d+) x (\w+)>")
 _NUMBERED = re.compile(r"^!(\d+) = (?:distinct )?!(\w+)\((.*)\)$", re.MULTILINE)
 _FIELD = re.compile(r'(\w+): (?:!(\d+)|"((?:[^"\\]|\\.)*)"|(\d+))')
+_GLOBAL = re.compile(r'@("[^"]+"|[\w.$]+)')
+_VARIABLE = re.compile(r'^@("[^"]+"|[\w.$]+) = [^=\n]*?global (.*section "[^"]*msl_threadgroup".*)$', re.MULTILINE)
+_FUNCTION = re.compile(r'^define [^@\n]*@("[^"]+"|[\w.$]+)\((.*?)^\}', re.MULTILINE | re.DOTALL)
 _TERMINATORS = frozenset({"br", "ret", "switch", "unreachable", "indirectbr", "resume"})
 _COLLECTIVES = frozenset({"msl_exchange", "msl_multiply", "msl_move", "msl_barrier"})
 
@@ -57,6 +60,10 @@ class Profile:
     """file and line of each number"""
     blocks: list[dict[str, dict[str, int]]] = field(default_factory=list)
     """for each block: "file:line" and operations of each class that it takes there each time"""
+    variables: list[str] = field(default_factory=list)
+    """names of the threadgroup variables"""
+    uses: list[list[int]] = field(default_factory=list)
+    """for each kernel the numbers of those that it uses"""
 
 
 class _Locations:
@@ -76,16 +83,17 @@ class _Locations:
         return self.known[number]
 
     def _find(self, number: str) -> Site:
-        place, way = ("", 0), []
+        place: tuple[str, int] | None = None
+        way = []
         while number in self.nodes:
             fields = self.nodes[number][1]
             line = int(fields.get("line", "0"))
             file = self.file(fields.get("scope", ""))
             way.append((line, int(fields.get("column", "0"))))
-            if not place[1] and line and not file.startswith((self.own, "<")):
+            if place is None and not file.startswith((self.own, "<")):
                 place = file, line
             number = fields.get("inlinedAt", "")
-        return Site(place, tuple(reversed(way)))
+        return Site(place or ("", 0), tuple(reversed(way)))
 
     def file(self, scope: str) -> str:
         while scope in self.nodes:
@@ -104,7 +112,10 @@ def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, P
     pass_ = _Pass(locations, frozenset(f"@{name}" for name in constants))
     out = [pass_.line(line) for line in text.split("\n")]
     count, ranks = len(pass_.profile.blocks), pass_.ranks()
+    table = _variables(text, pass_.profile)
     out += [
+        f"@msl_variables = constant [{len(table)} x {{ ptr, i64 }}] [{', '.join(table)}]",
+        f"@msl_variable_count = constant i32 {len(table) - 1}",
         "declare void @msl_read(ptr, i64, i32)",
         "declare void @msl_write(ptr, i64, i32)",
         "declare void @msl_atomic(ptr, i64, i32)",
@@ -113,6 +124,24 @@ def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, P
         f"@msl_block_count = constant i32 {count}",
     ]
     return "\n".join(out) + "\n", pass_.profile
+
+
+def _variables(text: str, profile: Profile) -> list[str]:
+    """A table of the threadgroup variables; notes in `profile` which kernel uses which, itself or by a call."""
+    sizes = {m.group(1): _size(_leading_type(m.group(2))) for m in _VARIABLE.finditer(text)}
+    names = list(sizes)
+    profile.variables = [re.sub(r"^.*?(\d+)([A-Za-z_]\w*?)(_\d*)?(\.\d+)?\"?$", r"\2", name) for name in names]
+    functions = {m.group(1): set(_GLOBAL.findall(m.group(2))) for m in _FUNCTION.finditer(text)}
+    while f"msl_run_{len(profile.uses)}" in functions:
+        seen, todo = set[str](), [f"msl_run_{len(profile.uses)}"]
+        while todo:
+            one = todo.pop()
+            if one not in seen:
+                seen.add(one)
+                todo += functions.get(one, ())
+        profile.uses.append([number for number, name in enumerate(names) if name in seen])
+    return [*(f"{{ ptr, i64 }} {{ ptr @{name}, i64 {size} }}" for name, size in sizes.items()),
+            "{ ptr, i64 } { ptr null, i64 0 }"]  # fmt: skip
 
 
 class _Pass:

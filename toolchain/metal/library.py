@@ -18,12 +18,13 @@ import numpy as np
 from ..errors import KernelInvalid
 from ..process import kill_group
 from .instrument import Profile
-from .report import Outcome, Report, judge
+from .report import VARIABLES, Outcome, Report, judge
 
 Buffer = np.ndarray[Any, Any] | np.generic | bytes | bytearray | ctypes.Structure | None
 
 BUFFERS = 31
 MAX_THREADS = 1024
+MAX_MEMORY = 32768
 _MAGIC = 0x314C534D
 _PAGE = 65536
 _SPACES = ("buffer", "constant", "threadgroup")
@@ -77,6 +78,7 @@ class Constant:
 class _Description:
     kernels: tuple[Entry, ...]
     constants: tuple[Constant, ...]
+    variables: tuple[int, ...]
 
 
 class Library:
@@ -111,6 +113,7 @@ class Library:
         threads: tuple[int, ...],
         function_constants: Mapping[int | str, bool | int | float] | None = None,
         threadgroup_bytes: Sequence[int] = (),
+        threadgroup_limit: int = MAX_MEMORY,
         seconds: float = 60.0,
         workers: int = 0,
     ) -> Report:
@@ -118,9 +121,10 @@ class Library:
 
         `buffers` are bound by position; None binds an empty one. They are copied: what the kernel wrote is in the
         report, with the dtype and shape of what was bound. `threadgroup_bytes` are the lengths of the threadgroup
-        arguments. `seconds` bounds the CPU time of each of the `workers` processes (0: one for each core, as far as
-        there is work). Raises `KernelInvalid` for a dispatch that does not fit; what a kernel does wrong while it runs
-        is among the report's findings.
+        arguments; with the kernel's variables they must fit in `threadgroup_limit` (Apple GPUs have 32 KiB). `seconds`
+        bounds the CPU time of each of the `workers` processes (0: one for each core, as far as there is work). Raises
+        `KernelInvalid` for a dispatch that does not fit; what a kernel does wrong while it runs is among the report's
+        findings.
         """
         number, entry = self._entry(kernel)
         sizes = _three(kernel, "grid", grid), _three(kernel, "threads", threads)
@@ -129,6 +133,12 @@ class Library:
             raise KernelInvalid(f"{kernel}: {total} threads in a threadgroup; Metal allows {MAX_THREADS}")
         content = [_bytes(kernel, index, buffer) for index, buffer in enumerate(buffers)]
         self._check(entry, content, threadgroup_bytes)
+        own = sum(self._description.variables[at] for at in self.profile.uses[number])
+        if own + sum(threadgroup_bytes) > min(threadgroup_limit, 2 * MAX_MEMORY):
+            raise KernelInvalid(
+                f"{kernel}: {own + sum(threadgroup_bytes)} bytes of threadgroup memory, {own} of them in variables;"
+                f" {threadgroup_limit} are allowed"
+            )
         request = np.zeros((), _REQUEST)
         request["magic"], request["kernel"] = _MAGIC, number
         request["groups"], request["threads"] = sizes
@@ -156,6 +166,7 @@ class Library:
                 file.seek(int(request["buffers"][index]["offset"]))
                 results.append(_like(buffer, file.read(len(content[index]))))
         names = {(a.space == 2, a.index): a.name for a in entry.parameters}
+        names |= {(True, VARIABLES + at): name for at, name in enumerate(self.profile.variables)}
         return judge(kernel, outcome, self.profile, names, tuple(results))
 
     def _entry(self, kernel: str) -> tuple[int, Entry]:

@@ -19,8 +19,9 @@ MEETINGS = (
 )  # fmt: skip
 KINDS = (
     "out-of-bounds", "uninitialised-threadgroup-read", "race", "divergence", "barrier-not-met", "time-limit", "crash",
-    "threadgroup-memory", "lockstep",
+    "lockstep",
 )  # fmt: skip
+VARIABLES = 1000  # from here on an index is that of a variable; runtime/memory.h
 _SIGNALS = {4: "an illegal instruction", 5: "a trap", 6: "abort", 7: "a bus error", 8: "a division by zero",
             10: "a bus error", 11: "an access to memory that is not there"}  # fmt: skip
 
@@ -181,6 +182,8 @@ def _sentence(raw: RawFinding, where: Callable[[int], str], names: Mapping[tuple
         what = "threadgroup argument" if raw.place == 2 else "buffer"
         if raw.detail:
             return f"{at}: {thread} {does} {raw.size} bytes through a null pointer"
+        if name is None and raw.place == 2:
+            return f"{at}: {thread} {does} {raw.size} bytes across the end of a threadgroup variable"
         if name is None:
             return f"{at}: {thread} {does} {raw.size} bytes at an address that belongs to no buffer"
         where_ = f"{raw.offset} of {what} {raw.index} ({name}), which has {raw.length}"
@@ -209,16 +212,14 @@ def _sentence(raw: RawFinding, where: Callable[[int], str], names: Mapping[tuple
     if kind == "time-limit":
         waiting = f"; {_list(raw.waiting)} wait" if raw.waiting else ""
         return f"{at}: {thread} ran past the time limit{waiting}"
-    if kind == "threadgroup-memory":
-        return f"more than {raw.length} bytes of threadgroup memory, {raw.offset} of them in variables"
     stack = " (its stack is full)" if raw.other_detail else ""
     what = _SIGNALS.get(raw.detail, f"signal {raw.detail}")
     return f"{at}: {thread} was stopped by {what}{stack}, at or after this line"
 
 
 def _memory(raw: RawFinding, names: Mapping[tuple[bool, int], str]) -> str:
-    where = names.get((True, raw.index))
-    what = f"threadgroup argument {raw.index} ({where})" if where else "the threadgroup variables"
+    name = names.get((True, raw.index), "")
+    what = f"threadgroup argument {raw.index} ({name})" if raw.index < VARIABLES else f"the threadgroup variable {name}"
     return f"{raw.size} bytes at {raw.offset} of {what}"
 
 

@@ -318,8 +318,10 @@ class _Reader:
                     which = ",".join(str("xyzw".find(c) if c in "xyzw" else "rgba".find(c)) for c in token.text)
                     how = "msl_set" if after in _ASSIGNMENTS else "msl_get"
                     self.replace(token, token, f"template {how}<{which}>()")
-            elif token.text in ("device", "thread", "kernel"):
+            elif token.text in ("device", "thread"):
                 self.replace(token, token, "")
+            elif token.text == "kernel":
+                self.replace(token, token, "static")  # so that one that nobody chose is not compiled
             elif token.text == "constant":
                 self.replace(token, token, "const")
             elif token.text == "threadgroup":

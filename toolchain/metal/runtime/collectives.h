@@ -154,6 +154,7 @@ static void move(Lane **who, int n) {
 
 static void meet(Lane **who, int n) {
     outcome->met[who[0]->kind]++;
+    met[who[0]->index / WIDTH]++;
     switch (who[0]->kind) {
     case MSL_REDUCE: case MSL_PREFIX_INCLUSIVE: case MSL_PREFIX_EXCLUSIVE: fold_any(who, n); break;
     case MSL_BALLOT: ballot(who, n); break;

@@ -9,7 +9,6 @@
 
 #include "collectives.h"
 
-static const int THREADGROUP_LIMIT = 32 * 1024;
 static const msl_kernel *kernel;
 
 // -- what a lane does ---------------------------------------------------------------------------------------------------
@@ -244,6 +243,8 @@ static void list() {
         const msl_constant &c = msl_constants[k];
         printf("%s{\"id\":%d,\"size\":%lu,\"code\":%d,\"name\":\"%s\"}", k ? "," : "", c.id, c.size, c.code, c.name);
     }
+    printf("],\"variables\":[");
+    for (int k = 0; k < msl_variable_count; k++) printf("%s%lu", k ? "," : "", (unsigned long)msl_variables[k].size);
     printf("]}\n");
 }
 
@@ -339,15 +340,7 @@ int main(int count, char **arguments) {
     uint64_t *blocks = (uint64_t *)shared(sizeof(uint64_t) * (size_t)msl_block_count);
     uint64_t *next = (uint64_t *)shared(sizeof *next);
     outcome = all;
-    if (!lay_out_threadgroups(THREADGROUP_LIMIT)) {
-        if (Finding *found = report(THREADGROUP_MEMORY, -1)) {
-            found->offset = (long)statics_size();
-            found->length = THREADGROUP_LIMIT;
-        }
-        outcome->stopped = 1;
-        print_outcomes(all, 1, blocks);
-        return 0;
-    }
+    lay_out_threadgroups();
     for (int w = 0; w < workers; w++) {
         pid_t child = fork();
         if (child < 0) {

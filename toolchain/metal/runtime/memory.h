@@ -17,10 +17,10 @@ extern "C" char __executable_start[];
 extern "C" char _end[];
 #endif
 
-enum { GAP = 256, ARENA = 128 * 1024 };
+enum { GAP = 256, ARENA = 128 * 1024, VARIABLES = 1000 /* a variable's number, where others have an argument's */ };
 
 struct Access {
-    uint32_t epoch, simd_epoch;
+    uint32_t epoch, simd_epoch, met;
     int site;
     int lane;
 };
@@ -33,13 +33,14 @@ inline uint32_t arena_start[MSL_BUFFERS], arena_size[MSL_BUFFERS];
 inline Cell *cells;          // one for each byte of the arena and of the static threadgroup variables
 inline uint32_t epoch = 1;   // counts barriers that order threadgroup memory, over all threadgroups of a worker
 inline uint32_t first_epoch; // of the current threadgroup
-inline uint32_t simd_epoch[MAX_SIMDGROUPS];
+inline uint32_t simd_epoch[MAX_SIMDGROUPS]; // barriers of a SIMD-group
+inline uint32_t met[MAX_SIMDGROUPS];        // all meetings of one
 inline uintptr_t image_begin, image_end;
 
 // A write that meets another lane's access; a race only if it changes what is there.
 struct Suspect {
     bool open;
-    int lane, site, other_lane, other_site, other_write, size, index;
+    int kind, lane, site, other_lane, other_site, other_write, size, index;
     long offset;
     const char *at;
     char before[64];
@@ -51,9 +52,7 @@ inline size_t statics_size() { return (size_t)(msl_statics_end - msl_statics_beg
 inline void settle() {
     suspect.open = false;
     if (memcmp(suspect.before, suspect.at, (size_t)suspect.size) == 0) return;
-    // a write after a read, in one SIMD-group: its lanes run in step, which no rule of the language promises
-    bool in_step = !suspect.other_write && suspect.lane / WIDTH == suspect.other_lane / WIDTH;
-    Finding *found = report(in_step ? LOCKSTEP : RACE, suspect.site, suspect.other_site);
+    Finding *found = report(suspect.kind, suspect.site, suspect.other_site);
     if (!found) return;
     found->lane = suspect.lane;
     found->other_lane = suspect.other_lane;
@@ -73,13 +72,18 @@ inline bool unordered(const Access &that) {
 }
 
 inline void race(const Access &that, int that_write, int write, int index, long offset, int size, uintptr_t at, int where) {
+    // Lanes of one SIMD-group run in step. No rule of the language promises it, but where a write follows a read, or lanes
+    // have met in between, every GPU gets it right.
+    int mine = lane->index / WIDTH;
+    bool in_step = that.lane / WIDTH == mine && ((write && !that_write) || that.met != met[mine]);
+    int kind = in_step ? LOCKSTEP : RACE;
     if (write) {
         if (suspect.open || size > (int)sizeof suspect.before) return;
-        suspect = {true, lane->index, where, that.lane, that.site, that_write, size, index, offset, (const char *)at, {}};
+        suspect = {true, kind, lane->index, where, that.lane, that.site, that_write, size, index, offset, (const char *)at, {}};
         memcpy(suspect.before, (const void *)at, (size_t)size);
         return;
     }
-    Finding *found = report(RACE, where, that.site);
+    Finding *found = report(kind, where, that.site);
     if (!found) return;
     found->other_lane = that.lane;
     found->place = THREADGROUP;
@@ -90,7 +94,8 @@ inline void race(const Access &that, int that_write, int write, int index, long 
 }
 
 inline void threadgroup_access(Cell *cell, int index, long offset, int size, int write, uintptr_t at, int where) {
-    Access now = {epoch, simd_epoch[lane->index / WIDTH], where, lane->index};
+    int mine = lane->index / WIDTH;
+    Access now = {epoch, simd_epoch[mine], met[mine], where, lane->index};
     bool told = false;
     for (int i = 0; i < size; i++) {
         Cell &c = cell[i];
@@ -169,7 +174,14 @@ inline void access(uintptr_t at, long size, int write, int where) {
         place = THREADGROUP;
         keep_step(where);
         long offset = (long)(at - (uintptr_t)msl_statics_begin);
-        threadgroup_access(cells + ARENA + offset, -1, offset, (int)size, write, at, where);
+        int index = 0;
+        for (; index < msl_variable_count; index++)
+            if (at - (uintptr_t)msl_variables[index].at < msl_variables[index].size) break;
+        long inside = index < msl_variable_count ? (long)(at - (uintptr_t)msl_variables[index].at) : 0;
+        if (index == msl_variable_count || (uint64_t)(inside + size) > msl_variables[index].size)
+            outside(at, (int)size, write, where, THREADGROUP, -1, inside, 0);
+        else
+            threadgroup_access(cells + ARENA + offset, VARIABLES + index, inside, (int)size, write, at, where);
     } else if (at - (uintptr_t)lanes < sizeof lanes || at - (uintptr_t)buffers < sizeof buffers ||
                at - (uintptr_t)threadgroups < sizeof threadgroups) {
         return; // how the arguments reach the kernel is the harness's own affair
@@ -226,14 +238,11 @@ extern "C" void msl_atomic(const void *at, long size, int where) {
     outcome->traffic[DEVICE].load_bytes -= (uint64_t)size;
 }
 
-// Lays the threadgroup arguments out; false when they and the static variables do not fit in `limit` bytes.
-inline bool lay_out_threadgroups(uint32_t limit) {
-    size_t total = statics_size();
+// Lays the threadgroup arguments out.
+inline void lay_out_threadgroups() {
     uint32_t at = GAP;
     for (int i = 0; i < MSL_BUFFERS; i++) {
         uint32_t size = request->threadgroups[i];
-        total += size;
-        if (total > limit) return false;
         if (!size) continue;
         arena_start[i] = at;
         arena_size[i] = size;
@@ -250,7 +259,6 @@ inline bool lay_out_threadgroups(uint32_t limit) {
     image_begin = (uintptr_t)__executable_start;
     image_end = (uintptr_t)_end;
 #endif
-    return true;
 }
 
 inline void begin_group_memory() {

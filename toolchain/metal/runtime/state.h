@@ -25,7 +25,7 @@ struct Request {
 };
 
 enum FindingKind {
-    OUT_OF_BOUNDS, UNINITIALISED, RACE, DIVERGENCE, BARRIER_NOT_MET, TIME_LIMIT, CRASH, THREADGROUP_MEMORY, LOCKSTEP
+    OUT_OF_BOUNDS, UNINITIALISED, RACE, DIVERGENCE, BARRIER_NOT_MET, TIME_LIMIT, CRASH, LOCKSTEP
 };
 enum Place { DEVICE, CONSTANT, THREADGROUP, THREAD, NOWHERE };
 
@@ -78,6 +78,8 @@ extern "C" const msl_kernel msl_kernels[];
 extern "C" const int msl_kernel_count;
 extern "C" const msl_constant msl_constants[];
 extern "C" const int msl_constant_count;
+extern "C" const struct { char *at; uint64_t size; } msl_variables[];
+extern "C" const int msl_variable_count;
 extern "C" const int msl_ranks[];
 extern "C" uint64_t msl_blocks[];
 extern "C" const int msl_block_count;
