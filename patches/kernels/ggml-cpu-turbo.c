@@ -1,5 +1,5 @@
-// The TurboQuant cache types on the CPU: encoder, decoders and dot products with q8_0, for the instruction set that this
-// file is compiled for. Every variant gives the same bits as the plain C at the end of each selection: levels are
+// The TurboQuant cache types on the CPU: decoders and dot products with q8_0, for the instruction set that this file is
+// compiled for. Every variant gives the same bits as the plain C at the end of each selection: levels are
 // integers, and floats are added in sixteen lanes (lane l: values 4l to 4l + 3 of a block) in a fixed order.
 
 #include "ggml-cpu-turbo.h"
@@ -9,6 +9,13 @@
 #include "ggml-common.h"
 
 #include <assert.h>
+
+// A product and a sum must stay two roundings.
+#if defined(__clang__)
+#    pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#    pragma GCC optimize("fp-contract=off")
+#endif
 
 _Static_assert(QK_TURBO == 2 * QK8_0, "a turbo block faces two blocks of q8_0");
 
@@ -355,12 +362,7 @@ static inline float total(sums lanes) {
 
 #endif
 
-#define FUNCTIONS(id, digit)                                                                                        \
-    void ggml_cpu_##id##_quantize_row(const float * x, void * y, int64_t k) {                                       \
-        for (block_##id * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {                                \
-            turbo_quantize_block_##digit(x, b);                                                                     \
-        }                                                                                                           \
-    }                                                                                                               \
+#define FUNCTIONS(id)                                                                                               \
     void ggml_cpu_##id##_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {                   \
         for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {                     \
             store(levels, decode_##id(b));                                                                          \
@@ -392,6 +394,6 @@ static inline float total(sums lanes) {
         }                                                                                                           \
         *s = total(lanes);                                                                                          \
     }
-FUNCTIONS(turbo4, 4)
-FUNCTIONS(turbo3, 3)
-FUNCTIONS(turbo2, 2)
+FUNCTIONS(turbo4)
+FUNCTIONS(turbo3)
+FUNCTIONS(turbo2)

@@ -1,19 +1,10 @@
 // The portable functions of the TurboQuant cache types; see ggml-turbo.h for the formats.
 
-#include "ggml-turbo-codec.h"
+#include "ggml-turbo-encode.h"
 
-// Trained on N(0,1) with the encoder as it is, times the factor below 127 / highest that rounding hurts least. Level k
-// belongs to subset k % 4, so the neighbours within a subset are four levels apart.
-const int8_t ggml_turbo4_levels[32] = {
-    -116, -95, -80, -69, -60, -52, -46, -40, -34, -29, -24, -20, -15, -11, -6, -2,
-    2, 6, 11, 15, 20, 24, 29, 34, 40, 46, 52, 60, 69, 80, 95, 116,
-};
-const int8_t ggml_turbo3_levels[16] = {
-    -94, -66, -49, -37, -27, -19, -11, -4, 4, 11, 19, 27, 37, 49, 66, 94,
-};
-const int8_t ggml_turbo2_levels[8] = {
-    -92, -51, -28, -9, 9, 28, 51, 92,
-};
+const int8_t ggml_turbo4_levels[32] = TURBO4_LEVELS;
+const int8_t ggml_turbo3_levels[16] = TURBO3_LEVELS;
+const int8_t ggml_turbo2_levels[8]  = TURBO2_LEVELS;
 
 float ggml_turbo_half_to_float(uint16_t half) {
     return turbo_half_to_float(half);
@@ -23,21 +14,91 @@ uint16_t ggml_turbo_float_to_half(float value) {
     return turbo_float_to_half(value);
 }
 
+// The best of the wider set of radii, and the metrics at the end of a turn at it.
+static int16_t judge_again(const turbo_codebook * book, const turbo_tables * tables, const int16_t * v,
+                           uint16_t * metric) {
+    uint32_t least = TURBO_METRIC_MAX;
+    int16_t  best  = 0;
+    for (int trial = 0; trial < TURBO_WIDE_TRIALS; ++trial) {
+        uint16_t end[TURBO_STATES] = { 0 }, came[QK_TURBO];
+        int16_t  y[QK_TURBO];
+        turbo_scale(v, book->wide[trial], y);
+        turbo_turn(tables, y, end, came);
+        const uint32_t error = end[turbo_best_state(end)];
+        if (best == 0 || turbo_less(error, book->wide[trial], least, best)) {
+            least = error;
+            best  = book->wide[trial];
+            for (int state = 0; state < TURBO_STATES; ++state) {
+                metric[state] = (uint16_t) (end[state] - error);
+            }
+        }
+    }
+    return best;
+}
+
+// Path and upper bits of the indices of a block, and its radius.
+static uint16_t encode(const turbo_codebook * book, const turbo_tables * tables, const float * x, uint64_t * path,
+                       uint8_t * high) {
+    int16_t     v[QK_TURBO], y[QK_TURBO];
+    uint16_t    metric[TURBO_STATES], came[QK_TURBO], radius = 0;
+    const float peak = turbo_prepare(book, x, v);
+    if (peak != 0.0f) {
+        int16_t best = turbo_judge(book, tables, v, metric);
+        if (best == 0) {
+            best = judge_again(book, tables, v, metric);
+        }
+        turbo_scale(v, best, y);
+        turbo_turn(tables, y, metric, came);
+        const int end = turbo_best_state(metric);
+        int       start, same;
+        *path = turbo_trace(came, end, &start);
+        if (start != end) {
+            turbo_begin_in(start, metric);
+            turbo_turn(tables, y, metric, came);
+            *path = turbo_trace(came, start, &same);
+        }
+        radius = turbo_finish(book, peak, v, y, *path, high);
+    }
+    if (radius == 0) {
+        *path = 0;
+        memset(high, 0, QK_TURBO);
+    }
+    return radius;
+}
+
 void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {
+    static const turbo_codebook book = TURBO4_CODEBOOK;
+    turbo_tables                tables;
+    turbo_fill(&book, &tables);
     for (block_turbo4 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        turbo_quantize_block_4(x, b);
+        uint8_t        high[QK_TURBO];
+        uint64_t       path;
+        const uint16_t radius = encode(&book, &tables, x, &path, high);
+        turbo_store_4(radius, path, high, b);
     }
 }
 
 void ggml_turbo3_quantize_row(const float * x, void * y, int64_t k) {
+    static const turbo_codebook book = TURBO3_CODEBOOK;
+    turbo_tables                tables;
+    turbo_fill(&book, &tables);
     for (block_turbo3 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        turbo_quantize_block_3(x, b);
+        uint8_t        high[QK_TURBO];
+        uint64_t       path;
+        const uint16_t radius = encode(&book, &tables, x, &path, high);
+        turbo_store_3(radius, path, high, b);
     }
 }
 
 void ggml_turbo2_quantize_row(const float * x, void * y, int64_t k) {
+    static const turbo_codebook book = TURBO2_CODEBOOK;
+    turbo_tables                tables;
+    turbo_fill(&book, &tables);
     for (block_turbo2 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        turbo_quantize_block_2(x, b);
+        uint8_t        high[QK_TURBO];
+        uint64_t       path;
+        const uint16_t radius = encode(&book, &tables, x, &path, high);
+        turbo_store_2(radius, path, high, b);
     }
 }
 

@@ -29,11 +29,15 @@ def compiler() -> list[str]:
 
 
 def compile_kernels(command: list[str], output: Path, *more: str) -> None:
-    """Compile both C files of the CPU, and what `more` adds, with a compiler's `command`."""
-    sources = [OWN_SERIES / "kernels/ggml-turbo.c", OWN_SERIES / "kernels/ggml-cpu-turbo.c"]
-    includes = [f"-I{HERE}", f"-I{OWN_SERIES / 'kernels'}"]
-    strict = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE"]
-    subprocess.run([*command, *strict, *includes, *map(str, sources), *more, "-lm", "-o", str(output)], check=True)
+    """Compile the encoder and both C files of the CPU, and what `more` adds, with a compiler's `command`."""
+    kernels = OWN_SERIES / "kernels"
+    common = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE", f"-I{HERE}", f"-I{kernels}"]
+    flags = [word for word in more if word.startswith("-") and word not in ("-shared", "-static")]
+    encoder = output.with_name("encode.o")
+    source = str(kernels / "ggml-cpu-turbo-encode.cpp")
+    subprocess.run([*command, "-std=c++17", *common, *flags, "-c", source, "-o", str(encoder)], check=True)
+    sources = [str(kernels / "ggml-turbo.c"), str(kernels / "ggml-cpu-turbo.c"), str(encoder)]
+    subprocess.run([*command, "-std=c11", *common, *sources, *more, "-lm", "-o", str(output)], check=True)
 
 
 class Kernels:

@@ -15,6 +15,7 @@ from .conftest import HERE, compile_kernels, compiler
 
 # What a variant is compiled with, and the flags that /proc/cpuinfo must name to run it.
 X86 = {
+    "sse4.1": (["-msse4.1"], {"sse4_1"}),
     "ivybridge": (["-mavx", "-mf16c"], {"avx", "f16c"}),
     "avx2": (["-mavx2", "-mfma", "-mf16c"], {"avx2", "fma", "f16c"}),
     "avx512": (

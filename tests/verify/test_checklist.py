@@ -34,8 +34,15 @@ TYPES = manifest.load().types
 NAMES = [kind.name for kind in TYPES]
 HEAD_SIZE = 128
 TOOLS = Path(sys.executable).parent
-CODEC, KERNELS, CPU = (
-    f"ggml/src/{name}" for name in ("ggml-turbo-codec.h", "ggml-turbo.c", "ggml-cpu/ggml-cpu-turbo.c")
+CODEC, ENCODER, KERNELS, CPU, CPU_ENCODER = (
+    f"ggml/src/{name}"
+    for name in (
+        "ggml-turbo-codec.h",
+        "ggml-turbo-encode.h",
+        "ggml-turbo.c",
+        "ggml-cpu/ggml-cpu-turbo.c",
+        "ggml-cpu/ggml-cpu-turbo-encode.cpp",
+    )
 )
 CACHE = "src/llama-kv-cache.cpp"
 
@@ -165,18 +172,21 @@ def test_the_series_passes(probed: Probed, graph: Graph) -> None:
 
 
 BROKEN_KERNELS: dict[str, tuple[str, dict[str, str], set[int]]] = {
-    "uniform codebook": (KERNELS, {"-92, -51, -28, -9, 9, 28, 51, 92": "-92, -66, -39, -13, 13, 39, 66, 92"}, {3}),
-    "radius of 8 bits": (CODEC, {"    return half;\n": "    return half & 0xff00;\n"}, {3, 4}),
+    "uniform codebook": (CODEC, {"-92, -51, -28, -9, 9, 28, 51, 92": "-92, -66, -39, -13, 13, 39, 66, 92"}, {3}),
+    "radius of 8 bits": (ENCODER, {"TURBO_HALF_MAX) : 0;": "TURBO_HALF_MAX) & 0xff00 : 0;"}, {3, 4}),
     "bits swapped between the quantizer and all decoders": (
-        CODEC,
-        {"<< 2 * pair);": "<< 2 * (3 - pair));"},
+        ENCODER,
+        {"(high[16 + i] & 3) << 2 | (high[32 + i] & 3) << 4": "(high[16 + i] & 3) << 4 | (high[32 + i] & 3) << 2"},
         {3},
     ),
     "nibbles swapped on one path": (
-        CPU,
+        CPU_ENCODER,
         {
-            "turbo_quantize_block_##digit(x, b);": "turbo_quantize_block_##digit(x, b);"
-            "((uint8_t *) b)[10] = (uint8_t) (((uint8_t *) b)[10] << 4 | ((uint8_t *) b)[10] >> 4);"
+            "store(radius, path, high, to + i);": "store(radius, path, high, to + i);"
+            "uint8_t & raw = ((uint8_t *) (to + i))[10]; raw = (uint8_t) (raw << 4 | raw >> 4);",
+            # what serves a CPU without the vector instructions
+            "ggml_turbo4_quantize_row(x, y, k);": "ggml_turbo4_quantize_row(x, y, k);"
+            "uint8_t & raw = ((uint8_t *) y)[10]; raw = (uint8_t) (raw << 4 | raw >> 4);",
         },
         {6},
     ),

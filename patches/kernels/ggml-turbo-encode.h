@@ -1,0 +1,289 @@
+// The encoder of the TurboQuant cache types in plain C: what every faster one must give, bit for bit. Apart from a few
+// divisions and products at either end it works in integers, so that is no matter of compilers. It is C++17 as well.
+//
+// 1. Judge: a few trial radii go side by side once through the trellis, by paths that may start and end anywhere, in 8-bit
+//    metrics of values rounded to 8 bits. That is enough to tell which radius suits the block. A block with errors too
+//    large for 8 bits (one that is far from Gaussian) is judged at other radii, in 16 bits.
+// 2. At the best radius another turn round the trellis goes on from the metrics that the first ended with, in 16 bits. If
+//    the best path through it ends in the state in which it began, it is closed, as a stored path is, and taken.
+// 3. Else a last turn finds the best path among those that begin and end in the state in which that path began.
+// 4. A level is the nearest one of the subset that the path names, and the radius is refitted by least squares.
+#pragma once
+
+#include "ggml-turbo-codec.h"
+
+#ifdef __cplusplus
+#    define TURBO_CONSTEXPR constexpr
+#else
+#    define TURBO_CONSTEXPR
+#endif
+
+// Radii that are judged in 8 bits, and those for the rest.
+#define TURBO_TRIALS 4
+#define TURBO_WIDE_TRIALS 8
+// A trial scales the block so that its largest magnitude stands at so many units: at most this.
+#define TURBO_REACH 256
+// 8-bit metrics are brought back towards zero after so many values. The least of them must be below the limit by then;
+// else it may have been cut off.
+#define TURBO_SPAN 16
+#define TURBO_LIMIT 128
+// 16-bit metrics saturate here.
+#define TURBO_METRIC_MAX 0x7fff
+
+// A codebook, and how the encoder measures with it. A level is 1 or 2 units wide; squared errors are counted in 4 square
+// units, and in 8-bit metrics in 4 << shift.
+typedef struct {
+    int8_t  level[32];
+    int     count;
+    int     unit;
+    int     shift;
+    int16_t trial[TURBO_TRIALS];
+    int16_t wide[TURBO_WIDE_TRIALS];
+} turbo_codebook;
+
+#define TURBO4_CODEBOOK { TURBO4_LEVELS, 32, 2, 2, { 224, 232, 240, 248 }, { 96, 110, 127, 146, 168, 193, 222, 256 } }
+#define TURBO3_CODEBOOK { TURBO3_LEVELS, 16, 2, 3, { 184, 197, 210, 224 }, { 90, 105, 120, 138, 160, 184, 212, 244 } }
+#define TURBO2_CODEBOOK { TURBO2_LEVELS, 8, 1, 4, { 104, 119, 136, 156 }, { 50, 61, 75, 91, 104, 119, 136, 156 } }
+
+// Squared errors to the nearest level of each subset.
+typedef struct {
+    // of a value at y units: row TURBO_REACH + y
+    uint16_t error[2 * TURBO_REACH + 1][4];
+    // in 8 bits, at every trial, of a value that has 16 bits by the upper 8 of them
+    uint8_t coarse[256][TURBO_TRIALS][4];
+} turbo_tables;
+
+TURBO_CONSTEXPR static inline uint16_t turbo_error(const turbo_codebook * book, int subset, int y) {
+    int best = 1 << 16;
+    for (int k = subset; k < book->count; k += 4) {
+        const int distance = y - book->level[k] * book->unit;
+        const int error    = (distance * distance + 2) >> 2;
+        best               = error < best ? error : best;
+    }
+    return (uint16_t) best;
+}
+
+TURBO_CONSTEXPR static inline void turbo_fill(const turbo_codebook * book, turbo_tables * tables) {
+    for (int y = -TURBO_REACH; y <= TURBO_REACH; ++y) {
+        for (int subset = 0; subset < 4; ++subset) {
+            tables->error[TURBO_REACH + y][subset] = turbo_error(book, subset, y);
+        }
+    }
+    for (int trial = 0; trial < TURBO_TRIALS; ++trial) {
+        for (int high = -128; high < 128; ++high) {
+            // in the middle of the values with that upper byte
+            const int y = ((2 * high + 1) * book->trial[trial] + 128) >> 8;
+            for (int subset = 0; subset < 4; ++subset) {
+                const int error = (tables->error[TURBO_REACH + y][subset] + (1 << book->shift >> 1)) >> book->shift;
+                tables->coarse[high & 255][trial][subset] = (uint8_t) (error < 255 ? error : 255);
+            }
+        }
+    }
+}
+
+// The values of a block as integers such that 32767 is the largest magnitude, which it returns; 0 for a block too small
+// for FP16. NaN counts as zero, and what lies beyond the largest radius is cut off.
+TURBO_INLINE float turbo_prepare(const turbo_codebook * book, const float * x, int16_t * v) {
+    const float limit = TURBO_HALF_MAX * (float) book->level[book->count - 1];
+    float       a[QK_TURBO], peak;
+    int32_t     bits[QK_TURBO], top = 0;  // magnitudes are in the order of their bits
+    memcpy(bits, x, sizeof(bits));
+    for (int j = 0; j < QK_TURBO; ++j) {
+        bits[j]            = (bits[j] & 0x7fffffff) > 0x7f800000 ? 0 : bits[j];
+        const int32_t size = bits[j] & 0x7fffffff;
+        top                = size > top ? size : top;
+    }
+    memcpy(a, bits, sizeof(a));
+    memcpy(&peak, &top, sizeof(top));
+    peak = peak > limit ? limit : peak;
+    if (peak < TURBO_TINY) {
+        return 0.0f;
+    }
+    const float scale = 32767.0f / peak;
+    for (int j = 0; j < QK_TURBO; ++j) {
+        const float value = a[j] > limit ? limit : a[j] < -limit ? -limit : a[j];
+        v[j]              = (int16_t) (int32_t) (value * scale);
+    }
+    return peak;
+}
+
+// Scale v so that 32767 becomes peak, rounding to nearest.
+TURBO_INLINE void turbo_scale(const int16_t * v, int16_t peak, int16_t * y) {
+    for (int j = 0; j < QK_TURBO; ++j) {
+        y[j] = (int16_t) ((((int32_t) v[j] * peak >> 14) + 1) >> 1);
+    }
+}
+
+// Whether error a at peak pa is less than error b at peak pb, both in proportion to the block.
+TURBO_INLINE bool turbo_less(uint32_t a, int pa, uint32_t b, int pb) {
+    return (uint64_t) a * (uint32_t) (pb * pb) < (uint64_t) b * (uint32_t) (pa * pa);
+}
+
+// The first pass: the peak of the best trial, and the metrics of its states at the end. 0 for a block that needs more
+// than 8 bits.
+TURBO_INLINE int16_t turbo_judge(const turbo_codebook * book, const turbo_tables * tables, const int16_t * v,
+                                 uint16_t * metric) {
+    uint8_t  path[TURBO_TRIALS][TURBO_STATES] = { { 0 } };
+    uint32_t total[TURBO_TRIALS] = { 0 }, worst[TURBO_TRIALS] = { 0 };
+    for (int t = 0; t < QK_TURBO; ++t) {
+        for (int trial = 0; trial < TURBO_TRIALS; ++trial) {
+            const uint8_t * error = tables->coarse[v[turbo_position(t)] >> 8 & 255][trial];
+            uint8_t         next[TURBO_STATES], least = 255;
+            for (int state = 0; state < TURBO_STATES; ++state) {
+                const int before = state >> 1, subset = turbo_subset(before, state & 1);
+                const int a    = path[trial][before] + error[subset];
+                const int b    = path[trial][before + TURBO_STATES / 2] + error[subset ^ 2];
+                const int best = a < b ? a : b;
+                next[state]    = (uint8_t) (best < 255 ? best : 255);
+                least          = next[state] < least ? next[state] : least;
+            }
+            if (t % TURBO_SPAN == TURBO_SPAN - 1) {
+                total[trial] += least;
+                worst[trial] = least > worst[trial] ? least : worst[trial];
+            } else {
+                least = 0;
+            }
+            for (int state = 0; state < TURBO_STATES; ++state) {
+                path[trial][state] = (uint8_t) (next[state] - least);
+            }
+        }
+    }
+    int best = 0;
+    for (int trial = 1; trial < TURBO_TRIALS; ++trial) {
+        best = turbo_less(total[trial], book->trial[trial], total[best], book->trial[best]) ? trial : best;
+    }
+    for (int state = 0; state < TURBO_STATES; ++state) {
+        metric[state] = (uint16_t) (path[best][state] << book->shift);
+    }
+    return worst[best] < TURBO_LIMIT ? book->trial[best] : 0;
+}
+
+// A turn round the trellis, from the metrics of the states at the beginning to those at the end. Bit `state` of came[t]:
+// the better way into the state at value t is from the upper half of the states.
+TURBO_INLINE void turbo_turn(const turbo_tables * tables, const int16_t * y, uint16_t * metric, uint16_t * came) {
+    for (int t = 0; t < QK_TURBO; ++t) {
+        const uint16_t * error = tables->error[TURBO_REACH + y[turbo_position(t)]];
+        uint16_t         next[TURBO_STATES];
+        came[t] = 0;
+        for (int state = 0; state < TURBO_STATES; ++state) {
+            const int before = state >> 1, subset = turbo_subset(before, state & 1);
+            int       a = metric[before] + error[subset];
+            int       b = metric[before + TURBO_STATES / 2] + error[subset ^ 2];
+            a           = a < TURBO_METRIC_MAX ? a : TURBO_METRIC_MAX;
+            b           = b < TURBO_METRIC_MAX ? b : TURBO_METRIC_MAX;
+            next[state] = (uint16_t) (b < a ? b : a);
+            came[t]     = (uint16_t) (came[t] | (b < a) << state);
+        }
+        memcpy(metric, next, sizeof(next));
+    }
+}
+
+// The state with the least metric, the first of several.
+TURBO_INLINE int turbo_best_state(const uint16_t * metric) {
+    int best = 0;
+    for (int state = 1; state < TURBO_STATES; ++state) {
+        best = metric[state] < metric[best] ? state : best;
+    }
+    return best;
+}
+
+// The path of a turn that ends in a state; *start is where it began.
+TURBO_INLINE uint64_t turbo_trace(const uint16_t * came, int state, int * start) {
+    uint64_t path = 0;
+    for (int t = QK_TURBO - 1; t >= 0; --t) {
+        path  = path << 1 | (uint64_t) (state & 1);
+        state = state >> 1 | (came[t] >> state & 1) << 3;
+    }
+    *start = state;
+    return path;
+}
+
+// Metrics of paths that begin in one state.
+TURBO_INLINE void turbo_begin_in(int start, uint16_t * metric) {
+    for (int state = 0; state < TURBO_STATES; ++state) {
+        metric[state] = state == start ? 0 : TURBO_METRIC_MAX;
+    }
+}
+
+// a where the mask is zero, b where it is ones.
+TURBO_INLINE int16_t turbo_select(int16_t a, int16_t b, int16_t mask) {
+    return (int16_t) (a ^ ((a ^ b) & mask));
+}
+
+// The level of the subset with that lower and upper bit (as masks) among four neighbours.
+TURBO_INLINE int16_t turbo_of_subset(const int8_t * four, int16_t low, int16_t up) {
+    return turbo_select(turbo_select(four[0], four[1], low), turbo_select(four[2], four[3], low), up);
+}
+
+// Where v is nearest to the levels of the subset that the path names, after scaling to y: the index above its two lower
+// bits goes to high, the radius is returned. A radius of zero says that the block is zero.
+TURBO_INLINE uint16_t turbo_finish(const turbo_codebook * book, float peak, const int16_t * v, const int16_t * y,
+                                   uint64_t path, uint8_t * high) {
+    const uint64_t bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+    uint8_t        byte[2][QK_TURBO];
+    int16_t        low[QK_TURBO], up[QK_TURBO], level[QK_TURBO], count[QK_TURBO];
+    for (int group = 0; group < 8; ++group) {
+        turbo_store_plane(byte[0] + 8 * group, bit0 >> group & 0x0101010101010101u);
+        turbo_store_plane(byte[1] + 8 * group, bit1 >> group & 0x0101010101010101u);
+    }
+    for (int j = 0; j < QK_TURBO; ++j) {
+        low[j]   = (int16_t) -byte[0][j];
+        up[j]    = (int16_t) -byte[1][j];
+        level[j] = turbo_of_subset(book->level, low[j], up[j]);
+        count[j] = 0;
+    }
+    const int half = 2 - book->unit;
+    for (int k = 4; k < book->count; k += 4) {
+        for (int j = 0; j < QK_TURBO; ++j) {
+            const int16_t next     = turbo_of_subset(book->level + k, low[j], up[j]);
+            const int16_t both     = (int16_t) (level[j] + next);
+            const int16_t midpoint = (int16_t) (both >> half);
+            const int16_t beyond   = (int16_t) -(y[j] > midpoint);
+            level[j]               = turbo_select(level[j], next, beyond);
+            count[j]               = (int16_t) (count[j] - beyond);
+        }
+    }
+    int32_t dot = 0, energy = 0;
+    for (int j = 0; j < QK_TURBO; ++j) {
+        high[j] = (uint8_t) count[j];
+        dot += v[j] * level[j];
+        energy += level[j] * level[j];
+    }
+    // |dot| < 64 * 2^15 * 2^7
+    const float radius = (float) dot / (float) energy * (peak / 32767.0f);
+    return dot > 0 ? turbo_float_to_half(radius < TURBO_HALF_MAX ? radius : TURBO_HALF_MAX) : 0;
+}
+
+// A bit of every byte as a plane.
+TURBO_INLINE void turbo_store_bit(const uint8_t * high, int bit, uint8_t * plane) {
+    uint64_t word = 0;
+    for (int group = 0; group < 8; ++group) {
+        word |= (turbo_load_plane(high + 8 * group) >> bit & 0x0101010101010101u) << group;
+    }
+    turbo_store_plane(plane, word);
+}
+
+TURBO_INLINE void turbo_store_pairs(const uint8_t * high, uint8_t * qs) {
+    for (int i = 0; i < QK_TURBO / 4; ++i) {
+        qs[i] = (uint8_t) ((high[i] & 3) | (high[16 + i] & 3) << 2 | (high[32 + i] & 3) << 4 | (high[48 + i] & 3) << 6);
+    }
+}
+
+TURBO_INLINE void turbo_store_4(uint16_t radius, uint64_t path, const uint8_t * high, block_turbo4 * b) {
+    b->d = radius;
+    turbo_store_plane(b->path, path);
+    turbo_store_pairs(high, b->qs);
+    turbo_store_bit(high, 2, b->qh);
+}
+
+TURBO_INLINE void turbo_store_3(uint16_t radius, uint64_t path, const uint8_t * high, block_turbo3 * b) {
+    b->d = radius;
+    turbo_store_plane(b->path, path);
+    turbo_store_pairs(high, b->qs);
+}
+
+TURBO_INLINE void turbo_store_2(uint16_t radius, uint64_t path, const uint8_t * high, block_turbo2 * b) {
+    b->d = radius;
+    turbo_store_plane(b->path, path);
+    turbo_store_bit(high, 0, b->qs);
+}
