@@ -1,4 +1,4 @@
-"""Models of many geometries as GGUF files whose tensors are all zero.
+"""Models of many geometries as GGUF files whose weights are all zero.
 
 llama.cpp loads and runs them; since zeros need no room on most file systems, they may be as large as real ones.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import string
-from collections.abc import Callable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,19 +31,24 @@ class Spec:
     vocabulary: int = VOCABULARY
 
 
-def write(path: Path, spec: Spec, *, data: bool = True, extra: dict[str, Any] | None = None) -> Path:
-    """Write the model; without `data` the file ends with its header. `extra` are full keys with whole numbers."""
+def write(
+    path: Path, spec: Spec, *, data: bool = True, tokens: bool = False, extra: dict[str, Any] | None = None
+) -> Path:
+    """Write the model; without `data` the file ends with its header. `extra` are full keys with whole numbers.
+
+    A vocabulary beyond the usual one is only counted, unless `tokens` are to be written.
+    """
     writer = gguf.GGUFWriter(path, spec.architecture)
     for key, value in spec.metadata.items():
         _add(writer, f"{spec.architecture}.{key}", value)
     for key, value in (extra or {}).items():
         _add(writer, key, value)
-    if spec.vocabulary == VOCABULARY:
-        _add_tokenizer(writer)
+    if spec.vocabulary == VOCABULARY or tokens:
+        _add_tokenizer(writer, spec.vocabulary)
     else:
         writer.add_tokenizer_model("none")
         writer.add_vocab_size(spec.vocabulary)
-    end = 0
+    end, factors = 0, None
     for name, shape, kind in spec.tensors:
         block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
         values = 1
@@ -51,14 +57,19 @@ def write(path: Path, spec: Spec, *, data: bool = True, extra: dict[str, Any] | 
         size = values // block * block_bytes
         stored = (*shape[:-1], shape[-1] // block * block_bytes)
         writer.add_tensor_info(name, stored if block > 1 else shape, gguf_dtype(kind), size, raw_dtype=kind)
+        factors = (end, size // 4) if name == "rope_freqs.weight" else factors
         end += -(-size // 32) * 32
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     writer.close()
     if data:
+        begin = -(-path.stat().st_size // 32) * 32
         with path.open("r+b") as file:
-            file.truncate(-(-path.stat().st_size // 32) * 32 + end)
+            file.truncate(begin + end)
+            if factors:  # positions are divided by them
+                file.seek(begin + factors[0])
+                file.write(struct.pack("<f", 1.0) * factors[1])
     return path
 
 
@@ -82,11 +93,12 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_array(key, list(value))
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
+def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: int) -> None:
     kinds = gguf.TokenType
     tokens = [("<unk>", kinds.UNKNOWN), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL)]
     tokens += [(f"<0x{value:02X}>", kinds.BYTE) for value in range(_BYTES)]
     tokens += [(letter, kinds.NORMAL) for letter in _LETTERS]
+    tokens += [(f"<unused{number}>", kinds.NORMAL) for number in range(len(tokens), vocabulary)]
     writer.add_tokenizer_model("llama")
     writer.add_token_list([text for text, _ in tokens])
     writer.add_token_scores([0.0] * len(tokens))
@@ -451,8 +463,3 @@ TINY: dict[str, Callable[[], Spec]] = {
     "mla": deepseek2,
 }
 """Small models, one for each way in which llama.cpp lays out a cache."""
-
-
-def names(wanted: Sequence[str]) -> list[str]:
-    """The models that were asked for, or all."""
-    return list(wanted) or list(TINY)

@@ -237,6 +237,10 @@ def _notes(model: Model, geometry: Geometry, machine: Machine, planned: Sequence
             f"* fits, but Metal may use {machine.gpu / GIB:.1f} GiB unless told otherwise: "
             f"sudo sysctl iogpu.wired_limit_mb={-(-max(over) // (1 << 20))}"
         )
+    if not machine.gpu:
+        notes.append(
+            "not counted: a CPU may keep a second, repacked copy of quantized weights; the first can be dropped"
+        )
     notes.append(
         f"not counted: llama-server may keep up to {PROMPT_CACHE_BYTES / GIB:g} GiB of earlier prompts; "
         "LLAMA_ARG_CACHE_RAM=0 in the environment turns that off"
