@@ -19,6 +19,7 @@ from toolchain.fork import report as fork_report
 from toolchain.fork import request as fork_request
 from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
+from toolchain.guard import request as guard_request
 from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
 from toolchain.series import check, manifest
@@ -265,6 +266,22 @@ def compare_caches(
     request.compare(run, model, text, cache, bytes, context, program)
 
 
+@command(
+    "workspace",
+    "kv_cache_type",
+    model="GGUF file, or a model in Ollama's store; empty: the setting verify.model",
+    text="file that the model reads; empty: this toolkit's own documentation",
+    release="id or directory of a release that runs the model; empty: the newest one built",
+    server="a llama-server to run instead",
+    weights_only="read the weights alone, and run nothing",
+)
+def guard_model(
+    run: Run, model: str = "", text: str = "", release: str = "", server: str = "", weights_only: bool = False
+) -> None:
+    """Whether a model bears the cache type."""
+    guard_request.guard(run, model, text, release, server, weights_only)
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
@@ -383,6 +400,7 @@ _verify.add_task(verify_release, name="release", default=True)
 _quality = Collection("quality")
 _quality.add_task(measure_quality, name="lab", default=True)
 _quality.add_task(compare_caches, name="kl")
+_quality.add_task(guard_model, name="guard")
 
 _memory = Collection("memory")
 _memory.add_task(plan_memory, name="plan", default=True)

@@ -113,7 +113,7 @@ class _reported:  # noqa: N801  a context manager, used like a function
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ToolchainError):
             self._console.error(str(error))
-            if self._console.json:
+            if self._console.json and not self._console.answered:
                 described = {
                     "error": type(error).__name__,
                     "exit_code": error.exit_code,

@@ -37,6 +37,7 @@ class Console:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
+        self.answered = False
         self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
 
@@ -116,5 +117,6 @@ class Console:
 
     def result(self, record: Any, text: str) -> None:
         """Print the task's result: the record as JSON under `--json`, else `text` for a reader."""
+        self.answered = True
         sys.stdout.write(to_json(record) if self.json else text.rstrip("\n") + "\n")
         sys.stdout.flush()

@@ -13,11 +13,14 @@ from typing import Any
 
 import requests
 
+from . import cachetype
 from .errors import ModelLoadFailed, ReleaseInvalid, ServerFailed, StateInvalid
 from .process import TAIL_LINES, kill_group
 
 _POLL_S = 0.05
 _SLOT_FILE = "slot.bin"
+_INFORMATIVE = "4"
+"""the level of llama.cpp's log at which it states what its caches are"""
 
 
 class LlamaServer:
@@ -70,9 +73,9 @@ def serve(
 ) -> Iterator[LlamaServer]:
     """llama-server with `model` loaded, and gone on leaving; what it says goes to `home`/server.log.
 
-    Of the operator's environment nothing that steers llama.cpp is left; `environment` is laid over the rest.
-    `threads` is llama.cpp's own choice at 0. Raises `ReleaseInvalid` without a program, `ModelLoadFailed`, and
-    `ServerFailed` with the log's end when a call fails.
+    `cache_type` is a setting as `toolchain.cachetype` reads it. Of the operator's environment nothing that steers
+    llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
+    `ReleaseInvalid` without a program, `ModelLoadFailed`, and `ServerFailed` with the log's end when a call fails.
     """
     if not os.access(program, os.X_OK) or program.is_dir():
         raise ReleaseInvalid(f"{program}: no such program", hint="--server names a llama-server, --release a release")
@@ -80,7 +83,9 @@ def serve(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     argv = [str(program.absolute()), "--model", str(model.absolute()), "--host", "127.0.0.1", "--port", str(port)]
-    argv += ["--ctx-size", str(context), "--parallel", "1", "--cache-type-k", cache_type, "--cache-type-v", cache_type]
+    types = cachetype.parse(cache_type)
+    argv += ["--ctx-size", str(context), "--parallel", "1", "--log-verbosity", _INFORMATIVE]
+    argv += ["--cache-type-k", str(types.k), "--cache-type-v", str(types.v)]
     argv += ["--slot-save-path", f"{home}/", "--cache-ram", "0"]
     argv += ["--threads", str(threads)] if threads else []
     log = home / "server.log"

@@ -199,6 +199,54 @@ class Verdict:
     evidence: str
 
 
+Answer = Literal["fine", "costly", "collapses", "unknown"]
+
+
+@record
+class LayerLoss:
+    """By how many dB the attention scores of one layer fall short of a cache type's signal to noise.
+
+    From the weights of queries and keys, and on the keys of a text; None where it could not be told.
+    """
+
+    layer: int
+    """counted in attention layers, as in a cache type's rules"""
+    weights_db: float | None
+    keys_db: float | None = None
+
+    @property
+    def worst_db(self) -> float:
+        """The larger of both; 0 when neither is known."""
+        return max((one for one in (self.weights_db, self.keys_db) if one is not None), default=0.0)
+
+
+@record
+class Trial:
+    """One cache type on a model."""
+
+    cache: str
+    predicted_db: float | None
+    """signal to noise of the attention scores; None when nothing is known of the layers"""
+    kl: float | None = None
+    """measured divergence of the predictions from those with f16, nats per token; None when it was not run"""
+    kl_error: float = 0.0
+    answer: Answer
+    reason: str = ""
+
+
+@record
+class Guarded:
+    """Whether a model bears the cache type that is asked for. `proposal` is empty when it does, or nothing does."""
+
+    model: str
+    asked: str
+    answer: Answer
+    measured: bool
+    proposal: str
+    layers: tuple[LayerLoss, ...]
+    trials: tuple[Trial, ...]
+
+
 @record
 class Verification:
     """verification.json of a release: what was proven, on which binary."""
@@ -210,6 +258,8 @@ class Verification:
     """six verdicts; none on a release that adds no types"""
     unknown_type_message: str
     """what the API answered to a type that does not exist"""
+    guard: Guarded | None = None
+    """what the service's cache type does to `verify.model`"""
     ok: bool
     seconds: float
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .doctor import Finding
+from .guard.verdict import markdown as guard_text
 from .pipeline import Shipped
 from .stages import Deployment, Rendered, Sources, Verification
 
@@ -55,6 +56,8 @@ def verification(proven: Verification) -> str:
     for point in proven.checklist:
         lines.append(f"  {point.number} {'ok' if point.ok else 'FAILED':<6} {point.name}")
         lines.append(f"    {point.evidence}")
+    if proven.guard:
+        lines += [f"  {line}" for line in guard_text(proven.guard).splitlines()]
     if proven.unknown_type_message:
         lines.append(f"  an unknown type is answered: {proven.unknown_type_message}")
     return "\n".join(lines)

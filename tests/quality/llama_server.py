@@ -1,6 +1,8 @@
-"""A llama-server as far as a dump goes: it reads a real GGUF, tokenizes by bytes, and saves a slot of known numbers.
+"""A llama-server as far as the lab needs one: it reads a real GGUF, tokenizes by bytes, and saves a slot of known
+numbers. Its keys and values are drawn from the seed 7 in the order of layers, K before V.
 
-Its keys and values are drawn from the seed 7 in the order of layers, K before V. TQ_TEST_FAIL makes one thing go wrong.
+The logits of the next byte are drawn by the length of the prompt, and disturbed where the type of K or V is named in
+TQ_TEST_NOISE, as in turbo4=2.5. TQ_TEST_FAIL makes one thing go wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
 from tests.quality import slots
 
@@ -24,6 +27,16 @@ def _flag(name: str) -> str:
     return sys.argv[sys.argv.index(name) + 1]
 
 
+def predict(length: int, types: tuple[str, str]) -> npt.NDArray[np.float64]:
+    """Logarithms of the probabilities of the 256 bytes after a prompt of this length."""
+    noise = dict(one.split("=") for one in os.environ.get("TQ_TEST_NOISE", "").split() if one)
+    logits = np.random.default_rng(length).normal(0, 2, 256)
+    for side, kind in enumerate(types):
+        wrong = np.random.default_rng([length, side]).normal(0, 1, 256)
+        logits += float(noise.get(kind.partition(",")[0], 0)) * wrong * ("=" not in kind)
+    return np.asarray(logits - np.log(np.sum(np.exp(logits))))
+
+
 def main() -> None:
     fail = os.environ.get("TQ_TEST_FAIL", "")
     fields = gguf.GGUFReader(_flag("--model")).fields
@@ -31,7 +44,13 @@ def main() -> None:
     width = int(fields["llama.attention.head_count_kv"].contents()) * int(
         fields["llama.attention.key_length"].contents()
     )
-    assert (_flag("--cache-type-k"), _flag("--cache-type-v"), _flag("--parallel")) == ("f16", "f16", "1")
+    assert _flag("--parallel") == "1"
+    types = (_flag("--cache-type-k"), _flag("--cache-type-v"))
+    if fail == "layers" and "=" in "".join(types):
+        sys.exit("error: Unsupported cache type")
+    stated = "f16" if fail == "other-type" else types[0]
+    sys.stdout.write(f"0.1 I llama_kv_cache: size = 1 MiB, K ({stated}): 0.50 MiB, V ({types[1]}): 0.50 MiB\n")
+    sys.stdout.flush()
     if fail == "load":
         sys.exit("error: unknown architecture of the scripted model")
     read: list[int] = []
@@ -52,9 +71,14 @@ def main() -> None:
                     self._answer({"error": "exceeds the context"}, 400)
                     return
                 read[:] = body["prompt"]
-                self._answer({"content": ""})
+                answer: dict[str, Any] = {"content": ""}
+                if listed := body.get("n_probs", 0):
+                    logits = predict(len(read), types)
+                    top = [{"id": int(i), "logprob": float(logits[i])} for i in np.argsort(-logits)[:listed]]
+                    answer["completion_probabilities"] = [] if fail == "silent" else [{"top_logprobs": top}]
+                self._answer(answer)
             else:
-                assert self.path == "/slots/0?action=save"
+                assert (self.path, types) == ("/slots/0?action=save", ("f16", "f16"))
                 rng = np.random.default_rng(SEED)
                 pairs = [slots.numbers(rng, 2, len(read), width) for _ in range(layers)]
                 data = slots.header(read) + slots.cache([k for k, _ in pairs], [v for _, v in pairs], transposed=True)

@@ -18,6 +18,7 @@ from ..records import record
 from ..stages import CacheType
 from ..verify.cachelog import bits_per_value, split_pair, type_table
 from .dump import read_heads
+from .measure import Estimate
 
 PLAIN = "/plain"
 """after a cache type: with upstream's rotation turned off"""
@@ -33,20 +34,14 @@ _ROTATED = re.compile(r"llama_kv_cache\w*: attn_rot_([kv]) = (\d)")
 _CHUNKS = re.compile(r"computing over (\d+) chunks")
 _TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
+# Where nothing differs, the program's sums can leave a variance just below zero, and it prints the root of that.
+_ERROR = r"(-?nan|\d+(?:\.\d+)?)"
 _FIGURES = {
-    "ppl": rf"^Mean PPL\(Q\) *: *{_NUMBER} ± *{_NUMBER}",
-    "delta": rf"^Mean PPL\(Q\)-PPL\(base\) *: *{_NUMBER} ± *{_NUMBER}",
-    "kl": rf"^Mean +KLD: *{_NUMBER} ± *{_NUMBER}",
-    "same_top": rf"^Same top p: *{_NUMBER} ± *{_NUMBER}",
+    "ppl": rf"^Mean PPL\(Q\) *: *{_NUMBER} ± *{_ERROR}",
+    "delta": rf"^Mean PPL\(Q\)-PPL\(base\) *: *{_NUMBER} ± *{_ERROR}",
+    "kl": rf"^Mean +KLD: *{_NUMBER} ± *{_ERROR}",
+    "same_top": rf"^Same top p: *{_NUMBER} ± *{_ERROR}",
 }
-
-
-@record
-class Estimate:
-    """A mean and its standard error."""
-
-    mean: float
-    error: float
 
 
 @record
@@ -172,12 +167,16 @@ def _compare(argv: list[str], cache: str, log: Path) -> tuple[int, dict[str, Est
         counted = _CHUNKS.search(said)
         if counted and all(found.values()):
             return int(counted.group(1)), {
-                name: Estimate(mean=float(match.group(1)), error=float(match.group(2)))
+                name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
                 for name, match in found.items()
                 if match
             }
     missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
     raise CommandFailed(f"llama-perplexity with {cache} gave no {missing}\n  log: {log}")
+
+
+def _error(stated: str) -> float:
+    return 0.0 if "nan" in stated else float(stated)
 
 
 def _made(folder: Path) -> Path:

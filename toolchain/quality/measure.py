@@ -22,6 +22,14 @@ SHORTEST_CONTEXT = 256
 
 
 @record
+class Estimate:
+    """A mean and its standard error."""
+
+    mean: float
+    error: float
+
+
+@record
 class Figures:
     """What a round trip costs. All are free of the data's scale."""
 

@@ -11,8 +11,7 @@ from ..errors import ConfigError, ReleaseInvalid
 from ..records import write
 from . import divergence, lab, report
 from .lab import Selection, Source
-
-_DOCUMENTS = Path(__file__).resolve().parents[2]
+from .samples import read_text
 
 
 def names(flags: Sequence[str]) -> tuple[str, ...]:
@@ -53,7 +52,7 @@ def source(run: Run, model: str, text: str, release: str, server: str) -> Source
     path = Path(model).expanduser()
     if not path.is_file():
         raise ConfigError(f"{path}: no such model", hint="--model names a GGUF file")
-    return Source(server=find_server(run, server, release), model=path, text=_read(text))
+    return Source(server=find_server(run, server, release), model=path, text=read_text(text))
 
 
 def find_server(run: Run, path: str, release: str) -> Path:
@@ -97,7 +96,7 @@ def compare(run: Run, model: str, text: str, caches: Sequence[str], size: int, c
         raise ConfigError(f"{path if model else '--model'}: no such model", hint="--model names a GGUF file")
     if size < 1 or context < 1:
         raise ConfigError("--bytes and --context are positive")
-    words = _read(text).encode()[:size].decode(errors="ignore").encode()
+    words = read_text(text).encode()[:size].decode(errors="ignore").encode()
     folder = run.workspace / "quality"
     found = divergence.measure(
         find_perplexity(run, program),
@@ -111,12 +110,3 @@ def compare(run: Run, model: str, text: str, caches: Sequence[str], size: int, c
     )
     write(folder / "kl.json", found)
     run.console.result(found, divergence.markdown(found))
-
-
-def _read(text: str) -> str:
-    try:
-        if text:
-            return Path(text).expanduser().read_text(encoding="utf-8")
-        return "\n".join(path.read_text(encoding="utf-8") for path in sorted(_DOCUMENTS.glob("docs/*.md")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--text {text}: cannot be read: {error}", hint="a text file in UTF-8") from error

@@ -1,15 +1,17 @@
-"""Data to quantize: drawn from distributions that caches resemble, and the rotation that precedes quantization."""
+"""Data to quantize: drawn from distributions that caches resemble, or made of a text; and the rotation before it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import ConfigError
 from .codec import Floats
 
+_DOCUMENTS = Path(__file__).resolve().parents[2] / "docs"
 OUTLIER_CHANNELS = 4
 OUTLIER_FACTOR = 10.0
 OFFSET_DEVIATION = 2.0
@@ -100,3 +102,16 @@ def draw(name: str, *, tokens: int, head_size: int, seed: int) -> Sample:
     rotation = rotation_size(head_size)
     values = DISTRIBUTIONS[name](np.random.default_rng(seed), tokens, head_size)
     return Sample(name=name, values=values.reshape(tokens, 1, head_size), rotation=rotation)
+
+
+def read_text(path: str) -> str:
+    """A file for a model to read; this toolkit's own documentation for an empty path.
+
+    Raises `ConfigError` when it cannot be read.
+    """
+    try:
+        if path:
+            return Path(path).expanduser().read_text(encoding="utf-8")
+        return "\n".join(page.read_text(encoding="utf-8") for page in sorted(_DOCUMENTS.glob("*.md")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--text {path}: cannot be read: {error}", hint="a text file in UTF-8") from error

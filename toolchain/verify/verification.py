@@ -26,8 +26,10 @@ from ..errors import (
     ToolchainError,
     VerificationFailed,
 )
+from ..guard import verdict as guard
 from ..memory import geometry, gguf, kv
 from ..ollama import Generation
+from ..quality.samples import read_text
 from ..records import record
 from ..stages import Release, TypeProof, Verdict, Verification
 from . import cachelog, checklist
@@ -67,7 +69,8 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
     a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a type that the release does not have,
     `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after the report `ModelLoadFailed`
     when all that failed were model loads, and `VerificationFailed` for any other failed proof. `DiskFull` when the
-    models find no room in the workspace.
+    models find no room in the workspace. With `config.verify.model` also the errors of `guard.verdict.examine`, and
+    `CacheCollapse` when that model does not bear the service's cache type and `config.verify.collapse` refuses that.
     """
     started = time.monotonic()
     manifest = release_dir / "manifest.json"
@@ -75,6 +78,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
     if not _SAFE_ID.fullmatch(release.id):
         raise ReleaseInvalid(f"{manifest}: {release.id!r} cannot be the name of a release", hint="build it again")
     _check_types(config.verify.types, release)
+    served = guard.find_model(config.verify.model, config) if config.verify.model else None
     folder = workspace / "verifications" / release.id
     folder.mkdir(parents=True, exist_ok=True)
     proofs: list[TypeProof] = []
@@ -98,13 +102,25 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
         failures += [
             VerificationFailed(f"{verdict.name}: NOT SO: {verdict.evidence}") for verdict in verdicts if not verdict.ok
         ]
+    guarded = None
+    if served is not None:
+        guarded = guard.examine(
+            served,
+            config.deploy.kv_cache_type,
+            added=release.cache_types,
+            server=release_dir / "lib" / "ollama" / "llama-server",
+            text=read_text(""),
+            config=config,
+            console=console,
+        )
     verification = Verification(
         release=release.id,
         version=release.version,
         proofs=tuple(proofs),
         checklist=verdicts,
         unknown_type_message=message,
-        ok=not failures,
+        guard=guarded,
+        ok=not failures and not (guarded and guard.refused(guarded, config)),
         seconds=round(time.monotonic() - started, 3),
     )
     records.write(folder / "verification.json", verification)
@@ -116,6 +132,8 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
             + "\n".join(f"  {failure.message}" for failure in failures),
             hint=f"read {folder / 'report.md'}, and in {folder / 'logs'} what the servers said",
         )
+    if guarded:
+        guard.require(guarded, config, console)
     return verification
 
 

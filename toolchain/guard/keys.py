@@ -1,0 +1,53 @@
+"""The same loss on keys that a model really made of a text: offsets that no bias announces show here.
+
+RoPE turns a constant offset of a pair of channels into a line in their spectrum over positions, at the pair's own
+frequency, so content is what is left of a channel without its strongest line. That needs no knowledge of how a model
+pairs its channels, or of the frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..quality.codec import Floats
+from ..quality.samples import Sample
+from .channels import Doubles, Layer, loss
+
+_WINDOW, _SKIRT = 12.0, 5
+"""a Kaiser window of this shape smears a line over so many bins on either side, and leaves -90 dB beyond"""
+
+
+def content(channels: Floats) -> Doubles:
+    """Mean square of each channel without its strongest line; `channels` is (tokens, ...)."""
+    tokens = len(channels)
+    column = (-1, *[1] * (channels.ndim - 1))
+    power = np.abs(np.fft.rfft(channels * np.kaiser(tokens, _WINDOW).reshape(column), axis=0)) ** 2
+    power[1:] *= 2
+    whole = power.sum(axis=0)
+    bins = np.arange(len(power)).reshape(column)
+    line = np.sum(power * (np.abs(bins - power.argmax(axis=0)) <= _SKIRT), axis=0)
+    share = np.divide(whole - line, whole, out=np.ones_like(whole), where=whole > 0)
+    return np.asarray(np.maximum(share, 1e-12) * np.mean(np.square(channels, dtype=np.float64), axis=0))
+
+
+def losses(dumped: Sequence[Sample], layers: Sequence[Layer]) -> tuple[float | None, ...]:
+    """The loss of each attention layer of `layers`, in their order; None where the dump has no such layer.
+
+    A dump lists layers with full attention before windowed ones. Queries are weighed as the weights say; evenly where
+    these do not tell.
+    """
+    keys = [sample for sample in dumped if sample.keys]
+    order = sorted(range(len(layers)), key=lambda number: layers[number].windowed)
+    found: list[float | None] = [None] * len(layers)
+    if len(keys) != len(layers):
+        return tuple(found)
+    for number, sample in zip(order, keys, strict=True):
+        queries = layers[number].queries
+        values = sample.values.astype(np.float64)
+        energy = np.mean(values**2, axis=0)
+        if queries is None or queries.shape != energy.shape:
+            queries = np.ones_like(energy)
+        found[number] = loss(queries, energy, content(sample.values))
+    return tuple(found)
