@@ -17,9 +17,9 @@ from toolchain.doctor import doctor
 from toolchain.errors import MissingTool
 from toolchain.fork import report as fork_report
 from toolchain.fork import request as fork_request
+from toolchain.guard import request as guard_request
 from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
-from toolchain.guard import request as guard_request
 from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
 from toolchain.series import check, manifest
