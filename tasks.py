@@ -22,7 +22,7 @@ from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
 from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
-from toolchain.series import check, manifest
+from toolchain.series import check, drift, drift_report, manifest
 
 ROOT = Path(__file__).parent
 SOURCES = ("ollama", "ollama_ref", "llama_cpp", "llama_cpp_ref", "workspace")
@@ -105,6 +105,28 @@ def branch(run: Run) -> None:
     found = pipeline.prepare(run)
     scratch = pipeline.make_scratch(run, found, pipeline.render_series(run, found))
     run.console.result(scratch, f"{scratch.branch} in {scratch.ollama} and {scratch.llama_cpp}")
+
+
+@command(
+    *SOURCES,
+    since="the oldest build of llama.cpp to look at",
+    until="the newest; empty: the newest there is",
+    every="builds between two points; 0: some 75 points",
+    candidates="release candidates of Ollama, too",
+    out="folder of drift.html, drift.png and drift.json; empty: in the workspace",
+)
+def survey_drift(
+    run: Run,
+    since: str = drift.SINCE,
+    until: str = "",
+    every: int = 0,
+    candidates: bool = False,
+    out: str = "",
+) -> None:
+    """The series against a range of upstream."""
+    found = drift.survey(run, pipeline.load_series(run), since, until, every, candidates=candidates)
+    page = drift_report.save(found, Path(out).expanduser() if out else run.workspace / "drift")
+    run.console.result(found, f"{drift_report.text(found)}\n  {page}")
 
 
 @command()
@@ -379,6 +401,7 @@ _series = Collection("series")
 _series.add_task(check_series, name="check", default=True)
 _series.add_task(render, name="render")
 _series.add_task(branch, name="branch")
+_series.add_task(survey_drift, name="drift")
 _series.add_task(seal, name="seal")
 
 _api = Collection("api")

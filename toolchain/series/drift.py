@@ -1,0 +1,298 @@
+"""The series against a range of upstream: where it holds, where it stops holding, and by which commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from packaging.version import InvalidVersion, Version
+
+from ..cli import Run
+from ..console import Console
+from ..errors import ConfigError, ToolchainError, UnknownLayout
+from ..records import record
+from ..sources import Repository, open_origin, pin, recognise
+from ..stages import Target
+from .manifest import Series
+from .outcomes import Judged, Memory, State, contents, jobs_on
+from .render import Tree, ollama_version, served_parts
+
+SINCE = "b8619"
+"""the first build that rotates the cache"""
+POINTS = 75
+
+
+@record
+class Point:
+    """One upstream tree: a build of llama.cpp, or a release of Ollama."""
+
+    name: str
+    commit: str
+    date: str
+    failing: tuple[str, ...]
+    """edits that do not hold"""
+    reason: str = ""
+    """why the tree as a whole is not served"""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the series applies as it is."""
+        return not self.failing and not self.reason
+
+
+@record
+class EditDrift:
+    """One edit over all points: how often it holds, of how many."""
+
+    name: str
+    file: str
+    held: int
+    points: int
+
+
+@record
+class Turn:
+    """A commit with which an edit stopped holding, or began to."""
+
+    edit: str
+    holds: bool
+    """from this commit on"""
+    point: str
+    """the first point that has it"""
+    commit: str
+    date: str
+    subject: str
+    reason: str
+    """why the edit does not hold on the other side"""
+
+
+@record
+class Survey:
+    """All points of one upstream, oldest first."""
+
+    target: Target
+    points: tuple[Point, ...]
+    edits: tuple[EditDrift, ...]
+    turns: tuple[Turn, ...]
+    held: int
+    """points that hold as a whole"""
+
+
+@record
+class Drift:
+    """Both upstreams."""
+
+    series_sha256: str
+    surveys: tuple[Survey, ...]
+    judged: int
+    """contents looked at this time; all others were known"""
+    seconds: float
+
+
+@record
+class _Stop:
+    """A point to be: its trees, the one in question last."""
+
+    name: str
+    trees: tuple[Tree, ...]
+
+
+def survey(run: Run, series: Series, since: str, until: str, every: int, *, candidates: bool = False) -> Drift:
+    """Hold the series against builds of llama.cpp from `since` to `until`, and against Ollama's releases.
+
+    `every` is a number of builds; 0 spreads some 75 points evenly. `candidates` takes Ollama's release candidates as
+    well. Raises `ConfigError` for an empty range.
+    """
+    memory = Memory(run.workspace / "drift" / "judged.json")
+    settings, console = run.config.sources, run.console
+    with console.step("the series against the range") as step:
+        llama_cpp = open_origin("llama.cpp", settings.llama_cpp, run.config, console)
+        ollama = open_origin("ollama", settings.ollama, run.config, console)
+        with llama_cpp, ollama:
+            mainline = pin.mainline(llama_cpp)
+            builds = _builds(llama_cpp, mainline, since, until, every)
+            stops = [_build(llama_cpp, mainline[build], build) for build in builds]
+            releases = _releases(ollama, llama_cpp, mainline, candidates)
+            surveys = (
+                _survey("llama.cpp", series, stops, memory, console),
+                _survey("ollama", series, releases, memory, console),
+            )
+            made = memory.made
+    return Drift(series_sha256=series.sha256, surveys=surveys, judged=made, seconds=step.seconds)
+
+
+def _build(repository: Repository, commit: str, build: int) -> _Stop:
+    tree = Tree(target="llama.cpp", repository=repository, commit=commit, version=str(build))
+    return _Stop(name=f"b{build}", trees=(tree,))
+
+
+def _builds(repository: Repository, mainline: dict[int, str], since: str, until: str, every: int) -> list[int]:
+    """Builds from one end to the other, both included."""
+    numbers = {commit: build for build, commit in mainline.items()}
+
+    def number(name: str) -> int:
+        if pin.is_build(name) and int(name[1:]) in mainline:
+            return int(name[1:])
+        build = numbers.get(repository.resolve(name))
+        if build is None:
+            raise ConfigError(f"{name} is not a commit of llama.cpp's mainline", hint="name a build, such as b9660")
+        return build
+
+    first, last = number(since), number(until) if until else max(mainline, default=0)
+    between = [build for build in mainline if first <= build <= last]
+    if not between:
+        raise ConfigError(f"no build lies between {since} and {until or 'the newest'}", hint="--since is the older end")
+    step = every or max(1, len(between) // POINTS)
+    return sorted({*between[::step], between[-1]})
+
+
+def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str], candidates: bool) -> list[_Stop]:
+    """Ollama's releases of the pinned era, each with the llama.cpp that it pins or the newest build before."""
+    versions = {}
+    for tag in ollama.git("tag", "--list", "v*").split():
+        try:
+            version = Version(tag.removeprefix("v"))
+        except InvalidVersion:
+            continue
+        if candidates or not version.is_prerelease:
+            versions[version] = tag
+    stops: list[_Stop] = []
+    for version in sorted(versions, reverse=True):
+        commit = ollama.resolve(f"refs/tags/{versions[version]}")
+        try:
+            layout = recognise(ollama, commit)
+        except UnknownLayout:
+            break
+        if layout.era != "pinned":
+            break
+        build = _nearest(llama_cpp, mainline, layout.pin)
+        trees = _build(llama_cpp, mainline[build], build).trees if build else ()
+        name = versions[version]
+        tree = Tree(target="ollama", repository=ollama, commit=commit, version=ollama_version(name))
+        stops.append(_Stop(name=name, trees=(*trees, tree)))
+    return stops[::-1]
+
+
+def _nearest(repository: Repository, mainline: dict[int, str], name: str) -> int:
+    if pin.is_build(name):
+        return max((build for build in mainline if build <= int(name[1:])), default=0)
+    commit = repository.resolve(name)
+    return next((build for build, one in mainline.items() if one == commit), 0)
+
+
+def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memory, console: Console) -> Survey:
+    parts, reasons = {}, dict[str, str]()
+    for stop in stops:
+        try:
+            parts[stop.name] = jobs_on(series, stop.trees)
+        except ToolchainError as error:
+            reasons[stop.name] = error.message
+    memory.learn((job for jobs in parts.values() for job in jobs), console, f"judge {target}")
+    states: dict[str, dict[str, State]] = {
+        name: {state.name: state for job in jobs for state in memory.known[job.key].states}
+        for name, jobs in parts.items()
+    }
+    points = []
+    for stop in stops:
+        tree = stop.trees[-1]
+        failing = [name for name, state in states.get(stop.name, {}).items() if not state.holds]
+        if stop.name in parts:
+            failing += _taken(series, tree)
+        points.append(
+            Point(
+                name=stop.name,
+                commit=tree.commit,
+                date=tree.repository.commit(tree.commit).date[:10],
+                failing=tuple(sorted(failing)),
+                reason=reasons.get(stop.name, ""),
+            )
+        )
+    names = dict.fromkeys((name, state.file) for found in states.values() for name, state in found.items())
+    edits = [
+        EditDrift(
+            name=name,
+            file=file,
+            held=sum(found[name].holds for found in states.values() if name in found),
+            points=sum(name in found for found in states.values()),
+        )
+        for name, file in names
+    ]
+    return Survey(
+        target=target,
+        points=tuple(points),
+        edits=tuple(sorted(edits, key=lambda one: one.name)),
+        turns=tuple(_turns(series, stops, states, memory, console)),
+        held=sum(point.holds for point in points),
+    )
+
+
+def _taken(series: Series, tree: Tree) -> list[str]:
+    """Names of files of ours that the tree has already."""
+    own = [path for loaded in served_parts(series, tree) for path in loaded.files]
+    return [f"files/{path}" for path in contents(tree, own)] if own else []
+
+
+def _turns(
+    series: Series, stops: Sequence[_Stop], states: dict[str, dict[str, State]], memory: Memory, console: Console
+) -> list[Turn]:
+    """For each pair of neighbours between which an edit changed its mind, the commit in between that did it."""
+    found = []
+    for before, after in pairwise(stops):
+        old, new = states.get(before.name, {}), states.get(after.name, {})
+        for name in old.keys() & new.keys():
+            if old[name].holds != new[name].holds:
+                commit = _culprit(series, before, after, name, old[name], memory, console)
+                found.append(_turn(after, name, old[name], new[name], commit))
+    return sorted(found, key=lambda turn: (turn.date, turn.edit))
+
+
+def _turn(after: _Stop, name: str, old: State, new: State, commit: str) -> Turn:
+    known = after.trees[-1].repository.commit(commit)
+    return Turn(
+        edit=name,
+        holds=new.holds,
+        point=after.name,
+        commit=known.id,
+        date=known.date[:10],
+        subject=known.subject,
+        reason=old.reason or new.reason,
+    )
+
+
+def _culprit(
+    series: Series, before: _Stop, after: _Stop, name: str, old: State, memory: Memory, console: Console
+) -> str:
+    """Bisect the commits that touched what the edit looks at; the newer end when none can be told apart."""
+    tree = after.trees[-1]
+    looked = {old.file} | {
+        probe.file
+        for loaded in series.parts
+        for edit in loaded.edits
+        if edit.file == old.file
+        for probe in (edit.upstreamed_when, edit.not_if)
+        if probe
+    }
+    span = f"{before.trees[-1].commit}..{tree.commit}"
+    log = tree.repository.git("log", "--first-parent", "--reverse", "--format=%H", span, "--", *sorted(looked))
+
+    def holds(commit: str) -> bool:
+        here = (*after.trees[:-1], replace(tree, commit=commit))
+        jobs = [job for job in jobs_on(series, here) if job.file == old.file]
+        memory.learn(jobs, console, f"bisect {name}")
+        return next(_state(memory.known[job.key], name).holds for job in jobs)
+
+    return first_changed(log.split(), lambda commit: holds(commit) != old.holds) or tree.commit
+
+
+def _state(judged: Judged, name: str) -> State:
+    return next(state for state in judged.states if state.name == name)
+
+
+def first_changed(commits: Sequence[str], changed: Callable[[str], bool]) -> str:
+    """The first of the commits, oldest first, on which `changed`, which then goes on to hold; else an empty text."""
+    low, high = 0, len(commits)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if changed(commits[middle]) else (middle + 1, high)
+    return commits[low] if low < len(commits) else ""
