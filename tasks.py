@@ -271,6 +271,7 @@ def measure_quality(
     model="GGUF model to run",
     text="file to read; empty: this toolkit's own documentation",
     cache="a cache type or K:V, with /plain for no rotation (repeatable, or with commas); empty: a table of ten",
+    sweep="each cache also with K and V alone, or one layer at a time, beside f16: alone, layers (or both)",
     bytes="length of the text to use",
     context="tokens of one context",
     program="a llama-perplexity; empty: the newest that ./inv build --targets llama-perplexity made",
@@ -280,12 +281,13 @@ def compare_caches(
     model: str = "",
     text: str = "",
     cache: Sequence[str] = (),
+    sweep: Sequence[str] = (),
     bytes: int = divergence.BYTES,
     context: int = divergence.CONTEXT,
     program: str = "",
 ) -> None:
     """Perplexity and KL of a model by cache type."""
-    request.compare(run, model, text, cache, bytes, context, program)
+    request.compare(run, model, text, cache, sweep, bytes, context, program)
 
 
 @command(

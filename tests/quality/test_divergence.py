@@ -10,7 +10,7 @@ import pytest
 from tests.test_cli import inv
 from toolchain.console import Console
 from toolchain.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
-from toolchain.quality import divergence
+from toolchain.quality import divergence, request
 from toolchain.quality.divergence import Divergences, measure
 from toolchain.stages import CacheType
 
@@ -115,6 +115,35 @@ def test_the_command_line(program: Path, model: Path, tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert (found["text_bytes"], [row["cache"] for row in found["rows"]]) == (300, ["f16", "turbo4"])
     assert json.loads((tmp_path / "quality" / "kl.json").read_text()) == found
+
+
+def test_sweeps() -> None:
+    """K and V alone and single layers, each beside f16; what is asked for twice is run once."""
+    assert request.swept(["turbo4", "f16:q4_0"], [], 0) == ("turbo4", "f16:q4_0")
+    assert request.swept(["turbo4", "q8_0:turbo2/plain", "turbo4:f16"], ["alone"], 0) == (
+        "turbo4",
+        "turbo4:f16",
+        "f16:turbo4",
+        "q8_0:turbo2/plain",
+        "q8_0:f16/plain",
+        "f16:turbo2/plain",
+        "f16",
+    )
+    assert request.swept(["turbo2,first=1:q8_0:turbo4"], ["layers"], 2) == (
+        "turbo2,first=1:q8_0:turbo4",
+        "f16,layers=0:q8_0:f16,layers=0:turbo4",
+        "f16,layers=1:turbo2:f16,layers=1:turbo4",
+    )
+    assert request.swept(["turbo4"], ["layers"], 1)[1:] == ("f16,layers=0:turbo4",)
+    with pytest.raises(ConfigError, match="--sweep 'all' is not known"):
+        request.swept(["turbo4"], ["all"], 2)
+
+
+def test_errors_of_nothing(program: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no token differs, the true program can print -nan for an error."""
+    monkeypatch.setenv("TQ_TEST_FAIL", "nan")
+    found = _measure(program, model, tmp_path, caches=("f16",))
+    assert (found.rows[0].delta.mean, found.rows[0].delta.error) == (0, 0)
 
 
 @pytest.mark.parametrize(

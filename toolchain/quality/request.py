@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import pipeline
+from .. import cachetype, pipeline
 from ..cli import Run
 from ..errors import ConfigError, ReleaseInvalid
+from ..memory import geometry, gguf
 from ..records import write
 from . import divergence, lab, report
 from .lab import Selection, Source
 from .samples import read_text
+
+SWEEPS = ("alone", "layers")
 
 
 def names(flags: Sequence[str]) -> tuple[str, ...]:
@@ -89,20 +92,51 @@ def measure(run: Run, chosen: Selection, dumped: Source | None, out: str) -> Non
     run.console.result({"rows": found.rows}, f"{report.text(found)}\n\nreport    {path}")
 
 
-def compare(run: Run, model: str, text: str, caches: Sequence[str], size: int, context: int, program: str) -> None:
+def swept(caches: Sequence[str], sweeps: Sequence[str], layers: int) -> tuple[str, ...]:
+    """`caches`, and each of them beside f16: K `alone` and V alone, and one of the model's `layers` at a time.
+
+    Raises `ConfigError` for another sweep.
+    """
+    if unknown := [name for name in sweeps if name not in SWEEPS]:
+        raise ConfigError(f"--sweep {unknown[0]!r} is not known", hint=", ".join(SWEEPS))
+    found: list[str] = []
+    for cache in caches:
+        setting, plain, _ = cache.partition(divergence.PLAIN)
+        types = cachetype.parse(setting)
+        parts = [str(types)]
+        if "alone" in sweeps:
+            parts += [f"{types.k}:f16", f"f16:{types.v}"]
+        if "layers" in sweeps:
+            sides = zip(types.k.each(layers), types.v.each(layers), strict=True)
+            parts += [f"f16,layers={number}:{k}:f16,layers={number}:{v}" for number, (k, v) in enumerate(sides)]
+        found += [f"{cachetype.parse(part)}{plain}" for part in parts]
+    return tuple(dict.fromkeys(found))
+
+
+def compare(
+    run: Run,
+    model: str,
+    text: str,
+    caches: Sequence[str],
+    sweeps: Sequence[str],
+    size: int,
+    context: int,
+    program: str,
+) -> None:
     """Perplexity and KL of caches on the first `size` bytes of a text; the table as Markdown, and kl.json."""
     path = Path(model).expanduser()
     if not model or not path.is_file():
         raise ConfigError(f"{path if model else '--model'}: no such model", hint="--model names a GGUF file")
     if size < 1 or context < 1:
         raise ConfigError("--bytes and --context are positive")
+    layers = len(geometry.read(gguf.load(str(path))).cached) if sweeps else 0
     words = read_text(text).encode()[:size].decode(errors="ignore").encode()
     folder = run.workspace / "quality"
     found = divergence.measure(
         find_perplexity(run, program),
         path,
         words,
-        caches=names(caches) or divergence.CACHES,
+        caches=swept(tuple(cachetype.divided(" ".join(caches))) or divergence.CACHES, names(sweeps), layers),
         context=context,
         added=pipeline.load_series(run).types,
         log=folder / "kl.log",
