@@ -123,15 +123,18 @@ def compile(
     include: Sequence[Path] = (),
     defines: Mapping[str, str] | None = None,
     kernels: Sequence[str] | None = None,
+    constants: Mapping[int | str, bool | int | float] | None = None,
     cache: Path | None = None,
 ) -> Library:
     """Compile the kernels of a Metal source whose host names match one of `kernels` (shell patterns; None: all).
 
-    `cache` is a folder that keeps what was compiled (default: the user's cache). Raises `KernelInvalid` for a source
-    that does not compile or a pattern that matches nothing, `NotModelled` for MSL that the harness lacks.
+    `constants` fixes function constants, by number or name, as the making of a pipeline does on a GPU: what they rule
+    out is not compiled and counts for nothing. Those that it leaves out are given with each dispatch. `cache` is a
+    folder that keeps what was compiled (default: the user's cache). Raises `KernelInvalid` for a source that does not
+    compile or a pattern that matches nothing, `NotModelled` for MSL that the harness lacks.
     """
     text = preprocess(path, include, defines)
-    found = source.read(text)
+    found = source.read(text, constants)
     chosen = _choose(path, found.kernels, kernels)
     code = found.text + "\n" + source.entries(found, chosen)
     key = hashlib.sha256(code.encode() + _own_digest().encode()).hexdigest()[:32]
@@ -234,8 +237,6 @@ def _executor(store: Path) -> Path:
 
 def _explain(done: Completed, path: Path) -> KernelInvalid | NotModelled:
     """The compiler's complaint as one message at a line of the user's."""
-    if header := _APPLE_HEADERS.search(done.output):
-        return NotModelled(f"{path}: the header {header.group(1)}")
     errors: list[list[re.Match[str]]] = []
     for message in _MESSAGE.finditer(done.output):
         if message.group("kind") != "note":
@@ -252,6 +253,8 @@ def _explain(done: Completed, path: Path) -> KernelInvalid | NotModelled:
         at = inside[0] if inside else chain[0]
         place = f"{at.group('file')}:{at.group('line')}"
         lines.append(f"{place}: {text}")
+        if header := _APPLE_HEADERS.search(text):
+            return NotModelled(f"{place}: the header {header.group(1)}")
         unknown = _UNKNOWN.search(text)
         if unknown and UNKNOWN_WORDS.fullmatch(unknown.group(1)):
             return NotModelled(f"{place}: {unknown.group(1)}")

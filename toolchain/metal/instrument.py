@@ -130,7 +130,7 @@ def _variables(text: str, profile: Profile) -> list[str]:
     """A table of the threadgroup variables; notes in `profile` which kernel uses which, itself or by a call."""
     sizes = {m.group(1): _size(_leading_type(m.group(2))) for m in _VARIABLE.finditer(text)}
     names = list(sizes)
-    profile.variables = [re.sub(r"^.*?(\d+)([A-Za-z_]\w*?)(_\d*)?(\.\d+)?\"?$", r"\2", name) for name in names]
+    profile.variables = [_unmangled(name) for name in names]
     functions = {m.group(1): set(_GLOBAL.findall(m.group(2))) for m in _FUNCTION.finditer(text)}
     while f"msl_run_{len(profile.uses)}" in functions:
         seen, todo = set[str](), [f"msl_run_{len(profile.uses)}"]
@@ -142,6 +142,15 @@ def _variables(text: str, profile: Profile) -> list[str]:
         profile.uses.append([number for number, name in enumerate(names) if name in seen])
     return [*(f"{{ ptr, i64 }} {{ ptr @{name}, i64 {size} }}" for name, size in sizes.items()),
             "{ ptr, i64 } { ptr null, i64 0 }"]  # fmt: skip
+
+
+def _unmangled(name: str) -> str:
+    """The variable's own name at the end of a mangled one, where its length stands before it."""
+    whole = re.sub(r"(_\d+)?(\.\d+)*\"?$", "", name)
+    for length in re.finditer(r"\d+", whole):
+        if len(whole) - length.end() == int(length.group()):
+            return whole[length.end() :]
+    return whole
 
 
 class _Pass:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,7 +94,8 @@ class Source:
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, fixed: Mapping[int | str, bool | int | float]) -> None:
+        self.fixed = fixed
         # its argument may name macros, which are gone by now; without it a loop runs just as well
         self.text = text = re.sub(r"^[ \t]*#[ \t]*pragma[ \t]+unroll.*$", "", text, flags=re.MULTILINE)
         self.tokens = tokenize(text, HEADERS)
@@ -148,6 +149,8 @@ class _Reader:
                 self.fields(opens + 1, close)
             elif self.is_kernel(head):
                 self.definition(head, space)
+            elif "=" not in words and not words & {"enum", "operator"}:
+                self.function(head)
             at = close + 1
             # what follows a class or an initialiser belongs to the same declaration
             if "(" not in words:
@@ -156,12 +159,8 @@ class _Reader:
 
     @staticmethod
     def is_kernel(head: list[Token]) -> bool:
-        for token in head[_after_template(head) :]:
-            if token.text == "(":
-                return False
-            if token.text == "kernel":
-                return True
-        return False
+        opens = _parameters_at(head)
+        return any(token.text == "kernel" for token in head[_after_template(head) : opens])
 
     def fields(self, begin: int, end: int) -> None:
         for before, token, after in zip(
@@ -214,18 +213,21 @@ class _Reader:
         name, kind = head[at - 2], [t for t in head[: at - 2] if t.text not in ("constant", "const", "static")]
         if space or head[at - 1].text != "[[" or name.kind != "word":
             raise NotModelled(f"{_at(head[at])}: a function constant in this place")
-        self.constants[name.text] = spell(head[at + 2 : matching(head, at + 1)])
+        number = spell(head[at + 2 : matching(head, at + 1)])
+        value = self.fixed.get(name.text, self.fixed.get(_sum(number)))
+        if value is not None:
+            literal = f"{value.hex()}f" if isinstance(value, float) else str(int(value))
+            new = f"static constexpr {spell(kind)} {name.text} = {literal}; enum {{ {name.text}_msl_defined = 1 }}"
+            self.replace(head[0], head[-1], new)
+            return
+        self.constants[name.text] = number
         self.types[name.text] = spell(kind)
         new = f"extern const {spell(kind)} {name.text}; extern const unsigned char {name.text}_msl_defined"
         self.replace(head[0], head[-1], new)
 
     def definition(self, whole: list[Token], space: tuple[str, ...]) -> None:
         head = whole[_after_template(whole) :]
-        opens = next(
-            i
-            for i, token in enumerate(head)
-            if token.text == "(" and head[i - 1].text != "host_name" and (i < 2 or head[i - 2].text != "[[")
-        )
+        opens = _parameters_at(head)
         close = matching(head, opens)
         name = head[opens - 1]
         parameters = self.parameters(head[opens + 1 : close])
@@ -234,6 +236,14 @@ class _Reader:
             host = _host_name(head[:opens]) or name.text
             self.add(Kernel(host, "::".join((*space, name.text)), parameters, name.file, name.line))
         self.attributes([*head[:opens], *head[close + 1 :]])
+
+    def function(self, head: list[Token]) -> None:
+        """MSL wants the address space of every pointer and reference spelt out; C++ would not miss it."""
+        opens = _parameters_at(head)
+        for part in split(head[opens + 1 : matching(head, opens)]) if opens < len(head) else []:
+            texts = {token.text for token in part}
+            if texts & {"*", "&"} and not texts & ({"device", "constant", "threadgroup", "thread"}):
+                raise KernelInvalid(f"{_at(part[-1])}: the parameter {part[-1].text} has no address space")
 
     def parameters(self, tokens: list[Token]) -> tuple[Parameter, ...]:
         found: list[Parameter] = []
@@ -372,6 +382,14 @@ def _after_template(head: list[Token]) -> int:
     return at
 
 
+def _parameters_at(head: list[Token]) -> int:
+    """The index of the bracket that begins a function's parameters; the length where there is none."""
+    at = _after_template(head)
+    while at < len(head) and head[at].text != "(":
+        at = matching(head, at) + 1 if head[at].text == "[[" else at + 1
+    return at
+
+
 def _at(token: Token) -> str:
     return f"{token.file}:{token.line}"
 
@@ -384,9 +402,18 @@ def _host_name(head: Iterable[Token]) -> str:
     return ""
 
 
-def read(text: str) -> Source:
-    """What `clang -E` made of a Metal source, as C++. Raises `NotModelled` and `KernelInvalid` with file and line."""
-    return _Reader(text).read()
+def _sum(number: str) -> int:
+    """The number of a function constant where it is spelt as a sum of plain numbers; else -1."""
+    parts = number.replace("(", " ").replace(")", " ").split("+")
+    return sum(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else -1
+
+
+def read(text: str, fixed: Mapping[int | str, bool | int | float] | None = None) -> Source:
+    """What `clang -E` made of a Metal source, as C++; `fixed` has values of function constants by number or name.
+
+    Raises `NotModelled` and `KernelInvalid` with file and line.
+    """
+    return _Reader(text, fixed or {}).read()
 
 
 def entries(source: Source, chosen: Collection[str]) -> str:

@@ -5,22 +5,22 @@
 namespace metal {
 
 #define MSL_EACH_1(name)                                                                                               \
-    template <typename T, int N> constexpr vec<T, N> name(vec<T, N> a) {                                               \
+    template <typename T, int N> constexpr vec<T, N> name(const vec<T, N> &a) {                                               \
         vec<T, N> out(T(0));                                                                                           \
         for (int i = 0; i < N; i++) out.v[i] = name((T)a.v[i]);                                                        \
         return out;                                                                                                    \
     }
 #define MSL_EACH_2(name)                                                                                               \
-    template <typename T, int N> constexpr vec<T, N> name(vec<T, N> a, vec<T, N> b) {                                  \
+    template <typename T, int N> constexpr vec<T, N> name(const vec<T, N> &a, const vec<T, N> &b) {                                  \
         vec<T, N> out(T(0));                                                                                           \
         for (int i = 0; i < N; i++) out.v[i] = name((T)a.v[i], (T)b.v[i]);                                             \
         return out;                                                                                                    \
     }                                                                                                                  \
-    template <typename T, int N> constexpr vec<T, N> name(vec<T, N> a, msl_same_t<T> b) { return name(a, vec<T, N>(b)); } \
-    template <typename T, int N> constexpr vec<T, N> name(msl_same_t<T> a, vec<T, N> b) { return name(vec<T, N>(a), b); }
+    template <typename T, int N> constexpr vec<T, N> name(const vec<T, N> &a, msl_same_t<T> b) { return name(a, vec<T, N>(b)); } \
+    template <typename T, int N> constexpr vec<T, N> name(msl_same_t<T> a, const vec<T, N> &b) { return name(vec<T, N>(a), b); }
 #define MSL_EACH_3(name)                                                                                               \
     template <typename T, int N>                                                                                       \
-    constexpr vec<T, N> name(vec<T, N> a, msl_same_t<vec<T, N>> b, msl_same_t<vec<T, N>> c) {                          \
+    constexpr vec<T, N> name(const vec<T, N> &a, const msl_same_t<vec<T, N>> &b, const msl_same_t<vec<T, N>> &c) {                          \
         vec<T, N> out(T(0));                                                                                           \
         for (int i = 0; i < N; i++) out.v[i] = name((T)a.v[i], (T)b.v[i], (T)c.v[i]);                                  \
         return out;                                                                                                    \
@@ -64,7 +64,8 @@ namespace metal {
     MSL_FLOAT_1(rsqrt, 1.0f / __builtin_sqrtf(x))                                                                      \
     MSL_FLOAT_2(pow, __builtin_powf(x, y))                                                                             \
     MSL_FLOAT_2(powr, __builtin_powf(x, y))                                                                            \
-    MSL_FLOAT_2(atan2, __builtin_atan2f(x, y))
+    MSL_FLOAT_2(atan2, __builtin_atan2f(x, y))                                                                         \
+    MSL_FLOAT_2(divide, x / y)
 
 MSL_TRANSCENDENTALS
 namespace precise {
@@ -134,7 +135,7 @@ MSL_ORDERED(uint) MSL_ORDERED(long) MSL_ORDERED(ulong) MSL_ORDERED(bfloat)
 MSL_ORDERED_FLOAT(half) MSL_ORDERED_FLOAT(float)
 #undef MSL_ORDERED_FLOAT
 MSL_EACH_2(min) MSL_EACH_2(max)
-template <typename T, int N> constexpr vec<T, N> clamp(vec<T, N> x, msl_same_t<vec<T, N>> low, msl_same_t<vec<T, N>> high) {
+template <typename T, int N> constexpr vec<T, N> clamp(const vec<T, N> &x, const msl_same_t<vec<T, N>> &low, const msl_same_t<vec<T, N>> &high) {
     return min(max(x, low), high);
 }
 
@@ -190,7 +191,7 @@ constexpr uint mad24(uint a, uint b, uint c) { return a * b + c; }
         float x = x_;                                                                                                  \
         return expression;                                                                                             \
     }                                                                                                                  \
-    template <typename T, int N> vec<bool, N> name(vec<T, N> a) {                                                      \
+    template <typename T, int N> vec<bool, N> name(const vec<T, N> &a) {                                                      \
         vec<bool, N> out(false);                                                                                       \
         for (int i = 0; i < N; i++) out.v[i] = name((T)a.v[i]);                                                        \
         return out;                                                                                                    \
@@ -203,12 +204,12 @@ MSL_CLASSIFY(signbit, __builtin_signbit(x) != 0)
 
 inline bool any(bool x) { return x; }
 inline bool all(bool x) { return x; }
-template <int N> bool any(vec<bool, N> a) {
+template <int N> bool any(const vec<bool, N> &a) {
     bool out = false;
     for (int i = 0; i < N; i++) out = out || a.v[i];
     return out;
 }
-template <int N> bool all(vec<bool, N> a) {
+template <int N> bool all(const vec<bool, N> &a) {
     bool out = true;
     for (int i = 0; i < N; i++) out = out && a.v[i];
     return out;
@@ -218,22 +219,22 @@ template <int N> bool all(vec<bool, N> a) {
 MSL_SELECT(bool) MSL_SELECT(char) MSL_SELECT(uchar) MSL_SELECT(short) MSL_SELECT(ushort) MSL_SELECT(int)
 MSL_SELECT(uint) MSL_SELECT(long) MSL_SELECT(ulong) MSL_SELECT(half) MSL_SELECT(float) MSL_SELECT(bfloat)
 #undef MSL_SELECT
-template <typename T, int N> constexpr vec<T, N> select(vec<T, N> a, msl_same_t<vec<T, N>> b, vec<bool, N> c) {
+template <typename T, int N> constexpr vec<T, N> select(vec<T, N> a, const msl_same_t<vec<T, N>> &b, vec<bool, N> c) {
     for (int i = 0; i < N; i++) a.v[i] = c.v[i] ? b.v[i] : a.v[i];
     return a;
 }
 
 // In the order of the components, as x*x' + y*y' + ...
-template <typename T, int N> constexpr T dot(vec<T, N> a, msl_same_t<vec<T, N>> b) {
+template <typename T, int N> constexpr T dot(const vec<T, N> &a, const msl_same_t<vec<T, N>> &b) {
     T s = (T)(a.v[0] * b.v[0]);
     for (int i = 1; i < N; i++) s = (T)(s + (T)(a.v[i] * b.v[i]));
     return s;
 }
-template <typename T, int N> T length_squared(vec<T, N> a) { return dot(a, a); }
-template <typename T, int N> T length(vec<T, N> a) { return sqrt(dot(a, a)); }
-template <typename T, int N> T distance(vec<T, N> a, msl_same_t<vec<T, N>> b) { return length(a - b); }
-template <typename T, int N> T distance_squared(vec<T, N> a, msl_same_t<vec<T, N>> b) { return dot(a - b, a - b); }
-template <typename T, int N> vec<T, N> normalize(vec<T, N> a) { return a * vec<T, N>(rsqrt(dot(a, a))); }
+template <typename T, int N> T length_squared(const vec<T, N> &a) { return dot(a, a); }
+template <typename T, int N> T length(const vec<T, N> &a) { return sqrt(dot(a, a)); }
+template <typename T, int N> T distance(const vec<T, N> &a, const msl_same_t<vec<T, N>> &b) { return length(a - b); }
+template <typename T, int N> T distance_squared(const vec<T, N> &a, const msl_same_t<vec<T, N>> &b) { return dot(a - b, a - b); }
+template <typename T, int N> vec<T, N> normalize(const vec<T, N> &a) { return a * vec<T, N>(rsqrt(dot(a, a))); }
 template <typename T> vec<T, 3> cross(vec<T, 3> a, msl_same_t<vec<T, 3>> b) {
     return vec<T, 3>(a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x);
 }

@@ -132,11 +132,4 @@ MSL_INT_LIMITS(ulong, 0, ULONG_MAX)
 #undef MSL_LIMITS
 #undef MSL_INT_LIMITS
 
-template <typename To, typename From> constexpr To as_type(From value) {
-    static_assert(sizeof(To) == sizeof(From), "as_type needs types of the same size");
-    return __builtin_bit_cast(To, value);
-}
-
 } // namespace metal
-
-using metal::as_type;

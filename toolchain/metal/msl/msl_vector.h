@@ -58,13 +58,19 @@ template <typename T, int N> struct vec : msl_lanes<T, N> {
     using msl_lanes<T, N>::v;
 
     vec() = default;
+    vec(const vec &) = default;
+    // written out, so that a vector is stored as one, not as the pieces in which functions return it
+    constexpr vec &operator=(const vec &o) {
+        v = o.v;
+        return *this;
+    }
     constexpr vec(T s) : msl_lanes<T, N>{{.v = raw((__typeof__(raw{}[0]))s)}} {}
     static constexpr vec msl_from(raw r) {
         vec out(T(0));
         out.v = r;
         return out;
     }
-    template <typename U> explicit constexpr vec(vec<U, N> o) : msl_lanes<T, N>{{.v = raw(T(0))}} {
+    template <typename U> explicit constexpr vec(const vec<U, N> &o) : msl_lanes<T, N>{{.v = raw(T(0))}} {
         if constexpr (is_same<T, bool>::value) {
             for (int i = 0; i < N; i++) v[i] = o.v[i] != 0;
         } else {
@@ -93,13 +99,13 @@ template <typename T, int N> struct vec : msl_lanes<T, N> {
     }
 
 #define MSL_BINARY(op)                                                                                                 \
-    friend constexpr vec operator op(vec a, vec b) { return msl_from(a.v op b.v); }                                    \
-    vec &operator op##=(vec b) { return *this = *this op b; }
+    friend constexpr vec operator op(const vec &a, const vec &b) { return msl_from(a.v op b.v); }                                    \
+    vec &operator op##=(const vec &b) { return *this = *this op b; }
     MSL_BINARY(+) MSL_BINARY(-) MSL_BINARY(*) MSL_BINARY(/) MSL_BINARY(%) MSL_BINARY(&) MSL_BINARY(|) MSL_BINARY(^)
     MSL_BINARY(<<) MSL_BINARY(>>)
 #undef MSL_BINARY
 #define MSL_COMPARE(op)                                                                                                \
-    friend constexpr vec<bool, N> operator op(vec a, vec b) {                                                          \
+    friend constexpr vec<bool, N> operator op(const vec &a, const vec &b) {                                                          \
         vec<bool, N> out(false);                                                                                       \
         for (int i = 0; i < N; i++) out.v[i] = a.v[i] op b.v[i];                                                       \
         return out;                                                                                                    \
@@ -107,16 +113,16 @@ template <typename T, int N> struct vec : msl_lanes<T, N> {
     MSL_COMPARE(==) MSL_COMPARE(!=) MSL_COMPARE(<) MSL_COMPARE(>) MSL_COMPARE(<=) MSL_COMPARE(>=) MSL_COMPARE(&&)
     MSL_COMPARE(||)
 #undef MSL_COMPARE
-    friend constexpr vec operator-(vec a) { return msl_from(-a.v); }
-    friend constexpr vec operator+(vec a) { return a; }
-    friend constexpr vec operator~(vec a) { return msl_from(~a.v); }
-    friend constexpr vec<bool, N> operator!(vec a) { return a == vec(T(0)); }
+    friend constexpr vec operator-(const vec &a) { return msl_from(-a.v); }
+    friend constexpr vec operator+(const vec &a) { return a; }
+    friend constexpr vec operator~(const vec &a) { return msl_from(~a.v); }
+    friend constexpr vec<bool, N> operator!(const vec &a) { return a == vec(T(0)); }
     vec &operator++() { return *this += vec(T(1)); }
     vec &operator--() { return *this -= vec(T(1)); }
 
   private:
     template <typename A> constexpr void put(int &at, A s) { v[at++] = (T)s; }
-    template <typename U, int M> constexpr void put(int &at, vec<U, M> s) {
+    template <typename U, int M> constexpr void put(int &at, const vec<U, M> &s) {
         for (int i = 0; i < M; i++) v[at++] = (T)s.v[i];
     }
 };
@@ -203,7 +209,24 @@ template <typename T, int C, int R> matrix<T, R, C> transpose(matrix<T, C, R> a)
     return out;
 }
 
+template <typename T> constexpr T msl_bits(T x) { return x; }
+template <typename T, int N> constexpr auto msl_bits(vec<T, N> x) { return x.v; }
+template <typename To> struct msl_as {
+    template <typename From> static constexpr To make(From x) { return __builtin_bit_cast(To, x); }
+};
+template <typename T, int N> struct msl_as<vec<T, N>> {
+    template <typename From> static constexpr vec<T, N> make(From x) {
+        return vec<T, N>::msl_from(__builtin_bit_cast(typename vec<T, N>::raw, x));
+    }
+};
+template <typename To, typename From> constexpr To as_type(From value) {
+    static_assert(sizeof(To) == sizeof(From), "as_type needs types of the same size");
+    return msl_as<To>::make(msl_bits(value));
+}
+
 } // namespace metal
+
+using metal::as_type;
 
 #define MSL_VECTORS(T)                                                                                                 \
     typedef metal::vec<T, 2> T##2;                                                                                     \
