@@ -73,8 +73,9 @@ def _version(command: list[str]) -> int:
         said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    found = re.search(r"clang version (\d+)", said)
-    return int(found.group(1)) if found else 0
+    found = re.search(r"(Apple )?clang version (\d+)", said)
+    # Apple counts in its own way: its 16 is LLVM's 17
+    return int(found.group(2)) + bool(found.group(1)) if found else 0
 
 
 def _target() -> list[str]:
