@@ -5,20 +5,23 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..console import Console
 from ..errors import Unrelated
-from ..records import record
+from ..records import record, sha256_bytes
 from .areas import AREAS, KV, METAL, STOP, TURBO
 from .content import difference
 from .freshness import Branch
 from .join import Joined
+from .kept import kept
 from .merging import Conflict, Merge, Merger, apply_in_order
 from .picks import Picker
 
 _MINUTES: Mapping[str, float] = {KV: 10, METAL: 10, "CUDA": 5, "CPU": 5, "ggml core": 5, "llama": 5, TURBO: 2}
 _OTHER_MINUTES = 2.0
+MERGE, FROM_CONTENT, PICKS = "merge", "merge from the base that the contents show", "cherry-picks in order"
 BASIS = (
     "minutes for each place to settle: 10 in the core KV cache and Metal, where a mistake shows as garbage and not as a"
     " failed build; 5 in other code of ggml and llama; 2 elsewhere. A guess to hold against a time box, not measured"
@@ -82,6 +85,8 @@ class Conflicts:
     branch: str
     tip: str
     onto: str
+    as_it_stands: tuple[PatchResult, ...]
+    """third parties on top of the branch itself, which is what building it needs"""
     outcomes: tuple[Outcome, ...]
     """a merge by git's own merge base; where the branch's base shows in its contents alone, also one from there; and
     the cherry-picks in order"""
@@ -108,10 +113,11 @@ def conflicts(
     *,
     patches: Mapping[str, bytes],
     conflict_minutes: float = 15,
+    folder: Path | None = None,
 ) -> Conflicts:
     """Merge and cherry-pick a branch onto the commit `onto` of upstream, with third parties' patches on the results.
 
-    `patches` are applied one after another, each group as its name says. Raises `FetchFailed` when contents are
+    `patches` are applied one after another. The result is kept in `folder`. Raises `FetchFailed` when contents are
     missing, `Unrelated`, `MissingTool` for a git before 2.38.
     """
     started = time.monotonic()
@@ -119,29 +125,45 @@ def conflicts(
         raise Unrelated(
             f"{branch.name} shares no commit with {joined.upstream.git_dir}", hint="choose another one with --branch"
         )
+    digests = {name: sha256_bytes(content) for name, content in patches.items()}
+    found = kept(
+        folder,
+        Conflicts,
+        [
+            *(branch.name, branch.tip, branch.base.commit, branch.merge_base.commit, onto),
+            *(digests, conflict_minutes, joined.stamp()),
+        ],
+        lambda: _dry_run(joined, branch, onto, console, patches, conflict_minutes),
+    )
+    return replace(found, seconds=round(time.monotonic() - started, 2))
+
+
+def _dry_run(
+    joined: Joined, branch: Branch, onto: str, console: Console, patches: Mapping[str, bytes], conflict_minutes: float
+) -> Conflicts:
+    assert branch.base is not None
+    assert branch.merge_base is not None
     _fetch(joined, branch, onto, console)
     merger = Merger(joined.repository, joined.incomplete)
     work = _Dry(joined, merger, onto, patches)
-    outcomes = [work.outcome("merge", branch.merge_base.commit, merger.merge(onto, branch.tip))]
+    outcomes = [work.outcome(MERGE, branch.merge_base.commit, merger.merge(onto, branch.tip))]
     if branch.base.by == "content":
         merged = merger.merge_from(branch.base.commit, onto, branch.tip)
-        outcomes.append(work.outcome("merge from the base that the contents show", branch.base.commit, merged))
+        outcomes.append(work.outcome(FROM_CONTENT, branch.base.commit, merged))
     picks, last = work.picks(branch)
     if picks:
-        skipped = [one for pick in picks for one in pick.in_order]
-        outcomes.append(
-            work.outcome("cherry-picks in order", branch.base.commit, Merge(tree=last, conflicts=tuple(skipped)))
-        )
+        skipped = tuple(one for pick in picks for one in pick.in_order)
+        outcomes.append(work.outcome(PICKS, branch.base.commit, Merge(tree=last, conflicts=skipped)))
     return Conflicts(
         branch=branch.name,
         tip=branch.tip,
         onto=onto,
+        as_it_stands=work.patched(branch.tip),
         outcomes=tuple(outcomes),
         picks=tuple(picks),
         picks_alone=sum(1 for pick in picks if pick.alone),
         picks_in_order=sum(1 for pick in picks if not pick.in_order),
         conflict_box=conflict_minutes,
-        seconds=round(time.monotonic() - started, 2),
     )
 
 
@@ -159,7 +181,6 @@ class _Dry:
 
     def outcome(self, how: str, base: str, merge: Merge) -> Outcome:
         """The record of a merge, with the third parties on top of it."""
-        applied = self._applied(merge.tree)
         return Outcome(
             how=how,
             base=base,
@@ -172,10 +193,15 @@ class _Dry:
             left_out=merge.left_out,
             minutes=estimate(merge.conflicts),
             stop=tuple(area for area in STOP if any(conflict.area == area for conflict in merge.conflicts)),
-            patches=tuple(
-                PatchResult(name=name, on_pin=tuple(self._on_pin[name]), on_outcome=tuple(applied[name]))
-                for name in self._patches
-            ),
+            patches=self.patched(merge.tree),
+        )
+
+    def patched(self, tree: str) -> tuple[PatchResult, ...]:
+        """How the third parties fare on a tree."""
+        applied = self._applied(tree)
+        return tuple(
+            PatchResult(name=name, on_pin=tuple(self._on_pin[name]), on_outcome=tuple(applied[name]))
+            for name in self._patches
         )
 
     def picks(self, branch: Branch) -> tuple[list[Pick], str]:

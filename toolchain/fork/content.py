@@ -38,6 +38,10 @@ class Edit:
 
 
 Edits = Mapping[str, Sequence[Edit]]
+Trees = tuple[str, str]
+"""ids of two trees, the old one first"""
+Lines = tuple[str, int, int]
+"""path, lines inserted, lines deleted; 0 and 0 for a binary file"""
 
 
 def edits_between(repository: Repository, old: str, new: str) -> Edits:
@@ -58,6 +62,41 @@ def difference(repository: Repository, old: str, new: str) -> dict[str, Edit]:
     """Edits that lead from one tree to another, by path."""
     told = repository.git("diff-tree", "-r", "--raw", "--no-abbrev", "--no-renames", old, new)
     return {edit.path: edit for edit in _edits(told.splitlines())}
+
+
+def differences(repository: Repository, pairs: Iterable[Trees]) -> dict[Trees, dict[str, Edit]]:
+    """`difference` of many pairs of tree ids at once."""
+    return {
+        pair: {edit.path: edit for edit in _edits(told)}
+        for pair, told in _compared(repository, pairs, "--raw", "--no-abbrev").items()
+    }
+
+
+def line_counts(repository: Repository, pairs: Iterable[Trees], paths: Sequence[str] = ()) -> dict[Trees, list[Lines]]:
+    """The lines of every file that differs, or of those in `paths`, for many pairs of trees at once."""
+    counts = {}
+    only = ("--", *(f":(literal){path}" for path in paths)) if paths else ()
+    for pair, told in _compared(repository, pairs, "--numstat", *only).items():
+        rows = (line.split("\t", 2) for line in told)
+        counts[pair] = [(_path(path), _number(inserted), _number(deleted)) for inserted, deleted, path in rows]
+    return counts
+
+
+def _compared(repository: Repository, pairs: Iterable[Trees], *form: str) -> dict[Trees, list[str]]:
+    asked = list(dict.fromkeys(pairs))
+    if not asked:
+        return {}
+    stdin = "".join(f"{old} {new}\n" for old, new in asked).encode()
+    told = repository.git("diff-tree", "--stdin", "-r", "--no-renames", *form, stdin=stdin)
+    found: dict[Trees, list[str]] = {pair: [] for pair in asked}
+    here: list[str] = []
+    for line in told.splitlines():
+        heads = tuple(line.split(" "))
+        if heads in found:
+            here = found[heads]
+        else:
+            here.append(line)
+    return found
 
 
 def taken_over(base: str, fork: Mapping[str, Edit], upstream: Edits) -> str:
@@ -148,8 +187,15 @@ def _edits(lines: Iterable[str]) -> Iterator[Edit]:
     for line in lines:
         if found := _RAW.match(line):
             old_mode, new_mode, old, new, path = found.groups()
-            if path.startswith('"'):  # git quotes what would break a line
-                path = codecs.escape_decode(path[1:-1].encode(errors="surrogateescape"))[0].decode(
-                    errors="surrogateescape"
-                )
-            yield Edit(path=path, old=old, new=new, old_mode=old_mode, new_mode=new_mode)
+            yield Edit(path=_path(path), old=old, new=new, old_mode=old_mode, new_mode=new_mode)
+
+
+def _number(shown: str) -> int:
+    return 0 if shown == "-" else int(shown)
+
+
+def _path(shown: str) -> str:
+    """A path as it is: git quotes one that would break a line."""
+    if not shown.startswith('"'):
+        return shown
+    return codecs.escape_decode(shown[1:-1].encode(errors="surrogateescape"))[0].decode(errors="surrogateescape")

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from ..console import Console
 from ..errors import Unrelated
 from ..records import record
 from .areas import TURBO, Change, by_area
-from .content import Edits, difference, edits_between, edits_of, equivalents, imports, taken_over
-from .graph import Graph
+from .content import (
+    Edits,
+    Lines,
+    Trees,
+    differences,
+    edits_between,
+    edits_of,
+    equivalents,
+    imports,
+    line_counts,
+    taken_over,
+)
+from .graph import Graph, Node
 from .join import Joined
+from .kept import kept
 
 Verdict = Literal["fresh", "stale", "very stale", "unrelated"]
 _DAY = 86400
@@ -60,6 +75,8 @@ class Branch:
     name: str
     tip: str
     tip_date: str
+    default: bool = False
+    """whether the fork's HEAD names it"""
     verdict: Verdict
     merge_base: Base | None = None
     base: Base | None = None
@@ -90,6 +107,15 @@ class Branch:
 
 
 @record
+class Surveyed:
+    """What holds of a fork's branches on any day."""
+
+    newest: Base
+    branches: tuple[Branch, ...]
+    untrue_tags: tuple[str, ...]
+
+
+@record
 class Freshness:
     """A fork's branches, the most promising first."""
 
@@ -115,47 +141,71 @@ def freshness(
     names: Sequence[str] = (),
     fresh_days: float = 14,
     stale_days: float = 28,
+    folder: Path | None = None,
 ) -> Freshness:
     """Hold the branches `names` (or all) against upstream.
 
-    A branch is fresh when its base is younger than `fresh_days`, stale up to `stale_days`. Raises `Unrelated` when no
-    branch shares a commit with upstream, `UnknownRevision` for a branch that is gone.
+    A branch is fresh when its base is younger than `fresh_days`, stale up to `stale_days`. What does not depend on the
+    day is kept in `folder`. Raises `Unrelated` when no branch shares a commit with upstream, `UnknownRevision` for a
+    branch that is gone.
     """
-    started = datetime.now(tz=UTC)
-    tips = joined.chosen(names)
-    survey = Survey(joined, tips, console, now)
-    found = [survey.branch(name, tip, fresh_days, stale_days) for name, tip in tips.items()]
+    started = time.monotonic()
+    tips, tags = joined.chosen(names), joined.build_tags()
+    surveyed = kept(
+        folder,
+        Surveyed,
+        [joined.newest, joined.default, tips, tags, joined.stamp()],
+        lambda: Survey(joined, tips, tags, console).result(),
+    )
+    found = sorted((_on(branch, now, fresh_days, stale_days) for branch in surveyed.branches), key=rank)
     if all(branch.verdict == "unrelated" for branch in found):
         raise Unrelated(
             f"{joined.fork.git_dir}: {'no branch shares' if len(found) > 1 else f'{found[0].name} does not share'}"
             f" a commit with {joined.upstream.git_dir}",
             hint="check --fork and --llama-cpp; a fork started from a source archive has no history to compare",
         )
-    found.sort(key=rank)
     return Freshness(
         fork=str(joined.fork.git_dir),
         now=now.astimezone(UTC).isoformat(timespec="seconds"),
-        newest=survey.base(survey.newest, "history"),
+        newest=surveyed.newest,
         mirror_build=max(joined.builds),
         branches=tuple(found),
         verdict=found[0].verdict,
-        untrue_tags=_untrue_tags(joined, survey.graph),
-        seconds=round((datetime.now(tz=UTC) - started).total_seconds(), 2),
+        untrue_tags=surveyed.untrue_tags,
+        seconds=round(time.monotonic() - started, 2),
     )
 
 
-def rank(branch: Branch) -> tuple[bool, bool, bool, float, int, str]:
-    """Sort key of the branches: related, about TurboQuant, with work of their own; then the freshest and fullest."""
-    return (branch.base is None, not branch.turbo, not branch.own, branch.age_days, -len(branch.own), branch.name)
+def _on(branch: Branch, now: datetime, fresh_days: float, stale_days: float) -> Branch:
+    """The branch as of a day."""
+    dates = [datetime.fromisoformat(own.date) for own in branch.own]
+
+    def within(days: int) -> int:
+        return sum(1 for date in dates if 0 <= (now - date).total_seconds() <= days * _DAY)
+
+    activity = replace(branch.activity, days_30=within(30), days_90=within(90))
+    if branch.base is None:
+        return replace(branch, activity=activity)
+    age = (now - datetime.fromisoformat(branch.base.date)).total_seconds() / _DAY
+    verdict: Verdict = "fresh" if age < fresh_days else "stale" if age <= stale_days else "very stale"
+    return replace(branch, age_days=round(age, 2), verdict=verdict, activity=activity)
+
+
+def rank(branch: Branch) -> tuple[bool, bool, bool, float, bool, int, str]:
+    """Sort key: related, about TurboQuant, with work of its own; then the freshest, the default one, the fullest."""
+    return (
+        *(branch.base is None, not branch.turbo, not branch.own, branch.age_days),
+        *(not branch.default, -len(branch.own), branch.name),
+    )
 
 
 class Survey:
     """What all branches share: the graph, and upstream's edits since the fork began."""
 
-    def __init__(self, joined: Joined, tips: dict[str, str], console: Console, now: datetime) -> None:
-        self._joined, self._console, self._now = joined, console, now.timestamp()
+    def __init__(self, joined: Joined, tips: dict[str, str], tags: dict[str, str], console: Console) -> None:
+        self._joined, self._tips, self._tags, self._console = joined, tips, tags, console
         self._repository = joined.repository
-        self.graph = Graph(self._repository, [joined.newest, *tips.values(), *joined.build_tags().values()])
+        self.graph = Graph(self._repository, [joined.newest, *tips.values(), *tags.values()])
         self.newest = self.graph.beyond(joined.newest)
         self._upstream = self.graph.ancestors([self.newest])
         self._own = {tip: self.graph.ancestors([tip], self._upstream) for tip in tips.values()}
@@ -175,36 +225,54 @@ class Survey:
         missing = self._joined.obtain(ids, self._console)
         return {one for one in plain if not missing & {b for edit in self._edits[one] for b in (edit.old, edit.new)}}
 
-    def base(self, commit: str, by: Literal["history", "content"]) -> Base:
+    def _base(self, commit: str, by: Literal["history", "content"]) -> Base:
         """A commit of upstream's as a record."""
         return Base(commit=commit, date=_iso(self.graph.nodes[commit].date), build=self.graph.build[commit], by=by)
 
-    def branch(self, name: str, tip: str, fresh_days: float, stale_days: float) -> Branch:
-        """One branch against upstream."""
+    def result(self) -> Surveyed:
+        """Every branch against upstream."""
+        tree = {commit: node.tree for commit, node in self.graph.nodes.items()}
+        merge_bases = {tip: self._merge_base(tip) for tip in self._tips.values()}
+        apart = {tip: (tree[base], tree[tip]) for tip, base in merge_bases.items() if base}
+        since = differences(self._repository, apart.values())
+        bases = {
+            tip: taken_over(merge_bases[tip], since[pair], self._after(merge_bases[tip])) for tip, pair in apart.items()
+        }
+        lines = self._lines({(tree[base], tree[tip]) for tip, base in bases.items()})
+        found = []
+        for name, tip in self._tips.items():
+            if tip in bases:
+                files, unread = lines[tree[bases[tip]], tree[tip]]
+                found.append(self._branch(name, tip, merge_bases[tip], bases[tip], files, unread))
+            else:
+                found.append(self._unrelated(name, tip))
+        # A tag's number is the length of its commit's history, or it is not to be believed.
+        untrue = (tag for tag, commit in self._tags.items() if self.graph.build[commit] != int(tag[1:]))
+        return Surveyed(newest=self._base(self.newest, "history"), branches=tuple(found), untrue_tags=tuple(untrue))
+
+    def _merge_base(self, tip: str) -> str:
+        """The newest of a branch's merge bases, empty where there is none."""
+        return max(self.graph.bases(self._own[tip], tip), key=lambda commit: self.graph.build[commit], default="")
+
+    def _unrelated(self, name: str, tip: str) -> Branch:
+        date = _iso(self.graph.nodes[tip].date)
+        return Branch(name=name, tip=tip, tip_date=date, verdict="unrelated", activity=_activity([]))
+
+    def _branch(self, name: str, tip: str, merge_base: str, base: str, files: list[Lines], unread: int) -> Branch:
         graph, own = self.graph, self._own[tip]
-        bases = graph.bases(own, tip)
-        date = _iso(graph.nodes[tip].date)
         merges = [node for node in graph.in_order(own) if len(node.parents) > 1]
         equivalent, imported = own & self._equivalent, own & self._imported
-        noise = {node.id for node in merges} | equivalent | imported
-        work = graph.in_order(own - noise)
-        activity = self._activity([node.date for node in work], {node.author for node in work})
-        if not bases:
-            return Branch(name=name, tip=tip, tip_date=date, verdict="unrelated", activity=activity)
-        merge_base = max(bases, key=lambda commit: graph.build[commit])
-        base = taken_over(merge_base, difference(self._repository, merge_base, tip), self._after(merge_base))
-        files, unread = self._lines(base, tip)
+        work = graph.in_order(own - {node.id for node in merges} - equivalent - imported)
         areas = by_area(files)
-        age = (self._now - graph.nodes[base].date) / _DAY
         return Branch(
             name=name,
             tip=tip,
-            tip_date=date,
-            verdict="fresh" if age < fresh_days else "stale" if age <= stale_days else "very stale",
-            merge_base=self.base(merge_base, "history"),
-            base=self.base(base, "history" if base == merge_base else "content"),
-            age_days=round(age, 2),
-            behind=len(self._upstream) - len(graph.ancestors([base])),
+            tip_date=_iso(graph.nodes[tip].date),
+            default=name == self._joined.default,
+            verdict="unrelated",
+            merge_base=self._base(merge_base, "history"),
+            base=self._base(base, "history" if base == merge_base else "content"),
+            behind=graph.build[self.newest] - graph.build[base],
             merges=len(merges),
             syncs=sum(1 for node in merges if self._upstream.intersection(node.parents)),
             equivalent=len(equivalent),
@@ -218,7 +286,7 @@ class Survey:
             areas=areas,
             unread=unread,
             turbo=any(change.area == TURBO for change in areas) or any(_ABOUT_TURBO.search(n.subject) for n in work),
-            activity=activity,
+            activity=_activity(work),
         )
 
     def _after(self, base: str) -> Edits:
@@ -230,36 +298,27 @@ class Survey:
         commits = list(self._theirs)
         return {commit: self._theirs[commit] for commit in commits[commits.index(base) + 1 :]}
 
-    def _lines(self, base: str, tip: str) -> tuple[list[tuple[str, int, int]], int]:
-        """(path, inserted, deleted) of every file that differs, and how many of them could not be read."""
-        changed = difference(self._repository, base, tip)
-        ids = {blob for edit in changed.values() for blob in edit.blobs}
-        missing = self._joined.obtain(ids, self._console)
-        unread = [path for path, edit in changed.items() if missing & {edit.old, edit.new}]
-        if len(unread) == len(changed):
-            return [(path, 0, 0) for path in unread], len(unread)
-        told = self._repository.git(
-            *("diff-tree", "-r", "--numstat", "--no-renames", base, tip),
-            *(("--", ".", *(f":(exclude,literal){path}" for path in unread)) if unread else ()),
-        )
-        lines = [(path, 0, 0) for path in unread]
-        for line in told.splitlines():
-            inserted, deleted, path = line.split("\t", 2)
-            lines.append((path, int(inserted) if inserted != "-" else 0, int(deleted) if deleted != "-" else 0))
-        return lines, len(unread)
-
-    def _activity(self, dates: list[int], authors: set[str]) -> Activity:
-        def within(days: int) -> int:
-            return sum(1 for date in dates if 0 <= self._now - date <= days * _DAY)
-
-        last = _iso(max(dates)) if dates else ""
-        return Activity(last=last, days_30=within(30), days_90=within(90), authors=len(authors))
-
-
-def _untrue_tags(joined: Joined, graph: Graph) -> tuple[str, ...]:
-    """Build tags whose number is not the length of their commit's history."""
-    return tuple(tag for tag, commit in joined.build_tags().items() if graph.build[commit] != int(tag[1:]))
+    def _lines(self, pairs: set[Trees]) -> dict[Trees, tuple[list[Lines], int]]:
+        """The lines of every file that differs, and how many files could not be read, for each pair of trees."""
+        changed = differences(self._repository, pairs)
+        blobs = {blob for edits in changed.values() for edit in edits.values() for blob in edit.blobs}
+        missing = self._joined.obtain(blobs, self._console)
+        unread = {
+            pair: sorted(path for path, edit in edits.items() if missing.intersection(edit.blobs))
+            for pair, edits in changed.items()
+        }
+        counted = line_counts(self._repository, (pair for pair in pairs if not unread[pair]))
+        for pair in pairs - counted.keys():
+            read = sorted(changed[pair].keys() - set(unread[pair]))
+            counted[pair] = line_counts(self._repository, [pair], read)[pair] if read else []
+            counted[pair] += [(path, 0, 0) for path in unread[pair]]
+        return {pair: (counted[pair], len(unread[pair])) for pair in pairs}
 
 
 def _iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _activity(work: list[Node]) -> Activity:
+    last = _iso(max(node.date for node in work)) if work else ""
+    return Activity(last=last, days_30=0, days_90=0, authors=len({node.author for node in work}))

@@ -17,6 +17,7 @@ class Node:
     """One commit. Dates are seconds since 1970."""
 
     id: str
+    tree: str
     parents: tuple[str, ...]
     date: int
     """committer date: when the commit was made as it stands"""
@@ -34,14 +35,15 @@ class Graph:
     def __init__(self, repository: Repository, tips: Iterable[str]) -> None:
         log = repository.git(
             *("log", "--topo-order", "--reverse", "--no-show-signature", "--stdin"),
-            "--format=%H%x00%P%x00%ct%x00%ce%x00%ae%x00%s",
+            "--format=%H%x00%T%x00%P%x00%ct%x00%ce%x00%ae%x00%s",
             stdin="".join(f"{tip}\n" for tip in tips).encode(),
         )
         self.nodes: dict[str, Node] = {}
         for line in log.splitlines():
-            commit, parents, date, committer, author, subject = line.split("\0", 5)
+            commit, tree, parents, date, committer, author, subject = line.split("\0", 6)
             self.nodes[commit] = Node(
                 id=commit,
+                tree=tree,
                 parents=tuple(parents.split()),
                 date=int(date),
                 committer=committer,

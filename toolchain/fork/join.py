@@ -40,6 +40,7 @@ class Joined:
             raise UnknownRevision(
                 f"{fork.git_dir}: the fork has no branch", hint="check --fork; an empty clone needs a git fetch"
             )
+        self.default = fork.git("symbolic-ref", "--quiet", "--short", "HEAD", accept=(0, 1)).strip()
         builds = pin.mainline(upstream)
         if not builds:
             raise UnknownRevision(f"{upstream.git_dir}: llama.cpp has no commits", hint="check --llama-cpp")
@@ -80,6 +81,10 @@ class Joined:
         tags = {name: ids[-1] for name, *ids in map(str.split, listed.splitlines()) if re.fullmatch(r"b\d+", name)}
         gone = set(self.missing(tags.values()))
         return {name: commit for name, commit in sorted(tags.items()) if commit not in gone}
+
+    def stamp(self) -> str:
+        """Changes whenever objects come into either repository."""
+        return self.fork.git("count-objects", "-v") + self.upstream.git("count-objects", "-v")
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of the objects that neither repository holds, as in a partial clone."""

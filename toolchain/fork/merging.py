@@ -131,7 +131,7 @@ class Merger:
         nothing. Where both did, it counts as a conflict, and for a file that is built from the merge is refused.
         """
         trees = [self.files(tree) for tree in (base, ours, theirs)]
-        gone = self._missing({blob for files in trees for blob in files.values()})
+        gone = self.missing({blob for files in trees for blob in files.values()})
         gaps = {path for files in trees for path, blob in files.items() if blob in gone}
         unread = sorted(path for path in gaps if len({files.get(path) for files in trees}) == len(trees))
         if not gaps or any(area_of(path) not in DATA for path in unread):
@@ -145,7 +145,7 @@ class Merger:
         listed = self._repository.git("ls-tree", "-r", "-z", "--full-tree", tree).split("\0")[:-1]
         return {path: meta.split()[2] for meta, path in (entry.split("\t", 1) for entry in listed)}
 
-    def _missing(self, blobs: Iterable[str]) -> set[str]:
+    def missing(self, blobs: Iterable[str]) -> set[str]:
         told = self._repository.git("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in blobs).encode())
         return {line.split()[0] for line in told.splitlines() if line.endswith(" missing")}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from .. import pipeline
 from ..cli import Run
@@ -51,13 +52,21 @@ def freshness(run: Run, both: Joined, names: Sequence[str], now: datetime) -> ag
         )
     with run.console.step("age of the fork"):
         found = age.freshness(
-            both, run.console, now=now, names=names, fresh_days=settings.fresh_days, stale_days=settings.stale_days
+            both,
+            run.console,
+            now=now,
+            names=names,
+            fresh_days=settings.fresh_days,
+            stale_days=settings.stale_days,
+            folder=_folder(run),
         )
-    behind = (now - datetime.fromisoformat(found.newest.date)).days
-    if behind > _OLD_DAYS:
-        run.console.warn(
-            f"upstream's newest commit here is {behind} days old: update the mirrors, or state the day with --now"
-        )
+    for what, newest in (
+        ("upstream", found.newest.date),
+        ("the fork", max(branch.tip_date for branch in found.branches)),
+    ):
+        old = (now - datetime.fromisoformat(newest)).days
+        if old > _OLD_DAYS:
+            run.console.warn(f"the newest commit of {what} here is {old} days old: is that mirror up to date?")
     return found
 
 
@@ -72,7 +81,12 @@ def conflicts(run: Run, both: Joined, branch: age.Branch, sources: Sources, seri
             run.console,
             patches=patches,
             conflict_minutes=run.config.fork.conflict_minutes,
+            folder=_folder(run),
         )
+
+
+def _folder(run: Run) -> Path:
+    return run.workspace / "forks"
 
 
 def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes]:
