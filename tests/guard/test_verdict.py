@@ -105,9 +105,10 @@ def _layers(*losses: float) -> list[LayerLoss]:
     return [LayerLoss(layer=number, weights_db=value) for number, value in enumerate(losses)]
 
 
-def test_prediction_is_the_mean_noise() -> None:
+def test_prediction_is_the_mean_noise_and_the_worst_layer() -> None:
     assert verdict.predict(parse("turbo4").k, _layers(0, 0)) == pytest.approx(23.3)
     assert verdict.predict(parse("turbo4").k, _layers(10, -30)) == pytest.approx(23.3 - 10 + 3, abs=0.01)
+    assert verdict.predict(parse("turbo4").k, _layers(10, *[0] * 19)) == pytest.approx(23.3 - 10 + 5)
     assert verdict.predict(parse("turbo4,layers=0:f16").k, _layers(30, 0)) == pytest.approx(23.3 + 3, abs=0.05)
     assert verdict.predict(parse("turbo4").k, [LayerLoss(layer=0, weights_db=None)]) is None
     assert LayerLoss(layer=0, weights_db=None, keys_db=3).worst_db == 3

@@ -24,6 +24,8 @@ from . import channels, keys, trial
 
 FINE_DB, COLLAPSE_DB = 10.0, 5.0
 """predicted signal to noise of the scores: from the first on a type is fine, below the second it collapses"""
+WORST_DB = 5.0
+"""one layer without use of its scores can ruin a model, whatever the others do"""
 FINE_KL, COLLAPSE_KL = 0.1, 0.2
 """measured divergence from f16, nats per token: up to the first a type is fine, above the second it collapses"""
 KEPT = "q8_0"
@@ -183,13 +185,18 @@ def _decibels(ratio: float | None) -> float | None:
 
 
 def predict(types: LayerTypes, layers: Sequence[LayerLoss]) -> float | None:
-    """Signal to noise of the scores: the mean over layers of the noise that is left of each one's type, in dB."""
+    """Signal to noise of the scores in dB: of the mean noise over layers, but at most `WORST_DB` above the worst layer.
+
+    None when nothing is known of the layers.
+    """
     told = [(one, name) for one, name in zip(layers, types.each(len(layers)), strict=True) if name in NOMINAL_DB]
-    told = [(one, name) for one, name in told if one.weights_db is not None or one.keys_db is not None]
-    if not told:
+    left = [
+        NOMINAL_DB[name] - one.worst_db for one, name in told if one.weights_db is not None or one.keys_db is not None
+    ]
+    if not left:
         return None
-    noise = [10 ** ((one.worst_db - NOMINAL_DB[name]) / 10) for one, name in told]
-    return -10 * math.log10(math.fsum(noise) / len(noise))
+    noise = math.fsum(10 ** (-one / 10) for one in left) / len(left)
+    return min(-10 * math.log10(noise), min(left) + WORST_DB)
 
 
 def _predicted(types: CacheTypes, layers: Sequence[LayerLoss]) -> Trial:
