@@ -8,7 +8,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from toolchain import api, deploy, machine, pipeline, views
+from toolchain import api, deploy, machine, pipeline, views, watch
 from toolchain import config as configuration
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
@@ -127,6 +127,14 @@ def survey_drift(
     found = drift.survey(run, pipeline.load_series(run), since, until, every, candidates=candidates)
     page = drift_report.save(found, Path(out).expanduser() if out else run.workspace / "drift")
     run.console.result(found, f"{drift_report.text(found)}\n  {page}")
+
+
+@command(*SOURCES, keep="leave the last look as it was, so that the next one reports the same again")
+def watch_upstream(run: Run, keep: bool = False) -> None:
+    """What came upstream since the last look."""
+    found = watch.look(run, pipeline.load_series(run), keep=keep)
+    run.console.result(found, watch.text(found))
+    raise SystemExit(found.exit_code)
 
 
 @command()
@@ -392,6 +400,7 @@ for name, task in (
     ("test", run_tests),
     ("doctor", check_machine),
     ("config", show_config),
+    ("watch", watch_upstream),
     ("ship", ship),
 ):
     namespace.add_task(task, name=name)

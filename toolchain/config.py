@@ -134,6 +134,16 @@ class DeployConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """What is watched beside the repositories themselves."""
+
+    api: str = setting("https://api.github.com", "the forge's REST interface; empty: never asked")
+    ollama: str = setting("ollama/ollama", "owner/name of Ollama at the forge", pattern=r"[\w.-]+/[\w.-]+")
+    llama_cpp: str = setting("ggml-org/llama.cpp", "owner/name of llama.cpp there", pattern=r"[\w.-]+/[\w.-]+")
+    words: tuple[str, ...] = setting(("turboquant",), "words whose pull requests are of interest", pattern=r"[\w-]+")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings. `origins` maps each dotted key to the place that its value came from."""
 
@@ -146,6 +156,7 @@ class Config:
     build: BuildConfig = BuildConfig()
     verify: VerifyConfig = VerifyConfig()
     deploy: DeployConfig = DeployConfig()
+    watch: WatchConfig = WatchConfig()
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
