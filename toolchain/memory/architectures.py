@@ -105,6 +105,11 @@ RECURRENT_AND_ATTENTION = frozenset({"falcon-h1"})
 """every layer is both"""
 RECURRENT_ONLY = frozenset(["arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7"])
 
+# What a recurrent layer keeps; Mamba's convolution and state where none of these is said.
+STATE_OF_RWKV = frozenset({"arwkv7", "rwkv6", "rwkv6qwen2", "rwkv7"})
+STATE_OF_SHORT_CONVOLUTION = frozenset({"lfm2", "lfm2moe"})
+STATE_OF_DELTA_ATTENTION = frozenset({"bailingmoe3", "kimi-k3", "kimi-linear"})
+STATE_OF_LIGHTNING_ATTENTION = frozenset({"minimax-01"})
 STATE_WITHOUT_GROUPS = frozenset({"jamba", "mamba"})
 
 PLAIN = frozenset(

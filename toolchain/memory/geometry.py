@@ -88,7 +88,7 @@ def read(model: Model) -> Geometry:
     mla = name in known.MLA and keys.count("attention.key_length_mla", 0) > 0
     cached = _cached(keys, layers, attention, heads, kv_heads, windowed, mla)
     embedding = keys.count("embedding_length", low=1)
-    state = _state(keys, name, embedding, heads, cached_head=_head_size(keys, "key_length", heads))
+    head = _head_size(keys, "key_length", heads)
     return Geometry(
         architecture=name,
         layers=layers,
@@ -97,7 +97,7 @@ def read(model: Model) -> Geometry:
         window=window,
         mla=mla,
         recurrent_layers=len(recurrent),
-        state_values=state if recurrent else 0,
+        state_values=_state(keys, name, embedding, heads, head) if recurrent else 0,
         context_length=keys.count("context_length", low=1, high=1 << 31),
         embedding=embedding,
         feed_forward=_widest(keys, feed_forward),
@@ -237,14 +237,15 @@ def _indexer(keys: _Keys, name: str, trunk: int) -> tuple[CachedLayer, ...]:
 
 def _state(keys: _Keys, name: str, embedding: int, heads: tuple[int, ...], cached_head: int) -> int:
     """f32 values that a recurrent layer keeps for a sequence: its convolution's inputs and its state."""
-    if head := keys.count("wkv.head_size", 0):
-        return keys.count("token_shift_count", 2) * embedding + embedding * head
-    if cells := keys.count("shortconv.l_cache", 0):
-        return embedding * (cells - 1)
+    if name in known.STATE_OF_RWKV:
+        return (keys.count("token_shift_count", 2) + keys.count("wkv.head_size")) * embedding
+    if name in known.STATE_OF_SHORT_CONVOLUTION:
+        return embedding * (keys.count("shortconv.l_cache", low=1) - 1)
     kernel = keys.count("ssm.conv_kernel", 0)
-    if head := keys.count("kda.head_dim", 0):
+    if name in known.STATE_OF_DELTA_ATTENTION:
+        head = keys.count("kda.head_dim")
         return (3 * (kernel - 1 if kernel else 3) + head) * heads[0] * head
-    if name == "minimax-01":
+    if name in known.STATE_OF_LIGHTNING_ATTENTION:
         return cached_head * cached_head * heads[0]
     inner, size = keys.count("ssm.inner_size", 0), keys.count("ssm.state_size", 0)
     groups = 0 if name in known.STATE_WITHOUT_GROUPS else keys.count("ssm.group_count", 0)
