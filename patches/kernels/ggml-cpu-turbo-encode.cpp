@@ -1,5 +1,5 @@
-// The encoder of the TurboQuant cache types with vector instructions: the states of the trellis are the lanes. The blocks
-// are those of the plain C in ggml-turbo-encode.h, bit for bit.
+// The encoder of the TurboQuant cache types with vector instructions: the states of the trellis are the lanes. The
+// blocks are those of the plain C in ggml-turbo-encode.h, bit for bit.
 
 #include "ggml-cpu-turbo.h"
 #include "ggml-cpu-turbo-encode-simd.h"
@@ -16,7 +16,7 @@ struct Tables : turbo_tables {
 constexpr turbo_codebook book4 = TURBO4_CODEBOOK, book3 = TURBO3_CODEBOOK, book2 = TURBO2_CODEBOOK;
 constexpr Tables         tables4(book4), tables3(book3), tables2(book2);
 
-// A block on its way: what it is now, and the turn that it takes next.
+// A block on its way: what it is now, and the turn that it takes next. States go by their lanes.
 struct Block {
     int16_t  v[QK_TURBO], y[QK_TURBO];
     uint16_t metric[TURBO_STATES];
@@ -24,6 +24,16 @@ struct Block {
     int      end, start;
     uint64_t path;
 };
+
+// turbo_best_state
+int best_lane(const uint16_t * metric) {
+    uint32_t best = UINT32_MAX;
+    for (int lane = 0; lane < TURBO_STATES; ++lane) {
+        const uint32_t key = (uint32_t) metric[lane] << 4 | (uint32_t) reverse(lane);
+        best               = key < best ? key : best;
+    }
+    return reverse(best & 15);
+}
 
 // turbo_judge
 int16_t judge(const Tables & tables, const int16_t * v, uint16_t * metric) {
@@ -71,8 +81,8 @@ int16_t judge(const Tables & tables, const int16_t * v, uint16_t * metric) {
         Unit::store(end[r * Unit::size], path[r]);
         Unit::store(high[r * Unit::size], worst[r]);
     }
-    for (int state = 0; state < TURBO_STATES; ++state) {
-        metric[state] = (uint16_t) (end[best][state] << tables.book.shift);
+    for (int lane = 0; lane < TURBO_STATES; ++lane) {
+        metric[lane] = (uint16_t) (end[best][reverse(lane)] << tables.book.shift);
     }
     return high[best][0] < TURBO_LIMIT ? tables.book.trial[best] : (int16_t) 0;
 }
@@ -98,22 +108,20 @@ void turn(const Tables & tables, Block * const * blocks, int n, bool closed) {
                 }
             }
         }
-        uint32_t state[ABREAST];
-        uint64_t path[ABREAST] = {};
+        uint64_t path[ABREAST];  // the lowest four bits are the lane
         for (int i = 0; i < ABREAST; ++i) {
             store_states(group[i]->metric, states[i]);
-            group[i]->end = closed ? group[i]->start : turbo_best_state(group[i]->metric);
-            state[i]      = (uint32_t) group[i]->end;
+            group[i]->end = closed ? group[i]->start : best_lane(group[i]->metric);
+            path[i]       = (uint64_t) group[i]->end;
         }
         for (int t = QK_TURBO - 1; t >= 0; --t) {
             for (int i = 0; i < ABREAST; ++i) {
-                path[i]  = path[i] << 1 | (state[i] & 1);
-                state[i] = state[i] >> 1 | (uint32_t) (came[t][i] >> bits_per_state * state[i] & 1) << 3;
+                path[i] = path[i] << 1 | (came[t][i] >> bits_per_lane * (path[i] & 15) & 1);
             }
         }
         for (int i = 0; i < ABREAST; ++i) {
-            group[i]->path  = path[i];
-            group[i]->start = (int) state[i];
+            group[i]->path  = path[i] >> 4 | (uint64_t) group[i]->end << 60;
+            group[i]->start = (int) (path[i] & 15);
         }
     }
 }
@@ -135,8 +143,8 @@ int16_t judge_again(const Tables & tables, const int16_t * v, uint16_t * metric)
                    ? trial
                    : best;
     }
-    for (int state = 0; state < TURBO_STATES; ++state) {
-        metric[state] = (uint16_t) (wide[best].metric[state] - wide[best].metric[wide[best].end]);
+    for (int lane = 0; lane < TURBO_STATES; ++lane) {
+        metric[lane] = (uint16_t) (wide[best].metric[lane] - wide[best].metric[wide[best].end]);
     }
     return tables.book.wide[best];
 }

@@ -1,11 +1,11 @@
 // The encoder of the TurboQuant cache types in plain C: what every faster one must give, bit for bit. Apart from a few
 // divisions and products at either end it works in integers, so that is no matter of compilers. It is C++17 as well.
 //
-// 1. Judge: a few trial radii go side by side once through the trellis, by paths that may start and end anywhere, in 8-bit
-//    metrics of values rounded to 8 bits. That is enough to tell which radius suits the block. A block with errors too
-//    large for 8 bits (one that is far from Gaussian) is judged at other radii, in 16 bits.
-// 2. At the best radius another turn round the trellis goes on from the metrics that the first ended with, in 16 bits. If
-//    the best path through it ends in the state in which it began, it is closed, as a stored path is, and taken.
+// 1. Judge: a few trial radii go side by side once through the trellis, by paths that may start and end anywhere, in
+//    8-bit metrics of values rounded to 8 bits. That is enough to tell which radius suits the block. A block with errors
+//    too large for 8 bits (one that is far from Gaussian) is judged at other radii, in 16 bits.
+// 2. At the best radius another turn round the trellis goes on from the metrics that the first ended with, in 16 bits.
+//    If the best path through it ends in the state in which it began, it is closed, as a stored path is, and taken.
 // 3. Else a last turn finds the best path among those that begin and end in the state in which that path began.
 // 4. A level is the nearest one of the subset that the path names, and the radius is refitted by least squares.
 #pragma once
@@ -30,8 +30,8 @@
 // 16-bit metrics saturate here.
 #define TURBO_METRIC_MAX 0x7fff
 
-// A codebook, and how the encoder measures with it. A level is 1 or 2 units wide; squared errors are counted in 4 square
-// units, and in 8-bit metrics in 4 << shift.
+// A codebook, and how the encoder measures with it. A level is 1 or 2 units wide; squared errors are counted in 4
+// square units, and in 8-bit metrics in 4 << shift.
 typedef struct {
     int8_t  level[32];
     int     count;
@@ -158,8 +158,8 @@ TURBO_INLINE int16_t turbo_judge(const turbo_codebook * book, const turbo_tables
     return worst[best] < TURBO_LIMIT ? book->trial[best] : 0;
 }
 
-// A turn round the trellis, from the metrics of the states at the beginning to those at the end. Bit `state` of came[t]:
-// the better way into the state at value t is from the upper half of the states.
+// A turn round the trellis, from the metrics of the states at the beginning to those at the end. Bit `state` of
+// came[t]: the better way into the state at value t is from the upper half of the states.
 TURBO_INLINE void turbo_turn(const turbo_tables * tables, const int16_t * y, uint16_t * metric, uint16_t * came) {
     for (int t = 0; t < QK_TURBO; ++t) {
         const uint16_t * error = tables->error[TURBO_REACH + y[turbo_position(t)]];
