@@ -9,6 +9,7 @@ from pathlib import Path
 from invoke.collection import Collection
 
 from toolchain import api, deploy, machine, pipeline, views, watch
+from toolchain import assess as assessing
 from toolchain import config as configuration
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
@@ -172,6 +173,25 @@ def compare_surfaces(
     found = api.compare(run, old, new, platform, surface_only=surface_only)
     run.console.result(found, api.report(found))
     raise SystemExit(found.exit_code)
+
+
+# -- the assessment --------------------------------------------------------------------------------
+
+
+@command(
+    *SOURCES,
+    "fork",
+    branch="branch of the fork; empty: the most promising one",
+    now="the day to reckon ages from, in ISO 8601; empty: today",
+    platform="where the result is to run, macos or linux; empty: as here",
+    out="folder of assessment.html and assessment.json; empty: in the workspace",
+)
+def assess(run: Run, branch: str = "", now: str = "", platform: str = "", out: str = "") -> None:
+    """Decide which path leads to TurboQuant today."""
+    found = assessing.assess(run, branch, now, platform)
+    page = assessing.save(found, Path(out) if out else run.workspace / "assessment")
+    run.console.note(f"report: {page}")
+    run.console.result(found, assessing.text(found))
 
 
 # -- forks -----------------------------------------------------------------------------------------
@@ -402,6 +422,7 @@ for name, task in (
     ("config", show_config),
     ("watch", watch_upstream),
     ("ship", ship),
+    ("assess", assess),
 ):
     namespace.add_task(task, name=name)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fork.world import ARG, KV, METAL, NOW, World, commit, dated, lines
-from tests.sources.gitrepo import WEB, git, history, new, snapshot
+from tests.fork.world import ARG, KV, METAL, NOW, World, commit, dated, lines, untouched
+from tests.sources.gitrepo import WEB, git, history, new
 from toolchain.console import Console
 from toolchain.errors import FetchFailed, NotARepository, UnknownRevision, Unrelated
 from toolchain.fork.freshness import freshness
@@ -213,10 +213,10 @@ def test_a_shallow_clone_is_refused_with_the_command_that_helps(tmp_path: Path, 
 def test_neither_repository_is_written_to(world: World) -> None:
     world.work({KV: lines((3, "x"))})
     world.land({KV: lines((3, "y"))}, days=2)
-    before = snapshot(world.fork), snapshot(world.upstream)
+    before = untouched(world.fork), untouched(world.upstream)
     world.freshness()
     world.conflicts()
-    assert (snapshot(world.fork), snapshot(world.upstream)) == before
+    assert (untouched(world.fork), untouched(world.upstream)) == before
 
 
 @st.composite

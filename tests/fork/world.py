@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.sources.gitrepo import WEB, git, new
+from tests.sources.gitrepo import WEB, git, new, snapshot
 from toolchain.console import Console
 from toolchain.fork.conflicts import Conflicts, conflicts
 from toolchain.fork.freshness import Branch, Freshness, freshness
@@ -67,6 +67,12 @@ class World:
             branch = freshness(both, Console(), now=NOW, names=["master"]).branches[0]
             onto = onto or git(self.upstream, "rev-parse", "HEAD")
             return conflicts(both, branch, onto, Console(), patches=patches or {})
+
+
+def untouched(where: Path) -> dict[str, bytes]:
+    """Every file of a repository with its time, but without the times of objects, which git renews when it reads on."""
+    files = snapshot(where)
+    return {name: data.partition(b" ")[2] if "objects/" in name else data for name, data in files.items()}
 
 
 def commit(where: Path, files: Mapping[str, str | None], subject: str, *, days: float, who: str = "ada@a.org") -> str:

@@ -169,7 +169,7 @@ def _dry_run(
 
 def estimate(found: Iterable[Conflict]) -> float:
     """Minutes to settle these conflicts, on `BASIS`."""
-    return sum(conflict.hunks * _MINUTES.get(conflict.area, _OTHER_MINUTES) for conflict in found)
+    return sum((conflict.hunks * _MINUTES.get(conflict.area, _OTHER_MINUTES) for conflict in found), 0.0)
 
 
 class _Dry:

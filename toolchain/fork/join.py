@@ -1,6 +1,7 @@
 """A fork and its upstream in one place: a scratch repository that borrows the objects of both.
 
-Merges are made here, so their objects land here and go with it; neither repository is written to.
+Merges are made here, so their objects land here and go with it. Neither repository is written to; but git renews the
+time stamp of an object file that holds what it was about to write.
 """
 
 from __future__ import annotations
