@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from toolchain.cli import Run
 from toolchain.config import load
 from toolchain.console import Console
-from toolchain.errors import ConfigError, UnknownRevision
+from toolchain.errors import ConfigError, PinMissing, UnknownRevision
 from toolchain.series import drift, drift_report, manifest, outcomes
 from toolchain.series.check import check
 
@@ -160,6 +161,18 @@ def test_ranges_that_are_none(
     upstream.commit("llama.cpp", {"notes": "3\n"}, "3")
     with pytest.raises(error, match=words):
         drift.survey(run, manifest.load(make_series()), since, "b2" if since == "b3" else "", 1)
+
+
+def test_histories_that_cannot_be_counted(upstream: Upstream, make_series: SeriesMaker, run: Run) -> None:
+    upstream.commit("llama.cpp", {"notes": "2\n"}, "2")
+    series = manifest.load(make_series())
+    origin = f"file://{upstream.root / 'llama.cpp'}"
+    upstream.git(".", "clone", "-q", "--bare", "--depth=1", origin, "shallow.git")
+    upstream.git(".", "init", "-q", "--bare", "empty.git")
+    for name, words in (("shallow.git", "shallow clone"), ("empty.git", "no commits")):
+        other = replace(run.config, sources=replace(run.config.sources, llama_cpp=str(upstream.root / name)))
+        with pytest.raises(PinMissing, match=words):
+            drift.survey(Run(other, run.console), series, "b1", "", 1)
 
 
 def test_the_page_and_the_picture(upstream: Upstream, make_series: SeriesMaker, run: Run, tmp_path: Path) -> None:

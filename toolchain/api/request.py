@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import Run
-from ..errors import ConfigError, HeaderInvalid, RecordError, ToolchainError
+from ..errors import ConfigError, RecordError, ToolchainError
 from ..records import read, record, sha256_bytes, to_json, write
 from ..sources import Repository, open_origin, pin, recognise, release_name
 from ..sources.mirror import ensure_contents, is_url
@@ -62,7 +62,7 @@ def _provided(uses: Sequence[usage.Use], tree: Tree, workspace: Path) -> frozens
     if not isinstance(tree, CommitTree):
         return server.provided(uses, tree)
     asked = sha256_bytes(to_json(tuple(uses)).encode())[:16]
-    path = workspace / FOLDER / f"{tree.origin}-programs-{asked}.json"
+    path = workspace / FOLDER / f"{tree.origin}-programs-{asked}-{server.REVISION}.json"
     try:
         return frozenset(read(path, _Provided).uses)
     except RecordError:
@@ -135,13 +135,11 @@ class _Origins:
     def usage(self) -> Usage:
         """What the configured Ollama uses. Raises `UnknownLayout` for a tree that is not Ollama's."""
         repository, commit = self._ollama()
-        path = self._run.workspace / FOLDER / f"{commit}-usage.json"
+        path = self._run.workspace / FOLDER / f"{commit}-usage-{usage.REVISION}.json"
         try:
-            return read(path, Usage)
+            found = read(path, Usage)
         except RecordError:
             tree = CommitTree(repository, commit, release_name(repository, commit))
             found = usage.find(tree, recognise(repository, commit).era)
             write(path, found)
-        if not found.symbols:
-            raise HeaderInvalid(f"{tree.describe}: nothing of llama.cpp's is used there", hint="is it Ollama's tree?")
         return found

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from ..records import sha256_file
 from ..series.lexing import mask
 from .trees import Tree
 from .usage import Use
+
+REVISION = sha256_file(Path(__file__))[:8]
+"""of this module: what an older one found is found anew"""
 
 _LOGGING = ("common", "src", "ggml/src", "tools/server", "tools/mtmd")
 _ARGUMENTS = {

@@ -9,15 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
-from ..records import record
+from ..records import record, sha256_file
 from ..series.lexing import language_of, mask
 from ..sources.layout import COMPAT
 from ..stages import Era
 from .trees import Tree
 
 UseKind = Literal["loaded", "compiled", "flag", "environment", "endpoint", "field", "log", "message"]
+
+REVISION = sha256_file(Path(__file__))[:8]
+"""of this module: what an older one found is found anew"""
 
 _NAME = re.compile(r"(?:llama|ggml|gguf|mtmd)_\w+|(?:LLAMA|GGML|GGUF|MTMD)_[A-Z0-9_]+")
 _CGO = re.compile(r"\bC\.(?:struct_|enum_|union_)?(\w+)")

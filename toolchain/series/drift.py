@@ -110,7 +110,7 @@ def survey(run: Run, series: Series, since: str, until: str, every: int, *, cand
         llama_cpp = open_origin("llama.cpp", settings.llama_cpp, run.config, console)
         ollama = open_origin("ollama", settings.ollama, run.config, console)
         with llama_cpp, ollama:
-            mainline = pin.mainline(llama_cpp)
+            mainline = pin.builds(llama_cpp)
             builds = _builds(llama_cpp, mainline, since, until, every)
             stops = [_build(llama_cpp, mainline[build], build) for build in builds]
             releases = _releases(ollama, llama_cpp, mainline, candidates)
@@ -139,7 +139,7 @@ def _builds(repository: Repository, mainline: dict[int, str], since: str, until:
             raise ConfigError(f"{name} is not a commit of llama.cpp's mainline", hint="name a build, such as b9660")
         return build
 
-    first, last = number(since), number(until) if until else max(mainline, default=0)
+    first, last = number(since), number(until) if until else max(mainline)
     between = [build for build in mainline if first <= build <= last]
     if not between:
         raise ConfigError(f"no build lies between {since} and {until or 'the newest'}", hint="--since is the older end")

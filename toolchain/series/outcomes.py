@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..console import Console
 from ..errors import RecordError, ToolchainError
-from ..records import read, record, sha256_bytes, to_json, write
+from ..records import read, record, sha256_bytes, sha256_file, to_json, write
 from ..sources.repository import Repository
 from ..stages import Target
 from .edit import Edit, Probe, Splice, splice_all
@@ -24,6 +24,9 @@ from .facts import Facts, read_facts
 from .manifest import LoadedPart, Series
 from .render import Tree, outcome_of, read_text, served_parts
 
+_JUDGING = ("edit", "facts", "lexing", "manifest", "outcomes", "place", "render")
+_ENGINE = [sha256_file(Path(__file__).with_name(f"{name}.py")) for name in _JUDGING]
+"""what judges; an older engine's judgements do not count"""
 HOLDS = ("applies", "upstreamed", "skipped")
 _ALONE = 6
 """fewer jobs than this are not worth other processes"""
@@ -165,5 +168,6 @@ def _key(file: str, edits: list[tuple[Edit, LoadedPart]], blobs: dict[str, str],
         "edits": [(part.part.edits, edit) for edit, part in edits],
         "contents": [blobs.get(path, "") for path in looked],
         "facts": facts if anchored else {},
+        "engine": _ENGINE,
     }
     return sha256_bytes(to_json(what).encode())[:32]

@@ -63,6 +63,19 @@ def named(repository: Repository, ref: str) -> Pin:
     return Pin(name=ref, commit=commit, build=repository.count(commit), exact=True)
 
 
+def builds(repository: Repository) -> dict[int, str]:
+    """`mainline`, of a repository that has all of it. Raises `PinMissing` for an empty one and for a shallow clone."""
+    if repository.is_shallow:
+        raise PinMissing(
+            f"{repository.git_dir}: its history is cut off (a shallow clone), so builds cannot be counted",
+            hint="git fetch --unshallow there, or name a URL or a whole clone",
+        )
+    found = mainline(repository)
+    if not found:
+        raise PinMissing(f"{repository.git_dir}: it has no commits", hint="name another llama.cpp repository")
+    return found
+
+
 def mainline(repository: Repository) -> dict[int, str]:
     """Commits of upstream's mainline by build number, oldest first; empty for an empty repository.
 

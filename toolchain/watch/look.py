@@ -115,7 +115,7 @@ def look(run: Run, series: Series, *, keep: bool = False) -> Look:
         open_origin("llama.cpp", settings.llama_cpp, run.config, run.console) as llama_cpp,
         open_origin("ollama", settings.ollama, run.config, run.console) as ollama,
     ):
-        mainline = pin.mainline(llama_cpp)
+        mainline = pin.builds(llama_cpp)
         heads = {"llama.cpp": mainline[max(mainline)], "ollama": ollama.resolve("HEAD")}
         for origin, repository, head in (
             (settings.llama_cpp, llama_cpp, heads["llama.cpp"]),
