@@ -66,10 +66,10 @@ class ForkConfig:
     """Which fork of llama.cpp is assessed, and when it counts as too far gone."""
 
     origin: str = setting("", "a TurboQuant fork of llama.cpp: a URL or a local git repository; empty: none")
-    fresh_days: float = setting(14, "age of its base in days below which it is fresh", low=0, high=3650)
-    stale_days: float = setting(28, "age of its base in days above which it is very stale", low=0, high=3650)
-    conflict_minutes: float = setting(15, "minutes of resolving conflicts that end a path", low=0, high=10000)
-    build_minutes: float = setting(120, "minutes of failing builds that end a path", low=0, high=10000)
+    fresh_days: float = setting(14.0, "age of its base in days below which it is fresh", low=0, high=3650)
+    stale_days: float = setting(28.0, "age of its base in days above which it is very stale", low=0, high=3650)
+    conflict_minutes: float = setting(15.0, "minutes of resolving conflicts that end a path", low=0, high=10000)
+    build_minutes: float = setting(120.0, "minutes of failing builds that end a path", low=0, high=10000)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
