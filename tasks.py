@@ -21,6 +21,7 @@ from toolchain.fork import request as fork_request
 from toolchain.guard import request as guard_request
 from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
+from toolchain.metal import inspection
 from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
 from toolchain.series import check, drift, drift_report, manifest
@@ -173,6 +174,17 @@ def compare_surfaces(
     found = api.compare(run, old, new, platform, surface_only=surface_only)
     run.console.result(found, api.report(found))
     raise SystemExit(found.exit_code)
+
+
+# -- metal -----------------------------------------------------------------------------------------
+
+
+@command(*SOURCES, tree="llama.cpp tree to check; empty: the scratch tree with the series applied")
+def check_metal(run: Run, tree: str = "") -> None:
+    """Metal kernels compile and fit the host code."""
+    found = inspection.inspect(Path(tree) if tree else pipeline.patched_llama_cpp(run))
+    run.console.result(found, inspection.report(found))
+    inspection.require(found)
 
 
 # -- the assessment --------------------------------------------------------------------------------
@@ -457,6 +469,9 @@ _quality.add_task(measure_quality, name="lab", default=True)
 _quality.add_task(compare_caches, name="kl")
 _quality.add_task(guard_model, name="guard")
 
+_metal = Collection("metal")
+_metal.add_task(check_metal, name="check", default=True)
+
 _memory = Collection("memory")
 _memory.add_task(plan_memory, name="plan", default=True)
 _memory.add_task(show_machine, name="machine")
@@ -469,5 +484,5 @@ _deploy.add_task(logs, name="logs")
 _deploy.add_task(prune, name="prune")
 _deploy.add_task(uninstall, name="uninstall")
 
-for group in (_sources, _series, _fork, _api, _build, _verify, _quality, _memory, _deploy):
+for group in (_sources, _series, _fork, _api, _build, _verify, _metal, _quality, _memory, _deploy):
     namespace.add_collection(group)

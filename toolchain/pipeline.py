@@ -109,6 +109,12 @@ def make_scratch(run: Run, found: Sources, rendered: Rendered) -> Scratch:
     return scratch
 
 
+def patched_llama_cpp(run: Run) -> Path:
+    """llama.cpp's scratch tree, with the series applied."""
+    found = prepare(run)
+    return make_scratch(run, found, render_series(run, found)).llama_cpp
+
+
 def build(run: Run, found: Sources, rendered: Rendered, extra_targets: Sequence[str] = ()) -> Release:
     """Build the patched trees and assemble the release, which then lies in `directory`."""
     scratch = make_scratch(run, found, rendered)

@@ -212,6 +212,8 @@ def _sentence(raw: RawFinding, where: Callable[[int], str], names: Mapping[tuple
     if kind == "time-limit":
         waiting = f"; {_list(raw.waiting)} wait" if raw.waiting else ""
         return f"{at}: {thread} ran past the time limit{waiting}"
+    if raw.lane < 0:
+        return f"a process of the executor was stopped by signal {raw.detail}"
     stack = " (its stack is full)" if raw.other_detail else ""
     what = _SIGNALS.get(raw.detail, f"signal {raw.detail}")
     return f"{at}: {thread} was stopped by {what}{stack}, at or after this line"

@@ -356,7 +356,11 @@ int main(int count, char **arguments) {
     for (int ended = 0, code; ended < workers;) {
         if (wait(&code) < 0 && errno != EINTR) break;
         ended++;
-        if (WIFSIGNALED(code)) all[0].stopped = 1;
+        if (!WIFSIGNALED(code)) continue; // one that was stopped for a fault has said so itself
+        lane = nullptr;
+        outcome = all;
+        outcome->stopped = 1;
+        if (Finding *found = report(CRASH, -1)) found->detail = WTERMSIG(code);
     }
     print_outcomes(all, workers, blocks);
     return 0;

@@ -1,0 +1,85 @@
+"""Whether the Metal source of a tree compiles as a whole, and whether its kernels and its host code fit together."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ..errors import KernelInvalid
+from ..records import record
+from .compiler import check
+from .names import SOURCE, compare, patterns, types
+
+# What the host defines by the device that it finds. Tensors need headers of Apple's that the harness does not model.
+VARIANTS: dict[str, dict[str, str]] = {"with bfloat": {"GGML_METAL_HAS_BF16": "1"}, "without bfloat": {}}
+NOT_CHECKED = ("GGML_METAL_HAS_TENSOR",)
+
+
+@record
+class Inspection:
+    """One tree."""
+
+    tree: Path
+    kernels: dict[str, int]
+    """how many kernels each variant has"""
+    flash_attention: int
+    """how many of them, with bfloat, are flash attention's"""
+    names: int
+    """calls of the host code that ask for a kernel"""
+    absent: dict[str, str]
+    """names that the host can ask for and no kernel has; where it builds them"""
+    unasked: tuple[str, ...]
+    """kernels that the host cannot ask for"""
+    not_checked: tuple[str, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether kernels and host fit together."""
+        return not self.absent and not self.unasked
+
+
+def inspect(tree: Path) -> Inspection:
+    """Compile every kernel of a llama.cpp tree and compare names.
+
+    Raises `KernelInvalid` for a source that does not compile, `NotModelled` for MSL that the harness lacks, and
+    `UnknownLayout` for a tree without a Metal backend.
+    """
+    started = time.monotonic()
+    known, asked = types(tree), patterns(tree)
+    found = {
+        variant: check(tree / SOURCE, include=[tree / "ggml/src"], defines=defines)
+        for variant, defines in VARIANTS.items()
+    }
+    kernels = tuple(next(iter(found.values())).kernels)
+    unmatched = compare(asked, kernels, known)
+    return Inspection(
+        tree=tree,
+        kernels={variant: len(source.kernels) for variant, source in found.items()},
+        flash_attention=sum("flash_attn" in kernel for kernel in kernels),
+        names=len(asked),
+        absent=unmatched.absent,
+        unasked=unmatched.unasked,
+        not_checked=NOT_CHECKED,
+        seconds=round(time.monotonic() - started, 2),
+    )
+
+
+def report(found: Inspection) -> str:
+    """For a reader at a terminal."""
+    counts = ", ".join(f"{count} kernels {variant}" for variant, count in found.kernels.items())
+    lines = [f"{found.tree}: {counts}; {found.flash_attention} of flash attention. {found.seconds:.1f} s"]
+    lines += [f"  no kernel {name}, which {where} asks for" for name, where in found.absent.items()]
+    lines += [f"  nothing asks for {name}" for name in found.unasked]
+    if found.ok:
+        lines.append(f"  all compile; {found.names} calls of the host code find their kernels, and no kernel is idle")
+    lines.append(f"  not checked: {', '.join(found.not_checked)}")
+    return "\n".join(lines)
+
+
+def require(found: Inspection) -> None:
+    """Raise `KernelInvalid` for a tree whose kernels and host code do not fit together."""
+    if not found.ok:
+        parts = [f"{len(found.absent)} names without a kernel"] * bool(found.absent)
+        parts += [f"{len(found.unasked)} kernels without a name"] * bool(found.unasked)
+        raise KernelInvalid(f"{found.tree}: {' and '.join(parts)}", hint="they are listed above")

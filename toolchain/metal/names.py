@@ -1,0 +1,142 @@
+"""The names of kernels that llama.cpp's Metal host code can ask for, and what of them a source has.
+
+Each is handed to the function that makes a pipeline: a literal, or a variable that was given one or was filled by
+`snprintf`, whose own strings are literals, variables, or names of types.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from ..errors import UnknownLayout
+from ..records import record
+from ..series.lexing import mask
+
+FOLDER = Path("ggml/src/ggml-metal")
+SOURCE = FOLDER / "ggml-metal.metal"
+TYPE, NUMBER = "%type", "%number"
+_ASKED = re.compile(r"ggml_metal_library_compile_pipeline\s*\(\s*\w+\s*,\s*([^,]+),")
+_LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_TYPE_NAME = re.compile(r'\.type_name\s*=\s*"([^"]+)"')
+
+
+@record
+class Pattern:
+    """A name that the host builds, in pieces: each has its alternatives, of which `TYPE` and `NUMBER` stand for any."""
+
+    line: str
+    """file:line of the call"""
+    pieces: tuple[tuple[str, ...], ...]
+
+    def spellings(self) -> Iterator[tuple[str, ...]]:
+        """Every choice of alternatives."""
+        yield from itertools.product(*self.pieces)
+
+
+@record
+class Unmatched:
+    """Host and source, where they do not fit together."""
+
+    absent: dict[str, str]
+    """names that the host can ask for and the source lacks for every type and number; where the host builds them"""
+    unasked: tuple[str, ...]
+    """kernels that the host never asks for"""
+
+
+def types(tree: Path) -> tuple[str, ...]:
+    """The names of ggml's types. Raises `UnknownLayout` for a tree that is not llama.cpp's."""
+    path = tree / "ggml/src/ggml.c"
+    found = _TYPE_NAME.findall(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not found:
+        raise UnknownLayout(f"{path}: no table of types", hint="name the root of a llama.cpp tree")
+    return tuple(found)
+
+
+def patterns(tree: Path) -> tuple[Pattern, ...]:
+    """Every name that the host code of a tree can build. Raises `UnknownLayout` where there is none."""
+    folder = tree / FOLDER
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix in (".cpp", ".m", ".mm"):
+            code = mask(path.read_text(encoding="utf-8"), "c", strings=False)
+            for match in _ASKED.finditer(code):
+                # what stands before the call, in the function that it is in
+                begin = max(code.rfind("\n}", 0, match.start()), 0)
+                for at, pieces in _names(match.group(1).strip(), code[begin : match.start()]):
+                    line = f"{path.relative_to(tree)}:{code.count(chr(10), 0, begin + at) + 1}"
+                    found.append(Pattern(line=line, pieces=pieces))
+    if not found:
+        raise UnknownLayout(f"{folder}: no host code that names kernels", hint="name the root of a llama.cpp tree")
+    return tuple(found)
+
+
+def compare(asked: Collection[Pattern], kernels: Collection[str], known_types: Collection[str]) -> Unmatched:
+    """Hold the names that the host can build against the kernels of a source."""
+    anything = {TYPE: "(?:" + "|".join(map(re.escape, known_types)) + ")", NUMBER: r"\d+"}
+    absent: dict[str, str] = {}
+    left = set(kernels)
+    for pattern in asked:
+        for spelling in pattern.spellings():
+            form = re.compile("".join(anything.get(piece, re.escape(piece)) for piece in spelling))
+            matched = {kernel for kernel in kernels if form.fullmatch(kernel)}
+            if not matched:
+                absent["".join(spelling).replace(TYPE, "<type>").replace(NUMBER, "<n>")] = pattern.line
+            left -= matched
+    return Unmatched(absent=absent, unasked=tuple(sorted(left)))
+
+
+def _names(argument: str, before: str) -> Iterator[tuple[int, tuple[tuple[str, ...], ...]]]:
+    """The names that an argument can be, each with the offset of its making in the text `before` the call."""
+    variable = re.escape(argument)
+    if literal := re.fullmatch(r'"(kernel_[^"]*)"', argument):
+        yield len(before), ((literal.group(1),),)
+    for match in re.finditer(rf'\b{variable}\s*=\s*"(kernel_[^"]*)"\s*;', before):
+        yield match.start(), ((match.group(1),),)
+    for match in re.finditer(rf'\bsnprintf\s*\(\s*{variable}\s*,[^,"]+,\s*("kernel_[^;]*)\)\s*;', before):
+        yield match.start(), _pieces(match.group(1), before[: match.start()])
+
+
+def _pieces(arguments: str, before: str) -> tuple[tuple[str, ...], ...]:
+    form, *given = _split(arguments)
+    rest = iter(given)
+    pieces: list[tuple[str, ...]] = []
+    for piece in re.split(r"(%[a-z]+)", "".join(_LITERAL.findall(form))):
+        if piece == "%s":
+            pieces.append(_strings(next(rest), before))
+        elif piece.startswith("%"):
+            next(rest)
+            pieces.append((NUMBER,))
+        elif piece:
+            pieces.append((piece,))
+    return tuple(pieces)
+
+
+def _strings(argument: str, before: str) -> tuple[str, ...]:
+    """What a string can be."""
+    if "ggml_type_name" in argument:
+        return (TYPE,)
+    if literals := _LITERAL.findall(argument):
+        return tuple(dict.fromkeys(literals))
+    values: dict[str, None] = {}
+    for value in re.findall(rf"\b{re.escape(argument.strip())}\s*=([^;=][^;]*);", before):
+        values.update(dict.fromkeys((TYPE,) if "ggml_type_name" in value else _LITERAL.findall(value)))
+    # upstream's word for what a switch leaves out, which it does not live to see
+    values.pop("undefined", None)
+    return tuple(values) or (TYPE,)
+
+
+def _split(text: str) -> list[str]:
+    """Arguments at the commas that stand in no bracket and no string."""
+    parts, depth, start, quoted = [], 0, 0, False
+    for at, character in enumerate(text):
+        if character == '"':
+            quoted = not quoted
+        elif not quoted:
+            depth += (character in "([{") - (character in ")]}")
+            if character == "," and depth == 0:
+                parts.append(text[start:at])
+                start = at + 1
+    return [*parts, text[start:]]
