@@ -134,7 +134,7 @@ def test_an_unknown_type_fails_the_load_with_no_more_than_an_exit_status(
         server.client.create_from_gguf("probe", probe)
         with pytest.raises(ModelLoadFailed, match=r"exit status 1$"):
             server.client.generate("probe", "a", 1)
-        assert "turbo4 is no type for a cache" in server.tail()
+        assert "Unsupported cache type: turbo4" in server.tail()
         with pytest.raises(ModelLoadFailed, match="not found"):
             server.client.generate("another", "a", 1)
         broken = tmp_path / "broken.gguf"

@@ -51,7 +51,7 @@ class LayerRule:
 
     def span(self, layers: int) -> range:
         """The layers that it names in a model of `layers` attention layers. Raises `ConfigError` when it has fewer."""
-        if self.high >= layers + (self.where != "layers"):
+        if self.high + (self.where == "layers") > layers:
             raise ConfigError(f"{self}: the model has {layers} attention layer{'s' * (layers != 1)}, counted from 0")
         if self.where == "layers":
             return range(self.low, self.high + 1)
@@ -80,6 +80,11 @@ class LayerTypes:
                 found[layer] = rule.type
         return tuple(found)
 
+    @property
+    def reach(self) -> int:
+        """Attention layers that a model must have for every rule to hold."""
+        return max((rule.high + (rule.where == "layers") for rule in self.rules), default=0)
+
     def names(self) -> tuple[str, ...]:
         """Every type that it names, each once, the base first."""
         return tuple(dict.fromkeys([self.base, *(rule.type for rule in self.rules)]))
@@ -95,6 +100,11 @@ class CacheTypes:
     def __str__(self) -> str:
         """The canonical form, which `parse` reads back: small letters, plain numbers, V only where it differs."""
         return str(self.k) if self.k == self.v else f"{self.k}:{self.v}"
+
+    @property
+    def reach(self) -> int:
+        """Attention layers that a model must have for every rule to hold."""
+        return max(self.k.reach, self.v.reach)
 
     def names(self) -> tuple[str, ...]:
         """Every type that it names, each once."""
@@ -161,7 +171,7 @@ def _rule(text: str, found: re.Match[str], name: str) -> LayerRule:
 
 
 def _refused(text: str, piece: str, why: str) -> ConfigError:
-    return ConfigError(f"cache type {text!r}: {piece!r}: {why}", hint=_HINT)
+    return ConfigError(f"cache type '{text}': '{piece}': {why}", hint=_HINT)
 
 
 def divided(settings: str) -> Iterator[str]:

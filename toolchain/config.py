@@ -97,7 +97,9 @@ class VerifyConfig:
     """What a build must show before it is released."""
 
     types: tuple[str, ...] = setting(
-        ("turbo4", "turbo3", "turbo2", "q8_0:turbo4"), "cache types that must run", cache_type=True
+        ("turbo4", "turbo3", "turbo2", "q8_0:turbo4", "q8_0:turbo2,first=2:q8_0,last=2:q8_0"),
+        "cache types that must run",
+        cache_type=True,
     )
     tokens: int = setting(10, "tokens to generate with each type", low=1, high=4096)
     timeout_s: float = setting(180.0, "seconds for one model load or generation", low=1, high=3600)

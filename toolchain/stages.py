@@ -159,6 +159,20 @@ class Release:
 
 
 @record
+class CachePart:
+    """One line of llama-server's log that states which attention layers of a cache have a type."""
+
+    side: str
+    """K or V"""
+    layers: tuple[int, ...]
+    """from 0, over all caches of the model"""
+    of: int
+    """attention layers of the model"""
+    type: str
+    mib: float
+
+
+@record
 class CacheProof:
     """One line of llama-server's log that states a KV cache's type and size."""
 
@@ -166,12 +180,15 @@ class CacheProof:
     cells: int
     layers: int
     type_k: str
+    """several types, joined by +, where rules give some layers another one"""
     type_v: str
     mib: float
     mib_k: float
     mib_v: float
     expected_bytes: int
     """K and V computed from the model's geometry and the types' true bytes per block"""
+    parts: tuple[CachePart, ...] = ()
+    """the layers of each type, where there are rules"""
 
 
 @record

@@ -206,11 +206,6 @@ def test_context_shifts_that_discard_something_count(shifts: list[tuple[int, int
     assert cachelog.context_shifts(log) == sum(d > 0 for _, _, d in shifts)
 
 
-@pytest.mark.parametrize(("setting", "pair"), [("turbo4", ("turbo4", "turbo4")), ("q8_0:turbo4", ("q8_0", "turbo4"))])
-def test_split_pair(setting: str, pair: tuple[str, str]) -> None:
-    assert cachelog.split_pair(setting) == pair
-
-
 def test_upstream_bits_per_value() -> None:
     bits = {kind.name: cachelog.bits_per_value(kind) for kind in cachelog.UPSTREAM_TYPES}
     assert bits == {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
+from .. import cachetype
 from ..config import DeployConfig
 from ..errors import ConfigError, ReleaseInvalid
 from ..stages import Release
@@ -21,7 +22,7 @@ UPSTREAM_TYPES = frozenset({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_n
 def render(release: Release, config: DeployConfig) -> str:
     """KEY=VALUE lines for `release`. Raises `ConfigError`: it lacks the cache type, or a line cannot hold a value."""
     known = {kind.name for kind in release.cache_types} | UPSTREAM_TYPES
-    for kind in config.kv_cache_type.split(":"):
+    for kind in cachetype.parse(config.kv_cache_type).names():
         if kind not in known:
             raise ConfigError(
                 f"deploy.kv_cache_type: release {release.id} has no cache type {kind!r}",

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from .. import cachetype
 from ..config import DeployConfig
 from ..console import Console
 from ..errors import ServerFailed, ToolchainError, Unhealthy
@@ -21,7 +22,8 @@ from .service import Service, ServiceState
 
 PROBE_NAME = "turboquant-probe"
 PROBE_TOKENS = 4
-_GEOMETRY = {"head_size": 128, "heads": 2, "kv_heads": 1, "layers": 2, "context": 512}
+_LAYERS = 2
+_SIZES = {"head_size": 128, "heads": 2, "kv_heads": 1, "context": 512}
 _CELLS = 256
 """context asked for: llama.cpp's own unit, so that the log states this very number"""
 CRASHES = 2
@@ -45,8 +47,10 @@ def check(
         before = _await_version(release, url, service, config.health_timeout_s)
         step.update(detail="generation")
         mark = log.stat().st_size if log.exists() else 0
-        _generate(OllamaClient(url, timeout=config.health_timeout_s))
-        _prove_cache(_since(log, mark), environment.read(release_dir)["OLLAMA_KV_CACHE_TYPE"], release, console)
+        asked = environment.read(release_dir)["OLLAMA_KV_CACHE_TYPE"]
+        layers = max(_LAYERS, cachetype.parse(asked).reach)
+        _generate(OllamaClient(url, timeout=config.health_timeout_s), layers)
+        _prove_cache(_since(log, mark), asked, layers, release, console)
         step.update(detail=f"stays up for {config.stability_s:g} s")
         _watch(before, service, config.stability_s)
         if (found := answer(url)) != release.version:
@@ -81,13 +85,13 @@ def _await_version(release: Release, url: str, service: Service, timeout_s: floa
         time.sleep(_POLL_S)
 
 
-def _generate(client: OllamaClient) -> None:
+def _generate(client: OllamaClient, layers: int) -> None:
     from ..verify.model import write_probe  # NumPy and gguf take a while to load, and only this needs them
 
     try:
         with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
             path = Path(folder) / f"{PROBE_NAME}.gguf"
-            write_probe(path, **_GEOMETRY, seed=1)
+            write_probe(path, **_SIZES, layers=layers, seed=1)
             try:
                 client.create_from_gguf(PROBE_NAME, path)
                 done = client.generate(PROBE_NAME, "a b c", PROBE_TOKENS, {"num_ctx": _CELLS}, keep_alive=0)
@@ -100,7 +104,7 @@ def _generate(client: OllamaClient) -> None:
         raise Unhealthy(f"the release generated {done.eval_count} tokens of {PROBE_TOKENS}")
 
 
-def _prove_cache(said: str, asked: str, release: Release, console: Console) -> None:
+def _prove_cache(said: str, asked: str, layers: int, release: Release, console: Console) -> None:
     """Hold llama-server's own line on the probe's cache against the environment: no API of Ollama shows the type.
 
     Lines on other models, which clients may load meanwhile, are passed over: a draft model's cache may well be f16.
@@ -108,14 +112,15 @@ def _prove_cache(said: str, asked: str, release: Release, console: Console) -> N
     from ..verify import cachelog
     from ..verify.model import Geometry
 
+    geometry = Geometry(**_SIZES, layers=layers)
     found = [
         cache.proof
-        for cache in cachelog.caches(said, Geometry(**_GEOMETRY), release.cache_types)
-        if (cache.proof.layers, cache.proof.cells) == (_GEOMETRY["layers"], _CELLS)
+        for cache in cachelog.caches(said, geometry, release.cache_types)
+        if (cache.proof.layers, cache.proof.cells) == (layers, _CELLS)
     ]
     for proof in found:
-        if (proof.type_k, proof.type_v) != cachelog.split_pair(asked):
-            raise Unhealthy(f"the service was told to use the cache type {asked}, but: {proof.line}")
+        if reason := cachelog.mismatch([proof], asked, layers):
+            raise Unhealthy(f"the service was told to use the cache type {asked}, but: {reason}: {proof.line}")
         console.note(proof.line)
     if not found:
         console.warn(f"the log states no cache of the probe model, so it is not proven that {asked} is in use")

@@ -11,12 +11,13 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from .. import cachetype
 from ..console import Console
 from ..errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
 from ..process import run
 from ..records import record
 from ..stages import CacheType
-from ..verify.cachelog import bits_per_value, split_pair, type_table
+from ..verify.cachelog import bits_per_value, mismatch, stated, type_table
 from .dump import read_heads
 from .measure import Estimate
 
@@ -29,8 +30,7 @@ CONTEXT = 1024
 _ATTEMPTS = 3
 """llama.cpp ends without waiting for its log's thread, so that on a busy machine the last lines can be lost"""
 
-_ALLOCATED = re.compile(r"llama_kv_cache\w*: size = .* K \((\w+)\): .* V \((\w+)\):")
-_ROTATED = re.compile(r"llama_kv_cache\w*: attn_rot_([kv]) = (\d)")
+_FLOATS = ("f32", "f16", "bf16")
 _CHUNKS = re.compile(r"computing over (\d+) chunks")
 _TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
@@ -50,7 +50,7 @@ class Divergence:
 
     cache: str
     bits_per_value: float
-    """mean of K and V"""
+    """mean of K and V, and of all layers"""
     ppl: Estimate
     delta: Estimate
     """of perplexity, paired"""
@@ -81,7 +81,7 @@ def measure(
     log: Path,
     console: Console,
 ) -> Divergences:
-    """Run `model` over `text` once for each cache: a type, K:V, or either with `/plain` behind it.
+    """Run `model` over `text` once for each cache: what `cachetype.parse` reads, or that with `/plain` behind it.
 
     Every run must say in its log that it used the types asked for, rotated or not as asked. Raises `ConfigError` for a
     cache that is unknown, `ModelLoadFailed` for what is no model, `TextTooShort`, `CommandFailed` when the program
@@ -89,7 +89,7 @@ def measure(
     """
     types = type_table(added)
     for cache in caches:
-        for name in split_pair(cache.removesuffix(PLAIN)):
+        for name in cachetype.parse(cache.removesuffix(PLAIN)).names():
             if name not in types:
                 raise ConfigError(f"unknown cache type {name!r} in {cache!r}", hint=", ".join(types))
     read_heads(model)
@@ -104,9 +104,10 @@ def measure(
         rows, chunks = [], 0
         for cache in caches:
             with console.step(cache):
-                chunks, figures = _compare([*argv, "--kl-divergence"], cache, log)
-            bits = [bits_per_value(types[name]) for name in split_pair(cache.removesuffix(PLAIN))]
-            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / 2, **figures))
+                chunks, layers, figures = _compare([*argv, "--kl-divergence"], cache, log)
+            asked = cachetype.parse(cache.removesuffix(PLAIN))
+            bits = [bits_per_value(types[name]) for name in (*asked.k.each(layers), *asked.v.each(layers))]
+            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / len(bits), **figures))
     return Divergences(model=model.name, text_bytes=len(text), context=context, chunks=chunks, rows=tuple(rows))
 
 
@@ -130,11 +131,12 @@ def markdown(found: Divergences) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _run(argv: list[str], cache: str, log: Path) -> str:
+def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
+    """What the program said, and the model's attention layers."""
     plain = cache.endswith(PLAIN)
-    type_k, type_v = split_pair(cache.removesuffix(PLAIN))
+    asked = cachetype.parse(cache.removesuffix(PLAIN))
     done = run(
-        [*argv, "--cache-type-k", type_k, "--cache-type-v", type_v],
+        [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
         env={"LLAMA_ATTN_ROT_DISABLE": str(int(plain))},
         log=log,
         what=f"llama-perplexity with {cache}",
@@ -145,32 +147,39 @@ def _run(argv: list[str], cache: str, log: Path) -> str:
             f"the text has {short.group(1)} tokens, two contexts are needed",
             hint="a longer text, or a smaller --context",
         )
-    used = set(_ALLOCATED.findall(done.output))
-    rotated = dict(_ROTATED.findall(done.output))
-    wanted = {
-        name: str(int(kind not in ("f16", "bf16", "f32") and not plain))
-        for name, kind in zip("kv", (type_k, type_v), strict=True)
-    }
-    if used != {(type_k, type_v)} or rotated != wanted:
+    found = stated(done.output)
+    layers = sum(one.proof.layers for one in found)
+    complaint = mismatch([one.proof for one in found], str(asked), layers) if found else "the log states no KV cache"
+    for one in found:
+        for side, names, rotated in (
+            ("K", one.proof.type_k, one.rotated_k),
+            ("V", one.proof.type_v, one.rotated_v),
+        ):
+            if rotated != (not plain and any(name not in _FLOATS for name in names.split("+"))):
+                complaint = complaint or f"{side} ({names}) is {'' if rotated else 'not '}rotated"
+    if complaint:
         raise VerificationFailed(
-            f"asked for {cache}, the log says K:V {used or 'nothing'}, rotated {rotated or 'nothing'}\n  log: {log}",
-            hint="is the program of the build that the series made?",
+            f"asked for {cache}: {complaint}\n  log: {log}", hint="is the program of the build that the series made?"
         )
-    return done.output
+    return done.output, layers
 
 
-def _compare(argv: list[str], cache: str, log: Path) -> tuple[int, dict[str, Estimate]]:
-    """Chunks and figures of one run."""
+def _compare(argv: list[str], cache: str, log: Path) -> tuple[int, int, dict[str, Estimate]]:
+    """Chunks, attention layers and figures of one run."""
     for _ in range(_ATTEMPTS):
-        said = _run(argv, cache, log)
+        said, layers = _run(argv, cache, log)
         found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
         counted = _CHUNKS.search(said)
         if counted and all(found.values()):
-            return int(counted.group(1)), {
-                name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
-                for name, match in found.items()
-                if match
-            }
+            return (
+                int(counted.group(1)),
+                layers,
+                {
+                    name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
+                    for name, match in found.items()
+                    if match
+                },
+            )
     missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
     raise CommandFailed(f"llama-perplexity with {cache} gave no {missing}\n  log: {log}")
 

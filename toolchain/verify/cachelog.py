@@ -7,15 +7,17 @@ with the sizes that the tensors really have; that line is the proof. Sizes are p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from .. import cachetype
 from ..memory.kv import CacheSizes
 from ..memory.sizes import UPSTREAM_TYPES as UPSTREAM_TYPES
 from ..memory.sizes import bits_per_value as bits_per_value
 from ..memory.sizes import row_bytes
 from ..memory.sizes import type_table as type_table
 from ..records import record
-from ..stages import CacheProof, CacheType
+from ..stages import CachePart, CacheProof, CacheType
 from .model import Geometry
 
 MIB = 1 << 20
@@ -25,8 +27,9 @@ CELL_PADDING = 256
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _CACHE = re.compile(
     rf"llama_kv_cache\w*: size = +{_NUMBER} MiB \( *(\d+) cells, +(\d+) layers, +\d+/\d+ seqs\), "
-    rf"K \((\w+)\): +{_NUMBER} MiB, V \((\w+)\): +{_NUMBER} MiB"
+    rf"K \(([\w+]+)\): +{_NUMBER} MiB, V \(([\w+]+)\): +{_NUMBER} MiB"
 )
+_PART = re.compile(rf"llama_kv_cache: ([KV]) of attention layers (\d+(?:[,-]\d+)*) \(of (\d+)\): (\w+), {_NUMBER} MiB")
 _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
 SHIFT_LINE = "slot context shift"
 """how llama-server's line on a context shift starts"""
@@ -42,37 +45,39 @@ class Cache:
     rotated_v: bool | None
 
 
-def split_pair(kv_cache_type: str) -> tuple[str, str]:
-    """The types of K and V that a setting asks for: `K:V`, or one name for both."""
-    type_k, _, type_v = kv_cache_type.partition(":")
-    return type_k, type_v or type_k
-
-
 def cache_bytes(kind: CacheType, geometry: Geometry, *, cells: int, layers: int) -> int:
     """Bytes of K (or of V) in a cache: rows of `kv_width` values, packed in blocks, for each cell and layer."""
     return row_bytes(kind, geometry.kv_width) * cells * layers
 
 
-def caches(log: str, geometry: Geometry, added: Iterable[CacheType]) -> tuple[Cache, ...]:
-    """The KV caches that a log states, in its order (a model with a sliding window has several).
-
-    Whatever a logger puts before a line is passed over, and so is every other line. `expected_bytes` follows from
-    the line's cells and layers, the model's `geometry` and the size of the stated types; it is 0 for a type that is
-    neither upstream's nor `added` by the series.
+def stated(log: str) -> tuple[Cache, ...]:
+    """The KV caches that a log states, in its order (a model with a sliding window has several); their
+    `expected_bytes` are 0. Whatever a logger puts before a line is passed over, and so is every other line.
     """
-    types = type_table(added)
     found: list[Cache] = []
     for line in log.splitlines():
         if match := _CACHE.search(line):
-            found.append(Cache(proof=_proof(match, geometry, types), rotated_k=None, rotated_v=None))
+            found.append(Cache(proof=_proof(match), rotated_k=None, rotated_v=None))
+        elif found and (match := _PART.search(line)):
+            proof = found[-1].proof
+            found[-1] = replace(found[-1], proof=replace(proof, parts=(*proof.parts, _part(match))))
         elif found and (match := _ROTATION.search(line)):
-            last, on = found[-1], match[2] != "0"
-            found[-1] = Cache(
-                proof=last.proof,
-                rotated_k=on if match[1] == "k" else last.rotated_k,
-                rotated_v=on if match[1] == "v" else last.rotated_v,
-            )
+            on = match[2] != "0"
+            found[-1] = replace(found[-1], rotated_k=on) if match[1] == "k" else replace(found[-1], rotated_v=on)
     return tuple(found)
+
+
+def caches(log: str, geometry: Geometry, added: Iterable[CacheType]) -> tuple[Cache, ...]:
+    """The KV caches that a log states, with the bytes that they must take.
+
+    `expected_bytes` follows from the line's cells and layers, the model's `geometry` and the size of the stated types,
+    layer by layer where there are rules; it is 0 for a type that is neither upstream's nor `added` by the series.
+    """
+    types = type_table(added)
+    return tuple(
+        replace(cache, proof=replace(cache.proof, expected_bytes=_bytes(cache.proof, geometry, types)))
+        for cache in stated(log)
+    )
 
 
 def context_shifts(log: str) -> int:
@@ -85,7 +90,7 @@ def complaint(
 ) -> str:
     """Why the caches of one model are not what was asked for; empty when all is proven.
 
-    Asked are: K and V of `kv_cache_type` in every cache, room for `num_ctx` tokens in every layer, sizes that agree
+    Asked are: K and V of `kv_cache_type` in every layer, room for `num_ctx` tokens in every layer, sizes that agree
     with the types' true bytes within the log's rounding, and the rotation that the types `added` by the series
     build upon.
     """
@@ -93,28 +98,57 @@ def complaint(
         return "the log states no KV cache"
     if (layers := sum(cache.proof.layers for cache in found)) != geometry.layers:
         return f"the caches hold {layers} layers, the model has {geometry.layers}"
-    asked = split_pair(kv_cache_type)
+    if reason := mismatch([cache.proof for cache in found], kv_cache_type, geometry.layers):
+        return reason
     types = type_table(added)
     for cache in found:
         proof = cache.proof
-        if (proof.type_k, proof.type_v) != asked:
-            return f"asked for K {asked[0]} and V {asked[1]}, the cache has K {proof.type_k} and V {proof.type_v}"
         if not num_ctx <= proof.cells < num_ctx + CELL_PADDING:
             return f"asked for {num_ctx} cells, the cache has {proof.cells}"
-        for side, name, stated, rotated in (
-            ("K", proof.type_k, proof.mib_k, cache.rotated_k),
-            ("V", proof.type_v, proof.mib_v, cache.rotated_v),
-        ):
+        for side, name, layers, stated in portions(proof):
             if name not in types:
                 return f"the size of {name} is not known: the release's manifest does not list it"
-            expected = cache_bytes(types[name], geometry, cells=proof.cells, layers=proof.layers)
+            expected = cache_bytes(types[name], geometry, cells=proof.cells, layers=layers)
             if not _agrees(stated, expected):
                 return f"{side} as {name} takes {expected / MIB:.3f} MiB, the log says {stated:.2f}"
+            rotated = cache.rotated_k if side == "K" else cache.rotated_v
             if any(name == kind.name for kind in added) and not rotated:
                 return f"{side} is {name}, and the log does not say that it is rotated before it is quantized"
         if not _agrees(proof.mib, proof.expected_bytes):
             return f"K and V take {proof.expected_bytes / MIB:.3f} MiB, the log says {proof.mib:.2f}"
     return ""
+
+
+def mismatch(found: Sequence[CacheProof], kv_cache_type: str, layers: int) -> str:
+    """Why the caches of one model with `layers` attention layers have other types than asked; empty when they do not.
+
+    Where rules ask for a type of single layers, the log must state the type of every one of them.
+    """
+    asked = cachetype.parse(kv_cache_type)
+    parts = [part for proof in found for part in proof.parts]
+    if asked.reach == 0:
+        for proof in found:
+            if (proof.type_k, proof.type_v) != (asked.k.base, asked.v.base):
+                wanted = f"K {asked.k.base} and V {asked.v.base}"
+                return f"asked for {wanted}, the cache has K {proof.type_k} and V {proof.type_v}"
+        return ""
+    for side, types in (("K", asked.k.each(layers)), ("V", asked.v.each(layers))):
+        held = sorted((layer, part.type) for part in parts if part.side == side for layer in part.layers)
+        if [layer for layer, _ in held] != list(range(layers)) or any(part.of != layers for part in parts):
+            return f"asked for {side} of {layers} attention layers, the log states the layers {held}"
+        for layer, name in held:
+            if name != types[layer]:
+                return f"asked for {side} of attention layer {layer} as {types[layer]}, the log says {name}"
+    return ""
+
+
+def portions(proof: CacheProof) -> Iterator[tuple[str, str, int, float]]:
+    """What a cache consists of: side, type, number of layers, and the stated MiB."""
+    for side, name, mib in (("K", proof.type_k, proof.mib_k), ("V", proof.type_v, proof.mib_v)):
+        parts = [part for part in proof.parts if part.side == side]
+        yield from ((side, part.type, len(part.layers), part.mib) for part in parts)
+        if not parts:
+            yield side, name, proof.layers, mib
 
 
 def plan_complaint(found: Sequence[Cache], planned: CacheSizes) -> str:
@@ -130,13 +164,8 @@ def plan_complaint(found: Sequence[Cache], planned: CacheSizes) -> str:
     return ""
 
 
-def _proof(match: re.Match[str], geometry: Geometry, types: Mapping[str, CacheType]) -> CacheProof:
+def _proof(match: re.Match[str]) -> CacheProof:
     total, cells, layers, type_k, size_k, type_v, size_v = match.groups()
-    sizes = [
-        cache_bytes(types[name], geometry, cells=int(cells), layers=int(layers))
-        for name in (type_k, type_v)
-        if name in types
-    ]
     return CacheProof(
         line=match[0],
         cells=int(cells),
@@ -146,8 +175,26 @@ def _proof(match: re.Match[str], geometry: Geometry, types: Mapping[str, CacheTy
         mib=float(total),
         mib_k=float(size_k),
         mib_v=float(size_v),
-        expected_bytes=sum(sizes) if len(sizes) == 2 else 0,
+        expected_bytes=0,
     )
+
+
+def _part(match: re.Match[str]) -> CachePart:
+    side, spans, of, name, size = match.groups()
+    layers = [
+        layer
+        for span in spans.split(",")
+        for low, _, high in [span.partition("-")]
+        for layer in range(int(low), int(high or low) + 1)
+    ]
+    return CachePart(side=side, layers=tuple(layers), of=int(of), type=name, mib=float(size))
+
+
+def _bytes(proof: CacheProof, geometry: Geometry, types: Mapping[str, CacheType]) -> int:
+    held = list(portions(proof))
+    if not all(name in types for _, name, _, _ in held):
+        return 0
+    return sum(cache_bytes(types[name], geometry, cells=proof.cells, layers=n) for _, name, n, _ in held)
 
 
 def _agrees(stated_mib: float, exact_bytes: int) -> bool:

@@ -9,8 +9,8 @@ import jinja2
 
 from ..errors import ToolchainError
 from ..records import record
-from ..stages import CacheType, Release, TypeProof, Verification
-from .cachelog import MIB, bits_per_value, type_table
+from ..stages import CacheProof, CacheType, Release, TypeProof, Verification
+from .cachelog import MIB, bits_per_value, portions, type_table
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 
@@ -51,8 +51,12 @@ def render_report(verification: Verification, release: Release, failures: Sequen
 
 
 def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[Row]:
-    def bits(name: str) -> str:
-        return f"{bits_per_value(types[name]):g}" if name in types else "?"
+    def bits(cache: CacheProof, side: str) -> str:
+        """Mean over the layers."""
+        held = {name: layers for where, name, layers, _ in portions(cache) if where == side}
+        if not all(name in types for name in held) or not held:
+            return "?"
+        return f"{sum(bits_per_value(types[name]) * n for name, n in held.items()) / sum(held.values()):.4g}"
 
     def row(type_k: str, type_v: str, cells: str, mib: str, expected_mib: str, bits: str) -> Row:
         return Row(
@@ -78,5 +82,5 @@ def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[Row]:
             str(cache.cells),
             f"{cache.mib:.2f}",
             f"{cache.expected_bytes / MIB:.3f}",
-            f"{bits(cache.type_k)} / {bits(cache.type_v)}",
+            f"{bits(cache, 'K')} / {bits(cache, 'V')}",
         )

@@ -39,9 +39,12 @@ from .server import Server, serve
 
 HEAD_SIZES = (64, 128)
 LAYERS, HEADS, KV_HEADS = 8, 4, 2
+"""layers: as many more as the rules of a type need"""
 CONTEXT = 256
 """tokens; a multiple of llama.cpp's padding, and enough for cache sizes that two decimals of MiB tell apart"""
+MOST_LAYERS = 256
 UNKNOWN_TYPE = "turbo9"
+_NAME_LENGTH = 200
 
 # One thread: on models this small, several wait for each other far longer than they work, most of all when
 # the machine is busy.
@@ -147,8 +150,11 @@ class _Trial:
         self._logs = logs
         self._scratch = scratch
         self._home = scratch / "home"
+        layers = max([LAYERS, *(cachetype.parse(kv_cache_type).reach for kv_cache_type in config.verify.types)])
         try:
-            self._probes = [_write_probe(scratch / f"probe-{head_size}.gguf", head_size) for head_size in HEAD_SIZES]
+            self._probes = [
+                _write_probe(scratch / f"probe-{head_size}.gguf", head_size, layers) for head_size in HEAD_SIZES
+            ]
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -200,7 +206,7 @@ class _Trial:
             self._release_dir,
             version=self._release.version,
             home=self._home,
-            log=self._logs / f"{kv_cache_type.replace(':', '-')}.log",
+            log=self._logs / f"{re.sub(r'[^a-z0-9_]+', '-', kv_cache_type)[:_NAME_LENGTH]}.log",
             environment={"OLLAMA_KV_CACHE_TYPE": kv_cache_type},
             timeout_s=self._config.timeout_s,
         )
@@ -257,21 +263,27 @@ class _Trial:
 def _check_types(asked: tuple[str, ...], release: Release) -> None:
     known = cachelog.type_table(release.cache_types)
     for kv_cache_type in asked:
-        for name in cachelog.split_pair(kv_cache_type):
+        wanted = cachetype.parse(kv_cache_type)
+        for name in wanted.names():
             if name not in known:
                 raise ConfigError(
                     f"verify.types: {kv_cache_type}: {release.id} has no cache type {name}",
                     hint=f"it has {', '.join(known)}",
                 )
+        if wanted.reach > MOST_LAYERS:
+            raise ConfigError(
+                f"verify.types: {kv_cache_type} needs a model of {wanted.reach} attention layers",
+                hint=f"rules are verified up to {MOST_LAYERS} layers",
+            )
 
 
-def _write_probe(path: Path, head_size: int) -> Probe:
+def _write_probe(path: Path, head_size: int, layers: int) -> Probe:
     geometry = write_probe(
         path,
         head_size=head_size,
         heads=HEADS,
         kv_heads=KV_HEADS,
-        layers=LAYERS,
+        layers=layers,
         context=CONTEXT,
         seed=_SEED + head_size,
     )

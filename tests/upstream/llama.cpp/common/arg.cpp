@@ -1,6 +1,5 @@
 #include "arg.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <map>
@@ -14,13 +13,13 @@ const std::vector<ggml_type> kv_cache_types = {
     GGML_TYPE_Q4_0,
 };
 
-static ggml_type cache_type(const std::string & name) {
-    const auto has_name = [&](ggml_type type) { return name == ggml_type_name(type); };
-    const auto found = std::find_if(kv_cache_types.begin(), kv_cache_types.end(), has_name);
-    if (found == kv_cache_types.end()) {
-        throw std::runtime_error(name + " is no type for a cache");
+static ggml_type kv_cache_type_from_str(const std::string & s) {
+    for (const ggml_type type : kv_cache_types) {
+        if (s == ggml_type_name(type)) {
+            return type;
+        }
     }
-    return *found;
+    throw std::runtime_error("Unsupported cache type: " + s);
 }
 
 static uint32_t number(const std::string & text, uint32_t most) {
@@ -32,11 +31,13 @@ static uint32_t number(const std::string & text, uint32_t most) {
     return (uint32_t) value;
 }
 
-options read_options(int count, char ** words) {
-    options read;
+common_params read_options(int count, char ** words) {
+    common_params read;
     const std::map<std::string, std::function<void(const std::string &)>> known = {
-        { "--cache-type-k", [&](const std::string & value) { read.type_k = cache_type(value); } },
-        { "--cache-type-v", [&](const std::string & value) { read.type_v = cache_type(value); } },
+        { "--cache-type-k", [&](const std::string & value) { read.cache_type_k = kv_cache_type_from_str(value); } },
+        { "--cache-type-v", [&](const std::string & value) { read.cache_type_v = kv_cache_type_from_str(value); } },
+        { "--cache-type-k-draft", [&](const std::string & value) { read.speculative.cache_type_k = kv_cache_type_from_str(value); } },
+        { "--cache-type-v-draft", [&](const std::string & value) { read.speculative.cache_type_v = kv_cache_type_from_str(value); } },
         { "--ctx-size",     [&](const std::string & value) { read.cells = number(value, 1 << 30); } },
         { "--host",         [&](const std::string & value) { read.host = value; } },
         { "--keep",         [&](const std::string & value) { read.keep = number(value, 1 << 30); } },

@@ -8,8 +8,25 @@
 #include <string>
 #include <vector>
 
+#define LLAMA_API
+
 struct llama_model;
 struct llama_context;
+
+// There is no other attention than flash attention here.
+enum llama_flash_attn_type {
+    LLAMA_FLASH_ATTN_TYPE_AUTO,
+    LLAMA_FLASH_ATTN_TYPE_ENABLED,
+};
+
+struct llama_context_params {
+    uint32_t              n_ctx; // cells; rounded up to a multiple of 256
+    llama_flash_attn_type flash_attn_type;
+    ggml_type             type_k;
+    ggml_type             type_v;
+};
+
+llama_context_params llama_context_default_params();
 
 std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path); // throws std::runtime_error
 
@@ -18,9 +35,8 @@ std::vector<int32_t> llama_tokenize(const llama_model & model, const std::string
 std::string          llama_token_to_piece(const llama_model & model, int32_t token);
 bool                 llama_token_is_eog(const llama_model & model, int32_t token);
 
-// n_ctx is rounded up to a multiple of 256. Throws std::runtime_error where a type does not fit the heads.
-std::shared_ptr<llama_context> llama_init_from_model(
-    std::shared_ptr<llama_model> model, uint32_t n_ctx, ggml_type type_k, ggml_type type_v);
+// Throws std::runtime_error where a type does not fit the heads.
+std::shared_ptr<llama_context> llama_init_from_model(std::shared_ptr<llama_model> model, llama_context_params params);
 
 uint32_t llama_n_ctx(const llama_context & ctx);
 

@@ -2,6 +2,7 @@
 
 #include "ggml-cpu.h"
 #include "../ggml/src/ggml-cpu/ops.h"
+#include "llama-impl.h"
 
 #include <cmath>
 #include <cstdlib>
@@ -32,55 +33,91 @@ static void hadamard(std::vector<float> & x, int64_t n) {
     }
 }
 
-llama_kv_cache::llama_kv_cache(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, uint32_t kv_size) :
-    hparams(hparams), type_k(type_k), type_v(type_v) {
+llama_kv_cache::llama_kv_cache(
+        const llama_hparams & sizes, ggml_type type_k, ggml_type type_v, uint32_t kv_size, uint32_t n_swa,
+        const layer_filter_cb & filter) : hparams(sizes), n_swa(n_swa) {
     const int64_t n_embd_gqa = hparams.n_head_kv * hparams.n_embd_head;
-    row_k = ggml_row_size(type_k, n_embd_gqa);
-    row_v = ggml_row_size(type_v, n_embd_gqa);
-    k.assign(hparams.n_layer, std::vector<uint8_t>(row_k * kv_size));
-    v.assign(hparams.n_layer, std::vector<uint8_t>(row_v * kv_size));
+    const bool    v_trans    = false; // values lie as keys do
+    ctx.reset(ggml_init({ 0, nullptr, true }), ggml_free);
+    for (uint32_t il = 0; il < hparams.n_layer_all; il++) {
+        if (!hparams.has_kv(il) || (filter && !filter(il))) {
+            continue;
+        }
+        const bool has_v = !v_trans && n_embd_gqa > 0;
+        ggml_tensor * k = ggml_new_tensor_3d(ctx.get(), type_k, n_embd_gqa, kv_size, 1);
+        ggml_tensor * v = has_v ? ggml_new_tensor_3d(ctx.get(), type_v, n_embd_gqa, kv_size, 1) : nullptr;
+        layers.push_back({ il, k, v });
+    }
+    buffer.reset(ggml_backend_alloc_ctx_tensors(ctx.get(), ggml_backend_dev_init(ggml_backend_dev_get(0), nullptr)),
+                 ggml_backend_buffer_free);
 
-    const float mib_k = (float) (row_k * kv_size * hparams.n_layer) / (1024.0f * 1024.0f);
-    const float mib_v = (float) (row_v * kv_size * hparams.n_layer) / (1024.0f * 1024.0f);
+    size_t memory_size_k = 0, memory_size_v = 0;
+    for (const kv_layer & one : layers) {
+        memory_size_k += ggml_nbytes(one.k);
+        memory_size_v += ggml_nbytes(one.v);
+    }
     // the line by which others tell the types, to the letter
-    fprintf(stderr,
-        "llama_kv_cache: size = %7.2f MiB (%6u cells, %3d layers,  1/1 seqs), "
-        "K (%s): %7.2f MiB, V (%s): %7.2f MiB\n",
-        mib_k + mib_v, kv_size, (int) hparams.n_layer, ggml_type_name(type_k), mib_k, ggml_type_name(type_v), mib_v);
+    LLAMA_LOG_INFO(
+        "llama_kv_cache: size = %7.2f MiB (%6u cells, %3d layers,  1/1 seqs), K (%s): %7.2f MiB, V (%s): %7.2f MiB\n",
+        (float)(memory_size_k + memory_size_v) / (1024.0f * 1024.0f), kv_size, (int) layers.size(),
+        ggml_type_name(type_k), (float)memory_size_k / (1024.0f * 1024.0f),
+        ggml_type_name(type_v), (float)memory_size_v / (1024.0f * 1024.0f));
 
-    const char * disable = getenv("LLAMA_ATTN_ROT_DISABLE");
-    if (!(disable && atoi(disable)) && hparams.n_embd_head % 64 == 0) {
-        rot_k = ggml_get_type_traits(type_k)->is_quantized ? 64 : 0;
-        rot_v = ggml_get_type_traits(type_v)->is_quantized ? 64 : 0;
+    const char * LLAMA_ATTN_ROT_DISABLE = getenv("LLAMA_ATTN_ROT_DISABLE");
+    if (!(LLAMA_ATTN_ROT_DISABLE && atoi(LLAMA_ATTN_ROT_DISABLE)) && hparams.n_embd_head % 64 == 0) {
+        rot_k = ggml_is_quantized(type_k) ? 64 : 0;
+        rot_v = ggml_is_quantized(type_v) ? 64 : 0;
         while (rot_k && hparams.n_embd_head % (2 * rot_k) == 0) { // keys by the largest power of two, values by 64
             rot_k *= 2;
         }
     }
-    fprintf(stderr, "llama_kv_cache: attn_rot_k = %d\nllama_kv_cache: attn_rot_v = %d\n", rot_k > 0, rot_v > 0);
+    LLAMA_LOG_INFO("llama_kv_cache: attn_rot_k = %d\nllama_kv_cache: attn_rot_v = %d\n", rot_k > 0, rot_v > 0);
 }
 
-void llama_kv_cache::store(int64_t layer, uint32_t cell, std::vector<float> kx, std::vector<float> vx) {
+const llama_kv_cache::kv_layer & llama_kv_cache::layer(uint32_t il) const {
+    for (const kv_layer & one : layers) {
+        if (one.il == il) {
+            return one;
+        }
+    }
+    GGML_ABORT("layer %u is not in the cache", il);
+}
+
+static char * row_of(const ggml_tensor * tensor, uint32_t cell) {
+    return (char *) tensor->data + cell * tensor->nb[1];
+}
+
+static void put_row(const ggml_tensor * tensor, uint32_t cell, const std::vector<float> & x) {
+    ggml_get_type_traits_cpu(tensor->type)->from_float(x.data(), row_of(tensor, cell), (int64_t) x.size());
+}
+
+void llama_kv_cache::store(uint32_t il, uint32_t cell, std::vector<float> kx, std::vector<float> vx) {
     hadamard(kx, rot_k);
     hadamard(vx, rot_v);
-    ggml_get_type_traits_cpu(type_k)->from_float(kx.data(), &k[layer][cell * row_k], kx.size());
-    ggml_get_type_traits_cpu(type_v)->from_float(vx.data(), &v[layer][cell * row_v], vx.size());
+    put_row(layer(il).k, cell, kx);
+    put_row(layer(il).v, cell, vx);
 }
 
-std::vector<float> llama_kv_cache::attend(int64_t layer, uint32_t n, std::vector<float> q) const {
+std::vector<float> llama_kv_cache::attend(uint32_t il, uint32_t n, std::vector<float> q) const {
     hadamard(q, rot_k);
     const int64_t n_embd_head = hparams.n_embd_head, n_head = (int64_t) q.size() / n_embd_head;
     std::vector<float> out(q.size());
     // cells of all heads lie together, so those of one head are strided rows
-    const auto cells = [&](ggml_type type, const std::vector<uint8_t> & from, size_t row) {
-        ggml_tensor heads = ggml_rows(type, n_embd_head, n, (void *) from.data());
+    const auto cells = [&](const ggml_tensor * cached) {
+        ggml_tensor heads = ggml_rows(cached->type, n_embd_head, n, cached->data);
         heads.nb[2] = heads.nb[1];
-        heads.nb[1] = row;
+        heads.nb[1] = cached->nb[1];
         heads.ne[2] = hparams.n_head_kv;
         return heads;
     };
     ggml_tensor queries = ggml_rows(GGML_TYPE_F32, n_embd_head, 1, q.data());
     queries.ne[2] = n_head;
-    ggml_tensor keys = cells(type_k, k[layer], row_k), values = cells(type_v, v[layer], row_v);
+    ggml_tensor keys = cells(layer(il).k), values = cells(layer(il).v);
+    std::vector<uint16_t> hidden(n); // minus infinity where a cell lies before the window
+    for (uint32_t cell = 0; n_swa > 0 && cell + n_swa < n; cell++) {
+        hidden[cell] = 0xfc00;
+    }
+    ggml_tensor mask = ggml_rows(GGML_TYPE_F16, n, 1, hidden.data());
     ggml_tensor result = ggml_rows(GGML_TYPE_F32, n_embd_head, n_head, out.data());
     const float scale = 1.0f / sqrtf((float) n_embd_head);
     memcpy(result.op_params, &scale, sizeof scale);
@@ -88,6 +125,7 @@ std::vector<float> llama_kv_cache::attend(int64_t layer, uint32_t n, std::vector
     result.src[0] = &queries;
     result.src[1] = &keys;
     result.src[2] = &values;
+    result.src[3] = n_swa > 0 ? &mask : nullptr;
 
     std::vector<uint8_t> work(ggml_graph_plan(&result, 1).work_size);
     ggml_threadpool pool = { 0 };
@@ -97,27 +135,32 @@ std::vector<float> llama_kv_cache::attend(int64_t layer, uint32_t n, std::vector
     return out;
 }
 
+// Moves keys of one position, as they lie in the cache, by so many positions. Unquantized ones lie there unrotated.
+void llama_kv_cache::build_rope_shift(
+        const ggml_tensor * cur, std::vector<float> & keys, int32_t shift, int64_t rot) const {
+    const bool rotated = ggml_is_quantized(cur->type);
+    hadamard(keys, rotated ? rot : 0);
+    for (int64_t h = 0; h < hparams.n_head_kv; h++) {
+        llama_rope(&keys[h * hparams.n_embd_head], hparams.n_rot, hparams.freq_base, shift);
+    }
+    hadamard(keys, rotated ? rot : 0);
+}
+
 void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
-    const int64_t n_embd_gqa = hparams.n_head_kv * hparams.n_embd_head;
-    std::vector<float> keys(n_embd_gqa);
-    for (int64_t layer = 0; layer < hparams.n_layer; layer++) {
-        ggml_tensor cached = ggml_rows(type_k, n_embd_gqa, n_past, k[layer].data());
+    std::vector<float> keys(hparams.n_head_kv * hparams.n_embd_head);
+    for (const kv_layer & one : layers) {
         for (uint32_t to = from; to + n_discard < n_past; to++) {
             int32_t source = (int32_t) (to + n_discard);
             ggml_tensor index = ggml_rows(GGML_TYPE_I32, 1, 1, &source);
-            ggml_tensor rows  = ggml_rows(GGML_TYPE_F32, n_embd_gqa, 1, keys.data());
-            rows.src[0] = &cached;
+            ggml_tensor rows  = ggml_rows(GGML_TYPE_F32, (int64_t) keys.size(), 1, keys.data());
+            rows.src[0] = one.k;
             rows.src[1] = &index;
             const ggml_compute_params params = { 0, 1, nullptr, 0, nullptr, false };
             ggml_compute_forward_get_rows(&params, &rows);
-            hadamard(keys, rot_k);
-            for (int64_t h = 0; h < hparams.n_head_kv; h++) {
-                llama_rope(&keys[h * hparams.n_embd_head], hparams.n_rot, hparams.freq_base, -(int32_t) n_discard);
-            }
-            hadamard(keys, rot_k);
-            ggml_get_type_traits_cpu(type_k)->from_float(keys.data(), &k[layer][to * row_k], n_embd_gqa);
+            build_rope_shift(one.k, keys, -(int32_t) n_discard, rot_k);
+            put_row(one.k, to, keys);
         }
-        memmove(&v[layer][from * row_v], &v[layer][(from + n_discard) * row_v], (n_past - from - n_discard) * row_v);
+        memmove(row_of(one.v, from), row_of(one.v, from + n_discard), (n_past - from - n_discard) * one.v->nb[1]);
     }
 }
 
@@ -131,14 +174,16 @@ std::string llama_kv_cache::save(uint32_t n) const {
     for (uint32_t cell = 0; cell < n; cell++) {
         put(out, (int32_t) cell, (uint32_t) 1, (int32_t) 0); // of one sequence, which is number 0
     }
-    put(out, (uint32_t) 0, (uint32_t) k.size()); // V is not transposed
-    for (const auto & layer : k) {
-        put(out, (int32_t) type_k, (uint64_t) row_k);
-        out.append((const char *) layer.data(), row_k * n);
+    put(out, (uint32_t) 0, (uint32_t) layers.size()); // V is not transposed
+    const auto add = [&](const ggml_tensor * tensor) {
+        put(out, (int32_t) tensor->type, (uint64_t) tensor->nb[1]);
+        out.append((const char *) tensor->data, tensor->nb[1] * n);
+    };
+    for (const kv_layer & one : layers) {
+        add(one.k);
     }
-    for (const auto & layer : v) {
-        put(out, (int32_t) type_v, (uint64_t) row_v);
-        out.append((const char *) layer.data(), row_v * n);
+    for (const kv_layer & one : layers) {
+        add(one.v);
     }
     return out;
 }

@@ -1,37 +1,13 @@
-#include "llama.h"
+#include "llama-context.h"
 
 #include "ggml-cpu.h"
 #include "../ggml/src/ggml-cpu/ops.h"
-#include "llama-kv-cache.h"
+#include "llama-kv-cache-iswa.h"
 #include "llama-model-loader.h"
 
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
-#include <unordered_map>
-
-using floats = std::vector<float>;
-
-struct block_weights {
-    floats attention_norm, query, key, value, attended, feed_norm, gate, up, down;
-};
-
-struct llama_model {
-    llama_hparams            hparams;
-    floats                   tok_embd, output_norm, output;
-    std::vector<block_weights> blocks;
-    std::vector<std::string> pieces; // of the vocabulary, by token
-    std::unordered_map<std::string, int32_t> ids;
-    size_t                   longest = 1;
-    int32_t                  bos = -1, eos = -1, unknown = 0;
-    std::string              space; // what stands for a space in the vocabulary
-};
-
-struct llama_context {
-    std::shared_ptr<llama_model> model;
-    uint32_t                     n_ctx;
-    llama_kv_cache               cache;
-};
 
 static int64_t within(const llama_model_loader & ml, const std::string & key, int64_t low, int64_t high) {
     const uint64_t value = ml.integer(key);
@@ -73,7 +49,7 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
     llama_hparams & hp = model->hparams;
     hp.n_ctx_train = within(ml, "llama.context_length", 1, 1 << 30);
     hp.n_embd      = within(ml, "llama.embedding_length", 1, 1 << 16);
-    hp.n_layer     = within(ml, "llama.block_count", 1, 1 << 10);
+    hp.n_layer_all = (uint32_t) within(ml, "llama.block_count", 1, 1 << 10);
     hp.n_head      = within(ml, "llama.attention.head_count", 1, 1 << 10);
     hp.n_ff        = within(ml, "llama.feed_forward_length", 1, 1 << 18);
     hp.n_head_kv   = (int64_t) ml.integer("llama.attention.head_count_kv", (uint64_t) hp.n_head);
@@ -82,6 +58,8 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
     hp.n_vocab     = (int64_t) model->pieces.size();
     hp.rms_eps     = (float) ml.real("llama.attention.layer_norm_rms_epsilon", 1e-5);
     hp.freq_base   = (float) ml.real("llama.rope.freq_base", 10000.0);
+    hp.n_swa       = (uint32_t) ml.integer("llama.attention.sliding_window", 0);
+    hp.swa_period  = (uint32_t) std::max<uint64_t>(ml.integer("llama.attention.sliding_window_pattern", 1), 1);
     if (hp.n_head_kv < 1 || hp.n_head % hp.n_head_kv != 0 || hp.n_embd_head < 1 || hp.n_embd_head > 4096 ||
         hp.n_rot < 0 || hp.n_rot > hp.n_embd_head || hp.n_rot % 2 != 0) {
         throw std::runtime_error("the heads' sizes do not fit together");
@@ -91,15 +69,22 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
     model->tok_embd    = ml.floats("token_embd.weight", hp.n_embd, hp.n_vocab);
     model->output_norm = ml.floats("output_norm.weight", hp.n_embd, 1);
     model->output      = ml.has_tensor("output.weight") ? ml.floats("output.weight", hp.n_embd, hp.n_vocab) : model->tok_embd;
-    for (int64_t i = 0; i < hp.n_layer; i++) {
+    for (uint32_t i = 0; i < hp.n_layer_all; i++) {
         const std::string blk = "blk." + std::to_string(i) + ".";
-        model->blocks.push_back({
-            ml.floats(blk + "attn_norm.weight", hp.n_embd, 1),      ml.floats(blk + "attn_q.weight", hp.n_embd, n_q),
-            ml.floats(blk + "attn_k.weight", hp.n_embd, n_kv),      ml.floats(blk + "attn_v.weight", hp.n_embd, n_kv),
-            ml.floats(blk + "attn_output.weight", n_q, hp.n_embd),  ml.floats(blk + "ffn_norm.weight", hp.n_embd, 1),
-            ml.floats(blk + "ffn_gate.weight", hp.n_embd, hp.n_ff), ml.floats(blk + "ffn_up.weight", hp.n_embd, hp.n_ff),
-            ml.floats(blk + "ffn_down.weight", hp.n_ff, hp.n_embd),
-        });
+        block_weights block;
+        hp.attends.push_back(ml.has_tensor(blk + "attn_k.weight"));
+        if (hp.has_kv(i)) {
+            block.attention_norm = ml.floats(blk + "attn_norm.weight", hp.n_embd, 1);
+            block.query          = ml.floats(blk + "attn_q.weight", hp.n_embd, n_q);
+            block.key            = ml.floats(blk + "attn_k.weight", hp.n_embd, n_kv);
+            block.value          = ml.floats(blk + "attn_v.weight", hp.n_embd, n_kv);
+            block.attended       = ml.floats(blk + "attn_output.weight", n_q, hp.n_embd);
+        }
+        block.feed_norm = ml.floats(blk + "ffn_norm.weight", hp.n_embd, 1);
+        block.gate      = ml.floats(blk + "ffn_gate.weight", hp.n_embd, hp.n_ff);
+        block.up        = ml.floats(blk + "ffn_up.weight", hp.n_embd, hp.n_ff);
+        block.down      = ml.floats(blk + "ffn_down.weight", hp.n_ff, hp.n_embd);
+        model->blocks.push_back(std::move(block));
     }
     return model;
 }
@@ -152,23 +137,11 @@ bool llama_token_is_eog(const llama_model & model, int32_t token) {
     return token == model.eos;
 }
 
-std::shared_ptr<llama_context> llama_init_from_model(
-        std::shared_ptr<llama_model> model, uint32_t n_ctx, ggml_type type_k, ggml_type type_v) {
-    const llama_hparams & hp = model->hparams;
-    const std::pair<char, ggml_type> wanted[] = { { 'K', type_k }, { 'V', type_v } };
-    for (const auto & [what, type] : wanted) {
-        const int64_t block = ggml_get_type_traits(type)->blck_size;
-        if (hp.n_embd_head % block != 0) {
-            throw std::runtime_error(std::string("llama_init_from_model: ") + what + " cannot be " + ggml_type_name(type) + ": a head of " +
-                std::to_string(hp.n_embd_head) + " values is no whole number of blocks of " + std::to_string(block));
-        }
+llama_memory * llama_model::create_memory(const llama_context_params & params) const {
+    if (hparams.n_swa > 0) {
+        return new llama_kv_cache_iswa(hparams, params.type_k, params.type_v, params.n_ctx, nullptr);
     }
-    n_ctx = (std::max(n_ctx, 1u) + 255) / 256 * 256;
-    return std::make_shared<llama_context>(llama_context { model, n_ctx, llama_kv_cache(hp, type_k, type_v, n_ctx) });
-}
-
-uint32_t llama_n_ctx(const llama_context & ctx) {
-    return ctx.n_ctx;
+    return new llama_kv_cache(hparams, params.type_k, params.type_v, params.n_ctx, 0, nullptr);
 }
 
 static floats mul_mat(const floats & w, const floats & x) {
@@ -204,24 +177,31 @@ static void add(floats & x, floats y) {
     ggml_compute_forward_add(&params, &sum);
 }
 
+// What the query heads of a layer find in the cells up to n_past; that one's keys and values come from `in`.
+static floats attention(llama_context & ctx, uint32_t il, const floats & in, uint32_t n_past) {
+    const llama_hparams & hp    = ctx.model->hparams;
+    const block_weights & block = ctx.model->blocks[il];
+    floats q = mul_mat(block.query, in), k = mul_mat(block.key, in);
+    for (int64_t h = 0; h < hp.n_head; h++) {
+        llama_rope(&q[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
+    }
+    for (int64_t h = 0; h < hp.n_head_kv; h++) {
+        llama_rope(&k[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
+    }
+    ctx.memory->store(il, n_past, k, mul_mat(block.value, in));
+    return ctx.memory->attend(il, n_past + 1, q);
+}
+
 int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past) {
     const llama_model &   model = *ctx.model;
     const llama_hparams & hp    = model.hparams;
     floats x(model.tok_embd.begin() + token * hp.n_embd, model.tok_embd.begin() + (token + 1) * hp.n_embd);
 
-    for (int64_t il = 0; il < hp.n_layer; il++) {
+    for (uint32_t il = 0; il < hp.n_layer_all; il++) {
         const block_weights & block = model.blocks[il];
-        const floats in = norm(x, block.attention_norm, hp.rms_eps);
-        floats q = mul_mat(block.query, in), k = mul_mat(block.key, in);
-        for (int64_t h = 0; h < hp.n_head; h++) {
-            llama_rope(&q[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
+        if (hp.has_kv(il)) {
+            add(x, mul_mat(block.attended, attention(ctx, il, norm(x, block.attention_norm, hp.rms_eps), n_past)));
         }
-        for (int64_t h = 0; h < hp.n_head_kv; h++) {
-            llama_rope(&k[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
-        }
-        ctx.cache.store(il, n_past, k, mul_mat(block.value, in));
-        add(x, mul_mat(block.attended, ctx.cache.attend(il, n_past + 1, q)));
-
         const floats fed = norm(x, block.feed_norm, hp.rms_eps);
         floats gate = mul_mat(block.gate, fed);
         const floats up = mul_mat(block.up, fed);
@@ -232,12 +212,4 @@ int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past) {
     }
     const floats logits = mul_mat(model.output, norm(x, model.output_norm, hp.rms_eps));
     return (int32_t) (std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-void llama_memory_shift(llama_context & ctx, uint32_t n_keep, uint32_t n_discard, uint32_t n_past) {
-    ctx.cache.shift(n_keep, n_discard, n_past);
-}
-
-std::string llama_state_seq_get_data(const llama_context & ctx, uint32_t n_past) {
-    return ctx.cache.save(n_past);
 }

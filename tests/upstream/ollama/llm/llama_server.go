@@ -224,6 +224,7 @@ func PredictServerVRAM(model string, metadata gguf.Metadata, cells int) uint64 {
 	heads := max(metadata.Number("attention.head_count"), 1)
 	width := metadata.Number("embedding_length") / heads * cmp.Or(metadata.Number("attention.head_count_kv"), heads)
 	const each = 2 + 2 // bytes of a value of K, and of one of V
-	kvCache := each * width * metadata.Number("block_count") * uint64(cells)
+	layers := metadata.Number("block_count")
+	kvCache := each * width * layers * uint64(cells)
 	return weights + kvCache
 }

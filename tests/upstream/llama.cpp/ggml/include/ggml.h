@@ -66,6 +66,8 @@ struct ggml_tensor {
 
 // Ends the program for a number that is no type's.
 GGML_API const struct ggml_type_traits * ggml_get_type_traits(enum ggml_type type);
+GGML_API bool                            ggml_is_quantized(enum ggml_type type);
+GGML_API int64_t                         ggml_blck_size(enum ggml_type type);
 GGML_API size_t                          ggml_type_size(enum ggml_type type);
 GGML_API size_t                          ggml_row_size(enum ggml_type type, int64_t width);
 GGML_API const char *                    ggml_type_name(enum ggml_type type);

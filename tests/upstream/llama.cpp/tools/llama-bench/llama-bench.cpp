@@ -35,7 +35,11 @@ static ggml_type cache_type(const std::string & name) {
 static void bench(std::map<std::string, std::string> options) {
     const ggml_type type_k = cache_type(options["-ctk"]), type_v = cache_type(options["-ctv"]);
     const uint32_t tokens = (uint32_t) std::stoul(options["-n"]);
-    const auto context = llama_init_from_model(llama_model_load_from_file(options["-m"]), tokens, type_k, type_v);
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx  = tokens;
+    params.type_k = type_k;
+    params.type_v = type_v;
+    const auto context = llama_init_from_model(llama_model_load_from_file(options["-m"]), params);
     const auto start = std::chrono::steady_clock::now();
     int32_t token = 0;
     for (uint32_t done = 0; done < tokens; done++) {

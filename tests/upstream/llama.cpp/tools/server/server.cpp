@@ -101,7 +101,7 @@ static std::string field(const std::string & text, const std::string & key) {
 // -- one completion ---------------------------------------------------------------------------------------------
 
 struct server {
-    options                        given;
+    common_params                  given;
     std::shared_ptr<llama_model>   model;
     std::shared_ptr<llama_context> ctx;
     std::mutex                     busy;
@@ -266,7 +266,7 @@ static void load(server & s) {
         throw std::runtime_error("error loading model " + s.given.model + ": " + reason.what());
     }
     try {
-        s.ctx = llama_init_from_model(s.model, s.given.cells, s.given.type_k, s.given.type_v);
+        s.ctx = llama_init_from_model(s.model, common_context_params_to_llama(s.given));
     } catch (const std::bad_alloc & none) {
         throw std::runtime_error("error: no memory for a cache of " + std::to_string(s.given.cells) + " cells");
     }

@@ -1,0 +1,184 @@
+"""Rules for single layers on the patched miniature: what is counted, what is stated, and what a context shift keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+import pytest
+import requests
+
+from toolchain import miniature, pipeline
+from toolchain.cachetype import parse
+from toolchain.cli import Run
+from toolchain.config import load
+from toolchain.console import Console
+from toolchain.series.manifest import load as load_series
+from toolchain.verify import cachelog
+from toolchain.verify.model import Geometry, write_probe
+
+BLOCKS = 8
+CONTEXT = 256
+TYPES = load_series().types
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("layers")
+
+
+@pytest.fixture(scope="module")
+def programs(folder: Path) -> Path:
+    """Where llama-server and llama-bench of the patched miniature lie."""
+    upstream = miniature.materialize(folder)
+    (folder / "turboquant.yaml").touch()
+    flags = {
+        "workspace": str(folder / "workspace"),
+        "sources.ollama": str(upstream.ollama),
+        "sources.llama_cpp": str(upstream.llama_cpp),
+        "sources.offline": True,
+        "build.min_free_gb": 0.1,
+    }
+    run = Run(config=load(file=folder / "turboquant.yaml", environ={}, flags=flags), console=Console(json=True))
+    sources = pipeline.prepare(run)
+    pipeline.build(run, sources, pipeline.render_series(run, sources), ("llama-bench",))
+    (build,) = (run.workspace / "build").glob("*/llama-server")
+    return build / "bin"
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Path:
+    write_probe(folder / "plain.gguf", head_size=64, heads=4, kv_heads=2, layers=BLOCKS, context=1024, seed=11)
+    return folder / "plain.gguf"
+
+
+@pytest.fixture(scope="module")
+def hybrid(plain: Path) -> Path:
+    """Blocks 1, 2 and 6 do not attend."""
+    return _changed(plain, plain.with_name("hybrid.gguf"), without=(1, 2, 6))
+
+
+@pytest.fixture(scope="module")
+def windowed(plain: Path) -> Path:
+    """Every third block sees all positions, the others 64 of them; block 3 does not attend."""
+    return _changed(plain, plain.with_name("windowed.gguf"), without=(3,), window=64)
+
+
+def test_layers_are_counted_over_those_that_attend(programs: Path, hybrid: Path, folder: Path) -> None:
+    asked = "q8_0:turbo2,first=2:q8_0,last=1:f16"
+    with _serving(programs, hybrid, asked, folder / "hybrid.log") as url:
+        answer = requests.post(f"{url}/completion", json={"prompt": "a" * 250, "n_predict": 16}, timeout=60).json()
+        assert answer["tokens_predicted"] == 16
+    (cache,) = _caches(folder / "hybrid.log", layers=5)
+    assert cachelog.complaint([cache], asked, _geometry(5), CONTEXT, TYPES) == ""
+    assert (cache.proof.type_k, cache.proof.type_v) == ("q8_0", "q8_0+turbo2+f16")
+    assert (cache.rotated_k, cache.rotated_v) == (True, True)
+    other = cachelog.complaint([cache], "q8_0:turbo2,first=1:q8_0,last=1:f16", _geometry(5), CONTEXT, TYPES)
+    assert other == "asked for V of attention layer 1 as turbo2, the log says q8_0"
+
+
+def test_layers_are_counted_over_both_caches_of_a_window(programs: Path, windowed: Path, folder: Path) -> None:
+    asked = "turbo4,layers=1:f16:f16,first=2:turbo3"
+    with _serving(programs, windowed, asked, folder / "windowed.log") as url:
+        requests.post(f"{url}/completion", json={"prompt": "abc" * 50, "n_predict": 4}, timeout=60).raise_for_status()
+    base, swa = _caches(folder / "windowed.log", layers=7)
+    assert cachelog.complaint([base, swa], asked, _geometry(7), CONTEXT, TYPES) == ""
+    # blocks 2 and 5 see everything; without block 3 they are the attention layers 2 and 4
+    assert [part.layers for part in base.proof.parts] == [(2, 4), (2, 4)]
+    assert (base.proof.type_k, base.proof.type_v, base.rotated_v) == ("turbo4", "f16", False)
+    assert (swa.proof.type_k, swa.proof.type_v, swa.rotated_v) == ("turbo4+f16", "turbo3+f16", True)
+    assert "the log states the layers" in cachelog.complaint([base], asked, _geometry(2), CONTEXT, TYPES)
+
+
+def test_a_shift_moves_unquantized_keys_that_lie_rotated(programs: Path, plain: Path, folder: Path) -> None:
+    """One coarser layer has the whole cache rotated; the others' keys must be moved as if they were not."""
+
+    def text(types: str) -> str:
+        with _serving(programs, plain, types, folder / "shift.log") as url:
+            body = {"prompt": "xyz" * 83, "n_predict": 32}
+            content = requests.post(f"{url}/completion", json=body, timeout=60).json()["content"]
+        assert cachelog.context_shifts((folder / "shift.log").read_text()) == 1
+        return str(content)
+
+    assert text("f32,layers=0:q8_0:f32") == text("f32")
+
+
+@pytest.mark.parametrize(
+    ("types", "reason"),
+    [
+        ("turbo2,last=9:q8_0", "cache type rule 'last=9:q8_0': the model has 8 attention layers, counted from 0"),
+        ("turbo2,layers=8:q8_0", "cache type rule 'layers=8:q8_0': the model has 8 attention layers"),
+        ("turbo2,first=1:turbo9", "'turbo9': no such type; known types are f32, f16, q8_0"),
+        ("turbo2,first=0:q8_0", "'first=0:q8_0': that names no layer"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_error_at_the_start(programs: Path, plain: Path, types: str, reason: str) -> None:
+    argv: list[str | Path] = [programs / "llama-server", "--model", plain, "--cache-type-v", types, "--port", "0"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert reason in done.stderr.splitlines()[-1]
+
+
+def test_llama_bench_says_that_it_takes_no_rules(programs: Path, plain: Path) -> None:
+    argv: list[str | Path] = [programs / "llama-bench", "-m", plain, "-ctv", "turbo2,first=1:q8_0"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "llama-bench takes no rules for single layers" in done.stderr
+
+
+def _geometry(layers: int) -> Geometry:
+    return Geometry(head_size=64, heads=4, kv_heads=2, layers=layers, context=1024)
+
+
+def _caches(log: Path, *, layers: int) -> tuple[cachelog.Cache, ...]:
+    return cachelog.caches(log.read_text(), _geometry(layers), TYPES)
+
+
+def _changed(source: Path, target: Path, *, without: tuple[int, ...], window: int = 0) -> Path:
+    """A copy of a model in which some blocks have no attention, and two of three see a window alone."""
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(target, "llama")
+    for field in reader.fields.values():
+        kind = field.types[0]
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            writer.add_key_value(field.name, field.contents(), kind, field.types[-1] if len(field.types) > 1 else None)
+    if window:
+        writer.add_uint32("llama.attention.sliding_window", window)
+        writer.add_uint32("llama.attention.sliding_window_pattern", 3)
+    for tensor in reader.tensors:
+        if not any(tensor.name.startswith(f"blk.{block}.attn_") for block in without):
+            writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+@contextlib.contextmanager
+def _serving(programs: Path, model: Path, types: str, log: Path) -> Iterator[str]:
+    asked = parse(types)
+    with socket.socket() as claim:
+        claim.bind(("127.0.0.1", 0))
+        port = str(claim.getsockname()[1])
+    argv: list[str | Path] = [programs / "llama-server", "--model", model, "--port", port, "--ctx-size", str(CONTEXT)]
+    argv += ["--context-shift", "--keep", "4", "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)]
+    with log.open("wb") as said, subprocess.Popen(argv, stdout=said, stderr=said) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 30
+            while True:
+                with contextlib.suppress(requests.ConnectionError):
+                    if requests.get(f"{url}/health", timeout=30).ok:
+                        break
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
+            yield url
+        finally:
+            process.kill()
+            process.wait()

@@ -1,0 +1,20 @@
+// The sizes of a model.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+struct llama_hparams {
+    uint32_t n_layer_all;
+    int64_t  n_ctx_train, n_embd, n_head, n_head_kv, n_embd_head, n_rot, n_ff, n_vocab;
+    uint32_t n_swa = 0;      // positions that a layer with a window sees; 0: no layer has one
+    uint32_t swa_period = 1; // every so-manieth layer has none
+    float    rms_eps, freq_base;
+    std::vector<bool> attends; // layers that have attention at all
+
+    bool has_kv(uint32_t il) const { return attends[il]; }
+    bool is_swa(uint32_t il) const { return n_swa > 0 && il % swa_period < swa_period - 1; }
+
+    uint32_t n_embd_head_k(uint32_t) const { return (uint32_t) n_embd_head; }
+    uint32_t n_embd_head_v(uint32_t) const { return (uint32_t) n_embd_head; }
+};

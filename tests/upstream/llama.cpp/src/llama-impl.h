@@ -1,0 +1,6 @@
+// What the library says.
+#pragma once
+
+#include <cstdio>
+
+#define LLAMA_LOG_INFO(...) fprintf(stderr, __VA_ARGS__)

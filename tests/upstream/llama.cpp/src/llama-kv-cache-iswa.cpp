@@ -1,0 +1,28 @@
+#include "llama-kv-cache-iswa.h"
+
+llama_kv_cache_iswa::llama_kv_cache_iswa(
+        const llama_hparams & sizes, ggml_type type_k, ggml_type type_v, uint32_t kv_size,
+        const llama_kv_cache::layer_filter_cb & filter) : hparams(sizes) {
+    const auto filter_base = [&](uint32_t il) { return (!filter || filter(il)) && !hparams.is_swa(il); };
+    const auto filter_swa  = [&](uint32_t il) { return (!filter || filter(il)) && hparams.is_swa(il); };
+
+    kv_base = std::make_unique<llama_kv_cache>(hparams, type_k, type_v, kv_size, 0, filter_base);
+    kv_swa  = std::make_unique<llama_kv_cache>(hparams, type_k, type_v, kv_size, hparams.n_swa, filter_swa);
+}
+
+void llama_kv_cache_iswa::store(uint32_t il, uint32_t cell, std::vector<float> k, std::vector<float> v) {
+    of(il).store(il, cell, std::move(k), std::move(v));
+}
+
+std::vector<float> llama_kv_cache_iswa::attend(uint32_t il, uint32_t n, std::vector<float> q) const {
+    return of(il).attend(il, n, std::move(q));
+}
+
+void llama_kv_cache_iswa::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
+    kv_base->shift(from, n_discard, n_past);
+    kv_swa->shift(from, n_discard, n_past);
+}
+
+std::string llama_kv_cache_iswa::save(uint32_t n) const {
+    return kv_base->save(n) + kv_swa->save(n);
+}
