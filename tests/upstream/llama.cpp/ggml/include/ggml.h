@@ -49,7 +49,21 @@ struct ggml_type_traits {
 };
 
 // What a graph can compute.
-enum ggml_op { GGML_OP_NONE, GGML_OP_SET_ROWS, GGML_OP_CPY, GGML_OP_GET_ROWS, GGML_OP_MUL_MAT, GGML_OP_FLASH_ATTN_EXT };
+enum ggml_op {
+    GGML_OP_NONE,
+    GGML_OP_RESHAPE, // the next four only look at their operand in another way
+    GGML_OP_VIEW,
+    GGML_OP_TRANSPOSE,
+    GGML_OP_PERMUTE,
+    GGML_OP_SET_ROWS,
+    GGML_OP_CPY,
+    GGML_OP_DUP,
+    GGML_OP_GET_ROWS,
+    GGML_OP_MUL_MAT,
+    GGML_OP_FLASH_ATTN_EXT,
+};
+
+#define GGML_MAX_SRC 5
 
 // Values in memory that somebody else owns: ne[0] in a row, ne[1] rows and so on outwards, and for each of these how many
 // bytes lie between one and the next.
@@ -59,18 +73,18 @@ struct ggml_tensor {
     int64_t              ne[4];
     size_t               nb[4];
     void *               data;
-    struct ggml_tensor * src[5];       // operands of the operation that this is the result of
+    struct ggml_tensor * src[GGML_MAX_SRC]; // operands of the operation that this is the result of
     float                limits[2];    // of clamp
     int32_t              op_params[3]; // of attention, the bits of floats: scale, largest bias, cap of the scores
 };
 
 // Ends the program for a number that is no type's.
 GGML_API const struct ggml_type_traits * ggml_get_type_traits(enum ggml_type type);
-GGML_API bool                            ggml_is_quantized(enum ggml_type type);
-GGML_API int64_t                         ggml_blck_size(enum ggml_type type);
 GGML_API size_t                          ggml_type_size(enum ggml_type type);
 GGML_API size_t                          ggml_row_size(enum ggml_type type, int64_t width);
 GGML_API const char *                    ggml_type_name(enum ggml_type type);
+GGML_API int64_t                         ggml_blck_size(enum ggml_type type);
+GGML_API bool                            ggml_is_quantized(enum ggml_type type);
 
 // The tensor whose rows follow each other without a gap.
 GGML_API struct ggml_tensor ggml_rows(enum ggml_type type, int64_t width, int64_t rows, void * data);
@@ -97,6 +111,7 @@ GGML_API size_t                ggml_graph_overhead(void);
 GGML_API struct ggml_cgraph *  ggml_new_graph(struct ggml_context * ctx);
 GGML_API void                  ggml_build_forward_expand(struct ggml_cgraph * graph, struct ggml_tensor * tensor);
 GGML_API size_t                ggml_nbytes(const struct ggml_tensor * tensor);
+GGML_API struct ggml_tensor *  ggml_graph_node(struct ggml_cgraph * graph, int number);
 
 // New tensors; a third dimension is more rows.
 GGML_API struct ggml_tensor * ggml_new_tensor_2d(struct ggml_context * ctx, enum ggml_type type, int64_t width, int64_t rows);

@@ -57,8 +57,13 @@ void ggml_build_forward_expand(ggml_cgraph * graph, ggml_tensor * tensor) {
     graph->result = tensor;
 }
 
+ggml_tensor * ggml_graph_node(ggml_cgraph * graph, int number) {
+    GGML_ASSERT(number == 0);
+    return graph->result;
+}
+
 size_t ggml_nbytes(const ggml_tensor * tensor) {
-    return tensor->nb[1] * (size_t) tensor->ne[1];
+    return tensor->nb[3] * (size_t) tensor->ne[3];
 }
 
 ggml_tensor * ggml_new_tensor_2d(ggml_context * ctx, ggml_type type, int64_t width, int64_t rows) {

@@ -1,7 +1,9 @@
 // Blocks of the quantized types.
 #pragma once
 
+#ifndef __METAL_VERSION__
 #include <stdint.h>
+#endif
 
 #define QK4_0 32
 #define QK8_0 32

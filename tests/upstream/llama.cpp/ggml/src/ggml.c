@@ -28,12 +28,12 @@ const char * ggml_type_name(enum ggml_type type) {
     return name ? name : "a type that there is not";
 }
 
-bool ggml_is_quantized(enum ggml_type type) {
-    return ggml_get_type_traits(type)->is_quantized;
-}
-
 int64_t ggml_blck_size(enum ggml_type type) {
     return ggml_get_type_traits(type)->blck_size;
+}
+
+bool ggml_is_quantized(enum ggml_type type) {
+    return ggml_get_type_traits(type)->is_quantized;
 }
 
 size_t ggml_type_size(enum ggml_type type) {

@@ -1,0 +1,144 @@
+"""Cases of flash attention: their operands, and what comes out in float64."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .formats import Bytes, Format
+from .host import Operation, Tensor
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """One case. Keys of head size `dk` and values of `dv`, `kv_heads` of them, shared by `heads` of the queries.
+
+    `queries` are the tokens of a batch; the mask is causal over the last of `positions`, with holes. `max_bias` is
+    ALiBi's, `softcap` bounds the scores; 0 turns either off.
+    """
+
+    k: str
+    v: str
+    dk: int
+    dv: int
+    heads: int = 2
+    kv_heads: int = 1
+    positions: int = 45
+    queries: int = 1
+    mask: bool = True
+    sinks: bool = False
+    max_bias: float = 0.0
+    softcap: float = 0.0
+    seed: int = 1
+
+    @property
+    def scale(self) -> float:
+        return 1.0 / math.sqrt(self.dk)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posed:
+    """A case as an operation with its operands' bytes, and the result that it should have: (queries, heads, dv)."""
+
+    operation: Operation
+    operands: tuple[Bytes | None, ...]
+    expected: Doubles
+
+
+def pose(case: Attention, formats: dict[str, Format]) -> Posed:
+    """Random operands of a case, laid out as a cache is: all heads of a position beside each other."""
+    rng = np.random.default_rng([case.seed, case.dk, case.dv, case.heads, case.positions, case.queries])
+    q = rng.standard_normal((case.queries, case.heads, case.dk)).astype(np.float32)
+    k, k_tensor = _cache(rng, formats[case.k], case.positions, case.kv_heads, case.dk)
+    v, v_tensor = _cache(rng, formats[case.v], case.positions, case.kv_heads, case.dv)
+    mask = np.zeros((case.queries, case.positions), np.float16)
+    if case.mask:
+        token = case.positions - case.queries + np.arange(case.queries)[:, None]
+        distance = token - np.arange(case.positions)[None, :]
+        mask = np.where(distance < 0, -np.inf, -distance if case.max_bias else 0).astype(np.float16)
+        mask[:, rng.random(case.positions) < 0.1] = -np.inf
+        mask[np.arange(case.queries), np.maximum(token[:, 0], 0)] = 0
+    sinks = rng.standard_normal(case.heads).astype(np.float32)
+    decoded = (
+        formats[case.k].decode(k).reshape(case.positions, case.kv_heads, case.dk),
+        formats[case.v].decode(v).reshape(case.positions, case.kv_heads, case.dv),
+    )
+    operands = [
+        Tensor(
+            type="f32",
+            ne=(case.dk, case.queries, case.heads),
+            nb=(4, 4 * case.dk * case.heads, 4 * case.dk, q.nbytes),
+        ),
+        k_tensor,
+        v_tensor,
+        _flat("f16", (case.positions, case.queries), 2) if case.mask else None,
+        _flat("f32", (case.heads,), 4) if case.sinks else None,
+    ]
+    words = np.array([case.scale, case.max_bias, case.softcap], np.float32).view(np.int32)
+    return Posed(
+        operation=Operation(
+            name="FLASH_ATTN_EXT",
+            result=_flat("f32", (case.dv, case.heads, case.queries), 4),
+            operands=tuple(operands),
+            parameters=tuple(int(word) for word in words),
+        ),
+        operands=(_bytes(q), k, v, _bytes(mask) if case.mask else None, _bytes(sinks) if case.sinks else None),
+        expected=reference(case, q, *decoded, mask, sinks),
+    )
+
+
+def reference(
+    case: Attention,
+    q: npt.NDArray[np.float32],
+    k: npt.NDArray[np.float32],
+    v: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.float16],
+    sinks: npt.NDArray[np.float32],
+) -> Doubles:
+    """Softmax of the scores times the values, by definition."""
+    group = case.heads // case.kv_heads
+    scores = np.einsum("qhd,phd->hqp", q.astype(np.float64), np.repeat(k, group, axis=1)) * case.scale
+    if case.softcap:
+        scores = case.softcap * np.tanh(scores / case.softcap)
+    if case.mask:
+        scores = scores + slopes(case)[:, None, None] * mask.astype(np.float64)
+    top = scores.max(axis=2, keepdims=True)
+    if case.sinks:
+        top = np.maximum(top, sinks[:, None, None])
+    weights = np.exp(scores - top)
+    total = weights.sum(axis=2, keepdims=True)
+    if case.sinks:
+        total = total + np.exp(sinks[:, None, None] - top)
+    result = np.einsum("hqp,phd->qhd", weights / total, np.repeat(v, group, axis=1).astype(np.float64))
+    return np.asarray(result, np.float64)
+
+
+def slopes(case: Attention) -> Doubles:
+    """ALiBi's slope of every head (Press et al. 2022): powers of 2^(-max_bias / n), and for heads beyond the power of
+    two n every other one of twice as fine a series."""
+    power = 1 << int(math.log2(case.heads))
+    head = np.arange(case.heads)
+    exponent = np.where(head < power, head + 1, (2 * (head - power) + 1) / 2)
+    return np.asarray(2.0 ** (-case.max_bias / power * exponent), np.float64)
+
+
+def _cache(rng: np.random.Generator, kind: Format, positions: int, heads: int, width: int) -> tuple[Bytes, Tensor]:
+    rows = kind.encode(rng.standard_normal(positions * heads * width).astype(np.float32))
+    head = kind.row(width)
+    return rows, Tensor(type=kind.name, ne=(width, positions, heads), nb=(kind.bytes, heads * head, head, rows.size))
+
+
+def _flat(kind: str, ne: tuple[int, ...], size: int) -> Tensor:
+    nb = [size]
+    for n in ne:
+        nb.append(nb[-1] * n)
+    return Tensor(type=kind, ne=ne, nb=tuple(nb[: len(ne)]))
+
+
+def _bytes(array: npt.NDArray[np.float16] | npt.NDArray[np.float32]) -> Bytes:
+    return np.ascontiguousarray(array).view(np.uint8).reshape(-1)

@@ -1,0 +1,257 @@
+// Stands for the Objective-C part of a tree's Metal backend, and writes down what its host code wants done: for one
+// operation a JSON object a line, with every dispatch, its kernel, function constants, arguments, buffers and grid.
+//
+// An operation is read from standard input as words: its name; the bits of its parameters (a count, then integers); its
+// tensors, the result first (a count, then for each a type's name or "-", four sizes and four strides).
+#include "recorder.h"
+
+#include "ggml-metal-ops.h"
+#include "ggml.h"
+#if __has_include("ggml-backend-impl.h")
+#    include "ggml-backend-impl.h"
+#    define RECORDER_BUFFERS
+#endif
+
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+struct ggml_metal_cv {
+    std::map<int, std::string> values;
+};
+struct ggml_metal_pipeline {
+    std::string                base;
+    std::map<int, std::string> constants;
+};
+// Pipelines are kept by their names, as on a device: two that share one by mistake are then one here, too.
+struct ggml_metal_library {
+    std::map<std::string, ggml_metal_pipeline> pipelines;
+};
+struct ggml_metal_encoder {
+    ggml_metal_pipeline *      pipeline = nullptr;
+    std::map<int, std::string> bytes, buffers;
+    size_t                     memory = 0;
+};
+
+namespace {
+
+constexpr int MAX_THREADS = 1024;
+
+ggml_metal_library  library;
+ggml_metal_device   device;
+std::string         dispatches;
+
+std::string hex(const void * data, size_t size) {
+    std::string text;
+    char        byte[3];
+    for (size_t i = 0; i < size; ++i) {
+        snprintf(byte, sizeof(byte), "%02x", ((const unsigned char *) data)[i]);
+        text += byte;
+    }
+    return text;
+}
+
+std::string object(const std::map<int, std::string> & entries) {
+    std::string text;
+    for (const auto & [key, value] : entries) {
+        text += (text.empty() ? "" : ", ") + ("\"" + std::to_string(key) + "\": ") + value;
+    }
+    return "{" + text + "}";
+}
+
+ggml_type type_of(const std::string & name) {
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const char * known = ggml_type_name((ggml_type) i);
+        if (known && name == known) {
+            return (ggml_type) i;
+        }
+    }
+    fprintf(stderr, "the tree has no type %s\n", name.c_str());
+    exit(2);
+}
+
+ggml_op operation_of(const std::string & name) {
+    static const std::map<std::string, ggml_op> known = {
+        { "CPY", GGML_OP_CPY },           { "FLASH_ATTN_EXT", GGML_OP_FLASH_ATTN_EXT }, { "GET_ROWS", GGML_OP_GET_ROWS },
+        { "MUL_MAT", GGML_OP_MUL_MAT },   { "SET_ROWS", GGML_OP_SET_ROWS },
+    };
+    return known.at(name);
+}
+
+// The bytes that the backend's own allocation adds to a result: a sum of functions of the tree, which host.py finds.
+size_t extra_bytes(const ggml_tensor * op) {
+    return op->op == GGML_OP_FLASH_ATTN_EXT ? RECORDER_EXTRA_BYTES(op) : 0;
+}
+
+void record(ggml_tensor * op, bool claims_only) {
+    const bool claimed = ggml_metal_device_supports_op(&device, op);
+    dispatches.clear();
+    size_t extra = 0;
+    if (claimed && !claims_only) {
+        extra = extra_bytes(op);
+        ggml_init_params params = { 1 << 20, nullptr, true };
+        ggml_context *   context = ggml_init(params);
+        ggml_cgraph *    graph   = ggml_new_graph(context);
+        ggml_build_forward_expand(graph, op);
+        ggml_metal_op_t encoding = ggml_metal_op_init(&device, nullptr, graph, 0, 1, false, false, false, 0, 0);
+        ggml_metal_op_encode(encoding, 0);
+        ggml_metal_op_free(encoding);
+        ggml_free(context);
+    }
+    printf("{\"claimed\": %s, \"extra\": %zu, \"dispatches\": [%s]}\n", claimed ? "true" : "false", extra, dispatches.c_str());
+    fflush(stdout);
+}
+
+}  // namespace
+
+extern "C" {
+
+#ifdef RECORDER_BUFFERS
+// Asked where operations that could run at once use the same memory; here they never run at once.
+size_t ggml_backend_buft_get_alloc_size(ggml_backend_buffer_type_t, const struct ggml_tensor * tensor) {
+    return ggml_nbytes(tensor);
+}
+#endif
+
+ggml_metal_cv_t ggml_metal_cv_init(void) {
+    return new ggml_metal_cv;
+}
+void ggml_metal_cv_free(ggml_metal_cv_t cv) {
+    delete cv;
+}
+void ggml_metal_cv_set_int16(ggml_metal_cv_t cv, int16_t value, int32_t idx) {
+    cv->values[idx] = std::to_string(value);
+}
+void ggml_metal_cv_set_int32(ggml_metal_cv_t cv, int32_t value, int32_t idx) {
+    cv->values[idx] = std::to_string(value);
+}
+void ggml_metal_cv_set_bool(ggml_metal_cv_t cv, bool value, int32_t idx) {
+    cv->values[idx] = value ? "true" : "false";
+}
+
+struct ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline(ggml_metal_library_t from, const char * name) {
+    ggml_metal_pipeline_with_params found = {};
+    const auto                      at    = from->pipelines.find(name);
+    found.pipeline                        = at == from->pipelines.end() ? nullptr : &at->second;
+    return found;
+}
+struct ggml_metal_pipeline_with_params ggml_metal_library_compile_pipeline(ggml_metal_library_t into, const char * base,
+                                                                           const char * name, ggml_metal_cv_t cv) {
+    into->pipelines[name] = { base, cv ? cv->values : std::map<int, std::string>() };
+    return ggml_metal_library_get_pipeline(into, name);
+}
+ggml_metal_device_t ggml_metal_library_get_device(ggml_metal_library_t) {
+    return &device;
+}
+int ggml_metal_pipeline_max_theads_per_threadgroup(struct ggml_metal_pipeline_with_params) {
+    return MAX_THREADS;
+}
+void ggml_metal_pipeline_free(ggml_metal_pipeline_t) {}
+
+ggml_metal_device_t ggml_metal_device_init(int) {
+    return &device;
+}
+void ggml_metal_device_free(ggml_metal_device_t) {}
+ggml_metal_library_t ggml_metal_device_get_library(ggml_metal_device_t) {
+    return &library;
+}
+const struct ggml_metal_device_props * ggml_metal_device_get_props(ggml_metal_device_t of) {
+    return &of->props;
+}
+
+// A buffer is the number of its tensor and an offset.
+struct ggml_metal_buffer_id ggml_metal_buffer_get_id(ggml_metal_buffer_t, const struct ggml_tensor * tensor) {
+    return { tensor->data, 0 };
+}
+
+ggml_metal_encoder_t ggml_metal_encoder_init(ggml_metal_cmd_buf_t, bool) {
+    return new ggml_metal_encoder;
+}
+void ggml_metal_encoder_free(ggml_metal_encoder_t encoder) {
+    delete encoder;
+}
+void ggml_metal_encoder_debug_group_push(ggml_metal_encoder_t, const char *) {}
+void ggml_metal_encoder_debug_group_pop(ggml_metal_encoder_t) {}
+void ggml_metal_encoder_memory_barrier(ggml_metal_encoder_t) {}
+void ggml_metal_encoder_end_encoding(ggml_metal_encoder_t) {}
+void ggml_metal_encoder_set_pipeline(ggml_metal_encoder_t encoder, struct ggml_metal_pipeline_with_params pipeline) {
+    // What a kernel needs is set anew for it; nothing of the one before may slip through
+    *encoder          = {};
+    encoder->pipeline = (ggml_metal_pipeline *) pipeline.pipeline;
+}
+void ggml_metal_encoder_set_bytes(ggml_metal_encoder_t encoder, void * data, size_t size, int idx) {
+    encoder->bytes[idx] = "\"" + hex(data, size) + "\"";
+}
+void ggml_metal_encoder_set_buffer(ggml_metal_encoder_t encoder, struct ggml_metal_buffer_id buffer, int idx) {
+    encoder->buffers[idx] = "[" + std::to_string((uintptr_t) buffer.metal) + ", " + std::to_string(buffer.offs) + "]";
+}
+void ggml_metal_encoder_set_threadgroup_memory_size(ggml_metal_encoder_t encoder, size_t size, int) {
+    encoder->memory = size;
+}
+void ggml_metal_encoder_dispatch_threadgroups(ggml_metal_encoder_t encoder, int tg0, int tg1, int tg2, int tptg0,
+                                              int tptg1, int tptg2) {
+    char shape[256];
+    snprintf(shape, sizeof(shape), "\"memory\": %zu, \"groups\": [%d, %d, %d], \"threads\": [%d, %d, %d]", encoder->memory, tg0,
+             tg1, tg2, tptg0, tptg1, tptg2);
+    dispatches += (dispatches.empty() ? "" : ", ") + ("{\"kernel\": \"" + encoder->pipeline->base + "\", ") +
+                  "\"constants\": " + object(encoder->pipeline->constants) + ", \"bytes\": " + object(encoder->bytes) +
+                  ", \"buffers\": " + object(encoder->buffers) + ", " + shape + "}";
+}
+
+}  // extern "C"
+
+int main(int argc, char ** argv) {
+    const bool claims_only = argc > 1 && !strcmp(argv[1], "--claims");
+    device.props.has_simdgroup_reduction    = true;
+    device.props.has_simdgroup_mm           = true;
+    device.props.has_bfloat                 = true;
+    device.props.max_theadgroup_memory_size = 32768;
+    std::string name;
+    while (std::cin >> name) {
+        int32_t count = 0;
+        std::cin >> count;
+        std::vector<int32_t> parameters(count);
+        for (int32_t & parameter : parameters) {
+            std::cin >> parameter;
+        }
+        std::cin >> count;
+        std::vector<std::unique_ptr<ggml_tensor>> tensors;
+#ifdef RECORDER_BUFFERS
+        std::vector<std::unique_ptr<ggml_backend_buffer>> buffers;
+#endif
+        for (int i = 0; i < count; ++i) {
+            std::string type;
+            std::cin >> type;
+            tensors.emplace_back(type == "-" ? nullptr : new ggml_tensor());
+            for (int j = 0; j < 8; ++j) {
+                int64_t number = 0;
+                std::cin >> number;
+                if (tensors[i]) {
+                    j < 4 ? tensors[i]->ne[j] = number : tensors[i]->nb[j - 4] = number;
+                }
+            }
+            if (!tensors[i]) {
+                continue;
+            }
+            tensors[i]->type = type_of(type);
+            tensors[i]->data = (void *) (uintptr_t) i;
+#ifdef RECORDER_BUFFERS
+            buffers.emplace_back(new ggml_backend_buffer());
+            tensors[i]->buffer = buffers.back().get();
+#endif
+            if (i > 0) {
+                tensors[0]->src[i - 1] = tensors[i].get();
+            }
+        }
+        tensors[0]->op = operation_of(name);
+        memcpy(tensors[0]->op_params, parameters.data(), parameters.size() * sizeof(int32_t));
+        record(tensors[0].get(), claims_only);
+    }
+    return 0;
+}

@@ -1,0 +1,204 @@
+"""`metal.run`: the kernels of a tree, executed through its own host code, against the reference in C and float64."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..config import Config
+from ..console import Console
+from ..errors import ToolchainError
+from ..records import record
+from ..series.manifest import Series
+from . import cases, source
+from .attention import Attention, pose
+from .compiler import compile as compile_metal
+from .compiler import preprocess
+from .execute import execute, unwritten
+from .formats import Format, formats
+from .host import METAL, Host, Recorded, build_host
+from .library import Library
+from .report import Finding, Report
+
+TOLERANCE = 1e-3
+"""largest error of attention, against the largest value of the result"""
+KERNELS = (
+    "kernel_flash_attn_ext_pad", "kernel_flash_attn_ext_blk", "kernel_flash_attn_ext_vec_reduce",
+    "kernel_flash_attn_ext*_turbo_dk*", "kernel_*_turbo[234]", "kernel_*_turbo[234]_*",
+    *(f"kernel_flash_attn_ext*_q8_0_dk{dk}_dv{dv}" for dk, dv in cases.SIZES),
+    *(f"kernel_flash_attn_ext*_{name}_dk{size}_dv{size}" for name in cases.FOREIGN for size in (64, 128)),
+)  # fmt: skip
+
+
+@record
+class Case:
+    """One case: `type` is K/V for attention. `bit_equal` is only asked of what is not computed in floats."""
+
+    kernel: str
+    type: str
+    head_size: str
+    max_error: float | None
+    bit_equal: bool | None
+    ok: bool
+    operations: float | None = None
+    """of attention: arithmetic per value of K and V that is decoded, everything in the kernel counted"""
+    wrong: tuple[str, ...] = ()
+    """what made it fail"""
+    upstream: tuple[str, ...] = ()
+    """what the harness found that upstream's own kernels do at the same places"""
+
+
+@record
+class Ran:
+    """All cases of a tree."""
+
+    tree: str
+    cases: tuple[Case, ...]
+    passed: int
+    failed: int
+
+
+def run_tree(
+    tree: Path, series: Series, config: Config, workspace: Path, console: Console, *, full: bool = False
+) -> Ran:
+    """Compile the kernels and the host code of a patched tree and run every case.
+
+    Raises `KernelInvalid` or `NotModelled` for a source that does not compile, `BuildFailed` for host code.
+    """
+    with console.step("compile the host code"):
+        host = build_host(tree, config, workspace)
+    with console.step("compile the kernels"):
+        library = compile_tree(tree, workspace)
+    known = formats(series, config, workspace)
+    own = [known[kind.name] for kind in series.types]
+    jobs: list[Callable[[], Case]] = [
+        partial(run_conversion, host, library, conversion) for kind in own for conversion in cases.conversions(kind)
+    ]
+    attentions = [*cases.attentions(full), *_claimed(host, cases.foreign(), known)]
+    jobs += [partial(run_attention, host, library, case, known) for case in attentions]
+    with console.step(f"run {len(jobs)} cases"), ThreadPoolExecutor(2) as pool:
+        done = tuple(pool.map(lambda job: job(), jobs))
+    passed = sum(case.ok for case in done)
+    return Ran(tree=str(tree), cases=done, passed=passed, failed=len(done) - passed)
+
+
+def compile_tree(tree: Path, workspace: Path, kernels: Iterable[str] = KERNELS) -> Library:
+    """The kernels of a tree that match one of the patterns; a pattern without any is passed over."""
+    path = tree / METAL / "ggml-metal.metal"
+    names = source.read(preprocess(path, [tree / "ggml/src"])).kernels
+    present = [pattern for pattern in kernels if fnmatch.filter(names, pattern)]
+    return compile_metal(path, include=[tree / "ggml/src"], kernels=present, cache=workspace / "metal" / "kernels")
+
+
+def run_conversion(host: Host, library: Library, case: cases.Conversion) -> Case:
+    """A row operation, bit for bit."""
+    before = unwritten(case.expected.size)
+    head_size = str(case.operation.operands[0].ne[0]) if case.operation.operands[0] else ""
+    kernel = f"{case.operation.name} {case.type}"
+    try:
+        done = execute(host, library, case.operation, case.operands, before)
+    except ToolchainError as error:
+        return Case(kernel=kernel, type=case.type, head_size=head_size, max_error=None, bit_equal=False, ok=False,
+                    wrong=(error.message,))  # fmt: skip
+    if not done.recorded.claimed:
+        return _unclaimed(kernel, case.type, head_size)
+    kernel = _main(done.recorded)
+    wanted = np.where(case.written == 1, case.expected, before)
+    equal = bool(np.array_equal(done.result, wanted))
+    wrong = [str(finding) for finding in done.findings]
+    if not equal:
+        at = int(np.flatnonzero(done.result != wanted)[0])
+        wrong.append(f"byte {at} of the result is {done.result[at]}, not {wanted[at]}")
+    return Case(kernel=kernel, type=case.type, head_size=head_size, max_error=None, bit_equal=equal, ok=not wrong,
+                wrong=tuple(wrong))  # fmt: skip
+
+
+def run_attention(host: Host, library: Library, case: Attention, known: dict[str, Format]) -> Case:
+    """Attention against float64."""
+    posed = pose(case, known)
+    kind, size = f"{case.k}/{case.v}", f"{case.dk}/{case.dv}"
+    try:
+        done = execute(host, library, posed.operation, posed.operands, unwritten(4 * posed.expected.size))
+        if not done.recorded.claimed:
+            return _unclaimed("FLASH_ATTN_EXT", kind, size)
+        upstream = (
+            _upstream_findings(host, library, case, _main(done.recorded), known) if done.findings else frozenset()
+        )
+    except ToolchainError as error:
+        return Case(kernel="FLASH_ATTN_EXT", type=kind, head_size=size, max_error=None, bit_equal=None, ok=False,
+                    wrong=(error.message,))  # fmt: skip
+    result = done.result.view(np.float32).reshape(posed.expected.shape)
+    error_ = float(np.max(np.abs(result - posed.expected)) / np.max(np.abs(posed.expected)))
+    wrong = [str(finding) for finding in done.findings if _place(finding) not in upstream]
+    if not error_ <= TOLERANCE:
+        wrong.append(f"the result is off by {error_:.2g} of its largest value")
+    return Case(
+        kernel=_main(done.recorded), type=kind, head_size=size, max_error=error_, bit_equal=None, ok=not wrong,
+        operations=_operations(done.recorded, done.reports, case), wrong=tuple(wrong),
+        upstream=tuple(sorted({" at ".join(place) for place in map(_place, done.findings) if place in upstream})),
+    )  # fmt: skip
+
+
+def report(ran: Ran) -> str:
+    """The cases as lines of text."""
+    lines = [f"{'kernel':<46} {'type':<14} {'head size':<9} {'error':>9} {'operations':>10}"]
+    for case in ran.cases:
+        exact = "bit-equal" if case.bit_equal else "differs"
+        error = f"{case.max_error:.1e}" if case.max_error is not None else exact
+        cost = f"{case.operations:.1f}" if case.operations is not None else ""
+        lines.append(f"{case.kernel:<46} {case.type:<14} {case.head_size:<9} {error:>9} {cost:>10}".rstrip())
+        lines += [f"  FAILED: {reason}" for reason in case.wrong]
+    known = sorted({finding for case in ran.cases for finding in case.upstream})
+    lines += [f"upstream's own kernels, too: {finding}" for finding in known]
+    return "\n".join([*lines, f"{ran.passed} of {len(ran.cases)} cases passed on {ran.tree}"])
+
+
+def _claimed(host: Host, wanted: Iterable[Attention], known: dict[str, Format]) -> list[Attention]:
+    listed = list(wanted)
+    answers = host.record([pose(case, known).operation for case in listed], claims_only=True)
+    return [case for case, answer in zip(listed, answers, strict=True) if answer.claimed]
+
+
+def _upstream_findings(
+    host: Host, library: Library, case: Attention, main: str, known: dict[str, Format]
+) -> frozenset[tuple[str, str]]:
+    """What the harness finds, and where, when the same case runs on upstream's kernels of its own type.
+
+    They take more than a few queries at once in another kernel, even where ours does not.
+    """
+    queries = min(case.queries, 3) if "_vec_" in main else case.queries
+    same = pose(replace(case, k="q8_0", v="q8_0", queries=queries), known)
+    done = execute(host, library, same.operation, same.operands, unwritten(4 * same.expected.size))
+    return frozenset(_place(finding) for finding in done.findings)
+
+
+def _place(finding: Finding) -> tuple[str, str]:
+    return finding.kind, finding.where
+
+
+def _main(recorded: Recorded) -> str:
+    """The kernel that an operation is about, among those that prepare and finish it."""
+    names = [dispatch.kernel for dispatch in recorded.dispatches]
+    aside = ("_pad", "_blk", "_reduce")
+    return next((name for name in names if not name.endswith(aside)), names[0])
+
+
+def _operations(recorded: Recorded, reports: tuple[Report, ...], case: Attention) -> float:
+    main = _main(recorded)
+    spent = next(
+        report for dispatch, report in zip(recorded.dispatches, reports, strict=True) if dispatch.kernel == main
+    )
+    rows = case.queries if "_vec_" in main else -(-case.queries // 8)
+    arithmetic = sum(spent.operations.get(kind, 0) for kind in ("float", "integer", "convert", "select", "special"))
+    return arithmetic / (rows * case.heads * case.positions * (case.dk + case.dv))
+
+
+def _unclaimed(kernel: str, kind: str, head_size: str) -> Case:
+    return Case(kernel=kernel, type=kind, head_size=head_size, max_error=None, bit_equal=None, ok=False,
+                wrong=("the host code does not claim it",))  # fmt: skip
