@@ -143,7 +143,7 @@ def test_a_kernel_without_end_is_stopped(broken: Library) -> None:
 @pytest.mark.parametrize(
     ("kernel", "kinds", "said"),
     [
-        ("by_zero", ["crash"], "a division by zero"),
+        ("by_zero", ["division-by-zero"], "divides an integer by zero"),
         ("far_away", ["out-of-bounds", "crash"], "an access to memory that is not there"),
     ],
 )

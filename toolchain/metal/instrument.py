@@ -39,6 +39,8 @@ _FIELD = re.compile(r'(\w+): (?:!(\d+)|"((?:[^"\\]|\\.)*)"|(\d+))')
 _GLOBAL = re.compile(r'@("[^"]+"|[\w.$]+)')
 _VARIABLE = re.compile(r'^@("[^"]+"|[\w.$]+) = [^=\n]*?global (.*section "[^"]*msl_threadgroup".*)$', re.MULTILINE)
 _FUNCTION = re.compile(r'^define [^@\n]*@("[^"]+"|[\w.$]+)\((.*?)^\}', re.MULTILINE | re.DOTALL)
+_DIVISIONS = frozenset({"sdiv", "udiv", "srem", "urem"})
+_DIVISOR = re.compile(r"(?:exact )?(i(?:8|16|32|64)) \S+, (%[^\s,]+)")
 _TERMINATORS = frozenset({"br", "ret", "switch", "unreachable", "indirectbr", "resume"})
 _COLLECTIVES = frozenset({"msl_exchange", "msl_multiply", "msl_move", "msl_barrier"})
 
@@ -119,6 +121,7 @@ def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, P
         "declare void @msl_read(ptr, i64, i32)",
         "declare void @msl_write(ptr, i64, i32)",
         "declare void @msl_atomic(ptr, i64, i32)",
+        "declare void @msl_divisor(i64, i32)",
         f"@msl_ranks = constant [{len(ranks) or 1} x i32] [{', '.join(f'i32 {rank}' for rank in ranks or [0])}]",
         f"@msl_blocks = global [{max(count, 1)} x i64] zeroinitializer",
         f"@msl_block_count = constant i32 {count}",
@@ -160,6 +163,7 @@ class _Pass:
         self.numbers: dict[Site, int] = {}
         self.last = Site(("", 0), ())
         self.inside = False
+        self.wide = 0
         self.own: set[str] = set()  # pointers into the function's own variables
         self.block: dict[str, Counter[str]] = {}
 
@@ -213,6 +217,7 @@ class _Pass:
                 self.own.add(result)
         elif name in CLASSES:
             self.count(line, CLASSES[name], _lanes(rest, name))
+            return self.divisor(line, rest) + line if name in _DIVISIONS else line
         elif name in ("load", "store"):
             return self.access(line, name, rest)
         elif name in ("atomicrmw", "cmpxchg"):
@@ -224,6 +229,18 @@ class _Pass:
         elif name in _TERMINATORS:
             return self.close() + line
         return line
+
+    def divisor(self, line: str, rest: str) -> str:
+        """A look at what is divided by, since not every processor minds a zero."""
+        found = _DIVISOR.match(rest)
+        if not found:
+            return ""
+        self.wide += 1
+        wide = f"%msl.divisor.{self.wide}"
+        kind, value = found.groups()
+        before = f"  {wide} = zext {kind} {value} to i64\n" if kind != "i64" else ""
+        value = wide if before else value
+        return f"{before}  call void @msl_divisor(i64 {value}, i32 {self.number(self.site(line))})\n"
 
     def close(self) -> str:
         number = len(self.profile.blocks)

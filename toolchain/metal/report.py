@@ -19,7 +19,7 @@ MEETINGS = (
 )  # fmt: skip
 KINDS = (
     "out-of-bounds", "uninitialised-threadgroup-read", "race", "divergence", "barrier-not-met", "time-limit", "crash",
-    "lockstep",
+    "lockstep", "division-by-zero",
 )  # fmt: skip
 VARIABLES = 1000  # from here on an index is that of a variable; runtime/memory.h
 _SIGNALS = {4: "an illegal instruction", 5: "a trap", 6: "abort", 7: "a bus error", 8: "a division by zero",
@@ -209,6 +209,8 @@ def _sentence(raw: RawFinding, where: Callable[[int], str], names: Mapping[tuple
             f"{at}: {_list(raw.waiting)} of threadgroup {raw.group} wait at a threadgroup barrier that"
             f" {_list(raw.others)} never reach: they have ended"
         )
+    if kind == "division-by-zero":
+        return f"{at}: {thread} divides an integer by zero"
     if kind == "time-limit":
         waiting = f"; {_list(raw.waiting)} wait" if raw.waiting else ""
         return f"{at}: {thread} ran past the time limit{waiting}"

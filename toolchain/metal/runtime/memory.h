@@ -4,8 +4,8 @@
 #include "state.h"
 
 #ifdef __APPLE__
-#include <mach-o/getsect.h>
 #include <mach-o/ldsyms.h>
+#include <mach-o/loader.h>
 extern char msl_statics_begin[] __asm("section$start$__DATA$msl_threadgroup");
 extern char msl_statics_end[] __asm("section$end$__DATA$msl_threadgroup");
 #else
@@ -238,6 +238,14 @@ extern "C" void msl_atomic(const void *at, long size, int where) {
     outcome->traffic[DEVICE].load_bytes -= (uint64_t)size;
 }
 
+extern "C" void msl_divisor(uint64_t divisor, int where) {
+    if (divisor) return;
+    site = where;
+    report(DIVISION, where);
+    outcome->stopped = 1;
+    _exit(3);
+}
+
 // Lays the threadgroup arguments out.
 inline void lay_out_threadgroups() {
     uint32_t at = GAP;
@@ -254,7 +262,15 @@ inline void lay_out_threadgroups() {
     for (int i = 0; i < MSL_BUFFERS; i++) threadgroups[i] = arena_size[i] ? arena + arena_start[i] : nullptr;
 #ifdef __APPLE__
     image_begin = (uintptr_t)&_mh_execute_header;
-    image_end = (uintptr_t)get_end();
+    const char *command = (const char *)(&_mh_execute_header + 1);
+    uintptr_t text = 0, end = 0;
+    for (uint32_t i = 0; i < _mh_execute_header.ncmds; i++, command += ((const load_command *)command)->cmdsize) {
+        const segment_command_64 *segment = (const segment_command_64 *)command;
+        if (segment->cmd != LC_SEGMENT_64) continue;
+        if (!strcmp(segment->segname, SEG_TEXT)) text = segment->vmaddr;
+        if (segment->vmaddr + segment->vmsize > end) end = segment->vmaddr + segment->vmsize;
+    }
+    image_end = image_begin + (end - text);
 #else
     image_begin = (uintptr_t)__executable_start;
     image_end = (uintptr_t)_end;
