@@ -146,6 +146,16 @@ def test_every_type_of_llama_cpp_suits_a_stock_release(release: Release) -> None
     stock = replace(release, cache_types=())
     for kind in environment.UPSTREAM_TYPES:
         assert f"OLLAMA_KV_CACHE_TYPE={kind}\n" in environment.render(stock, DeployConfig(kv_cache_type=kind))
+    for kind in ("q8_0:f16", "q4_0,first=1:q8_0"):
+        with pytest.raises(ConfigError, match="built without the series"):
+            environment.render(stock, DeployConfig(kv_cache_type=kind))
+
+
+def test_rules_reach_the_service(release: Release) -> None:
+    asked = "q8_0:turbo4,first=2:q8_0,last=2:q8_0"
+    assert f"OLLAMA_KV_CACHE_TYPE={asked}\n" in environment.render(release, DeployConfig(kv_cache_type=asked))
+    with pytest.raises(ConfigError, match="has no cache type 'turbo9'"):
+        environment.render(release, DeployConfig(kv_cache_type="turbo4,last=1:turbo9"))
 
 
 def test_a_line_break_does_not_become_a_variable(release: Release) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import assume, given
@@ -108,6 +110,51 @@ def test_a_wrong_type_or_size_is_refused(geometry: Geometry, asked: str, stated:
         assert complaint(line) == "the log states no KV cache"
     else:
         assert "MiB, the log says" in complaint(line)
+
+
+def layer_lines(geometry: Geometry, cells: int, side: str, types: Sequence[str]) -> list[str]:
+    """What llama-server adds where there are rules: the layers of each type."""
+    lines = []
+    for name in dict.fromkeys(types):
+        layers = [layer for layer, kind in enumerate(types) if kind == name]
+        mib = cachelog.cache_bytes(TYPES[name], geometry, cells=cells, layers=len(layers)) / 2**20
+        numbers = ",".join(map(str, layers))
+        lines.append(f"llama_kv_cache: {side} of attention layers {numbers} (of {len(types)}): {name}, {mib:.2f} MiB")
+    return lines
+
+
+@given(
+    types_k=st.lists(st.sampled_from(sorted(TYPES)), min_size=2, max_size=20),
+    base=st.sampled_from(sorted(TYPES)),
+    wrong=st.integers(0, 19),
+    cells=st.integers(1, 64).map(lambda n: n * 256),
+)
+def test_the_type_of_every_single_layer_counts(types_k: list[str], base: str, wrong: int, cells: int) -> None:
+    geometry = dataclasses.replace(GEOMETRY, layers=len(types_k))
+    rules = "".join(f",layers={layer}:{kind}" for layer, kind in enumerate(types_k))
+    sizes = [
+        sum(cachelog.cache_bytes(TYPES[kind], geometry, cells=cells, layers=1) for kind in types)
+        for types in (types_k, [base] * len(types_k))
+    ]
+    mib, mib_k, mib_v = (f32(size) / 2**20 for size in (sum(sizes), *sizes))
+    head = (
+        f"llama_kv_cache: size = {mib:7.2f} MiB ({cells:6d} cells, {len(types_k):3d} layers,  1/1 seqs), "
+        f"K ({'+'.join(dict.fromkeys(types_k))}): {mib_k:7.2f} MiB, V ({base}): {mib_v:7.2f} MiB"
+    )
+    lines = layer_lines(geometry, cells, "K", types_k) + layer_lines(geometry, cells, "V", [base] * len(types_k))
+
+    def complaint(asked: str, stated: list[str]) -> str:
+        found = cachelog.caches("\n".join([head, *stated, ROTATED]), geometry, ADDED)
+        return cachelog.complaint(found, asked, geometry, cells, ADDED)
+
+    asked = f"f16{rules}:{base}"
+    assert complaint(asked, lines) == ""
+    layer = wrong % len(types_k)
+    other = next(kind for kind in sorted(TYPES) if kind != types_k[layer])
+    assert f"K of attention layer {layer} as {other}" in complaint(f"f16{rules},layers={layer}:{other}:{base}", lines)
+    assert "the log states the layers" in complaint(asked, lines[1:])
+    grown = [re.sub(r"(\d+\.\d+) MiB$", lambda size: f"{float(size[1]) + 0.02:.2f} MiB", lines[0]), *lines[1:]]
+    assert "MiB, the log says" in complaint(asked, grown)
 
 
 @given(

@@ -22,7 +22,13 @@ UPSTREAM_TYPES = frozenset({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_n
 def render(release: Release, config: DeployConfig) -> str:
     """KEY=VALUE lines for `release`. Raises `ConfigError`: it lacks the cache type, or a line cannot hold a value."""
     known = {kind.name for kind in release.cache_types} | UPSTREAM_TYPES
-    for kind in cachetype.parse(config.kv_cache_type).names():
+    asked = cachetype.parse(config.kv_cache_type)
+    if not release.cache_types and (asked.k != asked.v or asked.reach):
+        raise ConfigError(
+            f"deploy.kv_cache_type: {asked}: release {release.id} was built without the series",
+            hint="stock Ollama takes one type for K and V and all layers",
+        )
+    for kind in asked.names():
         if kind not in known:
             raise ConfigError(
                 f"deploy.kv_cache_type: release {release.id} has no cache type {kind!r}",
