@@ -17,6 +17,7 @@ from toolchain.errors import ConfigError, ModelInvalid
 from toolchain.machine import metal_limit
 from toolchain.memory import geometry, kv, plan, report, working
 
+from ..test_cli import inv
 from . import models
 from .conftest import load
 from .test_kv import TABLE
@@ -129,6 +130,15 @@ def test_json_and_text(large: dict[str, Path], capsys: pytest.CaptureFixture[str
     assert [one["types"] for one in said["types"]] == ["turbo4", "q8_0:turbo2,last=2:q8_0"]
     assert [cell["context"] for cell in said["types"][0]["cells"]] == [65536, 1000]
     assert (said["sequences"], said["batch"], said["gpu"]) == (2, 256, 27 * GIB)
+
+
+def test_the_command_line(large: dict[str, Path], tmp_path: Path) -> None:
+    model = str(large["qwen3_32b"])
+    done = inv("memory", "--model", model, "--ram", "36", "--context", "32K", "--types", "turbo4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "recommended: turbo4, up to 40960 tokens" in done.stdout
+    done = inv("memory", "--model", str(tmp_path / "none.gguf"), "--json", cwd=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)["error"]) == (70, "ModelInvalid")
 
 
 @pytest.mark.parametrize(

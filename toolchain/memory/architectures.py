@@ -26,6 +26,10 @@ class Window:
     required: bool = False
 
 
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 WINDOWS = {
     "afmoe": Window(period=4),
     "cohere2": Window(period=4, required=True),
@@ -57,53 +61,34 @@ WINDOW_BEFORE_EXTRA = frozenset({"exaone-moe", "mimo2", "step35"})
 WINDOW_ONLY_AT = {"exaone4": 64}
 """number of layers, without the extra ones, of the one size that has a window"""
 
-EXTRA_LAYERS = frozenset(
-    [
-        "bailingmoe2",
-        "bailingmoe3",
-        "cohere2moe",
-        "deepseek2",
-        "deepseek32",
-        "exaone-moe",
-        "exaone4",
-        "glm-dsa",
-        "glm4",
-        "glm4moe",
-        "hy_v3",
-        "mimo2",
-        "mistral4",
-        "nemotron_h",
-        "nemotron_h_moe",
-        "qwen35",
-        "qwen35moe",
-        "qwen3next",
-        "step35",
-    ]
+EXTRA_LAYERS = _names(
+    """
+    bailingmoe2 bailingmoe3 cohere2moe deepseek2 deepseek32 exaone-moe exaone4 glm-dsa glm4 glm4moe hy_v3 mimo2
+    mistral4 nemotron_h nemotron_h_moe qwen35 qwen35moe qwen3next step35
+    """
 )
 """nextn_predict_layers counts layers at the end that predict further tokens"""
 
-EXTRA_UNCACHED = frozenset(["deepseek32", "glm-dsa", "hy_v3", "mimo2", "qwen35", "qwen35moe", "qwen3next", "step35"])
+EXTRA_UNCACHED = _names("deepseek32 glm-dsa hy_v3 mimo2 qwen35 qwen35moe qwen3next step35")
 """those of them whose extra layers have no cache of their own"""
 
 SHARED_AFTER = {"gemma3n": 20}
 """layers from this one on read the cache of earlier ones"""
 
-MLA = frozenset(["bailingmoe3", "deepseek2", "deepseek32", "glm-dsa", "kimi-k3", "kimi-linear", "mistral4"])
+MLA = _names("bailingmoe3 deepseek2 deepseek32 glm-dsa kimi-k3 kimi-linear mistral4")
 """with key_length_mla and value_length_mla, only K is cached, and V is a part of it"""
 
 INDEXED = frozenset({"deepseek32", "glm-dsa"})
 """a second cache of one key of attention.indexer.key_length for each layer that has an indexer"""
 
-RECURRENT_WITHOUT_KV_HEADS = frozenset(
-    ["bailingmoe3", "granitehybrid", "jamba", "kimi-k3", "kimi-linear", "lfm2", "lfm2moe", "plamo2"]
-)
+RECURRENT_WITHOUT_KV_HEADS = _names("bailingmoe3 granitehybrid jamba kimi-k3 kimi-linear lfm2 lfm2moe plamo2")
 RECURRENT_WITHOUT_KV_HEADS_OR_FF = frozenset({"nemotron_h", "nemotron_h_moe"})
 """a layer is attention, recurrent or feed-forward; one with a feed-forward length is neither of the others"""
 RECURRENT_BUT_EVERY = {"minimax-01": 8, "qwen35": 4, "qwen35moe": 4, "qwen3next": 4}
 """every n-th layer is attention, unless the metadata say otherwise"""
 RECURRENT_AND_ATTENTION = frozenset({"falcon-h1"})
 """every layer is both"""
-RECURRENT_ONLY = frozenset(["arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7"])
+RECURRENT_ONLY = _names("arwkv7 mamba mamba2 rwkv6 rwkv6qwen2 rwkv7")
 
 # What a recurrent layer keeps; Mamba's convolution and state where none of these is said.
 STATE_OF_RWKV = frozenset({"arwkv7", "rwkv6", "rwkv6qwen2", "rwkv7"})
@@ -112,101 +97,26 @@ STATE_OF_DELTA_ATTENTION = frozenset({"bailingmoe3", "kimi-k3", "kimi-linear"})
 STATE_OF_LIGHTNING_ATTENTION = frozenset({"minimax-01"})
 STATE_WITHOUT_GROUPS = frozenset({"jamba", "mamba"})
 
-PLAIN = frozenset(
-    [
-        "apertus",
-        "arcee",
-        "arctic",
-        "baichuan",
-        "bailingmoe",
-        "bitnet",
-        "bloom",
-        "chameleon",
-        "chatglm",
-        "codeshell",
-        "cogvlm",
-        "command-r",
-        "dbrx",
-        "deci",
-        "deepseek",
-        "deepseek2-ocr",
-        "dots1",
-        "ernie4_5",
-        "ernie4_5-moe",
-        "exaone",
-        "falcon",
-        "gemma",
-        "gpt2",
-        "gptneox",
-        "granite",
-        "granitemoe",
-        "grok",
-        "grovemoe",
-        "hunyuan-dense",
-        "hunyuan-moe",
-        "hunyuan_vl",
-        "internlm2",
-        "jais",
-        "jais2",
-        "llama",
-        "llama-embed",
-        "maincoder",
-        "minicpm",
-        "minicpm3",
-        "minimax-m2",
-        "mistral3",
-        "mpt",
-        "nemotron",
-        "olmo",
-        "olmoe",
-        "openelm",
-        "orion",
-        "paddleocr",
-        "pangu-embedded",
-        "phi2",
-        "phi3",
-        "phimoe",
-        "plamo",
-        "plm",
-        "qwen",
-        "qwen2",
-        "qwen2moe",
-        "qwen2vl",
-        "qwen3",
-        "qwen3moe",
-        "qwen3tts",
-        "qwen3vl",
-        "qwen3vlmoe",
-        "refact",
-        "seed_oss",
-        "smollm3",
-        "stablelm",
-        "starcoder",
-        "starcoder2",
-        "talkie",
-        "xverse",
-    ]
+PLAIN = _names(
+    """
+    apertus arcee arctic baichuan bailingmoe bitnet bloom chameleon chatglm codeshell cogvlm command-r dbrx deci
+    deepseek deepseek2-ocr dots1 ernie4_5 ernie4_5-moe exaone falcon gemma gpt2 gptneox granite granitemoe grok
+    grovemoe hunyuan-dense hunyuan-moe hunyuan_vl internlm2 jais jais2 llama llama-embed maincoder minicpm minicpm3
+    minimax-m2 mistral3 mpt nemotron olmo olmoe openelm orion paddleocr pangu-embedded phi2 phi3 phimoe plamo plm
+    qwen qwen2 qwen2moe qwen2vl qwen3 qwen3moe qwen3tts qwen3vl qwen3vlmoe refact seed_oss smollm3 stablelm
+    starcoder starcoder2 talkie xverse
+    """
 )
 """one full cache, every layer alike or by its own number of K and V heads"""
 
 UNSERVED = {
     **dict.fromkeys(
-        [
-            "bert",
-            "dream",
-            "eurobert",
-            "gemma-embedding",
-            "jina-bert-v2",
-            "jina-bert-v3",
-            "llada",
-            "llada-moe",
-            "modern-bert",
-            "neo-bert",
-            "nomic-bert",
-            "nomic-bert-moe",
-            "rnd1",
-            "wavtokenizer-dec",
-        ],
+        _names(
+            """
+            bert dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe modern-bert neo-bert
+            nomic-bert nomic-bert-moe rnd1 wavtokenizer-dec
+            """
+        ),
         "it has no KV cache",
     ),
     **dict.fromkeys(("clip",), "it is a projector, not a language model"),
