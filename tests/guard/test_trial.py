@@ -51,10 +51,24 @@ def test_lists_that_differ_give_a_lower_bound(seed: int, listed: int, noise: flo
         assert found == pytest.approx(true, abs=1e-6)
 
 
+def test_every_layer_must_have_its_type(
+    server: Path, model: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = "turbo4,layers=1:q8_0:turbo4"
+    assert len(_predictions(server, model, config, asked)) == trial.POSITIONS
+    monkeypatch.setenv("TQ_TEST_FAIL", "other-type")
+    with pytest.raises(VerificationFailed, match="asked for K of attention layer 0 as turbo4, the log says f16"):
+        _predictions(server, model, config, asked)
+
+
 @pytest.mark.parametrize(
     ("fail", "error", "words"),
     [
-        ("other-type", VerificationFailed, "asked for q8_0:turbo4, the server's log says K is f16"),
+        (
+            "other-type",
+            VerificationFailed,
+            "q8_0:turbo4: asked for K q8_0 and V turbo4, the cache has K f16 and V turbo4",
+        ),
         ("silent", ServerFailed, "states no probabilities"),
     ],
 )

@@ -19,12 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.quality import slots
+from toolchain.cachetype import parse
 
 SEED = 7
 
 
 def _flag(name: str) -> str:
     return sys.argv[sys.argv.index(name) + 1]
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"0.1 I {line}\n")
+    sys.stdout.flush()
 
 
 def predict(length: int, types: tuple[str, str]) -> npt.NDArray[np.float64]:
@@ -48,9 +54,16 @@ def main() -> None:
     types = (_flag("--cache-type-k"), _flag("--cache-type-v"))
     if fail == "layers" and "=" in "".join(types):
         sys.exit("error: Unsupported cache type")
-    stated = "f16" if fail == "other-type" else types[0]
-    sys.stdout.write(f"0.1 I llama_kv_cache: size = 1 MiB, K ({stated}): 0.50 MiB, V ({types[1]}): 0.50 MiB\n")
-    sys.stdout.flush()
+    settings = parse(":".join(types))
+    sides = {"K": settings.k.each(layers), "V": settings.v.each(layers)}
+    if fail == "other-type":
+        sides["K"] = ("f16",) * layers
+    names = ["+".join(dict.fromkeys(each)) for each in sides.values()]
+    sizes = f"K ({names[0]}): 0.50 MiB, V ({names[1]}): 0.50 MiB"
+    _say(f"llama_kv_cache: size = 1.00 MiB ( 256 cells, {layers} layers, 1/1 seqs), {sizes}")
+    for side, each in sides.items() if settings.reach else ():
+        for number, name in enumerate(each):
+            _say(f"llama_kv_cache: {side} of attention layers {number} (of {layers}): {name}, 0.25 MiB")
     if fail == "load":
         sys.exit("error: unknown architecture of the scripted model")
     read: list[int] = []

@@ -23,13 +23,12 @@ def content(channels: Floats) -> Doubles:
     """Mean square of each channel without its strongest line; `channels` is (tokens, ...)."""
     tokens = len(channels)
     column = (-1, *[1] * (channels.ndim - 1))
-    power = np.abs(np.fft.rfft(channels * np.kaiser(tokens, _WINDOW).reshape(column), axis=0)) ** 2
+    window = np.kaiser(tokens, _WINDOW)
+    power = np.abs(np.fft.rfft(channels * window.reshape(column), axis=0)) ** 2
     power[1:] *= 2
-    whole = power.sum(axis=0)
     bins = np.arange(len(power)).reshape(column)
-    line = np.sum(power * (np.abs(bins - power.argmax(axis=0)) <= _SKIRT), axis=0)
-    share = np.divide(whole - line, whole, out=np.ones_like(whole), where=whole > 0)
-    return np.asarray(np.maximum(share, 1e-12) * np.mean(np.square(channels, dtype=np.float64), axis=0))
+    power *= np.abs(bins - power.argmax(axis=0)) > _SKIRT
+    return np.asarray(power.sum(axis=0) / (tokens * np.sum(window**2)))
 
 
 def losses(dumped: Sequence[Sample], layers: Sequence[Layer]) -> tuple[float | None, ...]:

@@ -7,7 +7,6 @@ with an f16 cache, and once with each type under trial. No model of the error is
 from __future__ import annotations
 
 import math
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,20 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import cachetype
 from ..config import Config
 from ..errors import ServerFailed, TextTooShort, VerificationFailed
 from ..llama_server import LlamaServer, serve
 from ..quality.measure import Estimate
 from ..records import record
+from ..verify.cachelog import mismatch, stated
 
-TOKENS = 1024
 POSITIONS = 64
 FEWEST_TOKENS = 256
 LISTED = 256
 """tokens whose probabilities are compared one by one; the rest counts as one, so that the KL is a lower bound"""
 _ROOM = 16
-_CACHE = re.compile(r"llama_kv_cache\w*: size = .* K \((\S+)\): .* V \((\S+)\):")
 
 
 @record
@@ -39,7 +36,7 @@ class Prediction:
 
 
 def predictions(
-    server: Path, model: Path, text: str, *, cache: str, context: int, config: Config, tokens: int = TOKENS
+    server: Path, model: Path, text: str, *, cache: str, context: int, config: Config, tokens: int
 ) -> tuple[Prediction, ...]:
     """What the model expects at up to `POSITIONS` places of the second half of the text's first `tokens` tokens.
 
@@ -90,13 +87,8 @@ def _divergence(exact: Mapping[int, float], rough: Mapping[int, float]) -> float
 
 
 def _check_cache(log: Path, asked: str) -> None:
-    """The log must name the types asked for; with rules for layers it names several."""
-    types = cachetype.parse(asked)
-    said = _CACHE.findall(log.read_text(encoding="utf-8", errors="replace"))
-    stated = [set(re.findall(r"\w+", " ".join(side))) for side in zip(*said, strict=True)] or [set(), set()]
-    for side, wanted, names in zip("KV", (types.k.names(), types.v.names()), stated, strict=True):
-        if not set(wanted) <= names and len(wanted) == 1:
-            raise VerificationFailed(
-                f"asked for {asked}, the server's log says {side} is {', '.join(sorted(names)) or 'nothing'}",
-                hint="is the server of a build that the series made?",
-            )
+    """The log must state the types asked for, layer by layer where there are rules."""
+    found = [one.proof for one in stated(log.read_text(encoding="utf-8", errors="replace"))]
+    wrong = mismatch(found, asked, sum(one.layers for one in found)) if found else "the log states no KV cache"
+    if wrong:
+        raise VerificationFailed(f"{asked}: {wrong}", hint="is the server of a build that the series made?")

@@ -15,11 +15,11 @@ from ..cachetype import CacheTypes, LayerRule, LayerTypes, parse
 from ..config import Config
 from ..console import Console
 from ..errors import CacheCollapse, ConfigError, ModelLoadFailed
+from ..memory.sizes import bits_per_value, type_table
 from ..memory.store import default_root, find
 from ..quality.dump import dump, read_heads
 from ..quality.measure import Estimate
 from ..stages import Answer, CacheType, Guarded, LayerLoss, Trial
-from ..verify.cachelog import bits_per_value, type_table
 from . import channels, keys, trial
 
 FINE_DB, COLLAPSE_DB = 10.0, 5.0
@@ -29,6 +29,8 @@ WORST_DB = 5.0
 FINE_KL, COLLAPSE_KL = 0.1, 0.2
 """measured divergence from f16, nats per token: up to the first a type is fine, above the second it collapses"""
 KEPT = "q8_0"
+TOKENS = 1024
+"""of the text, for keys and predictions"""
 
 NOMINAL_DB = {
     "f32": 150.0,
@@ -56,7 +58,7 @@ def examine(
     text: str,
     config: Config,
     console: Console,
-    tokens: int = trial.TOKENS,
+    tokens: int = TOKENS,
 ) -> Guarded:
     """Judge the type `asked` on `model`; without a `server` from the weights alone.
 
