@@ -93,12 +93,8 @@ static inline bool ggml_metal_turbo_supports_op(const struct ggml_tensor * op, b
     }
 }
 
-// The kernel's name, and that of the pipeline (a copy of the kernel with its constants), which are both 256 bytes.
-static inline void ggml_metal_turbo_attention_name(const struct ggml_tensor * op, const char * kernel, char * base, char * name) {
-    if (!ggml_metal_turbo_attention(op)) {
-        return;
-    }
-    snprintf(base, 256, "kernel_%s_turbo_dk%d_dv%d", kernel, (int) op->src[1]->ne[0], (int) op->src[2]->ne[0]);
+// What the name of a pipeline (a kernel with its constants, 256 bytes) says beside the kernel's.
+static inline void ggml_metal_turbo_attention_name(const struct ggml_tensor * op, char * name) {
     const size_t length = strlen(name);
     snprintf(name + length, 256 - length, "_k=%s_v=%s", ggml_type_name(op->src[1]->type), ggml_type_name(op->src[2]->type));
 }

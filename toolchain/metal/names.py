@@ -20,6 +20,7 @@ SOURCE = FOLDER / "ggml-metal.metal"
 TYPE, NUMBER = "%type", "%number"
 _ASKED = re.compile(r"ggml_metal_library_compile_pipeline\s*\(\s*\w+\s*,\s*([^,]+),")
 _LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_TYPE_NUMBER = re.compile(r"^\s*GGML_TYPE_(\w+)\s*=\s*\d+,", re.MULTILINE)
 _TYPE_NAME = re.compile(r'\.type_name\s*=\s*"([^"]+)"')
 
 
@@ -50,9 +51,13 @@ def types(tree: Path) -> tuple[str, ...]:
     """The names of ggml's types. Raises `UnknownLayout` for a tree that is not llama.cpp's."""
     path = tree / "ggml/src/ggml.c"
     found = _TYPE_NAME.findall(path.read_text(encoding="utf-8")) if path.is_file() else []
+    header = tree / "ggml/include/ggml.h"
+    # a table may get the rows of some types from a macro, which makes the name of the number's
+    if found and header.is_file():
+        found += [name.lower() for name in _TYPE_NUMBER.findall(header.read_text(encoding="utf-8"))]
     if not found:
         raise UnknownLayout(f"{path}: no table of types", hint="name the root of a llama.cpp tree")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def patterns(tree: Path) -> tuple[Pattern, ...]:
@@ -70,7 +75,7 @@ def patterns(tree: Path) -> tuple[Pattern, ...]:
                     found.append(Pattern(line=line, pieces=pieces))
     if not found:
         raise UnknownLayout(f"{folder}: no host code that names kernels", hint="name the root of a llama.cpp tree")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def compare(asked: Collection[Pattern], kernels: Collection[str], known_types: Collection[str]) -> Unmatched:

@@ -42,8 +42,9 @@ ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline_flash_attn_ext(
     char base[256];
     char name[256];
 
-    snprintf(base, 256, "kernel_flash_attn_ext_%s_dk%d_dv%d", ggml_type_name(op->src[1]->type), (int) op->src[1]->ne[0],
-             (int) op->src[2]->ne[0]);
+    const int dk = (int) op->src[1]->ne[0], dv = (int) op->src[2]->ne[0];
+
+    snprintf(base, 256, "kernel_flash_attn_ext_%s_dk%d_dv%d", ggml_type_name(op->src[1]->type), dk, dv);
     snprintf(name, 256, "%s_%d%d%d%d", base, has_mask, has_sinks, has_bias, has_scap);
 
     ggml_metal_pipeline_with_params res = ggml_metal_library_get_pipeline(lib, name);
@@ -62,8 +63,9 @@ ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline_flash_attn_ext_v
     char base[256];
     char name[256];
 
-    snprintf(base, 256, "kernel_flash_attn_ext_vec_%s_dk%d_dv%d", ggml_type_name(op->src[1]->type), (int) op->src[1]->ne[0],
-             (int) op->src[2]->ne[0]);
+    const int dk = (int) op->src[1]->ne[0], dv = (int) op->src[2]->ne[0];
+
+    snprintf(base, 256, "kernel_flash_attn_ext_vec_%s_dk%d_dv%d", ggml_type_name(op->src[1]->type), dk, dv);
     snprintf(name, 256, "%s_%d%d%d%d_%d", base, has_mask, has_sinks, has_bias, has_scap, nwg);
 
     ggml_metal_pipeline_with_params res = ggml_metal_library_get_pipeline(lib, name);
