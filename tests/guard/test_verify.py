@@ -10,6 +10,7 @@ from tests.verify.conftest import write_release
 from toolchain import config, records, views
 from toolchain.console import Console
 from toolchain.errors import CacheCollapse, ConfigError
+from toolchain.guard import verdict as guard
 from toolchain.stages import Verification
 from toolchain.verify import checklist, verify
 
@@ -29,7 +30,6 @@ def test_a_model_that_does_not_bear_the_type(
 ) -> None:
     monkeypatch.setattr(checklist, "examine", lambda *_, **__: ())
     kept = tmp_path / "workspace" / "verifications" / "release"
-    assert _verify(tmp_path, server, str(model)).ok
     monkeypatch.setenv("TQ_TEST_NOISE", "turbo4=1")
     with pytest.raises(CacheCollapse, match=r"probe\.gguf: turbo4 would ruin its answers"):
         _verify(tmp_path, server, str(model))
@@ -38,6 +38,7 @@ def test_a_model_that_does_not_bear_the_type(
     assert (found.ok, found.guard.answer, found.guard.proposal) == (False, "collapses", "q8_0")
     assert "turbo4: **collapses**. Better: `q8_0`." in (kept / "report.md").read_text()
     assert "probe.gguf: turbo4: collapses (measured)" in views.verification(found)
+    assert guard.refused(found.guard, config.load(environ={}))
     accepted = _verify(tmp_path, server, str(model), **{"verify.collapse": "accept"})
     assert accepted.ok
     assert accepted.guard is not None

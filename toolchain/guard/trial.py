@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,20 @@ class Prediction:
 
 
 def predictions(
-    server: Path, model: Path, text: str, *, cache: str, context: int, config: Config, tokens: int
+    server: Path,
+    model: Path,
+    text: str,
+    *,
+    cache: str,
+    context: int,
+    config: Config,
+    tokens: int,
+    then: Callable[[LlamaServer], None] = lambda _: None,
 ) -> tuple[Prediction, ...]:
     """What the model expects at up to `POSITIONS` places of the second half of the text's first `tokens` tokens.
 
-    Raises `TextTooShort`, `VerificationFailed` when the server's log states another cache than the one asked for, and
-    the errors of `toolchain.llama_server.serve`.
+    `then` is called with the server, whose cache holds the text. Raises `TextTooShort`, `VerificationFailed` when the
+    server's log states another cache than the one asked for, and the errors of `toolchain.llama_server.serve`.
     """
     with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
         home = Path(folder)
@@ -59,6 +67,7 @@ def predictions(
             places = range(len(read) - step * min(POSITIONS, len(read) // (2 * step)) + step, len(read) + 1, step)
             found = tuple(_predict(running, read[:place]) for place in places)
             _check_cache(home / "server.log", cache)
+            then(running)
             return found
 
 

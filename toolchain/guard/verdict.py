@@ -8,17 +8,19 @@ its keys tell what the weights do not (`keys`), and its predictions with the ask
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..cachetype import CacheTypes, LayerRule, LayerTypes, parse
 from ..config import Config
 from ..console import Console
 from ..errors import CacheCollapse, ConfigError, ModelLoadFailed
+from ..llama_server import LlamaServer
 from ..memory.sizes import bits_per_value, type_table
 from ..memory.store import default_root, find
-from ..quality.dump import dump, read_heads
+from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate
+from ..quality.samples import Sample
 from ..stages import Answer, CacheType, Guarded, LayerLoss, Trial
 from . import channels, keys, trial
 
@@ -64,7 +66,7 @@ def examine(
 
     Raises `ConfigError` for a type that neither upstream has nor the series `added`, or rules beyond the model's
     layers, `ModelInvalid`, `ArchitectureUnknown`, and with a server the errors of `trial.predictions` and
-    `toolchain.quality.dump.dump`.
+    `toolchain.quality.dump.saved`.
     """
     types, table = parse(asked), type_table(added)
     for name in types.names():
@@ -79,19 +81,23 @@ def examine(
         gentler = _gentler(types, layers, table) if first.answer in ("costly", "collapses") else []
         proposal = next((one for one in gentler if _predicted(parse(one), layers).answer == "fine"), "")
         return _result(model, types, layers, [first], proposal)
-    if len(found) and found[0].head_size % 64 == 0:
-        dumped = dump(server, model, text, tokens, config, console)
-        layers = [
-            LayerLoss(layer=one.layer, weights_db=one.weights_db, keys_db=_decibels(seen))
-            for one, seen in zip(layers, keys.losses(dumped, found), strict=True)
-        ]
-    context = read_heads(model).context
+    heads, dumped = read_heads(model), list[Sample]()
 
-    def run(cache: str) -> tuple[trial.Prediction, ...]:
+    def run(cache: str, then: Callable[[LlamaServer], None] = lambda _: None) -> tuple[trial.Prediction, ...]:
         with console.step(f"predictions with {cache}"):
-            return trial.predictions(server, model, text, cache=cache, context=context, config=config, tokens=tokens)
+            return trial.predictions(
+                server, model, text, cache=cache, context=heads.context, config=config, tokens=tokens, then=then
+            )
 
-    exact = run("f16")
+    def keep(running: LlamaServer) -> None:
+        if heads.key_size % 64 == 0:
+            dumped.extend(saved(running, heads))
+
+    exact = run("f16", keep)
+    layers = [
+        LayerLoss(layer=one.layer, weights_db=one.weights_db, keys_db=_decibels(seen))
+        for one, seen in zip(layers, keys.losses(dumped, found), strict=True)
+    ]
     trials = [_measured(types, layers, trial.divergence(exact, run(str(types))))]
     proposal = ""
     if trials[0].answer != "fine":

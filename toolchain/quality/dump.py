@@ -11,7 +11,7 @@ import gguf
 from ..config import Config
 from ..console import Console
 from ..errors import ConfigError, ModelLoadFailed, TextTooShort
-from ..llama_server import serve
+from ..llama_server import LlamaServer, serve
 from ..records import record
 from . import state
 from .samples import SMALLEST_ROTATION, Sample, rotation_size
@@ -49,8 +49,12 @@ def dump(server: Path, model: Path, text: str, tokens: int, config: Config, cons
                     f"the text has {len(found)} tokens, {FEWEST_TOKENS} are needed", hint="--text names a longer one"
                 )
             running.read(found[:tokens])
-            saved = running.save()
-        return tuple(_samples(state.load(saved, has_v=heads.has_v), heads))
+            return saved(running, heads)
+
+
+def saved(running: LlamaServer, heads: Heads) -> tuple[Sample, ...]:
+    """What the server's f16 cache holds, as `dump` gives it. Raises `StateInvalid`."""
+    return tuple(_samples(state.load(running.save(), has_v=heads.has_v), heads))
 
 
 def read_heads(model: Path) -> Heads:
