@@ -101,15 +101,22 @@ class Picker:
         return self._files.get(path, _NONE)
 
     def _in_question(self, commit: str) -> list[Edit]:
-        """Edits of files that are neither as the commit found them nor as it left them."""
-        return [edit for edit in self._edits.get(commit, ()) if self._here(edit.path) not in (edit.old, edit.new)]
+        """Edits of files that are neither as the commit found them nor as it left them.
+
+        A file to be deleted that is not here is in question, too: git may take it for renamed.
+        """
+        return [
+            edit
+            for edit in self._edits.get(commit, ())
+            if (here := self._here(edit.path)) not in (edit.old, edit.new) or here == edit.new == _NONE != edit.old
+        ]
 
     def _orphaned(self, edit: Edit) -> bool:
         """Whether only the fork has the file, brought by a commit that is not here: there is nothing to edit.
 
         git would look for a file of the target that it might have been renamed to; that is not done here.
         """
-        return self._here(edit.path) == _NONE != edit.old and edit.path in self._brought
+        return self._here(edit.path) == _NONE not in (edit.old, edit.new) and edit.path in self._brought
 
     def _simple(self, edits: Sequence[Edit]) -> bool:
         """Whether the files exist before, after and here, as the same kind of file, and can be read."""
