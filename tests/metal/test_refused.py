@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolchain.errors import KernelInvalid, NotModelled
+from toolchain.errors import KernelInvalid, MissingTool, NotModelled
 from toolchain.metal import Library, check, compile
+from toolchain.metal.drivers import drivers
 
 Write = Callable[[str], Path]
 GOOD = "kernel void good(device float * x) { x[0] = 1; }"
@@ -132,3 +134,21 @@ def test_threadgroup_memory_has_a_limit(sound: Library) -> None:
     with pytest.raises(KernelInvalid, match="a multiple of 16"):
         sound.run("row_sum", buffers, threadgroup_bytes=[20], **given)
     assert sound.run("row_sum", buffers, threadgroup_bytes=[32640], **given).ok
+
+
+def test_without_a_clang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with neither a clang nor zig; then one with an old clang, and zig beside it."""
+    old = tmp_path / "clang++"
+    old.write_text("#!/bin/sh\necho Debian clang version 14.0.6\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ziglang" else known(name))
+    with pytest.raises(MissingTool, match="clang 17 or newer"):
+        drivers.__wrapped__()
+    monkeypatch.setattr(importlib.util, "find_spec", known)
+    if known("ziglang"):
+        assert drivers.__wrapped__().link[1:4] == ("-m", "ziglang", "cc"), "nothing else links here"
+    old.write_text("#!/bin/sh\necho Apple clang version 16.0.0\n")
+    assert drivers.__wrapped__().front == (str(old),)

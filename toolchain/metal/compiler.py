@@ -9,12 +9,8 @@ from __future__ import annotations
 import fnmatch
 import functools
 import hashlib
-import importlib.util
 import os
 import re
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,15 +18,15 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from ..errors import KernelInvalid, MissingTool, NotModelled
+from ..errors import KernelInvalid, NotModelled
 from ..process import Completed, run
 from . import source
+from .drivers import drivers, machine_flags
 from .instrument import Profile, instrument
 from .library import Library
 from .source import HEADERS, UNKNOWN_WORDS
 
 RUNTIME = Path(__file__).parent / "runtime"
-CLANG_NEEDED = 17
 MAX_SECONDS = 600.0
 _LANGUAGE = [
     "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffreestanding", "-fno-math-errno", "-ffp-contract=off",
@@ -42,53 +38,15 @@ _OPTIMISE = [
     "-fsanitize=thread", "-mllvm", "-tsan-instrument-memory-accesses=0", "-mllvm", "-tsan-instrument-func-entry-exit=0",
     "-mllvm", "-tsan-instrument-atomics=0", "-mllvm", "-tsan-instrument-memintrinsics=0",
 ]  # fmt: skip
+_EXECUTOR = [
+    "-x", "c++", "-std=c++17", "-O2", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-nostdinc++", "-fPIC",
+]  # fmt: skip
 _MACROS = {"__METAL__": "1", "__METAL_VERSION__": "320", "__HAVE_BFLOAT__": "1"}
 _APPLE_HEADERS = re.compile(r"'((metal_tensor|MetalPerformancePrimitives/|simd/|metal_)[^']*)' file not found")
 _MESSAGE = re.compile(
     r"^(?P<file>[^\n:]+):(?P<line>\d+):(?:\d+:)? (?P<kind>fatal error|error|note): (?P<text>.*)$", re.MULTILINE
 )
 _UNKNOWN = re.compile(r"'(\w+)'")
-
-
-@functools.cache
-def clang() -> tuple[str, ...]:
-    """The words that start a clang++ that is new enough: the system's, or the one of the ziglang wheel.
-
-    Raises `MissingTool` when there is neither.
-    """
-    for name in (os.environ.get("CXX", ""), "clang++", "c++"):
-        path = shutil.which(name) if name else None
-        if path and _version([path]) >= CLANG_NEEDED:
-            return (path,)
-    if importlib.util.find_spec("ziglang") is not None:
-        return (sys.executable, "-m", "ziglang", "c++")
-    raise MissingTool(
-        f"clang {CLANG_NEEDED} or newer: not found",
-        hint="install clang, or: .venv/bin/pip install -r requirements-zig.lock",
-    )
-
-
-def _version(command: list[str]) -> int:
-    try:
-        said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    found = re.search(r"(Apple )?clang version (\d+)", said)
-    # Apple counts in its own way: its 16 is LLVM's 17
-    return int(found.group(2)) + bool(found.group(1)) if found else 0
-
-
-def _target() -> list[str]:
-    return ["-mf16c"] if os.uname().machine == "x86_64" else []
-
-
-def _driver(link: bool = False) -> list[str]:
-    """Words that start clang as it is or, for what needs a C library, as a driver of all steps."""
-    words = list(clang())
-    if words[-1] != "c++" or len(words) != 4:
-        return words
-    # zig's own front end copies what it makes into a cache, and cc without ++ leaves out a libc++ that nothing needs
-    return [*words[:-1], "cc", "-fno-sanitize=all"] if link else [*words[:-1], "clang"]
 
 
 def preprocess(path: Path, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None) -> str:
@@ -99,9 +57,9 @@ def preprocess(path: Path, include: Sequence[Path] = (), defines: Mapping[str, s
     folders = [word for folder in (path.parent, *include) for word in ("-I", str(folder))]
     # no comments and no column of blanks: only lines matter
     argv = [
-        *_driver(),
+        *drivers().front,
         *_LANGUAGE,
-        *_target(),
+        *machine_flags(),
         "-nostdinc",
         "-isystem",
         str(HEADERS),
@@ -154,7 +112,7 @@ def check(path: Path, *, include: Sequence[Path] = (), defines: Mapping[str, str
     with tempfile.TemporaryDirectory(prefix="metal-") as folder:
         code = Path(folder) / "kernels.cpp"
         code.write_text(found.text + "\n" + source.entries(found, tuple(found.kernels)), encoding="utf-8")
-        argv = [*_driver(), *_LANGUAGE, *_target(), "-nostdinc", "-fsyntax-only", str(code)]
+        argv = [*drivers().front, *_LANGUAGE, *machine_flags(), "-nostdinc", "-fsyntax-only", str(code)]
         done = run(argv, check=False, timeout=MAX_SECONDS)
         if done.returncode:
             raise _explain(done, path)
@@ -181,7 +139,7 @@ def _some(names: Mapping[str, object]) -> str:
 @functools.cache
 def _own_digest() -> str:
     """Of the harness itself and its compiler: a change of either makes everything anew."""
-    digest = hashlib.sha256(" ".join([*clang(), *_LANGUAGE, *_OPTIMISE, str(_version(list(clang())))]).encode())
+    digest = hashlib.sha256(repr((drivers(), _LANGUAGE, _OPTIMISE, _EXECUTOR)).encode())
     here = Path(__file__).parent
     for path in sorted([*HEADERS.iterdir(), *RUNTIME.iterdir(), here / "source.py", here / "instrument.py"]):
         if path.is_file():
@@ -194,15 +152,15 @@ def _build(path: Path, code: str, found: source.Source, store: Path, key: str) -
     with tempfile.TemporaryDirectory(prefix="metal-", dir=store) as folder:
         work = Path(folder)
         (work / "kernels.cpp").write_text(code, encoding="utf-8")
-        _step(path, [*_driver(), *_LANGUAGE, *_OPTIMISE, *_target(), "-nostdinc", "-fPIC", "-S", "-emit-llvm",
-                     work / "kernels.cpp", "-o", work / "kernels.ll"])  # fmt: skip
+        flags = [*_LANGUAGE, *_OPTIMISE, *machine_flags(), "-nostdinc", "-fPIC", "-S", "-emit-llvm"]
+        _step(path, [*drivers().front, *flags, work / "kernels.cpp", "-o", work / "kernels.ll"])
         text, profile = instrument((work / "kernels.ll").read_text(encoding="utf-8"), HEADERS, found.constants)
         (work / "counted.ll").write_text(text, encoding="utf-8")
         (work / "constants.c").write_text(source.storage(found), encoding="utf-8")
         objects = [work / "counted.o", work / "constants.o"]
-        _step(path, [*_driver(), "-w", "-O1", "-c", work / "counted.ll", "-o", objects[0]])
-        _step(path, [*_driver(link=True), "-w", "-x", "c", "-c", work / "constants.c", "-o", objects[1]])
-        _step(path, [*_driver(link=True), *objects, executor, "-o", work / "program", "-lm"])
+        _step(path, [*drivers().front, "-w", "-O1", "-fPIC", "-c", work / "counted.ll", "-o", objects[0]])
+        _step(path, [*drivers().front, "-w", "-fPIC", "-x", "c", "-c", work / "constants.c", "-o", objects[1]])
+        _step(path, [*drivers().link, *objects, executor, "-o", work / "program", "-lm"])
         (work / "profile.json").write_bytes(msgspec.json.encode(profile))
         # the program last: where it is, the rest is
         os.replace(work / "profile.json", store / f"{key}.json")
@@ -220,17 +178,7 @@ def _executor(store: Path) -> Path:
     out = store / f"executor-{_own_digest()[:16]}.o"
     if not out.is_file():
         part = out.with_suffix(f".{os.getpid()}.o")
-        flags = [
-            "-x",
-            "c++",
-            "-std=c++17",
-            "-O2",
-            "-fno-exceptions",
-            "-fno-rtti",
-            "-fno-threadsafe-statics",
-            "-nostdinc++",
-        ]
-        run([*_driver(link=True), *flags, *_target(), "-c", RUNTIME / "executor.cpp", "-o", part],
+        run([*drivers().native, *_EXECUTOR, *machine_flags(), "-c", RUNTIME / "executor.cpp", "-o", part],
             failure=KernelInvalid, what="compiling the executor", timeout=MAX_SECONDS)  # fmt: skip
         os.replace(part, out)
     return out

@@ -1,0 +1,72 @@
+"""The programs that compile and link: a clang that is new enough, the system's or that of the ziglang wheel."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MissingTool
+
+CLANG_NEEDED = 17
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """Words that commands begin with."""
+
+    front: tuple[str, ...]
+    """compiles what needs no C library"""
+    native: tuple[str, ...]
+    """compiles what does"""
+    link: tuple[str, ...]
+    version: str
+
+
+@functools.cache
+def drivers() -> Drivers:
+    """Those of this machine. Raises `MissingTool` when there is no clang."""
+    for name in (os.environ.get("CXX", ""), "clang++", "c++"):
+        path = shutil.which(name) if name else None
+        if path and (major := clang_version(path)) >= CLANG_NEEDED:
+            return Drivers((path,), (path,), (path,), f"clang {major}")
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or not spec.origin:
+        raise MissingTool(
+            f"clang {CLANG_NEEDED} or newer: not found",
+            hint="install clang, or: .venv/bin/pip install -r requirements-zig.lock",
+        )
+    version = f"ziglang {importlib.metadata.version('ziglang')}"
+    zig = (sys.executable, "-m", "ziglang")
+    front, whole = (*zig, "clang"), (*zig, "cc", "-fno-sanitize=all")
+    system = shutil.which("cc")
+    if sys.platform == "linux" and system:
+        # zig would first build a C library's start-up code for twenty seconds, and the system has one
+        own = str(Path(spec.origin).parent / "lib/include")
+        native = (*front, "-target", f"{platform.machine()}-linux-gnu", "-isystem", own)
+        return Drivers(front, native, (system,), version)
+    return Drivers(front, whole, whole, version)
+
+
+def clang_version(path: str) -> int:
+    """LLVM's major version, 0 for what is no clang."""
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r"(Apple )?clang version (\d+)", said)
+    # Apple counts in its own way: its 16 is LLVM's 17
+    return int(found.group(2)) + bool(found.group(1)) if found else 0
+
+
+def machine_flags() -> tuple[str, ...]:
+    """Conversions between half and float by the processor, where that has to be asked for."""
+    return ("-mf16c",) if platform.machine() in ("x86_64", "AMD64") else ()
