@@ -30,12 +30,18 @@ from toolchain.quality.codec import Floats
 from toolchain.series import manifest
 from toolchain.stages import CacheType
 from toolchain.verify import cachelog
-from toolchain.verify.model import Geometry
 
-TYPES = ("f16", "q8_0", "q8_0:turbo4", "turbo4", "turbo3:turbo2")
+TYPES = (
+    "f16",
+    "q8_0",
+    "q8_0:turbo4",
+    "turbo4",
+    "turbo3:turbo2",
+    "turbo2,first=1:q8_0,last=1:f16",
+    "q8_0:turbo2,layers=1:f16",
+)
 CONTEXTS = (512, 4096, 10000, 32768)
 _PROMPT = list(range(3, 20))
-_UNSIZED = Geometry(head_size=1, heads=1, kv_heads=1, layers=1, context=1)
 _STATE = re.compile(r"llama_memory_recurrent: size = +([\d.]+) MiB")
 _COMPUTE = re.compile(r"compute buffer size = +([\d.]+) MiB")
 Table = dict[str, CacheType]
@@ -59,7 +65,7 @@ def main() -> None:
             for setting in cachetype.divided(asked.types):
                 for context in map(int, asked.contexts.split()):
                     said = compare(asked.server, path, cachetype.parse(setting), context, table, Path(folder))
-                    sys.stdout.write(f"{path.stem:<14} {setting:<14} {context:>7}  {said}\n")
+                    sys.stdout.write(f"{path.stem:<14} {setting:<30} {context:>6}  {said}\n")
                     sys.stdout.flush()
                     runs += 1
                     wrong += said.startswith("DIFFERS")
@@ -84,7 +90,7 @@ def compare(server: Path, path: Path, types: cachetype.CacheTypes, context: int,
             used = sum(child.memory_info().rss for child in psutil.Process(os.getpid()).children())
             saved = state.load(running.save(), has_v=not sized.mla, decode=_as_bytes)
         log = (Path(home) / "server.log").read_text(errors="replace")
-    caches = cachelog.caches(log, _UNSIZED, table.values())
+    caches = cachelog.stated(log)
     if why := cachelog.plan_complaint(caches, planned) or _state_complaint(log, planned):
         return f"DIFFERS: {why}"
     if why := _row_complaint(saved, sized, types, table):

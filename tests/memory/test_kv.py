@@ -114,6 +114,9 @@ def test_types_that_llama_cpp_would_refuse(tiny: dict[str, Path], tmp_path: Path
     assert kv.obstacle(narrow, parse("turbo4"), TABLE) == "K has heads of 80 in layer 0, turbo4 has blocks of 64"
     assert kv.obstacle(narrow, parse("f16:q8_0"), TABLE) == "V has heads of 80 in layer 0, q8_0 has blocks of 32"
     assert kv.obstacle(narrow, parse("f16"), TABLE) == ""
+    assert "blocks of 64" in kv.obstacle(narrow, parse("turbo4,first=4:f16:f16"), TABLE)  # the base type must suit, too
+    assert "needs one setting for both" in kv.obstacle(mla, parse("turbo4,first=1:q8_0:turbo4"), TABLE)
+    assert kv.obstacle(mla, parse("turbo4,first=1:q8_0:turbo4,layers=0:q8_0"), TABLE) == ""
     grok = geometry.read(load(models.write(tmp_path / "grok.gguf", models.dense("grok"))))
     assert "without flash attention" in kv.obstacle(grok, parse("f16:q8_0"), TABLE)
     assert kv.obstacle(grok, parse("q8_0:f16"), TABLE) == ""

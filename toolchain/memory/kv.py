@@ -120,15 +120,24 @@ def obstacle(geometry: Geometry, types: CacheTypes, table: Mapping[str, CacheTyp
     layers = len(geometry.cached)
     if not layers:
         return ""
-    if geometry.mla and types.k != types.v:
+    each_k, each_v = types.k.each(layers), types.v.each(layers)
+    if geometry.mla and (each_k != each_v or types.k.base != types.v.base):
         return "a model with MLA caches K alone, and needs one setting for both"
+    if geometry.indexer and (types.k.rules or types.v.rules):
+        return "its layers have a second cache for the indexer, and take no rules"
     if not geometry.flash_attention and any(bits_per_value(table[name]) < 16 for name in types.v.names()):
         return f"{geometry.architecture} runs without flash attention, which a quantized V needs"
-    each_k, each_v = types.k.each(layers), types.v.each(layers)
-    for layer, name_k, name_v in zip(geometry.cached, each_k, each_v, strict=True):
-        for side, name, head in (("K", name_k, layer.head_k), ("V", name_v, layer.head_v)):
-            if head % table[name].block:
-                return f"{side} has heads of {head} in layer {layer.index}, {name} has blocks of {table[name].block}"
+    for number, layer in enumerate(geometry.cached):
+        # The type that no rule changes must suit every layer, even those that have another one.
+        for side, head, names in (
+            ("K", layer.head_k, (types.k.base, each_k[number])),
+            ("V", layer.head_v, (types.v.base, each_v[number])),
+        ):
+            for name in names:
+                if head % table[name].block:
+                    return (
+                        f"{side} has heads of {head} in layer {layer.index}, {name} has blocks of {table[name].block}"
+                    )
     return ""
 
 
