@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from toolchain.errors import ModelInvalid
 from toolchain.memory import gguf
+from toolchain.memory import source as memory_source
 
 from . import models
 
@@ -262,6 +263,13 @@ def test_servers_that_do_something_else(site: str, tmp_path: Path, fault: str, m
         padded = {f"filler.{index}": index for index in range(60_000)}
         models.write(tmp_path / "m.gguf", spec, extra=padded)
     with pytest.raises(ModelInvalid, match=message):
+        gguf.load(f"{site}/m.gguf")
+
+
+def test_a_server_that_is_too_slow(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models.write(tmp_path / "m.gguf", models.dense(layers=2))
+    monkeypatch.setattr(memory_source, "_REQUEST_S", -1.0)
+    with pytest.raises(ModelInvalid, match="not read after"):
         gguf.load(f"{site}/m.gguf")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ import requests
 from ..errors import ModelInvalid
 
 _TIMEOUT_S = 30.0
+_REQUEST_S = 120.0
+"""for one request in all: a server that sends a byte now and then never times out"""
 _MAX_REDIRECTS = 5
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -96,10 +99,13 @@ class HttpSource:
 
     def _body(self, answer: requests.Response, offset: int, length: int) -> bytes:
         data = b""
+        deadline = time.monotonic() + _REQUEST_S
         for piece in answer.iter_content(1 << 16):
             data += piece
             if len(data) > length:
                 break
+            if time.monotonic() > deadline:
+                raise ModelInvalid(f"{self.name}: at byte {offset}: not read after {_REQUEST_S:g} s")
         if len(data) != length:
             raise ModelInvalid(f"{self.name}: at byte {offset}: {length} bytes were announced, {len(data)} came")
         return data
