@@ -5,6 +5,7 @@ import http.server
 import re
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -213,6 +214,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.fault == "slow":
+            for place in range(len(body)):
+                self.wfile.write(body[place : place + 1])
+                time.sleep(0.02)
+            return
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -268,7 +274,8 @@ def test_servers_that_do_something_else(site: str, tmp_path: Path, fault: str, m
 
 def test_a_server_that_is_too_slow(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models.write(tmp_path / "m.gguf", models.dense(layers=2))
-    monkeypatch.setattr(memory_source, "_REQUEST_S", -1.0)
+    monkeypatch.setattr(memory_source, "_REQUEST_S", 0.2)
+    _Handler.fault = "slow"
     with pytest.raises(ModelInvalid, match="not read after"):
         gguf.load(f"{site}/m.gguf")
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 from ..errors import ModelInvalid
 
@@ -98,14 +99,16 @@ class HttpSource:
         self.size = int(match[3])
 
     def _body(self, answer: requests.Response, offset: int, length: int) -> bytes:
-        data = b""
+        data, piece = b"", b"x"
         deadline = time.monotonic() + _REQUEST_S
-        for piece in answer.iter_content(1 << 16):
-            data += piece
-            if len(data) > length:
-                break
-            if time.monotonic() > deadline:
-                raise ModelInvalid(f"{self.name}: at byte {offset}: not read after {_REQUEST_S:g} s")
+        try:
+            while piece and len(data) <= length:
+                piece = answer.raw.read1(length + 1 - len(data))  # what is there, without waiting for more
+                data += piece
+                if time.monotonic() > deadline:
+                    raise ModelInvalid(f"{self.name}: at byte {offset}: not read after {_REQUEST_S:g} s")
+        except urllib3.exceptions.HTTPError as error:
+            raise ModelInvalid(f"{self.name}: at byte {offset}: {error}", hint="try again later") from error
         if len(data) != length:
             raise ModelInvalid(f"{self.name}: at byte {offset}: {length} bytes were announced, {len(data)} came")
         return data
