@@ -22,6 +22,7 @@ from ..errors import KernelInvalid, NotModelled
 from ..process import Completed, run
 from . import source
 from .drivers import drivers, machine_flags
+from .entries import entries, storage
 from .instrument import Profile, instrument
 from .library import Library
 from .source import HEADERS, UNKNOWN_WORDS
@@ -95,7 +96,7 @@ def compile(
     text = preprocess(path, include, defines)
     found = source.read(text, constants)
     chosen = _choose(path, found.kernels, kernels)
-    code = found.text + "\n" + source.entries(found, chosen)
+    code = found.text + "\n" + entries(found, chosen)
     key = hashlib.sha256(code.encode() + _own_digest().encode()).hexdigest()[:32]
     store = cache or platformdirs.user_cache_path("turboquant") / "metal"
     program = store / f"{key}.program"
@@ -111,7 +112,7 @@ def check(path: Path, *, include: Sequence[Path] = (), defines: Mapping[str, str
     found = source.read(preprocess(path, include, defines))
     with tempfile.TemporaryDirectory(prefix="metal-") as folder:
         code = Path(folder) / "kernels.cpp"
-        code.write_text(found.text + "\n" + source.entries(found, tuple(found.kernels)), encoding="utf-8")
+        code.write_text(found.text + "\n" + entries(found, tuple(found.kernels)), encoding="utf-8")
         argv = [*drivers().front, *_LANGUAGE, *machine_flags(), "-nostdinc", "-fsyntax-only", str(code)]
         done = run(argv, check=False, timeout=MAX_SECONDS)
         if done.returncode:
@@ -138,12 +139,10 @@ def _some(names: Mapping[str, object]) -> str:
 
 @functools.cache
 def _own_digest() -> str:
-    """Of the harness itself and its compiler: a change of either makes everything anew."""
+    """Of the compiler and of what the text that it gets does not show already."""
     digest = hashlib.sha256(repr((drivers(), _LANGUAGE, _OPTIMISE, _EXECUTOR)).encode())
-    here = Path(__file__).parent
-    for path in sorted([*HEADERS.iterdir(), *RUNTIME.iterdir(), here / "source.py", here / "instrument.py"]):
-        if path.is_file():
-            digest.update(path.read_bytes())
+    for path in (*sorted(RUNTIME.iterdir()), HEADERS / "msl_interface.h", Path(__file__).with_name("instrument.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -156,7 +155,7 @@ def _build(path: Path, code: str, found: source.Source, store: Path, key: str) -
         _step(path, [*drivers().front, *flags, work / "kernels.cpp", "-o", work / "kernels.ll"])
         text, profile = instrument((work / "kernels.ll").read_text(encoding="utf-8"), HEADERS, found.constants)
         (work / "counted.ll").write_text(text, encoding="utf-8")
-        (work / "constants.c").write_text(source.storage(found), encoding="utf-8")
+        (work / "constants.c").write_text(storage(found), encoding="utf-8")
         objects = [work / "counted.o", work / "constants.o"]
         _step(path, [*drivers().front, "-w", "-O1", "-fPIC", "-c", work / "counted.ll", "-o", objects[0]])
         _step(path, [*drivers().front, "-w", "-fPIC", "-x", "c", "-c", work / "constants.c", "-o", objects[1]])

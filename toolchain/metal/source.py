@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import KernelInvalid, NotModelled
-from .tokens import Token, matching, spell, split, tokenize
+from .tokens import Token, after_template, matching, parameters_at, spell, split, tokenize
 
 HEADERS = Path(__file__).parent / "msl"
 _SECTION = "__DATA,msl_threadgroup" if sys.platform == "darwin" else "msl_threadgroup"
@@ -48,10 +48,6 @@ SCALARS = frozenset(
         "thread_execution_width",
     }
 )
-_SAME = {
-    "dispatch_threads_per_threadgroup": "threads_per_threadgroup",
-    "thread_execution_width": "threads_per_simdgroup",
-}
 _IGNORED = frozenset(
     {"kernel", "max_total_threads_per_threadgroup", "unroll", "maybe_unused", "fallthrough", "nodiscard"}
 )
@@ -159,8 +155,8 @@ class _Reader:
 
     @staticmethod
     def is_kernel(head: list[Token]) -> bool:
-        opens = _parameters_at(head)
-        return any(token.text == "kernel" for token in head[_after_template(head) : opens])
+        opens = parameters_at(head)
+        return any(token.text == "kernel" for token in head[after_template(head) : opens])
 
     def fields(self, begin: int, end: int) -> None:
         for before, token, after in zip(
@@ -226,8 +222,8 @@ class _Reader:
         self.replace(head[0], head[-1], new)
 
     def definition(self, whole: list[Token], space: tuple[str, ...]) -> None:
-        head = whole[_after_template(whole) :]
-        opens = _parameters_at(head)
+        head = whole[after_template(whole) :]
+        opens = parameters_at(head)
         close = matching(head, opens)
         name = head[opens - 1]
         parameters = self.parameters(head[opens + 1 : close])
@@ -239,7 +235,7 @@ class _Reader:
 
     def function(self, head: list[Token]) -> None:
         """MSL wants the address space of every pointer and reference spelt out; C++ would not miss it."""
-        opens = _parameters_at(head)
+        opens = parameters_at(head)
         for part in split(head[opens + 1 : matching(head, opens)]) if opens < len(head) else []:
             texts = {token.text for token in part}
             if texts & {"*", "&"} and not texts & ({"device", "constant", "threadgroup", "thread"}):
@@ -367,29 +363,6 @@ class _Reader:
         return False
 
 
-def _after_template(head: list[Token]) -> int:
-    """The index behind `template <...>`; 0 where there is none."""
-    if len(head) < 2 or head[0].text != "template" or head[1].text != "<":
-        return 0
-    at, depth = 1, 0
-    while at < len(head):
-        if head[at].text in ("(", "[", "{"):
-            at = matching(head, at)
-        depth += {"<": 1, ">": -1}.get(head[at].text, 0)
-        at += 1
-        if depth == 0:
-            break
-    return at
-
-
-def _parameters_at(head: list[Token]) -> int:
-    """The index of the bracket that begins a function's parameters; the length where there is none."""
-    at = _after_template(head)
-    while at < len(head) and head[at].text != "(":
-        at = matching(head, at) + 1 if head[at].text == "[[" else at + 1
-    return at
-
-
 def _at(token: Token) -> str:
     return f"{token.file}:{token.line}"
 
@@ -414,53 +387,3 @@ def read(text: str, fixed: Mapping[int | str, bool | int | float] | None = None)
     Raises `NotModelled` and `KernelInvalid` with file and line.
     """
     return _Reader(text, fixed or {}).read()
-
-
-def entries(source: Source, chosen: Collection[str]) -> str:
-    """C++ that hands each chosen kernel its arguments, and the tables of kernels and function constants."""
-    out = ["using namespace metal;"]
-    rows = []
-    for number, name in enumerate(chosen):
-        kernel = source.kernels[name]
-        kind, arguments, described = f"msl_f{number}", [], []
-        for at, parameter in enumerate(kernel.parameters):
-            own = f"<{kind},{at}>"
-            if parameter.binding in ("buffer", "constant", "threadgroup"):
-                where = "threadgroups" if parameter.binding == "threadgroup" else "buffers"
-                how = "msl_reference" if parameter.reference else "msl_pointer"
-                arguments.append(f"metal::{how}{own}(t->{where}[{parameter.index}])")
-                space = {"buffer": "MSL_BUFFER", "constant": "MSL_CONSTANT_BUFFER"}.get(
-                    parameter.binding, "MSL_THREADGROUP_ARGUMENT"
-                )
-                d = f"metal::msl_describe{own}"
-                described.append(f'{{{space},{parameter.index},{d}::size,{d}::whole,{d}::writable,"{parameter.name}"}}')
-            else:
-                name_ = _SAME.get(parameter.binding, parameter.binding)
-                arguments.append(f"metal::msl_position{own}({'' if name_ in POSITIONS else '&'}t->{name_})")
-        # one line each, at the place of the kernel: what is wrong with an instantiation is said there
-        path = kernel.file.replace("\\", "\\\\").replace('"', '\\"')
-        out += [
-            f'# {kernel.line} "{path}"',
-            f"using {kind} = decltype(&{kernel.function});"
-            f' extern "C" void msl_run_{number}(const msl_thread *t) {{ {kernel.function}({", ".join(arguments)}); }}'
-            f" static const msl_parameter msl_p{number}[] = {{{', '.join([*described, '{}'])}}};",
-        ]
-        rows.append(f'{{"{kernel.host_name}", msl_run_{number}, msl_p{number}, {len(described)}}}')
-    out.append('# 1 "<entries>" 3')
-    table = [
-        f'{{(int)({number}), sizeof({name}), metal::msl_code<{source.types[name]}>::value, "{name}", (void *)&{name},'
-        f" (unsigned char *)&{name}_msl_defined}}"
-        for name, number in source.constants.items()
-    ]
-    out.append(f'extern "C" const msl_kernel msl_kernels[] = {{{", ".join([*rows, "{}"])}}};')
-    out.append(f'extern "C" const int msl_kernel_count = {len(rows)};')
-    out.append(f'extern "C" const msl_constant msl_constants[] = {{{", ".join([*table, "{}"])}}};')
-    out.append(f'extern "C" const int msl_constant_count = {len(table)};')
-    return "\n".join(out) + "\n"
-
-
-def storage(source: Source) -> str:
-    """C that holds the function constants: apart, so that the compiler takes their values for unknown."""
-    return "".join(
-        f"_Alignas(16) unsigned char {name}[32]; unsigned char {name}_msl_defined;\n" for name in source.constants
-    )

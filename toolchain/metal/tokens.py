@@ -98,3 +98,26 @@ def split(tokens: Sequence[Token]) -> list[list[Token]]:
 def spell(tokens: Sequence[Token]) -> str:
     """Tokens as code again."""
     return " ".join(token.text for token in tokens)
+
+
+def after_template(head: Sequence[Token]) -> int:
+    """The index behind `template <...>`; 0 where there is none."""
+    if len(head) < 2 or head[0].text != "template" or head[1].text != "<":
+        return 0
+    at, depth = 1, 0
+    while at < len(head):
+        if head[at].text in ("(", "[", "{"):
+            at = matching(head, at)
+        depth += {"<": 1, ">": -1}.get(head[at].text, 0)
+        at += 1
+        if depth == 0:
+            break
+    return at
+
+
+def parameters_at(head: Sequence[Token]) -> int:
+    """The index of the bracket that begins a function's parameters; the length where there is none."""
+    at = after_template(head)
+    while at < len(head) and head[at].text != "(":
+        at = matching(head, at) + 1 if head[at].text == "[[" else at + 1
+    return at
