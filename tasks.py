@@ -21,7 +21,9 @@ from toolchain.fork import request as fork_request
 from toolchain.guard import request as guard_request
 from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
+from toolchain.metal import audit as metal_audit
 from toolchain.metal import inspection
+from toolchain.metal import runs as metal_runs
 from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
 from toolchain.series import check, drift, drift_report, manifest
@@ -185,6 +187,26 @@ def check_metal(run: Run, tree: str = "") -> None:
     found = inspection.inspect(Path(tree) if tree else pipeline.patched_llama_cpp(run))
     run.console.result(found, inspection.report(found))
     inspection.require(found)
+
+
+@command(
+    *SOURCES,
+    tree="patched llama.cpp tree to run; empty: the scratch tree with the series applied",
+    full="every pair of types on every head size",
+    program="llama.cpp's test-backend-ops, for its cases on a GPU; empty: on a Mac, the one in the tree's build folder",
+)
+def run_metal(run: Run, tree: str = "", full: bool = False, program: str = "") -> None:
+    """Metal kernels against the reference; on a Mac on its GPU."""
+    ran = metal_runs.choose(run, Path(tree) if tree else None, Path(program) if program else None, full=full)
+    run.console.result(ran, metal_runs.report(ran))
+    metal_runs.require(ran)
+
+
+@command(*SOURCES, "fork", branch="branch to audit (repeatable); empty: every one", tree="audit this tree instead")
+def audit_metal(run: Run, branch: Sequence[str] = (), tree: str = "") -> None:
+    """Which cache types have which Metal kernels."""
+    found = metal_audit.choose(run, branch, Path(tree) if tree else None)
+    run.console.result(found, metal_audit.report(found))
 
 
 # -- the assessment --------------------------------------------------------------------------------
@@ -471,6 +493,8 @@ _quality.add_task(guard_model, name="guard")
 
 _metal = Collection("metal")
 _metal.add_task(check_metal, name="check", default=True)
+_metal.add_task(run_metal, name="run")
+_metal.add_task(audit_metal, name="audit")
 
 _memory = Collection("memory")
 _memory.add_task(plan_memory, name="plan", default=True)

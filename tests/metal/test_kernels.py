@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain import metal, miniature, pipeline
-from toolchain.cli import Run
+from toolchain import metal
 from toolchain.config import Config, load
 from toolchain.console import Console
 from toolchain.metal import cases, runs
@@ -22,7 +21,10 @@ from toolchain.metal.attention import Attention, pose
 from toolchain.metal.execute import execute, unwritten
 from toolchain.metal.formats import Format, formats
 from toolchain.metal.host import METAL, Host, Operation, Tensor, build_host
+from toolchain.metal.results import Case
 from toolchain.series import manifest
+
+from .patched import patched_miniature
 
 TURBO = METAL / "ggml-metal-turbo.metal"
 
@@ -50,22 +52,6 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Patched:
         tree=tree, workspace=folder, config=config, host=host, library=library,
         formats=formats(manifest.load(), config, folder),
     )  # fmt: skip
-
-
-def patched_miniature(folder: Path) -> Path:
-    """A llama.cpp in miniature with the series applied, as a plain folder."""
-    upstream = miniature.materialize(folder)
-    (folder / "turboquant.yaml").touch()
-    flags = {
-        "workspace": str(folder / "workspace"),
-        "sources.ollama": str(upstream.ollama),
-        "sources.llama_cpp": str(upstream.llama_cpp),
-    }
-    run = Run(config=load(file=folder / "turboquant.yaml", environ={}, flags=flags), console=Console(json=True))
-    rendered = pipeline.render_series(run, pipeline.prepare(run))
-    diff = next(target.diff for target in rendered.targets if target.target == "llama.cpp")
-    subprocess.run(["git", "apply"], cwd=upstream.llama_cpp, input=diff, text=True, check=True)
-    return upstream.llama_cpp
 
 
 def test_every_case_passes(patched: Patched) -> None:
@@ -173,7 +159,7 @@ def breaks(tree: Path, path: Path, good: str, bad: str) -> None:
     (tree / path).write_text(text.replace(good, bad))
 
 
-def rows_of(patched: Patched, tree: Path, kernel: str) -> runs.Case:
+def rows_of(patched: Patched, tree: Path, kernel: str) -> Case:
     """The case of a row operation's kernel, from the sources at `tree`."""
     library = runs.compile_tree(tree, patched.workspace, [kernel])
     for case in cases.conversions(patched.formats["turbo4"]):

@@ -90,11 +90,25 @@ class Recorded(msgspec.Struct, frozen=True):
     dispatches: list[Dispatch]
 
 
+class Kind(msgspec.Struct, frozen=True):
+    """A type of the tree: `block` values take `bytes` bytes."""
+
+    name: str
+    block: int
+    bytes: int
+
+
 class Host:
     """The recorder of one tree."""
 
     def __init__(self, program: Path) -> None:
         self.program = program
+
+    def types(self) -> dict[str, Kind]:
+        """The tree's types by name."""
+        said = subprocess.run([self.program, "--types"], capture_output=True, text=True, timeout=60, check=True).stdout
+        kinds = [msgspec.json.decode(line, type=Kind) for line in said.splitlines()]
+        return {kind.name: kind for kind in kinds}
 
     def record(self, operations: Sequence[Operation], *, claims_only: bool = False) -> list[Recorded]:
         """What the host code does for each; `claims_only` leaves out the dispatches.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import pipeline
+from ..cli import Run
 from ..config import Config
 from ..console import Console
-from ..errors import ToolchainError
-from ..records import record
+from ..errors import KernelInvalid, ToolchainError
 from ..series.manifest import Series
-from . import cases, source
+from . import cases, device, source
 from .attention import Attention, pose
 from .compiler import compile as compile_metal
 from .compiler import preprocess
@@ -25,6 +27,7 @@ from .formats import Format, formats
 from .host import METAL, Host, Recorded, build_host
 from .library import Library
 from .report import Finding, Report
+from .results import Case, Ran
 
 TOLERANCE = 1e-3
 """largest error of attention, against the largest value of the result"""
@@ -36,32 +39,15 @@ KERNELS = (
 )  # fmt: skip
 
 
-@record
-class Case:
-    """One case: `type` is K/V for attention. `bit_equal` is only asked of what is not computed in floats."""
-
-    kernel: str
-    type: str
-    head_size: str
-    max_error: float | None
-    bit_equal: bool | None
-    ok: bool
-    operations: float | None = None
-    """of attention: arithmetic per value of K and V that is decoded, everything in the kernel counted"""
-    wrong: tuple[str, ...] = ()
-    """what made it fail"""
-    upstream: tuple[str, ...] = ()
-    """what the harness found that upstream's own kernels do at the same places"""
-
-
-@record
-class Ran:
-    """All cases of a tree."""
-
-    tree: str
-    cases: tuple[Case, ...]
-    passed: int
-    failed: int
+def choose(run: Run, tree: Path | None, program: Path | None, *, full: bool = False) -> Ran:
+    """On a Mac, or with a `program`, llama.cpp's own test of the GPU; else the harness on `tree`, by default the
+    scratch tree with the series applied."""
+    series = pipeline.load_series(run)
+    if program is None and sys.platform != "darwin":
+        where = tree or pipeline.patched_llama_cpp(run)
+        return run_tree(where, series, run.config, run.workspace, run.console, full=full)
+    built = program or (tree or pipeline.patched_llama_cpp(run)) / "build/bin" / device.PROGRAM
+    return device.run_device(built, tuple(kind.name for kind in series.types), run.console)
 
 
 def run_tree(
@@ -143,6 +129,12 @@ def run_attention(host: Host, library: Library, case: Attention, known: dict[str
         operations=_operations(done.recorded, done.reports, case), wrong=tuple(wrong),
         upstream=tuple(sorted({" at ".join(place) for place in map(_place, done.findings) if place in upstream})),
     )  # fmt: skip
+
+
+def require(ran: Ran) -> None:
+    """Raise `KernelInvalid` when a case failed."""
+    if ran.failed:
+        raise KernelInvalid(f"{ran.tree}: {ran.failed} of {len(ran.cases)} cases failed", hint="they are listed above")
 
 
 def report(ran: Ran) -> str:

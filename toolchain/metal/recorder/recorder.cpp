@@ -206,7 +206,22 @@ void ggml_metal_encoder_dispatch_threadgroups(ggml_metal_encoder_t encoder, int 
 
 }  // extern "C"
 
+// The types of the tree: a line for each, with the values and bytes of a block.
+static void list_types() {
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const char * name = ggml_get_type_traits((ggml_type) i)->type_name;
+        if (name && ggml_blck_size((ggml_type) i) > 0) {
+            printf("{\"name\": \"%s\", \"block\": %d, \"bytes\": %d}\n", name, (int) ggml_blck_size((ggml_type) i),
+                   (int) ggml_type_size((ggml_type) i));
+        }
+    }
+}
+
 int main(int argc, char ** argv) {
+    if (argc > 1 && !strcmp(argv[1], "--types")) {
+        list_types();
+        return 0;
+    }
     const bool claims_only = argc > 1 && !strcmp(argv[1], "--claims");
     device.props.has_simdgroup_reduction    = true;
     device.props.has_simdgroup_mm           = true;

@@ -1,0 +1,202 @@
+"""`metal.audit`: which cache types of a tree have which Metal kernels, and what the host code claims without one.
+
+The kernels are those of the source as the harness compiles it, and the claims and names those that the tree's own host
+code gives when it is asked for an operation. A search for names is `fork.metal`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from ..cli import Run
+from ..config import Config
+from ..console import Console
+from ..errors import BuildFailed, KernelInvalid, NotModelled, UnknownRevision
+from ..fork.join import branches
+from ..records import record
+from ..sources import Repository, open_origin
+from .cases import SIZES
+from .compiler import check
+from .host import METAL, Host, Kind, Operation, Tensor, build_host
+
+_OURS = re.compile(r"turbo|polar|tbq", re.IGNORECASE)
+_UNDER = ("ggml/include", "ggml/src")
+_TAKEN = re.compile(r"ggml/(include|src|src/ggml-metal|src/ggml-cpu)/[^/]+\.(h|c|cpp|m|metal)$")
+
+Verdict = Literal["complete", "partial", "none", "unknown"]
+Answer = Literal["kernel", "claimed, no kernel", "not claimed", "no block fits", "host gives up"]
+
+
+@record
+class AuditedType:
+    """One type: what the host answers for each operation, and what a cache of it would miss."""
+
+    type: str
+    block: int
+    bytes: int
+    answers: dict[str, Answer]
+    absent: dict[str, str]
+    """kernels that are asked for and not there, and the operation that asks"""
+    verdict: Verdict
+    missing: tuple[str, ...]
+
+
+@record
+class Audited:
+    """One tree. Branches with the same Metal sources are one."""
+
+    branches: tuple[str, ...]
+    commit: str
+    kernels: int
+    types: tuple[AuditedType, ...]
+    verdict: Verdict
+    why: str = ""
+    """what kept the audit from an answer"""
+
+
+def choose(run: Run, names: Sequence[str], tree: Path | None) -> tuple[Audited, ...]:
+    """The tree, or the branches `names` of the configured fork (all, if none is named)."""
+    if tree:
+        return (audit_tree(tree, run.config, run.workspace),)
+    return audit_fork(run.config, run.console, run.workspace, names)
+
+
+def audit_fork(config: Config, console: Console, workspace: Path, names: Sequence[str] = ()) -> tuple[Audited, ...]:
+    """Audit the branches of the configured fork (llama.cpp's own repository where there is none), or those named.
+
+    Raises `UnknownRevision` for a branch that is not there.
+    """
+    origin = config.fork.origin or config.sources.llama_cpp
+    with open_origin("llama.cpp", origin, config, console) as repository:
+        tips = branches(repository)
+        for name in names:
+            if name not in tips:
+                raise UnknownRevision(f"{origin}: no branch {name}", hint=f"it has {', '.join(list(tips)[:8])}")
+        groups: dict[str, list[str]] = {}
+        for name in names or tips:
+            groups.setdefault(_digest(repository, tips[name]), []).append(name)
+        done = []
+        for group in groups.values():
+            commit = tips[group[0]]
+            with console.step(f"audit {group[0]}"), tempfile.TemporaryDirectory(prefix="audit-") as folder:
+                _extract(repository, commit, Path(folder))
+                done.append(audit_tree(Path(folder), config, workspace, branches=tuple(group), commit=commit))
+    return tuple(done)
+
+
+def audit_tree(
+    tree: Path, config: Config, workspace: Path, *, branches: tuple[str, ...] = (), commit: str = ""
+) -> Audited:
+    """Audit the sources at `tree`. What does not compile is an answer, too."""
+    names = branches or (str(tree),)
+    try:
+        source = tree / METAL / "ggml-metal.metal"
+        kernels = frozenset(check(source, include=[tree / "ggml/src"], defines={"GGML_METAL_HAS_BF16": "1"}).kernels)
+        host = build_host(tree, config, workspace)
+        kinds = host.types()
+    except (KernelInvalid, NotModelled, BuildFailed) as error:
+        return Audited(branches=names, commit=commit, kernels=0, types=(), verdict="unknown", why=error.message)
+    found = tuple(_audit_type(host, kernels, kinds, kind) for kind in kinds.values() if _OURS.search(kind.name))
+    verdicts = {kind.verdict for kind in found}
+    verdict: Verdict = "none" if verdicts <= {"none"} else "complete" if verdicts == {"complete"} else "partial"
+    return Audited(branches=names, commit=commit, kernels=len(kernels), types=found, verdict=verdict)
+
+
+def report(found: Sequence[Audited]) -> str:
+    """A paragraph for each tree, a line for each type and for each thing that it misses."""
+    lines = []
+    for tree in found:
+        lines.append(
+            f"{', '.join(tree.branches)}: {tree.verdict}" + (f", {tree.kernels} kernels" if tree.kernels else "")
+        )
+        if tree.why:
+            lines.append(f"  {tree.why.splitlines()[0]}")
+        for kind in tree.types:
+            lines.append(
+                f"  {kind.type:<10} {8 * kind.bytes / kind.block:5.3f} bits, blocks of {kind.block}: {kind.verdict}"
+            )
+            lines += [f"    no {what}" for what in kind.missing]
+            lines += [f"    the host asks for {name}, which is not there: {what}" for name, what in kind.absent.items()]
+    return "\n".join(lines)
+
+
+def _audit_type(host: Host, kernels: frozenset[str], kinds: dict[str, Kind], kind: Kind) -> AuditedType:
+    answers: dict[str, Answer] = {}
+    absent: dict[str, str] = {}
+    for what, operation in _operations(kinds, kind).items():
+        if operation is None:
+            answers[what] = "no block fits"
+            continue
+        try:
+            recorded = host.record([operation])[0]
+        except KernelInvalid:
+            answers[what] = "host gives up"
+            continue
+        asked = [dispatch.kernel for dispatch in recorded.dispatches if dispatch.kernel not in kernels]
+        absent |= dict.fromkeys(asked, what)
+        answers[what] = "not claimed" if not recorded.claimed else "claimed, no kernel" if asked else "kernel"
+    missing = tuple(
+        f"{what} ({answer})" for what, answer in answers.items() if answer != "kernel" and answer != "no block fits"
+    )
+    has = any(answer == "kernel" for answer in answers.values())
+    verdict: Verdict = "complete" if not missing else "partial" if has else "none"
+    return AuditedType(type=kind.name, block=kind.block, bytes=kind.bytes, answers=answers, absent=absent,
+                       verdict=verdict, missing=missing)  # fmt: skip
+
+
+def _operations(kinds: dict[str, Kind], kind: Kind) -> dict[str, Operation | None]:
+    """What a cache of the type asks of a backend; None for a head size that the type has no whole block for."""
+    width = max(kind.block, 128)
+    rows, floats = _tensor(kind, width, 2), _tensor(kinds["f32"], width, 2)
+    result: dict[str, Operation | None] = {
+        "set_rows": Operation(name="SET_ROWS", result=rows, operands=(floats, _tensor(kinds["i64"], 2))),
+        "get_rows": Operation(name="GET_ROWS", result=floats, operands=(rows, _tensor(kinds["i32"], 2))),
+        "copy from f32": Operation(name="CPY", result=rows, operands=(floats,)),
+        "copy to f32": Operation(name="CPY", result=floats, operands=(rows,)),
+    }
+    for dk, dv in SIZES:
+        for queries, kernel in ((1, "one token"), (33, "prompts")):
+            for k in (kind, kinds["q8_0"]):
+                fits = dk % kind.block == 0 and dv % kind.block == 0
+                name = f"attention {k.name}/{kind.name} {dk}/{dv}, {kernel}"
+                result[name] = _attention(kinds, k, kind, (dk, dv), queries) if fits else None
+    return result
+
+
+def _attention(kinds: dict[str, Kind], k: Kind, v: Kind, size: tuple[int, int], queries: int) -> Operation:
+    f32, (dk, dv) = kinds["f32"], size
+    mask = _tensor(kinds["f16"], 64, 64)
+    return Operation(
+        name="FLASH_ATTN_EXT",
+        result=_tensor(f32, dv, 1, queries),
+        operands=(_tensor(f32, dk, queries, 1), _tensor(k, dk, 64, 1), _tensor(v, dv, 64, 1), mask, None),
+        parameters=(0x3F800000, 0, 0),
+    )
+
+
+def _tensor(kind: Kind, *ne: int) -> Tensor:
+    nb = [kind.bytes, ne[0] // kind.block * kind.bytes]
+    for n in ne[1:]:
+        nb.append(nb[-1] * n)
+    return Tensor(type=kind.name, ne=ne, nb=tuple(nb[: len(ne)]))
+
+
+def _digest(repository: Repository, commit: str) -> str:
+    listed = repository.git("ls-tree", "-r", "--full-tree", commit, "--", *_UNDER)
+    wanted = [line for line in listed.splitlines() if _TAKEN.search(line)]
+    return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+
+
+def _extract(repository: Repository, commit: str, folder: Path) -> None:
+    for under in _UNDER:
+        for path in filter(_TAKEN.match, repository.paths(commit, under)):
+            content = repository.read_blob(commit, path)
+            if content is not None:
+                target = folder / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
