@@ -1,8 +1,9 @@
-"""Speed by cache type: `python -m tests.speed LLAMA_BENCH MODEL [--depths 0,4096] [--rounds 2] TYPE...`.
+"""Speed by cache type: `python -m tests.speed MODEL --bench LLAMA_BENCH=f16,TYPE,... [--bench ...]`.
 
-Writes a model with random weights to a temporary folder and runs llama-bench on it, one type after the other and the
-rounds in alternating order, so that a busy machine strikes all of them alike. Prints tokens per second, and the ratio
-to the first type: medians, and the lowest and highest. It measures; it asserts nothing, and pytest does not collect it.
+Writes a model with random weights to a temporary folder and runs llama-bench on it: in every round, each type right
+after or before the first type of its llama-bench, the baseline. Such a pair lasts some seconds, so that a busy machine
+strikes both alike. Prints the ratios of the pairs: medians, lowest and highest. It measures; it asserts nothing, and
+pytest does not collect it. On a machine too busy even for that, take speed.cpp with the file of `--keep`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-Samples = dict[tuple[str, str, int], list[float]]
-"""tokens per second by type, test (prompt or generation) and depth"""
+Speeds = dict[tuple[str, int], float]
+"""tokens per second by test (prompt or generation) and depth"""
+Ratios = dict[tuple[str, str, str, int], list[float]]
+"""speed relative to the baseline, by llama-bench, type, test and depth"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """8 layers with 8 heads of K and V; widths in values."""
+    """A layer with 8 heads of K and V; widths in values."""
 
     head_size: int
     heads: int
@@ -41,16 +44,16 @@ SHAPES = {
     "qwen3-1.7b": Shape(128, 16, 2048, 6144),
     "llama-3.2-1b": Shape(64, 32, 2048, 8192),
 }
-LAYERS, KV_HEADS, VOCABULARY = 8, 8, 512
+KV_HEADS, VOCABULARY = 8, 512
 
 
-def write_model(path: Path, shape: Shape) -> None:
-    """A llama of that shape with random q8_0 weights and no tokenizer."""
+def write_model(path: Path, shape: Shape, layers: int) -> None:
+    """A llama of so many layers of that shape, with random q8_0 weights and no tokenizer."""
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(40960)
     writer.add_embedding_length(shape.embedding)
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(layers)
     writer.add_feed_forward_length(shape.feed_forward)
     writer.add_head_count(shape.heads)
     writer.add_head_count_kv(KV_HEADS)
@@ -70,7 +73,7 @@ def write_model(path: Path, shape: Shape) -> None:
         writer.add_tensor(f"{name}.weight", np.ones(shape.embedding, np.float32))
 
     matrix("token_embd", VOCABULARY, shape.embedding)
-    for layer in range(LAYERS):
+    for layer in range(layers):
         block = f"blk.{layer}"
         norm(f"{block}.attn_norm")
         matrix(f"{block}.attn_q", shape.heads * shape.head_size, shape.embedding)
@@ -89,47 +92,86 @@ def write_model(path: Path, shape: Shape) -> None:
     writer.close()
 
 
-def measure(bench: Path, model: Path, kv_type: str, depths: str, repetitions: int, samples: Samples) -> None:
-    """Add the samples of one run of llama-bench, of 512 tokens of prompt and 32 of generation at every depth."""
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """A llama-bench, and the types to measure with it; the first is the baseline."""
+
+    name: str
+    program: Path
+    types: list[str]
+
+
+def bench(text: str) -> Bench:
+    """`[name:]program=type,type,...` of the command line."""
+    place, _, types = text.partition("=")
+    name, _, program = place.rpartition(":")
+    if not types:
+        raise argparse.ArgumentTypeError(f"{text}: expected [NAME:]PROGRAM=TYPE,TYPE,...")
+    return Bench(name, Path(program), types.split(","))
+
+
+def measure(program: Path, model: Path, kv_type: str, arguments: argparse.Namespace) -> Speeds:
+    """One run of llama-bench, with a prompt and a generation at every depth."""
     key, _, value = kv_type.partition(":")
-    command = [str(bench), "-m", str(model), "-t", "2", "-fa", "1", "-ctk", key, "-ctv", value or key]
-    command += ["-p", "512", "-n", "32", "-d", depths, "-r", str(repetitions), "-o", "jsonl"]
+    command = [str(program), "-m", str(model), "-t", str(arguments.threads), "-fa", "1"]
+    command += ["-ctk", key, "-ctv", value or key]
+    command += ["-p", str(arguments.prompt), "-n", str(arguments.generated), "-d", arguments.depths]
+    command += ["-r", str(arguments.repetitions), "-o", "jsonl"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for line in done.stdout.splitlines():
-        result = json.loads(line)
-        test = "prompt" if result["n_prompt"] else "generation"
-        samples[kv_type, test, result["n_depth"]] += result["samples_ts"]
+    results = map(json.loads, done.stdout.splitlines())
+    return {("prompt" if r["n_prompt"] else "generation", r["n_depth"]): max(r["samples_ts"]) for r in results}
 
 
-def table(samples: Samples, baseline: str) -> str:
-    """The samples as a Markdown table."""
-    lines = ["| K and V | test | depth | t/s | ratio | lowest to highest |", "|---|---|---|---|---|---|"]
-    for (kv_type, test, depth), speeds in sorted(samples.items(), key=lambda item: (item[0][1], item[0][2])):
-        base = statistics.median(samples[baseline, test, depth])
-        ratios = [speed / base for speed in speeds]
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        ratio = statistics.median(ratios)
-        lines.append(f"| {kv_type} | {test} | {depth} | {statistics.median(speeds):.1f} | {ratio:.2f} | {spread} |")
+def compare(arguments: argparse.Namespace, model: Path, number: int, ratios: Ratios) -> None:
+    """Add the ratios of one round; every other round runs the types, and the two of a pair, in reverse."""
+    pairs = [(bench, kv_type) for bench in arguments.bench for kv_type in bench.types[1:]]
+    for bench, kv_type in pairs if number % 2 == 0 else reversed(pairs):
+        both = [bench.types[0], kv_type]
+        speeds = {each: measure(bench.program, model, each, arguments) for each in both[:: 1 - 2 * (number % 2)]}
+        for test, depth in speeds[kv_type]:
+            ratio = speeds[kv_type][test, depth] / speeds[bench.types[0]][test, depth]
+            ratios[bench.name, kv_type, test, depth].append(ratio)
+            sys.stderr.write(f"{bench.name} {kv_type} {test} {depth} {ratio:.3f} load {os.getloadavg()[0]:.1f}\n")
+
+
+def table(ratios: Ratios) -> str:
+    """The ratios as a Markdown table."""
+    lines = ["| program | K and V | test | depth | ratio | lowest to highest | pairs |", "|---" * 7 + "|"]
+    for (name, kv_type, test, depth), found in sorted(ratios.items(), key=lambda item: (item[0][3], item[0][2])):
+        spread = f"{statistics.median(found):.2f} | {min(found):.2f} to {max(found):.2f} | {len(found)}"
+        lines.append(f"| {name} | {kv_type} | {test} | {depth} | {spread} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bench", type=Path, help="llama-bench of a tree with the series")
     parser.add_argument("model", choices=SHAPES)
-    parser.add_argument("types", nargs="+", help="cache types, as f16 or q8_0:turbo4; the first is the baseline")
+    parser.add_argument(
+        "--bench",
+        type=bench,
+        action="append",
+        default=[],
+        metavar="[NAME:]PROGRAM=TYPE,TYPE,...",
+        help="a llama-bench and cache types, as f16 or q8_0:turbo4; the first is its baseline",
+    )
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write the model there, and leave it")
+    parser.add_argument("--layers", type=int, default=2, help="few keep a run short, and the ratio is that of a layer")
     parser.add_argument("--depths", default="0,4096", help="tokens in the cache, comma-separated")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of every type")
-    parser.add_argument("--repetitions", type=int, default=3, help="of llama-bench, in each run")
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of prompt")
+    parser.add_argument("--generated", type=int, default=32, help="tokens of generation")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of every type")
+    parser.add_argument("--repetitions", type=int, default=3, help="of llama-bench, in each run; the best one counts")
     arguments = parser.parse_args()
-    samples: Samples = defaultdict(list)
+    ratios: Ratios = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.gguf"
-        write_model(model, SHAPES[arguments.model])
-        for number in range(arguments.rounds):
-            for kv_type in arguments.types if number % 2 == 0 else reversed(arguments.types):
-                measure(arguments.bench, model, kv_type, arguments.depths, arguments.repetitions, samples)
-    sys.stdout.write(f"{table(samples, arguments.types[0])}\n\nload average at the end: {os.getloadavg()[0]:.1f}\n")
+        model = arguments.keep or Path(folder) / "model.gguf"
+        write_model(model, SHAPES[arguments.model], arguments.layers)
+        for number in range(arguments.rounds if arguments.bench else 0):
+            compare(arguments, model, number, ratios)
+            load = os.getloadavg()[0]
+            sys.stdout.write(f"after {number + 1} rounds, load average {load:.1f}:\n\n{table(ratios)}\n\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
