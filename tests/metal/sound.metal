@@ -140,6 +140,8 @@ kernel void language(device float * dst, device const packed_float3 * packed, de
     dst[17] = extract_bits(0x12345678u, 8, 8);
     dst[18] = (v > 2.0f).x ? 1.0f : 0.0f;
     dst[19] = rint(2.5f) + round(2.5f);
+    const bfloat4 b4 = bfloat4(half4(1.0h, 2.0h, 1.00390625h, 4.0h)); // the third has a bit too many
+    dst[20] = (float4(half4(b4))).z + (float) b4.w;
 }
 
 kernel void grid(

@@ -126,11 +126,11 @@ def test_lanes_that_have_ended_take_no_part(sound: Library) -> None:
 def test_language(sound: Library) -> None:
     packed = np.arange(6, dtype="f4")
     brains = np.array([0, 0x4049], "u2")
-    report = sound.run("language", [np.zeros(20, "f4"), packed, brains], grid=(1,), threads=(1,))
+    report = sound.run("language", [np.zeros(21, "f4"), packed, brains], grid=(1,), threads=(1,))
     assert report.ok
     half = np.float16(2) / np.float16(3)
     wanted = [2, 1, 14, 16, half, 2048, 3, 3, np.pi, 8 + 31 + 3, 4001, 2, -1 + 3 + 0.25, -100 + 10 + 2, 345]
-    wanted += [np.array(0x40490000, "u4").view("f4"), np.float32(0.1) + np.float32(0.2), 0x56, 0, 2 + 3]
+    wanted += [np.array(0x40490000, "u4").view("f4"), np.float32(0.1) + np.float32(0.2), 0x56, 0, 2 + 3, 1 + 4]
     np.testing.assert_array_equal(report.buffers[0], np.array(wanted, "f4"))
 
 

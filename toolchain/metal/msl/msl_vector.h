@@ -73,6 +73,9 @@ template <typename T, int N> struct vec : msl_lanes<T, N> {
     template <typename U> explicit constexpr vec(const vec<U, N> &o) : msl_lanes<T, N>{{.v = raw(T(0))}} {
         if constexpr (is_same<T, bool>::value) {
             for (int i = 0; i < N; i++) v[i] = o.v[i] != 0;
+        } else if constexpr (is_floating_point<T>::value && is_floating_point<U>::value && sizeof(T) == sizeof(U)) {
+            // between half and bfloat, of the same size, the compiler knows no way
+            v = __builtin_convertvector(__builtin_convertvector(o.v, typename msl_raw<float, N>::type), raw);
         } else {
             v = __builtin_convertvector(o.v, raw);
         }
