@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from ..records import record
 from ..sources.repository import Repository
+from .kept import kept
 
 _PATHS = (":(glob)ggml/src/ggml-metal*", ":(glob)ggml/src/ggml-metal/**", ":(glob)**/*.metal", ":(glob)ggml-metal*")
 _WORD = "turbo|polar|tbq"
@@ -49,8 +51,20 @@ class MetalBranch:
     files: tuple[str, ...]
 
 
-def audit(repository: Repository, tips: Mapping[str, str]) -> list[MetalBranch]:
-    """Search the Metal sources of each tip. Branches that share their sources are read once."""
+@record
+class Audited:
+    """The Metal sources of many branches."""
+
+    branches: tuple[MetalBranch, ...]
+
+
+def audit(repository: Repository, tips: Mapping[str, str], folder: Path | None = None) -> list[MetalBranch]:
+    """Search the Metal sources of each tip. The result is kept in `folder`."""
+    searched = kept(folder, Audited, dict(tips), lambda: Audited(branches=tuple(_search(repository, tips))))
+    return list(searched.branches)
+
+
+def _search(repository: Repository, tips: Mapping[str, str]) -> list[MetalBranch]:
     if not tips:
         return []
     asked = dict.fromkeys(tips.values())

@@ -110,7 +110,7 @@ def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes
 def audit(run: Run, both: Joined, names: Sequence[str]) -> list[metal.MetalBranch]:
     """Metal kernels by name, on the branches `names` or all."""
     with run.console.step("Metal sources of every branch"):
-        return metal.audit(both.repository, both.chosen(names))
+        return metal.audit(both.repository, both.chosen(names), _folder(run))
 
 
 def onto_the_pin(run: Run, name: str, now: str) -> dry.Conflicts:
