@@ -26,52 +26,65 @@ alignas(64) constexpr constant static half turbo2_levels[8] = {
     -92, -28, -51, -9, 9, 51, 28, 92,
 };
 
-// Four indices, one in each byte, of the values 4 * il to 4 * il + 3: bit il / 2 of four bytes of each plane, bits
-// 2 * (il / 4) and the next of four bytes of the pairs.
-template <short RAW>
-static inline uint turbo_indices(device const block_turbo<RAW> * block, ushort il) {
-    const ushort bit  = il / 2;
-    const uint2  path = as_type<uint2>(ushort4(*(device const packed_ushort4 *) block->path));
-    const uint   own  = il & 1 ? path.y : path.x;
-    const uint   last = il & 1 ? path.x : path.y;
-
-    // In each byte, bits 0 to 4: the path bits of the value and of the four before it, which begin four bits further down
-    const uint window = (bit < 4 ? own << 4 | last >> 28 : own) >> (bit & 3);
-    const uint pairs  = window ^ window >> 1;
-    // The code 1 + D + D^4 gives bit 1 of the index and D + D^2 + D^3 bit 0; here they are exchanged
-    uint index = ((window ^ pairs >> 3) & 0x01010101) | ((pairs ^ window >> 2) & 0x02020202);
-
-    if (RAW & 2) {
-        device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0) + 2 * (il % 4);
-        index |= rotate(as_type<uint>(ushort2(*(device const packed_ushort2 *) qs)), (2u - 2u * (il / 4)) % 32) & 0x0c0c0c0c;
-    }
-    if (RAW & 1) {
-        const uint plane = as_type<uint>(ushort2(*(device const packed_ushort2 *) (block->planes + 2 * (il & 1))));
-        index |= rotate(plane, ((RAW == 3 ? 4u : 2u) - bit) % 32) & (RAW == 3 ? 0x10101010 : 0x04040404);
-    }
-    return index;
+// Two 16-bit words as they lie, since a block is aligned to no more.
+static inline uint turbo_load(device const ushort * words) {
+    return as_type<uint>(ushort2(*(device const packed_ushort2 *) words));
 }
 
+// The path bits of four values and of the four before each, in bits 0 to 4 of four bytes. The values have bit `bit` of the
+// bytes of `own`; `last` is the upper half of the byte before these.
+static inline uint turbo_window(uint own, uint last, ushort bit) {
+    return (bit < 4 ? own << 4 | last : own) >> (bit & 3);
+}
+
+// Four levels: of the values that have bit `bit` of the bytes of a plane and pair `pair` of the bytes of `pairs`.
 template <short RAW>
-static inline half4 turbo_levels(device const block_turbo<RAW> * block, ushort il) {
+static inline half4 turbo_levels(uint window, uint pairs, uint plane, ushort bit, ushort pair) {
+    // The code 1 + D + D^4 gives bit 1 of the index and D + D^2 + D^3 bit 0; here they are exchanged
+    const uint sum = window ^ window >> 1;
+    uint index = ((window ^ sum >> 3) & 0x01010101) | ((sum ^ window >> 2) & 0x02020202);
+    if (RAW & 2) {
+        index |= rotate(pairs, (2u - 2u * pair) % 32) & 0x0c0c0c0c;
+    }
+    if (RAW & 1) {
+        index |= rotate(plane, ((RAW == 3 ? 4u : 2u) - bit) % 32) & (RAW == 3 ? 0x10101010 : 0x04040404);
+    }
     constant const half * level = RAW == 3 ? turbo4_levels : RAW == 2 ? turbo3_levels : turbo2_levels;
     // 16-bit registers spare half of the shifts that four bytes of a word would take
-    const ushort2 index = as_type<ushort2>(turbo_indices(block, il));
-    return half4(level[index.x & 0xff], level[index.x >> 8], level[index.y & 0xff], level[index.y >> 8]);
+    const ushort2 two = as_type<ushort2>(index);
+    return half4(level[two.x & 0xff], level[two.x >> 8], level[two.y & 0xff], level[two.y >> 8]);
+}
+
+// The product is exact in a float, so it is rounded once to a half, whichever way.
+static inline void turbo_times(half4 levels, half d, thread half4 & values) {
+    values = levels * d;
+}
+
+static inline void turbo_times(half4 levels, half d, thread float4 & values) {
+    values = float4(levels) * float(d);
 }
 
 template <short RAW, typename type4>
 void dequantize_turbo_t4(device const block_turbo<RAW> * block, short il, thread type4 & reg) {
-    reg = (type4) (float4(turbo_levels(block, il)) * float(block->d));
+    const ushort side = il & 1, bit = ushort(il) / 2, pair = ushort(il) / 4;
+    const uint   own  = turbo_load(block->path + 2 * side);
+    device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0) + 2 * (il & 3);
+    const uint pairs = RAW & 2 ? turbo_load(qs) : 0, plane = RAW & 1 ? turbo_load(block->planes + 2 * side) : 0;
+    const uint window = turbo_window(own, block->path[3 - 2 * side] >> 12, bit);
+    turbo_times(turbo_levels<RAW>(window, pairs, plane, bit, pair), block->d, reg);
 }
 
 template <short RAW, typename type4x4>
 void dequantize_turbo(device const block_turbo<RAW> * block, short il, thread type4x4 & reg) {
-    for (short i = 0; i < 4; ++i) {
-        const float4 values = float4(turbo_levels(block, 4 * il + i)) * float(block->d);
-        for (short j = 0; j < 4; ++j) {
-            reg[i][j] = values[j];
-        }
+    const half d        = block->d;
+    const uint own[2]   = { turbo_load(block->path), turbo_load(block->path + 2) };
+    const uint plane[2] = { RAW & 1 ? turbo_load(block->planes) : 0, RAW & 1 ? turbo_load(block->planes + 2) : 0 };
+    device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0);
+    // An index that is not known would put the arrays into memory
+    _Pragma("clang loop unroll(full)") for (short i = 0; i < 4; ++i) {
+        const ushort bit = 2 * il + i / 2, side = i & 1;
+        const uint   pairs = RAW & 2 ? turbo_load(qs + 2 * i) : 0, window = turbo_window(own[side], own[1 - side] >> 28, bit);
+        turbo_times(turbo_levels<RAW>(window, pairs, plane[side], bit, il), d, reg[i]);
     }
 }
 

@@ -169,7 +169,7 @@ def rows_of(patched: Patched, tree: Path, kernel: str) -> Case:
 
 
 def test_a_swapped_nibble_is_caught(patched: Patched, broken: Path) -> None:
-    breaks(broken, TURBO, "(2u - 2u * (il / 4)) % 32", "(2u - 2u * (3 - il / 4)) % 32")
+    breaks(broken, TURBO, "(2u - 2u * pair) % 32", "(2u - 2u * (3 - pair)) % 32")
     case = rows_of(patched, broken, "kernel_get_rows_turbo4")
     assert (case.ok, case.bit_equal) == (False, False)
     assert "of the result is" in case.wrong[0]
