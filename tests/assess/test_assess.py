@@ -80,13 +80,11 @@ def test_the_age_of_a_fork_decides(
 
 
 def test_conflicts_in_the_cache_stop_even_a_fresh_fork(miniature: Miniature, fork: Path, tmp_path: Path) -> None:
-    cache = "src/llama-context.cpp"
+    cache, content = "src/llama-kv-cells.cpp", "one\ntwo\nthree\n"
     git(tmp_path, "clone", "--quiet", "--shared", str(miniature.llama_cpp), "upstream")
     upstream = tmp_path / "upstream"
-    content = (fork / cache).read_text() if (fork / cache).exists() else "one\ntwo\nthree\n"
-    if not (fork / cache).exists():
-        commit(upstream, {cache: content}, "a cache", days=0)
-        git(fork, "pull", "--quiet", str(upstream), "main")
+    commit(upstream, {cache: content}, "a cache", days=0)
+    git(fork, "pull", "--quiet", str(upstream), "main")
     commit(fork, {**_TURBO, cache: f"theirs\n{content}"}, "turbo types", days=0)
     onto = commit(upstream, {cache: f"ours\n{content}"}, "meanwhile", days=0)
     settings = {"sources__llama_cpp": str(upstream), "sources__llama_cpp_ref": onto}
