@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from toolchain.errors import KernelInvalid, MissingTool, NotModelled
-from toolchain.metal import Library, check, compile
+from toolchain.metal import Library, check, compile, compiler
 from toolchain.metal.drivers import drivers
 
 Write = Callable[[str], Path]
@@ -88,6 +88,18 @@ def test_unknown_kernels(write: Write, broken: Library) -> None:
         broken.run("bad", [], grid=(1,), threads=(1,))
     with pytest.raises(KernelInvalid, match="no such file"):
         check(Path("none.metal"))
+
+
+def test_what_was_compiled_is_kept(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "store"
+    first = compile(write(GOOD), cache=store)
+    made = first.program.stat().st_ino
+    assert compile(write(GOOD), cache=store).program.stat().st_ino == made
+    monkeypatch.setattr(compiler, "KEPT", 1)
+    second = compile(write(GOOD.replace("= 1", "= 2")), cache=store)
+    assert second.run("good", [np.zeros(1, "f4")], grid=(1,), threads=(1,)).buffers[0][0] == 2
+    assert [path.name for path in store.glob("*.program")] == [second.program.name], "the older one had to go"
+    assert len(list(store.glob("*.json"))) == 1
 
 
 def test_a_kernel_that_was_left_out(cache: Path) -> None:

@@ -29,6 +29,7 @@ from .source import HEADERS, UNKNOWN_WORDS
 
 RUNTIME = Path(__file__).parent / "runtime"
 MAX_SECONDS = 600.0
+KEPT = 500
 _LANGUAGE = [
     "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffreestanding", "-fno-math-errno", "-ffp-contract=off",
     "-fno-finite-loops", "-w", "-Xclang", "-ffloat16-excess-precision=none",
@@ -100,9 +101,12 @@ def compile(
     key = hashlib.sha256(code.encode() + _own_digest().encode()).hexdigest()[:32]
     store = cache or platformdirs.user_cache_path("turboquant") / "metal"
     program = store / f"{key}.program"
-    if not program.is_file():
+    if program.is_file():
+        os.utime(program)
+    else:
         store.mkdir(parents=True, exist_ok=True)
         _build(path, code, found, store, key)
+        _prune(store)
     profile = msgspec.json.decode((store / f"{key}.json").read_bytes(), type=Profile)
     return Library(path, program, profile, tuple(found.kernels))
 
@@ -164,6 +168,14 @@ def _build(path: Path, code: str, found: source.Source, store: Path, key: str) -
         # the program last: where it is, the rest is
         os.replace(work / "profile.json", store / f"{key}.json")
         os.replace(work / "program", store / f"{key}.program")
+
+
+def _prune(store: Path) -> None:
+    """Forgets what was not used for longest, beyond `KEPT` programs."""
+    kept = sorted(store.glob("*.program"), key=lambda program: program.stat().st_mtime_ns)
+    for program in kept[: max(len(kept) - KEPT, 0)]:
+        program.unlink(missing_ok=True)
+        program.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _step(path: Path, argv: Sequence[str | Path]) -> None:
