@@ -196,7 +196,7 @@ def check_metal(run: Run, tree: str = "") -> None:
     program="llama.cpp's test-backend-ops, for its cases on a GPU; empty: on a Mac, the one in the tree's build folder",
 )
 def run_metal(run: Run, tree: str = "", full: bool = False, program: str = "") -> None:
-    """Metal kernels against the reference; on a Mac on its GPU."""
+    """Run Metal kernels against the reference."""
     ran = metal_runs.choose(run, Path(tree) if tree else None, Path(program) if program else None, full=full)
     run.console.result(ran, metal_runs.report(ran))
     metal_runs.require(ran)

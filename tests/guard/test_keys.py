@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.guard.channels import Layer
@@ -12,7 +12,6 @@ from toolchain.quality.samples import Sample
 TOKENS = 512
 
 
-@settings(deadline=None)
 @given(
     st.floats(0, np.pi), st.floats(0, 2 * np.pi), st.sampled_from([0.0, 1.0, 10.0, 300.0]), st.integers(0, 2**32 - 1)
 )

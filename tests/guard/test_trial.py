@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.quality.llama_server import predict
@@ -36,7 +36,6 @@ def test_the_divergence_of_a_disturbed_server(
     assert found.error == pytest.approx(np.std(true) / 8, rel=0.5)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0, 3))
 def test_lists_that_differ_give_a_lower_bound(seed: int, listed: int, noise: float) -> None:
     rng = np.random.default_rng(seed)
