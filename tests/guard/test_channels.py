@@ -24,9 +24,11 @@ def _decibels(path: Path) -> list[float]:
     return [float(10 * np.log10(one)) for one in losses if one is not None]
 
 
-def _write(path: Path, tensors: dict[str, npt.NDArray[Any]], *, kind: Kind = Kind.F32, arch: str = "llama") -> Path:
-    """A model of one layer: `tensors` are its own, by the name behind blk.0."""
-    writer = gguf.GGUFWriter(path, arch)
+def _write(
+    path: Path, tensors: dict[str, npt.NDArray[Any]], *, kind: Kind = Kind.F32, arch: str = "llama", split: int = 0
+) -> Path:
+    """A model of one layer: `tensors` are its own, by the name behind blk.0; `split` of them to a file."""
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=split)
     writer.add_block_count(1)
     writer.add_context_length(512)
     writer.add_embedding_length(WIDTH)
@@ -102,6 +104,13 @@ def test_quantized_weights(tmp_path: Path, kind: Kind) -> None:
     exact, rough = (_decibels(_write(tmp_path / f"{one.name}.gguf", weights, kind=one))[0] for one in (Kind.F32, kind))
     assert exact > 5
     assert rough == pytest.approx(exact, abs=0.2)
+
+
+def test_a_model_of_several_files(tmp_path: Path) -> None:
+    whole = _decibels(_write(tmp_path / "whole.gguf", _weights(30)))
+    _write(tmp_path / "split.gguf", _weights(30), split=1)
+    assert len(list(tmp_path.glob("split-*-of-00003.gguf"))) == 3
+    assert _decibels(tmp_path / "split-00001-of-00003.gguf") == whole
 
 
 def test_long_rows_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

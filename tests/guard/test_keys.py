@@ -29,7 +29,7 @@ def test_channels_without_anything() -> None:
 
 
 def _layer(index: int, *, windowed: bool, queries: np.ndarray | None = None) -> Layer:
-    return Layer(index=index, windowed=windowed, head_size=64, queries=queries, keys=None, content=None)
+    return Layer(index=index, windowed=windowed, queries=queries, keys=None, content=None)
 
 
 def _sample(seed: int, offset: float, *, keys: bool = True) -> Sample:

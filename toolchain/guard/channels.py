@@ -48,7 +48,6 @@ class Layer:
     index: int
     """of the layer in the model"""
     windowed: bool
-    head_size: int
     queries: Doubles | None
     """mean over the query heads that share a K/V head"""
     keys: Doubles | None
@@ -83,25 +82,26 @@ def read(model: Path) -> tuple[Layer, ...]:
 
     Raises `ModelInvalid` for what is no model, and `ArchitectureUnknown`.
     """
-    shape = memory.read(load(str(model)))
+    header = load(str(model))
+    shape = memory.read(header)
     tensors = {tensor.name: tensor for part in _parts(model) for tensor in part.tensors}
-    heads = {} if shape.mla else dict(_heads(model, shape))
+    stated = header.metadata.get(f"{shape.architecture}.attention.head_count")
     found = []
     for layer in shape.cached:
         profile = None
-        if layer.index in heads:
+        heads = stated[layer.index] if isinstance(stated, tuple) else stated
+        if isinstance(heads, int) and heads > 0 and not shape.mla:
             block = {
                 name.removeprefix(f"blk.{layer.index}."): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(f"blk.{layer.index}.")
             }
-            profile = _profile(block, heads[layer.index], layer)
+            profile = _profile(block, heads, layer)
         queries, keys, content = profile or (None, None, None)
         found.append(
             Layer(
                 index=layer.index,
                 windowed=layer.windowed,
-                head_size=layer.head_k,
                 queries=queries,
                 keys=keys,
                 content=content,
@@ -119,15 +119,6 @@ def _parts(model: Path) -> Iterator[gguf.GGUFReader]:
             yield gguf.GGUFReader(model.with_name(name))
         except (OSError, ValueError, KeyError, IndexError) as error:
             raise ModelInvalid(f"{model.with_name(name)}: not a GGUF model: {error}") from error
-
-
-def _heads(model: Path, shape: memory.Geometry) -> Iterator[tuple[int, int]]:
-    """Layer and number of its query heads."""
-    stated = load(str(model)).metadata.get(f"{shape.architecture}.attention.head_count")
-    for layer in shape.cached:
-        count = stated[layer.index] if isinstance(stated, tuple) else stated
-        if isinstance(count, int) and count > 0:
-            yield layer.index, count
 
 
 def _profile(
