@@ -218,11 +218,21 @@ def audit_metal(run: Run, branch: Sequence[str] = (), tree: str = "") -> None:
     branch="branch of the fork; empty: the most promising one",
     now="the day to reckon ages from, in ISO 8601; empty: today",
     platform="where the result is to run, macos or linux; empty: as here",
+    model="GGUF file, its URL, or a model in Ollama's store, to plan its context; empty: none",
+    ram="GiB of a Mac to plan for; 0: this machine",
     out="folder of assessment.html and assessment.json; empty: in the workspace",
 )
-def assess(run: Run, branch: str = "", now: str = "", platform: str = "", out: str = "") -> None:
+def assess(
+    run: Run,
+    branch: str = "",
+    now: str = "",
+    platform: str = "",
+    model: str = "",
+    ram: float = 0.0,
+    out: str = "",
+) -> None:
     """Decide which path leads to TurboQuant today."""
-    found = assessing.assess(run, branch, now, platform)
+    found = assessing.assess(run, branch, now, platform, model, ram)
     page = assessing.save(found, Path(out) if out else run.workspace / "assessment")
     run.console.note(f"report: {page}")
     run.console.result(found, assessing.text(found))

@@ -6,17 +6,19 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fork.world import commit, untouched
+from tests.memory import models
 from tests.sources.gitrepo import git
 from toolchain.assess import assess, save, text
 from toolchain.assess.assessment import Assessment
 from toolchain.cli import Run
 from toolchain.config import load
 from toolchain.console import Console
-from toolchain.errors import ConfigError, NotARepository, UnknownRevision, Unrelated
+from toolchain.errors import ConfigError, ModelInvalid, NotARepository, UnknownRevision, Unrelated
 from toolchain.miniature import Miniature, materialize
 from toolchain.records import read, to_json
 
@@ -42,7 +44,15 @@ def fork(miniature: Miniature, tmp_path: Path) -> Path:
 
 
 def _assess(
-    miniature: Miniature, tmp_path: Path, fork: str = "", *, days: float = 5, platform: str = "linux", **settings: str
+    miniature: Miniature,
+    tmp_path: Path,
+    fork: str = "",
+    *,
+    days: float = 5,
+    platform: str = "linux",
+    model: str = "",
+    ram: float = 0.0,
+    **settings: str,
 ) -> Assessment:
     flags = {
         "workspace": str(tmp_path / "ws"),
@@ -52,7 +62,8 @@ def _assess(
         **{key.replace("__", "."): value for key, value in settings.items()},
     }
     run = Run(config=load(environ={}, flags=flags), console=Console())
-    return assess(run, now=(BORN + timedelta(days=days)).isoformat(), platform=platform)
+    now = (BORN + timedelta(days=days)).isoformat()
+    return assess(run, now=now, platform=platform, model=model, ram=ram)
 
 
 def test_without_a_fork_it_is_the_series(miniature: Miniature, tmp_path: Path) -> None:
@@ -64,18 +75,16 @@ def test_without_a_fork_it_is_the_series(miniature: Miniature, tmp_path: Path) -
     assert found.gates["pin"].status == found.gates["series"].status == "pass"
 
 
-@pytest.mark.parametrize(("days", "decision"), [(5, "build the fork"), (20, "cherry-pick"), (40, "our series")])
-def test_the_age_of_a_fork_decides(
-    miniature: Miniature, fork: Path, tmp_path: Path, days: float, decision: str
-) -> None:
+def test_the_age_of_a_fork_decides(miniature: Miniature, fork: Path, tmp_path: Path) -> None:
     commit(fork, _TURBO, "turbo types", days=0)
     before = untouched(fork), untouched(miniature.llama_cpp)
-    found = _assess(miniature, tmp_path, str(fork), days=days)
-    assert found.decision == decision
-    assert found.branch == "main"
-    assert found.gates["metal"].status == "pass"
-    assert found.gates["conflicts"].status == "pass"
-    assert found.gates["freshness"].evidence["age_days"] == days
+    for days, decision in ((5, "build the fork"), (20, "cherry-pick"), (40, "our series")):
+        found = _assess(miniature, tmp_path, str(fork), days=days)
+        assert found.decision == decision
+        assert found.branch == "main"
+        assert found.gates["metal"].status == "pass"
+        assert found.gates["conflicts"].status == "pass"
+        assert found.gates["freshness"].evidence["age_days"] == days
     assert (untouched(fork), untouched(miniature.llama_cpp)) == before
 
 
@@ -87,7 +96,7 @@ def test_conflicts_in_the_cache_stop_even_a_fresh_fork(miniature: Miniature, for
     git(fork, "pull", "--quiet", str(upstream), "main")
     commit(fork, {**_TURBO, cache: f"theirs\n{content}"}, "turbo types", days=0)
     onto = commit(upstream, {cache: f"ours\n{content}"}, "meanwhile", days=0)
-    settings = {"sources__llama_cpp": str(upstream), "sources__llama_cpp_ref": onto}
+    settings: dict[str, Any] = {"sources__llama_cpp": str(upstream), "sources__llama_cpp_ref": onto}
     now = (datetime(2026, 8, 1, tzinfo=UTC) - BORN).days
     found = _assess(miniature, tmp_path, str(fork), days=now + 1, **settings)
     assert found.decision == "our series"
@@ -133,6 +142,17 @@ def test_the_page_stands_by_itself_and_escapes(miniature: Miniature, fork: Path,
     assert shown.startswith("DECISION: build the fork")
     for name in found.gates:
         assert name in shown
+
+
+def test_the_contexts_of_a_model(miniature: Miniature, tmp_path: Path) -> None:
+    model = models.write(tmp_path / "model.gguf", models.gemma3_27b(), data=False)
+    large = _assess(miniature, tmp_path, model=str(model), ram=36.0).gates["memory"]
+    assert large.status == "pass"
+    assert large.evidence["largest_context"]["f16"] > 0
+    small = _assess(miniature, tmp_path, model=str(model), ram=4.0).gates["memory"]
+    assert small.status == "fail"
+    with pytest.raises(ModelInvalid):
+        _assess(miniature, tmp_path, model=str(tmp_path / "none.gguf"))
 
 
 def test_bad_input(miniature: Miniature, fork: Path, tmp_path: Path) -> None:

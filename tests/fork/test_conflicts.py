@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from tests.fork.world import ARG, KV, METAL, NOW, World, commit, lines
 from tests.sources.gitrepo import git
+from toolchain.cli import Run
 from toolchain.config import load
 from toolchain.console import Console
 from toolchain.errors import FetchFailed, Unrelated
 from toolchain.fork.conflicts import conflicts
 from toolchain.fork.freshness import freshness
 from toolchain.fork.join import Joined, open_fork
+from toolchain.fork.request import audit
 from toolchain.sources import Repository
 
 
@@ -41,7 +43,7 @@ _changes = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(ours=_changes, theirs=_changes)
 def test_the_dry_runs_are_what_git_does(
     tmp_path_factory: pytest.TempPathFactory, ours: list[_Change], theirs: list[_Change]
@@ -169,7 +171,7 @@ def test_a_branch_without_a_common_commit(world: World) -> None:
 
 def _partial(tmp_path: Path, world: World) -> tuple[Path, str]:
     """A fork without the contents of its files, and upstream's newest commit."""
-    world.work({KV: lines((3, "ours")), "turbo.c": "x\n"}, days=5)
+    world.work({KV: lines((3, "ours")), METAL: lines((9, "kernel void kernel_turbo3()"))}, days=5)
     world.work({KV: lines((3, "ours"), (20, "ours"))}, days=4)
     onto = world.land({KV: lines((3, "theirs"))}, days=2)
     for key in ("allowFilter", "allowAnySHA1InWant"):
@@ -185,6 +187,8 @@ def test_a_partial_clone_of_the_operators_is_refused_and_left_alone(tmp_path: Pa
         assert (branch.files, branch.unread, len(branch.own)) == (2, 2, 2)
         with pytest.raises(FetchFailed, match="needs contents that are missing") as caught:
             conflicts(both, branch, onto, Console(), patches={})
+        with pytest.raises(FetchFailed, match="a search of the Metal sources needs contents"):
+            audit(Run(config=load(environ={}), console=Console()), both, ["master"])
     assert f"--git-dir={partial} fetch --refetch" in caught.value.hint
     missing = git(partial, "rev-list", "--objects", "--missing=print", "master").count("?")
     assert missing >= 2
@@ -197,7 +201,9 @@ def test_a_fork_named_by_its_url_is_mirrored_and_completed(tmp_path: Path, world
         branch = freshness(both, Console(), now=NOW).branches[0]
         assert (branch.files, branch.unread, branch.inserted) == (2, 0, 3)
         found = conflicts(both, branch, onto, Console(), patches={})
+        audited = audit(Run(config=config, console=Console()), both, ["master"])
     assert found.outcomes[0].stop == ("core KV cache",)
+    assert [(one.verdict, one.kernels) for one in audited] == [("kernels without dispatch", ("kernel_turbo3",))]
 
 
 def test_data_that_a_mirror_lacks_does_not_stand_in_the_way(world: World) -> None:

@@ -14,6 +14,7 @@ from ..fork.conflicts import Conflicts
 from ..fork.freshness import Branch, Freshness
 from ..fork.join import Joined
 from ..fork.metal import MetalBranch
+from ..memory.request import plan_for
 from ..records import record
 from ..series.check import Checked
 from ..series.manifest import Series
@@ -51,11 +52,14 @@ class Assessment:
     seconds: float
 
 
-def assess(run: Run, branch: str = "", now: str = "", platform: str = "") -> Assessment:
+def assess(
+    run: Run, branch: str = "", now: str = "", platform: str = "", model: str = "", ram: float = 0.0
+) -> Assessment:
     """Run every check and decide.
 
     `branch` names a branch of the fork (empty: the most promising one), `now` the day to reckon from, `platform` where
-    the result is to run, macos or linux (empty: as here). Without a fork in the settings, its gates are not asked.
+    the result is to run, macos or linux (empty: as here), `model` one whose contexts are planned for this machine or
+    for a Mac with `ram` GiB. Without a fork in the settings, its gates are not asked.
     Raises the errors of `pipeline.prepare` and `fork.request.joined`; a check that cannot be made is a gate `unknown`.
     """
     started = time.monotonic()
@@ -65,6 +69,8 @@ def assess(run: Run, branch: str = "", now: str = "", platform: str = "") -> Ass
     series = pipeline.load_series(run)
     checked = pipeline.check_series(run, sources)
     found = {"pin": _pin(sources), "series": gates.series(checked), "machine": _machine(run)}
+    if model:
+        found["memory"] = gates.memory(plan_for(run, model, ram=ram))
     look: _Look | None = None
     if run.config.fork.origin:
         with forks.joined(run) as both:

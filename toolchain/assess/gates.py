@@ -12,6 +12,7 @@ from ..fork.conflicts import Conflicts, Outcome, PatchResult
 from ..fork.freshness import Branch, Freshness
 from ..fork.metal import MetalBranch
 from ..machine import Machine
+from ..memory.plan import Plan
 from ..records import record
 from ..series.check import Checked
 from ..series.manifest import Series
@@ -172,6 +173,24 @@ def has_metal(loaded: Series) -> bool:
     """Whether the series brings anything to the Metal backend."""
     paths = [path for part in loaded.parts for path in (*part.files, *(edit.file for edit in part.edits))]
     return any(path.startswith(_METAL_FOLDER) for path in paths)
+
+
+def memory(planned: Plan) -> Gate:
+    """What context the model reaches, by cache type."""
+    best = planned.recommendation
+    contexts = {one.types: one.largest_context for one in planned.types if not one.obstacle}
+    summary = f"{best.types}, up to {best.context} tokens: {best.reason}" if best.types else best.reason
+    return Gate(
+        status="pass" if best.reaches else "warn" if best.types else "fail",
+        summary=summary,
+        evidence={
+            "model": planned.model,
+            "weights": planned.weights,
+            "budget": planned.budget,
+            "largest_context": contexts,
+            "obstacles": {one.types: one.obstacle for one in planned.types if one.obstacle},
+        },
+    )
 
 
 def machine(found: Machine, config: Config) -> Gate:

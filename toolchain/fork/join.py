@@ -93,6 +93,11 @@ class Joined:
         told = self.repository.git("cat-file", "--batch-check=%(objectname)", stdin=asked.encode())
         return [line.split()[0] for line in told.splitlines() if line.endswith(" missing")]
 
+    @property
+    def partial(self) -> bool:
+        """Whether the fork is a clone without all contents."""
+        return self.fork.succeeds("config", "--get-regexp", r"^(remote\..*\.promisor|extensions\.partialclone)$")
+
     def obtain(self, ids: Iterable[str], console: Console) -> set[str]:
         """Have these objects at hand, fetched if the fork is a mirror of ours; returns those that stay missing."""
         wanted = self.missing(ids)

@@ -6,7 +6,7 @@ A name is no proof that a kernel is right, or compiles. Its absence is proof eno
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from ..sources.repository import Repository
 from .kept import kept
 
 _PATHS = (":(glob)ggml/src/ggml-metal*", ":(glob)ggml/src/ggml-metal/**", ":(glob)**/*.metal", ":(glob)ggml-metal*")
+_SOURCES = re.compile(r"ggml/src/ggml-metal.*|ggml-metal[^/]*|(?:.*/)?[^/]*\.metal")
 _WORD = "turbo|polar|tbq"
 _NAME = re.compile(rf"\b\w*(?:{_WORD})\w*\b", re.IGNORECASE)
 _KERNEL = re.compile(rf"\bkernel_\w*(?:{_WORD})\w*", re.IGNORECASE)
@@ -56,6 +57,16 @@ class Audited:
     """The Metal sources of many branches."""
 
     branches: tuple[MetalBranch, ...]
+
+
+def sources(repository: Repository, tips: Iterable[str]) -> set[str]:
+    """Blobs of all Metal sources, for whoever has to fetch them before `audit` can read them."""
+    found = set()
+    for tip in dict.fromkeys(tips):
+        listed = repository.git("ls-tree", "-r", "-z", "--full-tree", tip).split("\0")[:-1]
+        entries = (entry.split("\t", 1) for entry in listed)
+        found |= {meta.split()[2] for meta, path in entries if _SOURCES.fullmatch(path)}
+    return found
 
 
 def audit(repository: Repository, tips: Mapping[str, str], folder: Path | None = None) -> list[MetalBranch]:

@@ -108,9 +108,12 @@ def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes
 
 
 def audit(run: Run, both: Joined, names: Sequence[str]) -> list[metal.MetalBranch]:
-    """Metal kernels by name, on the branches `names` or all."""
+    """Metal kernels by name, on the branches `names` or all. Raises `FetchFailed` when sources are missing."""
     with run.console.step("Metal sources of every branch"):
-        return metal.audit(both.repository, both.chosen(names), _folder(run))
+        tips = both.chosen(names)
+        if both.partial and both.obtain(metal.sources(both.repository, tips.values()), run.console):
+            raise both.incomplete("a search of the Metal sources")
+        return metal.audit(both.repository, tips, _folder(run))
 
 
 def onto_the_pin(run: Run, name: str, now: str) -> dry.Conflicts:

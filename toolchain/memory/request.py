@@ -30,11 +30,27 @@ def show(
     batch: int,
 ) -> None:
     """Plan, and print it."""
+    planned = plan_for(run, model, context, types, ram, parallel, unified, batch)
+    run.console.result(planned, report.text(planned))
+
+
+def plan_for(
+    run: Run,
+    model: str,
+    context: Sequence[str] = (),
+    types: Sequence[str] = (),
+    ram: float = 0.0,
+    parallel: int = 1,
+    unified: bool = False,
+    batch: int = 512,
+) -> plan.Plan:
+    """What fits of a model, on this machine or on a Mac with `ram` GiB. Raises `ConfigError`, `ModelInvalid`,
+    `ArchitectureUnknown`."""
     place, further = find_model(model, store.default_root(run.config.deploy.models))
     with run.console.step(f"header of {model}"):
         found = gguf.load(place)
     series = run.config.series.path
-    planned = plan.plan(
+    return plan.plan(
         found,
         geometry.read(found),
         _machine(run, ram),
@@ -49,7 +65,6 @@ def show(
         ),
         further_bytes=further,
     )
-    run.console.result(planned, report.text(planned))
 
 
 def find_model(name: str, root: Path) -> tuple[str, int]:
