@@ -91,6 +91,17 @@ def test_quality_on_gaussian_data(kernels: Kernels, name: str, floor: float, see
     assert snr_db(values, kernels.dequantize(kind, kernels.quantize(kind, values))) > floor
 
 
+@pytest.mark.parametrize(("name", "floor"), [("turbo4", 23.5), ("turbo3", 16.7), ("turbo2", 11.4)])
+def test_quality_where_one_channel_outweighs_all_others(kernels: Kernels, name: str, floor: float) -> None:
+    """Rotated, such values have nearly equal magnitudes, whose errors are too large for the encoder's 8 bits."""
+    kind = next(kind for kind in TYPES if kind.name == name)
+    values = np.random.default_rng(21).standard_normal((4000, 128)).astype(np.float32)
+    values[:, 5] += 200
+    values = values @ hadamard(128)
+    blocks = kernels.quantize(kind, values.reshape(-1, 64))
+    assert snr_db(values, kernels.dequantize(kind, blocks).reshape(values.shape)) > floor
+
+
 def q4_0(values: Floats) -> Floats:
     """Values after q4_0: blocks of 32, FP16 scale such that the largest magnitude is -8."""
     blocks = values.reshape(-1, 32)
