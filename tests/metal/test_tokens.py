@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toolchain.metal.source import read
@@ -38,6 +38,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=40))
+@example(["[[", "]", "\n", "]]"])
 def test_tokens_are_the_text_without_its_blanks(pieces: list[str]) -> None:
     text = " ".join(pieces)
     found = tokenize(text, NOWHERE)

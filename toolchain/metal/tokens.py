@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 _TOKEN = re.compile(
@@ -20,7 +20,7 @@ _TOKEN = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Token:
     """A piece of code: `kind` is string, number, word or punctuator; `start` is where it stands in the text."""
 
@@ -56,7 +56,7 @@ def tokenize(text: str, own: Path) -> list[Token]:
                 brackets.append(word)
             elif word == "]" and found and found[-1].text == "]" and brackets == ["[["]:
                 brackets.pop()
-                found[-1] = Token(kind, "]]", found[-1].start, file, line)
+                found[-1] = dataclasses.replace(found[-1], text="]]")
                 continue
             elif word == "]" and brackets and brackets[-1] == "[":
                 brackets.pop()
