@@ -1,5 +1,5 @@
-// The encoder of the TurboQuant cache types with vector instructions: the states of the trellis are the lanes. The
-// blocks are those of the plain C in ggml-turbo-encode.h, bit for bit.
+// The encoder of the TurboQuant cache types with vector instructions: the states of the trellis are the lanes, beside
+// them the trials of a block or several blocks. The result is that of the plain C in ggml-turbo-encode.h, bit for bit.
 
 #include "ggml-cpu-turbo.h"
 #include "ggml-cpu-turbo-encode-simd.h"
@@ -13,37 +13,31 @@ struct Tables : turbo_tables {
     constexpr Tables(const turbo_codebook & from) : turbo_tables(), book(from) { turbo_fill(&book, this); }
 };
 
-constexpr turbo_codebook book4 = TURBO4_CODEBOOK, book3 = TURBO3_CODEBOOK, book2 = TURBO2_CODEBOOK;
-constexpr Tables         tables4(book4), tables3(book3), tables2(book2);
+constexpr turbo_codebook books[3][2] = {
+    { TURBO2_CODEBOOK, TURBO2_CODEBOOK2 },
+    { TURBO3_CODEBOOK, TURBO3_CODEBOOK2 },
+    { TURBO4_CODEBOOK, TURBO4_CODEBOOK2 },
+};
+constexpr Tables tables2[2] = { books[0][0], books[0][1] };
+constexpr Tables tables3[2] = { books[1][0], books[1][1] };
+constexpr Tables tables4[2] = { books[2][0], books[2][1] };
 
-// A block on its way: what it is now, and the turn that it takes next. States go by their lanes.
+// A block on its way, and where its path begins and ends.
 struct Block {
     int16_t  v[QK_TURBO], y[QK_TURBO];
-    uint16_t metric[TURBO_STATES];
+    uint32_t error;
     float    peak;
-    int      end, start;
+    int      book, start;
     uint64_t path;
 };
 
-// turbo_best_state
-int best_lane(const uint16_t * metric) {
-    uint32_t best = UINT32_MAX;
-    for (int lane = 0; lane < TURBO_STATES; ++lane) {
-        const uint32_t key = (uint32_t) metric[lane] << 4 | (uint32_t) reverse(lane);
-        best               = key < best ? key : best;
-    }
-    return reverse(best & 15);
-}
-
 // turbo_judge
-int16_t judge(const Tables & tables, const int16_t * v, uint16_t * metric) {
-    constexpr int   registers = TURBO_TRIALS / Unit::size, width = 16 * Unit::size;
-    const uint8_t * lower = patterns.coarse[0][0];
-    const uint8_t * upper = patterns.coarse[1][0];
-    Unit::type      path[registers], worst[registers];
-    uint32_t        total[TURBO_TRIALS] = {};
+int16_t judge(const Tables & tables, const int16_t * v) {
+    constexpr int registers = TURBO_TRIALS / Unit::size;
+    Unit::type    path[registers][2], worst[registers];
+    uint32_t      total[TURBO_TRIALS] = {};
     for (int r = 0; r < registers; ++r) {
-        path[r] = worst[r] = Unit::zero();
+        path[r][0] = path[r][1] = worst[r] = Unit::zero();
     }
     uint8_t row[QK_TURBO];
     for (int j = 0; j < QK_TURBO; ++j) {
@@ -54,17 +48,22 @@ int16_t judge(const Tables & tables, const int16_t * v, uint16_t * metric) {
             for (int i = 0; i < 8; ++i) {
                 const Unit::type error = Unit::load_in_all(tables.coarse[row[turbo_position(t) + 8 * i]][0]);
                 for (int r = 0; r < registers; ++r) {
-                    const Unit::type a = Unit::shuffle(error, Unit::load(lower + width * r));
-                    const Unit::type b = Unit::shuffle(error, Unit::load(upper + width * r));
-                    path[r] =
-                        Unit::least(Unit::add(Unit::low_twice(path[r]), a), Unit::add(Unit::high_twice(path[r]), b));
+                    const auto reach = [&](int half, Unit::type lower, Unit::type upper) {
+                        return Unit::least(
+                            Unit::add(lower, Unit::shuffle(error, Unit::load(patterns.coarse[0][half][r * Unit::size]))),
+                            Unit::add(upper, Unit::shuffle(error, Unit::load(patterns.coarse[1][half][r * Unit::size]))));
+                    };
+                    const Unit::type low  = reach(0, Unit::low_twice(path[r][0]), Unit::low_twice(path[r][1]));
+                    path[r][1]            = reach(1, Unit::high_twice(path[r][0]), Unit::high_twice(path[r][1]));
+                    path[r][0]            = low;
                 }
             }
         }
-        uint8_t least[TURBO_TRIALS][TURBO_STATES];
+        uint8_t least[TURBO_TRIALS][16];
         for (int r = 0; r < registers; ++r) {
-            const Unit::type least_here = Unit::least_in_all(path[r]);
-            path[r]                     = Unit::subtract(path[r], least_here);
+            const Unit::type least_here = Unit::least_in_all(Unit::least(path[r][0], path[r][1]));
+            path[r][0]                  = Unit::subtract(path[r][0], least_here);
+            path[r][1]                  = Unit::subtract(path[r][1], least_here);
             worst[r]                    = Unit::most(worst[r], least_here);
             Unit::store(least[r * Unit::size], least_here);
         }
@@ -76,13 +75,9 @@ int16_t judge(const Tables & tables, const int16_t * v, uint16_t * metric) {
     for (int trial = 1; trial < TURBO_TRIALS; ++trial) {
         best = turbo_less(total[trial], tables.book.trial[trial], total[best], tables.book.trial[best]) ? trial : best;
     }
-    uint8_t end[TURBO_TRIALS][TURBO_STATES], high[TURBO_TRIALS][TURBO_STATES];
+    uint8_t high[TURBO_TRIALS][16];
     for (int r = 0; r < registers; ++r) {
-        Unit::store(end[r * Unit::size], path[r]);
         Unit::store(high[r * Unit::size], worst[r]);
-    }
-    for (int lane = 0; lane < TURBO_STATES; ++lane) {
-        metric[lane] = (uint16_t) (end[best][reverse(lane)] << tables.book.shift);
     }
     return high[best][0] < TURBO_LIMIT ? tables.book.trial[best] : (int16_t) 0;
 }
@@ -90,101 +85,137 @@ int16_t judge(const Tables & tables, const int16_t * v, uint16_t * metric) {
 // Blocks that take their turns together, since a step waits for the one before it.
 constexpr int ABREAST = 4;
 
-// turbo_turn for each of n blocks, and turbo_trace from the state in which it should end: a given one, or the best.
-void turn(const Tables & tables, Block * const * blocks, int n, bool closed) {
+// turbo_turn for each of n blocks with the same codebook, and turbo_trace from the best end.
+void turn(const Tables & tables, Block * const * blocks, int n) {
+    constexpr int registers = ABREAST / Unit::size, bytes = TURBO_STATES / 8 * Unit::size;
     for (int first = 0; first < n; first += ABREAST) {
-        Block * group[ABREAST];
-        States  states[ABREAST];
-        Came    came[QK_TURBO][ABREAST];
+        Block *    group[ABREAST];
+        Unit::type metric[registers][4];
+        uint8_t    came[QK_TURBO][registers][bytes];
         for (int i = 0; i < ABREAST; ++i) {
-            group[i]  = blocks[first + i < n ? first + i : first];
-            states[i] = load_states(group[i]->metric);
+            group[i] = blocks[first + i < n ? first + i : first];
+        }
+        for (int r = 0; r < registers; ++r) {
+            for (int quarter = 0; quarter < 4; ++quarter) {
+                metric[r][quarter] = Unit::zero();
+            }
         }
         for (int t = 0; t < QK_TURBO; t += 8) {
             for (int u = 0; u < 8; ++u) {
-                for (int i = 0; i < ABREAST; ++i) {
-                    const int16_t * y = group[i]->y + turbo_position(t);
-                    came[t + u][i]    = step(states[i], (tables.error + TURBO_REACH)[y[8 * u]]);
+                const int at = turbo_position(t) + 8 * u;
+                for (int r = 0; r < registers; ++r) {
+                    const uint16_t * error[Unit::size];
+                    for (int i = 0; i < Unit::size; ++i) {
+                        error[i] = (tables.error + TURBO_REACH)[group[r * Unit::size + i]->y[at]];
+                    }
+                    const Unit::type all = Unit::errors(error);
+                    Unit::type       a[4], b[4];
+                    for (int half = 0; half < 2; ++half) {
+                        const Unit::type near = Unit::shuffle(all, Unit::load(patterns.exact[0][half][0][0]));
+                        const Unit::type far  = Unit::shuffle(all, Unit::load(patterns.exact[1][half][0][0]));
+                        a[2 * half]           = Unit::add_16(Unit::low_twice_16(metric[r][half]), near);
+                        a[2 * half + 1]       = Unit::add_16(Unit::high_twice_16(metric[r][half]), near);
+                        b[2 * half]           = Unit::add_16(Unit::low_twice_16(metric[r][half + 2]), far);
+                        b[2 * half + 1]       = Unit::add_16(Unit::high_twice_16(metric[r][half + 2]), far);
+                    }
+                    for (int quarter = 0; quarter < 4; ++quarter) {
+                        metric[r][quarter] = Unit::least_16(a[quarter], b[quarter]);
+                    }
+                    Unit::store_more(came[t + u][r], a, b);
                 }
             }
         }
-        uint64_t path[ABREAST];  // the lowest four bits are the lane
-        for (int i = 0; i < ABREAST; ++i) {
-            store_states(group[i]->metric, states[i]);
-            group[i]->end = closed ? group[i]->start : best_lane(group[i]->metric);
-            path[i]       = (uint64_t) group[i]->end;
+        int      state[ABREAST];
+        uint64_t path[ABREAST] = {};
+        for (int r = 0; r < registers; ++r) {
+            uint16_t end[TURBO_STATES / 8][Unit::size][8];
+            for (int quarter = 0; quarter < 4; ++quarter) {
+                Unit::store((uint8_t *) end[quarter][0], metric[r][quarter]);
+            }
+            for (int i = 0; i < Unit::size; ++i) {
+                uint32_t best = UINT32_MAX;  // turbo_best_state
+                for (int s = 0; s < TURBO_STATES; ++s) {
+                    const uint32_t key = (uint32_t) end[s / 8][i][s % 8] << TURBO_PAST | (uint32_t) s;
+                    best               = key < best ? key : best;
+                }
+                state[r * Unit::size + i]        = (int) (best % TURBO_STATES);
+                group[r * Unit::size + i]->error = best >> TURBO_PAST;
+            }
         }
         for (int t = QK_TURBO - 1; t >= 0; --t) {
             for (int i = 0; i < ABREAST; ++i) {
-                path[i] = path[i] << 1 | (came[t][i] >> bits_per_lane * (path[i] & 15) & 1);
+                const uint8_t * ways = came[t][i / Unit::size];
+                const int       s    = state[i];
+                path[i]              = path[i] << 1 | (uint64_t) (s & 1);
+                state[i] = s >> 1 | (ways[Unit::came_at(s >> 3, i % Unit::size)] >> (s & 7) & 1) << (TURBO_PAST - 1);
             }
         }
         for (int i = 0; i < ABREAST; ++i) {
-            group[i]->path  = path[i] >> 4 | (uint64_t) group[i]->end << 60;
-            group[i]->start = (int) (path[i] & 15);
+            group[i]->path  = path[i];
+            group[i]->start = state[i];
         }
     }
 }
 
-// The same as in ggml-turbo.c.
-int16_t judge_again(const Tables & tables, const int16_t * v, uint16_t * metric) {
-    Block   wide[TURBO_WIDE_TRIALS];
-    Block * list[TURBO_WIDE_TRIALS];
-    for (int trial = 0; trial < TURBO_WIDE_TRIALS; ++trial) {
-        list[trial] = &wide[trial];
-        turbo_scale(v, tables.book.wide[trial], wide[trial].y);
-        memset(wide[trial].metric, 0, sizeof(wide[trial].metric));
+// judge_again in ggml-turbo.c
+int16_t judge_again(const Tables * tables, Block & block) {
+    uint32_t least = 0;
+    int16_t  best  = 0;
+    for (int book = 0; book < 2; ++book, turbo_negate(block.v)) {
+        Block   wide[TURBO_WIDE_TRIALS];
+        Block * list[TURBO_WIDE_TRIALS];
+        for (int trial = 0; trial < TURBO_WIDE_TRIALS; ++trial) {
+            list[trial] = &wide[trial];
+            turbo_scale(block.v, tables[book].book.wide[trial], wide[trial].y);
+        }
+        turn(tables[book], list, TURBO_WIDE_TRIALS);
+        for (int trial = 0; trial < TURBO_WIDE_TRIALS; ++trial) {
+            const int16_t peak = tables[book].book.wide[trial];
+            if (best == 0 || turbo_less(wide[trial].error, peak, least, best)) {
+                least      = wide[trial].error;
+                best       = peak;
+                block.book = book;
+            }
+        }
     }
-    turn(tables, list, TURBO_WIDE_TRIALS, false);
-    int best = 0;
-    for (int trial = 1; trial < TURBO_WIDE_TRIALS; ++trial) {
-        best = turbo_less(wide[trial].metric[wide[trial].end], tables.book.wide[trial],
-                          wide[best].metric[wide[best].end], tables.book.wide[best])
-                   ? trial
-                   : best;
+    if (block.book == 1) {
+        turbo_negate(block.v);
     }
-    for (int lane = 0; lane < TURBO_STATES; ++lane) {
-        metric[lane] = (uint16_t) (wide[best].metric[lane] - wide[best].metric[wide[best].end]);
-    }
-    return tables.book.wide[best];
+    return best;
 }
 
-template <const Tables & tables, class Stored>
+template <const Tables * tables, class Stored>
 void quantize(void (*store)(uint16_t, uint64_t, const uint8_t *, Stored *), const float * x, Stored * to, int64_t n) {
     constexpr int CHUNK = 16;
     Block         blocks[CHUNK];
-    Block *       list[CHUNK];
+    Block *       list[2][CHUNK];
     for (; n > 0; n -= CHUNK, x += CHUNK * QK_TURBO, to += CHUNK) {
-        const int here   = n < CHUNK ? (int) n : CHUNK;
-        int       listed = 0;
+        const int here      = n < CHUNK ? (int) n : CHUNK;
+        int       listed[2] = {};
         for (int i = 0; i < here; ++i) {
             Block & block = blocks[i];
-            block.peak    = turbo_prepare(&tables.book, x + QK_TURBO * i, block.v);
+            block.peak    = turbo_prepare(&tables->book, x + QK_TURBO * i, block.v);
             if (block.peak != 0.0f) {
-                int16_t best = judge(tables, block.v, block.metric);
+                block.book   = 0;
+                int16_t best = turbo_unusual(block.v) ? (int16_t) 0 : judge(tables[0], block.v);
                 if (best == 0) {
-                    best = judge_again(tables, block.v, block.metric);
+                    best = judge_again(tables, block);
                 }
                 turbo_scale(block.v, best, block.y);
-                list[listed++] = &block;
+                list[block.book][listed[block.book]++] = &block;
             }
         }
-        turn(tables, list, listed, false);
-        int open = 0;
-        for (int i = 0; i < listed; ++i) {
-            if (list[i]->start != list[i]->end) {
-                turbo_begin_in(list[i]->start, list[i]->metric);
-                list[open++] = list[i];
-            }
-        }
-        turn(tables, list, open, true);
+        turn(tables[0], list[0], listed[0]);
+        turn(tables[1], list[1], listed[1]);
         for (int i = 0; i < here; ++i) {
             const Block & block = blocks[i];
             uint8_t       high[QK_TURBO];
             uint64_t      path   = block.path;
             uint16_t      radius = 0;
             if (block.peak != 0.0f) {
-                radius = turbo_finish(&tables.book, block.peak, block.v, block.y, path, high);
+                radius = turbo_finish(&tables[block.book].book, block.peak, block.v, block.y, path,
+                                      turbo_past_of(block.start), high);
+                radius |= (uint16_t) (radius != 0 && block.book == 1) << 15;
             }
             if (radius == 0) {
                 path = 0;

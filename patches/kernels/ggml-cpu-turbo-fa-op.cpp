@@ -37,21 +37,21 @@ void levels_of(const block_q4_0 & block, int8_t * levels) {
     turbo_simd::store(levels + sizeof(bytes), (qs >> 4) - 8);
 }
 
-// Upstream's types with a radius for 32 values.
-template <typename B> void levels_row(const void * row, int8_t * levels, float * radius, int64_t n) {
+// Upstream's types with a scale for 32 values.
+template <typename B> void levels_row(const void * row, int8_t * levels, float * scale, int64_t n) {
     for (const B * b = (const B *) row; n > 0; n -= 32, levels += 32, ++b) {
         levels_of(*b, levels);
-        *radius++ = turbo_simd::load_half(&b->d);
+        *scale++ = turbo_simd::load_half(&b->d);
     }
 }
 
 template <typename B> void floats_row(const void * row, float * values, int64_t n) {
     for (const B * b = (const B *) row; n > 0; n -= 32, values += 32, ++b) {
-        const float radius = turbo_simd::load_half(&b->d);
+        const float scale = turbo_simd::load_half(&b->d);
         int8_t      level[32];
         levels_of(*b, level);
         for (int i = 0; i < 32; i += turbo_simd::lanes) {
-            turbo_simd::store(values + i, turbo_simd::load_floats(level + i) * radius);
+            turbo_simd::store(values + i, turbo_simd::load_floats(level + i) * scale);
         }
     }
 }

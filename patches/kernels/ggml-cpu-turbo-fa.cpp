@@ -36,9 +36,9 @@ struct workspace {
     float *   mass;          // R: the sum of the exponentials
     int32_t * key_rows;      // lanes * K
     int32_t * keys;          // K * tile_keys; words of four int8 where keys are integers
-    float *   key_radius;    // blocks * tile_keys
+    float *   key_scale;     // blocks * tile_keys
     int8_t *  value_levels;  // tile_keys * V
-    float *   value_radius;  // V / 64 * tile_keys
+    float *   value_scale;   // V / 64 * tile_keys
     float *   values;        // tile_keys * V, or tile_keys * 64 where V has levels
 };
 
@@ -60,9 +60,9 @@ size_t lay_out(const attention * fa, char * base, workspace * w) {
     take(w->mass, rows);
     take(w->key_rows, lanes * K);
     take(w->keys, K * tile_keys);
-    take(w->key_radius, blocks * tile_keys);
+    take(w->key_scale, blocks * tile_keys);
     take(w->value_levels, tile_keys * V);
-    take(w->value_radius, V / columns * tile_keys);
+    take(w->value_scale, V / columns * tile_keys);
     take(w->values, tile_keys * V);
     return used;
 }
@@ -174,16 +174,16 @@ void decode_keys(const attention * fa, const char * from, int64_t n, const works
     const ggml_turbo_codec & codec  = fa->k_codec;
     const int64_t            words  = codec.block ? fa->key_size / 4 : fa->key_size;
     const int64_t            blocks = codec.block ? fa->key_size / codec.block : 0;
-    float                    radius[64];
+    float                    scale[64];
     for (int64_t j = 0; j < n; ++j) {
         int32_t * row = w.key_rows + j % lanes * words;
         if (codec.block) {
             for (int64_t b = 0; b < blocks; b += 64) {
                 const int64_t part = std::min<int64_t>(64, blocks - b);
                 const size_t  done = (size_t) b * codec.block;
-                codec.levels(from + j * fa->k.row, (int8_t *) row + done, radius, part * codec.block);
+                codec.levels(from + j * fa->k.row, (int8_t *) row + done, scale, part * codec.block);
                 for (int64_t i = 0; i < part; ++i) {
-                    w.key_radius[(b + i) * tile_keys + j] = radius[i];
+                    w.key_scale[(b + i) * tile_keys + j] = scale[i];
                 }
             }
         } else {
@@ -222,9 +222,9 @@ template <int R> void score_levels(const attention * fa, int64_t r, const worksp
                 }
             }
             for (int v = 0; v < vectors; ++v) {
-                const floats radius = load<floats>(w.key_radius + b * tile_keys + j + v * lanes);
+                const floats scale = load<floats>(w.key_scale + b * tile_keys + j + v * lanes);
                 for (int i = 0; i < R; ++i) {
-                    score[i][v] += to_floats(sum[i][v]) * (radius * w.query_scale[(r + i) * blocks + b]);
+                    score[i][v] += to_floats(sum[i][v]) * (scale * w.query_scale[(r + i) * blocks + b]);
                 }
             }
         }
@@ -380,21 +380,21 @@ void add_values(const attention * fa, const tile & t, const char * from, int64_t
     }
     const int64_t blocks = size / columns;
     for (int64_t j = 0; j < n; ++j) {
-        codec.levels(from + j * fa->v.row, w.value_levels + j * size, w.value_radius + j * blocks, size);
+        codec.levels(from + j * fa->v.row, w.value_levels + j * size, w.value_scale + j * blocks, size);
     }
     for (int64_t b = 0; b < blocks; ++b) {
         if (t.rows >= expand_from) {
             for (int64_t j = 0; j < n; ++j) {
-                const float radius = w.value_radius[j * blocks + b];
+                const float scale = w.value_scale[j * blocks + b];
                 for (int64_t c = 0; c < columns; c += lanes) {
-                    store(w.values + j * columns + c, load_floats(w.value_levels + j * size + b * columns + c) * radius);
+                    store(w.values + j * columns + c, load_floats(w.value_levels + j * size + b * columns + c) * scale);
                 }
             }
             FOR_ROWS(r, t.rows, accumulate_floats, fa, r, b * columns, w.values, columns, n, w)
         } else {
             for (int64_t r = 0; r < t.rows; ++r) {
                 for (int64_t j = 0; j < n; ++j) {
-                    w.weights[r * tile_keys + j] = w.scores[r * tile_keys + j] * w.value_radius[j * blocks + b];
+                    w.weights[r * tile_keys + j] = w.scores[r * tile_keys + j] * w.value_scale[j * blocks + b];
                 }
             }
             FOR_ROWS(r, t.rows, accumulate_levels, fa, r, b * columns, n, w)

@@ -15,10 +15,10 @@
 extern "C" {
 #endif
 
-// How to decode n values of a row. `levels` and `floats` give the same values: radius[i / block] * levels[i].
+// How to decode n values of a row. `levels` and `floats` give the same values: scale[i / block] * levels[i].
 struct ggml_turbo_codec {
-    int block;  // values that share a radius: 32 or 64; 0 if there are no levels
-    void (*levels)(const void * row, int8_t * levels, float * radius, int64_t n);
+    int block;  // values that share a scale: 32 or 64; 0 if there are no levels
+    void (*levels)(const void * row, int8_t * levels, float * scale, int64_t n);
     void (*floats)(const void * row, float * values, int64_t n);
 };
 

@@ -52,6 +52,13 @@ static inline uint64_t load_word(const uint8_t * bytes) {
     return word;
 }
 
+static inline float scale_of(uint16_t radius) {
+    return to_float(radius) * (1.0f / TURBO_UNIT);
+}
+
+// The codebook of a block.
+#define BOOK(id, b) ggml_##id##_levels[turbo_book((b)->d)]
+
 // Lanes are added by halves: lane l and l + 8, then l and l + 4, and so on.
 #if defined(TURBO_AVX512) || defined(TURBO_AVX2)
 static inline float total_of_8(__m256 lanes) {
@@ -85,26 +92,26 @@ static inline __m512i choose(char mask, __m512i a, __m512i b) {
     return _mm512_ternarylogic_epi64(_mm512_set1_epi8(mask), a, b, 0xca);
 }
 
-static inline __m512i spread_path(const uint8_t * plane) {
-    const uint64_t path = load_word(plane);
-    return choose(1, spread(turbo_bit0(path), 0), spread(turbo_bit1(path), 1));
+static inline __m512i spread_path(uint16_t radius, const uint8_t * plane) {
+    const uint64_t path = load_word(plane), past = turbo_past(radius);
+    return choose(1, spread(turbo_bit0(path, past), 0), spread(turbo_bit1(path, past), 1));
 }
 
 // Tables repeat up to 64 entries, so that bits above the index do not matter.
 static inline vector decode_turbo4(const block_turbo4 * b) {
-    const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) ggml_turbo4_levels));
+    const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) BOOK(turbo4, b)));
     const __m512i high  = choose(0x0c, spread_pairs(b->qs), spread(load_word(b->qh), 4));
-    return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), high), table);
+    return _mm512_permutexvar_epi8(choose(3, spread_path(b->d, b->path), high), table);
 }
 
 static inline vector decode_turbo3(const block_turbo3 * b) {
-    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) ggml_turbo3_levels));
-    return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), spread_pairs(b->qs)), table);
+    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) BOOK(turbo3, b)));
+    return _mm512_permutexvar_epi8(choose(3, spread_path(b->d, b->path), spread_pairs(b->qs)), table);
 }
 
 static inline vector decode_turbo2(const block_turbo2 * b) {
-    const __m512i table = _mm512_set1_epi64((int64_t) load_word((const uint8_t *) ggml_turbo2_levels));
-    return _mm512_permutexvar_epi8(choose(3, spread_path(b->path), spread(load_word(b->qs), 2)), table);
+    const __m512i table = _mm512_set1_epi64((int64_t) load_word((const uint8_t *) BOOK(turbo2, b)));
+    return _mm512_permutexvar_epi8(choose(3, spread_path(b->d, b->path), spread(load_word(b->qs), 2)), table);
 }
 
 static inline void store(int8_t * to, vector v) {
@@ -142,10 +149,10 @@ static inline __m256i word_of(const uint8_t * plane) {
 }
 
 // Bits 0 and 1 of the indices, clear above. Groups 0 to 3 are in the lower half, 4 to 7 in the upper one.
-static inline void spread_path(const uint8_t * plane, __m256i * half) {
-    const uint64_t path = load_word(plane);
-    const __m256i  bit0 = _mm256_set1_epi64x((int64_t) turbo_bit0(path));
-    const __m256i  bit1 = _mm256_set1_epi64x((int64_t) turbo_bit1(path));
+static inline void spread_path(uint16_t radius, const uint8_t * plane, __m256i * half) {
+    const uint64_t path = load_word(plane), past = turbo_past(radius);
+    const __m256i  bit0 = _mm256_set1_epi64x((int64_t) turbo_bit0(path, past));
+    const __m256i  bit1 = _mm256_set1_epi64x((int64_t) turbo_bit1(path, past));
     const __m256i  one = _mm256_set1_epi8(1), two = _mm256_set1_epi8(2);
     const __m256i  lower = _mm256_set_epi64x(3, 2, 1, 0), upper = _mm256_set_epi64x(7, 6, 5, 4);
     const __m256i  low1 = _mm256_srlv_epi64(bit1, lower);
@@ -157,18 +164,18 @@ static inline void spread_path(const uint8_t * plane, __m256i * half) {
 }
 
 // The same with a pair as bits 2 and 3.
-static inline void spread_pairs(const uint8_t * plane, const uint8_t * qs, __m256i * half) {
+static inline void spread_pairs(uint16_t radius, const uint8_t * plane, const uint8_t * qs, __m256i * half) {
     const __m256i pairs = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) qs));
     const __m256i mask  = _mm256_set1_epi8(0x0c);
     const __m256i lower = _mm256_sllv_epi64(pairs, _mm256_set_epi64x(0, 0, 2, 2));
     const __m256i upper = _mm256_srlv_epi64(pairs, _mm256_set_epi64x(4, 4, 2, 2));
-    spread_path(plane, half);
+    spread_path(radius, plane, half);
     half[0] = _mm256_or_si256(half[0], _mm256_and_si256(lower, mask));
     half[1] = _mm256_or_si256(half[1], _mm256_and_si256(upper, mask));
 }
 
 static inline vector decode_turbo4(const block_turbo4 * b) {
-    const __m128i * book  = (const __m128i *) ggml_turbo4_levels;
+    const __m128i * book  = (const __m128i *) BOOK(turbo4, b);
     const __m256i   below = _mm256_broadcastsi128_si256(_mm_loadu_si128(book));
     const __m256i   above = _mm256_broadcastsi128_si256(_mm_loadu_si128(book + 1));
     const __m256i   high  = word_of(b->qh);
@@ -176,7 +183,7 @@ static inline vector decode_turbo4(const block_turbo4 * b) {
     const __m256i sign[2] = { _mm256_sllv_epi64(high, _mm256_set_epi64x(4, 5, 6, 7)),
                               _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3)) };
     vector        v;
-    spread_pairs(b->path, b->qs, v.half);
+    spread_pairs(b->d, b->path, b->qs, v.half);
     for (int i = 0; i < 2; ++i) {
         v.half[i] = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, v.half[i]), _mm256_shuffle_epi8(above, v.half[i]),
                                        sign[i]);
@@ -185,9 +192,9 @@ static inline vector decode_turbo4(const block_turbo4 * b) {
 }
 
 static inline vector decode_turbo3(const block_turbo3 * b) {
-    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) ggml_turbo3_levels));
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) BOOK(turbo3, b)));
     vector        v;
-    spread_pairs(b->path, b->qs, v.half);
+    spread_pairs(b->d, b->path, b->qs, v.half);
     v.half[0] = _mm256_shuffle_epi8(table, v.half[0]);
     v.half[1] = _mm256_shuffle_epi8(table, v.half[1]);
     return v;
@@ -195,14 +202,14 @@ static inline vector decode_turbo3(const block_turbo3 * b) {
 
 static inline vector decode_turbo2(const block_turbo2 * b) {
     // bit 2 of the index goes to bit 3, as shifts of both halves reach it: the table holds every four levels twice
-    const __m128i book  = _mm_loadl_epi64((const __m128i *) ggml_turbo2_levels);
+    const __m128i book  = _mm_loadl_epi64((const __m128i *) BOOK(turbo2, b));
     const __m256i table = _mm256_broadcastsi128_si256(_mm_unpacklo_epi32(book, book));
     const __m256i high  = word_of(b->qs);
     const __m256i mask  = _mm256_set1_epi8(0x08);
     const __m256i lower = _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3));
     const __m256i upper = _mm256_srlv_epi64(high, _mm256_set_epi64x(4, 3, 2, 1));
     vector        v;
-    spread_path(b->path, v.half);
+    spread_path(b->d, b->path, v.half);
     v.half[0] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[0], _mm256_and_si256(lower, mask)));
     v.half[1] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[1], _mm256_and_si256(upper, mask)));
     return v;
@@ -253,8 +260,10 @@ static inline uint8x16_t spread_pairs(const uint8_t * qs, int q) {  // to bits 2
 }
 
 static inline vector decode_turbo4(const block_turbo4 * b) {
-    const int8x16x2_t table = { { vld1q_s8(ggml_turbo4_levels), vld1q_s8(ggml_turbo4_levels + 16) } };
-    const uint64_t    path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+    const int8_t *    book  = BOOK(turbo4, b);
+    const int8x16x2_t table = { { vld1q_s8(book), vld1q_s8(book + 16) } };
+    const uint64_t    path = load_word(b->path), past = turbo_past(b->d);
+    const uint64_t    bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
     vector            v;
     for (int q = 0; q < 4; ++q) {
         const uint8x16_t high = vbslq_u8(vdupq_n_u8(0x0c), spread_pairs(b->qs, q), spread(load_word(b->qh), q, 4));
@@ -265,8 +274,9 @@ static inline vector decode_turbo4(const block_turbo4 * b) {
 }
 
 static inline vector decode_turbo3(const block_turbo3 * b) {
-    const int8x16_t table = vld1q_s8(ggml_turbo3_levels);
-    const uint64_t  path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+    const int8x16_t table = vld1q_s8(BOOK(turbo3, b));
+    const uint64_t  path = load_word(b->path), past = turbo_past(b->d);
+    const uint64_t  bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
     vector          v;
     for (int q = 0; q < 4; ++q) {
         const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), spread_pairs(b->qs, q));
@@ -276,8 +286,9 @@ static inline vector decode_turbo3(const block_turbo3 * b) {
 }
 
 static inline vector decode_turbo2(const block_turbo2 * b) {
-    const int8x16_t table = vcombine_s8(vld1_s8(ggml_turbo2_levels), vdup_n_s8(0));
-    const uint64_t  path = load_word(b->path), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+    const int8x16_t table = vcombine_s8(vld1_s8(BOOK(turbo2, b)), vdup_n_s8(0));
+    const uint64_t  path = load_word(b->path), past = turbo_past(b->d);
+    const uint64_t  bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
     vector          v;
     for (int q = 0; q < 4; ++q) {
         const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), spread(load_word(b->qs), q, 2));
@@ -329,8 +340,8 @@ typedef struct {
 #    define DECODE(id)                                                   \
         static inline vector decode_##id(const block_##id * b) {         \
             vector v;                                                    \
-            float  radius;                                               \
-            ggml_##id##_levels_row(b, v.value, &radius, QK_TURBO);       \
+            float  scale;                                                \
+            ggml_##id##_levels_row(b, v.value, &scale, QK_TURBO);        \
             return v;                                                    \
         }
 DECODE(turbo4)
@@ -363,19 +374,19 @@ static inline float total(sums lanes) {
 #endif
 
 #define FUNCTIONS(id)                                                                                               \
-    void ggml_cpu_##id##_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {                   \
+    void ggml_cpu_##id##_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {                    \
         for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {                     \
             store(levels, decode_##id(b));                                                                          \
-            *radius++ = to_float(b->d);                                                                             \
+            *scale++ = scale_of(b->d);                                                                              \
         }                                                                                                           \
     }                                                                                                               \
     void ggml_cpu_##id##_dequantize_row(const void * x, float * y, int64_t k) {                                     \
         int8_t level[QK_TURBO];                                                                                     \
         for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {                          \
-            const float radius = to_float(b->d);                                                                    \
+            const float scale = scale_of(b->d);                                                                     \
             store(level, decode_##id(b));                                                                           \
             for (int j = 0; j < QK_TURBO; ++j) {                                                                    \
-                y[j] = radius * (float) level[j];                                                                   \
+                y[j] = scale * (float) level[j];                                                                    \
             }                                                                                                       \
         }                                                                                                           \
     }                                                                                                               \
@@ -388,8 +399,8 @@ static inline float total(sums lanes) {
         sums               lanes;                                                                                   \
         memset(&lanes, 0, sizeof(lanes));                                                                           \
         for (int i = 0; i < n / QK_TURBO; ++i, y += 2) {                                                            \
-            const float radius = to_float(x[i].d);                                                                  \
-            const float low = radius * to_float(y[0].d), high = radius * to_float(y[1].d);                          \
+            const float scale = scale_of(x[i].d);                                                                   \
+            const float low = scale * to_float(y[0].d), high = scale * to_float(y[1].d);                            \
             lanes = add_products(lanes, decode_##id(&x[i]), y, low, high);                                          \
         }                                                                                                           \
         *s = total(lanes);                                                                                          \

@@ -21,9 +21,9 @@ void ggml_vec_dot_turbo2_q8_0(
 void ggml_cpu_turbo4_quantize_row(const float * x, void * y, int64_t k);
 void ggml_cpu_turbo3_quantize_row(const float * x, void * y, int64_t k);
 void ggml_cpu_turbo2_quantize_row(const float * x, void * y, int64_t k);
-void ggml_cpu_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
-void ggml_cpu_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
-void ggml_cpu_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
+void ggml_cpu_turbo4_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
+void ggml_cpu_turbo3_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
+void ggml_cpu_turbo2_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
 void ggml_cpu_turbo4_dequantize_row(const void * x, float * y, int64_t k);
 void ggml_cpu_turbo3_dequantize_row(const void * x, float * y, int64_t k);
 void ggml_cpu_turbo2_dequantize_row(const void * x, float * y, int64_t k);

@@ -11,19 +11,30 @@
 #    define TURBO_INLINE static inline
 #endif
 
-// The trellis has one state for every value of the four path bits before a value.
-#define TURBO_STATES 16
+// The trellis has one state for every value of the path bits before a value.
+#define TURBO_PAST 5
+#define TURBO_STATES (1 << TURBO_PAST)
 #define TURBO_HALF_MAX 65504.0f
-// Blocks whose largest magnitude is below this have a radius that FP16 rounds to zero.
-#define TURBO_TINY 0x1p-24f
+// A radius of one is so many times a level.
+#define TURBO_UNIT 128
+// Blocks whose largest magnitude is below this are zero: FP16 has no radius for them with any five low bits.
+#define TURBO_TINY 0x1p-18f
 
-// The codebooks, in ascending order. Trained on N(0,1) with the encoder as it is, times the factor below 127 / highest that
-// rounding hurts least. Level k belongs to subset k % 4, so the neighbours within a subset are four levels apart.
-#define TURBO4_LEVELS                                                  \
-    { -116, -95, -80, -69, -60, -52, -46, -40, -34, -29, -24, -20, -15, -11, -6, -2, \
-      2, 6, 11, 15, 20, 24, 29, 34, 40, 46, 52, 60, 69, 80, 95, 116 }
-#define TURBO3_LEVELS { -94, -66, -49, -37, -27, -19, -11, -4, 4, 11, 19, 27, 37, 49, 66, 94 }
-#define TURBO2_LEVELS { -92, -51, -28, -9, 9, 28, 51, 92 }
+// The codebooks by their upper half; level k belongs to subset k % 4, so the neighbours within a subset are four levels
+// apart. The first are trained on N(0,1) with the encoder as it is, times the factor that rounding hurts least.
+#define TURBO4_LEVELS TURBO_32(2, 6, 10, 14, 18, 23, 27, 32, 37, 43, 49, 56, 65, 76, 90, 109)
+#define TURBO3_LEVELS TURBO_16(4, 12, 21, 30, 41, 54, 73, 103)
+#define TURBO2_LEVELS TURBO_8(12, 38, 70, 126)
+
+// In the second ones, two subsets share the zero and two the outermost level, so that every path can take these.
+#define TURBO4_LEVELS2 TURBO_32(0, 1, 3, 25, 35, 44, 53, 62, 71, 81, 90, 99, 108, 118, 127, 127)
+#define TURBO3_LEVELS2 TURBO_16(0, 6, 63, 79, 95, 111, 127, 127)
+#define TURBO2_LEVELS2 TURBO_8(0, 89, 127, 127)
+
+#define TURBO_32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \
+    { -p, -o, -n, -m, -l, -k, -j, -i, -h, -g, -f, -e, -d, -c, -b, -a, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p }
+#define TURBO_16(a, b, c, d, e, f, g, h) { -h, -g, -f, -e, -d, -c, -b, -a, a, b, c, d, e, f, g, h }
+#define TURBO_8(a, b, c, d) { -d, -c, -b, -a, a, b, c, d }
 
 TURBO_INLINE float turbo_half_to_float(uint16_t half) {
     const uint32_t sign     = (uint32_t) (half & 0x8000) << 16;
@@ -61,6 +72,11 @@ TURBO_INLINE uint16_t turbo_float_to_half(float value) {
     return sign | (uint16_t) ((bits + 0x0fff + odd - 0x38000000u) >> 13);
 }
 
+// What a level is multiplied by.
+TURBO_INLINE float turbo_scale_of(uint16_t radius) {
+    return turbo_half_to_float(radius) * (1.0f / TURBO_UNIT);
+}
+
 // Planes hold one bit per value; as 64-bit words, bit 8 * (j % 8) + j / 8 belongs to value j. The trellis runs through
 // the values in the order of these bits.
 TURBO_INLINE int turbo_position(int j) {
@@ -81,22 +97,28 @@ TURBO_INLINE void turbo_store_plane(uint8_t * plane, uint64_t word) {
     }
 }
 
-TURBO_INLINE uint64_t turbo_rotate(uint64_t word, int n) {
-    return word << n | word >> (64 - n);
+// The five path bits before the first value, from the radius; bit 4 is the last of them.
+TURBO_INLINE uint64_t turbo_past(uint16_t radius) {
+    return radius & (TURBO_STATES - 1);
 }
 
-// Bits 0 and 1 of all indices from the path: a convolutional code over the path bits, which wrap around.
-TURBO_INLINE uint64_t turbo_bit0(uint64_t path) {
-    return turbo_rotate(path, 1) ^ turbo_rotate(path, 2) ^ turbo_rotate(path, 3);
+// Bits 0 and 1 of all indices from the path: a convolutional code over the path bits and those before.
+TURBO_INLINE uint64_t turbo_bit0(uint64_t path, uint64_t past) {
+    return path << 1 ^ path << 2 ^ path << 4 ^ past >> 4 ^ past >> 3 ^ past >> 1;
 }
 
-TURBO_INLINE uint64_t turbo_bit1(uint64_t path) {
-    return path ^ turbo_rotate(path, 1) ^ turbo_rotate(path, 4);
+TURBO_INLINE uint64_t turbo_bit1(uint64_t path, uint64_t past) {
+    return path ^ path << 2 ^ path << 5 ^ past >> 3 ^ past;
+}
+
+// Which of the codebooks.
+TURBO_INLINE int turbo_book(uint16_t radius) {
+    return radius >> 15;
 }
 
 // The same for one value: subset of the codebook reached from a state (bit i: the path bit i + 1 values ago) by a path
 // bit. The oldest bit takes part in bit 1 alone.
 TURBO_INLINE int turbo_subset(int state, int bit) {
-    static const uint8_t subsets[TURBO_STATES] = { 0, 3, 1, 2, 1, 2, 0, 3, 2, 1, 3, 0, 3, 0, 2, 1 };
-    return subsets[state] ^ bit << 1;
+    static const uint8_t subsets[TURBO_STATES / 2] = { 0, 1, 3, 2, 0, 1, 3, 2, 1, 0, 2, 3, 1, 0, 2, 3 };
+    return subsets[state % (TURBO_STATES / 2)] ^ (bit ^ state / (TURBO_STATES / 2)) << 1;
 }

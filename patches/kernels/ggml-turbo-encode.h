@@ -1,13 +1,14 @@
 // The encoder of the TurboQuant cache types in plain C: what every faster one must give, bit for bit. Apart from a few
 // divisions and products at either end it works in integers, so that is no matter of compilers. It is C++17 as well.
 //
-// 1. Judge: a few trial radii go side by side once through the trellis, by paths that may start and end anywhere, in
-//    8-bit metrics of values rounded to 8 bits. That is enough to tell which radius suits the block. A block with errors
-//    too large for 8 bits (one that is far from Gaussian) is judged at other radii, in 16 bits.
-// 2. At the best radius another turn round the trellis goes on from the metrics that the first ended with, in 16 bits.
-//    If the best path through it ends in the state in which it began, it is closed, as a stored path is, and taken.
-// 3. Else a last turn finds the best path among those that begin and end in the state in which that path began.
-// 4. A level is the nearest one of the subset that the path names, and the radius is refitted by least squares.
+// 1. Judge: a few trial radii go side by side through the trellis, in 8-bit metrics of values rounded to 8 bits. That is
+//    enough to tell which radius suits the block. A block that is far from Gaussian, by its peak or by errors too large for
+//    8 bits, is judged with both codebooks at other radii, in 16 bits.
+// 2. Turn: at the best radius the best path of all is searched in 16 bits. Where it begins is free, for the radius has room
+//    for the state.
+// 3. A level is the nearest one of the subset that the path names, and the radius is refitted by least squares, then
+//    moved to the nearest one that has the first state in its lowest bits.
+// With the second codebook the block is negated first, and the radius negative.
 #pragma once
 
 #include "ggml-turbo-codec.h"
@@ -22,13 +23,17 @@
 #define TURBO_TRIALS 4
 #define TURBO_WIDE_TRIALS 8
 // A trial scales the block so that its largest magnitude stands at so many units: at most this.
-#define TURBO_REACH 256
+#define TURBO_REACH 320
 // 8-bit metrics are brought back towards zero after so many values. The least of them must be below the limit by then;
 // else it may have been cut off.
 #define TURBO_SPAN 16
 #define TURBO_LIMIT 128
 // 16-bit metrics saturate here.
 #define TURBO_METRIC_MAX 0x7fff
+// Sums of squares, of a block whose peak is 2^12 - 1, above and below which it is judged with both codebooks: a peak below
+// 1.8 times the root mean square (two of a thousand Gaussian blocks), or above four times (one of a thousand).
+#define TURBO_FLAT (5u << 26)
+#define TURBO_PEAKED (1u << 26)
 
 // A codebook, and how the encoder measures with it. A level is 1 or 2 units wide; squared errors are counted in 4
 // square units, and in 8-bit metrics in 4 << shift.
@@ -41,9 +46,14 @@ typedef struct {
     int16_t wide[TURBO_WIDE_TRIALS];
 } turbo_codebook;
 
-#define TURBO4_CODEBOOK { TURBO4_LEVELS, 32, 2, 2, { 224, 232, 240, 248 }, { 96, 110, 127, 146, 168, 193, 222, 256 } }
-#define TURBO3_CODEBOOK { TURBO3_LEVELS, 16, 2, 3, { 184, 197, 210, 224 }, { 90, 105, 120, 138, 160, 184, 212, 244 } }
-#define TURBO2_CODEBOOK { TURBO2_LEVELS, 8, 1, 4, { 104, 119, 136, 156 }, { 50, 61, 75, 91, 104, 119, 136, 156 } }
+#define TURBO4_CODEBOOK { TURBO4_LEVELS, 32, 2, 2, { 211, 218, 226, 233 }, { 90, 103, 119, 137, 158, 181, 209, 241 } }
+#define TURBO3_CODEBOOK { TURBO3_LEVELS, 16, 2, 3, { 202, 216, 230, 245 }, { 99, 115, 132, 151, 175, 202, 232, 267 } }
+#define TURBO2_CODEBOOK { TURBO2_LEVELS, 8, 1, 4, { 142, 163, 186, 214 }, { 68, 84, 103, 125, 142, 163, 186, 214 } }
+
+// The second ones; they are not judged in 8 bits.
+#define TURBO4_CODEBOOK2 { TURBO4_LEVELS2, 32, 2, 0, { 0 }, { 152, 198, 218, 234, 254, 264, 274, 284 } }
+#define TURBO3_CODEBOOK2 { TURBO3_LEVELS2, 16, 2, 0, { 0 }, { 152, 188, 218, 264, 274, 284, 295, 318 } }
+#define TURBO2_CODEBOOK2 { TURBO2_LEVELS2, 8, 1, 0, { 0 }, { 76, 132, 142, 147, 159, 165, 178, 190 } }
 
 // Squared errors to the nearest level of each subset.
 typedef struct {
@@ -82,9 +92,9 @@ TURBO_CONSTEXPR static inline void turbo_fill(const turbo_codebook * book, turbo
 }
 
 // The values of a block as integers such that 32767 is the largest magnitude, which it returns; 0 for a block too small
-// for FP16. NaN counts as zero, and what lies beyond the largest radius is cut off.
+// for FP16. NaN counts as zero, and what lies beyond the first codebook's largest radius is cut off.
 TURBO_INLINE float turbo_prepare(const turbo_codebook * book, const float * x, int16_t * v) {
-    const float limit = TURBO_HALF_MAX * (float) book->level[book->count - 1];
+    const float limit = TURBO_HALF_MAX / TURBO_UNIT * (float) book->level[book->count - 1];
     float       a[QK_TURBO], peak;
     int32_t     bits[QK_TURBO], top = 0;  // magnitudes are in the order of their bits
     memcpy(bits, x, sizeof(bits));
@@ -107,6 +117,22 @@ TURBO_INLINE float turbo_prepare(const turbo_codebook * book, const float * x, i
     return peak;
 }
 
+// Whether the peak of a block is so low or so high that the first codebook may not suit it.
+TURBO_INLINE bool turbo_unusual(const int16_t * v) {
+    uint32_t sum = 0;
+    for (int j = 0; j < QK_TURBO; ++j) {
+        const int32_t size = v[j] >> 3;
+        sum += (uint32_t) (size * size);
+    }
+    return sum > TURBO_FLAT || sum < TURBO_PEAKED;
+}
+
+TURBO_INLINE void turbo_negate(int16_t * v) {
+    for (int j = 0; j < QK_TURBO; ++j) {
+        v[j] = (int16_t) -v[j];
+    }
+}
+
 // Scale v so that 32767 becomes peak, rounding to nearest.
 TURBO_INLINE void turbo_scale(const int16_t * v, int16_t peak, int16_t * y) {
     for (int j = 0; j < QK_TURBO; ++j) {
@@ -119,10 +145,8 @@ TURBO_INLINE bool turbo_less(uint32_t a, int pa, uint32_t b, int pb) {
     return (uint64_t) a * (uint32_t) (pb * pb) < (uint64_t) b * (uint32_t) (pa * pa);
 }
 
-// The first pass: the peak of the best trial, and the metrics of its states at the end. 0 for a block that needs more
-// than 8 bits.
-TURBO_INLINE int16_t turbo_judge(const turbo_codebook * book, const turbo_tables * tables, const int16_t * v,
-                                 uint16_t * metric) {
+// The first pass: the peak of the best trial; 0 for a block that needs more than 8 bits.
+TURBO_INLINE int16_t turbo_judge(const turbo_codebook * book, const turbo_tables * tables, const int16_t * v) {
     uint8_t  path[TURBO_TRIALS][TURBO_STATES] = { { 0 } };
     uint32_t total[TURBO_TRIALS] = { 0 }, worst[TURBO_TRIALS] = { 0 };
     for (int t = 0; t < QK_TURBO; ++t) {
@@ -152,15 +176,13 @@ TURBO_INLINE int16_t turbo_judge(const turbo_codebook * book, const turbo_tables
     for (int trial = 1; trial < TURBO_TRIALS; ++trial) {
         best = turbo_less(total[trial], book->trial[trial], total[best], book->trial[best]) ? trial : best;
     }
-    for (int state = 0; state < TURBO_STATES; ++state) {
-        metric[state] = (uint16_t) (path[best][state] << book->shift);
-    }
     return worst[best] < TURBO_LIMIT ? book->trial[best] : 0;
 }
 
-// A turn round the trellis, from the metrics of the states at the beginning to those at the end. Bit `state` of
-// came[t]: the better way into the state at value t is from the upper half of the states.
-TURBO_INLINE void turbo_turn(const turbo_tables * tables, const int16_t * y, uint16_t * metric, uint16_t * came) {
+// The way through the trellis: metrics of the states at the end. Bit `state` of came[t]: the better way into the state at
+// value t is from the upper half of the states.
+TURBO_INLINE void turbo_turn(const turbo_tables * tables, const int16_t * y, uint16_t * metric, uint32_t * came) {
+    memset(metric, 0, TURBO_STATES * sizeof(*metric));
     for (int t = 0; t < QK_TURBO; ++t) {
         const uint16_t * error = tables->error[TURBO_REACH + y[turbo_position(t)]];
         uint16_t         next[TURBO_STATES];
@@ -172,7 +194,7 @@ TURBO_INLINE void turbo_turn(const turbo_tables * tables, const int16_t * y, uin
             a           = a < TURBO_METRIC_MAX ? a : TURBO_METRIC_MAX;
             b           = b < TURBO_METRIC_MAX ? b : TURBO_METRIC_MAX;
             next[state] = (uint16_t) (b < a ? b : a);
-            came[t]     = (uint16_t) (came[t] | (b < a) << state);
+            came[t] |= (uint32_t) (b < a) << state;
         }
         memcpy(metric, next, sizeof(next));
     }
@@ -187,22 +209,24 @@ TURBO_INLINE int turbo_best_state(const uint16_t * metric) {
     return best;
 }
 
-// The path of a turn that ends in a state; *start is where it began.
-TURBO_INLINE uint64_t turbo_trace(const uint16_t * came, int state, int * start) {
+// The path that ends in a state; *start is where it began.
+TURBO_INLINE uint64_t turbo_trace(const uint32_t * came, int state, int * start) {
     uint64_t path = 0;
     for (int t = QK_TURBO - 1; t >= 0; --t) {
         path  = path << 1 | (uint64_t) (state & 1);
-        state = state >> 1 | (came[t] >> state & 1) << 3;
+        state = state >> 1 | (int) (came[t] >> state & 1) << (TURBO_PAST - 1);
     }
     *start = state;
     return path;
 }
 
-// Metrics of paths that begin in one state.
-TURBO_INLINE void turbo_begin_in(int start, uint16_t * metric) {
-    for (int state = 0; state < TURBO_STATES; ++state) {
-        metric[state] = state == start ? 0 : TURBO_METRIC_MAX;
+// The path bits that a state stands for as turbo_past gives them: in the other order.
+TURBO_INLINE uint16_t turbo_past_of(int state) {
+    int past = 0;
+    for (int bit = 0; bit < TURBO_PAST; ++bit) {
+        past |= (state >> bit & 1) << (TURBO_PAST - 1 - bit);
     }
+    return (uint16_t) past;
 }
 
 // a where the mask is zero, b where it is ones.
@@ -216,10 +240,10 @@ TURBO_INLINE int16_t turbo_of_subset(const int8_t * four, int16_t low, int16_t u
 }
 
 // Where v is nearest to the levels of the subset that the path names, after scaling to y: the index above its two lower
-// bits goes to high, the radius is returned. A radius of zero says that the block is zero.
+// bits goes to high, the radius' magnitude is returned. A radius of zero says that the block is zero.
 TURBO_INLINE uint16_t turbo_finish(const turbo_codebook * book, float peak, const int16_t * v, const int16_t * y,
-                                   uint64_t path, uint8_t * high) {
-    const uint64_t bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+                                   uint64_t path, uint16_t past, uint8_t * high) {
+    const uint64_t bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
     uint8_t        byte[2][QK_TURBO];
     int16_t        low[QK_TURBO], up[QK_TURBO], level[QK_TURBO], count[QK_TURBO];
     for (int group = 0; group < 8; ++group) {
@@ -249,9 +273,14 @@ TURBO_INLINE uint16_t turbo_finish(const turbo_codebook * book, float peak, cons
         dot += v[j] * level[j];
         energy += level[j] * level[j];
     }
-    // |dot| < 64 * 2^15 * 2^7
-    const float radius = (float) dot / (float) energy * (peak / 32767.0f);
-    return dot > 0 ? turbo_float_to_half(radius < TURBO_HALF_MAX ? radius : TURBO_HALF_MAX) : 0;
+    if (dot <= 0) {
+        return 0;
+    }
+    // dot < 64 * 2^15 * 2^7
+    const float radius = (float) dot / (float) energy * (peak / 32767.0f) * TURBO_UNIT;
+    const int   bits   = turbo_float_to_half(radius < TURBO_HALF_MAX ? radius : TURBO_HALF_MAX);
+    const int   near   = ((bits - past + TURBO_STATES / 2) & -TURBO_STATES) + past;
+    return (uint16_t) (near < 0 ? past : near < 0x7c00 ? near : near - TURBO_STATES);
 }
 
 // A bit of every byte as a plane.

@@ -2,9 +2,9 @@
 
 #include "ggml-turbo-encode.h"
 
-const int8_t ggml_turbo4_levels[32] = TURBO4_LEVELS;
-const int8_t ggml_turbo3_levels[16] = TURBO3_LEVELS;
-const int8_t ggml_turbo2_levels[8]  = TURBO2_LEVELS;
+const int8_t ggml_turbo4_levels[2][32] = { TURBO4_LEVELS, TURBO4_LEVELS2 };
+const int8_t ggml_turbo3_levels[2][16] = { TURBO3_LEVELS, TURBO3_LEVELS2 };
+const int8_t ggml_turbo2_levels[2][8]  = { TURBO2_LEVELS, TURBO2_LEVELS2 };
 
 float ggml_turbo_half_to_float(uint16_t half) {
     return turbo_half_to_float(half);
@@ -14,50 +14,62 @@ uint16_t ggml_turbo_float_to_half(float value) {
     return turbo_float_to_half(value);
 }
 
-// The best of the wider set of radii, and the metrics at the end of a turn at it.
-static int16_t judge_again(const turbo_codebook * book, const turbo_tables * tables, const int16_t * v,
-                           uint16_t * metric) {
-    uint32_t least = TURBO_METRIC_MAX;
+// Both codebooks of a type with their tables.
+typedef struct {
+    turbo_codebook book[2];
+    turbo_tables   tables[2];
+} encoder;
+
+static void fill(encoder * e) {
+    turbo_fill(&e->book[0], &e->tables[0]);
+    turbo_fill(&e->book[1], &e->tables[1]);
+}
+
+// The best of the wider sets of radii, and the codebook that it belongs to. The block is left as that one takes it.
+static int16_t judge_again(const encoder * e, int16_t * v, int * which) {
+    uint32_t least = 0;
     int16_t  best  = 0;
-    for (int trial = 0; trial < TURBO_WIDE_TRIALS; ++trial) {
-        uint16_t end[TURBO_STATES] = { 0 }, came[QK_TURBO];
-        int16_t  y[QK_TURBO];
-        turbo_scale(v, book->wide[trial], y);
-        turbo_turn(tables, y, end, came);
-        const uint32_t error = end[turbo_best_state(end)];
-        if (best == 0 || turbo_less(error, book->wide[trial], least, best)) {
-            least = error;
-            best  = book->wide[trial];
-            for (int state = 0; state < TURBO_STATES; ++state) {
-                metric[state] = (uint16_t) (end[state] - error);
+    *which         = 0;
+    for (int book = 0; book < 2; ++book, turbo_negate(v)) {
+        for (int trial = 0; trial < TURBO_WIDE_TRIALS; ++trial) {
+            uint16_t      metric[TURBO_STATES];
+            uint32_t      came[QK_TURBO];
+            int16_t       y[QK_TURBO];
+            const int16_t peak = e->book[book].wide[trial];
+            turbo_scale(v, peak, y);
+            turbo_turn(&e->tables[book], y, metric, came);
+            const uint32_t error = metric[turbo_best_state(metric)];
+            if (best == 0 || turbo_less(error, peak, least, best)) {
+                least  = error;
+                best   = peak;
+                *which = book;
             }
         }
+    }
+    if (*which == 1) {
+        turbo_negate(v);
     }
     return best;
 }
 
 // Path and upper bits of the indices of a block, and its radius.
-static uint16_t encode(const turbo_codebook * book, const turbo_tables * tables, const float * x, uint64_t * path,
-                       uint8_t * high) {
+static uint16_t encode(const encoder * e, const float * x, uint64_t * path, uint8_t * high) {
     int16_t     v[QK_TURBO], y[QK_TURBO];
-    uint16_t    metric[TURBO_STATES], came[QK_TURBO], radius = 0;
-    const float peak = turbo_prepare(book, x, v);
+    uint16_t    radius = 0;
+    const float peak   = turbo_prepare(&e->book[0], x, v);
     if (peak != 0.0f) {
-        int16_t best = turbo_judge(book, tables, v, metric);
+        uint16_t metric[TURBO_STATES];
+        uint32_t came[QK_TURBO];
+        int      book = 0, start;
+        int16_t  best = turbo_unusual(v) ? 0 : turbo_judge(&e->book[0], &e->tables[0], v);
         if (best == 0) {
-            best = judge_again(book, tables, v, metric);
+            best = judge_again(e, v, &book);
         }
         turbo_scale(v, best, y);
-        turbo_turn(tables, y, metric, came);
-        const int end = turbo_best_state(metric);
-        int       start, same;
-        *path = turbo_trace(came, end, &start);
-        if (start != end) {
-            turbo_begin_in(start, metric);
-            turbo_turn(tables, y, metric, came);
-            *path = turbo_trace(came, start, &same);
-        }
-        radius = turbo_finish(book, peak, v, y, *path, high);
+        turbo_turn(&e->tables[book], y, metric, came);
+        *path  = turbo_trace(came, turbo_best_state(metric), &start);
+        radius = turbo_finish(&e->book[book], peak, v, y, *path, turbo_past_of(start), high);
+        radius |= (uint16_t) (radius != 0 && book == 1) << 15;
     }
     if (radius == 0) {
         *path = 0;
@@ -67,37 +79,34 @@ static uint16_t encode(const turbo_codebook * book, const turbo_tables * tables,
 }
 
 void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {
-    static const turbo_codebook book = TURBO4_CODEBOOK;
-    turbo_tables                tables;
-    turbo_fill(&book, &tables);
+    encoder e = { .book = { TURBO4_CODEBOOK, TURBO4_CODEBOOK2 } };
+    fill(&e);
     for (block_turbo4 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
         uint8_t        high[QK_TURBO];
         uint64_t       path;
-        const uint16_t radius = encode(&book, &tables, x, &path, high);
+        const uint16_t radius = encode(&e, x, &path, high);
         turbo_store_4(radius, path, high, b);
     }
 }
 
 void ggml_turbo3_quantize_row(const float * x, void * y, int64_t k) {
-    static const turbo_codebook book = TURBO3_CODEBOOK;
-    turbo_tables                tables;
-    turbo_fill(&book, &tables);
+    encoder e = { .book = { TURBO3_CODEBOOK, TURBO3_CODEBOOK2 } };
+    fill(&e);
     for (block_turbo3 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
         uint8_t        high[QK_TURBO];
         uint64_t       path;
-        const uint16_t radius = encode(&book, &tables, x, &path, high);
+        const uint16_t radius = encode(&e, x, &path, high);
         turbo_store_3(radius, path, high, b);
     }
 }
 
 void ggml_turbo2_quantize_row(const float * x, void * y, int64_t k) {
-    static const turbo_codebook book = TURBO2_CODEBOOK;
-    turbo_tables                tables;
-    turbo_fill(&book, &tables);
+    encoder e = { .book = { TURBO2_CODEBOOK, TURBO2_CODEBOOK2 } };
+    fill(&e);
     for (block_turbo2 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
         uint8_t        high[QK_TURBO];
         uint64_t       path;
-        const uint16_t radius = encode(&book, &tables, x, &path, high);
+        const uint16_t radius = encode(&e, x, &path, high);
         turbo_store_2(radius, path, high, b);
     }
 }
@@ -111,8 +120,9 @@ static int pair_of(const uint8_t * pairs, int j) {
 }
 
 // Bits 0 and 1 of the indices.
-static void trellis_bits(const uint8_t * plane, uint8_t * index) {
-    const uint64_t path = turbo_load_plane(plane), bit0 = turbo_bit0(path), bit1 = turbo_bit1(path);
+static void trellis_bits(uint16_t radius, const uint8_t * plane, uint8_t * index) {
+    const uint64_t path = turbo_load_plane(plane), past = turbo_past(radius);
+    const uint64_t bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
     for (int j = 0; j < QK_TURBO; ++j) {
         const int t = turbo_position(j);
         index[j]    = (uint8_t) ((bit1 >> t & 1) << 1 | (bit0 >> t & 1));
@@ -120,88 +130,88 @@ static void trellis_bits(const uint8_t * plane, uint8_t * index) {
 }
 
 void ggml_turbo4_indices(const block_turbo4 * x, uint8_t * index) {
-    trellis_bits(x->path, index);
+    trellis_bits(x->d, x->path, index);
     for (int j = 0; j < QK_TURBO; ++j) {
         index[j] |= (uint8_t) (pair_of(x->qs, j) << 2 | bit_of(x->qh, j) << 4);
     }
 }
 
 void ggml_turbo3_indices(const block_turbo3 * x, uint8_t * index) {
-    trellis_bits(x->path, index);
+    trellis_bits(x->d, x->path, index);
     for (int j = 0; j < QK_TURBO; ++j) {
         index[j] |= (uint8_t) (pair_of(x->qs, j) << 2);
     }
 }
 
 void ggml_turbo2_indices(const block_turbo2 * x, uint8_t * index) {
-    trellis_bits(x->path, index);
+    trellis_bits(x->d, x->path, index);
     for (int j = 0; j < QK_TURBO; ++j) {
         index[j] |= (uint8_t) (bit_of(x->qs, j) << 2);
     }
 }
 
-void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {
     uint8_t index[QK_TURBO];
     for (const block_turbo4 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
         ggml_turbo4_indices(b, index);
         for (int j = 0; j < QK_TURBO; ++j) {
-            levels[j] = ggml_turbo4_levels[index[j]];
+            levels[j] = ggml_turbo4_levels[turbo_book(b->d)][index[j]];
         }
-        *radius++ = turbo_half_to_float(b->d);
+        *scale++ = turbo_scale_of(b->d);
     }
 }
 
-void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {
     uint8_t index[QK_TURBO];
     for (const block_turbo3 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
         ggml_turbo3_indices(b, index);
         for (int j = 0; j < QK_TURBO; ++j) {
-            levels[j] = ggml_turbo3_levels[index[j]];
+            levels[j] = ggml_turbo3_levels[turbo_book(b->d)][index[j]];
         }
-        *radius++ = turbo_half_to_float(b->d);
+        *scale++ = turbo_scale_of(b->d);
     }
 }
 
-void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k) {
+void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {
     uint8_t index[QK_TURBO];
     for (const block_turbo2 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
         ggml_turbo2_indices(b, index);
         for (int j = 0; j < QK_TURBO; ++j) {
-            levels[j] = ggml_turbo2_levels[index[j]];
+            levels[j] = ggml_turbo2_levels[turbo_book(b->d)][index[j]];
         }
-        *radius++ = turbo_half_to_float(b->d);
+        *scale++ = turbo_scale_of(b->d);
     }
 }
 
 void ggml_turbo4_dequantize_row(const void * x, float * y, int64_t k) {
     int8_t level[QK_TURBO];
-    float  radius;
+    float  scale;
     for (const block_turbo4 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo4_levels_row(b, level, &radius, QK_TURBO);
+        ggml_turbo4_levels_row(b, level, &scale, QK_TURBO);
         for (int j = 0; j < QK_TURBO; ++j) {
-            y[j] = radius * (float) level[j];
+            y[j] = scale * (float) level[j];
         }
     }
 }
 
 void ggml_turbo3_dequantize_row(const void * x, float * y, int64_t k) {
     int8_t level[QK_TURBO];
-    float  radius;
+    float  scale;
     for (const block_turbo3 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo3_levels_row(b, level, &radius, QK_TURBO);
+        ggml_turbo3_levels_row(b, level, &scale, QK_TURBO);
         for (int j = 0; j < QK_TURBO; ++j) {
-            y[j] = radius * (float) level[j];
+            y[j] = scale * (float) level[j];
         }
     }
 }
 
 void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k) {
     int8_t level[QK_TURBO];
-    float  radius;
+    float  scale;
     for (const block_turbo2 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo2_levels_row(b, level, &radius, QK_TURBO);
+        ggml_turbo2_levels_row(b, level, &scale, QK_TURBO);
         for (int j = 0; j < QK_TURBO; ++j) {
-            y[j] = radius * (float) level[j];
+            y[j] = scale * (float) level[j];
         }
     }
 }

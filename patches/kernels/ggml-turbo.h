@@ -1,17 +1,21 @@
 // TurboQuant KV-cache types: turbo4, turbo3 and turbo2.
 //
 // A block is 64 values (one head of 64, half a head of 128): an FP16 radius and for each value an index of 5, 4 or 3
-// bits into a fixed codebook of small integers. A value decodes as radius * level[index], with no zero point. The cache
-// stores vectors after a Hadamard rotation, whose coordinates are close to Gaussian; the codebooks are trained on N(0,1)
-// by Lloyd's rule (every level is the mean of what the encoder assigns to it), and rounded to integers, which makes dot
+// bits into a fixed codebook of small integers. A value decodes as radius / 128 * level[index], with no zero point. There
+// are two codebooks, and the radius' sign says which. The cache stores vectors after a Hadamard rotation, whose
+// coordinates are close to Gaussian; the first codebook is trained on N(0,1) by Lloyd's rule (every level is the mean of
+// what the encoder assigns to it). The second is for blocks of nearly equal magnitudes, which a single large channel
+// makes of a rotated head, and for those where a few values outweigh all others. Levels are integers, which makes dot
 // products with q8_0 integer work.
 //
 // An index takes one bit less to store than it has, by a trellis: its two low bits, c1 c0, come from one path bit u per
-// value and the path bits of the four values before it, in a fixed order of the values that wraps around:
-//     c0[t] = u[t-1] ^ u[t-2] ^ u[t-3]        c1[t] = u[t] ^ u[t-1] ^ u[t-4]
-// With the path bits as a 64-bit word, that is rotations and exclusive ors for the whole block at once, so decoding is
-// as parallel as with plain indices. The encoder searches the path (Viterbi) and the radius. The gain over the best
-// scalar codebook of the same size is 1.5 to 1.8 dB of the 4 to 5 dB by which that misses the rate-distortion bound.
+// value and the path bits of the five values before it, in a fixed order of the values:
+//     c0[t] = u[t-1] ^ u[t-2] ^ u[t-4]        c1[t] = u[t] ^ u[t-2] ^ u[t-5]
+// With the path bits as a 64-bit word, that is shifts and exclusive ors for the whole block at once, so decoding is as
+// parallel as with plain indices. The five path bits before the first value are the lowest bits of the radius: the encoder
+// takes whichever it likes, and the radius nearest to the best one that has them. It searches path and radius (Viterbi).
+// The gain over the best scalar codebook of the same size is about 2 dB of the 4 to 5 dB by which that misses the
+// rate-distortion bound.
 //
 // This file and ggml-turbo.c are the reference: plain C, no dependency on ggml unless GGML_TURBO_STANDALONE is off.
 #pragma once
@@ -64,13 +68,13 @@ _Static_assert(sizeof(block_turbo3) == 26, "turbo3 is 3.25 bits per value");
 _Static_assert(sizeof(block_turbo2) == 18, "turbo2 is 2.25 bits per value");
 #endif
 
-// Codebooks in ascending order, symmetric about zero.
-GGML_API const int8_t ggml_turbo4_levels[32];
-GGML_API const int8_t ggml_turbo3_levels[16];
-GGML_API const int8_t ggml_turbo2_levels[8];
+// The codebooks in ascending order, symmetric about zero; the second goes with a negative radius.
+GGML_API const int8_t ggml_turbo4_levels[2][32];
+GGML_API const int8_t ggml_turbo3_levels[2][16];
+GGML_API const int8_t ggml_turbo2_levels[2][8];
 
 // Quantize k values (a multiple of 64) from x to the blocks at y. Any float is accepted: NaN counts as zero, and what
-// lies beyond the largest radius saturates; the result always decodes to finite values, the same on every platform.
+// lies beyond FP16 saturates; the result always decodes to finite values, the same on every platform.
 GGML_API void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k);
 GGML_API void ggml_turbo3_quantize_row(const float * x, void * y, int64_t k);
 GGML_API void ggml_turbo2_quantize_row(const float * x, void * y, int64_t k);
@@ -80,11 +84,11 @@ GGML_API void ggml_turbo4_dequantize_row(const void * x, float * y, int64_t k);
 GGML_API void ggml_turbo3_dequantize_row(const void * x, float * y, int64_t k);
 GGML_API void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k);
 
-// Decode k values (a multiple of 64) to integers: k levels in order, and one radius for every 64 of them. A value is
-// radius * level, exactly as ggml_turbo*_dequantize_row computes it.
-GGML_API void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
-GGML_API void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
-GGML_API void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * radius, int64_t k);
+// Decode k values (a multiple of 64) to integers: k levels in order, and for every 64 of them a scale, radius / 128. A
+// value is scale * level, exactly as ggml_turbo*_dequantize_row computes it.
+GGML_API void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
+GGML_API void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
+GGML_API void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
 
 // The indices (0..31, 0..15, 0..7) of one block, in order of the values.
 GGML_API void ggml_turbo4_indices(const block_turbo4 * x, uint8_t * index);
