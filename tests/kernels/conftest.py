@@ -51,8 +51,9 @@ class Kernels:
         self._lib.ggml_turbo_float_to_half.argtypes = [ctypes.c_float]
 
     def levels(self, kind: CacheType) -> npt.NDArray[np.int8]:
+        """Both codebooks (2, levels)."""
         count = {"turbo4": 32, "turbo3": 16, "turbo2": 8}[kind.name]
-        table = (ctypes.c_int8 * count).in_dll(self._lib, f"ggml_{kind.name}_levels")
+        table = (ctypes.c_int8 * count * 2).in_dll(self._lib, f"ggml_{kind.name}_levels")
         return np.array(table, dtype=np.int8)
 
     def quantize(self, kind: CacheType, values: Floats) -> Bytes:
@@ -71,13 +72,13 @@ class Kernels:
         return values
 
     def levels_row(self, kind: CacheType, blocks: Bytes) -> tuple[npt.NDArray[np.int8], Floats]:
-        """Levels (n, 64) and radii (n, 1) of blocks (n, bytes)."""
+        """Levels (n, 64) and what they are multiplied by (n, 1), of blocks (n, bytes)."""
         levels = np.zeros((len(blocks), kind.block), dtype=np.int8)
-        radii = np.full((len(blocks), 1), np.nan, dtype=np.float32)
+        scales = np.full((len(blocks), 1), np.nan, dtype=np.float32)
         function = getattr(self._lib, f"ggml_{kind.name}_levels_row")
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (blocks, levels, radii)]
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (blocks, levels, scales)]
         function(*pointers, _i64(levels.size))
-        return levels, radii
+        return levels, scales
 
     def vec_dot(self, kind: CacheType, blocks: Bytes, q8_0: Bytes) -> float:
         """Dot product of a row of turbo blocks with a row of q8_0 blocks (n, 34)."""
