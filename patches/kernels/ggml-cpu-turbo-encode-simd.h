@@ -78,8 +78,8 @@ struct Unit {
     static type high_twice_16(type a) { return vreinterpretq_u8_u16(vzip2q_u16(of_16(a), of_16(a))); }
     static type add_16(type a, type b) { return vreinterpretq_u8_s16(vqaddq_s16(signed_16(a), signed_16(b))); }
     static type least_16(type a, type b) { return vreinterpretq_u8_s16(vminq_s16(signed_16(a), signed_16(b))); }
-    // Bit `lane` of byte came_at(quarter, unit): a is more than b there.
-    static void store_more(uint8_t * to, const type * a, const type * b) {
+    // A word for each unit, with bit `state` where a is more than b.
+    static void store_more(uint32_t * to, const type * a, const type * b) {
         const uint8x16_t bits = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
         uint8x16_t       half[2];
         for (int i = 0; i < 2; ++i) {
@@ -87,9 +87,8 @@ struct Unit {
         }
         uint8x16_t sum = vpaddq_u8(half[0], half[1]);
         sum            = vpaddq_u8(sum, sum);
-        vst1q_lane_u32((uint32_t *) to, vreinterpretq_u32_u8(vpaddq_u8(sum, sum)), 0);
+        vst1q_lane_u32(to, vreinterpretq_u32_u8(vpaddq_u8(sum, sum)), 0);
     }
-    static constexpr int came_at(int quarter, int) { return quarter; }
 
     static uint16x8_t of_16(type a) { return vreinterpretq_u16_u8(a); }
     static int16x8_t  signed_16(type a) { return vreinterpretq_s16_u8(a); }
@@ -133,14 +132,16 @@ struct Unit {
     static type high_twice_16(type a) { return _mm512_unpackhi_epi16(a, a); }
     static type add_16(type a, type b) { return _mm512_adds_epi16(a, b); }
     static type least_16(type a, type b) { return _mm512_min_epi16(a, b); }
-    // Bit `lane` of byte came_at(quarter, unit): a is more than b there.
-    static void store_more(uint8_t * to, const type * a, const type * b) {
-        for (int quarter = 0; quarter < 4; ++quarter) {
-            const uint32_t more = _mm512_cmpgt_epi16_mask(a[quarter], b[quarter]);
-            memcpy(to + 4 * quarter, &more, sizeof(more));
+    // A word for each unit, with bit `state` where a is more than b.
+    static void store_more(uint32_t * to, const type * a, const type * b) {
+        uint64_t half[2];  // 16 bits for each unit; by the sign of the difference
+        for (int i = 0; i < 2; ++i) {
+            const type even = _mm512_subs_epi16(b[2 * i], a[2 * i]), odd = _mm512_subs_epi16(b[2 * i + 1], a[2 * i + 1]);
+            half[i]         = _mm512_movepi8_mask(_mm512_packs_epi16(even, odd));
         }
+        _mm_storeu_si128((__m128i *) to, _mm_unpacklo_epi16(_mm_cvtsi64_si128((int64_t) half[0]),
+                                                            _mm_cvtsi64_si128((int64_t) half[1])));
     }
-    static constexpr int came_at(int quarter, int unit) { return 4 * quarter + unit; }
 
     static __m128i four(const uint16_t * error) { return _mm_loadl_epi64((const __m128i *) error); }
 };
@@ -178,16 +179,15 @@ struct Unit {
     static type high_twice_16(type a) { return _mm256_unpackhi_epi16(a, a); }
     static type add_16(type a, type b) { return _mm256_adds_epi16(a, b); }
     static type least_16(type a, type b) { return _mm256_min_epi16(a, b); }
-    // Bit `lane` of byte came_at(quarter, unit): a is more than b there.
-    static void store_more(uint8_t * to, const type * a, const type * b) {
-        for (int half = 0; half < 2; ++half) {
-            const type     even = _mm256_cmpgt_epi16(a[2 * half], b[2 * half]);
-            const type     odd  = _mm256_cmpgt_epi16(a[2 * half + 1], b[2 * half + 1]);
-            const uint32_t more = (uint32_t) _mm256_movemask_epi8(_mm256_packs_epi16(even, odd));
-            memcpy(to + 4 * half, &more, sizeof(more));
+    // A word for each unit, with bit `state` where a is more than b.
+    static void store_more(uint32_t * to, const type * a, const type * b) {
+        int half[2];  // 16 bits for each unit
+        for (int i = 0; i < 2; ++i) {
+            half[i] = _mm256_movemask_epi8(_mm256_packs_epi16(_mm256_cmpgt_epi16(a[2 * i], b[2 * i]),
+                                                              _mm256_cmpgt_epi16(a[2 * i + 1], b[2 * i + 1])));
         }
+        _mm_storel_epi64((__m128i *) to, _mm_unpacklo_epi16(_mm_cvtsi32_si128(half[0]), _mm_cvtsi32_si128(half[1])));
     }
-    static constexpr int came_at(int quarter, int unit) { return 4 * (quarter >> 1) + 2 * unit + (quarter & 1); }
 };
 
 #        else
@@ -218,16 +218,15 @@ struct Unit {
     static type high_twice_16(type a) { return _mm_unpackhi_epi16(a, a); }
     static type add_16(type a, type b) { return _mm_adds_epi16(a, b); }
     static type least_16(type a, type b) { return _mm_min_epi16(a, b); }
-    // Bit `lane` of byte came_at(quarter, unit): a is more than b there.
-    static void store_more(uint8_t * to, const type * a, const type * b) {
-        for (int half = 0; half < 2; ++half) {
-            const type     even = _mm_cmpgt_epi16(a[2 * half], b[2 * half]);
-            const type     odd  = _mm_cmpgt_epi16(a[2 * half + 1], b[2 * half + 1]);
-            const uint16_t more = (uint16_t) _mm_movemask_epi8(_mm_packs_epi16(even, odd));
-            memcpy(to + 2 * half, &more, sizeof(more));
+    // A word for each unit, with bit `state` where a is more than b.
+    static void store_more(uint32_t * to, const type * a, const type * b) {
+        int half[2];
+        for (int i = 0; i < 2; ++i) {
+            half[i] = _mm_movemask_epi8(
+                _mm_packs_epi16(_mm_cmpgt_epi16(a[2 * i], b[2 * i]), _mm_cmpgt_epi16(a[2 * i + 1], b[2 * i + 1])));
         }
+        *to = (uint32_t) half[0] | (uint32_t) half[1] << 16;
     }
-    static constexpr int came_at(int quarter, int) { return quarter; }
 };
 
 #        endif

@@ -87,11 +87,11 @@ constexpr int ABREAST = 4;
 
 // turbo_turn for each of n blocks with the same codebook, and turbo_trace from the best end.
 void turn(const Tables & tables, Block * const * blocks, int n) {
-    constexpr int registers = ABREAST / Unit::size, bytes = TURBO_STATES / 8 * Unit::size;
+    constexpr int registers = ABREAST / Unit::size;
     for (int first = 0; first < n; first += ABREAST) {
         Block *    group[ABREAST];
         Unit::type metric[registers][4];
-        uint8_t    came[QK_TURBO][registers][bytes];
+        uint32_t   came[QK_TURBO][ABREAST];
         for (int i = 0; i < ABREAST; ++i) {
             group[i] = blocks[first + i < n ? first + i : first];
         }
@@ -121,7 +121,7 @@ void turn(const Tables & tables, Block * const * blocks, int n) {
                     for (int quarter = 0; quarter < 4; ++quarter) {
                         metric[r][quarter] = Unit::least_16(a[quarter], b[quarter]);
                     }
-                    Unit::store_more(came[t + u][r], a, b);
+                    Unit::store_more(&came[t + u][r * Unit::size], a, b);
                 }
             }
         }
@@ -144,10 +144,8 @@ void turn(const Tables & tables, Block * const * blocks, int n) {
         }
         for (int t = QK_TURBO - 1; t >= 0; --t) {
             for (int i = 0; i < ABREAST; ++i) {
-                const uint8_t * ways = came[t][i / Unit::size];
-                const int       s    = state[i];
-                path[i]              = path[i] << 1 | (uint64_t) (s & 1);
-                state[i] = s >> 1 | (ways[Unit::came_at(s >> 3, i % Unit::size)] >> (s & 7) & 1) << (TURBO_PAST - 1);
+                path[i]  = path[i] << 1 | (uint64_t) (state[i] & 1);
+                state[i] = state[i] >> 1 | (int) (came[t][i] >> state[i] & 1) << (TURBO_PAST - 1);
             }
         }
         for (int i = 0; i < ABREAST; ++i) {

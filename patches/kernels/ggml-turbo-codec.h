@@ -23,8 +23,8 @@
 // The codebooks by their upper half; level k belongs to subset k % 4, so the neighbours within a subset are four levels
 // apart. The first are trained on N(0,1) with the encoder as it is, times the factor that rounding hurts least.
 #define TURBO4_LEVELS TURBO_32(2, 6, 10, 14, 18, 23, 27, 32, 37, 43, 49, 56, 65, 76, 90, 109)
-#define TURBO3_LEVELS TURBO_16(4, 12, 21, 30, 41, 54, 73, 103)
-#define TURBO2_LEVELS TURBO_8(12, 38, 70, 126)
+#define TURBO3_LEVELS TURBO_16(4, 11, 19, 27, 37, 49, 66, 93)
+#define TURBO2_LEVELS TURBO_8(9, 28, 52, 94)
 
 // In the second ones, two subsets share the zero and two the outermost level, so that every path can take these.
 #define TURBO4_LEVELS2 TURBO_32(0, 1, 3, 25, 35, 44, 53, 62, 71, 81, 90, 99, 108, 118, 127, 127)

@@ -47,8 +47,8 @@ typedef struct {
 } turbo_codebook;
 
 #define TURBO4_CODEBOOK { TURBO4_LEVELS, 32, 2, 2, { 211, 218, 226, 233 }, { 90, 103, 119, 137, 158, 181, 209, 241 } }
-#define TURBO3_CODEBOOK { TURBO3_LEVELS, 16, 2, 3, { 202, 216, 230, 245 }, { 99, 115, 132, 151, 175, 202, 232, 267 } }
-#define TURBO2_CODEBOOK { TURBO2_LEVELS, 8, 1, 4, { 142, 163, 186, 214 }, { 68, 84, 103, 125, 142, 163, 186, 214 } }
+#define TURBO3_CODEBOOK { TURBO3_LEVELS, 16, 2, 3, { 182, 195, 207, 221 }, { 90, 104, 119, 136, 158, 182, 209, 241 } }
+#define TURBO2_CODEBOOK { TURBO2_LEVELS, 8, 1, 4, { 106, 121, 139, 160 }, { 51, 63, 77, 93, 106, 121, 139, 160 } }
 
 // The second ones; they are not judged in 8 bits.
 #define TURBO4_CODEBOOK2 { TURBO4_LEVELS2, 32, 2, 0, { 0 }, { 152, 198, 218, 234, 254, 264, 274, 284 } }
