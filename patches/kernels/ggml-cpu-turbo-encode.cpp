@@ -128,15 +128,17 @@ void turn(const Tables & tables, Block * const * blocks, int n) {
         int      state[ABREAST];
         uint64_t path[ABREAST] = {};
         for (int r = 0; r < registers; ++r) {
-            uint16_t end[TURBO_STATES / 8][Unit::size][8];
+            uint16_t end[4][Unit::size][8];
             for (int quarter = 0; quarter < 4; ++quarter) {
                 Unit::store((uint8_t *) end[quarter][0], metric[r][quarter]);
             }
             for (int i = 0; i < Unit::size; ++i) {
                 uint32_t best = UINT32_MAX;  // turbo_best_state
-                for (int s = 0; s < TURBO_STATES; ++s) {
-                    const uint32_t key = (uint32_t) end[s / 8][i][s % 8] << TURBO_PAST | (uint32_t) s;
-                    best               = key < best ? key : best;
+                for (int quarter = 0; quarter < 4; ++quarter) {
+                    for (int lane = 0; lane < 8; ++lane) {
+                        const uint32_t s = 8 * quarter + lane, key = (uint32_t) end[quarter][i][lane] << TURBO_PAST | s;
+                        best             = key < best ? key : best;
+                    }
                 }
                 state[r * Unit::size + i]        = (int) (best % TURBO_STATES);
                 group[r * Unit::size + i]->error = best >> TURBO_PAST;
