@@ -198,7 +198,7 @@ def _wait() -> PathFacts:
     return PathFacts(
         path="wait",
         open=True,
-        reasons=("no path is open today: look again when the pin, the fork or the series moved",),
+        reasons=("look again when the pin, the fork or the series moved",),
     )
 
 

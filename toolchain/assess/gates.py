@@ -76,7 +76,7 @@ def conflicts(found: Conflicts) -> Gate:
     elif over:
         summary += f", about {best.minutes:g} min where {found.conflict_box:g} are allowed"
     if failing := broken(best.patches):
-        summary += f"; {', '.join(failing)} no longer apply"
+        summary += f"; {', '.join(failing)} would no longer apply"
     return Gate(
         status=status,
         summary=summary,

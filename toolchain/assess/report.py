@@ -27,7 +27,7 @@ def text(found: Assessment) -> str:
     lines += ["", f"Ollama {found.ollama}", f"llama.cpp {found.llama_cpp} (pin {found.pin})"]
     if found.fork:
         lines.append(f"fork {found.fork}, branch {found.branch}")
-    lines.append(f"for {found.platform}, as of {found.now}; {found.seconds:.1f} s")
+    lines.append(f"for {found.platform}, as of {found.now[:10]}; {found.seconds:.1f} s")
     return "\n".join(lines)
 
 
