@@ -23,6 +23,7 @@ from toolchain.stages import CacheType, Guarded, LayerLoss
 
 ADDED = tuple(CacheType(name=f"turbo{bits}", block=64, bytes=8 * bits + 2) for bits in (4, 3, 2))
 TEXT = "What the model reads. " * 40
+TURBO4_DB = verdict.NOMINAL_DB["turbo4"]
 
 
 def _examine(model: Path, asked: str, config: Config, server: Path | None = None) -> Guarded:
@@ -55,7 +56,7 @@ def test_from_the_weights_alone(model: Path, scaled: Path, config: Config) -> No
     found = _examine(scaled, "turbo4", config)
     assert (found.answer, found.measured, found.proposal) == ("collapses", False, "turbo4,layers=1:q8_0:turbo4")
     assert [one.weights_db for one in found.layers] == pytest.approx([0, 24], abs=0.5)
-    assert found.trials[0].predicted_db == pytest.approx(23.3 - 24 + 3, abs=0.6)
+    assert found.trials[0].predicted_db == pytest.approx(TURBO4_DB - 24 + 3, abs=0.6)
     assert _examine(scaled, "turbo4,layers=1:q8_0:turbo4", config).answer == "fine"
     assert _examine(scaled, "f16:turbo2", config).answer == "fine"
 
@@ -106,10 +107,10 @@ def _layers(*losses: float) -> list[LayerLoss]:
 
 
 def test_prediction_is_the_mean_noise_and_the_worst_layer() -> None:
-    assert verdict.predict(parse("turbo4").k, _layers(0, 0)) == pytest.approx(23.3)
-    assert verdict.predict(parse("turbo4").k, _layers(10, -30)) == pytest.approx(23.3 - 10 + 3, abs=0.01)
-    assert verdict.predict(parse("turbo4").k, _layers(10, *[0] * 19)) == pytest.approx(23.3 - 10 + 5)
-    assert verdict.predict(parse("turbo4,layers=0:f16").k, _layers(30, 0)) == pytest.approx(23.3 + 3, abs=0.05)
+    assert verdict.predict(parse("turbo4").k, _layers(0, 0)) == pytest.approx(TURBO4_DB)
+    assert verdict.predict(parse("turbo4").k, _layers(10, -30)) == pytest.approx(TURBO4_DB - 10 + 3, abs=0.01)
+    assert verdict.predict(parse("turbo4").k, _layers(10, *[0] * 19)) == pytest.approx(TURBO4_DB - 10 + 5)
+    assert verdict.predict(parse("turbo4,layers=0:f16").k, _layers(30, 0)) == pytest.approx(TURBO4_DB + 3, abs=0.05)
     assert verdict.predict(parse("turbo4").k, [LayerLoss(layer=0, weights_db=None)]) is None
     assert LayerLoss(layer=0, weights_db=None, keys_db=3).worst_db == 3
     assert LayerLoss(layer=0, weights_db=5, keys_db=3).worst_db == 5

@@ -41,12 +41,12 @@ NOMINAL_DB = {
     "q8_0": 45.4,
     "q5_1": 28.4,
     "q5_0": 27.4,
-    "turbo4": 23.3,
+    "turbo4": 23.7,
     "iq4_nl": 22.1,
     "q4_1": 22.1,
     "q4_0": 21.3,
-    "turbo3": 17.1,
-    "turbo2": 11.0,
+    "turbo3": 17.5,
+    "turbo2": 11.4,
 }
 """signal to noise of a type on what the rotation makes of keys, close to Gaussian numbers (`./inv quality`)"""
 
