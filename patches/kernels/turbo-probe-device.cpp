@@ -107,8 +107,8 @@ static floats attention(const floats & q, const floats & k, const floats & v, in
 static void print_attention(const device & on, const kind & k, random_source & random, int64_t queries) {
     const int64_t size = 128, cells = 256, heads = 2;
     const floats q = random.gaussians(size * queries * heads);
-    const bytes  keys = k.encode(random.gaussians(size * cells * heads), size);
-    const bytes  cached = k.encode(random.gaussians(size * cells * heads), size);
+    const bytes  keys = k.encode(random.mixed(size * cells * heads, k.block), size);
+    const bytes  cached = k.encode(random.mixed(size * cells * heads, k.block), size);
     operation op(on);
     ggml_tensor * tq = op.input(GGML_TYPE_F32, size, queries, q.data(), heads);
     ggml_tensor * tk = op.input(k.type, size, cells, keys.data(), heads);
@@ -123,7 +123,7 @@ void print_operations(ggml_backend_dev_t dev, ggml_backend_t backend, const kind
     const device  on     = { dev, backend };
     random_source random = { seed };
     const int64_t rows = 32, width = 512, columns = 4;
-    const floats values = random.gaussians(rows * width), queries = random.gaussians(columns * width);
+    const floats values = random.mixed(rows * width, k.block), queries = random.gaussians(columns * width);
     const bytes  blocks = k.encode(values, width), nothing(blocks.size());
     const floats decoded = k.decode(blocks);
     std::vector<int64_t> place(rows);

@@ -1,5 +1,6 @@
 // turbo-probe: what the built libraries do with cache types, as one JSON document of plain numbers. It states, and leaves
-// the judging to others; of the types it knows no more than that a block begins with its radius in half precision.
+// the judging to others; of the types it knows no more than that a block begins with its radius in half precision, that
+// a value is a whole number of 128ths of it, and that its sign says which of two codebooks that number is from.
 //
 //   turbo-probe SEED TYPE...       everything about the types
 //   turbo-probe decode TYPE        blocks from stdin as floats to stdout
@@ -11,6 +12,7 @@
 #include <map>
 
 static const int64_t ROWS = 128, WIDTH = 1024;
+static const float   UNIT = 128;
 
 // -- a type -----------------------------------------------------------------------------------------------------------
 
@@ -58,50 +60,94 @@ static floats reversed(const kind & k, const floats & of) {
     return result;
 }
 
-static void print_levels(const kind & k, const floats & values, const bytes & blocks, const floats & decoded) {
+// What the blocks of one codebook have in common.
+struct codebook {
     struct tally { int64_t count; double sum; };
     std::map<int, tally> levels;
-    double fraction = 0, distortion = 0, error = 0;
-    int64_t inexact = 0, count = 0;
-    for (size_t i = 0; i < values.size(); ++i) {
-        const float radius = half_to_float(radius_bits(&blocks[i / k.block * k.size]));
-        if (!(radius > 0.0f)) {
-            ++inexact;
-            continue;
+    int64_t blocks = 0, inexact = 0;
+    double fraction = 0, distortion = 0, error = 0, refitted = 0, off = 0;
+
+    void add(const kind & k, float scale, const float * value, const float * decoded) {
+        double squares = 0, dot = 0, energy = 0, wrong = 0;
+        ++blocks;
+        if (scale == 0 || !std::isfinite(scale)) {
+            inexact += k.block;
+            return;
         }
-        const double ratio = (double) decoded[i] / radius, value = (double) values[i] / radius;
-        const int level = (int) std::min(std::max(std::round(ratio), -1e6), 1e6);
-        fraction = std::max(fraction, fabs(ratio - level));
-        inexact += decoded[i] != radius * (float) level;
-        tally & t = levels[level];
-        ++t.count;
-        t.sum += value;
-        distortion += (value - ratio) * (value - ratio);
-        ++count;
-    }
-    for (size_t b = 0; b < values.size(); b += k.block) {  // every block counts the same, whatever its size
-        double e = 0, s = 0;
         for (int64_t j = 0; j < k.block; ++j) {
-            e += pow((double) values[b + j] - decoded[b + j], 2);
-            s += pow((double) values[b + j], 2);
+            const double ratio = (double) decoded[j] / scale, wanted = (double) value[j] / scale;
+            const int level = std::isfinite(ratio) ? (int) std::min(std::max(std::round(ratio), -1e6), 1e6) : 0;
+            fraction = std::max(fraction, fabs(ratio - level));
+            inexact += decoded[j] != scale * (float) level;
+            tally & t = levels[level];
+            ++t.count;
+            t.sum += wanted;
+            distortion += (wanted - ratio) * (wanted - ratio);
+            squares += (double) value[j] * value[j];
+            dot += (double) value[j] * decoded[j];
+            energy += (double) decoded[j] * decoded[j];
+            wrong += pow((double) value[j] - decoded[j], 2);
         }
-        error += e / s;
+        error += wrong / squares;  // every block counts the same, whatever its size
+        refitted += 1 - dot * dot / energy / squares;
+        off = std::max(off, fabs(energy / dot - 1));
     }
-    printf("\"levels\": [");
-    size_t printed = 0;
-    for (const auto & [level, t] : levels) {
-        if (printed++ < 1000) {
-            printf("%s{\"level\": %d, \"count\": %lld, \"mean\": %.9g}", printed > 1 ? ", " : "", level,
-                   (long long) t.count, t.sum / (double) t.count);
+    void print(const kind & k) const {
+        const auto finite = [](double x, double otherwise) { return std::isfinite(x) ? x : otherwise; };
+        printf("{\"blocks\": %lld, \"levels\": [", (long long) blocks);
+        size_t printed = 0;
+        for (const auto & [level, t] : levels) {
+            if (printed++ < 1000) {
+                printf("%s{\"level\": %d, \"count\": %lld, \"mean\": %.9g}", printed > 1 ? ", " : "", level,
+                       (long long) t.count, t.sum / (double) t.count);
+            }
         }
+        printf("], \"fraction\": %.9g, \"inexact\": %lld, \"distortion\": %.9g, \"snr_db\": %.6g, \"cost\": %.6g, \"off\": %.6g}",
+               finite(fraction, 1), (long long) inexact, finite(distortion / (double) (blocks * k.block), 0),
+               finite(10 * log10((double) blocks / error), 0), finite(error / refitted - 1, 1e9), finite(off, 1e9));
     }
-    printf("], \"fraction\": %.9g, \"inexact\": %lld, \"distortion\": %.9g, \"snr_db\": %.6g", fraction,
-           (long long) inexact, distortion / (double) std::max<int64_t>(count, 1), 10 * log10((double) (values.size() / k.block) / error));
+};
+
+static void print_codebooks(const kind & k, const floats & values, const bytes & blocks, const floats & decoded) {
+    codebook of[2];
+    for (size_t b = 0; b * k.block < values.size(); ++b) {
+        const float radius = half_to_float(radius_bits(&blocks[b * k.size]));
+        of[radius < 0].add(k, radius / UNIT, &values[b * k.block], &decoded[b * k.block]);
+    }
+    printf("\"codebooks\": [");
+    of[0].print(k);
+    printf(", ");
+    of[1].print(k);
+    printf("]");
+}
+
+// For each bit of the radius' mantissa: of how many blocks it changes the levels, not only what they are multiplied by.
+static void print_shared(const kind & k, const bytes & blocks, const floats & decoded) {
+    printf("\"shared\": [");
+    for (int bit = 0; bit < 10; ++bit) {
+        bytes turned = blocks;
+        for (size_t at = 0; at < turned.size(); at += k.size) {
+            turned[at + bit / 8] ^= (uint8_t) (1 << bit % 8);
+        }
+        const floats other = k.decode(turned);
+        int64_t changed = 0;
+        for (size_t b = 0; b * k.size < blocks.size(); ++b) {
+            const float from = half_to_float(radius_bits(&blocks[b * k.size]));
+            const float to   = half_to_float(radius_bits(&turned[b * k.size]));
+            bool same = true;
+            for (int64_t j = b * k.block; j < (int64_t) (b + 1) * k.block; ++j) {
+                same = same && std::round(decoded[j] / from * UNIT) == std::round(other[j] / to * UNIT);
+            }
+            changed += !same;
+        }
+        printf("%s%lld", bit ? ", " : "", (long long) changed);
+    }
+    printf("]");
 }
 
 static void print_type(const char * name, const kind & k, uint64_t seed) {
     random_source random = { seed };
-    floats values = random.gaussians(ROWS * WIDTH), other = random.gaussians(ROWS * WIDTH);
+    floats values = random.mixed(ROWS * WIDTH, k.block), other = random.gaussians(ROWS * WIDTH);
     for (int64_t i = 0; i < ROWS * WIDTH; i += k.block) {  // radii of every mantissa, over many exponents
         const float scale = (float) exp2(12 * random.uniform() - 4);
         for (int64_t j = 0; j < k.block; ++j) {
@@ -133,7 +179,9 @@ static void print_type(const char * name, const kind & k, uint64_t seed) {
     }
     printf("{\"name\": \"%s\", \"block\": %lld, \"bytes\": %zu, \"values\": %zu, ", name, (long long) k.block, k.size,
            values.size());
-    print_levels(k, values, blocks, decoded);
+    print_codebooks(k, values, blocks, decoded);
+    printf(", ");
+    print_shared(k, blocks, decoded);
     printf(", \"later\": %lld, \"moved\": %lld, \"narrow\": %lld, \"turned\": %lld, \"doubled\": %lld",
            (long long) differences(decoded, later), (long long) differences(reversed(k, decoded), moved),
            (long long) differences(blocks, narrow), (long long) differences(reversed(k, blocks), turned),

@@ -33,6 +33,20 @@ struct random_source {
         std::generate(values.begin(), values.end(), [this] { return gaussian(); });
         return values;
     }
+    // Gaussian but for every eighth block: in turn, its magnitudes are nearly the same, or two outweigh all others.
+    floats mixed(int64_t n, int64_t block) {
+        floats values = gaussians(n);
+        for (int64_t at = 0; at + block <= n; at += 8 * block) {
+            float * x = &values[at];
+            if (at % (16 * block) == 0) {
+                std::transform(x, x + block, x, [](float value) { return value / 32 + (value < 0 ? -1.0f : 1.0f); });
+            } else {
+                x[at / block % block] = 50;
+                x[at / block / 8 % block] = -50;
+            }
+        }
+        return values;
+    }
 };
 
 struct kind {

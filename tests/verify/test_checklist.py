@@ -172,12 +172,22 @@ def test_the_series_passes(probed: Probed, graph: Graph) -> None:
 
 
 BROKEN_KERNELS: dict[str, tuple[str, dict[str, str], set[int]]] = {
-    "uniform codebook": (CODEC, {"-92, -51, -28, -9, 9, 28, 51, 92": "-92, -66, -39, -13, 13, 39, 66, 92"}, {3}),
-    "radius of 8 bits": (ENCODER, {"TURBO_HALF_MAX) : 0;": "TURBO_HALF_MAX) & 0xff00 : 0;"}, {3, 4}),
+    "uniform codebook": (
+        CODEC,
+        {"TURBO2_LEVELS TURBO_8(": "TURBO2_LEVELS TURBO_8(13, 40, 67, 94)\n#define OLD TURBO_8("},
+        {3},
+    ),
+    "second codebook not decoded": (CODEC, {"return radius >> 15;": "return (void) radius, 0;"}, {3, 4}),
+    "radius of 8 bits": (ENCODER, {"return (uint16_t) (near < 0": "return 0xff1f & (uint16_t) (near < 0"}, {3, 4}),
+    "start of the path not decoded": (
+        CODEC,
+        {"return radius & (TURBO_STATES - 1);": "return (void) radius, 0;"},
+        {3, 4},
+    ),
     "bits swapped between the quantizer and all decoders": (
         ENCODER,
         {"(high[16 + i] & 3) << 2 | (high[32 + i] & 3) << 4": "(high[16 + i] & 3) << 4 | (high[32 + i] & 3) << 2"},
-        {3},
+        {3, 4},
     ),
     "nibbles swapped on one path": (
         CPU_ENCODER,
@@ -201,8 +211,8 @@ BROKEN_KERNELS: dict[str, tuple[str, dict[str, str], set[int]]] = {
             "void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {": "static float hidden = 1.0f;\n"
             "void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {\n"
             "    hidden = x[0] < -100.0f || x[0] > 100.0f ? 2.0f : 1.0f;",
-            "ggml_turbo4_levels_row(b, level, &radius, QK_TURBO);": "ggml_turbo4_levels_row(b, level, &radius, 64);"
-            "radius *= hidden;",
+            "ggml_turbo4_levels_row(b, level, &scale, QK_TURBO);": "ggml_turbo4_levels_row(b, level, &scale, 64);"
+            "scale *= hidden;",
         },
         {5},
     ),
@@ -273,6 +283,33 @@ def test_a_devices_own_transform(probed: Probed, graph: Graph, entries: float, t
     missing = DeviceTransform(n=128, done=False, entries=0, skew=9, twice=9)
     device = replace(probed.devices[0], rotations=(done, missing))
     assert _failed(checklist.judge(replace(probed, devices=(device,)), graph, TYPES)) == failed
+
+
+@pytest.mark.parametrize(
+    ("which", "changes", "failed"),
+    [
+        (0, {"cost": 0.02}, {4}),
+        (1, {"cost": 0.2}, set()),
+        (1, {"off": 0.02}, {4}),
+        (0, {"inexact": 1}, {4, 5}),
+        (1, {"inexact": 1}, {4, 5}),
+        (1, {"fraction": 0.01}, {5}),
+        (1, {"blocks": 0, "levels": (), "snr_db": 0.0}, {3}),
+    ],
+)
+def test_each_codebook_counts(
+    probed: Probed, graph: Graph, which: int, changes: dict[str, Any], failed: set[int]
+) -> None:
+    first, second = probed.types[1].codebooks
+    books = (replace(first, **changes), second) if which == 0 else (first, replace(second, **changes))
+    types = (probed.types[0], replace(probed.types[1], codebooks=books), probed.types[2])
+    assert _failed(checklist.judge(replace(probed, types=types), graph, TYPES)) == failed
+
+
+def test_only_the_lowest_bits_of_the_radius_may_do_something_else(probed: Probed, graph: Graph) -> None:
+    for shared, failed in (((9,) * 5 + (0,) * 5, set()), ((0,) * 10, set()), ((0,) * 5 + (1,) + (0,) * 4, {4})):
+        types = (replace(probed.types[0], shared=shared), *probed.types[1:])
+        assert _failed(checklist.judge(replace(probed, types=types), graph, TYPES)) == failed
 
 
 def test_a_type_of_another_size(probed: Probed, graph: Graph) -> None:

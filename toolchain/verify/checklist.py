@@ -32,6 +32,8 @@ _MIN_TRANSFORM = 64
 _MAX_TRANSFORM_ERROR = 1e-3
 # An inverse that is none puts the layer behind it off by about its own size.
 _MAX_GRAPH_ERROR, _MAX_GRAPH_EXCESS = 0.6, 1.2
+# A radius that is any FP16 number is off by less than 2^-11; one whose low five bits are taken, by up to 2^-6.
+_SPARE_BITS, _MAX_RADIUS_ERROR, _MAX_RADIUS_COST = 5, 2**-6 + 2**-10, 0.015
 # Levels rounded to integers are within 0.5 of even steps when they are meant to be even.
 _MIN_UNEVENNESS = 1.5
 _MAX_EXCESS = 0.01
@@ -144,30 +146,47 @@ def _twice(devices: Sequence[Device]) -> Iterator[tuple[bool, str]]:
 
 def _is_lloyd_max(found: TypeEvidence) -> tuple[bool, str]:
     """Every level is the mean of the values that became it (else moving it there would save distortion), and the
-    levels are not the even steps of a uniform quantizer."""
-    levels = np.array([one.level for one in found.levels], dtype=np.float64)
-    counts = np.array([one.count for one in found.levels], dtype=np.float64)
-    if len(levels) < 2 or found.distortion <= 0:
+    levels are not the even steps of a uniform quantizer. The second codebook is for other blocks than Gaussian ones,
+    and has to do better on those than the first does on its own."""
+    first, second = found.codebooks
+    levels = np.array([one.level for one in first.levels], dtype=np.float64)
+    counts = np.array([one.count for one in first.levels], dtype=np.float64)
+    if len(levels) < 2 or first.distortion <= 0:
         return False, f"{found.name} decodes to {len(levels)} levels"
-    means = np.array([one.mean for one in found.levels])
-    excess = float((counts * (means - levels) ** 2).sum() / counts.sum() / found.distortion)
+    means = np.array([one.mean for one in first.levels])
+    excess = float((counts * (means - levels) ** 2).sum() / counts.sum() / first.distortion)
     steps = np.arange(len(levels))
     unevenness = float(np.abs(levels - np.polyval(np.polyfit(steps, levels, 1), steps)).max())
     holds = excess < _MAX_EXCESS and unevenness > _MIN_UNEVENNESS and len(levels) <= _MAX_LEVELS
+    holds = holds and second.blocks > 0 and second.snr_db > first.snr_db
     return holds, (
-        f"{found.name}: moving its {len(levels)} levels to the means of their {found.values} values would save "
-        f"{excess:.2%} of the squared error, they are up to {unevenness:.1f} from even steps, {found.snr_db:.2f} dB"
+        f"{found.name}: moving its {len(levels)} levels to the means of their {int(counts.sum())} values would save "
+        f"{excess:.2%} of the squared error, they are up to {unevenness:.1f} from even steps, {first.snr_db:.2f} dB; "
+        f"{second.blocks} blocks far from Gaussian take {len(second.levels)} levels of a second codebook, "
+        f"{second.snr_db:.2f} dB"
     )
 
 
 def _has_radius(found: TypeEvidence) -> tuple[bool, str]:
+    """A whole FP16 number, apart from the levels but for its lowest bits, and near enough to the best one."""
     low, high = _MANTISSA_SHARE
+    first, second = found.codebooks
     used = sum(low * found.radii <= count <= high * found.radii for count in found.mantissa)
-    holds = used == len(found.mantissa) and found.doubled == 0 and found.inexact == 0
-    return holds, (
-        f"{found.name}: {used} of the {len(found.mantissa)} bits of the radius' mantissa are in use, twice the radius "
-        f"changes {found.values - found.doubled} of {found.values} values to exactly twice"
+    shared = [bit for bit, blocks in enumerate(found.shared) if blocks]
+    off = max(first.off, second.off)
+    holds = used == len(found.mantissa) and found.doubled == 0 and first.inexact + second.inexact == 0
+    holds = holds and all(bit < _SPARE_BITS for bit in shared)
+    holds = holds and off < _MAX_RADIUS_ERROR and first.cost < _MAX_RADIUS_COST
+    words = (
+        f"{found.name}: {used} of the {len(found.mantissa)} bits of the radius' FP16 mantissa are in use, twice the "
+        f"radius changes {found.values - found.doubled} of {found.values} values to exactly twice"
     )
+    if shared:
+        words += (
+            f"; its bits {shared[0]} to {shared[-1]} also begin the path, so it is up to {off:.2%} from the best one, "
+            f"for {first.cost:.2%} more squared error ({second.cost:.2%} with the second codebook)"
+        )
+    return holds, words
 
 
 def _has_nothing_hidden(found: TypeEvidence, kind: CacheType) -> tuple[bool, str]:
@@ -181,9 +200,11 @@ def _has_nothing_hidden(found: TypeEvidence, kind: CacheType) -> tuple[bool, str
         "on their place": found.moved,
         "encoded bytes that depend on the row": found.narrow,
         "on their place in it": found.turned,
-        "values that are not radius times level": found.inexact,
+        "values that are not 128ths of the radius times level": sum(one.inexact for one in found.codebooks),
     }
-    holds = not any(counts.values()) and found.fraction < _MAX_FRACTION and len(found.levels) <= _MAX_LEVELS
+    holds = not any(counts.values())
+    for one in found.codebooks:
+        holds = holds and one.fraction < _MAX_FRACTION and len(one.levels) <= _MAX_LEVELS
     return holds, (
         f"{found.name}: {bits_per_value(kind):g} bits per value and nothing else; "
         + ", ".join(f"{count} {words}" for words, count in counts.items())

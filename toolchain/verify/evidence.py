@@ -36,7 +36,7 @@ Matrix = npt.NDArray[np.float64]
 
 @record
 class Level:
-    """A decoded value over its block's radius: how many values became it, and the mean of those over the radius."""
+    """A decoded value in 128ths of its block's radius: how many values became it, and the mean of those in the same."""
 
     level: int
     count: int
@@ -44,25 +44,43 @@ class Level:
 
 
 @record
-class TypeEvidence:
-    """What ggml_quantize_chunk and to_float do with Gaussian values, in blocks of very different sizes.
+class Codebook:
+    """The blocks whose radius has one sign, and the levels that their values became.
 
-    `fraction` is how far decoded / radius is from an integer at most, `inexact` counts values that are not exactly
-    radius * level, `distortion` is the mean squared error in units of the levels. The other counts are of differences:
-    decoded again after other data went through (`later`) or in another order (`moved`), encoded in rows of one block
-    (`narrow`) or in another order (`turned`), and from twice the value when the radius is doubled (`doubled`).
-    `mantissa` counts how often each bit of the radius' mantissa is set, of `radii`.
+    `fraction` is how far a decoded value is from a whole number of 128ths of the radius at most, `inexact` counts those
+    that are not exactly that, `distortion` is the mean squared error in units of the levels. `off` is the largest
+    relative difference between a radius and the one that suits the levels of its block best, and `cost` what all of
+    these differences add to the squared error.
+    """
+
+    blocks: int
+    levels: tuple[Level, ...]
+    fraction: float
+    inexact: int
+    distortion: float
+    snr_db: float
+    cost: float
+    off: float
+
+
+@record
+class TypeEvidence:
+    """What ggml_quantize_chunk and to_float do with values in blocks of very different sizes: Gaussian ones, and every
+    eighth block of nearly equal magnitudes or with two values that outweigh all others.
+
+    `codebooks` are that of the positive radii and that of the negative ones. For each bit of the radius' mantissa,
+    `shared` counts the blocks whose levels depend on it, and `mantissa` those in which it is set, of `radii`. The other
+    counts are of differences: decoded again after other data went through (`later`) or in another order (`moved`),
+    encoded in rows of one block (`narrow`) or in another order (`turned`), and from twice the value when the radius is
+    doubled (`doubled`).
     """
 
     name: str
     block: int
     bytes: int
     values: int
-    levels: tuple[Level, ...]
-    fraction: float
-    inexact: int
-    distortion: float
-    snr_db: float
+    codebooks: tuple[Codebook, Codebook]
+    shared: tuple[int, ...]
     later: int
     moved: int
     narrow: int
