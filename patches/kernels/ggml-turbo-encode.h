@@ -31,7 +31,7 @@
 // 16-bit metrics saturate here.
 #define TURBO_METRIC_MAX 0x7fff
 // Sums of squares, of a block whose peak is 2^12 - 1, above and below which it is judged with both codebooks: a peak below
-// 1.8 times the root mean square (two of a thousand Gaussian blocks), or above four times (one of a thousand).
+// 1.8 times the root mean square (two of ten thousand Gaussian blocks), or above four times (fifteen).
 #define TURBO_FLAT (5u << 26)
 #define TURBO_PEAKED (1u << 26)
 
