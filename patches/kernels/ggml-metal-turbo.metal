@@ -13,46 +13,60 @@ struct block_turbo {
 static_assert(sizeof(block_turbo<3>) == 34 && sizeof(block_turbo<2>) == 26 && sizeof(block_turbo<1>) == 18,
               "the blocks of ggml-turbo.h");
 
-// The codebooks of ggml-turbo.c with bits 0 and 1 of the index exchanged, which saves an operation. As halves they need no
-// conversion, and each lies in one line of 64 bytes, so that a load by 32 lanes touches a single line whatever they ask for.
-alignas(64) constexpr constant static half turbo4_levels[32] = {
-    -116, -80, -95, -69, -60, -46, -52, -40, -34, -24, -29, -20, -15, -6, -11, -2,
-    2, 11, 6, 15, 20, 29, 24, 34, 40, 52, 46, 60, 69, 95, 80, 116,
+// The codebooks of ggml-turbo-codec.h, over 128, with bits 0 and 1 of the index exchanged, which saves an operation. As
+// halves they need no conversion, and each lies in one line of 64 bytes, so that a load by 32 lanes touches a single line
+// whatever they ask for.
+#define TURBO_FOUR(a, b, c, d) half(a / 128.0f), half(c / 128.0f), half(b / 128.0f), half(d / 128.0f)
+#define TURBO_EIGHT(a, b, c, d) TURBO_FOUR(-d, -c, -b, -a), TURBO_FOUR(a, b, c, d)
+
+alignas(64) constexpr constant static half turbo4_levels[2][32] = {
+    { TURBO_FOUR(-109, -90, -76, -65), TURBO_FOUR(-56, -49, -43, -37), TURBO_FOUR(-32, -27, -23, -18),
+      TURBO_EIGHT(2, 6, 10, 14), TURBO_FOUR(18, 23, 27, 32), TURBO_FOUR(37, 43, 49, 56), TURBO_FOUR(65, 76, 90, 109) },
+    { TURBO_FOUR(-127, -127, -118, -108), TURBO_FOUR(-99, -90, -81, -71), TURBO_FOUR(-62, -53, -44, -35),
+      TURBO_EIGHT(0, 1, 3, 25), TURBO_FOUR(35, 44, 53, 62), TURBO_FOUR(71, 81, 90, 99), TURBO_FOUR(108, 118, 127, 127) },
 };
-alignas(64) constexpr constant static half turbo3_levels[16] = {
-    -94, -49, -66, -37, -27, -11, -19, -4, 4, 19, 11, 27, 37, 66, 49, 94,
+alignas(64) constexpr constant static half turbo3_levels[2][16] = {
+    { TURBO_FOUR(-93, -66, -49, -37), TURBO_EIGHT(4, 11, 19, 27), TURBO_FOUR(37, 49, 66, 93) },
+    { TURBO_FOUR(-127, -127, -111, -95), TURBO_EIGHT(0, 6, 63, 79), TURBO_FOUR(95, 111, 127, 127) },
 };
-alignas(64) constexpr constant static half turbo2_levels[8] = {
-    -92, -28, -51, -9, 9, 51, 28, 92,
+alignas(64) constexpr constant static half turbo2_levels[2][8] = {
+    { TURBO_EIGHT(9, 28, 52, 94) },
+    { TURBO_EIGHT(0, 89, 127, 127) },
 };
+
+// The codebook that a radius, as its bits, belongs to by its sign.
+template <short RAW>
+static inline constant const half * turbo_book(ushort radius) {
+    const ushort book = radius >> 15;
+    return RAW == 3 ? turbo4_levels[book] : RAW == 2 ? turbo3_levels[book] : turbo2_levels[book];
+}
 
 // Two 16-bit words as they lie, since a block is aligned to no more.
 static inline uint turbo_load(device const ushort * words) {
     return as_type<uint>(ushort2(*(device const packed_ushort2 *) words));
 }
 
-// The path bits of four values and of the four before each, in bits 0 to 4 of four bytes. The values have bit `bit` of the
-// bytes of `own`; `last` is the upper half of the byte before these.
-static inline uint turbo_window(uint own, uint last, ushort bit) {
-    return (bit < 4 ? own << 4 | last : own) >> (bit & 3);
+// Bits 1 and 0 of the indices of four values, bit 1 where the window of a value begins and bit 0 above it. A window is six
+// path bits in a byte, the value's own last, and values that follow each other may overlap.
+static inline uint2 turbo_trellis(uint window) {
+    const uint sum = window ^ window >> 2;
+    return uint2(window ^ sum >> 3, sum ^ window >> 3);
 }
 
-// Four levels: of the values that have bit `bit` of the bytes of a plane and pair `pair` of the bytes of `pairs`.
-template <short RAW>
-static inline half4 turbo_levels(uint window, uint pairs, uint plane, ushort bit, ushort pair) {
-    // The code 1 + D + D^4 gives bit 1 of the index and D + D^2 + D^3 bit 0; here they are exchanged
-    const uint sum = window ^ window >> 1;
-    uint index = ((window ^ sum >> 3) & 0x01010101) | ((sum ^ window >> 2) & 0x02020202);
+// Four levels: of the values that have bit `bit` of the bytes of a plane and pair `pair` of the bytes of `pairs`, and whose
+// windows begin at bit AT.
+template <short RAW, short AT>
+static inline half4 turbo_levels(constant const half * book, uint2 trellis, uint pairs, uint plane, ushort bit, ushort pair) {
+    constexpr uint each = 0x01010101 << AT, top = RAW == 3 ? 4 : 2, count = (4 << RAW) - 1;
+    uint index = (trellis.x & each) | (trellis.y & each << 1);
     if (RAW & 2) {
-        index |= rotate(pairs, (2u - 2u * pair) % 32) & 0x0c0c0c0c;
+        index |= rotate(pairs, (AT + 2u - 2u * pair) % 32) & 12 * each;
     }
     if (RAW & 1) {
-        index |= rotate(plane, ((RAW == 3 ? 4u : 2u) - bit) % 32) & (RAW == 3 ? 0x10101010 : 0x04040404);
+        index |= rotate(plane, (AT + top - bit) % 32) & each << top;
     }
-    constant const half * level = RAW == 3 ? turbo4_levels : RAW == 2 ? turbo3_levels : turbo2_levels;
-    // 16-bit registers spare half of the shifts that four bytes of a word would take
-    const ushort2 two = as_type<ushort2>(index);
-    return half4(level[two.x & 0xff], level[two.x >> 8], level[two.y & 0xff], level[two.y >> 8]);
+    return half4(book[index >> AT & count], book[index >> (8 + AT) & count], book[index >> (16 + AT) & count],
+                 book[index >> (24 + AT)]);
 }
 
 // The product is exact in a float, so it is rounded once to a half, whichever way.
@@ -67,24 +81,34 @@ static inline void turbo_times(half4 levels, half d, thread float4 & values) {
 template <short RAW, typename type4>
 void dequantize_turbo_t4(device const block_turbo<RAW> * block, short il, thread type4 & reg) {
     const ushort side = il & 1, bit = ushort(il) / 2, pair = ushort(il) / 4;
-    const uint   own  = turbo_load(block->path + 2 * side);
+    const uint own = turbo_load(block->path + 2 * side);
+    // What lies before in the trellis, from bit 31 down: the lowest bits of the radius, or the uppermost of the other side
+    const uint last = turbo_load((device const ushort *) block + 2 * side) << (27 - 11 * side);
     device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0) + 2 * (il & 3);
-    const uint pairs = RAW & 2 ? turbo_load(qs) : 0, plane = RAW & 1 ? turbo_load(block->planes + 2 * side) : 0;
-    const uint window = turbo_window(own, block->path[3 - 2 * side] >> 12, bit);
-    turbo_times(turbo_levels<RAW>(window, pairs, plane, bit, pair), block->d, reg);
+    const uint  pairs = RAW & 2 ? turbo_load(qs) : 0, plane = RAW & 1 ? turbo_load(block->planes + 2 * side) : 0;
+    const half  d = block->d;
+    // Nothing is missing where 32 bits would have to go: a window does not begin before bit 2
+    const uint2 trellis = turbo_trellis(own << (7 - bit) | last >> min(25 + bit, 31));
+    turbo_times(turbo_levels<RAW, 2>(turbo_book<RAW>(as_type<ushort>(d)), trellis, pairs, plane, bit, pair), d, reg);
 }
 
 template <short RAW, typename type4x4>
 void dequantize_turbo(device const block_turbo<RAW> * block, short il, thread type4x4 & reg) {
-    const half d        = block->d;
-    const uint own[2]   = { turbo_load(block->path), turbo_load(block->path + 2) };
-    const uint plane[2] = { RAW & 1 ? turbo_load(block->planes) : 0, RAW & 1 ? turbo_load(block->planes + 2) : 0 };
+    const half   d        = block->d;
+    const ushort radius   = as_type<ushort>(d), bit = 2 * il;
+    const uint   own[2]   = { turbo_load(block->path), turbo_load(block->path + 2) };
+    const uint   plane[2] = { RAW & 1 ? turbo_load(block->planes) : 0, RAW & 1 ? turbo_load(block->planes + 2) : 0 };
+    // Windows of two values together, from the sixth bit before the first
+    const ushort behind = min(26 + bit, 31);
+    const uint2 trellis[2] = { turbo_trellis(own[0] << (6 - bit) | uint(radius) << 27 >> behind),
+                               turbo_trellis(own[1] << (6 - bit) | own[0] >> behind) };
     device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0);
+    constant const half * book = turbo_book<RAW>(radius);
     // An index that is not known would put the arrays into memory
-    _Pragma("clang loop unroll(full)") for (short i = 0; i < 4; ++i) {
-        const ushort bit = 2 * il + i / 2, side = i & 1;
-        const uint   pairs = RAW & 2 ? turbo_load(qs + 2 * i) : 0, window = turbo_window(own[side], own[1 - side] >> 28, bit);
-        turbo_times(turbo_levels<RAW>(window, pairs, plane[side], bit, il), d, reg[i]);
+    _Pragma("clang loop unroll(full)") for (short i = 0; i < 2; ++i) {
+        const uint2 pairs = RAW & 2 ? uint2(turbo_load(qs + 2 * i), turbo_load(qs + 4 + 2 * i)) : uint2(0);
+        turbo_times(turbo_levels<RAW, 1>(book, trellis[i], pairs.x, plane[i], bit, il), d, reg[i]);
+        turbo_times(turbo_levels<RAW, 2>(book, trellis[i], pairs.y, plane[i], bit + 1, il), d, reg[i + 2]);
     }
 }
 
@@ -183,38 +207,47 @@ TURBO_DECODERS(turbo2, 1)
 
 // -- the encoder: ggml-turbo-encode.h on a simdgroup, with the same result bit for bit ----------------------------
 //
-// Lane t has the values t and t + 32 of a block in the order of the trellis. On the way through it, lane s is state s, and
-// lane 16 + s is the same state of another trial or of none; the ways into a state come by shuffles. So a block needs no
-// threadgroup memory and no barrier. What the reference has in tables of 12 KiB is computed: every error once, by the lane
-// that has the value.
+// Lane t has the values t and t + 32 of a block in the order of the trellis; on the way through it, lane s is state s. The
+// ways into a state and errors come by shuffles, so a block needs no threadgroup memory and no barrier. What the reference
+// has in tables is computed, every error once: for eight values at a time, lane 4 * i + s takes value i and subset s.
 
+// For turbo2, turbo3 and turbo4; of the wide ones, eight for either codebook.
 constexpr constant static short turbo_trials[3][4] = {
-    { 104, 119, 136, 156 }, { 184, 197, 210, 224 }, { 224, 232, 240, 248 },
+    { 106, 121, 139, 160 }, { 182, 195, 207, 221 }, { 211, 218, 226, 233 },
 };
-constexpr constant static short turbo_wide_trials[3][8] = {
-    { 50, 61, 75, 91, 104, 119, 136, 156 }, { 90, 105, 120, 138, 160, 184, 212, 244 }, { 96, 110, 127, 146, 168, 193, 222, 256 },
+constexpr constant static short turbo_wide_trials[3][16] = {
+    { 51, 63, 77, 93, 106, 121, 139, 160, 76, 132, 142, 147, 159, 165, 178, 190 },
+    { 90, 104, 119, 136, 158, 182, 209, 241, 152, 188, 218, 264, 274, 284, 295, 318 },
+    { 90, 103, 119, 137, 158, 181, 209, 241, 152, 198, 218, 234, 254, 264, 274, 284 },
 };
 
-// Level k of the codebook, in ascending order.
+// Level k of a codebook (0 or 1), in ascending order.
 template <short RAW>
-static inline int turbo_level(short k) {
-    constant const half * level = RAW == 3 ? turbo4_levels : RAW == 2 ? turbo3_levels : turbo2_levels;
-    return int(level[(k & ~3) | (k & 1) << 1 | (k >> 1 & 1)]);
+static inline int turbo_level(ushort book, ushort k) {
+    return int(turbo_book<RAW>(book << 15)[(k & ~3) | (k & 1) << 1 | (k >> 1 & 1)] * 128);
 }
 
-// Squared errors of a value at y units to the nearest level of each of the four subsets.
+// The levels of one subset in units.
 template <short RAW>
-static inline uint4 turbo_errors(int y) {
-    uint4 best = uint4(1 << 20);
-    for (short k = 0; k < 4 << RAW; k += 4) {
-        const int4 level = int4(turbo_level<RAW>(k), turbo_level<RAW>(k + 1), turbo_level<RAW>(k + 2), turbo_level<RAW>(k + 3));
-        const int4 distance = y - level * (RAW == 1 ? 1 : 2);
-        best = min(best, uint4(distance * distance));
+static inline void turbo_subset_levels(ushort book, ushort subset, thread float * level) {
+    _Pragma("clang loop unroll(full)") for (ushort k = 0; k < 1 << RAW; ++k) {
+        level[k] = turbo_level<RAW>(book, 4 * k + subset) * (RAW == 1 ? 1 : 2);
     }
-    return (best + 2) >> 2;
 }
 
-static inline int2 turbo_scale(int2 v, int peak) {
+// The squared error of a value at y units to the nearest of them. Distances are small integers, which floats have exactly,
+// and take the magnitude of without an operation.
+template <short RAW>
+static inline uint turbo_error(int y, thread const float * level) {
+    float least = fabs(y - level[0]);
+    _Pragma("clang loop unroll(full)") for (ushort k = 1; k < 1 << RAW; ++k) {
+        least = min(least, fabs(y - level[k]));
+    }
+    return (uint(least * least) + 2) >> 2;
+}
+
+template <typename T>
+static inline T turbo_scale(T v, int peak) {
     return ((v * peak >> 14) + 1) >> 1;
 }
 
@@ -226,117 +259,98 @@ static inline bool turbo_less(uint a, uint pa, uint b, uint pb) {
 // The subset of the codebook that the lane's state is reached through from the lower of the two states before it; from the
 // upper one it is the subset whose number differs in bit 1.
 static inline ushort turbo_subset(ushort lane) {
-    const ushort u = lane & 1, before = lane >> 1 & 7;
-    return (before ^ before >> 1 ^ before >> 2) & 1 | ((u ^ before) & 1) << 1;
+    return ((lane >> 1 ^ lane >> 2 ^ lane >> 4) & 1) | ((lane ^ lane >> 2) & 1) << 1;
 }
 
-static inline uint turbo_least(uint value) {
-    for (ushort mask = 1; mask < 16; mask *= 2) {
-        value = min(value, simd_shuffle_xor(value, mask));
-    }
-    return value;
-}
+// The best trial, and the most that 8 bits had to hold in it.
+struct turbo_best { uint peak, book, error, worst; };
 
-// The best of four trials by 8-bit metrics, as a peak; 0 for a block that needs more bits. Lanes 0 to 15 follow the first
-// two, the others the last two.
-template <short RAW>
-static inline short turbo_judge(int2 v, ushort lane, thread uint & metric) {
-    const short  shift  = RAW == 3 ? 2 : RAW == 2 ? 3 : 4;
-    const ushort subset = turbo_subset(lane), lower = lane >> 1 & 7, half_ = lane & 16;
-    uint4 errors[2];  // of a value: a word for each trial, a byte for each subset
-    for (short i = 0; i < 2; ++i) {
+// Four trials on the way through the trellis, in 8 bits, or in 16 if WIDE. A trial has half of a word.
+template <short RAW, bool WIDE>
+static inline void turbo_try(int2 v, constant const short * peaks, ushort book, ushort lane, thread turbo_best & best) {
+    const ushort shift  = WIDE ? 0 : RAW == 3 ? 2 : RAW == 2 ? 3 : 4;
+    const ushort subset = turbo_subset(lane), other = subset ^ 2, lower = lane >> 1, upper = lower + 16;
+    float level[1 << RAW];
+    turbo_subset_levels<RAW>(book, lane & 3, level);
+    ushort4 path = 0, total = 0, worst = 0;
+    for (ushort t = 0; t < 64; t += 8) {
+        const int value = simd_shuffle(t < 32 ? v.x : v.y, t % 32 + lane / 4);
+        ushort4 error;
         for (short trial = 0; trial < 4; ++trial) {
-            const int   y     = ((2 * (v[i] >> 8) + 1) * turbo_trials[RAW - 1][trial] + 128) >> 8;
-            const uint4 error = min((turbo_errors<RAW>(y) + (1 << shift >> 1)) >> shift, uint4(255));
-            errors[i][trial]  = error[0] | error[1] << 8 | error[2] << 16 | error[3] << 24;
+            const int y  = WIDE ? turbo_scale(value, peaks[trial]) : ((2 * (value >> 8) + 1) * peaks[trial] + 128) >> 8;
+            error[trial] = min((turbo_error<RAW>(y, level) + (1 << shift >> 1)) >> shift, WIDE ? 0xffffu : 255u);
         }
-    }
-    uint2 path = 0, total = 0, worst = 0;
-    for (short t = 0; t < 64; ++t) {
-        uint4 all;
-        for (short trial = 0; trial < 4; ++trial) {
-            all[trial] = simd_shuffle(t < 32 ? errors[0][trial] : errors[1][trial], t & 31);
+        const uint2 errors = as_type<uint2>(error);
+        for (ushort i = 0; i < 32; i += 4) {
+            const uint2 a = simd_shuffle(as_type<uint2>(path), lower) + simd_shuffle(errors, i + subset);
+            const uint2 b = simd_shuffle(as_type<uint2>(path), upper) + simd_shuffle(errors, i + other);
+            path = min(as_type<ushort4>(a), as_type<ushort4>(b));
+            path = WIDE ? min(path, ushort4(0x7fff)) : path;
         }
-        const uint2 error = half_ ? all.zw : all.xy;
-        const uint2 a = uint2(simd_shuffle(path.x, half_ + lower), simd_shuffle(path.y, half_ + lower)) + (error >> 8 * subset & 255);
-        const uint2 b = uint2(simd_shuffle(path.x, half_ + lower + 8), simd_shuffle(path.y, half_ + lower + 8)) +
-                        (error >> 8 * (subset ^ 2) & 255);
-        path = min(min(a, b), uint2(255));
-        if (t % 16 == 15) {
-            const uint2 least = uint2(turbo_least(path.x), turbo_least(path.y));
+        // To cut metrics off at 8 bits after sixteen values is the same as after each of them
+        if (!WIDE && (t & 8)) {
+            path = min(path, ushort4(255));
+            const ushort4 least = simd_min(path);
+            path -= least;
             total += least;
             worst = max(worst, least);
-            path -= least;
         }
     }
-    short best = 0;
-    uint  error = 0;
-    for (short trial = 0; trial < 4; ++trial) {
-        const uint sum = simd_shuffle(trial & 1 ? total.y : total.x, trial / 2 * 16);
-        if (trial == 0 || turbo_less(sum, turbo_trials[RAW - 1][trial], error, turbo_trials[RAW - 1][best])) {
-            best  = trial;
-            error = sum;
+    total = WIDE ? simd_min(path) : total;
+    for (short i = 0; i < 4; ++i) {
+        if (best.peak == 0 || turbo_less(total[i], peaks[i], best.error, best.peak)) {
+            best = { uint(peaks[i]), book, total[i], worst[i] };
         }
     }
-    metric = simd_shuffle(best & 1 ? path.y : path.x, best / 2 * 16 + lane % 16) << shift;
-    return simd_shuffle(best & 1 ? worst.y : worst.x, best / 2 * 16) < 128 ? turbo_trials[RAW - 1][best] : 0;
 }
 
-// A turn round the trellis in 16 bits. `came` keeps, for the lane's two values, from which half of the states the better way
-// into each state came.
+// The way through the trellis in 16 bits; the metric of the lane's state at the end. `came` keeps, for the lane's two
+// values, into which states the better way came from the upper half of the states.
 template <short RAW>
-static inline void turbo_turn(int2 y, ushort lane, thread uint & metric, thread uint2 & came) {
-    const ushort subset = turbo_subset(lane), lower = lane >> 1 & 7, shift = 16 * (subset & 1);
-    uint2 errors[2];  // of a value: subsets 0 and 1 in a word, 2 and 3 in the other
-    for (short i = 0; i < 2; ++i) {
-        const uint4 error = turbo_errors<RAW>(y[i]);
-        errors[i] = uint2(error[0] | error[1] << 16, error[2] | error[3] << 16);
-    }
-    for (short t = 0; t < 64; ++t) {
-        const uint2 own  = t < 32 ? errors[0] : errors[1];
-        const uint2 both = uint2(simd_shuffle(own.x, t & 31), simd_shuffle(own.y, t & 31));
-        const uint  ea = (subset & 2 ? both.y : both.x) >> shift & 0xffff, eb = (subset & 2 ? both.x : both.y) >> shift & 0xffff;
-        const uint  a = min(simd_shuffle(metric, lower) + ea, 0x7fffu), b = min(simd_shuffle(metric, lower + 8) + eb, 0x7fffu);
-        const uint  ways = uint((simd_vote::vote_t) simd_ballot(b < a)) & 0xffff;
-        metric = min(a, b);
-        came.x = t == lane ? ways : came.x;
-        came.y = t == lane + 32 ? ways : came.y;
-    }
-}
-
-// The state with the least metric, the first of several.
-static inline ushort turbo_best_state(uint metric, ushort lane) {
-    return turbo_least(metric << 4 | lane % 16) & 15;
-}
-
-// The path of a turn that ends in a state, and where it began.
-static inline uint2 turbo_trace(uint2 came, thread ushort & state) {
-    uint2 path = 0;
-    for (short t = 63; t >= 0; --t) {
-        const uint ways = simd_shuffle(t < 32 ? came.x : came.y, t & 31);
-        if (t < 32) {
-            path.x |= uint(state & 1) << t;
-        } else {
-            path.y |= uint(state & 1) << (t - 32);
+static inline uint turbo_turn(int2 y, ushort book, ushort lane, thread uint2 & came) {
+    const ushort subset = turbo_subset(lane), other = subset ^ 2, lower = lane >> 1, upper = lower + 16;
+    float level[1 << RAW];
+    turbo_subset_levels<RAW>(book, lane & 3, level);
+    uint metric = 0, kept = 0;
+    for (ushort t = 0; t < 64; t += 8) {
+        const uint errors = turbo_error<RAW>(simd_shuffle(t < 32 ? y.x : y.y, t % 32 + lane / 4), level);
+        for (ushort i = 0; i < 8; ++i) {
+            const uint a = min(simd_shuffle(metric, lower) + simd_shuffle(errors, 4 * i + subset), 0x7fffu);
+            const uint b = min(simd_shuffle(metric, upper) + simd_shuffle(errors, 4 * i + other), 0x7fffu);
+            const uint ways = uint((simd_vote::vote_t) simd_ballot(b < a));
+            metric = min(a, b);
+            kept   = t % 32 + i == lane ? ways : kept;
         }
-        state = state >> 1 | (ways >> state & 1) << 3;
+        came.x = t < 32 ? kept : came.x;
     }
+    came.y = kept;
+    return metric;
+}
+
+// The path that ends in a state, and the bits before it. The upper five of `past` are the state, the first path bit below
+// the later ones; those that go down are the path's.
+static inline uint2 turbo_trace(uint2 came, ushort state, thread uint & past) {
+    uint2 path;
+    past = uint(state) << 27;
+    for (short t = 63; t >= 0; --t) {
+        past   = simd_shuffle(t < 32 ? came.x : came.y, t & 31) >> (past >> 27) << 31 | past >> 1;
+        path.y = t == 37 ? reverse_bits(past) : path.y;
+        path.x = t == 5 ? reverse_bits(past) : path.x;
+    }
+    past = reverse_bits(past) & 31;
     return path;
 }
 
 // FP16 of a positive number, rounded to nearest even; a device may take small ones for zero.
 static inline ushort turbo_half_bits(float value) {
     const uint bits = as_type<uint>(value);
-    if (bits < 0x38800000) {
-        return as_type<uint>(value + 0.5f) - 0x3f000000;
-    }
-    return (bits + 0x0fff + (bits >> 13 & 1) - 0x38000000) >> 13;
+    return bits < 0x38800000 ? as_type<uint>(value + 0.5f) - 0x3f000000 : (bits + 0x0fff + (bits >> 13 & 1) - 0x38000000) >> 13;
 }
 
 template <short RAW>
 static inline void quantize_turbo(device const float * src, device block_turbo<RAW> * dst, ushort lane) {
     const short first = 8 * (lane & 7) + (lane >> 3);  // the value that comes t-th; 32 later comes the fourth after it
-    const float limit = 65504.0f * turbo_level<RAW>((4 << RAW) - 1);
+    const float limit = 65504.0f / 128 * turbo_level<RAW>(0, (4 << RAW) - 1);
 
     // Magnitudes are in the order of their bits, and what is infinite or no number is sorted out before it is computed with
     const uint2 bits = uint2(as_type<uint>(src[first]), as_type<uint>(src[first + 4]));
@@ -345,55 +359,50 @@ static inline void quantize_turbo(device const float * src, device block_turbo<R
 
     uint2  path = 0, high = 0;
     ushort radius = 0;
-    if (peak >= 0x1p-24f) {
+    if (peak >= 0x1p-18f) {
         // Divisions are rounded as the reference's are, whatever the library is compiled for
-        const float scale = precise::divide(32767.0f, peak);
-        const int2  v     = int2(as_type<float2>(size | (bits & 0x80000000)) * scale);
-        uint  metric, end;
-        uint2 came;
-        short best = turbo_judge<RAW>(v, lane, metric);
-        if (best == 0) {
-            uint least = 0;
-            for (short trial = 0; trial < 8; ++trial) {
-                const short wide = turbo_wide_trials[RAW - 1][trial];
-                end = 0;
-                turbo_turn<RAW>(turbo_scale(v, wide), lane, end, came);
-                const uint error = turbo_least(end);
-                if (trial == 0 || turbo_less(error, wide, least, best)) {
-                    least  = error;
-                    best   = wide;
-                    metric = end - error;
-                }
+        int2 v = int2(as_type<float2>(size | (bits & 0x80000000)) * precise::divide(32767.0f, peak));
+        const int2 eighth = v >> 3;
+        const uint square = simd_sum(uint(eighth.x * eighth.x + eighth.y * eighth.y));
+        turbo_best best = { 0, 0, 0, 0 };
+        if (square <= 5u << 26 && square >= 1u << 26) {
+            turbo_try<RAW, false>(v, turbo_trials[RAW - 1], 0, lane, best);
+        }
+        if (best.peak == 0 || best.worst >= 128) {
+            best.peak = 0;
+            for (ushort i = 0; i < 4; ++i) {
+                turbo_try<RAW, true>(i < 2 ? v : -v, turbo_wide_trials[RAW - 1] + 4 * i, i / 2, lane, best);
             }
         }
-        const int2 y = turbo_scale(v, best);
-        turbo_turn<RAW>(y, lane, metric, came);
-        const ushort last = turbo_best_state(metric, lane);
-        ushort start = last;
-        path = turbo_trace(came, start);
-        if (start != last) {
-            metric = lane % 16 == start ? 0 : 0x7fff;
-            turbo_turn<RAW>(y, lane, metric, came);
-            path = turbo_trace(came, start);
-        }
+        v = best.book ? -v : v;
+        uint2 came;
+        const int2 y = turbo_scale(v, best.peak);
+        const uint metric = turbo_turn<RAW>(y, best.book, lane, came);
+        uint past;
+        path = turbo_trace(came, simd_min(metric << 5 | lane) & 31, past);  // from the first of the best states
 
         // The nearest level of the subset that the path names
-        const uint2 w0 = path << 1 | path.yx >> 31, w1 = path << 2 | path.yx >> 30, w2 = path << 3 | path.yx >> 29,
-                    w3 = path << 4 | path.yx >> 28;
-        const uint2 subset = ((w0 ^ w1 ^ w2) >> lane & 1) | ((path ^ w0 ^ w3) >> lane & 1) << 1;
-        int2 level = int2(turbo_level<RAW>(subset.x), turbo_level<RAW>(subset.y));
-        for (short k = 4; k < 4 << RAW; k += 4) {
-            const int2 next = int2(turbo_level<RAW>(k + subset.x), turbo_level<RAW>(k + subset.y));
+        const uint2 last = uint2(past << 27, path.x);
+        const uint2 w1 = path << 1 | last >> 31, w2 = path << 2 | last >> 30, w4 = path << 4 | last >> 28,
+                    w5 = path << 5 | last >> 27;
+        const uint2 subset = ((w1 ^ w2 ^ w4) >> lane & 1) | ((path ^ w2 ^ w5) >> lane & 1) << 1;
+        int2 level = int2(turbo_level<RAW>(best.book, subset.x), turbo_level<RAW>(best.book, subset.y));
+        for (ushort k = 4; k < 4 << RAW; k += 4) {
+            const int2 next = int2(turbo_level<RAW>(best.book, k + subset.x), turbo_level<RAW>(best.book, k + subset.y));
             const bool2 beyond = y > ((level + next) >> (RAW == 1 ? 1 : 0));
             level = select(level, next, beyond);
             high += uint2(beyond);
         }
-        const int   dot = simd_sum(v.x * level.x + v.y * level.y), energy = simd_sum(level.x * level.x + level.y * level.y);
-        const float value = precise::divide(float(dot), float(energy)) * precise::divide(peak, 32767.0f);
-        radius = dot > 0 ? turbo_half_bits(min(value, 65504.0f)) : 0;
-        if (radius == 0) {
-            path = high = 0;
+        const int dot = simd_sum(v.x * level.x + v.y * level.y), energy = simd_sum(level.x * level.x + level.y * level.y);
+        if (dot > 0) {
+            const float value = precise::divide(float(dot), float(energy)) * precise::divide(peak, 32767.0f) * 128;
+            // The nearest half that ends in the bits before the first value
+            const int near = ((turbo_half_bits(min(value, 65504.0f)) - int(past) + 16) & -32) + int(past);
+            radius = near < 0 ? past : near < 0x7c00 ? near : near - 32;
         }
+        path = radius ? path : uint2(0);
+        high = radius ? high : uint2(0);
+        radius |= radius ? best.book << 15 : 0;
     }
 
     device uchar * out = (device uchar *) dst;

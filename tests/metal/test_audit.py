@@ -81,7 +81,7 @@ def test_host_code_that_gives_up(tree: Path, config: Config, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (changed(TURBO, r"turbo_least\(uint value\) \{", "turbo_least(uint value) { nonsense;"), "nonsense"),
+        (changed(TURBO, r"turbo_half_bits\(float value\) \{", "turbo_half_bits(float value) { nonsense;"), "nonsense"),
         (lambda tree: shutil.rmtree(tree / METAL), "no such file"),
         (changed(OPS, r"^struct ggml_metal_op \{", "nonsense;\nstruct ggml_metal_op {"), "ggml-metal-ops.cpp"),
     ],

@@ -70,9 +70,10 @@ def conversions(kind: Format) -> Iterator[Conversion]:
 
 
 def awkward(name: str) -> Floats:
-    """Rows of values: Gaussian, heavy-tailed, zeros, infinities and no numbers, too small and too large ones."""
+    """Rows of values: Gaussian, heavy-tailed, zeros, infinities and no numbers, too small, too large, and some of
+    nearly one magnitude, for which there is a second codebook."""
     rng = np.random.default_rng(sum(name.encode()))
-    values = rng.standard_normal((16, _WIDTH)).astype(np.float32)
+    values = rng.standard_normal((18, _WIDTH)).astype(np.float32)
     values[4] = rng.standard_t(2, _WIDTH)
     values[5] = rng.standard_cauchy(_WIDTH)
     values[6, :64], values[6, 64:128], values[6, 128:] = 0, np.nan, np.inf
@@ -84,6 +85,7 @@ def awkward(name: str) -> Floats:
     values[12] = 2 * np.eye(1, _WIDTH, 77)
     values[13] = np.linspace(-1, 1, _WIDTH)
     values[14, ::2] *= 50
+    values[15:17] = np.sign(values[15:17]) * (1 + 0.1 * values[15:17])
     return values
 
 
