@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,21 @@ def test_loads_and_operations_are_counted(cache: Path) -> None:
         counted = {int(line.rsplit(":", 1)[1]): n.get("float", 0) for line, n in report.lines.items()}
         assert counted.get(_line("* args.scale"), 0) == 40, "one product for each component of ten vectors"
         assert counted.get(_line("v *= 2.h"), 0) == 40 * (products - 1)
+
+
+def test_what_a_gpu_does_without_an_operation_is_not_counted(write: Callable[[str], Path], cache: Path) -> None:
+    """Words joined out of halves that are loaded together, and numbers that are widened for an address alone."""
+    path = write("""
+        kernel void look(device const ushort * words, constant uint * table, device uint * out,
+                         uint i [[thread_index_in_threadgroup]]) {
+            const uint word = as_type<uint>(ushort2(*(device const packed_ushort2 *) (words + i)));
+            out[i] = table[rotate(word, i) & 31];
+        }""")
+    words, table, out = np.arange(40, dtype="u2") * 999, np.arange(32, dtype="u4"), np.zeros(32, "u4")
+    report = compile(path, cache=cache).run("look", [words, table, out], grid=(1,), threads=(32,))
+    both = (words[:-1].astype("u8") | words[1:].astype("u8") << 16)[:32] << np.arange(32, dtype="u8")
+    np.testing.assert_array_equal(report.buffers[2], (both | both >> 32) & 31)
+    assert report.operations == {"integer": 2 * 32}
 
 
 def _line(text: str) -> int:

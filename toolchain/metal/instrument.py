@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,8 @@ _FIELD = re.compile(r'(\w+): (?:!(\d+)|"((?:[^"\\]|\\.)*)"|(\d+))')
 _GLOBAL = re.compile(r'@("[^"]+"|[\w.$]+)')
 _VARIABLE = re.compile(r'^@("[^"]+"|[\w.$]+) = [^=\n]*?global (.*section "[^"]*msl_threadgroup".*)$', re.MULTILINE)
 _FUNCTION = re.compile(r'^define [^@\n]*@("[^"]+"|[\w.$]+)\((.*?)^\}', re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"%[\w.$-]+")
+_WIDENS = re.compile(r"  %\S+ = [sz]ext (?:nneg )?i(?:8|16|32) %\S+ to i64")
 _DIVISIONS = frozenset({"sdiv", "udiv", "srem", "urem"})
 _DIVISOR = re.compile(r"(?:exact )?(i(?:8|16|32|64)) \S+, (%[^\s,]+)")
 _TERMINATORS = frozenset({"br", "ret", "switch", "unreachable", "indirectbr", "resume"})
@@ -112,7 +114,9 @@ def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, P
     function constants, whose loads count for nothing because a GPU has them as literals."""
     locations = _Locations(text, own)
     pass_ = _Pass(locations, frozenset(f"@{name}" for name in constants))
-    out = [pass_.line(line) for line in text.split("\n")]
+    lines = text.split("\n")
+    free = _widenings(lines)
+    out = [line if number in free else pass_.line(line) for number, line in enumerate(lines)]
     count, ranks = len(pass_.profile.blocks), pass_.ranks()
     table = _variables(text, pass_.profile)
     out += [
@@ -127,6 +131,23 @@ def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, P
         f"@msl_block_count = constant i32 {count}",
     ]
     return "\n".join(out) + "\n", pass_.profile
+
+
+def _widenings(lines: Sequence[str]) -> set[int]:
+    """Lines that widen a number to 64 bits for nothing but addresses, which count for nothing: a GPU's loads and stores
+    take an index as it is."""
+    free, found = set[int](), dict[str, int]()
+    elsewhere = set[str]()
+    for number, line in enumerate(lines):
+        if line.startswith("}"):
+            free |= {at for name, at in found.items() if name not in elsewhere}
+            found, elsewhere = {}, set()
+        elif line.startswith("  ") and " = getelementptr " not in line:
+            result, *used = _NAME.findall(line.partition(", !dbg")[0]) or [""]
+            widens = _WIDENS.match(line) is not None
+            found |= {result: number} if widens else {}
+            elsewhere.update(used if widens else [result, *used])
+    return free
 
 
 def _variables(text: str, profile: Profile) -> list[str]:

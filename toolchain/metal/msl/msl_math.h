@@ -159,7 +159,7 @@ MSL_EACH_1(abs)
     constexpr T ctz(T x) { return (T)(x == 0 ? bits : __builtin_ctzll((unsigned long long)(U)x)); }                    \
     constexpr T rotate(T x, T by) {                                                                                    \
         U n = (U)by & (bits - 1);                                                                                      \
-        return (T)(n == 0 ? (U)x : (U)((U)((U)x << n) | (U)((U)x >> (bits - n))));                                     \
+        return (T)(U)((U)((U)x << n) | (U)((U)x >> ((bits - n) & (bits - 1))));                                        \
     }                                                                                                                  \
     constexpr T reverse_bits(T x) {                                                                                    \
         U out = 0;                                                                                                     \

@@ -139,6 +139,10 @@ template <typename T, int N> struct packed_vec {
     }
     template <typename A, typename B, typename... C> constexpr packed_vec(A a, B b, C... r) : c{(T)a, (T)b, (T)r...} {}
     constexpr operator vec<T, N>() const {
+        if constexpr (sizeof(typename vec<T, N>::raw) == sizeof(c)) {
+            // one load, as on a GPU, and nothing that joins its components
+            return vec<T, N>::msl_from(__builtin_bit_cast(typename vec<T, N>::raw, c));
+        }
         vec<T, N> out(T(0));
         for (int i = 0; i < N; i++) out.v[i] = c[i];
         return out;
