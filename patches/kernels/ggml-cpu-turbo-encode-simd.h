@@ -74,6 +74,7 @@ struct Unit {
         memcpy(&four, error[0], sizeof(four));
         return vreinterpretq_u8_u64(vdupq_n_u64(four));
     }
+    static type far_16() { return vreinterpretq_u8_u16(vdupq_n_u16(TURBO_METRIC_MAX)); }
     static type low_twice_16(type a) { return vreinterpretq_u8_u16(vzip1q_u16(of_16(a), of_16(a))); }
     static type high_twice_16(type a) { return vreinterpretq_u8_u16(vzip2q_u16(of_16(a), of_16(a))); }
     static type add_16(type a, type b) { return vreinterpretq_u8_s16(vqaddq_s16(signed_16(a), signed_16(b))); }
@@ -128,6 +129,7 @@ struct Unit {
         const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(four(error[2])), four(error[3]), 1);
         return _mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(low), high, 1);  // with a mask, as above
     }
+    static type far_16() { return _mm512_set1_epi16(TURBO_METRIC_MAX); }
     static type low_twice_16(type a) { return _mm512_unpacklo_epi16(a, a); }
     static type high_twice_16(type a) { return _mm512_unpackhi_epi16(a, a); }
     static type add_16(type a, type b) { return _mm512_adds_epi16(a, b); }
@@ -175,6 +177,7 @@ struct Unit {
         return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *) error[0])),
                                        _mm_loadl_epi64((const __m128i *) error[1]), 1);
     }
+    static type far_16() { return _mm256_set1_epi16(TURBO_METRIC_MAX); }
     static type low_twice_16(type a) { return _mm256_unpacklo_epi16(a, a); }
     static type high_twice_16(type a) { return _mm256_unpackhi_epi16(a, a); }
     static type add_16(type a, type b) { return _mm256_adds_epi16(a, b); }
@@ -214,6 +217,7 @@ struct Unit {
     }
 
     static type errors(const uint16_t * const * error) { return _mm_loadl_epi64((const __m128i *) error[0]); }
+    static type far_16() { return _mm_set1_epi16(TURBO_METRIC_MAX); }
     static type low_twice_16(type a) { return _mm_unpacklo_epi16(a, a); }
     static type high_twice_16(type a) { return _mm_unpackhi_epi16(a, a); }
     static type add_16(type a, type b) { return _mm_adds_epi16(a, b); }

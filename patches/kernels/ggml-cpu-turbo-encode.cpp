@@ -97,7 +97,7 @@ void turn(const Tables & tables, Block * const * blocks, int n) {
         }
         for (int r = 0; r < registers; ++r) {
             for (int quarter = 0; quarter < 4; ++quarter) {
-                metric[r][quarter] = Unit::zero();
+                metric[r][quarter] = 8 * quarter < TURBO_STARTS ? Unit::zero() : Unit::far_16();
             }
         }
         for (int t = 0; t < QK_TURBO; t += 8) {

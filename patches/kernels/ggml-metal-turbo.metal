@@ -83,7 +83,7 @@ void dequantize_turbo_t4(device const block_turbo<RAW> * block, short il, thread
     const ushort side = il & 1, bit = ushort(il) / 2, pair = ushort(il) / 4;
     const uint own = turbo_load(block->path + 2 * side);
     // What lies before in the trellis, from bit 31 down: the lowest bits of the radius, or the uppermost of the other side
-    const uint last = turbo_load((device const ushort *) block + 2 * side) << (27 - 11 * side);
+    const uint last = turbo_load((device const ushort *) block + 2 * side) << (28 - 12 * side);
     device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0) + 2 * (il & 3);
     const uint  pairs = RAW & 2 ? turbo_load(qs) : 0, plane = RAW & 1 ? turbo_load(block->planes + 2 * side) : 0;
     const half  d = block->d;
@@ -100,7 +100,7 @@ void dequantize_turbo(device const block_turbo<RAW> * block, short il, thread ty
     const uint   plane[2] = { RAW & 1 ? turbo_load(block->planes) : 0, RAW & 1 ? turbo_load(block->planes + 2) : 0 };
     // Windows of two values together, from the sixth bit before the first
     const ushort behind = min(26 + bit, 31);
-    const uint2 trellis[2] = { turbo_trellis(own[0] << (6 - bit) | uint(radius) << 27 >> behind),
+    const uint2 trellis[2] = { turbo_trellis(own[0] << (6 - bit) | uint(radius) << 28 >> behind),
                                turbo_trellis(own[1] << (6 - bit) | own[0] >> behind) };
     device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0);
     constant const half * book = turbo_book<RAW>(radius);
@@ -311,7 +311,7 @@ static inline uint turbo_turn(int2 y, ushort book, ushort lane, thread uint2 & c
     const ushort subset = turbo_subset(lane), other = subset ^ 2, lower = lane >> 1, upper = lower + 16;
     float level[1 << RAW];
     turbo_subset_levels<RAW>(book, lane & 3, level);
-    uint metric = 0, kept = 0;
+    uint metric = lane < 16 ? 0 : 0x7fff, kept = 0;  // the oldest bit before the path is zero
     for (ushort t = 0; t < 64; t += 8) {
         const uint errors = turbo_error<RAW>(simd_shuffle(t < 32 ? y.x : y.y, t % 32 + lane / 4), level);
         for (ushort i = 0; i < 8; ++i) {
@@ -397,8 +397,8 @@ static inline void quantize_turbo(device const float * src, device block_turbo<R
         if (dot > 0) {
             const float value = precise::divide(float(dot), float(energy)) * precise::divide(peak, 32767.0f) * 128;
             // The nearest half that ends in the bits before the first value
-            const int near = ((turbo_half_bits(min(value, 65504.0f)) - int(past) + 16) & -32) + int(past);
-            radius = near < 0 ? past : near < 0x7c00 ? near : near - 32;
+            const int start = past >> 1, near = ((turbo_half_bits(min(value, 65504.0f)) - start + 8) & -16) + start;
+            radius = near < 0 ? start : near < 0x7c00 ? near : near - 16;
         }
         path = radius ? path : uint2(0);
         high = radius ? high : uint2(0);

@@ -14,10 +14,12 @@
 // The trellis has one state for every value of the path bits before a value.
 #define TURBO_PAST 5
 #define TURBO_STATES (1 << TURBO_PAST)
+// States in which a path may begin: the radius has room for four bits, the oldest one is zero.
+#define TURBO_STARTS (TURBO_STATES / 2)
 #define TURBO_HALF_MAX 65504.0f
 // A radius of one is so many times a level.
 #define TURBO_UNIT 128
-// Blocks whose largest magnitude is below this are zero: FP16 has no radius for them with any five low bits.
+// Blocks whose largest magnitude is below this are zero: FP16 has no radius for them with any four low bits.
 #define TURBO_TINY 0x1p-18f
 
 // The codebooks by their upper half; level k belongs to subset k % 4, so the neighbours within a subset are four levels
@@ -97,9 +99,9 @@ TURBO_INLINE void turbo_store_plane(uint8_t * plane, uint64_t word) {
     }
 }
 
-// The five path bits before the first value, from the radius; bit 4 is the last of them.
+// The five path bits before the first value, from the radius; bit 4 is the last of them, bit 0 is zero.
 TURBO_INLINE uint64_t turbo_past(uint16_t radius) {
-    return radius & (TURBO_STATES - 1);
+    return (uint64_t) (radius & (TURBO_STARTS - 1)) << 1;
 }
 
 // Bits 0 and 1 of all indices from the path: a convolutional code over the path bits and those before.

@@ -4,8 +4,8 @@
 // 1. Judge: a few trial radii go side by side through the trellis, in 8-bit metrics of values rounded to 8 bits. That is
 //    enough to tell which radius suits the block. A block that is far from Gaussian, by its peak or by errors too large for
 //    8 bits, is judged with both codebooks at other radii, in 16 bits.
-// 2. Turn: at the best radius the best path of all is searched in 16 bits. Where it begins is free, for the radius has room
-//    for the state.
+// 2. Turn: at the best radius the best path of all is searched in 16 bits. It may begin in any of sixteen states, for the
+//    radius has room to say in which.
 // 3. A level is the nearest one of the subset that the path names, and the radius is refitted by least squares, then
 //    moved to the nearest one that has the first state in its lowest bits.
 // With the second codebook the block is negated first, and the radius negative.
@@ -182,7 +182,9 @@ TURBO_INLINE int16_t turbo_judge(const turbo_codebook * book, const turbo_tables
 // The way through the trellis: metrics of the states at the end. Bit `state` of came[t]: the better way into the state at
 // value t is from the upper half of the states.
 TURBO_INLINE void turbo_turn(const turbo_tables * tables, const int16_t * y, uint16_t * metric, uint32_t * came) {
-    memset(metric, 0, TURBO_STATES * sizeof(*metric));
+    for (int state = 0; state < TURBO_STATES; ++state) {
+        metric[state] = state < TURBO_STARTS ? 0 : TURBO_METRIC_MAX;
+    }
     for (int t = 0; t < QK_TURBO; ++t) {
         const uint16_t * error = tables->error[TURBO_REACH + y[turbo_position(t)]];
         uint16_t         next[TURBO_STATES];
@@ -279,8 +281,9 @@ TURBO_INLINE uint16_t turbo_finish(const turbo_codebook * book, float peak, cons
     // dot < 64 * 2^15 * 2^7
     const float radius = (float) dot / (float) energy * (peak / 32767.0f) * TURBO_UNIT;
     const int   bits   = turbo_float_to_half(radius < TURBO_HALF_MAX ? radius : TURBO_HALF_MAX);
-    const int   near   = ((bits - past + TURBO_STATES / 2) & -TURBO_STATES) + past;
-    return (uint16_t) (near < 0 ? past : near < 0x7c00 ? near : near - TURBO_STATES);
+    const int   start  = past >> 1;
+    const int   near   = ((bits - start + TURBO_STARTS / 2) & -TURBO_STARTS) + start;
+    return (uint16_t) (near < 0 ? start : near < 0x7c00 ? near : near - TURBO_STARTS);
 }
 
 // A bit of every byte as a plane.

@@ -12,8 +12,9 @@
 // value and the path bits of the five values before it, in a fixed order of the values:
 //     c0[t] = u[t-1] ^ u[t-2] ^ u[t-4]        c1[t] = u[t] ^ u[t-2] ^ u[t-5]
 // With the path bits as a 64-bit word, that is shifts and exclusive ors for the whole block at once, so decoding is as
-// parallel as with plain indices. The five path bits before the first value are the lowest bits of the radius: the encoder
-// takes whichever it likes, and the radius nearest to the best one that has them. It searches path and radius (Viterbi).
+// parallel as with plain indices. The four path bits before the first value are the lowest bits of the radius, the one before
+// these is zero: the encoder takes whichever it likes, and the radius nearest to the best one that has them. It searches path
+// and radius (Viterbi).
 // The gain over the best scalar codebook of the same size is about 2 dB of the 4 to 5 dB by which that misses the
 // rate-distortion bound.
 //
