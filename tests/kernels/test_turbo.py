@@ -28,7 +28,7 @@ def plane(plane_bytes: Bytes) -> Bytes:
 def trellis(blocks: Bytes) -> Bytes:
     """Bits 0 and 1 of the indices (n, 64): the convolutional code over the path, which the radius begins."""
     order = [8 * (j % 8) + j // 8 for j in range(64)]
-    before = np.stack([blocks[:, 0] >> bit & 1 for bit in range(5)], axis=1)
+    before = np.stack([0 * blocks[:, 0], *(blocks[:, 0] >> bit & 1 for bit in range(4))], axis=1)
     u = np.concatenate([before, plane(blocks[:, 2:10])[:, np.argsort(order)]], axis=1)
     ago = [u[:, 5 - steps : 69 - steps] for steps in range(6)]
     low = ago[1] ^ ago[2] ^ ago[4]
@@ -105,7 +105,7 @@ def test_the_second_codebook_has_zero_and_peak_for_every_state(kernels: Kernels,
 
 @every_type
 def test_the_radius_is_the_nearest_to_the_best_that_the_path_allows(kernels: Kernels, kind: CacheType) -> None:
-    """Its low five bits are the start of the path, so it is at most 16 units of FP16 from the least squares."""
+    """Its low four bits are the start of the path, so it is at most 8 units of FP16 from the least squares."""
     rng = np.random.default_rng(23)
     values = rng.standard_normal((4000, 64)) * np.exp2(rng.uniform(-8, 8, (4000, 1)))
     values[:100] = rng.choice([-1, 1], (100, 64)) * np.exp2(rng.uniform(-8, 8, (100, 1)))
@@ -113,12 +113,12 @@ def test_the_radius_is_the_nearest_to_the_best_that_the_path_allows(kernels: Ker
     chosen = levels(kernels, kind, blocks).astype(np.float64)
     best = 128 * (values * chosen).sum(axis=1) / (chosen**2).sum(axis=1)
     stored = radii(blocks)[:, 0].astype(np.float16).view(np.uint16).astype(int)
-    assert np.abs(stored - best.astype(np.float16).view(np.uint16)).max() <= 17  # the encoder rounds values to 16 bits
-    assert len(set(stored & 31)) == 32
+    assert np.abs(stored - best.astype(np.float16).view(np.uint16)).max() <= 9  # the encoder rounds values to 16 bits
+    assert len(set(stored & 15)) == 16
     assert (stored[:100] >> 15).all()
 
 
-@pytest.mark.parametrize(("name", "floor"), [("turbo4", 23.6), ("turbo3", 17.45), ("turbo2", 11.38)])
+@pytest.mark.parametrize(("name", "floor"), [("turbo4", 23.55), ("turbo3", 17.38), ("turbo2", 11.3)])
 @pytest.mark.parametrize("seed", [7, 8, 9])
 def test_quality_on_gaussian_data(kernels: Kernels, name: str, floor: float, seed: int) -> None:
     kind = next(kind for kind in TYPES if kind.name == name)

@@ -181,7 +181,7 @@ BROKEN_KERNELS: dict[str, tuple[str, dict[str, str], set[int]]] = {
     "radius of 8 bits": (ENCODER, {"return (uint16_t) (near < 0": "return 0xff1f & (uint16_t) (near < 0"}, {3, 4}),
     "start of the path not decoded": (
         CODEC,
-        {"return radius & (TURBO_STATES - 1);": "return (void) radius, 0;"},
+        {"return (uint64_t) (radius & (TURBO_STARTS - 1)) << 1;": "return (void) radius, 0;"},
         {3, 4},
     ),
     "bits swapped between the quantizer and all decoders": (
@@ -307,7 +307,7 @@ def test_each_codebook_counts(
 
 
 def test_only_the_lowest_bits_of_the_radius_may_do_something_else(probed: Probed, graph: Graph) -> None:
-    for shared, failed in (((9,) * 5 + (0,) * 5, set()), ((0,) * 10, set()), ((0,) * 5 + (1,) + (0,) * 4, {4})):
+    for shared, failed in (((9,) * 4 + (0,) * 6, set()), ((0,) * 10, set()), ((0,) * 4 + (1,) + (0,) * 5, {4})):
         types = (replace(probed.types[0], shared=shared), *probed.types[1:])
         assert _failed(checklist.judge(replace(probed, types=types), graph, TYPES)) == failed
 

@@ -32,8 +32,8 @@ _MIN_TRANSFORM = 64
 _MAX_TRANSFORM_ERROR = 1e-3
 # An inverse that is none puts the layer behind it off by about its own size.
 _MAX_GRAPH_ERROR, _MAX_GRAPH_EXCESS = 0.6, 1.2
-# A radius that is any FP16 number is off by less than 2^-11; one whose low five bits are taken, by up to 2^-6.
-_SPARE_BITS, _MAX_RADIUS_ERROR, _MAX_RADIUS_COST = 5, 2**-6 + 2**-10, 0.015
+# A radius that is any FP16 number is off by less than 2^-11; one whose low four bits are taken, by up to 2^-7.
+_SPARE_BITS, _MAX_RADIUS_ERROR, _MAX_RADIUS_COST = 4, 2**-7 + 2**-10, 0.005
 # Levels rounded to integers are within 0.5 of even steps when they are meant to be even.
 _MIN_UNEVENNESS = 1.5
 _MAX_EXCESS = 0.01
