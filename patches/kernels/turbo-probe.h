@@ -33,7 +33,8 @@ struct random_source {
         std::generate(values.begin(), values.end(), [this] { return gaussian(); });
         return values;
     }
-    // Gaussian but for every eighth block: in turn, its magnitudes are nearly the same, or two outweigh all others.
+    // Gaussian but for every eighth block: in turn, its magnitudes are nearly the same, or two outweigh all others. All
+    // blocks have about the same energy, so that none counts for more.
     floats mixed(int64_t n, int64_t block) {
         floats values = gaussians(n);
         for (int64_t at = 0; at + block <= n; at += 8 * block) {
@@ -41,8 +42,9 @@ struct random_source {
             if (at % (16 * block) == 0) {
                 std::transform(x, x + block, x, [](float value) { return value / 32 + (value < 0 ? -1.0f : 1.0f); });
             } else {
-                x[at / block % block] = 50;
-                x[at / block / 8 % block] = -50;
+                std::transform(x, x + block, x, [](float value) { return value / 9; });
+                x[at / block % block] = 5.5f;
+                x[at / block / 8 % block] = -5.5f;
             }
         }
         return values;
