@@ -272,7 +272,7 @@ static inline void turbo_try(int2 v, constant const short * peaks, ushort book, 
     const ushort subset = turbo_subset(lane), other = subset ^ 2, lower = lane >> 1, upper = lower + 16;
     float level[1 << RAW];
     turbo_subset_levels<RAW>(book, lane & 3, level);
-    ushort4 path = 0, total = 0, worst = 0;
+    ushort4 path = WIDE && lane >= 16 ? 0x7fff : 0, total = 0, worst = 0;  // as in turbo_turn
     for (ushort t = 0; t < 64; t += 8) {
         const int value = simd_shuffle(t < 32 ? v.x : v.y, t % 32 + lane / 4);
         ushort4 error;
