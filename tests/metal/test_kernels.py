@@ -171,8 +171,16 @@ def rows_of(patched: Patched, tree: Path, kernel: str) -> Case:
     raise AssertionError(kernel)
 
 
-def test_a_swapped_nibble_is_caught(patched: Patched, broken: Path) -> None:
-    breaks(broken, TURBO, "(AT + 2u - 2u * pair) % 32", "(AT + 2u - 2u * (3 - pair)) % 32")
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        pytest.param("(AT + 2u - 2u * pair) % 32", "(AT + 2u - 2u * (3 - pair)) % 32", id="pair"),
+        pytest.param("book = radius >> 15;", "book = 0;", id="codebook"),
+        pytest.param("uint(radius) << 28 >> behind", "0", id="start"),
+    ],
+)
+def test_a_wrong_decoder_is_caught(patched: Patched, broken: Path, good: str, bad: str) -> None:
+    breaks(broken, TURBO, good, bad)
     case = rows_of(patched, broken, "kernel_get_rows_turbo4")
     assert (case.ok, case.bit_equal) == (False, False)
     assert "of the result is" in case.wrong[0]

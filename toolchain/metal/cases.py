@@ -46,7 +46,7 @@ def conversions(kind: Format) -> Iterator[Conversion]:
     decoded = kind.decode(rows.reshape(-1)).reshape(count, _WIDTH)
     source = _flat(values)
 
-    picks = np.array([3, 0, count - 1, 3], np.int32)
+    picks = np.array([3, 15, count - 1, 3], np.int32)
     yield _conversion(
         kind, "GET_ROWS", _tensor("f32", (_WIDTH, len(picks)), (4, 4 * _WIDTH)),
         [(stored, rows), (_tensor("i32", (len(picks),), (4,)), picks)], decoded[picks],
