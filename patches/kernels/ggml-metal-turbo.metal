@@ -22,16 +22,16 @@ static_assert(sizeof(block_turbo<3>) == 34 && sizeof(block_turbo<2>) == 26 && si
 alignas(64) constexpr constant static half turbo4_levels[2][32] = {
     { TURBO_FOUR(-109, -90, -76, -65), TURBO_FOUR(-56, -49, -43, -37), TURBO_FOUR(-32, -27, -23, -18),
       TURBO_EIGHT(2, 6, 10, 14), TURBO_FOUR(18, 23, 27, 32), TURBO_FOUR(37, 43, 49, 56), TURBO_FOUR(65, 76, 90, 109) },
-    { TURBO_FOUR(-127, -127, -118, -108), TURBO_FOUR(-99, -90, -81, -71), TURBO_FOUR(-62, -53, -44, -35),
-      TURBO_EIGHT(0, 1, 3, 25), TURBO_FOUR(35, 44, 53, 62), TURBO_FOUR(71, 81, 90, 99), TURBO_FOUR(108, 118, 127, 127) },
+    { TURBO_FOUR(-127, -127, -118, -108), TURBO_FOUR(-99, -90, -80, -71), TURBO_FOUR(-61, -52, -43, -34),
+      TURBO_EIGHT(0, 2, 15, 24), TURBO_FOUR(34, 43, 52, 61), TURBO_FOUR(71, 80, 90, 99), TURBO_FOUR(108, 118, 127, 127) },
 };
 alignas(64) constexpr constant static half turbo3_levels[2][16] = {
     { TURBO_FOUR(-93, -66, -49, -37), TURBO_EIGHT(4, 11, 19, 27), TURBO_FOUR(37, 49, 66, 93) },
-    { TURBO_FOUR(-127, -127, -111, -95), TURBO_EIGHT(0, 6, 63, 79), TURBO_FOUR(95, 111, 127, 127) },
+    { TURBO_FOUR(-127, -127, -106, -84), TURBO_EIGHT(0, 19, 40, 62), TURBO_FOUR(84, 106, 127, 127) },
 };
 alignas(64) constexpr constant static half turbo2_levels[2][8] = {
     { TURBO_EIGHT(9, 28, 52, 94) },
-    { TURBO_EIGHT(0, 89, 127, 127) },
+    { TURBO_EIGHT(0, 64, 127, 127) },
 };
 
 // The codebook that a radius, as its bits, belongs to by its sign.
@@ -216,8 +216,8 @@ constexpr constant static short turbo_trials[3][4] = {
     { 106, 121, 139, 160 }, { 182, 195, 207, 221 }, { 211, 218, 226, 233 },
 };
 constexpr constant static short turbo_wide_trials[3][16] = {
-    { 51, 63, 77, 93, 106, 121, 139, 160, 76, 132, 142, 147, 159, 165, 178, 190 },
-    { 90, 104, 119, 136, 158, 182, 209, 241, 152, 188, 218, 264, 274, 284, 295, 318 },
+    { 51, 63, 77, 93, 106, 121, 139, 160, 84, 132, 152, 159, 165, 178, 190, 203 },
+    { 90, 104, 119, 136, 158, 182, 209, 241, 178, 218, 254, 274, 284, 295, 305, 318 },
     { 90, 103, 119, 137, 158, 181, 209, 241, 152, 198, 218, 234, 254, 264, 274, 284 },
 };
 

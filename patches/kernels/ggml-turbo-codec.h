@@ -28,10 +28,11 @@
 #define TURBO3_LEVELS TURBO_16(4, 11, 19, 27, 37, 49, 66, 93)
 #define TURBO2_LEVELS TURBO_8(9, 28, 52, 94)
 
-// In the second ones, two subsets share the zero and two the outermost level, so that every path can take these.
-#define TURBO4_LEVELS2 TURBO_32(0, 1, 3, 25, 35, 44, 53, 62, 71, 81, 90, 99, 108, 118, 127, 127)
-#define TURBO3_LEVELS2 TURBO_16(0, 6, 63, 79, 95, 111, 127, 127)
-#define TURBO2_LEVELS2 TURBO_8(0, 89, 127, 127)
+// The second ones are nearly uniform, but for two subsets that share the zero and two that share the outermost level, so
+// that every path can take these.
+#define TURBO4_LEVELS2 TURBO_32(0, 2, 15, 24, 34, 43, 52, 61, 71, 80, 90, 99, 108, 118, 127, 127)
+#define TURBO3_LEVELS2 TURBO_16(0, 19, 40, 62, 84, 106, 127, 127)
+#define TURBO2_LEVELS2 TURBO_8(0, 64, 127, 127)
 
 #define TURBO_32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \
     { -p, -o, -n, -m, -l, -k, -j, -i, -h, -g, -f, -e, -d, -c, -b, -a, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p }

@@ -52,8 +52,8 @@ typedef struct {
 
 // The second ones; they are not judged in 8 bits.
 #define TURBO4_CODEBOOK2 { TURBO4_LEVELS2, 32, 2, 0, { 0 }, { 152, 198, 218, 234, 254, 264, 274, 284 } }
-#define TURBO3_CODEBOOK2 { TURBO3_LEVELS2, 16, 2, 0, { 0 }, { 152, 188, 218, 264, 274, 284, 295, 318 } }
-#define TURBO2_CODEBOOK2 { TURBO2_LEVELS2, 8, 1, 0, { 0 }, { 76, 132, 142, 147, 159, 165, 178, 190 } }
+#define TURBO3_CODEBOOK2 { TURBO3_LEVELS2, 16, 2, 0, { 0 }, { 178, 218, 254, 274, 284, 295, 305, 318 } }
+#define TURBO2_CODEBOOK2 { TURBO2_LEVELS2, 8, 1, 0, { 0 }, { 84, 132, 152, 159, 165, 178, 190, 203 } }
 
 // Squared errors to the nearest level of each subset.
 typedef struct {
