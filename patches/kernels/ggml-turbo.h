@@ -75,7 +75,7 @@ GGML_API const int8_t ggml_turbo3_levels[2][16];
 GGML_API const int8_t ggml_turbo2_levels[2][8];
 
 // Quantize k values (a multiple of 64) from x to the blocks at y. Any float is accepted: NaN counts as zero, and what
-// lies beyond FP16 saturates; the result always decodes to finite values, the same on every platform.
+// lies beyond the largest radius saturates; the result always decodes to finite values, the same on every platform.
 GGML_API void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k);
 GGML_API void ggml_turbo3_quantize_row(const float * x, void * y, int64_t k);
 GGML_API void ggml_turbo2_quantize_row(const float * x, void * y, int64_t k);
