@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.sources.gitrepo import commit, git, new
@@ -16,7 +16,7 @@ from toolchain.errors import FetchFailed, NotARepository, UnknownRevision
 from toolchain.sources import Repository
 from toolchain.sources.repository import out_of_space
 
-_NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1).filter(
+_NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).filter(
     lambda name: name not in (".", "..") and len(name.encode()) < 100 and not name.lower().startswith(".git")
 )
 
@@ -27,6 +27,7 @@ def repo(tmp_path: Path) -> Path:
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(files={"0\r": b"", "\r": b"1", "a\nb": b"2"})
 @given(files=st.dictionaries(_NAME, st.binary(max_size=200), min_size=1, max_size=6))
 def test_every_blob_reads_back(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
     where = new(tmp_path_factory.mktemp("blobs") / "repo")

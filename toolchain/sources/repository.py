@@ -156,9 +156,9 @@ class Repository:
 
         Raises `FetchFailed` when the tree names the file but its content is in no reach.
         """
-        if "\n" in path:
-            return None
-        found = self._ask(f"{commit}:{path}")
+        # cat-file reads names line by line, and takes a carriage return before the end for part of it
+        single = "\n" in path or path.endswith("\r")
+        found = self._ask_alone(f"{commit}:{path}") if single else self._ask(f"{commit}:{path}")
         if found is not None:
             kind, data = found
             return data if kind == "blob" else None
@@ -191,6 +191,13 @@ class Repository:
         size = int(words[2])
         data = reader.stdout.read(size + 1)
         return words[1].decode(), data[:size]
+
+    def _ask_alone(self, name: str) -> tuple[str, bytes] | None:
+        kind = self._run(("cat-file", "-t", name), None)
+        if kind.returncode:
+            return None
+        found = kind.stdout.decode().strip()
+        return found, self._run(("cat-file", found, name), None).stdout
 
     def _start_reader(self) -> subprocess.Popen[bytes]:
         argv = ["git", *NEUTRAL, f"--git-dir={self.git_dir}", "cat-file", "--batch"]
