@@ -48,10 +48,32 @@ def test_loads_and_operations_are_counted(cache: Path) -> None:
         assert report.buffers[2][0, 0] == 3 * products
         device = report.traffic["device"]
         assert (device.loads, device.load_bytes, device.stores, device.store_bytes) == (10, 160, 10, 160)
+        args, read, written = report.buffer_traffic
+        assert (read.loads, read.load_bytes, read.stores, read.read_once) == (10, 160, 0, 160)
+        assert (written.loads, written.stores, written.store_bytes, written.read_once) == (0, 10, 160, 0)
+        assert args.loads >= 32 > args.read_once == 8, "each thread reads the arguments, and the threadgroup once"
         assert report.threads == 32
         counted = {int(line.rsplit(":", 1)[1]): n.get("float", 0) for line, n in report.lines.items()}
         assert counted.get(_line("* args.scale"), 0) == 40, "one product for each component of ten vectors"
         assert counted.get(_line("v *= 2.h"), 0) == 40 * (products - 1)
+
+
+def test_reads_are_counted_by_buffer(write: Callable[[str], Path], cache: Path) -> None:
+    """Threads that read the same bytes, and threadgroups that do."""
+    path = write("""
+        kernel void look(device const float * one, device const half4 * many, device float * out, device atomic_int * n,
+                         uint i [[thread_position_in_grid]], uint at [[thread_index_in_threadgroup]]) {
+            out[i] = one[0] + (float) many[at / 2].x;
+            atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
+        }""")
+    buffers = [np.ones(8, "f4"), np.ones((32, 4), "f2"), np.zeros(6400, "f4"), np.zeros(1, "i4")]
+    report = compile(path, cache=cache).run("look", buffers, grid=(100,), threads=(64,))
+    one, many, out, n = report.buffer_traffic
+    assert (one.loads, one.load_bytes, one.read_once) == (6400, 4 * 6400, 4 * 100)
+    assert (many.loads, many.read_once) == (6400, many.load_bytes // 2)
+    assert (out.stores, out.store_bytes, out.read_once) == (6400, 4 * 6400, 0)
+    assert (n.atomics, n.loads, n.read_once) == (report.traffic["device"].atomics, 0, 0)
+    assert sum(buffer.loads for buffer in report.buffer_traffic) == report.traffic["device"].loads
 
 
 def test_what_a_gpu_does_without_an_operation_is_not_counted(write: Callable[[str], Path], cache: Path) -> None:

@@ -58,6 +58,7 @@ class Outcome:
     stopped: int
     threads: int
     traffic: list[tuple[int, int, int, int, int]]
+    buffers: list[tuple[int, int, int, int, int, int]]
     met: list[int]
     blocks: dict[str, int]
 
@@ -87,6 +88,14 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class BufferTraffic(Traffic):
+    """Loads and stores of one bound buffer."""
+
+    read_once: int
+    """bytes that were loaded, each counted once for a threadgroup, however often its threads load it"""
+
+
+@dataclass(frozen=True)
 class Report:
     """One dispatch. `buffers` are the bound buffers as the kernel left them."""
 
@@ -100,6 +109,8 @@ class Report:
     threads: int
     traffic: dict[str, Traffic]
     """by address space: device, constant, threadgroup, thread"""
+    buffer_traffic: tuple[BufferTraffic, ...]
+    """by the number of the bound buffer; what falls outside of all of them is in `traffic` alone"""
     meetings: dict[str, int]
     """SIMD-group functions, matrix operations and barriers: once for each group that met"""
     operations: dict[str, int]
@@ -158,6 +169,7 @@ def judge(
         buffers=buffers,
         threads=outcome.threads,
         traffic=traffic,
+        buffer_traffic=tuple(BufferTraffic(*row) for row in outcome.buffers[: len(buffers)]),
         meetings={kind: n for kind, n in meetings.items() if n},
         operations=dict(operations),
         lines={line: dict(counted) for line, counted in lines.items()},

@@ -208,6 +208,7 @@ static void work(uint64_t *next, uint64_t *blocks) {
         thread.buffers = buffers;
         thread.threadgroups = threadgroups;
     }
+    lay_out_reads();
     uint64_t total = (uint64_t)g[0] * g[1] * g[2];
     for (uint64_t at; (at = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < total;) {
         group[0] = (uint32_t)(at % g[0]);
@@ -267,18 +268,29 @@ static void print_finding(const Finding &f, int first) {
     printf("}");
 }
 
+static void add(Traffic &sum, const Traffic &one) {
+    sum.loads += one.loads;
+    sum.load_bytes += one.load_bytes;
+    sum.stores += one.stores;
+    sum.store_bytes += one.store_bytes;
+    sum.atomics += one.atomics;
+}
+
+static void print_traffic(const Traffic &t) {
+    printf("%llu,%llu,%llu,%llu,%llu", (unsigned long long)t.loads, (unsigned long long)t.load_bytes,
+           (unsigned long long)t.stores, (unsigned long long)t.store_bytes, (unsigned long long)t.atomics);
+}
+
 static void print_outcomes(const Outcome *all, int workers, const uint64_t *blocks) {
     Outcome sum = {};
     printf("{\"findings\":[");
     int first = 1;
     for (int w = 0; w < workers; w++) {
         for (uint32_t i = 0; i < all[w].findings; i++, first = 0) print_finding(all[w].finding[i], first);
-        for (int p = 0; p < NOWHERE; p++) {
-            sum.traffic[p].loads += all[w].traffic[p].loads;
-            sum.traffic[p].load_bytes += all[w].traffic[p].load_bytes;
-            sum.traffic[p].stores += all[w].traffic[p].stores;
-            sum.traffic[p].store_bytes += all[w].traffic[p].store_bytes;
-            sum.traffic[p].atomics += all[w].traffic[p].atomics;
+        for (int p = 0; p < NOWHERE; p++) add(sum.traffic[p], all[w].traffic[p]);
+        for (int b = 0; b < MSL_BUFFERS; b++) {
+            add(sum.buffer[b].all, all[w].buffer[b].all);
+            sum.buffer[b].read_once += all[w].buffer[b].read_once;
         }
         for (int k = 0; k <= MSL_THREADGROUP_BARRIER; k++) sum.met[k] += all[w].met[k];
         sum.threads += all[w].threads;
@@ -286,9 +298,15 @@ static void print_outcomes(const Outcome *all, int workers, const uint64_t *bloc
     }
     printf("],\"stopped\":%u,\"threads\":%llu,\"traffic\":[", sum.stopped, (unsigned long long)sum.threads);
     for (int p = 0; p < NOWHERE; p++) {
-        const Traffic &t = sum.traffic[p];
-        printf("%s[%llu,%llu,%llu,%llu,%llu]", p ? "," : "", (unsigned long long)t.loads, (unsigned long long)t.load_bytes,
-               (unsigned long long)t.stores, (unsigned long long)t.store_bytes, (unsigned long long)t.atomics);
+        printf(p ? ",[" : "[");
+        print_traffic(sum.traffic[p]);
+        printf("]");
+    }
+    printf("],\"buffers\":[");
+    for (int b = 0; b < MSL_BUFFERS; b++) {
+        printf(b ? ",[" : "[");
+        print_traffic(sum.buffer[b].all);
+        printf(",%llu]", (unsigned long long)sum.buffer[b].read_once);
     }
     printf("],\"met\":[");
     for (int k = 0; k <= MSL_THREADGROUP_BARRIER; k++) printf("%s%llu", k ? "," : "", (unsigned long long)sum.met[k]);

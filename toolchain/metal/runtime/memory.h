@@ -36,6 +36,7 @@ inline uint32_t first_epoch; // of the current threadgroup
 inline uint32_t simd_epoch[MAX_SIMDGROUPS]; // barriers of a SIMD-group
 inline uint32_t met[MAX_SIMDGROUPS];        // all meetings of one
 inline uintptr_t image_begin, image_end;
+inline uint32_t *last_read[MSL_BUFFERS]; // for each byte of a buffer the `first_epoch` of the threadgroup that read it last
 
 // A write that meets another lane's access; a race only if it changes what is there.
 struct Suspect {
@@ -148,10 +149,31 @@ inline void outside(uintptr_t at, int size, int write, int where, int place, int
     found->detail = (int)(at == 0);
 }
 
-inline void access(uintptr_t at, long size, int write, int where) {
+inline void count(Traffic &traffic, long size, int write, int atomic) {
+    if (atomic) {
+        traffic.atomics++;
+    } else if (write) {
+        traffic.stores++;
+        traffic.store_bytes += (uint64_t)size;
+    } else {
+        traffic.loads++;
+        traffic.load_bytes += (uint64_t)size;
+    }
+}
+
+inline void buffer_access(int index, long offset, long size, int write, int atomic) {
+    BufferTraffic &traffic = outcome->buffer[index];
+    count(traffic.all, size, write, atomic);
+    if (write || atomic) return;
+    for (long i = offset; i < offset + size; i++) {
+        traffic.read_once += last_read[index][i] != first_epoch;
+        last_read[index][i] = first_epoch;
+    }
+}
+
+inline void access(uintptr_t at, long size, int write, int where, int atomic = 0) {
     if (suspect.open) settle();
     site = where;
-    Traffic *traffic = outcome->traffic;
     int place = NOWHERE;
     if (lane->fibre.holds(at)) {
         place = THREAD;
@@ -193,6 +215,7 @@ inline void access(uintptr_t at, long size, int write, int where) {
             if (at - begin + (uintptr_t)size > request->buffers[index].size) break;
             place = request->buffers[index].constant ? CONSTANT : DEVICE;
             last = index;
+            buffer_access(index, (long)(at - begin), size, write, atomic);
             break;
         }
         if (place == NOWHERE && at - image_begin < image_end - image_begin) place = CONSTANT;
@@ -212,13 +235,7 @@ inline void access(uintptr_t at, long size, int write, int where) {
             place = DEVICE;
         }
     }
-    if (write) {
-        traffic[place].stores++;
-        traffic[place].store_bytes += (uint64_t)size;
-    } else {
-        traffic[place].loads++;
-        traffic[place].load_bytes += (uint64_t)size;
-    }
+    count(outcome->traffic[place], size, write, atomic);
 }
 
 extern "C" void msl_read(const void *at, long size, int where) { access((uintptr_t)at, size, 0, where); }
@@ -232,10 +249,7 @@ extern "C" void msl_atomic(const void *at, long size, int where) {
         outcome->traffic[THREADGROUP].atomics++;
         return;
     }
-    access(a, size, 0, where);
-    outcome->traffic[DEVICE].atomics++;
-    outcome->traffic[DEVICE].loads--;
-    outcome->traffic[DEVICE].load_bytes -= (uint64_t)size;
+    access(a, size, 0, where, 1);
 }
 
 extern "C" void msl_divisor(uint64_t divisor, int where) {
@@ -275,6 +289,14 @@ inline void lay_out_threadgroups() {
     image_begin = (uintptr_t)__executable_start;
     image_end = (uintptr_t)_end;
 #endif
+}
+
+// A worker's own record of what its threadgroups read; pages that nobody touches take no memory.
+inline void lay_out_reads() {
+    for (int i = 0; i < MSL_BUFFERS; i++)
+        if (request->buffers[i].bound)
+            last_read[i] = (uint32_t *)mmap(nullptr, request->buffers[i].size * 4 + 4, PROT_READ | PROT_WRITE,
+                                            MAP_PRIVATE | MAP_ANON, -1, 0);
 }
 
 inline void begin_group_memory() {

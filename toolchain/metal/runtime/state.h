@@ -40,10 +40,16 @@ struct Finding {
 struct Traffic {
     uint64_t loads, load_bytes, stores, store_bytes, atomics;
 };
+// `read_once`: bytes that were loaded, each counted once for a threadgroup, however often its lanes load it.
+struct BufferTraffic {
+    Traffic all;
+    uint64_t read_once;
+};
 
 // One for each worker, in memory that survives it.
 struct Outcome {
     Traffic traffic[NOWHERE];
+    BufferTraffic buffer[MSL_BUFFERS];
     uint64_t met[MSL_THREADGROUP_BARRIER + 1];
     uint64_t threads;
     uint32_t findings, stopped;
