@@ -32,8 +32,10 @@ template <typename T> struct msl_lanes<T, 4> {
 };
 
 template <typename T, int N> struct vec;
+template <typename T, int N> struct packed_vec;
 template <typename T> struct msl_count : integral_constant<int, 1> {};
 template <typename T, int N> struct msl_count<vec<T, N>> : integral_constant<int, N> {};
+template <typename T, int N> struct msl_count<packed_vec<T, N>> : integral_constant<int, N> {};
 
 template <typename T, int N, int... I> struct msl_swizzle {
     vec<T, N> &whole;
@@ -80,6 +82,7 @@ template <typename T, int N> struct vec : msl_lanes<T, N> {
             v = __builtin_convertvector(o.v, raw);
         }
     }
+    template <typename U> explicit constexpr vec(const packed_vec<U, N> &o) : vec(o.operator vec<U, N>()) {}
     template <typename A, typename B, typename... C> constexpr vec(A a, B b, C... c) : msl_lanes<T, N>{{.v = raw(T(0))}} {
         static_assert(msl_count<A>::value + msl_count<B>::value + (0 + ... + msl_count<C>::value) == N,
                       "a vector needs as many components as it has");
@@ -128,6 +131,7 @@ template <typename T, int N> struct vec : msl_lanes<T, N> {
     template <typename U, int M> constexpr void put(int &at, const vec<U, M> &s) {
         for (int i = 0; i < M; i++) v[at++] = (T)s.v[i];
     }
+    template <typename U, int M> constexpr void put(int &at, const packed_vec<U, M> &s) { put(at, s.operator vec<U, M>()); }
 };
 
 // Without the alignment of a vector: as many bytes as its components have.
