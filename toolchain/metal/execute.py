@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .host import Dispatch, Host, Operation, Recorded
+from .libraries import Libraries
 from .library import Library
 from .report import Finding, Report
 
@@ -29,7 +30,7 @@ class Executed:
 
 def execute(
     host: Host,
-    library: Library,
+    libraries: Libraries,
     operation: Operation,
     operands: Sequence[Bytes | None],
     result: Bytes,
@@ -46,7 +47,7 @@ def execute(
     extra = np.full(recorded.extra, _UNWRITTEN, np.uint8)
     memory: list[Bytes | None] = [np.concatenate([result, extra]), *operands]
     bounds = _bounds(recorded.dispatches)
-    reports = tuple(_run(library, dispatch, memory, bounds, seconds) for dispatch in recorded.dispatches)
+    reports = tuple(_run(libraries.of(dispatch), dispatch, memory, bounds, seconds) for dispatch in recorded.dispatches)
     whole = memory[0]
     assert whole is not None
     return Executed(
@@ -79,7 +80,7 @@ def _run(
         slots[int(key)] = bytes.fromhex(text)
     places = {}
     for key, (tensor, offset) in dispatch.buffers.items():
-        whole = memory[tensor]
+        whole = memory[tensor] if tensor < len(memory) else None
         if whole is None:
             continue
         end = next((start for start in bounds[tensor] if start > offset), whole.size)

@@ -7,9 +7,10 @@ everything down.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..series.place import find_scopes
 METAL = Path("ggml/src/ggml-metal")
 _OWN = Path(__file__).parent / "recorder"
 _SUPPORTS = "bool ggml_metal_device_supports_op("
+_ALLOC = "size_t ggml_backend_metal_buffer_type_get_alloc_size("
 _FLAGS = ("-O1", "-w", "-D_GNU_SOURCE", '-DGGML_VERSION="0"', '-DGGML_COMMIT="0"')
 # Whichever of these a tree has, without what only a whole backend needs.
 _SOURCES = (
@@ -41,16 +43,21 @@ _SOURCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """An operand: type by name, up to four sizes, and for each the bytes from one to the next."""
+    """An operand: type by name, up to four sizes, and for each the bytes from one to the next.
+
+    `view_of`, the number of an earlier operand, makes it a part of that one's memory, from its beginning on.
+    """
 
     type: str
     ne: tuple[int, ...]
     nb: tuple[int, ...]
+    view_of: int | None = None
 
     def words(self) -> str:
         sizes = (*self.ne, *[1] * (4 - len(self.ne)))
         strides = (*self.nb, *[self.nb[-1] * self.ne[-1]] * (4 - len(self.nb)))
-        return " ".join(map(str, (self.type, *sizes, *strides)))
+        origin = "" if self.view_of is None else f"@{self.view_of}"
+        return " ".join(map(str, (self.type + origin, *sizes, *strides)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +78,13 @@ class Operation:
 
 
 class Dispatch(msgspec.Struct, frozen=True):
-    """One dispatch: buffers are (number of the tensor, offset), the result being tensor 0; bytes are hexadecimal."""
+    """One dispatch: buffers are (number of the tensor, offset), the result being tensor 0; bytes are hexadecimal.
+
+    `library` is empty for the device's own library, else the name of one that the host code made from a source.
+    """
 
     kernel: str
+    library: str
     constants: dict[str, bool | int]
     bytes: dict[str, str]
     buffers: dict[str, tuple[int, int]]
@@ -90,6 +101,13 @@ class Recorded(msgspec.Struct, frozen=True):
     dispatches: list[Dispatch]
 
 
+class Made(msgspec.Struct, frozen=True):
+    """A library that the host code had compiled from a source of its own."""
+
+    name: str
+    source: str
+
+
 class Kind(msgspec.Struct, frozen=True):
     """A type of the tree: `block` values take `bytes` bytes."""
 
@@ -99,10 +117,11 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 class Host:
-    """The recorder of one tree."""
+    """The recorder of one tree. `limits` make the device less able; recorder.cpp names them."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, limits: Mapping[str, str] | None = None) -> None:
         self.program = program
+        self.limits = dict(limits or {})
 
     def types(self) -> dict[str, Kind]:
         """The tree's types by name."""
@@ -115,17 +134,30 @@ class Host:
 
         Raises `KernelInvalid` where the host code gives up, with what it said.
         """
-        done = subprocess.run(
-            [self.program, *(["--claims"] if claims_only else [])],
-            input="\n".join(operation.words() for operation in operations),
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = self._run(["--claims"] if claims_only else [], operations)
         answers = [msgspec.json.decode(line, type=Recorded) for line in done.stdout.splitlines()]
         if done.returncode or len(answers) != len(operations):
             at = operations[min(len(answers), len(operations) - 1)]
             said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
             raise KernelInvalid(f"the host code gives up on {at.name} ({at.words()}): {said[0]}")
         return answers
+
+    def sources(self, operations: Sequence[Operation]) -> dict[str, str]:
+        """The libraries that the host code makes when it is asked for these operations: Metal source by name."""
+        done = self._run(["--sources"], operations)
+        made = [msgspec.json.decode(line, type=Made) for line in done.stdout.splitlines()]
+        return {one.name: one.source for one in made}
+
+    def log(self, operations: Sequence[Operation]) -> str:
+        """What the host code says on the way."""
+        return self._run(["--claims"], operations).stderr
+
+    def _run(self, words: list[str], operations: Sequence[Operation]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.program, *words],
+            input="\n".join(operation.words() for operation in operations),
+            capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **self.limits},
+        )  # fmt: skip
 
 
 def build_host(tree: Path, config: Config, workspace: Path) -> Host:
@@ -136,7 +168,7 @@ def build_host(tree: Path, config: Config, workspace: Path) -> Host:
     device = tree / METAL / "ggml-metal-device.m"
     if not device.is_file():
         raise BuildFailed(f"{tree}: no {METAL / device.name}", hint="a llama.cpp with a Metal backend has it")
-    supports = _supports(device)
+    supports, alloc = _supports(device), _alloc(tree / METAL / "ggml-metal.cpp")
     cc, cxx = (tool.require() for tool in compilers(config.build, workspace)[1:])
     sources = [path for pattern in _SOURCES for path in sorted(tree.glob(pattern))]
     own = [_OWN / "recorder.cpp", _OWN / "absent.c"]
@@ -144,10 +176,11 @@ def build_host(tree: Path, config: Config, workspace: Path) -> Host:
         # a tree so small that the whole of it can be had
         sources += [tree / "ggml/src/ggml-backend.cpp", *sorted((tree / "ggml/src/ggml-cpu").glob("*.c*"))]
         own.pop()
-    headers = [*(tree / METAL).glob("*.h"), *(tree / "ggml/include").glob("*.h"), *_OWN.iterdir()]
+    headers = [*(tree / METAL).glob("*.h"), *(tree / "ggml/include").glob("*.h"), *(tree / "ggml/src").glob("*.h")]
+    headers += _OWN.iterdir()
     digest = sha256_bytes(
         b"".join(path.read_bytes() for path in sorted({*sources, *headers, *own}))
-        + supports.encode()
+        + (supports + alloc).encode()
         + cc.version.encode()
     )
     folder = workspace / "metal" / f"host-{digest[:16]}"
@@ -156,19 +189,19 @@ def build_host(tree: Path, config: Config, workspace: Path) -> Host:
         return Host(program)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "supports.c").write_text(supports, encoding="utf-8")
+    (folder / "alloc.cpp").write_text(alloc, encoding="utf-8")
     paths = (_OWN, tree / METAL, tree / "ggml/src", tree / "ggml/src/ggml-cpu", tree / "ggml/include")
     include = [word for path in paths for word in ("-I", str(path))]
-    extra = f"-DRECORDER_EXTRA_BYTES(op)=({_extra_bytes(tree)})"
 
     def compile_one(source: Path) -> Path:
         out = folder / f"{source.parent.name}-{source.name}.o"
         plus = source.suffix == ".cpp"
-        argv = [cxx.path if plus else cc.path, "-std=gnu++17" if plus else "-std=gnu11", *_FLAGS, extra, *include]
+        argv = [cxx.path if plus else cc.path, "-std=gnu++17" if plus else "-std=gnu11", *_FLAGS, *include]
         run([*argv, "-c", str(source), "-o", str(out)], failure=BuildFailed, what=f"compiling {source.name}")
         return out
 
     with ThreadPoolExecutor() as pool:
-        objects = list(pool.map(compile_one, [*sources, *own, folder / "supports.c"]))
+        objects = list(pool.map(compile_one, [*sources, *own, folder / "supports.c", folder / "alloc.cpp"]))
     part = program.with_suffix(".part")
     run(
         [cxx.path, *map(str, objects), "-lm", "-lpthread", "-o", str(part)],
@@ -182,17 +215,24 @@ def build_host(tree: Path, config: Config, workspace: Path) -> Host:
 def _supports(device: Path) -> str:
     """A C file with the function that says which operations are supported, and what it needs."""
     text = device.read_text(encoding="utf-8")
-    spans = find_scopes(text, "c", _SUPPORTS)
-    if len(spans) != 1:
-        raise BuildFailed(f"{device}: {len(spans)} definitions of {_SUPPORTS.removesuffix('(')}, not one")
-    begin = text.rindex("\n", 0, text.rindex(_SUPPORTS, 0, spans[0].start)) + 1
-    end = text.index("}", spans[0].end) + 1
     headers = re.findall(r'^#\s*(?:import|include)\s+("[^"]+")', text, re.MULTILINE)
-    lines = ['#include "recorder.h"', *(f"#include {header}" for header in headers), text[begin:end], ""]
+    lines = ['#include "recorder.h"', *(f"#include {header}" for header in headers), _function(device, text, _SUPPORTS), ""]
     return "\n".join(lines)
 
 
-def _extra_bytes(tree: Path) -> str:
-    header = (tree / METAL / "ggml-metal-ops.h").read_text(encoding="utf-8")
-    names = re.findall(r"\b(ggml_metal_op_flash_attn_ext_extra_\w+)\(", header)
-    return " + ".join(f"{name}(op)" for name in names) or "0"
+def _alloc(backend: Path) -> str:
+    """A C++ file with the function that says what a result takes in the device's memory."""
+    text = backend.read_text(encoding="utf-8") if backend.is_file() else ""
+    headers = re.findall(r'^#\s*include\s+("ggml[^"]+")', text, re.MULTILINE)
+    name = _ALLOC.split()[-1]
+    lines = [*(f"#include {header}" for header in headers), _function(backend, text, _ALLOC), '#include "recorder.h"']
+    lines += [f"size_t recorder_alloc_size(const ggml_tensor * op) {{ return {name}nullptr, op); }}", ""]
+    return "\n".join(lines)
+
+
+def _function(path: Path, text: str, head: str) -> str:
+    spans = find_scopes(text, "c", head)
+    if len(spans) != 1:
+        raise BuildFailed(f"{path}: {len(spans)} definitions of {head.removesuffix('(')}, not one")
+    begin = text.rindex("\n", 0, text.rindex(head, 0, spans[0].start)) + 1
+    return text[begin : text.index("}", spans[0].end) + 1]

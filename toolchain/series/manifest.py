@@ -20,6 +20,8 @@ from .edit import Edit
 SEAL = "SHA256SUMS"
 OWN_SERIES = Path(__file__).parents[2] / "patches"
 
+_TAKEN_IN = re.compile(r'\btext\("([^"]+)"\)')
+
 S = TypeVar("S")
 
 
@@ -78,6 +80,8 @@ class LoadedPart:
     edits: tuple[Edit, ...]
     patch: bytes
     files: dict[str, bytes]
+    texts: dict[str, str]
+    """files that the part's templates take in by `text("path below the series")`"""
 
 
 @record
@@ -176,11 +180,19 @@ def _load_part(root: Path, part: Part) -> LoadedPart:
         for probe in (edit.upstreamed_when, edit.not_if):
             if probe:
                 _compiled(f"{part.edits}: {edit.name}", probe.pattern)
+    files = {path: _inside(root, source).read_bytes() for path, source in part.files.items()}
+    taken = {
+        name
+        for path, source in part.files.items()
+        if source.endswith(".j2")
+        for name in _TAKEN_IN.findall(files[path].decode())
+    }
     return LoadedPart(
         part=part,
         edits=edits,
         patch=_inside(root, part.patch).read_bytes() if part.patch else b"",
-        files={path: _inside(root, source).read_bytes() for path, source in part.files.items()},
+        files=files,
+        texts={name: _inside(root, name).read_text(encoding="utf-8") for name in sorted(taken)},
     )
 
 

@@ -186,10 +186,11 @@ def _own_file(loaded: LoadedPart, path: str, facts: Facts) -> bytes:
     """A file of ours: as it stands, or filled in when it is a template (.j2)."""
     content = loaded.files[path]
     source = loaded.part.files[path]
-    return fill(content.decode(), facts, source).encode() if source.endswith(".j2") else content
+    known = {**facts, "text": loaded.texts.__getitem__}
+    return fill(content.decode(), known, source).encode() if source.endswith(".j2") else content
 
 
-def fill(template: str, facts: Facts, where: str) -> str:
+def fill(template: str, facts: Mapping[str, Any], where: str) -> str:
     """A rendered insert. An unknown fact is an error, not an empty string."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
     environment.trim_blocks = environment.lstrip_blocks = True

@@ -2,7 +2,11 @@
 // operation a JSON object a line, with every dispatch, its kernel, function constants, arguments, buffers and grid.
 //
 // An operation is read from standard input as words: its name; the bits of its parameters (a count, then integers); its
-// tensors, the result first (a count, then for each a type's name or "-", four sizes and four strides).
+// tensors, the result first (a count, then for each a type's name or "-", four sizes and four strides). A type with "@N"
+// behind it is a view: it begins where tensor N does.
+//
+// The device can be made less able by the environment: RECORDER_WITHOUT_MATRICES, RECORDER_SOURCE_FAILS (libraries that
+// the host code makes from a source do not compile), RECORDER_MAX_BUFFER (bytes), RECORDER_MAX_THREADS.
 #include "recorder.h"
 
 #include "ggml-metal-ops.h"
@@ -28,9 +32,12 @@ struct ggml_metal_cv {
 struct ggml_metal_pipeline {
     std::string                base;
     std::map<int, std::string> constants;
+    std::string                library;
 };
-// Pipelines are kept by their names, as on a device: two that share one by mistake are then one here, too.
+// Pipelines are kept by their names, as on a device: two that share one by mistake are then one here, too. The device's
+// own library has no name.
 struct ggml_metal_library {
+    std::string                                name, source;
     std::map<std::string, ggml_metal_pipeline> pipelines;
 };
 struct ggml_metal_encoder {
@@ -41,11 +48,33 @@ struct ggml_metal_encoder {
 
 namespace {
 
-constexpr int MAX_THREADS = 1024;
+ggml_metal_library              library;
+std::vector<ggml_metal_library *> made;
+ggml_metal_device               device;
+std::string                     dispatches;
 
-ggml_metal_library  library;
-ggml_metal_device   device;
-std::string         dispatches;
+long environment(const char * name, long otherwise) {
+    const char * value = getenv(name);
+    return value ? atol(value) : otherwise;
+}
+
+// As a JSON string.
+std::string quoted(const std::string & text) {
+    std::string out = "\"";
+    char        code[8];
+    for (const unsigned char c : text) {
+        if (c == '"' || c == '\\') {
+            out += '\\';
+            out += (char) c;
+        } else if (c < 32) {
+            snprintf(code, sizeof(code), "\\u%04x", c);
+            out += code;
+        } else {
+            out += (char) c;
+        }
+    }
+    return out + "\"";
+}
 
 std::string hex(const void * data, size_t size) {
     std::string text;
@@ -84,17 +113,12 @@ ggml_op operation_of(const std::string & name) {
     return known.at(name);
 }
 
-// The bytes that the backend's own allocation adds to a result: a sum of functions of the tree, which host.py finds.
-size_t extra_bytes(const ggml_tensor * op) {
-    return op->op == GGML_OP_FLASH_ATTN_EXT ? RECORDER_EXTRA_BYTES(op) : 0;
-}
-
-void record(ggml_tensor * op, bool claims_only) {
+void record(ggml_tensor * op, bool claims_only, bool quiet) {
     const bool claimed = ggml_metal_device_supports_op(&device, op);
     dispatches.clear();
     size_t extra = 0;
     if (claimed && !claims_only) {
-        extra = extra_bytes(op);
+        extra = recorder_alloc_size(op) - ggml_nbytes(op);
         ggml_init_params params = { 1 << 20, nullptr, true };
         ggml_context *   context = ggml_init(params);
         ggml_cgraph *    graph   = ggml_new_graph(context);
@@ -103,6 +127,9 @@ void record(ggml_tensor * op, bool claims_only) {
         ggml_metal_op_encode(encoding, 0);
         ggml_metal_op_free(encoding);
         ggml_free(context);
+    }
+    if (quiet) {
+        return;
     }
     printf("{\"claimed\": %s, \"extra\": %zu, \"dispatches\": [%s]}\n", claimed ? "true" : "false", extra, dispatches.c_str());
     fflush(stdout);
@@ -143,14 +170,22 @@ struct ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline(ggml_meta
 }
 struct ggml_metal_pipeline_with_params ggml_metal_library_compile_pipeline(ggml_metal_library_t into, const char * base,
                                                                            const char * name, ggml_metal_cv_t cv) {
-    into->pipelines[name] = { base, cv ? cv->values : std::map<int, std::string>() };
+    into->pipelines[name] = { base, cv ? cv->values : std::map<int, std::string>(), into->name };
     return ggml_metal_library_get_pipeline(into, name);
+}
+ggml_metal_library_t ggml_metal_library_init_from_source(ggml_metal_device_t, const char * source, bool) {
+    if (getenv("RECORDER_SOURCE_FAILS")) {
+        fprintf(stderr, "ggml_metal_library_init_from_source: error compiling source: asked to fail\n");
+        return nullptr;
+    }
+    made.push_back(new ggml_metal_library { "source" + std::to_string(made.size()), source, {} });
+    return made.back();
 }
 ggml_metal_device_t ggml_metal_library_get_device(ggml_metal_library_t) {
     return &device;
 }
 int ggml_metal_pipeline_max_theads_per_threadgroup(struct ggml_metal_pipeline_with_params) {
-    return MAX_THREADS;
+    return (int) environment("RECORDER_MAX_THREADS", 1024);
 }
 void ggml_metal_pipeline_free(ggml_metal_pipeline_t) {}
 
@@ -199,8 +234,8 @@ void ggml_metal_encoder_dispatch_threadgroups(ggml_metal_encoder_t encoder, int 
     char shape[256];
     snprintf(shape, sizeof(shape), "\"memory\": %zu, \"groups\": [%d, %d, %d], \"threads\": [%d, %d, %d]", encoder->memory, tg0,
              tg1, tg2, tptg0, tptg1, tptg2);
-    dispatches += (dispatches.empty() ? "" : ", ") + ("{\"kernel\": \"" + encoder->pipeline->base + "\", ") +
-                  "\"constants\": " + object(encoder->pipeline->constants) + ", \"bytes\": " + object(encoder->bytes) +
+    dispatches += (dispatches.empty() ? "" : ", ") + ("{\"kernel\": \"" + encoder->pipeline->base + "\", ") + "\"library\": \"" +
+                  encoder->pipeline->library + "\", " + "\"constants\": " + object(encoder->pipeline->constants) + ", \"bytes\": " + object(encoder->bytes) +
                   ", \"buffers\": " + object(encoder->buffers) + ", " + shape + "}";
 }
 
@@ -223,9 +258,11 @@ int main(int argc, char ** argv) {
         return 0;
     }
     const bool claims_only = argc > 1 && !strcmp(argv[1], "--claims");
+    const bool sources     = argc > 1 && !strcmp(argv[1], "--sources");
     device.props.has_simdgroup_reduction    = true;
-    device.props.has_simdgroup_mm           = true;
+    device.props.has_simdgroup_mm           = !getenv("RECORDER_WITHOUT_MATRICES");
     device.props.has_bfloat                 = true;
+    device.props.max_buffer_size            = (size_t) environment("RECORDER_MAX_BUFFER", 1l << 40);
     device.props.max_theadgroup_memory_size = 32768;
     std::string name;
     while (std::cin >> name) {
@@ -243,6 +280,9 @@ int main(int argc, char ** argv) {
         for (int i = 0; i < count; ++i) {
             std::string type;
             std::cin >> type;
+            const size_t view   = type.find('@');
+            const size_t origin = view == std::string::npos ? (size_t) i : (size_t) atoi(type.c_str() + view + 1);
+            type                = type.substr(0, view);
             tensors.emplace_back(type == "-" ? nullptr : new ggml_tensor());
             for (int j = 0; j < 8; ++j) {
                 int64_t number = 0;
@@ -255,7 +295,8 @@ int main(int argc, char ** argv) {
                 continue;
             }
             tensors[i]->type = type_of(type);
-            tensors[i]->data = (void *) (uintptr_t) i;
+            tensors[i]->data = (void *) (uintptr_t) origin;
+            tensors[i]->view_src = origin < (size_t) i ? tensors[origin].get() : nullptr;
 #ifdef RECORDER_BUFFERS
             buffers.emplace_back(new ggml_backend_buffer());
             tensors[i]->buffer = buffers.back().get();
@@ -266,7 +307,12 @@ int main(int argc, char ** argv) {
         }
         tensors[0]->op = operation_of(name);
         memcpy(tensors[0]->op_params, parameters.data(), parameters.size() * sizeof(int32_t));
-        record(tensors[0].get(), claims_only);
+        record(tensors[0].get(), claims_only || sources, sources);
+    }
+    for (const ggml_metal_library * one : made) {
+        if (sources) {
+            printf("{\"name\": %s, \"source\": %s}\n", quoted(one->name).c_str(), quoted(one->source).c_str());
+        }
     }
     return 0;
 }

@@ -10,6 +10,7 @@ extern "C" {
 typedef const struct ggml_backend_device * ggml_backend_dev_t;
 typedef const struct ggml_backend *        ggml_backend_t;
 typedef struct ggml_backend_buffer *       ggml_backend_buffer_t;
+typedef struct ggml_backend_buffer_type *  ggml_backend_buffer_type_t;
 
 enum ggml_backend_dev_type { GGML_BACKEND_DEVICE_TYPE_CPU };
 enum ggml_status { GGML_STATUS_SUCCESS };

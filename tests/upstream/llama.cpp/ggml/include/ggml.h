@@ -76,6 +76,8 @@ struct ggml_tensor {
     struct ggml_tensor * src[GGML_MAX_SRC]; // operands of the operation that this is the result of
     float                limits[2];    // of clamp
     int32_t              op_params[3]; // of attention, the bits of floats: scale, largest bias, cap of the scores
+    struct ggml_tensor * view_src;     // whose memory this is a part of, from view_offs on; null: its own
+    size_t               view_offs;
 };
 
 // Ends the program for a number that is no type's.

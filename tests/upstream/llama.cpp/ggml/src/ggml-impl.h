@@ -1,9 +1,12 @@
-// Conversions between half and single precision, IEEE 754, rounding to nearest even.
+// The log, and conversions between half and single precision (IEEE 754, rounding to nearest even).
 #pragma once
 
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+
+#define GGML_LOG_WARN(...) fprintf(stderr, __VA_ARGS__)
 
 static inline float half_to_float(uint16_t half) {
     const uint32_t sign = (uint32_t) (half & 0x8000) << 16;

@@ -30,6 +30,8 @@ struct ggml_metal_pipeline_with_params {
 struct ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline(ggml_metal_library_t lib, const char * name);
 struct ggml_metal_pipeline_with_params ggml_metal_library_compile_pipeline(
     ggml_metal_library_t lib, const char * base, const char * name, ggml_metal_cv_t cv);
+// A library of other kernels than the device's own; null where the source does not compile.
+ggml_metal_library_t ggml_metal_library_init_from_source(ggml_metal_device_t dev, const char * source, bool verbose);
 ggml_metal_device_t ggml_metal_library_get_device(ggml_metal_library_t lib);
 void                ggml_metal_pipeline_free(ggml_metal_pipeline_t pipeline);
 int ggml_metal_pipeline_max_theads_per_threadgroup(struct ggml_metal_pipeline_with_params pipeline);
@@ -52,6 +54,7 @@ struct ggml_metal_device_props {
     bool   has_simdgroup_reduction;
     bool   has_simdgroup_mm;
     bool   has_bfloat;
+    size_t max_buffer_size;
     size_t max_theadgroup_memory_size;
 };
 

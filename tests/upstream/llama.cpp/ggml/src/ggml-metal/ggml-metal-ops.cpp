@@ -1,5 +1,6 @@
 #include "ggml-metal-ops.h"
 
+#include "ggml-impl.h"
 #include "ggml-metal-device.h"
 #include "ggml-metal-impl.h"
 
@@ -9,6 +10,7 @@
 #include <cstring>
 
 struct ggml_metal_op {
+    ggml_metal_device_t  dev;
     ggml_metal_library_t lib;
     ggml_metal_encoder_t enc;
     ggml_cgraph *        graph;
@@ -18,7 +20,7 @@ struct ggml_metal_op {
 
 ggml_metal_op_t ggml_metal_op_init(ggml_metal_device_t dev, ggml_metal_cmd_buf_t cmd_buf, ggml_cgraph * gf, int, int, bool,
                                    bool use_concurrency, bool, int, int) {
-    return new ggml_metal_op { ggml_metal_device_get_library(dev), ggml_metal_encoder_init(cmd_buf, use_concurrency), gf };
+    return new ggml_metal_op { dev, ggml_metal_device_get_library(dev), ggml_metal_encoder_init(cmd_buf, use_concurrency), gf };
 }
 
 void ggml_metal_op_free(ggml_metal_op_t ctx) {
@@ -31,7 +33,23 @@ static ggml_metal_buffer_id ggml_metal_get_buffer_id(const ggml_tensor * tensor)
     return ggml_metal_buffer_get_id(nullptr, tensor);
 }
 
-static int ggml_metal_op_get_rows(ggml_metal_op_t ctx, int idx) {
+// What was dispatched before is done before what follows.
+static bool ggml_metal_op_concurrency_reset(ggml_metal_op_t ctx) {
+    ggml_metal_encoder_memory_barrier(ctx->enc);
+    return true;
+}
+
+int ggml_metal_op_encode(ggml_metal_op_t ctx, int idx) {
+    switch (ctx->node(idx)->op) {
+        case GGML_OP_GET_ROWS:       return ggml_metal_op_get_rows(ctx, idx);
+        case GGML_OP_SET_ROWS:       return ggml_metal_op_set_rows(ctx, idx);
+        case GGML_OP_CPY:            return ggml_metal_op_cpy(ctx, idx);
+        case GGML_OP_FLASH_ATTN_EXT: return ggml_metal_op_flash_attn_ext(ctx, idx);
+        default:                     GGML_ABORT("no operation %d", (int) ctx->node(idx)->op); return 0;
+    }
+}
+
+int ggml_metal_op_get_rows(ggml_metal_op_t ctx, int idx) {
     ggml_tensor * op = ctx->node(idx);
 
     ggml_metal_kargs_get_rows args = { (int32_t) op->ne[0] / 16, (int32_t) op->src[1]->ne[0], op->src[0]->nb[1], op->nb[1] };
@@ -46,7 +64,7 @@ static int ggml_metal_op_get_rows(ggml_metal_op_t ctx, int idx) {
     return 1;
 }
 
-static int ggml_metal_op_set_rows(ggml_metal_op_t ctx, int idx) {
+int ggml_metal_op_set_rows(ggml_metal_op_t ctx, int idx) {
     ggml_tensor * op = ctx->node(idx);
     const ggml_tensor * from = op->src[0], * numbers = op->src[1];
 
@@ -71,7 +89,7 @@ static int ggml_metal_op_set_rows(ggml_metal_op_t ctx, int idx) {
     return 1;
 }
 
-static int ggml_metal_op_cpy(ggml_metal_op_t ctx, int idx) {
+int ggml_metal_op_cpy(ggml_metal_op_t ctx, int idx) {
     ggml_tensor * op = ctx->node(idx);
     const ggml_tensor * from = op->src[0];
 
@@ -106,7 +124,7 @@ size_t ggml_metal_op_flash_attn_ext_extra_tmp(const ggml_tensor * op) {
     return rows * PARTS * (size_t) (op->src[2]->ne[0] + 2) * sizeof(float);
 }
 
-static int ggml_metal_op_flash_attn_ext(ggml_metal_op_t ctx, int idx) {
+int ggml_metal_op_flash_attn_ext(ggml_metal_op_t ctx, int idx) {
     ggml_tensor * op = ctx->node(idx);
     const ggml_tensor * q = op->src[0], * k = op->src[1], * v = op->src[2], * mask = op->src[3], * sinks = op->src[4];
     const int ne00 = (int) q->ne[0], ne01 = (int) q->ne[1], ne02 = (int) q->ne[2], ne20 = (int) v->ne[0];
@@ -180,14 +198,4 @@ static int ggml_metal_op_flash_attn_ext(ggml_metal_op_t ctx, int idx) {
         ggml_metal_encoder_dispatch_threadgroups(ctx->enc, rows, 1, 1, 64, 1, 1);
     }
     return 1;
-}
-
-int ggml_metal_op_encode(ggml_metal_op_t ctx, int idx) {
-    switch (ctx->node(idx)->op) {
-        case GGML_OP_GET_ROWS:       return ggml_metal_op_get_rows(ctx, idx);
-        case GGML_OP_SET_ROWS:       return ggml_metal_op_set_rows(ctx, idx);
-        case GGML_OP_CPY:            return ggml_metal_op_cpy(ctx, idx);
-        case GGML_OP_FLASH_ATTN_EXT: return ggml_metal_op_flash_attn_ext(ctx, idx);
-        default:                     GGML_ABORT("no operation %d", (int) ctx->node(idx)->op); return 0;
-    }
 }

@@ -16,6 +16,11 @@ ggml_metal_op_t ggml_metal_op_init(
 void ggml_metal_op_free(ggml_metal_op_t ctx);
 int  ggml_metal_op_encode(ggml_metal_op_t ctx, int idx);
 
+int ggml_metal_op_get_rows(ggml_metal_op_t ctx, int idx);
+int ggml_metal_op_set_rows(ggml_metal_op_t ctx, int idx);
+int ggml_metal_op_cpy(ggml_metal_op_t ctx, int idx);
+int ggml_metal_op_flash_attn_ext(ggml_metal_op_t ctx, int idx);
+
 // Whether attention runs on the kernel for one query, and the bytes that its result needs behind itself then.
 bool   ggml_metal_op_flash_attn_ext_use_vec(const struct ggml_tensor * op);
 size_t ggml_metal_op_flash_attn_ext_extra_tmp(const struct ggml_tensor * op);

@@ -1,0 +1,216 @@
+// The TurboQuant cache types on Metal, and the types that may stand beside them in a cache: how their blocks are read.
+// ggml-turbo.h has the formats. The host pastes this file, ggml-metal-turbo-encode.metal and
+// ggml-metal-turbo-attention.metal into one source, which uses nothing of the backend's own kernels.
+
+// A block of 64 values with RAW plainly stored bits for each: turbo4 has three, turbo3 two, turbo2 one. A plane of single
+// bits comes first if RAW is odd, then the pairs.
+template <short RAW>
+struct block_turbo {
+    half   d;
+    ushort path[4];
+    ushort planes[4 * RAW];
+};
+
+static_assert(sizeof(block_turbo<3>) == 34 && sizeof(block_turbo<2>) == 26 && sizeof(block_turbo<1>) == 18,
+              "the blocks of ggml-turbo.h");
+
+// The codebooks of ggml-turbo-codec.h, over 128, with bits 0 and 1 of the index exchanged, which saves an operation. As
+// halves they need no conversion, and each lies in one line of 64 bytes, so that a load by 32 lanes touches a single line
+// whatever they ask for.
+#define TURBO_FOUR(a, b, c, d) half(a / 128.0f), half(c / 128.0f), half(b / 128.0f), half(d / 128.0f)
+#define TURBO_EIGHT(a, b, c, d) TURBO_FOUR(-d, -c, -b, -a), TURBO_FOUR(a, b, c, d)
+
+alignas(64) constexpr constant static half turbo4_levels[2][32] = {
+    { TURBO_FOUR(-109, -90, -76, -65), TURBO_FOUR(-56, -49, -43, -37), TURBO_FOUR(-32, -27, -23, -18),
+      TURBO_EIGHT(2, 6, 10, 14), TURBO_FOUR(18, 23, 27, 32), TURBO_FOUR(37, 43, 49, 56), TURBO_FOUR(65, 76, 90, 109) },
+    { TURBO_FOUR(-127, -127, -118, -108), TURBO_FOUR(-99, -90, -80, -71), TURBO_FOUR(-61, -52, -43, -34),
+      TURBO_EIGHT(0, 2, 15, 24), TURBO_FOUR(34, 43, 52, 61), TURBO_FOUR(71, 80, 90, 99), TURBO_FOUR(108, 118, 127, 127) },
+};
+alignas(64) constexpr constant static half turbo3_levels[2][16] = {
+    { TURBO_FOUR(-93, -66, -49, -37), TURBO_EIGHT(4, 11, 19, 27), TURBO_FOUR(37, 49, 66, 93) },
+    { TURBO_FOUR(-127, -127, -106, -84), TURBO_EIGHT(0, 19, 40, 62), TURBO_FOUR(84, 106, 127, 127) },
+};
+alignas(64) constexpr constant static half turbo2_levels[2][8] = {
+    { TURBO_EIGHT(9, 28, 52, 94) },
+    { TURBO_EIGHT(0, 64, 127, 127) },
+};
+
+// The codebook that a radius, as its bits, belongs to by its sign.
+template <short RAW>
+static inline constant const half * turbo_book(ushort radius) {
+    const ushort book = radius >> 15;
+    return RAW == 3 ? turbo4_levels[book] : RAW == 2 ? turbo3_levels[book] : turbo2_levels[book];
+}
+
+// Two 16-bit words as they lie, since a block is aligned to no more.
+static inline uint turbo_load(device const ushort * words) {
+    return as_type<uint>(ushort2(*(device const packed_ushort2 *) words));
+}
+
+// Bits 1 and 0 of the indices of four values, bit 1 where the window of a value begins and bit 0 above it. A window is six
+// path bits in a byte, the value's own last, and values that follow each other may overlap.
+static inline uint2 turbo_trellis(uint window) {
+    const uint sum = window ^ window >> 2;
+    return uint2(window ^ sum >> 3, sum ^ window >> 3);
+}
+
+// Four levels: of the values that have bit `bit` of the bytes of a plane and pair `pair` of the bytes of `pairs`, and whose
+// windows begin at bit AT.
+template <short RAW, short AT>
+static inline half4 turbo_levels(constant const half * book, uint2 trellis, uint pairs, uint plane, ushort bit, ushort pair) {
+    constexpr uint each = 0x01010101 << AT, top = RAW == 3 ? 4 : 2, count = (4 << RAW) - 1;
+    uint index = (trellis.x & each) | (trellis.y & each << 1);
+    if (RAW & 2) {
+        index |= rotate(pairs, (AT + 2u - 2u * pair) % 32) & 12 * each;
+    }
+    if (RAW & 1) {
+        index |= rotate(plane, (AT + top - bit) % 32) & each << top;
+    }
+    return half4(book[index >> AT & count], book[index >> (8 + AT) & count], book[index >> (16 + AT) & count],
+                 book[index >> (24 + AT)]);
+}
+
+// The product is exact in a float, so it is rounded once to a half, whichever way.
+static inline void turbo_times(half4 levels, half d, thread half4 & values) {
+    values = levels * d;
+}
+
+static inline void turbo_times(half4 levels, half d, thread float4 & values) {
+    values = float4(levels) * float(d);
+}
+
+// Eight values of a block: those that have bits `bit` and `bit` + 1 of half a plane. They are the values 4 * side + 0 to 3
+// and 8 more of each, of the sixteen from 8 * bit on.
+template <short RAW, typename type4>
+static inline void turbo_eight(device const block_turbo<RAW> * block, ushort bit, ushort side, thread type4 & a, thread type4 & b) {
+    const uint own = turbo_load(block->path + 2 * side);
+    // What lies before in the trellis, from bit 31 down: the lowest bits of the radius, or the uppermost of the other side
+    const uint last = turbo_load((device const ushort *) block + 2 * side) << (28 - 12 * side);
+    device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0) + 2 * side;
+    const uint2 pairs = RAW & 2 ? uint2(turbo_load(qs), turbo_load(qs + 4)) : uint2(0);
+    const uint  plane = RAW & 1 ? turbo_load(block->planes + 2 * side) : 0;
+    const half  d     = block->d;
+    constant const half * book = turbo_book<RAW>(as_type<ushort>(d));
+    // Windows of two values together, from the sixth bit before the first
+    const uint2 trellis = turbo_trellis(own << (6 - bit) | last >> min(26 + bit, 31));
+    turbo_times(turbo_levels<RAW, 1>(book, trellis, pairs.x, plane, bit, bit / 2), d, a);
+    turbo_times(turbo_levels<RAW, 2>(book, trellis, pairs.y, plane, bit + 1, bit / 2), d, b);
+}
+
+// Unit `unit` of a row of turbo blocks: eight values, turbo_unit_at(unit) + 0 to 3 of the row as `a`, and eight more of
+// each as `b`.
+template <short RAW, typename type4>
+static inline void turbo_unit(device const uchar * row, ushort unit, thread type4 & a, thread type4 & b) {
+    turbo_eight((device const block_turbo<RAW> *) row + unit / 8, unit / 2 % 4 * 2, unit % 2, a, b);
+}
+
+static inline ushort turbo_unit_at(ushort unit) {
+    return 16 * (unit / 2) + 4 * (unit % 2);
+}
+
+// A unit of a row of any type that a cache may have beside ours. Every kernel of attention reads rows in these units.
+static inline void turbo_unit_of(short kind, device const uchar * row, ushort unit, thread half4 & a, thread half4 & b) {
+    const ushort piece = unit / 2, side = unit % 2;
+    switch (kind) {
+        case TURBO_KIND_TURBO4: turbo_unit<3>(row, unit, a, b); break;
+        case TURBO_KIND_TURBO3: turbo_unit<2>(row, unit, a, b); break;
+        case TURBO_KIND_TURBO2: turbo_unit<1>(row, unit, a, b); break;
+        case TURBO_KIND_Q8_0: {
+            device const uchar * block = row + piece / 2 * 34;
+            device const packed_char4 * values = (device const packed_char4 *) (block + 2) + piece % 2 * 4 + side;
+            const half d = *(device const half *) block;
+            a = half4(char4(values[0])) * d;
+            b = half4(char4(values[2])) * d;
+            break;
+        }
+        case TURBO_KIND_Q4_0: {
+            device const uchar * block = row + piece / 2 * 18;
+            device const ushort * nibbles = (device const ushort *) (block + 2) + 2 * side;
+            const half d = *(device const half *) block;
+            a = (half4(as_type<uchar4>(turbo_load(nibbles) >> 4 * (piece % 2) & 0x0f0f0f0f)) - 8) * d;
+            b = (half4(as_type<uchar4>(turbo_load(nibbles + 4) >> 4 * (piece % 2) & 0x0f0f0f0f)) - 8) * d;
+            break;
+        }
+        case TURBO_KIND_BF16: {
+            device const ushort * values = (device const ushort *) row + turbo_unit_at(unit);
+            const uint4 low  = uint4(ushort4(values[0], values[1], values[2], values[3])) << 16;
+            const uint4 high = uint4(ushort4(values[8], values[9], values[10], values[11])) << 16;
+            // What is beyond a half becomes its largest
+            a = half4(clamp(as_type<float4>(low), -65504.0f, 65504.0f));
+            b = half4(clamp(as_type<float4>(high), -65504.0f, 65504.0f));
+            break;
+        }
+        default: {
+            device const half4 * values = (device const half4 *) row + 4 * piece + side;
+            a = values[0];
+            b = values[2];
+            break;
+        }
+    }
+}
+
+// -- rows and copies to floats: a thread for each unit ------------------------------------------------------------
+
+template <short RAW, typename type4>
+static inline void turbo_unit_to(device const uchar * row, ushort unit, device type4 * to) {
+    type4 a, b;
+    turbo_unit<RAW>(row, unit, a, b);
+    to[0] = a;
+    to[2] = b;
+}
+
+template <short RAW>
+kernel void kernel_turbo_get_rows(
+        constant turbo_rows_args & args,
+        device const uchar * from,
+        device const uchar * index,
+        device       uchar * to,
+        uint3  group   [[threadgroup_position_in_grid]],
+        ushort thread_ [[thread_index_in_threadgroup]],
+        ushort3 threads [[threads_per_threadgroup]]) {
+    const int32_t row = *(device const int32_t *) (index + group.x * args.i0 + group.y * args.i1 + group.z * args.i2);
+    from += row * args.from1 + group.y * args.from2 + group.z * args.from3;
+    to   += group.x * args.to1 + group.y * args.to2 + group.z * args.to3;
+    for (int32_t unit = thread_; unit < 8 * args.blocks; unit += threads.x) {
+        turbo_unit_to<RAW>(from + unit / 8 * sizeof(block_turbo<RAW>), unit % 8, (device float4 *) to + 4 * (unit / 2) + unit % 2);
+    }
+}
+
+// The result may have another shape, so that its place is worked out for every block.
+template <short RAW, typename type4>
+kernel void kernel_turbo_copy_from(
+        constant turbo_copy_args & args,
+        device const uchar * from,
+        device       uchar * to,
+        uint3  group   [[threadgroup_position_in_grid]],
+        ushort thread_ [[thread_index_in_threadgroup]],
+        ushort3 threads [[threads_per_threadgroup]]) {
+    from += group.x * args.nb01 + group.y * args.nb02 + group.z * args.nb03;
+    const int64_t first = ((group.z * args.ne02 + group.y) * args.ne01 + group.x) * args.ne00;
+    for (int32_t unit = thread_; unit < 8 * args.blocks; unit += threads.x) {
+        int64_t at = first + 64 * (unit / 8);
+        const int64_t i0 = at % args.ne0;
+        at /= args.ne0;
+        device uchar * block = to + i0 * args.nb0 + at % args.ne1 * args.nb1 + at / args.ne1 % args.ne2 * args.nb2 +
+                               at / args.ne1 / args.ne2 * args.nb3;
+        turbo_unit_to<RAW>(from + unit / 8 * sizeof(block_turbo<RAW>), unit % 8,
+                           (device type4 *) block + 4 * (unit % 8 / 2) + unit % 2);
+    }
+}
+
+typedef decltype(kernel_turbo_get_rows<3>) turbo_get_rows_t;
+typedef decltype(kernel_turbo_copy_from<3, float4>) turbo_copy_from_t;
+
+#define TURBO_NAME(name) #name
+
+#define TURBO_DECODERS(TYPE, RAW)                                                                  \
+    template [[host_name(TURBO_NAME(kernel_turbo_get_rows_##TYPE))]]                               \
+    kernel turbo_get_rows_t kernel_turbo_get_rows<RAW>;                                            \
+    template [[host_name(TURBO_NAME(kernel_turbo_copy_##TYPE##_f32))]]                             \
+    kernel turbo_copy_from_t kernel_turbo_copy_from<RAW, float4>;                                  \
+    template [[host_name(TURBO_NAME(kernel_turbo_copy_##TYPE##_f16))]]                             \
+    kernel turbo_copy_from_t kernel_turbo_copy_from<RAW, half4>;
+
+TURBO_DECODERS(turbo4, 3)
+TURBO_DECODERS(turbo3, 2)
+TURBO_DECODERS(turbo2, 1)
