@@ -36,9 +36,10 @@ static inline void turbo_multiply(thread float2 & d, half2 a, half2 b) {
     d = reinterpret_cast<thread float2 &>(md.thread_elements());
 }
 
-static inline half2 turbo_matrix(threadgroup const half * from, ushort stride, bool transposed) {
+template <short STRIDE, bool TRANSPOSED>
+static inline half2 turbo_matrix(threadgroup const half * from) {
     simdgroup_half8x8 m;
-    simdgroup_load(m, from, stride, 0, transposed);
+    simdgroup_load(m, from, STRIDE, 0, TRANSPOSED);
     return reinterpret_cast<thread half2 &>(m.thread_elements());
 }
 
@@ -86,17 +87,38 @@ static inline turbo_row turbo_row_of(constant turbo_attention_args & args, int32
     return r;
 }
 
-// What is added to the scores of a position, -INFINITY where it is hidden.
-static inline float2 turbo_bias(constant turbo_attention_args & args, thread const turbo_row * rows, int32_t position) {
-    float2 bias = 0;
-    if (TURBO_HAS(MASK)) {
-        const int32_t at = min(position, args.positions - 1);
-        bias = float2(rows[0].mask[at], rows[1].mask[at]);
+// What is added to the scores of TILES positions, 8 apart, of which the last of all may be behind the end: -INFINITY
+// where one is hidden.
+template <short TILES, bool END>
+static inline void turbo_bias_of(constant turbo_attention_args & args, thread const turbo_row * rows, int32_t position,
+                                 thread float2 * bias) {
+    TURBO_UNROLL for (short i = 0; i < TILES; ++i, position += 8) {
+        const int32_t at = END ? min(position, args.positions - 1) : position;
+        bias[i] = TURBO_HAS(MASK) ? float2(rows[0].mask[at], rows[1].mask[at]) : 0;
         if (TURBO_HAS(BIAS)) {
-            bias *= float2(rows[0].slope, rows[1].slope);
+            bias[i] *= float2(rows[0].slope, rows[1].slope);
+        }
+        bias[i] = END && position > at ? -INFINITY : bias[i];
+    }
+}
+
+// The same from `first` on, for a lane that has the positions `first` + `mine` and so on. Returns whether any is visible.
+template <short TILES>
+static inline bool turbo_bias(constant turbo_attention_args & args, thread const turbo_row * rows, int32_t first, ushort mine,
+                              thread float2 * bias) {
+    if (first + 8 * TILES > args.positions) {
+        turbo_bias_of<TILES, true>(args, rows, first + mine, bias);
+    } else {
+        turbo_bias_of<TILES, false>(args, rows, first + mine, bias);
+        if (!TURBO_HAS(MASK)) {
+            return true;
         }
     }
-    return position < args.positions ? bias : -INFINITY;
+    bool visible = false;
+    TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
+        visible = visible || bias[i].x > -65504.0f || bias[i].y > -65504.0f;
+    }
+    return visible;
 }
 
 // Scores of TILES times 8 positions to weights, which fade what was summed before.
@@ -117,8 +139,11 @@ static inline void turbo_softmax(constant turbo_attention_args & args, thread co
         sum += weight;
         weights[i] = half2(weight);
     }
-    TURBO_UNROLL for (short i = 0; i < OUT; ++i) {
-        out[i] *= fade;
+    // Long contexts seldom bring a new highest score
+    if (simd_any(fade.x < 1 || fade.y < 1)) {
+        TURBO_UNROLL for (short i = 0; i < OUT; ++i) {
+            out[i] *= fade;
+        }
     }
 }
 
@@ -216,10 +241,7 @@ kernel void kernel_turbo_attention_few(
         float2 bias[ROWS][TILES];
         bool   visible = false;
         TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
-            TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
-                bias[r][i] = turbo_bias(args, rows[r], first + 8 * i + me.row);
-                visible    = visible || bias[r][i].x > -65504.0f || bias[r][i].y > -65504.0f;
-            }
+            visible = turbo_bias<TILES>(args, rows[r], first, me.row, bias[r]) || visible;
         }
         visible = simd_any(visible);
         if (PARTS == 1 && !visible) {
@@ -405,22 +427,12 @@ kernel void kernel_turbo_attention_many(
     bool turn = false;
     for (int32_t first = group.x * TILE; first < args.positions; first += args.splits * TILE) {
         float2 bias[TILES];
-        bool   visible = false;
-        if (used) {
-            TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
-                bias[i] = turbo_bias(args, rows, first + 8 * i + me.row);
-                visible = visible || bias[i].x > -65504.0f || bias[i].y > -65504.0f;
-            }
-        }
-        visible = simd_any(visible);
+        const bool visible = simd_any(used && turbo_bias<TILES>(args, rows, first, me.row, bias));
         if (lane == 0) {
             seen[turn][simd] = visible;
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        bool needed = false;
-        for (ushort i = 0; i < simds; ++i) {
-            needed = needed || seen[turn][i];
-        }
+        const bool needed = simd_any(seen[turn][lane % simds]);
         turn = !turn;
         if (!needed) {
             continue;
@@ -428,7 +440,6 @@ kernel void kernel_turbo_attention_many(
 
         turbo_decode_tile<DK, TILE, K_STRIDE>(FC_turbo_k, k, args.k1, first, last, tile, thread_, threads);
         const bool v_in_k = (FC_turbo_features & TURBO_V_IN_K) != 0;
-        threadgroup const half * values = BOTH && !v_in_k ? tile + K_SIZE : tile;
         if (BOTH && !v_in_k) {
             turbo_decode_tile<DV, TILE, V_STRIDE>(FC_turbo_v, v, args.v1, first, last, tile + K_SIZE, thread_, threads);
         }
@@ -441,7 +452,7 @@ kernel void kernel_turbo_attention_many(
             }
             TURBO_UNROLL for (short j = 0; j < K / 8; ++j) {
                 TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
-                    turbo_multiply(scores[i], turbo_matrix(tile + 8 * i * K_STRIDE + part * K + 8 * j, K_STRIDE, false), query[j]);
+                    turbo_multiply(scores[i], turbo_matrix<K_STRIDE, false>(tile + 8 * i * K_STRIDE + part * K + 8 * j), query[j]);
                 }
             }
         }
@@ -468,10 +479,12 @@ kernel void kernel_turbo_attention_many(
         if (visible) {
             half2 weights[TILES];
             turbo_softmax<TILES, OUT>(args, scores, bias, weights, top, sum, out);
-            const ushort stride = v_in_k ? K_STRIDE : V_STRIDE;
+            threadgroup const half * slice = (BOTH && !v_in_k ? tile + K_SIZE : tile) + part * V;
             TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
                 TURBO_UNROLL for (short j = 0; j < OUT; ++j) {
-                    turbo_multiply(out[j], turbo_matrix(values + 8 * i * stride + part * V + 8 * j, stride, true), weights[i]);
+                    const half2 values = v_in_k ? turbo_matrix<K_STRIDE, true>(slice + 8 * i * K_STRIDE + 8 * j) :
+                                                  turbo_matrix<V_STRIDE, true>(slice + 8 * i * V_STRIDE + 8 * j);
+                    turbo_multiply(out[j], values, weights[i]);
                 }
             }
         }

@@ -45,7 +45,8 @@ struct msl_constant {
     unsigned char *defined;
 };
 
-#define MSL_COLLECTIVE __attribute__((convergent, noduplicate))
+// Convergent, as on a GPU: loops around them may be unrolled, but no copy of one may come under another condition.
+#define MSL_COLLECTIVE __attribute__((convergent))
 extern "C" {
 MSL_COLLECTIVE void msl_exchange(int kind, int op, int code, int count, void *inout, int argument, int site);
 MSL_COLLECTIVE void msl_multiply(int codes, void *d, const void *a, const void *b, const void *c, int site);
