@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from .backend import Backend
 from .compiler import compile as compile_metal
 from .host import Dispatch
 from .library import Library
@@ -14,26 +15,25 @@ from .library import Library
 class Libraries:
     """Compiled kernels by dispatch.
 
-    The backend's own library is compiled once, with its function constants left open. Of a library that the host code
-    makes, each kernel is compiled with the constants of the dispatch, as a GPU makes a pipeline: what they rule out costs
-    nothing then, neither here nor in what is counted.
+    Of a library that the host code makes, each kernel is compiled with the constants of the dispatch, as a GPU makes a
+    pipeline: what they rule out costs nothing then, neither here nor in what is counted.
     """
 
-    def __init__(self, own: Library, sources: Mapping[str, str], folder: Path) -> None:
-        self.own = own
-        self._folder = folder
+    def __init__(self, backend: Backend, sources: Mapping[str, str], folder: Path) -> None:
+        self.backend, self._folder = backend, folder
         self._paths: dict[str, Path] = {}
+        folder.mkdir(parents=True, exist_ok=True)
         for name, source in sources.items():
             self._paths[name] = folder / f"{name}.metal"
-            folder.mkdir(parents=True, exist_ok=True)
             self._paths[name].write_text(source, encoding="utf-8")
         self._made: dict[tuple[str, str, tuple[tuple[str, bool | int], ...]], Library] = {}
         self._lock = threading.Lock()
 
     def of(self, dispatch: Dispatch) -> Library:
         """The library that has the kernel of a dispatch. Raises as `compile` for one that cannot be compiled."""
+        constants: dict[int | str, bool | int | float] = {int(key): value for key, value in dispatch.constants.items()}
         if not dispatch.library:
-            return self.own
+            return self.backend.of(dispatch.kernel, constants)
         key = (dispatch.library, dispatch.kernel, tuple(sorted(dispatch.constants.items())))
         with self._lock:
             made = self._made.get(key)
@@ -41,7 +41,7 @@ class Libraries:
             made = compile_metal(
                 self._paths[dispatch.library],
                 kernels=[dispatch.kernel],
-                constants={int(number): value for number, value in dispatch.constants.items()},
+                constants=constants,
                 cache=self._folder / "kernels",
             )
             with self._lock:
