@@ -293,6 +293,12 @@ class NotModelled(ToolchainError):
     exit_code = 91
 
 
+class MetalLayoutUnknown(ToolchainError):
+    """The Metal kernels of a tree lie in no way that is known, or not as their lists say."""
+
+    exit_code = 92
+
+
 def all_errors() -> Iterator[type[ToolchainError]]:
     """Every class of error, in order of exit code."""
     todo, found = [ToolchainError], set[type[ToolchainError]]()

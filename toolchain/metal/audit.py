@@ -16,17 +16,20 @@ from typing import Literal
 from ..cli import Run
 from ..config import Config
 from ..console import Console
-from ..errors import BuildFailed, KernelInvalid, NotModelled, UnknownRevision
+from ..errors import BuildFailed, KernelInvalid, MetalLayoutUnknown, NotModelled, UnknownRevision
 from ..fork.join import branches
 from ..records import record
 from ..sources import Repository, open_origin
+from .backend import check_kernels
 from .cases import SIZES
-from .compiler import check
-from .host import METAL, Host, Kind, Operation, Tensor, build_host
+from .host import Host, Kind, Operation, Tensor, build_host
 
 _OURS = re.compile(r"turbo|polar|tbq", re.IGNORECASE)
 _UNDER = ("ggml/include", "ggml/src")
-_TAKEN = re.compile(r"ggml/(include|src|src/ggml-metal|src/ggml-cpu)/[^/]+\.(h|c|cpp|m|metal)$")
+_TAKEN = re.compile(
+    r"ggml/(include|src|src/ggml-metal|src/ggml-metal/kernels|src/ggml-cpu)/[^/]+\.(h|c|cpp|m|metal)$"
+    r"|ggml/src/ggml-metal/CMakeLists\.txt$"
+)
 
 Verdict = Literal["complete", "partial", "none", "unknown"]
 Answer = Literal["kernel", "claimed, no kernel", "not claimed", "no block fits", "host gives up"]
@@ -95,11 +98,10 @@ def audit_tree(
     """Audit the sources at `tree`. What does not compile is an answer, too."""
     names = branches or (str(tree),)
     try:
-        source = tree / METAL / "ggml-metal.metal"
-        kernels = frozenset(check(source, include=[tree / "ggml/src"], defines={"GGML_METAL_HAS_BF16": "1"}).kernels)
+        kernels = frozenset(check_kernels(tree, {"GGML_METAL_HAS_BF16": "1"}))
         host = build_host(tree, config, workspace)
         kinds = host.types()
-    except (KernelInvalid, NotModelled, BuildFailed) as error:
+    except (KernelInvalid, NotModelled, MetalLayoutUnknown, BuildFailed) as error:
         return Audited(branches=names, commit=commit, kernels=0, types=(), verdict="unknown", why=error.message)
     found = tuple(_audit_type(host, kernels, kinds, kind) for kind in kinds.values() if _OURS.search(kind.name))
     verdicts = {kind.verdict for kind in found}

@@ -51,12 +51,17 @@ _MESSAGE = re.compile(
 _UNKNOWN = re.compile(r"'(\w+)'")
 
 
-def preprocess(path: Path, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None) -> str:
-    """`clang -E` of a Metal source. Raises `KernelInvalid` or `NotModelled`, with the user's file and line."""
+def preprocess(
+    path: Path, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None, *, text: str = ""
+) -> str:
+    """`clang -E` of a Metal source. `text` is what stands for the file where it is not the file itself.
+
+    Raises `KernelInvalid` or `NotModelled`, with the user's file and line.
+    """
     if not path.is_file():
         raise KernelInvalid(f"{path}: no such file")
     macros = [f"-D{name}={value}" for name, value in {**_MACROS, **(defines or {})}.items()]
-    folders = [word for folder in (path.parent, *include) for word in ("-I", str(folder))]
+    folders = [word for folder in (*[path.parent][: not text], *include) for word in ("-I", str(folder))]
     # no comments and no column of blanks: only lines matter
     argv = [
         *drivers().front,
@@ -65,17 +70,21 @@ def preprocess(path: Path, include: Sequence[Path] = (), defines: Mapping[str, s
         "-nostdinc",
         "-isystem",
         str(HEADERS),
+        # Apple's compiler knows the types of scalars and vectors before it has read <metal_stdlib>
+        "-include",
+        str(HEADERS / "msl_vector.h"),
         *folders,
         *macros,
         "-E",
-        str(path),
     ]
     with tempfile.TemporaryDirectory(prefix="metal-") as folder:
-        out = Path(folder) / "preprocessed"
-        done = run([*argv, "-o", out], check=False, timeout=MAX_SECONDS)
+        out, given = Path(folder) / "preprocessed", Path(folder) / path.name if text else path
+        if text:
+            given.write_text(text, encoding="utf-8")
+        done = run([*argv, given, "-o", out], check=False, timeout=MAX_SECONDS)
         if done.returncode:
             raise _explain(done, path)
-        return out.read_text(encoding="utf-8")
+        return out.read_text(encoding="utf-8").replace(str(given), str(path))
 
 
 def compile(
@@ -86,16 +95,17 @@ def compile(
     kernels: Sequence[str] | None = None,
     constants: Mapping[int | str, bool | int | float] | None = None,
     cache: Path | None = None,
+    text: str = "",
 ) -> Library:
     """Compile the kernels of a Metal source whose host names match one of `kernels` (shell patterns; None: all).
 
-    `constants` fixes function constants, by number or name, as the making of a pipeline does on a GPU: what they rule
-    out is not compiled and counts for nothing. Those that it leaves out are given with each dispatch. `cache` is a
-    folder that keeps what was compiled (default: the user's cache). Raises `KernelInvalid` for a source that does not
+    `text` is what stands for the file where it is not the file itself. `constants` fixes function constants, by number
+    or name, as the making of a pipeline does on a GPU: what they rule out is not compiled and counts for nothing. Those
+    that it leaves out are given with each dispatch. `cache` is a folder that keeps what was compiled (default: the
+    user's cache). Raises `KernelInvalid` for a source that does not
     compile or a pattern that matches nothing, `NotModelled` for MSL that the harness lacks.
     """
-    text = preprocess(path, include, defines)
-    found = source.read(text, constants)
+    found = source.read(preprocess(path, include, defines, text=text), constants)
     chosen = _choose(path, found.kernels, kernels)
     code = found.text + "\n" + entries(found, chosen)
     key = hashlib.sha256(code.encode() + _own_digest().encode()).hexdigest()[:32]
@@ -111,9 +121,11 @@ def compile(
     return Library(path, program, profile, tuple(found.kernels))
 
 
-def check(path: Path, *, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None) -> source.Source:
+def check(
+    path: Path, *, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None, text: str = ""
+) -> source.Source:
     """Compile all kernels of a Metal source as far as the types go, and return what it holds. Raises as `compile`."""
-    found = source.read(preprocess(path, include, defines))
+    found = source.read(preprocess(path, include, defines, text=text))
     with tempfile.TemporaryDirectory(prefix="metal-") as folder:
         code = Path(folder) / "kernels.cpp"
         code.write_text(found.text + "\n" + entries(found, tuple(found.kernels)), encoding="utf-8")

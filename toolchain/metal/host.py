@@ -35,9 +35,7 @@ _SOURCES = (
     "ggml/src/ggml-quants.c",
     "ggml/src/ggml-turbo*.c",
     "ggml/src/ggml-threading.cpp",
-    "ggml/src/ggml-metal/ggml-metal-ops.cpp",
-    "ggml/src/ggml-metal/ggml-metal-device.cpp",
-    "ggml/src/ggml-metal/ggml-metal-common.cpp",
+    "ggml/src/ggml-metal/ggml-metal-*.cpp",
 )
 
 
@@ -216,7 +214,12 @@ def _supports(device: Path) -> str:
     """A C file with the function that says which operations are supported, and what it needs."""
     text = device.read_text(encoding="utf-8")
     headers = re.findall(r'^#\s*(?:import|include)\s+("[^"]+")', text, re.MULTILINE)
-    lines = ['#include "recorder.h"', *(f"#include {header}" for header in headers), _function(device, text, _SUPPORTS), ""]
+    lines = [
+        '#include "recorder.h"',
+        *(f"#include {header}" for header in headers),
+        _function(device, text, _SUPPORTS),
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Whether the Metal source of a tree compiles as a whole, and whether its kernels and its host code fit together."""
+"""Whether the Metal sources of a tree compile as a whole, and whether their kernels and the host code fit together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..errors import KernelInvalid
 from ..records import record
-from .compiler import check
-from .names import SOURCE, compare, patterns, types
+from .backend import check_kernels
+from .layout import kernel_sources
+from .names import compare, patterns, types
 
 # What the host defines by the device that it finds. Tensors need headers of Apple's that the harness does not model.
 VARIANTS: dict[str, dict[str, str]] = {"with bfloat": {"GGML_METAL_HAS_BF16": "1"}, "without bfloat": {}}
@@ -20,6 +21,8 @@ class Inspection:
     """One tree."""
 
     tree: Path
+    libraries: int
+    """how many the kernels are divided over"""
     kernels: dict[str, int]
     """how many kernels each variant has"""
     flash_attention: int
@@ -30,36 +33,38 @@ class Inspection:
     """names that the host can ask for and no kernel has; where it builds them"""
     unasked: tuple[str, ...]
     """kernels that the host cannot ask for"""
+    twice: dict[str, str]
+    """kernels that more than one library has, of which the host would take any; the files"""
     not_checked: tuple[str, ...]
     seconds: float
 
     @property
     def ok(self) -> bool:
         """Whether kernels and host fit together."""
-        return not self.absent and not self.unasked
+        return not self.absent and not self.unasked and not self.twice
 
 
 def inspect(tree: Path) -> Inspection:
     """Compile every kernel of a llama.cpp tree and compare names.
 
-    Raises `KernelInvalid` for a source that does not compile, `NotModelled` for MSL that the harness lacks, and
-    `UnknownLayout` for a tree without a Metal backend.
+    Raises `KernelInvalid` for a source that does not compile, `NotModelled` for MSL that the harness lacks,
+    `MetalLayoutUnknown` for kernels that lie in another way, and `UnknownLayout` for a tree without a Metal backend.
     """
     started = time.monotonic()
     known, asked = types(tree), patterns(tree)
-    found = {
-        variant: check(tree / SOURCE, include=[tree / "ggml/src"], defines=defines)
-        for variant, defines in VARIANTS.items()
-    }
-    kernels = tuple(next(iter(found.values())).kernels)
+    libraries = kernel_sources(tree)
+    found = {variant: check_kernels(tree, defines) for variant, defines in VARIANTS.items()}
+    kernels = next(iter(found.values()))
     unmatched = compare(asked, kernels, known)
     return Inspection(
         tree=tree,
-        kernels={variant: len(source.kernels) for variant, source in found.items()},
+        libraries=len(libraries),
+        kernels={variant: len(names) for variant, names in found.items()},
         flash_attention=sum("flash_attn" in kernel for kernel in kernels),
         names=len(asked),
         absent=unmatched.absent,
         unasked=unmatched.unasked,
+        twice={name: " and ".join(path.name for path in files) for name, files in kernels.items() if len(files) > 1},
         not_checked=NOT_CHECKED,
         seconds=round(time.monotonic() - started, 2),
     )
@@ -68,9 +73,11 @@ def inspect(tree: Path) -> Inspection:
 def report(found: Inspection) -> str:
     """For a reader at a terminal."""
     counts = ", ".join(f"{count} kernels {variant}" for variant, count in found.kernels.items())
-    lines = [f"{found.tree}: {counts}; {found.flash_attention} of flash attention. {found.seconds:.1f} s"]
+    where = f" in {found.libraries} libraries" if found.libraries > 1 else ""
+    lines = [f"{found.tree}: {counts}{where}; {found.flash_attention} of flash attention. {found.seconds:.1f} s"]
     lines += [f"  no kernel {name}, which {where} asks for" for name, where in found.absent.items()]
     lines += [f"  nothing asks for {name}" for name in found.unasked]
+    lines += [f"  {name} stands in {files}" for name, files in found.twice.items()]
     if found.ok:
         lines.append(f"  all compile; {found.names} calls of the host code find their kernels, and no kernel is idle")
     lines.append(f"  not checked: {', '.join(found.not_checked)}")
@@ -82,4 +89,5 @@ def require(found: Inspection) -> None:
     if not found.ok:
         parts = [f"{len(found.absent)} names without a kernel"] * bool(found.absent)
         parts += [f"{len(found.unasked)} kernels without a name"] * bool(found.unasked)
+        parts += [f"{len(found.twice)} kernels in two libraries"] * bool(found.twice)
         raise KernelInvalid(f"{found.tree}: {' and '.join(parts)}", hint="they are listed above")

@@ -14,9 +14,8 @@ from pathlib import Path
 from ..errors import UnknownLayout
 from ..records import record
 from ..series.lexing import mask
+from .layout import FOLDER
 
-FOLDER = Path("ggml/src/ggml-metal")
-SOURCE = FOLDER / "ggml-metal.metal"
 TYPE, NUMBER = "%type", "%number"
 _ASKED = re.compile(r"ggml_metal_library_compile_pipeline\s*\(\s*\w+\s*,\s*([^,]+),")
 _LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -26,7 +25,7 @@ _TYPE_NAME = re.compile(r'\.type_name\s*=\s*"([^"]+)"')
 
 @record
 class Pattern:
-    """A name that the host builds, in pieces: each has its alternatives, of which `TYPE` and `NUMBER` stand for any."""
+    """A name that the host builds, in pieces: each has its alternatives, in which `TYPE` and `NUMBER` stand for any."""
 
     line: str
     """file:line of the call"""
@@ -81,11 +80,16 @@ def patterns(tree: Path) -> tuple[Pattern, ...]:
 def compare(asked: Collection[Pattern], kernels: Collection[str], known_types: Collection[str]) -> Unmatched:
     """Hold the names that the host can build against the kernels of a source."""
     anything = {TYPE: "(?:" + "|".join(map(re.escape, known_types)) + ")", NUMBER: r"\d+"}
+
+    def form_of(spelling: Collection[str]) -> re.Pattern[str]:
+        parts = [part for piece in spelling for part in re.split(f"({TYPE}|{NUMBER})", piece)]
+        return re.compile("".join(anything.get(part, re.escape(part)) for part in parts))
+
     absent: dict[str, str] = {}
     left = set(kernels)
     for pattern in asked:
         for spelling in pattern.spellings():
-            form = re.compile("".join(anything.get(piece, re.escape(piece)) for piece in spelling))
+            form = form_of(spelling)
             matched = {kernel for kernel in kernels if form.fullmatch(kernel)}
             if not matched:
                 absent["".join(spelling).replace(TYPE, "<type>").replace(NUMBER, "<n>")] = pattern.line
@@ -100,8 +104,14 @@ def _names(argument: str, before: str) -> Iterator[tuple[int, tuple[tuple[str, .
         yield len(before), ((literal.group(1),),)
     for match in re.finditer(rf'\b{variable}\s*=\s*"(kernel_[^"]*)"\s*;', before):
         yield match.start(), ((match.group(1),),)
-    for match in re.finditer(rf'\bsnprintf\s*\(\s*{variable}\s*,[^,"]+,\s*("kernel_[^;]*)\)\s*;', before):
-        yield match.start(), _pieces(match.group(1), before[: match.start()])
+    for match in _filled(argument, before):
+        if match.group(1).startswith('"kernel_'):
+            yield match.start(), _pieces(match.group(1), before[: match.start()])
+
+
+def _filled(variable: str, before: str) -> Iterator[re.Match[str]]:
+    """Calls of snprintf that write to it; the group is what they write."""
+    return re.finditer(rf'\bsnprintf\s*\(\s*{re.escape(variable)}\s*,[^,"]+,\s*("[^;]*)\)\s*;', before)
 
 
 def _pieces(arguments: str, before: str) -> tuple[tuple[str, ...], ...]:
@@ -126,6 +136,11 @@ def _strings(argument: str, before: str) -> tuple[str, ...]:
     if literals := _LITERAL.findall(argument):
         return tuple(dict.fromkeys(literals))
     values: dict[str, None] = {}
+    if re.search(rf"\bchar\s+{re.escape(argument.strip())}\s*\[\w*\]\s*=", before):
+        values[""] = None  # so that it may be left empty
+    for match in _filled(argument.strip(), before):
+        parts = _pieces(match.group(1), before[: match.start()])
+        values.update(dict.fromkeys(map("".join, itertools.product(*parts))))
     for value in re.findall(rf"\b{re.escape(argument.strip())}\s*=([^;=][^;]*);", before):
         values.update(dict.fromkeys((TYPE,) if "ggml_type_name" in value else _LITERAL.findall(value)))
     # upstream's word for what a switch leaves out, which it does not live to see

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,14 +17,13 @@ from ..config import Config
 from ..console import Console
 from ..errors import KernelInvalid, ToolchainError
 from ..series.manifest import Series
-from . import cases, device, source
+from . import cases, device
 from .attention import Attention, pose
-from .compiler import compile as compile_metal
-from .compiler import preprocess
+from .backend import Backend
 from .execute import execute, unwritten
 from .formats import Format, formats
-from .host import METAL, Host, Recorded, build_host
-from .library import Library
+from .host import Host, Operation, Recorded, build_host
+from .libraries import Libraries
 from .report import Finding, Report
 from .results import Case, Ran
 
@@ -33,6 +31,7 @@ TOLERANCE = 1e-3
 """largest error of attention, against the largest value of the result"""
 KERNELS = (
     "kernel_flash_attn_ext_pad", "kernel_flash_attn_ext_blk", "kernel_flash_attn_ext_vec_reduce",
+    "kernel_flash_attn_ext_kv_*",
     "kernel_flash_attn_ext*_turbo_dk*", "kernel_*_turbo[234]", "kernel_*_turbo[234]_*",
     *(f"kernel_flash_attn_ext*_q8_0_dk{dk}_dv{dv}" for dk, dv in cases.SIZES),
     *(f"kernel_flash_attn_ext*_{name}_dk{size}_dv{size}" for name in cases.FOREIGN for size in (64, 128)),
@@ -59,14 +58,13 @@ def run_tree(
     """
     with console.step("compile the host code"):
         host = build_host(tree, config, workspace)
-    with console.step("compile the kernels"):
-        library = compile_tree(tree, workspace)
     known = formats(series, config, workspace)
-    own = [known[kind.name] for kind in series.types]
-    jobs: list[Callable[[], Case]] = [
-        partial(run_conversion, host, library, conversion) for kind in own for conversion in cases.conversions(kind)
-    ]
+    conversions = [case for kind in series.types for case in cases.conversions(known[kind.name])]
     attentions = [*cases.attentions(full), *_claimed(host, cases.foreign(), known)]
+    asked = [case.operation for case in conversions] + [pose(case, known).operation for case in attentions]
+    with console.step("compile the kernels"):
+        library = compile_tree(tree, host, workspace, asked)
+    jobs: list[Callable[[], Case]] = [partial(run_conversion, host, library, case) for case in conversions]
     jobs += [partial(run_attention, host, library, case, known) for case in attentions]
     with console.step(f"run {len(jobs)} cases"), ThreadPoolExecutor(2) as pool:
         done = tuple(pool.map(lambda job: job(), jobs))
@@ -74,15 +72,16 @@ def run_tree(
     return Ran(tree=str(tree), cases=done, passed=passed, failed=len(done) - passed)
 
 
-def compile_tree(tree: Path, workspace: Path, kernels: Iterable[str] = KERNELS) -> Library:
-    """The kernels of a tree that match one of the patterns; a pattern without any is passed over."""
-    path = tree / METAL / "ggml-metal.metal"
-    names = source.read(preprocess(path, [tree / "ggml/src"])).kernels
-    present = [pattern for pattern in kernels if fnmatch.filter(names, pattern)]
-    return compile_metal(path, include=[tree / "ggml/src"], kernels=present, cache=workspace / "metal" / "kernels")
+def compile_tree(
+    tree: Path, host: Host, workspace: Path, asked: Sequence[Operation], kernels: Iterable[str] = KERNELS
+) -> Libraries:
+    """The backend's kernels that match one of the patterns, compiled into `workspace`, and what the host code makes
+    libraries of when it is asked for operations. Raises as `Backend`."""
+    cache = workspace / "metal" / "kernels"
+    return Libraries(Backend(tree, cache, kernels), host.sources(asked), host.program.parent)
 
 
-def run_conversion(host: Host, library: Library, case: cases.Conversion) -> Case:
+def run_conversion(host: Host, library: Libraries, case: cases.Conversion) -> Case:
     """A row operation, bit for bit."""
     before = unwritten(case.expected.size)
     head_size = str(case.operation.operands[0].ne[0]) if case.operation.operands[0] else ""
@@ -105,7 +104,7 @@ def run_conversion(host: Host, library: Library, case: cases.Conversion) -> Case
                 wrong=tuple(wrong))  # fmt: skip
 
 
-def run_attention(host: Host, library: Library, case: Attention, known: dict[str, Format]) -> Case:
+def run_attention(host: Host, library: Libraries, case: Attention, known: dict[str, Format]) -> Case:
     """Attention against float64."""
     posed = pose(case, known)
     kind, size = f"{case.k}/{case.v}", f"{case.dk}/{case.dv}"
@@ -158,7 +157,7 @@ def _claimed(host: Host, wanted: Iterable[Attention], known: dict[str, Format]) 
 
 
 def _upstream_findings(
-    host: Host, library: Library, case: Attention, main: str, known: dict[str, Format]
+    host: Host, library: Libraries, case: Attention, main: str, known: dict[str, Format]
 ) -> frozenset[tuple[str, str]]:
     """What the harness finds, and where, when the same case runs on upstream's kernels of its own type.
 

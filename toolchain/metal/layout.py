@@ -1,0 +1,110 @@
+"""Where the Metal kernels of a llama.cpp tree lie, and what its build makes libraries of.
+
+Until August 2026 all of them are one file. Since then each file of `kernels/` is a library of its own, which CMake
+lists as well as the host code, and what is embedded of it is the file behind the shared ones that it includes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import MetalLayoutUnknown
+from ..records import record
+from .embedding import Recipe, embed, recipe
+
+FOLDER = Path("ggml/src/ggml-metal")
+WHOLE = FOLDER / "ggml-metal.metal"
+KERNELS = FOLDER / "kernels"
+HOST, BUILD = FOLDER / "ggml-metal-device.m", FOLDER / "CMakeLists.txt"
+
+
+@record
+class KernelSource:
+    """The source of one library: what a device compiles at once."""
+
+    path: Path
+    include: tuple[Path, ...]
+    """folders for what the file includes, besides its own"""
+    text: str = ""
+    """what CMake embeds, with the lines of the files that it is made of; empty: the file as it stands"""
+    macros: tuple[str, ...] = ()
+    """what the build defines, besides what the host does by the device that it finds"""
+
+    @property
+    def defines(self) -> dict[str, str]:
+        return dict.fromkeys(self.macros, "1")
+
+
+def kernel_sources(tree: Path) -> tuple[KernelSource, ...]:
+    """The sources of a tree's libraries, in the order of its build.
+
+    Raises `MetalLayoutUnknown` for a tree with both layouts or neither, and for one whose lists do not fit its files.
+    """
+    whole, files = tree / WHOLE, sorted((tree / KERNELS).glob("*.metal"))
+    if whole.is_file() and files:
+        raise MetalLayoutUnknown(
+            f"{tree}: {WHOLE} as well as {len(files)} files in {KERNELS}: {_some([path.name for path in files])}",
+            hint=f"remove what {BUILD} does not build: a merge may have left it behind",
+        )
+    if whole.is_file():
+        return (KernelSource(path=whole, include=(tree / "ggml/src",)),)
+    if not files:
+        has = _some(sorted(path.name for path in (tree / FOLDER).glob("*.metal"))) or "no .metal file at all"
+        raise MetalLayoutUnknown(
+            f"{tree}: neither {WHOLE} nor files in {KERNELS}; {FOLDER} has {has}",
+            hint="name the root of a llama.cpp tree with a Metal backend; a newer layout has to be taught to"
+            " toolchain/metal/layout.py",
+        )
+    return _split(tree, files)
+
+
+def _split(tree: Path, files: Sequence[Path]) -> tuple[KernelSource, ...]:
+    build, host = _read(tree, BUILD), _read(tree, HOST)
+    found = recipe(build, host)
+    if wrong := [*_differences(found, files)]:
+        raise MetalLayoutUnknown(
+            f"{tree}: the kernel files and the lists of them differ:" + "".join(f"\n  {line}" for line in wrong),
+            hint=f"a library stands in {BUILD.name} (METALLIB_KERNEL_SOURCES), in {HOST.name} (GGML_METAL_LIBS) and"
+            f" as a file in {KERNELS}",
+        )
+    folders = (tree / FOLDER, tree / "ggml/src")
+    paths = [tree / FOLDER / listed for listed in found.listed]
+    if not found.steps:
+        return tuple(KernelSource(path=path, include=folders) for path in paths)
+    return tuple(
+        KernelSource(
+            path=path, include=(), text=embed(tree / FOLDER, path, found), macros=("GGML_METAL_EMBED_LIBRARY",)
+        )
+        for path in paths
+    )
+
+
+def _differences(found: Recipe, files: Sequence[Path]) -> list[str]:
+    """What a list names and is not there, what is there and no list names, and where the lists differ."""
+    listed, there = set(found.listed), {f"kernels/{path.name}" for path in files}
+    stems = {name.removeprefix("kernels/").removesuffix(".metal"): name for name in listed}
+    wrong = [f"{BUILD.name} lists {name}, which is not there" for name in found.listed if name not in there]
+    wrong += [f"{name} is there, and {BUILD.name} neither lists it nor embeds it with others"
+              for name in sorted(there - listed - set(found.shared))]  # fmt: skip
+    wrong += [f"{HOST.name} has a library {name}, which {BUILD.name} does not list"
+              for name in found.asked if name not in stems]  # fmt: skip
+    wrong += [f"{BUILD.name} lists {name}, and {HOST.name} has no library of that name"
+              for stem, name in sorted(stems.items()) if stem not in found.asked]  # fmt: skip
+    for where, names in ((BUILD.name, found.listed), (HOST.name, found.asked)):
+        wrong += [f"{where} lists {name} {times} times" for name, times in Counter(names).items() if times > 1]
+    return wrong
+
+
+def _read(tree: Path, file: Path) -> str:
+    path = tree / file
+    if not path.is_file():
+        raise MetalLayoutUnknown(
+            f"{tree}: files in {KERNELS}, but no {file}", hint="name the root of a llama.cpp tree with a Metal backend"
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
