@@ -19,7 +19,11 @@ from toolchain.metal.host import METAL
 from .patched import patched_miniature
 
 Break = Callable[[Path], None]
-TURBO, CLAIMS, OPS = METAL / "ggml-metal-turbo.metal", METAL / "ggml-metal-turbo.h", METAL / "ggml-metal-ops.cpp"
+TURBO, CLAIMS, OPS = (
+    METAL / "ggml-metal-turbo-source.h",
+    METAL / "ggml-metal-turbo-ops.h",
+    METAL / "ggml-metal-ops.cpp",
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,29 +64,30 @@ def test_a_claim_without_a_kernel(tree: Path, config: Config, tmp_path: Path) ->
     kind = next(kind for kind in found.types if kind.type == "turbo3")
     assert (found.verdict, kind.verdict) == ("partial", "partial")
     assert kind.answers["set_rows"] == kind.answers["copy from f32"] == "claimed, no kernel"
-    assert set(kind.absent) == {"kernel_set_rows_f32_i64_turbo3", "kernel_cpy_f32_turbo3"}
-    assert "the host asks for kernel_cpy_f32_turbo3, which is not there: copy from f32" in audit.report([found])
+    assert set(kind.absent) == {"kernel_turbo_set_rows_i64_turbo3", "kernel_turbo_copy_f32_turbo3"}
+    assert "the host asks for kernel_turbo_copy_f32_turbo3, which is not there: copy from f32" in audit.report([found])
 
 
 def test_a_kernel_without_a_claim(tree: Path, config: Config, tmp_path: Path) -> None:
-    found = audited(tree, config, tmp_path, changed(CLAIMS, r"\{ 64, 64 \}, ", ""))
+    found = audited(tree, config, tmp_path, changed(CLAIMS, r"\{ 64, 64, 1, 16, 32 \},", ""))
     assert found.verdict == "partial"
     assert "attention q8_0/turbo4 64/64, prompts (not claimed)" in found.types[0].missing
     assert {re.findall(r"\d+/\d+", what)[-1] for kind in found.types for what in kind.missing} == {"64/64"}
 
 
 def test_host_code_that_gives_up(tree: Path, config: Config, tmp_path: Path) -> None:
-    change = changed(OPS, r" \|\| ggml_metal_turbo_attention\(op\)\);", ");")
+    """Attention that upstream's own host code is left with, which wants K and V of one type."""
+    change = changed(CLAIMS, r"if \(!ggml_metal_turbo_op\(op\)\) \{", "if (op->op == GGML_OP_FLASH_ATTN_EXT) {")
     answers = audited(tree, config, tmp_path, change).types[0].answers
     assert answers["attention q8_0/turbo4 128/128, one token"] == "host gives up"
-    assert answers["attention turbo4/turbo4 128/128, one token"] == "kernel"
+    assert answers["attention turbo4/turbo4 128/128, one token"] == "claimed, no kernel"
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         (changed(TURBO, r"turbo_half_bits\(float value\) \{", "turbo_half_bits(float value) { nonsense;"), "nonsense"),
-        (lambda tree: shutil.rmtree(tree / METAL), "no such file"),
+        (lambda tree: shutil.rmtree(tree / METAL), "no .metal file"),
         (changed(OPS, r"^struct ggml_metal_op \{", "nonsense;\nstruct ggml_metal_op {"), "ggml-metal-ops.cpp"),
     ],
 )

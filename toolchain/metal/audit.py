@@ -20,9 +20,10 @@ from ..errors import BuildFailed, KernelInvalid, MetalLayoutUnknown, NotModelled
 from ..fork.join import branches
 from ..records import record
 from ..sources import Repository, open_origin
-from .backend import check_kernels
+from .backend import Backend, check_kernels
 from .cases import SIZES
 from .host import Host, Kind, Operation, Tensor, build_host
+from .libraries import Libraries
 
 _OURS = re.compile(r"turbo|polar|tbq", re.IGNORECASE)
 _UNDER = ("ggml/include", "ggml/src")
@@ -32,6 +33,8 @@ _TAKEN = re.compile(
 )
 
 Verdict = Literal["complete", "partial", "none", "unknown"]
+Kernels = frozenset[tuple[str, str]]
+"""library and name of each"""
 Answer = Literal["kernel", "claimed, no kernel", "not claimed", "no block fits", "host gives up"]
 
 
@@ -98,9 +101,18 @@ def audit_tree(
     """Audit the sources at `tree`. What does not compile is an answer, too."""
     names = branches or (str(tree),)
     try:
-        kernels = frozenset(check_kernels(tree, {"GGML_METAL_HAS_BF16": "1"}))
+        backend = Backend(tree, workspace / "metal" / "kernels")
+        check_kernels(tree, {"GGML_METAL_HAS_BF16": "1"})
         host = build_host(tree, config, workspace)
         kinds = host.types()
+        asked = [
+            operation
+            for kind in kinds.values()
+            if _OURS.search(kind.name)
+            for operation in _operations(kinds, kind).values()
+            if operation
+        ]
+        kernels = Libraries(backend, host.sources(asked), host.program.parent).known()
     except (KernelInvalid, NotModelled, MetalLayoutUnknown, BuildFailed) as error:
         return Audited(branches=names, commit=commit, kernels=0, types=(), verdict="unknown", why=error.message)
     found = tuple(_audit_type(host, kernels, kinds, kind) for kind in kinds.values() if _OURS.search(kind.name))
@@ -127,7 +139,7 @@ def report(found: Sequence[Audited]) -> str:
     return "\n".join(lines)
 
 
-def _audit_type(host: Host, kernels: frozenset[str], kinds: dict[str, Kind], kind: Kind) -> AuditedType:
+def _audit_type(host: Host, kernels: Kernels, kinds: dict[str, Kind], kind: Kind) -> AuditedType:
     answers: dict[str, Answer] = {}
     absent: dict[str, str] = {}
     for what, operation in _operations(kinds, kind).items():
@@ -139,7 +151,9 @@ def _audit_type(host: Host, kernels: frozenset[str], kinds: dict[str, Kind], kin
         except KernelInvalid:
             answers[what] = "host gives up"
             continue
-        asked = [dispatch.kernel for dispatch in recorded.dispatches if dispatch.kernel not in kernels]
+        asked = [
+            dispatch.kernel for dispatch in recorded.dispatches if (dispatch.library, dispatch.kernel) not in kernels
+        ]
         absent |= dict.fromkeys(asked, what)
         answers[what] = "not claimed" if not recorded.claimed else "claimed, no kernel" if asked else "kernel"
     missing = tuple(

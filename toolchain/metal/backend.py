@@ -29,7 +29,7 @@ class Backend:
     """
 
     def __init__(self, tree: Path, cache: Path, kernels: Iterable[str] = ()) -> None:
-        self.tree, self._cache = tree, cache
+        self.tree, self.cache = tree, cache
         self._made: dict[tuple[str, tuple[tuple[int | str, Value], ...]], Library] = {}
         self._open: dict[str, Library] = {}
         self._where: dict[str, KernelSource] = {}
@@ -57,7 +57,7 @@ class Backend:
         with self._lock:
             made = self._made.get(key)
         if made is None:
-            made = compile_part(self._where[kernel], [kernel], self._cache, constants)
+            made = compile_part(self._where[kernel], [kernel], self.cache, constants)
             with self._lock:
                 self._made[key] = made
         return made

@@ -20,6 +20,9 @@ PAIRS = (
     ("turbo4", "turbo4"), ("turbo3", "turbo3"), ("turbo2", "turbo2"), ("q8_0", "turbo4"), ("f16", "turbo3"),
     ("q8_0", "turbo2"), ("turbo4", "turbo3"),
 )  # fmt: skip
+"""what people use"""
+BESIDE = ("q8_0", "q4_0", "f16", "bf16")
+"""upstream's types that may be K or V where the other is ours"""
 FOREIGN = ("f16", "q8_0", "q4_0")
 """upstream's own types, whose kernels show whether harness and reference are to be believed"""
 _WIDTH = 192
@@ -89,31 +92,56 @@ def awkward(name: str) -> Floats:
     return values
 
 
+def pairs() -> Iterator[tuple[str, str]]:
+    """All types of K and V of which one is ours."""
+    own = ("turbo4", "turbo3", "turbo2")
+    for k in (*own, *BESIDE):
+        for v in (*own, *BESIDE):
+            if k in own or v in own:
+                yield k, v
+
+
 def attentions(full: bool = False) -> Iterator[Attention]:
-    """Attention of one token and of 33 on every head size: all pairs on the common sizes, or on all with `full`; the
-    other sizes take two of them in turn. What a model may add, and how many heads share one of the cache, go round."""
+    """Attention for every head size, with one token and with many, two pairs of types in turn (with `full`, all that
+    people use); for every pair of types, at head size 64 (with `full`, also 128), in one of the kernels in turn (with
+    `full`, in both); and for what is rare. What a model may add, and how many heads share one of the cache, go round.
+    """
     number = 0
     for size, (dk, dv) in enumerate(SIZES):
         some = [PAIRS[size % len(PAIRS)], PAIRS[(size + 3) % len(PAIRS)]]
-        for k, v in PAIRS if full or dk <= 128 else some:
+        for k, v in PAIRS if full else some:
             for queries in (1, 33):
                 number += 1
                 yield _attention(k, v, dk, dv, queries, number)
+    for at, (k, v) in enumerate(pairs()):
+        for dk in (64, 128) if full else (64,):
+            for queries in (1, 33) if full else ((1, 33)[at % 2],):
+                number += 1
+                yield _attention(k, v, dk, dk, queries, number)
+    yield from rare()
 
 
-def unmasked() -> Iterator[Attention]:
-    """Attention without a mask, which no cache asks for. Upstream's kernels divide by a size of the mask even then, so
-    that the harness, other than a GPU, stops them."""
-    for k, v in (("turbo4", "turbo4"), ("q8_0", "turbo2")):
-        for queries in (1, 33):
-            yield Attention(k=k, v=v, dk=64, dv=64, queries=queries, mask=False, seed=3)
+def rare() -> Iterator[Attention]:
+    """Many heads on one of the cache, any number of queries, several sequences, V that lies in K, no mask, and
+    positions enough to be divided over threadgroups."""
+    for queries in (1, 2, 5, 17, 40):
+        yield Attention(k="turbo4", v="turbo3", dk=64, dv=64, heads=40, queries=queries, positions=70, seed=queries)
+    for queries in (3, 9):
+        yield Attention(k="q8_0", v="turbo4", dk=128, dv=128, heads=8, kv_heads=2, queries=queries, sequences=3,
+                        positions=37, seed=queries)  # fmt: skip
+        yield Attention(k="turbo4", v="turbo4", dk=576, dv=512, heads=4 * queries, v_in_k=True, positions=50,
+                        seed=queries)  # fmt: skip
+        yield Attention(k="turbo4", v="turbo2", dk=64, dv=64, heads=queries, positions=600, sinks=True, seed=queries)
+        yield Attention(k="q8_0", v="turbo2", dk=64, dv=64, heads=queries, mask=False, seed=queries)
+    yield Attention(k="turbo3", v="turbo3", dk=64, dv=64, heads=20, positions=600, seed=3)
 
 
 def foreign() -> Iterator[Attention]:
-    """Attention over caches of upstream's own types."""
+    """Attention over caches of upstream's own types, also where it chooses another way to go: from 20 queries on, and
+    from 32 on."""
     for number, kind in enumerate(FOREIGN):
         for size in (64, 128):
-            for queries in (1, 33):
+            for queries in (1, 31, 33):
                 yield _attention(kind, kind, size, size, queries, number)
 
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -200,7 +201,7 @@ def _executor(store: Path) -> Path:
     """The executor's object file, compiled once for each cache."""
     out = store / f"executor-{_own_digest()[:16]}.o"
     if not out.is_file():
-        part = out.with_suffix(f".{os.getpid()}.o")
+        part = out.with_suffix(f".{os.getpid()}-{threading.get_ident()}.o")
         run([*drivers().native, *_EXECUTOR, *machine_flags(), "-c", RUNTIME / "executor.cpp", "-o", part],
             failure=KernelInvalid, what="compiling the executor", timeout=MAX_SECONDS)  # fmt: skip
         os.replace(part, out)

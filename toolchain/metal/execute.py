@@ -80,7 +80,7 @@ def _run(
         slots[int(key)] = bytes.fromhex(text)
     places = {}
     for key, (tensor, offset) in dispatch.buffers.items():
-        whole = memory[tensor] if tensor < len(memory) else None
+        whole = memory[tensor]
         if whole is None:
             continue
         end = next((start for start in bounds[tensor] if start > offset), whole.size)

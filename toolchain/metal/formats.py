@@ -17,7 +17,7 @@ from ..series.manifest import Series
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-_FOREIGN = {"f16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}
+_FOREIGN = {"f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .backend import Backend
+from .compiler import check
 from .compiler import compile as compile_metal
 from .host import Dispatch
 from .library import Library
@@ -20,7 +21,8 @@ class Libraries:
     """
 
     def __init__(self, backend: Backend, sources: Mapping[str, str], folder: Path) -> None:
-        self.backend, self._folder = backend, folder
+        """`sources` are by the names that dispatches give them; they are written into `folder`."""
+        self.backend, self.sources = backend, dict(sources)
         self._paths: dict[str, Path] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for name, source in sources.items():
@@ -28,6 +30,11 @@ class Libraries:
             self._paths[name].write_text(source, encoding="utf-8")
         self._made: dict[tuple[str, str, tuple[tuple[str, bool | int], ...]], Library] = {}
         self._lock = threading.Lock()
+
+    def known(self) -> frozenset[tuple[str, str]]:
+        """Every kernel there is, as library and name. Raises as `compile` for a source that cannot be compiled."""
+        own = {(name, kernel) for name, path in self._paths.items() for kernel in check(path).kernels}
+        return frozenset({("", kernel) for kernel in self.backend.known} | own)
 
     def of(self, dispatch: Dispatch) -> Library:
         """The library that has the kernel of a dispatch. Raises as `compile` for one that cannot be compiled."""
@@ -42,7 +49,7 @@ class Libraries:
                 self._paths[dispatch.library],
                 kernels=[dispatch.kernel],
                 constants=constants,
-                cache=self._folder / "kernels",
+                cache=self.backend.cache,
             )
             with self._lock:
                 self._made[key] = made

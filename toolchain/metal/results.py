@@ -16,11 +16,11 @@ class Case:
     bit_equal: bool | None
     ok: bool
     operations: float | None = None
-    """of attention: arithmetic per value of K and V that is decoded, everything in the kernel counted"""
+    """of attention: arithmetic for a value of K or V and a query head that uses it, all dispatches counted"""
     wrong: tuple[str, ...] = ()
     """what made it fail"""
     upstream: tuple[str, ...] = ()
-    """what the harness found that upstream's own kernels do at the same places"""
+    """what the harness found in upstream's own kernels, where these ran"""
 
 
 @record

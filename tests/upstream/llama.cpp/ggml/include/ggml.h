@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-// The numbers are those of the GGUF format. Of Q2_K and I8 there is no more than the number.
+// The numbers are those of the GGUF format. Of Q2_K and I8 there is no more than the number, of BF16 no conversion.
 enum ggml_type {
     GGML_TYPE_F32   = 0,
     GGML_TYPE_F16   = 1,
@@ -28,6 +28,7 @@ enum ggml_type {
     GGML_TYPE_I8    = 24,
     GGML_TYPE_I32   = 26,
     GGML_TYPE_I64   = 27,
+    GGML_TYPE_BF16  = 30,
     GGML_TYPE_COUNT = 43,
 };
 

@@ -12,6 +12,7 @@
 static const struct ggml_type_traits type_traits[GGML_TYPE_COUNT] = {
     [GGML_TYPE_I32] = { .type_name = "i32", .blck_size = 1, .type_size = sizeof(int32_t) },
     [GGML_TYPE_I64] = { .type_name = "i64", .blck_size = 1, .type_size = sizeof(int64_t) },
+    [GGML_TYPE_BF16] = { .type_name = "bf16", .blck_size = 1, .type_size = sizeof(uint16_t) },
     FLOATS(GGML_TYPE_F32, f32, float),
     FLOATS(GGML_TYPE_F16, f16, uint16_t),
     BLOCKS(GGML_TYPE_Q4_0, q4_0, QK4_0),
