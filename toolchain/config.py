@@ -54,7 +54,9 @@ class SourcesConfig:
     """Where Ollama and llama.cpp come from."""
 
     ollama: str = setting("https://github.com/ollama/ollama.git", "Ollama: a URL or a local git repository")
-    ollama_ref: str = setting("", "branch, tag or commit of Ollama; empty: what HEAD names")
+    ollama_ref: str = setting(
+        "", "branch, tag or commit of Ollama; empty: what HEAD names, for ship its newest stable release that is served"
+    )
     llama_cpp: str = setting("https://github.com/ggml-org/llama.cpp.git", "llama.cpp: a URL or a local git repository")
     llama_cpp_ref: str = setting("", "commit of llama.cpp; empty: the one that Ollama pins")
     nearest_pin: bool = setting(False, "when the pin is not in the mirror, take the newest build before it")
@@ -142,7 +144,14 @@ class WatchConfig:
     api: str = setting("https://api.github.com", "the forge's REST interface; empty: never asked")
     ollama: str = setting("ollama/ollama", "owner/name of Ollama at the forge", pattern=r"[\w.-]+/[\w.-]+")
     llama_cpp: str = setting("ggml-org/llama.cpp", "owner/name of llama.cpp there", pattern=r"[\w.-]+/[\w.-]+")
-    words: tuple[str, ...] = setting(("turboquant",), "words whose pull requests are of interest", pattern=r"[\w-]+")
+    words: tuple[str, ...] = setting(
+        ("turboquant",), "words that make a pull request of interest, wherever they stand in it", pattern=r"[\w-]+"
+    )
+    titles: tuple[str, ...] = setting(
+        ("flash attention", "KV cache", "Metal"),
+        "words that make a commit or pull request of interest when they stand in its title",
+        pattern=r"[\w-]+( [\w-]+)*",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
