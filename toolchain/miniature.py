@@ -33,7 +33,8 @@ class Miniature:
 def materialize(folder: Path, *, split_kernels: bool = False) -> Miniature:
     """Make `folder`/ollama (tagged v0.33.0) and `folder`/llama.cpp (tagged with the build that Ollama pins).
 
-    `split_kernels` lays the Metal kernels out as llama.cpp does since August 2026. Neither repository may exist yet. Raises `CommandFailed` when this checkout lacks the trees.
+    `split_kernels` lays the Metal kernels out as llama.cpp does since August 2026. Neither repository may exist yet.
+    Raises `CommandFailed` when this checkout lacks the trees.
     """
     if not (TREES / "ollama" / "LLAMA_CPP_VERSION").is_file():
         raise CommandFailed(f"{TREES}: the miniature upstream is missing", hint="run it from a complete checkout")

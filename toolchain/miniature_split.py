@@ -1,7 +1,7 @@
 """The miniature llama.cpp with its Metal backend as llama.cpp lays it out since August 2026.
 
-A library for each file of kernels instead of one, other parameters where host code begins an encoding and opens a device.
-Made of the miniature's own files; `tests/upstream/split` holds what cannot be cut out of them.
+A library for each file of kernels instead of one; other parameters where host code begins an encoding and opens a
+device. Made of the miniature's own files; `tests/upstream/split` holds what cannot be cut out of them.
 """
 
 from __future__ import annotations
