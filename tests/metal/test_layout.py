@@ -13,11 +13,14 @@ import pytest
 from toolchain import miniature
 from toolchain.config import load
 from toolchain.errors import KernelInvalid, MetalLayoutUnknown
-from toolchain.metal import inspection, runs
+from toolchain.metal import audit, cases, inspection, runs
 from toolchain.metal.attention import Attention, pose
-from toolchain.metal.formats import Format
+from toolchain.metal.formats import Format, formats
 from toolchain.metal.host import build_host
 from toolchain.metal.layout import BUILD, FOLDER, HOST, KERNELS, WHOLE, kernel_sources
+from toolchain.series import manifest
+
+from .patched import patched_miniature
 
 Change = Callable[[Path], None]
 
@@ -45,7 +48,10 @@ def changed(file: Path, old: str, new: str) -> Change:
 
 
 def added(file: Path, text: str = "") -> Change:
-    return lambda tree: (tree / file).write_text(text) and None
+    def add(tree: Path) -> None:
+        (tree / file).write_text(text)
+
+    return add
 
 
 def removed(file: Path) -> Change:
@@ -171,3 +177,27 @@ def test_attention_over_several_libraries(made: Path, tmp_path: Path, queries: i
     assert libraries.backend.of("kernel_flash_attn_ext_vec_reduce", {}).path.name == "fa_aux.metal"
     with pytest.raises(KernelInvalid, match="no library has a kernel kernel_none"):
         libraries.backend.of("kernel_none", {})
+
+
+def test_the_series_holds_on_the_other_layout(tmp_path: Path) -> None:
+    """It applies, the backend's own kernels still fit the host code, and ours run beside them."""
+    tree = patched_miniature(tmp_path, split_kernels=True)
+    assert (tree / KERNELS / "fa.metal").is_file()
+    assert not (tree / WHOLE).exists()
+    config = load(file=tmp_path / "turboquant.yaml", environ={})
+    assert inspection.inspect(tree).ok
+    assert audit.audit_tree(tree, config, tmp_path).verdict == "complete"
+
+    series = manifest.load()
+    known, host = formats(series, config, tmp_path), build_host(tree, config, tmp_path)
+    rows = list(cases.conversions(known["turbo4"]))
+    attentions = [
+        Attention(k=k, v=v, dk=64, dv=64, queries=queries, heads=4, kv_heads=2, seed=queries)
+        for k, v in (("turbo4", "turbo4"), ("q8_0", "turbo4"), ("q8_0", "q8_0"))
+        for queries in (1, 33)
+    ]
+    asked = [case.operation for case in rows] + [pose(case, known).operation for case in attentions]
+    libraries = runs.compile_tree(tree, host, tmp_path, asked)
+    done = [runs.run_conversion(host, libraries, case) for case in rows]
+    done += [runs.run_attention(host, libraries, case, known) for case in attentions]
+    assert [case for case in done if not case.ok] == []
