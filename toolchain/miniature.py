@@ -13,6 +13,7 @@ from pathlib import Path
 from git import Repo
 
 from .errors import CommandFailed
+from .miniature_split import split
 from .records import record
 
 TREES = Path(__file__).resolve().parent.parent / "tests" / "upstream"
@@ -29,17 +30,21 @@ class Miniature:
     llama_cpp: Path
 
 
-def materialize(folder: Path) -> Miniature:
+def materialize(folder: Path, *, split_kernels: bool = False) -> Miniature:
     """Make `folder`/ollama (tagged v0.33.0) and `folder`/llama.cpp (tagged with the build that Ollama pins).
 
-    Neither repository may exist yet. Raises `CommandFailed` when this checkout lacks the trees.
+    `split_kernels` lays the Metal kernels out as llama.cpp does since August 2026. Neither repository may exist yet.
+    Raises `CommandFailed` when this checkout lacks the trees.
     """
     if not (TREES / "ollama" / "LLAMA_CPP_VERSION").is_file():
         raise CommandFailed(f"{TREES}: the miniature upstream is missing", hint="run it from a complete checkout")
     pin = (TREES / "ollama" / "LLAMA_CPP_VERSION").read_text().strip()
     miniature = Miniature(ollama=folder / "ollama", llama_cpp=folder / "llama.cpp")
     _commit(miniature.ollama, _files("ollama"), tag=f"v{OLLAMA_VERSION}", commits=1)
-    _commit(miniature.llama_cpp, _files("llama.cpp"), tag=pin, commits=int(pin.removeprefix("b")))
+    files = _files("llama.cpp")
+    if split_kernels:
+        files = split(files, TREES / "split")
+    _commit(miniature.llama_cpp, files, tag=pin, commits=int(pin.removeprefix("b")))
     return miniature
 
 

@@ -11,9 +11,9 @@ from toolchain.config import load
 from toolchain.console import Console
 
 
-def patched_miniature(folder: Path) -> Path:
+def patched_miniature(folder: Path, *, split_kernels: bool = False) -> Path:
     """A llama.cpp in miniature with the series applied, as a plain folder."""
-    upstream = miniature.materialize(folder)
+    upstream = miniature.materialize(folder, split_kernels=split_kernels)
     (folder / "turboquant.yaml").touch()
     flags = {
         "workspace": str(folder / "workspace"),

@@ -37,7 +37,11 @@ static pipeline get_tile(library lib, int n) {
     return ggml_metal_library_compile_pipeline(lib, name, key, nullptr);
 }
 static pipeline get_sized(library lib, int n) {
-    snprintf(base, 256, "kernel_sized_%d", n);
+    char variant[16] = {0};
+    if (n > 64) {
+        snprintf(variant, sizeof(variant), "_q%d", n / 64);
+    }
+    snprintf(base, 256, "kernel_sized_%d%s", n, variant);
     return ggml_metal_library_compile_pipeline(lib, base, base, nullptr);
 }
 """
@@ -56,6 +60,7 @@ UNARY(kernel_neg_f32) UNARY(kernel_neg_f32_4) UNARY(kernel_abs_f32) UNARY(kernel
 UNARY(kernel_tile_zero) UNARY(kernel_tile_any)
 template <int N> kernel void sized(device float * x) { x[0] = N; }
 template [[host_name("kernel_sized_64")]] kernel decltype(sized<64>) sized<64>;
+template [[host_name("kernel_sized_128_q2")]] kernel decltype(sized<128>) sized<128>;
 """
 
 
@@ -84,14 +89,14 @@ def test_names_that_the_host_builds(tree: Path) -> None:
     found = [pattern.pieces for pattern in patterns(tree)]
     assert (("kernel_copy_",), (TYPE,), ("_",), (TYPE,)) in found
     assert (("kernel_",), ("neg", "abs"), ("_",), (TYPE,), ("_4", "")) in found
-    assert (("kernel_sized_",), (NUMBER,)) in found
+    assert (("kernel_sized_",), (NUMBER,), ("", f"_q{NUMBER}")) in found
     assert len(found) == 5, "neither what is commented out nor the name of a cache's entry"
 
 
 def test_a_tree_that_fits(tree: Path) -> None:
     found = inspection.inspect(tree)
     assert found.ok
-    assert found.kernels == {"with bfloat": 9, "without bfloat": 8}
+    assert found.kernels == {"with bfloat": 10, "without bfloat": 9}
     inspection.require(found)
     assert "no kernel is idle" in inspection.report(found)
 
@@ -101,6 +106,7 @@ def test_a_tree_that_fits(tree: Path) -> None:
     [
         ("UNARY(kernel_abs_f32) ", "", ["kernel_abs_<type>"], []),
         ('"kernel_sized_64"', '"kernel_sized_64b"', ["kernel_sized_<n>"], ["kernel_sized_64b"]),
+        ('"kernel_sized_128_q2"', '"kernel_sized_128_r2"', ["kernel_sized_<n>_q<n>"], ["kernel_sized_128_r2"]),
         ('"kernel_copy_f32_f16"', '"kernel_copy_f32_f17"', [], ["kernel_copy_f32_f17"]),
         ("UNARY(kernel_tile_any)", "UNARY(kernel_tile_all)", ["kernel_tile_any"], ["kernel_tile_all"]),
     ],

@@ -58,6 +58,35 @@ def test_loads_and_operations_are_counted(cache: Path) -> None:
         assert counted.get(_line("v *= 2.h"), 0) == 40 * (products - 1)
 
 
+def test_packed_vectors_become_vectors_of_any_type(write: Callable[[str], Path], cache: Path) -> None:
+    path = write("""
+        kernel void widen(device const char * bytes, device float4 * out, uint i [[thread_index_in_threadgroup]]) {
+            device const packed_char4 * fours = (device const packed_char4 *) (bytes + 1);
+            device const packed_char3 * threes = (device const packed_char3 *) (bytes + 1);
+            out[2 * i] = float4(fours[i]) * 0.5f;
+            out[2 * i + 1] = float4(float3(packed_float3(float3(threes[i]))), 1.0f) + (float4) half4(fours[i]);
+        }""")
+    values = np.arange(-64, 65, dtype="i1")
+    report = compile(path, cache=cache).run("widen", [values, np.zeros((32, 2, 4), "f4")], grid=(1,), threads=(16,))
+    fours = values[1:65].reshape(16, 4).astype("f4")
+    threes = np.concatenate([values[1:49].reshape(16, 3).astype("f4"), np.ones((16, 1), "f4")], axis=1)
+    np.testing.assert_array_equal(report.buffers[1][:16], np.stack([fours * 0.5, threes + fours], axis=1))
+    assert report.ok
+
+
+def test_types_are_known_before_the_library_is_included(tmp_path: Path, cache: Path) -> None:
+    """As by Apple's compiler: llama.cpp's shared header comes first where each kernel file is a library."""
+    path = tmp_path / "early.metal"
+    path.write_text(
+        "typedef struct { int32_t n; uint64_t nb; float4 scale; } arguments;\n#include <metal_stdlib>\n"
+        "kernel void f(constant arguments & a, device float * x) { x[0] = metal::min(a.scale.y, (float) a.n); }\n"
+    )
+    arguments = np.array((3, 0, (0, 2, 0, 0)), np.dtype({"names": ["n", "nb", "s"], "formats": ["i4", "u8", ("f4", 4)],
+                         "offsets": [0, 8, 16], "itemsize": 32}))  # fmt: skip
+    report = compile(path, cache=cache).run("f", [arguments, np.zeros(1, "f4")], grid=(1,), threads=(1,))
+    assert report.buffers[1][0] == 2
+
+
 def test_reads_are_counted_by_buffer(write: Callable[[str], Path], cache: Path) -> None:
     """Threads that read the same bytes, and threadgroups that do."""
     path = write("""

@@ -7,7 +7,11 @@
 //
 // The device can be made less able by the environment: RECORDER_WITHOUT_MATRICES, RECORDER_SOURCE_FAILS (libraries that
 // the host code makes from a source do not compile), RECORDER_MAX_BUFFER (bytes), RECORDER_MAX_THREADS.
+
+// Of what it takes, trees differ, and nothing of it matters here.
+#define ggml_metal_device_init ggml_metal_device_init_of_the_tree
 #include "recorder.h"
+#undef ggml_metal_device_init
 
 #include "ggml-metal-ops.h"
 #include "ggml.h"
@@ -24,6 +28,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
+#include <type_traits>
 #include <vector>
 
 struct ggml_metal_cv {
@@ -113,6 +119,28 @@ ggml_op operation_of(const std::string & name) {
     return known.at(name);
 }
 
+// Makes the encoding of a graph of one node. Trees differ in what they want to know of it, besides the device, the graph,
+// and its first node and the one behind its last; of the rest, flags and things to look at when debugging, nothing is set.
+template <typename... P> ggml_metal_op_t begin(ggml_metal_op_t (*init)(P...), ggml_cgraph * graph) {
+    int node = 0;
+
+    auto argument = [&](auto * of_type) {
+        using T = std::remove_pointer_t<decltype(of_type)>;
+        if constexpr (std::is_same_v<T, ggml_metal_device_t>) {
+            return &device;
+        } else if constexpr (std::is_same_v<T, ggml_cgraph *>) {
+            return graph;
+        } else if constexpr (std::is_same_v<T, int>) {
+            return node < 2 ? node++ : 0;
+        } else {
+            return T {};
+        }
+    };
+    // in braces, so that they are made in their order
+    std::tuple<P...> arguments { argument((P *) nullptr)... };
+    return std::apply(init, arguments);
+}
+
 void record(ggml_tensor * op, bool claims_only, bool quiet) {
     const bool claimed = ggml_metal_device_supports_op(&device, op);
     dispatches.clear();
@@ -123,7 +151,7 @@ void record(ggml_tensor * op, bool claims_only, bool quiet) {
         ggml_context *   context = ggml_init(params);
         ggml_cgraph *    graph   = ggml_new_graph(context);
         ggml_build_forward_expand(graph, op);
-        ggml_metal_op_t encoding = ggml_metal_op_init(&device, nullptr, graph, 0, 1, false, false, false, 0, 0);
+        ggml_metal_op_t encoding = begin(ggml_metal_op_init, graph);
         ggml_metal_op_encode(encoding, 0);
         ggml_metal_op_free(encoding);
         ggml_free(context);

@@ -4,29 +4,29 @@
 
 #include <cstdio>
 
-// The pipeline of a kernel without function constants.
-static ggml_metal_pipeline_with_params plain(ggml_metal_library_t lib, const char * base) {
-    ggml_metal_pipeline_with_params res = ggml_metal_library_get_pipeline(lib, base);
-    return res.pipeline ? res : ggml_metal_library_compile_pipeline(lib, base, base, nullptr);
-}
-
 ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline_get_rows(ggml_metal_library_t lib, ggml_type tsrc) {
     char base[256];
     snprintf(base, 256, "kernel_get_rows_%s", ggml_type_name(tsrc));
-    return plain(lib, base);
+
+    ggml_metal_pipeline_with_params res = ggml_metal_library_get_pipeline(lib, base);
+    return res.pipeline ? res : ggml_metal_library_compile_pipeline(lib, base, base, nullptr);
 }
 
 ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline_set_rows(ggml_metal_library_t lib, const ggml_tensor * op) {
     char base[256];
     snprintf(base, 256, "kernel_set_rows_%s_%s_%s", ggml_type_name(op->src[0]->type), ggml_type_name(op->src[1]->type),
              ggml_type_name(op->type));
-    return plain(lib, base);
+
+    ggml_metal_pipeline_with_params res = ggml_metal_library_get_pipeline(lib, base);
+    return res.pipeline ? res : ggml_metal_library_compile_pipeline(lib, base, base, nullptr);
 }
 
 ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline_cpy(ggml_metal_library_t lib, ggml_type tsrc, ggml_type tdst) {
     char base[256];
     snprintf(base, 256, "kernel_cpy_%s_%s", ggml_type_name(tsrc), ggml_type_name(tdst));
-    return plain(lib, base);
+
+    ggml_metal_pipeline_with_params res = ggml_metal_library_get_pipeline(lib, base);
+    return res.pipeline ? res : ggml_metal_library_compile_pipeline(lib, base, base, nullptr);
 }
 
 static void set_constants(ggml_metal_cv_t cv, bool has_mask, bool has_sinks, bool has_bias, bool has_scap, int32_t nwg) {

@@ -19,6 +19,8 @@ bool ggml_metal_device_supports_op(ggml_metal_device_t dev, const struct ggml_te
             return true;
         case GGML_OP_GET_ROWS:
             return op->src[0]->type == GGML_TYPE_Q8_0;
+        case GGML_OP_SET_ROWS:
+            return op->src[0]->type == GGML_TYPE_F32 && op->type == GGML_TYPE_F32;
         case GGML_OP_CPY:
             return op->src[0]->type == GGML_TYPE_Q8_0 && op->type == GGML_TYPE_F32;
         case GGML_OP_FLASH_ATTN_EXT:

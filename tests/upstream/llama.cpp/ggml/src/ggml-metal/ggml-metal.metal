@@ -354,8 +354,31 @@ kernel void kernel_get_rows_q(
     }
 }
 
+// A thread for each value, and as many rows in a threadgroup as there is room for.
+template <typename number>
+kernel void kernel_set_rows_f32(
+        constant ggml_metal_kargs_set_rows & args [[buffer(0)]],
+        device const char * src     [[buffer(1)]],
+        device const char * numbers [[buffer(2)]],
+        device       char * dst     [[buffer(3)]],
+        uint3   group   [[threadgroup_position_in_grid]],
+        ushort3 thread_ [[thread_position_in_threadgroup]],
+        ushort3 threads [[threads_per_threadgroup]]) {
+    const int i01 = group.x * threads.y + thread_.y, i02 = group.y, i03 = group.z;
+    if (i01 < args.ne01) {
+        const uint64_t to = *(device const number *) (numbers + i01 * args.nb10 + i02 % args.ne11 * args.nb11 + i03 % args.ne12 * args.nb12);
+        device const float * from = (device const float *) (src + i01 * args.nb01 + i02 * args.nb02 + i03 * args.nb03);
+        device       float * row  = (device float *) (dst + to * args.nb1 + i02 * args.nb2 + i03 * args.nb3);
+        for (int i = thread_.x; i < args.nk0; i += threads.x) {
+            row[i] = from[i];
+        }
+    }
+}
+
 typedef decltype(kernel_cpy_q_f32<float4x4, block_q8_0, 2, dequantize_q8_0>) cpy_q_f_t;
 typedef decltype(kernel_get_rows_q<block_q8_0, 2, dequantize_q8_0>) get_rows_q_t;
 
 template [[host_name("kernel_cpy_q8_0_f32")]]  kernel cpy_q_f_t kernel_cpy_q_f32<float4x4, block_q8_0, 2, dequantize_q8_0>;
 template [[host_name("kernel_get_rows_q8_0")]] kernel get_rows_q_t kernel_get_rows_q<block_q8_0, 2, dequantize_q8_0>;
+template [[host_name("kernel_set_rows_f32_i64_f32")]] kernel decltype(kernel_set_rows_f32<int64_t>) kernel_set_rows_f32<int64_t>;
+template [[host_name("kernel_set_rows_f32_i32_f32")]] kernel decltype(kernel_set_rows_f32<int32_t>) kernel_set_rows_f32<int32_t>;

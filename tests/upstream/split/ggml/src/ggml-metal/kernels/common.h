@@ -1,0 +1,7 @@
+#pragma once
+
+#include "ggml-metal-impl.h"
+
+#include <metal_stdlib>
+
+using namespace metal;
