@@ -22,6 +22,7 @@ from toolchain.guard import request as guard_request
 from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
 from toolchain.metal import audit as metal_audit
+from toolchain.metal import cost as metal_cost
 from toolchain.metal import inspection
 from toolchain.metal import runs as metal_runs
 from toolchain.process import run as run_program
@@ -200,6 +201,25 @@ def run_metal(run: Run, tree: str = "", full: bool = False, program: str = "") -
     ran = metal_runs.choose(run, Path(tree) if tree else None, Path(program) if program else None, full=full)
     run.console.result(ran, metal_runs.report(ran))
     metal_runs.require(ran)
+
+
+@command(
+    *SOURCES,
+    tree="patched llama.cpp tree; empty: the scratch tree with the series applied",
+    head="head size of K and V",
+    depth="positions for one query (repeatable)",
+    prompt="positions for 32 and 512 queries (repeatable)",
+)
+def cost_metal(
+    run: Run, tree: str = "", head: int = 128, depth: Sequence[str] = (), prompt: Sequence[str] = ()
+) -> None:
+    """What attention costs on a GPU, counted: upstream's types and ours."""
+    where = Path(tree) if tree else pipeline.patched_llama_cpp(run)
+    found = metal_cost.measure(
+        where, pipeline.load_series(run), run.config, run.workspace, run.console, head=head,
+        depths=[int(one) for one in depth] or [1024, 16384], prompts=[int(one) for one in prompt] or [2048],
+    )  # fmt: skip
+    run.console.result(found, metal_cost.report(found))
 
 
 @command(*SOURCES, "fork", branch="branch to audit (repeatable); empty: every one", tree="audit this tree instead")
@@ -505,6 +525,7 @@ _metal = Collection("metal")
 _metal.add_task(check_metal, name="check", default=True)
 _metal.add_task(run_metal, name="run")
 _metal.add_task(audit_metal, name="audit")
+_metal.add_task(cost_metal, name="cost")
 
 _memory = Collection("memory")
 _memory.add_task(plan_memory, name="plan", default=True)

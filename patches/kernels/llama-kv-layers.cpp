@@ -205,6 +205,22 @@ llama_kv_layer_types llama_kv_layers_at(const llama_kv_layer & layer, ggml_type 
     return types;
 }
 
+static std::vector<ggml_type> types_with(const llama_kv_layers * side, ggml_type type) {
+    std::vector<ggml_type> types = { type };
+    for (const llama_kv_rule & rule : side ? side->rules : std::vector<llama_kv_rule>()) {
+        types.push_back(rule.type);
+    }
+    return types;
+}
+
+std::vector<ggml_type> llama_kv_layers_types_k(ggml_type type_k) {
+    return types_with(current ? current->k : nullptr, type_k);
+}
+
+std::vector<ggml_type> llama_kv_layers_types_v(ggml_type type_v) {
+    return types_with(current ? current->v : nullptr, type_v);
+}
+
 // -- what was made ----------------------------------------------------------------------------------------------
 
 static std::vector<ggml_type> types_of(const std::vector<llama_kv_made> & made) {

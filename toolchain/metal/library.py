@@ -104,6 +104,11 @@ class Library:
         """Name and number of the source's function constants."""
         return {constant.name: constant.id for constant in self._description.constants}
 
+    def threadgroup_bytes(self, kernel: str) -> int:
+        """Bytes of a kernel's own threadgroup variables. Raises `KernelInvalid` for one that was not compiled."""
+        number, _ = self._entry(kernel)
+        return sum(self._description.variables[at] for at in self.profile.uses[number])
+
     def run(
         self,
         kernel: str,
@@ -133,7 +138,7 @@ class Library:
             raise KernelInvalid(f"{kernel}: {total} threads in a threadgroup; Metal allows {MAX_THREADS}")
         content = [_bytes(kernel, index, buffer) for index, buffer in enumerate(buffers)]
         self._check(entry, content, threadgroup_bytes)
-        own = sum(self._description.variables[at] for at in self.profile.uses[number])
+        own = self.threadgroup_bytes(kernel)
         if own + sum(threadgroup_bytes) > min(threadgroup_limit, 2 * MAX_MEMORY):
             raise KernelInvalid(
                 f"{kernel}: {own + sum(threadgroup_bytes)} bytes of threadgroup memory, {own} of them in variables;"

@@ -1,5 +1,6 @@
 #include "llama-kv-cache.h"
 
+#include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "../ggml/src/ggml-cpu/ops.h"
 #include "llama-impl.h"
@@ -43,6 +44,16 @@ llama_kv_cache::llama_kv_cache(
         if (!hparams.has_kv(il) || (filter && !filter(il))) {
             continue;
         }
+        // A layer's cache lies where the layer is computed; that is for show, as all memory is the processor's.
+        const char *               dev_name = "CPU";
+        ggml_backend_buffer_type_t buft     = ggml_backend_cpu_buffer_type();
+        if (ggml_backend_dev_count() > 1) {
+            ggml_backend_dev_t dev = ggml_backend_dev_get(1);
+            buft     = ggml_backend_dev_buffer_type(dev);
+            dev_name = ggml_backend_dev_name(dev);
+        }
+        LLAMA_LOG_INFO("llama_kv_cache: layer %3d: dev = %s%s\n", (int) il, dev_name,
+                       buft == ggml_backend_cpu_buffer_type() ? "" : ", in its memory");
         const bool has_v = !v_trans && n_embd_gqa > 0;
         ggml_tensor * k = ggml_new_tensor_3d(ctx.get(), type_k, n_embd_gqa, kv_size, 1);
         ggml_tensor * v = has_v ? ggml_new_tensor_3d(ctx.get(), type_v, n_embd_gqa, kv_size, 1) : nullptr;

@@ -1,4 +1,5 @@
-// A processor as a device that computes one operation at a time; there is no other device in the miniature.
+// A processor as a device that computes one operation at a time. With MINIATURE_GPU in the environment there is a second
+// device, which computes nothing; it says no to the types that the variable names.
 #pragma once
 
 #include "ggml.h"
@@ -12,7 +13,7 @@ typedef const struct ggml_backend *        ggml_backend_t;
 typedef struct ggml_backend_buffer *       ggml_backend_buffer_t;
 typedef struct ggml_backend_buffer_type *  ggml_backend_buffer_type_t;
 
-enum ggml_backend_dev_type { GGML_BACKEND_DEVICE_TYPE_CPU };
+enum ggml_backend_dev_type { GGML_BACKEND_DEVICE_TYPE_CPU, GGML_BACKEND_DEVICE_TYPE_GPU };
 enum ggml_status { GGML_STATUS_SUCCESS };
 
 // Devices. `params` of the first stream of work on one is NULL.
@@ -22,6 +23,8 @@ GGML_API ggml_backend_dev_t         ggml_backend_dev_get(size_t number);
 GGML_API const char *               ggml_backend_dev_name(ggml_backend_dev_t device);
 GGML_API enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device);
 GGML_API bool                       ggml_backend_dev_supports_op(ggml_backend_dev_t device, const struct ggml_tensor * op);
+GGML_API ggml_backend_buffer_type_t ggml_backend_dev_buffer_type(ggml_backend_dev_t device);
+GGML_API ggml_backend_buffer_type_t ggml_backend_cpu_buffer_type(void);
 GGML_API ggml_backend_t             ggml_backend_dev_init(ggml_backend_dev_t device, const char * params);
 GGML_API void                       ggml_backend_free(ggml_backend_t backend);
 

@@ -2,8 +2,10 @@
 
 #include "ops.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <string>
 #include <vector>
 
 struct ggml_cgraph {
@@ -19,15 +21,22 @@ struct ggml_backend_buffer {
     std::vector<std::vector<char>> memory;
 };
 
-struct ggml_backend_device {
+struct ggml_backend_buffer_type {
     const char * name;
+};
+
+struct ggml_backend_device {
+    const char *               name;
+    ggml_backend_buffer_type * memory;
 };
 
 struct ggml_backend {
     ggml_backend_dev_t device;
 };
 
-static const ggml_backend_device cpu    = { "CPU" };
+static ggml_backend_buffer_type  cpu_memory = { "CPU" }, gpu_memory = { "GPU0" };
+static const ggml_backend_device cpu    = { "CPU", &cpu_memory };
+static const ggml_backend_device gpu    = { "GPU0", &gpu_memory };
 static const ggml_backend        stream = { &cpu };
 
 // -- tensors ------------------------------------------------------------------------------------------------------
@@ -109,24 +118,40 @@ ggml_tensor * ggml_flash_attn_ext(
 void ggml_backend_load_all() {}
 
 size_t ggml_backend_dev_count() {
-    return 1;
+    return getenv("MINIATURE_GPU") ? 2 : 1;
 }
 
-ggml_backend_dev_t ggml_backend_dev_get(size_t) {
-    return &cpu;
+ggml_backend_dev_t ggml_backend_dev_get(size_t number) {
+    return number == 0 ? &cpu : &gpu;
+}
+
+ggml_backend_buffer_type_t ggml_backend_dev_buffer_type(ggml_backend_dev_t device) {
+    return device->memory;
+}
+
+ggml_backend_buffer_type_t ggml_backend_cpu_buffer_type() {
+    return &cpu_memory;
 }
 
 const char * ggml_backend_dev_name(ggml_backend_dev_t device) {
     return device->name;
 }
 
-enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t) {
-    return GGML_BACKEND_DEVICE_TYPE_CPU;
+enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device) {
+    return device == &gpu ? GGML_BACKEND_DEVICE_TYPE_GPU : GGML_BACKEND_DEVICE_TYPE_CPU;
 }
 
 // Attention is the cache's own work here.
-bool ggml_backend_dev_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
-    return op->op != GGML_OP_FLASH_ATTN_EXT;
+bool ggml_backend_dev_supports_op(ggml_backend_dev_t device, const ggml_tensor * op) {
+    if (device == &cpu) {
+        return op->op != GGML_OP_FLASH_ATTN_EXT;
+    }
+    const std::string without = getenv("MINIATURE_GPU");
+    bool known = without.find(ggml_type_name(op->type)) == std::string::npos;
+    for (const ggml_tensor * operand : op->src) {
+        known = known && (!operand || without.find(ggml_type_name(operand->type)) == std::string::npos);
+    }
+    return known;
 }
 
 ggml_backend_t ggml_backend_dev_init(ggml_backend_dev_t, const char *) {

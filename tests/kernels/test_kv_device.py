@@ -1,0 +1,65 @@
+"""Where a cache lies when the device of its layers cannot compute with its types: on the patched miniature."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.metal.patched import patched_miniature
+
+from .conftest import HERE
+from .test_flash_attention import cxx_compiler
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("device")
+    tree, build = patched_miniature(folder), folder / "build"
+    subprocess.run(
+        ["cmake", "-S", tree, "-B", build, "-G", "Ninja", "-DBUILD_SHARED_LIBS=OFF"], check=True, capture_output=True
+    )
+    subprocess.run(["cmake", "--build", build, "--target", "llama"], check=True, capture_output=True)
+    path = folder / "kv-device"
+    libraries = [next(build.rglob(f"lib{name}.a")) for name in ("llama", "ggml", "ggml-cpu", "ggml-base")]
+    includes = [f"-I{tree / name}" for name in ("include", "ggml/include", "src")]
+    subprocess.run(
+        [*cxx_compiler(), "-std=c++17", *includes, HERE / "kv_device.cpp", *libraries, "-lm", "-pthread", "-o", path],
+        check=True,
+    )
+    return path
+
+
+def log(program: Path, gpu: str | None, *types: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "MINIATURE_GPU"}
+    if gpu is not None:
+        environment["MINIATURE_GPU"] = gpu
+    return subprocess.run([program, *types], env=environment, capture_output=True, text=True, check=True).stderr
+
+
+def test_a_device_that_can(program: Path) -> None:
+    said = log(program, "nothing", "turbo4", "turbo3")
+    assert said.count("dev = GPU0, in its memory") == 2
+    assert "stays on the CPU" not in said
+
+
+@pytest.mark.parametrize(("without", "types"), [("turbo4", ("turbo4", "f16")), ("turbo3", ("q8_0", "turbo3"))])
+def test_a_device_that_cannot(program: Path, without: str, types: tuple[str, str]) -> None:
+    """The cache goes to the CPU, and the log says so once for two layers."""
+    said = log(program, without, *types)
+    assert said.count("dev = CPU\n") == 2
+    assert said.count("GPU0 cannot keep K (") == 1
+    assert f"K ({types[0]}) and V ({types[1]}) with heads of 64 and 64: the cache stays on the CPU" in said
+
+
+def test_types_of_upstream_are_not_asked_about(program: Path) -> None:
+    """What upstream does with its own types stays as it is."""
+    assert log(program, "q8_0", "q8_0", "q8_0").count("dev = GPU0, in its memory") == 2
+
+
+def test_no_other_device(program: Path) -> None:
+    said = log(program, None, "turbo4", "turbo4")
+    assert said.count("dev = CPU\n") == 2
+    assert "stays on the CPU" not in said

@@ -1,0 +1,165 @@
+"""`metal.cost`: what attention costs on a tree, counted by the harness on the dispatches of the tree's own host code.
+
+One table for the types of upstream, by upstream's own kernels, and for ours. Everything that an operation dispatches is
+counted: decoding, padding, joining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..config import Config
+from ..console import Console
+from ..errors import KernelInvalid
+from ..records import record
+from ..series.manifest import Series
+from .attention import Attention, pose
+from .execute import Executed, execute, unwritten
+from .formats import Format, formats
+from .host import Host, build_host
+from .libraries import Libraries
+from .runs import ARITHMETIC, compile_tree
+
+PAIRS = (
+    ("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("turbo4", "turbo4"), ("turbo3", "turbo3"),
+    ("turbo2", "turbo2"), ("q8_0", "turbo4"),
+)  # fmt: skip
+MATRIX = 8 * 8 * 8
+"""multiplications and additions of one product of SIMD-group matrices"""
+SECONDS = 3000.0
+_Q, _MASK, _SINKS = 1, 4, 5
+
+
+@record
+class Shape:
+    """A dispatch to count: `group` heads of the queries on each of `kv_heads`."""
+
+    queries: int
+    group: int
+    kv_heads: int
+    positions: int
+
+
+@record
+class Cost:
+    """What attention took, for a value of K or V and a query head that uses it."""
+
+    k: str
+    v: str
+    queries: int
+    group: int
+    positions: int
+    operations: float
+    """arithmetic of all threads, matrices aside"""
+    matrix: float
+    """multiplications with addition in SIMD-group matrices, rows and columns that are padding included"""
+    read: float
+    """bytes of K, V and work memory that were loaded, each once for a threadgroup"""
+    loaded: float
+    """the same as often as a thread loaded them"""
+    threadgroup_bytes: int
+    """the most of any dispatch"""
+    kernels: tuple[str, ...]
+
+
+@record
+class Costs:
+    """All of a tree; `dk`, `dv` are the head sizes."""
+
+    tree: str
+    dk: int
+    dv: int
+    costs: tuple[Cost, ...]
+
+
+def shapes(depths: Sequence[int], prompts: Sequence[int]) -> Iterator[Shape]:
+    """One query with 1, 4 and 8 heads on one of the cache at each depth, and 32 and 512 queries with 4."""
+    for positions in depths:
+        for group in (1, 4, 8):
+            yield Shape(queries=1, group=group, kv_heads=1, positions=positions)
+    for positions in prompts:
+        for queries in (32, 512):
+            # as many heads as make a prompt fill a GPU, so that nothing has to be joined
+            yield Shape(queries=queries, group=4, kv_heads=4, positions=positions)
+
+
+def measure(
+    tree: Path,
+    series: Series,
+    config: Config,
+    workspace: Path,
+    console: Console,
+    *,
+    head: int = 128,
+    depths: Sequence[int] = (1024, 16384),
+    prompts: Sequence[int] = (2048,),
+) -> Costs:
+    """Count the shapes at head size `head` on a patched tree. Raises as `runs.run_tree`."""
+    with console.step("compile the host code"):
+        host = build_host(tree, config, workspace)
+    known = formats(series, config, workspace)
+    cases = [
+        Attention(k=k, v=v, dk=head, dv=head, queries=shape.queries, heads=shape.group * shape.kv_heads,
+                  kv_heads=shape.kv_heads, positions=shape.positions)
+        for shape in shapes(depths, prompts) for k, v in PAIRS
+    ]  # fmt: skip
+    tiny = [pose(Attention(k=k, v=v, dk=head, dv=head), known).operation for k, v in PAIRS]
+    library = compile_tree(tree, host, workspace, tiny, kernels=())
+    with console.step(f"count {len(cases)} dispatches"), ThreadPoolExecutor(2) as pool:
+        costs = tuple(pool.map(lambda case: count(host, library, case, known), cases))
+    return Costs(tree=str(tree), dk=head, dv=head, costs=costs)
+
+
+def count(host: Host, library: Libraries, case: Attention, known: dict[str, Format]) -> Cost:
+    """One case. Raises `KernelInvalid` for one that the host code does not claim."""
+    posed = pose(case, known)
+    done = execute(host, library, posed.operation, posed.operands, unwritten(4 * posed.expected.size), SECONDS)
+    if not done.recorded.claimed:
+        raise KernelInvalid(f"the host code does not claim attention over {case.k}/{case.v}")
+    uses = case.queries * case.heads * case.positions * (case.dk + case.dv)
+    read, loaded = _read(done)
+    return Cost(
+        k=case.k, v=case.v, queries=case.queries, group=case.heads // case.kv_heads, positions=case.positions,
+        operations=sum(report.operations.get(kind, 0) for report in done.reports for kind in ARITHMETIC) / uses,
+        matrix=sum(report.meetings.get("matrix multiply", 0) for report in done.reports) * MATRIX / uses,
+        read=read / uses, loaded=loaded / uses,
+        threadgroup_bytes=max(
+            library.of(dispatch).threadgroup_bytes(dispatch.kernel) + dispatch.memory
+            for dispatch in done.recorded.dispatches
+        ),
+        kernels=tuple(dispatch.kernel for dispatch in done.recorded.dispatches),
+    )  # fmt: skip
+
+
+def _read(done: Executed) -> tuple[int, int]:
+    """Bytes loaded from everything but Q, mask and sinks: once for each threadgroup, and in all."""
+    once = loaded = 0
+    for dispatch, report in zip(done.recorded.dispatches, done.reports, strict=True):
+        for slot, (tensor, _) in dispatch.buffers.items():
+            if tensor not in (_Q, _MASK, _SINKS):
+                once += report.buffer_traffic[int(slot)].read_once
+                loaded += report.buffer_traffic[int(slot)].load_bytes
+    return once, loaded
+
+
+def report(found: Costs) -> str:
+    """A table for each shape."""
+    lines = [f"{found.tree}, head size {found.dk}; for a value of K or V and a query head"]
+    last = None
+    for cost in found.costs:
+        shape = (cost.queries, cost.group, cost.positions)
+        if shape != last:
+            lines += [
+                f"{cost.queries} {'query' if cost.queries == 1 else 'queries'}, {cost.group} heads on one of K and V,"
+                f" {cost.positions} positions",
+                f"  {'K/V':<14} {'operations':>10} {'in matrices':>11} {'bytes read':>10} {'loaded':>8}"
+                f" {'threadgroup':>11}",
+            ]
+            last = shape
+        lines.append(
+            f"  {cost.k + '/' + cost.v if cost.k != cost.v else cost.k:<14} {cost.operations:>10.3f}"
+            f" {cost.matrix:>11.2f} {cost.read:>10.4f} {cost.loaded:>8.3f} {cost.threadgroup_bytes:>11}"
+        )
+    return "\n".join(lines)
