@@ -15,7 +15,7 @@ from .build import MANIFEST, release_dir
 from .build import build as build_release
 from .cli import Run
 from .deploy import install
-from .errors import EraNotServed, ReleaseInvalid, SeriesDoesNotApply
+from .errors import ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply
 from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
@@ -75,12 +75,20 @@ def check_series(run: Run, found: Sources) -> check.Checked:
 
 
 def require(checked: check.Checked) -> None:
-    """Raise `EraNotServed` or `SeriesDoesNotApply` for a dry run that failed."""
+    """Raise `EraNotServed`, `SeriesDoesNotApply` or `ContractBroken` for a dry run that failed."""
     if checked.ok:
         return
     if not checked.edits and "vendored" in checked.reason:
         raise EraNotServed(checked.reason, hint=_VENDORED_HINT)
     failing = [edit.name for edit in checked.edits if edit.status in ("moved", "broken")]
+    if checked.contract and not failing and not checked.reason:
+        more = f"; and {len(checked.contract) - 3} more" if len(checked.contract) > 3 else ""
+        raise ContractBroken(
+            f"{len(checked.contract)} of {checked.symbols} symbols that our sources use are not as they were: "
+            + "; ".join(map(str, checked.contract[:3]))
+            + more,
+            hint="make our sources fit, then ./inv series.contract with trees old and new, and check again",
+        )
     raise SeriesDoesNotApply(
         f"{len(failing)} of {len(checked.edits)} edits do not hold: {', '.join(failing)}"
         if failing
@@ -177,6 +185,8 @@ def find_release(run: Run, name: str) -> Path:
 def ship(run: Run) -> Shipped:
     """Sources, series, build, verification and deployment in one go; the first failure ends it."""
     found = prepare(run)
+    refuse_vendored(found)
+    require(check_series(run, found))
     rendered = render_series(run, found)
     release = build(run, found, rendered)
     built = directory(run, release)

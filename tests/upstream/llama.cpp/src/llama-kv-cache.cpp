@@ -137,17 +137,18 @@ std::vector<float> llama_kv_cache::attend(uint32_t il, uint32_t n, std::vector<f
 
 // Moves keys of one position, as they lie in the cache, by so many positions. Unquantized ones lie there unrotated.
 void llama_kv_cache::build_rope_shift(
-        const ggml_tensor * cur, std::vector<float> & keys, int32_t shift, int64_t rot) const {
+        const ggml_tensor * cur, std::vector<float> & keys, int32_t shift, const ggml_tensor * rot) const {
     const bool rotated = ggml_is_quantized(cur->type);
-    hadamard(keys, rotated ? rot : 0);
+    hadamard(keys, rotated && rot ? rot->ne[0] : 0);
     for (int64_t h = 0; h < hparams.n_head_kv; h++) {
         llama_rope(&keys[h * hparams.n_embd_head], hparams.n_rot, hparams.freq_base, shift);
     }
-    hadamard(keys, rotated ? rot : 0);
+    hadamard(keys, rotated && rot ? rot->ne[0] : 0);
 }
 
 void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
     std::vector<float> keys(hparams.n_head_kv * hparams.n_embd_head);
+    const ggml_tensor rot = ggml_rows(GGML_TYPE_F32, rot_k, rot_k, nullptr); // a matrix that is nowhere written down
     for (const kv_layer & one : layers) {
         for (uint32_t to = from; to + n_discard < n_past; to++) {
             int32_t source = (int32_t) (to + n_discard);
@@ -157,7 +158,7 @@ void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
             rows.src[1] = &index;
             const ggml_compute_params params = { 0, 1, nullptr, 0, nullptr, false };
             ggml_compute_forward_get_rows(&params, &rows);
-            build_rope_shift(one.k, keys, -(int32_t) n_discard, rot_k);
+            build_rope_shift(one.k, keys, -(int32_t) n_discard, rot_k ? &rot : nullptr);
             put_row(one.k, to, keys);
         }
         memmove(row_of(one.v, from), row_of(one.v, from + n_discard), (n_past - from - n_discard) * one.v->nb[1]);

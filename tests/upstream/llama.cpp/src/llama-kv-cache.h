@@ -52,11 +52,11 @@ private:
     };
 
     const kv_layer & layer(uint32_t il) const;
-    void             build_rope_shift(const ggml_tensor * cur, std::vector<float> & keys, int32_t shift, int64_t rot) const;
+    void             build_rope_shift(const ggml_tensor * cur, std::vector<float> & keys, int32_t shift, const ggml_tensor * rot) const;
 
-    llama_hparams hparams;
-    uint32_t      n_swa;
-    int64_t       rot_k = 0, rot_v = 0; // size of the Hadamard transform, 0 where there is none
+    const llama_hparams & hparams;
+    uint32_t n_swa;
+    int64_t  rot_k = 0, rot_v = 0; // size of the Hadamard transform, 0 where there is none
     std::vector<kv_layer> layers;
     std::shared_ptr<ggml_context>        ctx; // of the layers' tensors
     std::shared_ptr<ggml_backend_buffer> buffer;

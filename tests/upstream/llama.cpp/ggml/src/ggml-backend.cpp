@@ -27,8 +27,8 @@ struct ggml_backend {
     ggml_backend_dev_t device;
 };
 
-static const ggml_backend_device cpu    = { "CPU" };
-static const ggml_backend        stream = { &cpu };
+static ggml_backend_device cpu    = { "CPU" };
+static ggml_backend        stream = { &cpu };
 
 // -- tensors ------------------------------------------------------------------------------------------------------
 
