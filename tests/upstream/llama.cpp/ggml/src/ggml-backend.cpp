@@ -1,4 +1,4 @@
-#include "ggml-backend.h"
+#include "ggml-alloc.h"
 
 #include "ops.h"
 
