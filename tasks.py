@@ -14,6 +14,7 @@ from toolchain import config as configuration
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
 from toolchain.cli import Run, command
+from toolchain.contract import recording as contract_recording
 from toolchain.doctor import doctor
 from toolchain.errors import MissingTool
 from toolchain.fork import report as fork_report
@@ -148,6 +149,16 @@ def seal(run: Run) -> None:
     path = run.config.series.path
     digest = manifest.seal(Path(path) if path else manifest.OWN_SERIES)
     run.console.result({"series_sha256": digest}, f"series {digest}")
+
+
+@command(
+    *SOURCES,
+    tree="build, tag or commit to record on (repeatable, or with commas); empty: the first served and the newest",
+)
+def record_contract(run: Run, tree: Sequence[str] = ()) -> None:
+    """What our sources use of llama.cpp, anew."""
+    recorded = contract_recording.record_anew(run, pipeline.load_series(run), tree)
+    run.console.result(recorded, contract_recording.report(recorded))
 
 
 # -- the C surface ---------------------------------------------------------------------------------
@@ -498,6 +509,7 @@ _series.add_task(check_series, name="check", default=True)
 _series.add_task(render, name="render")
 _series.add_task(branch, name="branch")
 _series.add_task(survey_drift, name="drift")
+_series.add_task(record_contract, name="contract")
 _series.add_task(seal, name="seal")
 
 _api = Collection("api")

@@ -167,6 +167,12 @@ class PatchFailed(ToolchainError):
     exit_code = 25
 
 
+class ContractBroken(ToolchainError):
+    """llama.cpp lacks something that the series' sources use, or has it in another form."""
+
+    exit_code = 26
+
+
 # -- build -----------------------------------------------------------------------------------------
 
 

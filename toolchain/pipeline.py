@@ -15,7 +15,7 @@ from .build import MANIFEST, release_dir
 from .build import build as build_release
 from .cli import Run
 from .deploy import install
-from .errors import EraNotServed, ReleaseInvalid, SeriesDoesNotApply
+from .errors import ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply
 from .newest import Newest, PassedOver, newest
 from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
@@ -48,10 +48,13 @@ def prepare(run: Run) -> Sources:
 def prepare_to_ship(run: Run) -> Newest:
     """The Ollama that is named, else its newest stable release on which the series holds.
 
-    Raises the errors of `prepare`, and `NoReleaseHolds`.
+    Raises the errors of `prepare` and of `require`, and `NoReleaseHolds`.
     """
     if run.config.sources.ollama_ref:
-        return Newest(sources=prepare(run), passed_over=())
+        found = prepare(run)
+        refuse_vendored(found)
+        require(check_series(run, found))
+        return Newest(sources=found, passed_over=())
     chosen = newest(run, lambda found: require(check_series(run, found)))
     write(_run_dir(run, chosen.sources) / "sources.json", chosen.sources)
     return chosen
@@ -90,12 +93,20 @@ def check_series(run: Run, found: Sources) -> check.Checked:
 
 
 def require(checked: check.Checked) -> None:
-    """Raise `EraNotServed` or `SeriesDoesNotApply` for a dry run that failed."""
+    """Raise `EraNotServed`, `SeriesDoesNotApply` or `ContractBroken` for a dry run that failed."""
     if checked.ok:
         return
     if not checked.edits and "vendored" in checked.reason:
         raise EraNotServed(checked.reason, hint=_VENDORED_HINT)
     failing = [edit.name for edit in checked.edits if edit.status in ("moved", "broken")]
+    if checked.contract and not failing and not checked.reason:
+        more = f"; and {len(checked.contract) - 3} more" if len(checked.contract) > 3 else ""
+        raise ContractBroken(
+            f"{len(checked.contract)} of {checked.symbols} symbols that our sources use are not as they were: "
+            + "; ".join(map(str, checked.contract[:3]))
+            + more,
+            hint="make our sources fit, then ./inv series.contract with trees old and new, and check again",
+        )
     raise SeriesDoesNotApply(
         f"{len(failing)} of {len(checked.edits)} edits do not hold: {', '.join(failing)}"
         if failing

@@ -195,10 +195,10 @@ def test_without_libclang(monkeypatch: pytest.MonkeyPatch, folder: Make) -> None
     def missing() -> None:
         raise cindex.LibclangError("libclang.so: cannot open shared object file")
 
-    clang._index.cache_clear()
+    clang.index.cache_clear()
     monkeypatch.setattr(cindex.Index, "create", missing)
     with pytest.raises(MissingTool, match="libclang cannot be loaded"):
         take(folder())
     monkeypatch.undo()
-    clang._index.cache_clear()
+    clang.index.cache_clear()
     assert take(folder()).declared

@@ -83,13 +83,13 @@ def parse(files: Mapping[str, bytes], headers: Sequence[str], folders: Sequence[
 
 def _translate(source: str, arguments: list[str], options: int) -> Any:
     try:
-        return _index().parse(_UNIT, args=arguments, unsaved_files=[(_UNIT, source)], options=options)
+        return index().parse(_UNIT, args=arguments, unsaved_files=[(_UNIT, source)], options=options)
     except cindex.TranslationUnitLoadError as error:
         raise HeaderInvalid(f"libclang could not parse anything: {error}") from error
 
 
 @cache
-def _index() -> Any:
+def index() -> Any:
     """libclang's index: the wheel's library, or that of Xcode's command line tools where the wheel has none."""
     native = Path(cindex.__file__).parent / "native"
     if not any(native.glob("libclang.*")) and _XCODE.is_file():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..console import Console
+from ..contract import holding
+from ..contract.holding import Breach
+from ..contract.symbols import ABSENT, Symbol
 from ..errors import AnchorMissing, FetchFailed, PatchFailed, SeriesError, ToolchainError
 from ..records import record
 from ..stages import EditResult, Sources
+from . import patched
 from .edit import Edit, candidates
 from .facts import Facts, read_facts
 from .manifest import LoadedPart, Series
@@ -18,6 +22,8 @@ from .render import Outcome, Tree, outcome_of, read_text, render_target, result_
 
 _HISTORY = 400
 """how many versions of a file are searched for the commit that broke an edit"""
+_EXPLAINED = 12
+"""breaches of the contract for which the commit is searched"""
 
 
 @record
@@ -29,6 +35,10 @@ class Checked:
     ollama: str
     edits: tuple[EditResult, ...]
     ok: bool
+    symbols: int = 0
+    """how many of upstream's the contract was held against"""
+    contract: tuple[Breach, ...] = ()
+    """those that the tree lacks, or has in another form"""
     reason: str = ""
     """why the trees as a whole are not served, or why the rendered whole does not hold together"""
 
@@ -37,6 +47,7 @@ def check(series: Series, sources: Sources, console: Console) -> Checked:
     """Hold every edit against both trees without changing anything; never raises for an edit that fails."""
     results: list[EditResult] = []
     reasons: list[str] = []
+    symbols, breaches = 0, list[Breach]()
     llama_cpp, ollama = trees(sources)
     with llama_cpp.repository, ollama.repository:
         try:
@@ -48,7 +59,11 @@ def check(series: Series, sources: Sources, console: Console) -> Checked:
                 break
             try:
                 with console.step(f"check the series against {tree.target} {tree.version}"):
-                    results += _check_tree(series, tree, facts)
+                    outcomes, found = _check_tree(series, tree, facts)
+                    results += found
+                if tree.target == "llama.cpp" and series.contract:
+                    with console.step("hold the contract"):
+                        symbols, breaches = hold_contract(series, tree, facts, outcomes)
             except (SeriesError, PatchFailed) as error:
                 reasons.append(error.message)
     failed = any(result.status in ("moved", "broken") for result in results)
@@ -57,12 +72,37 @@ def check(series: Series, sources: Sources, console: Console) -> Checked:
         llama_cpp=sources.llama_cpp.describe,
         ollama=sources.ollama.describe,
         edits=tuple(results),
-        ok=not failed and not reasons,
+        ok=not failed and not reasons and not breaches,
+        symbols=symbols,
+        contract=tuple(breaches),
         reason="; ".join(reasons),
     )
 
 
-def _check_tree(series: Series, tree: Tree, facts: Facts) -> list[EditResult]:
+def hold_contract(series: Series, tree: Tree, facts: Facts, outcomes: Sequence[Outcome]) -> tuple[int, list[Breach]]:
+    """How many symbols our text on this tree uses, and those that the tree breaks, with the commits that did it."""
+    text = patched.assemble(series, tree, facts, outcomes)
+    words = text.words()
+    symbols = holding.asked(series.contract, words)
+    breaches = holding.hold(symbols, tree, words, [path for path in text.own if path not in text.added])
+    known = {(symbol.kind, symbol.name): symbol for symbol in symbols}
+    explained = [
+        replace(breach, culprit=_changed(known[breach.kind, breach.name], tree)) for breach in breaches[:_EXPLAINED]
+    ]
+    return len(symbols), [*explained, *breaches[_EXPLAINED:]]
+
+
+def _changed(symbol: Symbol, tree: Tree) -> str:
+    """The commit after which a symbol was no longer there, or not in a form of the contract."""
+    files = sorted({form.file for form in symbol.forms if form.form != ABSENT})
+    # where it went, or that it has moved, does not matter here: the files where it was are what is looked at
+    try:
+        return _first_bad(tree, files, lambda older: holding.held(symbol, patched.reader(older)) is None)
+    except FetchFailed:
+        return "unknown: older versions of the file are not in this partial clone"
+
+
+def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[Outcome], list[EditResult]]:
     outcomes, results = list[Outcome](), list[EditResult]()
     for loaded in served_parts(series, tree):
         for edit in loaded.edits:
@@ -73,7 +113,7 @@ def _check_tree(series: Series, tree: Tree, facts: Facts) -> list[EditResult]:
     if not any(outcome.error for outcome in outcomes):
         # what no edit shows alone: files of ours that exist already, plain patches, two edits of one place
         render_target(series, tree, outcomes, facts, {})
-    return results
+    return outcomes, results
 
 
 def _explained(result: EditResult, outcome: Outcome, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditResult:
@@ -116,31 +156,35 @@ def _files_with(edit: Edit, tree: Tree) -> Iterator[str]:
 
 
 def _culprit(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> str:
-    """The commit after which the edit no longer held: `id date subject`, or empty when it never did.
+    """The commit after which the edit no longer held: `id date subject`, or empty when it never did."""
+    return _first_bad(tree, [edit.file], lambda older: outcome_of(edit, loaded, older, facts).status != "broken")
 
-    The versions of the file are searched by doubling steps back to one where the edit holds, then by bisection.
+
+def _first_bad(tree: Tree, files: Sequence[str], holds: Callable[[Tree], bool]) -> str:
+    """The commit after which something no longer held: `id date subject`, or empty when it never did.
+
+    The versions of the files are searched by doubling steps back to one where it holds, then by bisection.
     """
     log = tree.repository.git(
-        *("log", f"--max-count={_HISTORY}", "--no-merges", "--format=%H%x09%cs%x09%s", tree.commit, "--", edit.file)
+        *("log", f"--max-count={_HISTORY}", "--no-merges", "--format=%H%x09%cs%x09%s", tree.commit, "--", *files)
     )
     versions = [line.split("\t", 2) for line in log.splitlines()]
 
-    def holds(index: int) -> bool:
-        older = replace(tree, commit=versions[index][0])
-        return outcome_of(edit, loaded, older, facts).status != "broken"
+    def good_at(index: int) -> bool:
+        return holds(replace(tree, commit=versions[index][0]))
 
     step, bad = 1, -1
     while True:
         probe = min(bad + step, len(versions) - 1)
         if probe <= bad:
             return ""
-        if holds(probe):
+        if good_at(probe):
             break
         bad, step = probe, step * 2
     good = probe
     while good - bad > 1:
         middle = (good + bad) // 2
-        good, bad = (middle, bad) if holds(middle) else (good, middle)
+        good, bad = (middle, bad) if good_at(middle) else (good, middle)
     if bad < 0:
         return ""
     commit, date, subject = versions[bad]
@@ -160,9 +204,18 @@ def report(checked: Checked) -> str:
                 lines.append(f"             broken by: {edit.culprit}")
         elif edit.reason:
             lines.append(f"             {edit.reason}")
+    for breach in checked.contract:
+        lines.append(f"  contract   {breach}")
+        if breach.used:
+            lines.append(f"             used by: {', '.join(breach.used)}")
+        if breach.culprit:
+            lines.append(f"             broken by: {breach.culprit}")
     if checked.reason:
         lines.append(f"  not served: {checked.reason}")
     counts = Counter(edit.status for edit in checked.edits)
     if counts:
         lines.append("  " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    if checked.symbols:
+        broken = f", {len(checked.contract)} of them not as they were" if checked.contract else " as they were"
+        lines.append(f"  {checked.symbols} symbols of llama.cpp{broken}")
     return "\n".join(lines)

@@ -12,6 +12,8 @@ import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..config import UniqueKeyLoader
+from ..contract import symbols
+from ..contract.symbols import Symbol
 from ..errors import ChecksumMismatch, SeriesError
 from ..records import record, sha256_bytes, sha256_file, write_bytes
 from ..stages import CacheType, Target
@@ -93,6 +95,8 @@ class Series:
     facts: dict[str, Fact]
     parts: tuple[LoadedPart, ...]
     sha256: str
+    contract: tuple[Symbol, ...] = ()
+    """what our sources use of llama.cpp's"""
 
 
 def load(root: Path = OWN_SERIES) -> Series:
@@ -113,7 +117,15 @@ def load(root: Path = OWN_SERIES) -> Series:
             seen.add(name)
     for name, fact in head.facts.items():
         _compiled(f"fact {name}", fact.pattern)
-    return Series(root=root, types=head.types, facts=head.facts, parts=parts, sha256=digest)
+    contract = root / symbols.NAME
+    return Series(
+        root=root,
+        types=head.types,
+        facts=head.facts,
+        parts=parts,
+        sha256=digest,
+        contract=symbols.parse(contract.read_text(encoding="utf-8"), symbols.NAME) if contract.is_file() else (),
+    )
 
 
 def cache_types(root: Path = OWN_SERIES) -> tuple[CacheType, ...]:

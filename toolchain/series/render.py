@@ -166,7 +166,7 @@ def render_target(
         if found and text is not None:
             files[path] = splice_all(text, found).encode()
     served = served_parts(series, tree)
-    own = {path: _own_file(loaded, path, facts) for loaded in served for path in loaded.files}
+    own = {path: own_file(loaded, path, facts) for loaded in served for path in loaded.files}
     for path, content in {**own, **extra}.items():
         if tree.repository.exists(tree.commit, path):
             raise SeriesError(f"{tree.target} already has a file {path}", hint="give ours another name in series.yaml")
@@ -182,7 +182,7 @@ def render_target(
     )
 
 
-def _own_file(loaded: LoadedPart, path: str, facts: Facts) -> bytes:
+def own_file(loaded: LoadedPart, path: str, facts: Facts) -> bytes:
     """A file of ours: as it stands, or filled in when it is a template (.j2)."""
     content = loaded.files[path]
     source = loaded.part.files[path]

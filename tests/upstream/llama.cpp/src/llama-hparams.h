@@ -15,6 +15,6 @@ struct llama_hparams {
     bool has_kv(uint32_t il) const { return attends[il]; }
     bool is_swa(uint32_t il) const { return n_swa > 0 && il % swa_period < swa_period - 1; }
 
-    uint32_t n_embd_head_k(uint32_t) const { return (uint32_t) n_embd_head; }
-    uint32_t n_embd_head_v(uint32_t) const { return (uint32_t) n_embd_head; }
+    uint32_t n_embd_head_k(uint32_t = 0) const { return (uint32_t) n_embd_head; }
+    uint32_t n_embd_head_v(uint32_t = 0) const { return (uint32_t) n_embd_head; }
 };

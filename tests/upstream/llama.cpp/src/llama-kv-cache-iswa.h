@@ -14,7 +14,7 @@ public:
     std::string        save(uint32_t n) const override;
 
 private:
-    llama_hparams hparams;
+    const llama_hparams & hparams;
     std::unique_ptr<llama_kv_cache> kv_base, kv_swa;
 
     llama_kv_cache & of(uint32_t il) const { return hparams.is_swa(il) ? *kv_swa : *kv_base; }

@@ -57,9 +57,9 @@ private:
     std::vector<float> build_rope_shift(ggml_context * ctx, const ggml_tensor * cur, std::vector<float> tmp, int64_t n_embd_part,
                                         int32_t shift, const ggml_tensor * rot) const;
 
-    llama_hparams hparams;
-    uint32_t      n_swa;
-    int64_t       rot_k = 0, rot_v = 0; // size of the Hadamard transform, 0 where there is none
+    const llama_hparams & hparams;
+    uint32_t n_swa;
+    int64_t  rot_k = 0, rot_v = 0; // size of the Hadamard transform, 0 where there is none
     std::vector<kv_layer> layers;
     std::shared_ptr<ggml_context>        ctx; // of the layers' tensors
     std::shared_ptr<ggml_backend_buffer> buffer;

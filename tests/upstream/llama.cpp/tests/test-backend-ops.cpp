@@ -20,8 +20,8 @@ static double cost(ggml_type type) {
     return 2.5 * pow(2.0, -8.0 * (double) ggml_type_size(type) / (double) ggml_get_type_traits(type)->blck_size) + 1e-3;
 }
 
-struct comparison {
-    virtual ~comparison() = default;
+struct test_case {
+    virtual ~test_case() = default;
     virtual std::string name() const = 0;
     virtual double limit() const = 0;
     virtual void run(floats & expected, floats & got) = 0;
@@ -40,7 +40,7 @@ struct comparison {
     }
 };
 
-struct test_rows : comparison {
+struct test_rows : test_case {
     const std::string op;
     const ggml_type   type;
 
@@ -91,17 +91,19 @@ struct test_rows : comparison {
 };
 
 // Attention over keys and values of the two types; the arguments are in upstream's order.
-struct test_flash_attn_ext : comparison {
+struct test_flash_attn_ext : test_case {
     const int64_t   hsk, hsv, nh, nr, kv, nb;
     const bool      mask, sinks;
     const float     max_bias, logit_softcap;
     const ggml_type type_K, type_V;
 
-    test_flash_attn_ext(int64_t hsk, int64_t hsv, int64_t nh, std::array<int64_t, 2> nr23, int64_t kv, int64_t nb,
-            bool mask, bool sinks, float max_bias, float logit_softcap, ggml_prec, ggml_type type_K, ggml_type type_V) :
+    test_flash_attn_ext(int64_t hsk = 64, int64_t hsv = 64, int64_t nh = 4, std::array<int64_t, 2> nr23 = {1, 1},
+            int64_t kv = 96, int64_t nb = 8, bool mask = true, bool sinks = false, float max_bias = 0.0f,
+            float logit_softcap = 0.0f, ggml_prec = GGML_PREC_F32, ggml_type type_K = GGML_TYPE_F16,
+            ggml_type type_V = GGML_TYPE_F16, std::array<int32_t, 4> permute = {0, 1, 2, 3}) :
         hsk(hsk), hsv(hsv), nh(nh), nr(nr23[0]), kv(kv), nb(nb), mask(mask), sinks(sinks), max_bias(max_bias),
         logit_softcap(logit_softcap), type_K(type_K), type_V(type_V) {
-        GGML_ASSERT(nr23[1] == 1 && kv >= nb);
+        GGML_ASSERT(nr23[1] == 1 && kv >= nb && permute[3] == 3);
     }
     std::string name() const override {
         std::string text = "FLASH_ATTN_EXT(type_K=" + std::string(ggml_type_name(type_K)) + ",type_V=" + ggml_type_name(type_V);
@@ -190,10 +192,8 @@ static const ggml_type other_types[] = {
     GGML_TYPE_Q4_0,
 };
 
-using comparisons = std::vector<std::unique_ptr<comparison>>;
-
-static comparisons make_test_cases_eval() {
-    comparisons test_cases;
+static std::vector<std::unique_ptr<test_case>> make_test_cases_eval() {
+    std::vector<std::unique_ptr<test_case>> test_cases;
     for (const char * op : { "GET_ROWS", "ADD", "ADD1" }) {
         for (const ggml_type type : all_types) {
             test_cases.emplace_back(new test_rows(op, type));

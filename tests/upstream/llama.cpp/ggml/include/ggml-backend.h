@@ -8,10 +8,10 @@
 extern "C" {
 #endif
 
-typedef const struct ggml_backend_device * ggml_backend_dev_t;
-typedef const struct ggml_backend *        ggml_backend_t;
-typedef struct ggml_backend_buffer *       ggml_backend_buffer_t;
-typedef struct ggml_backend_buffer_type *  ggml_backend_buffer_type_t;
+typedef struct ggml_backend_device * ggml_backend_dev_t;
+typedef struct ggml_backend *        ggml_backend_t;
+typedef struct ggml_backend_buffer * ggml_backend_buffer_t;
+typedef struct ggml_backend_buffer_type * ggml_backend_buffer_type_t;
 
 enum ggml_backend_dev_type { GGML_BACKEND_DEVICE_TYPE_CPU, GGML_BACKEND_DEVICE_TYPE_GPU };
 enum ggml_status { GGML_STATUS_SUCCESS };
@@ -28,9 +28,8 @@ GGML_API ggml_backend_buffer_type_t ggml_backend_cpu_buffer_type(void);
 GGML_API ggml_backend_t             ggml_backend_dev_init(ggml_backend_dev_t device, const char * params);
 GGML_API void                       ggml_backend_free(ggml_backend_t backend);
 
-// Memory for all tensors of a context, and the way in and out of it.
-GGML_API ggml_backend_buffer_t ggml_backend_alloc_ctx_tensors(struct ggml_context * ctx, ggml_backend_t backend);
-GGML_API void                  ggml_backend_buffer_free(ggml_backend_buffer_t buffer);
+// Memory, and the way in and out of it.
+GGML_API void ggml_backend_buffer_free(ggml_backend_buffer_t buffer);
 GGML_API void ggml_backend_tensor_set(struct ggml_tensor * tensor, const void * data, size_t offset, size_t size);
 GGML_API void ggml_backend_tensor_get(const struct ggml_tensor * tensor, void * data, size_t offset, size_t size);
 

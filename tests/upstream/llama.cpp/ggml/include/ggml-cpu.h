@@ -11,10 +11,11 @@ extern "C" {
 // that several would need (bs, bx, by) are not looked at.
 typedef void ggml_dot(
     int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc);
+typedef ggml_dot * ggml_vec_dot_t;
 
 struct ggml_type_traits_cpu {
     ggml_from_float_t from_float;
-    ggml_dot *        vec_dot;
+    ggml_vec_dot_t    vec_dot;
     enum ggml_type    vec_dot_type; // of the other row
     int64_t           nrows;        // pairs that vec_dot can take at a time
 };

@@ -64,19 +64,22 @@ enum ggml_op {
     GGML_OP_FLASH_ATTN_EXT,
 };
 
+#define GGML_MAX_DIMS 4
 #define GGML_MAX_SRC 5
+#define GGML_MAX_OP_PARAMS 12 // bytes
 
 // Values in memory that somebody else owns: ne[0] in a row, ne[1] rows and so on outwards, and for each of these how many
 // bytes lie between one and the next.
 struct ggml_tensor {
     enum ggml_type       type;
     enum ggml_op         op;           // what computes it
-    int64_t              ne[4];
-    size_t               nb[4];
+    int64_t              ne[GGML_MAX_DIMS];
+    size_t               nb[GGML_MAX_DIMS];
     void *               data;
     struct ggml_tensor * src[GGML_MAX_SRC]; // operands of the operation that this is the result of
     float                limits[2];    // of clamp
-    int32_t              op_params[3]; // of attention, the bits of floats: scale, largest bias, cap of the scores
+    // of attention, the bits of floats: scale, largest bias, cap of the scores
+    int32_t              op_params[GGML_MAX_OP_PARAMS / sizeof(int32_t)];
     struct ggml_tensor * view_src;     // whose memory this is a part of, from view_offs on; null: its own
     size_t               view_offs;
 };

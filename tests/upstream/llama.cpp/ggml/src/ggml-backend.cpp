@@ -1,4 +1,4 @@
-#include "ggml-backend.h"
+#include "ggml-alloc.h"
 
 #include "ops.h"
 
@@ -35,9 +35,9 @@ struct ggml_backend {
 };
 
 static ggml_backend_buffer_type  cpu_memory = { "CPU" }, gpu_memory = { "GPU0" };
-static const ggml_backend_device cpu    = { "CPU", &cpu_memory };
-static const ggml_backend_device gpu    = { "GPU0", &gpu_memory };
-static const ggml_backend        stream = { &cpu };
+static ggml_backend_device       cpu    = { "CPU", &cpu_memory };
+static ggml_backend_device       gpu    = { "GPU0", &gpu_memory };
+static ggml_backend              stream = { &cpu };
 
 // -- tensors ------------------------------------------------------------------------------------------------------
 

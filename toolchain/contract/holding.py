@@ -1,0 +1,214 @@
+"""Whether a tree still has what our sources use, in a form in which they can use it; where not, what it has instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from ..errors import FetchFailed
+from ..records import record
+from ..series.lexing import language_of
+from ..series.patched import Read, included, reader
+from ..series.render import Tree
+from .declared import Declaration, declarations
+from .spelling import parameters
+from .symbols import ABSENT, Form, Kind, Symbol
+
+_NUMBER = re.compile(r"(?:unsigned|signed|bool|char|short|int|long|float|double|size_t|u?int\d+_t|auto)(?: \w+)*$")
+_HEADERS = (".h", ".hpp", ".inc")
+_ELSEWHERE = 30
+"""files that are searched for what is not where it was"""
+_UNDER = ("ggml", "include", "src", "common", "tools", "tests")
+_NOUNS = {"enumerator": "enum value", "local": "variable", "field": "field"}
+
+
+@record
+class Breach:
+    """A symbol that a tree lacks, or has in a form that our sources cannot use."""
+
+    kind: Kind
+    name: str
+    where: str
+    """file:line of what the tree has, or the file where it was"""
+    reason: str
+    used: tuple[str, ...] = ()
+    """files of ours, or edited by us, that use it"""
+    culprit: str = ""
+    """the upstream commit that changed it, when it could be found"""
+
+    def __str__(self) -> str:
+        return f"{_NOUNS.get(self.kind, self.kind)} {self.name}: {self.reason} ({self.where})"
+
+
+def asked(symbols: Iterable[Symbol], words: Mapping[str, Sequence[str]]) -> list[Symbol]:
+    """The symbols that our text on a tree uses: parts, facts and templates may leave some of them out."""
+    return [symbol for symbol in symbols if symbol.word in words]
+
+
+def hold(
+    symbols: Sequence[Symbol], tree: Tree, words: Mapping[str, Sequence[str]], roots: Sequence[str] = ()
+) -> list[Breach]:
+    """What a pristine tree breaks of the symbols. `roots` are the files whose includes reach what they use.
+
+    Raises `FetchFailed` for a file that a partial clone lacks.
+    """
+    read = reader(tree)
+    found = [(symbol, breach) for symbol in symbols if (breach := held(symbol, read))]
+    if not found:
+        return []
+    search = _Elsewhere(tree, read, roots)
+    breaches = []
+    for symbol, breach in found:
+        again = search.explain(symbol, breach)
+        if again:
+            used = tuple(sorted(words.get(symbol.word, ())))
+            breaches.append(Breach(kind=again.kind, name=again.name, where=again.where, reason=again.reason, used=used))
+    return breaches
+
+
+def held(symbol: Symbol, read: Read) -> Breach | None:
+    """Hold one symbol against the files that it was recorded in."""
+    seen: list[tuple[Form, Declaration]] = []
+    for form in symbol.forms:
+        if form.form == ABSENT:
+            continue
+        content = read(form.file)
+        if content is None:
+            continue
+        for one in _declared(symbol, form, content.decode(errors="replace")):
+            if _fits(symbol, form, one):
+                return None
+            seen.append((form, one))
+    if not seen:
+        if any(form.form == ABSENT for form in symbol.forms):
+            return None
+        return Breach(kind=symbol.kind, name=symbol.name, where=symbol.forms[0].file, reason="is gone")
+    form, one = min(seen, key=lambda pair: _distance(pair[0], pair[1]))
+    reason = _difference(symbol, form, one)
+    return Breach(kind=symbol.kind, name=symbol.name, where=f"{form.file}:{one.line}", reason=reason)
+
+
+def fewest(symbol: Symbol) -> tuple[Form, ...]:
+    """The forms without those that another one stands for: a function's that only have further defaults."""
+    kept = []
+    for form in symbol.forms:
+        one = Declaration(kind=symbol.kind, name=symbol.name, form=form.form.removeprefix("static "), line=0)
+        others = (other for other in symbol.forms if other.file == form.file and other.form != form.form)
+        if symbol.kind != "function" or not any(_fits(symbol, other, one) for other in others):
+            kept.append(form)
+    return tuple(kept)
+
+
+def _declared(symbol: Symbol, form: Form, text: str) -> list[Declaration]:
+    declared = declarations(text)
+    if symbol.kind != "local":
+        return declared.of(symbol.kind, symbol.name)
+    function, _, name = symbol.name.partition("()::")
+    if form.form.startswith("by "):
+        # a macro declares it
+        line = declared.holds(function, form.form.removeprefix("by "))
+        if line:
+            return [Declaration(kind="local", name=symbol.name, form=form.form, line=line)]
+    return declared.local(function, name)
+
+
+def _fits(symbol: Symbol, form: Form, one: Declaration) -> bool:
+    wanted = form.form.removeprefix("static ")
+    if symbol.kind == "local":
+        return _plain(wanted) == _plain(one.form)
+    if symbol.kind != "function":
+        return wanted == one.form
+    if one.static and wanted == form.form and not form.file.endswith(_HEADERS):
+        return False
+    if wanted == one.form:
+        return True
+    (returns, takes), (returned, taken) = parameters(wanted), parameters(one.form)
+    # a caller need not care for parameters that have defaults
+    more = taken[len(takes) :]
+    known = taken[: len(takes)]
+    same = all(new in (old, f"{old} =") for new, old in zip(known, takes, strict=False))
+    return returns == returned and len(taken) >= len(takes) and same and all(new.endswith(" =") for new in more)
+
+
+def _plain(form: str) -> str:
+    """The type of a variable that we find in a function of upstream's: any number is as good as another, and whether it
+    can be written does not matter to who reads it."""
+    bare = re.sub(r"\bconst\b ?|\b\w+::", "", form).strip()
+    return "number" if _NUMBER.match(bare) or bare.startswith("by ") else bare
+
+
+def _difference(symbol: Symbol, form: Form, one: Declaration) -> str:
+    wanted = form.form.removeprefix("static ")
+    if symbol.kind != "function":
+        return f"is {one.form}, not {wanted}"
+    if one.static and wanted == form.form and wanted == one.form:
+        return "became static"
+    (returns, takes), (returned, taken) = parameters(wanted), parameters(one.form)
+    said = []
+    if len(takes) != len(taken):
+        said.append(f"takes {len(taken)} parameters, not {len(takes)}: {one.form}")
+    else:
+        said += [
+            f"parameter {number} is {new}, not {old}"
+            for number, (old, new) in enumerate(zip(takes, taken, strict=True), start=1)
+            if old != new
+        ]
+    if returns != returned:
+        said.append(f"returns {returned or 'nothing'}, not {returns or 'nothing'}")
+    return "; ".join(said) or f"is {one.form}, not {wanted}"
+
+
+def _distance(form: Form, one: Declaration) -> int:
+    wanted, found = form.form.split(), one.form.split()
+    return len(set(wanted) ^ set(found)) + abs(len(wanted) - len(found))
+
+
+class _Elsewhere:
+    """Looks for what is not where it was; made once for a tree, since it reads much."""
+
+    def __init__(self, tree: Tree, read: Read, roots: Sequence[str]) -> None:
+        self._tree, self._read, self._roots = tree, read, roots
+        self._reached: frozenset[str] | None = None
+
+    def explain(self, symbol: Symbol, breach: Breach) -> Breach | None:
+        """A breach with what is known of it; None where the symbol has only moved to a header that we include."""
+        if breach.reason != "is gone" or symbol.kind == "local":
+            return breach
+        for path, one in self._others(symbol):
+            form = Form(form=symbol.forms[0].form, file=path)
+            where = f"{path}:{one.line}"
+            if path.endswith(_HEADERS) and path in self._reachable():
+                if any(_fits(symbol, Form(form=known.form, file=path), one) for known in symbol.forms):
+                    return None
+                return _of(symbol, where, f"moved, and {_difference(symbol, form, one)}")
+            if one.static and not path.endswith(_HEADERS):
+                return _of(symbol, where, "became static")
+            return _of(symbol, where, f"moved from {symbol.forms[0].file} to a file that we do not include")
+        return breach
+
+    def _others(self, symbol: Symbol) -> Iterator[tuple[str, Declaration]]:
+        paths = self._tree.repository.grep(self._tree.commit, [symbol.word], _UNDER, "-l", "-w")
+        names = [path.removeprefix(f"{self._tree.commit}:") for path in paths]
+        near = [form.file for form in symbol.forms]
+        folder = PurePosixPath(near[0]).parent
+        # a header is where it should be, and what lies beside the old place comes first
+        order = sorted(names, key=lambda path: (PurePosixPath(path).parent != folder, not path.endswith(_HEADERS)))
+        for path in [path for path in order if language_of(path) == "c" and path not in near][:_ELSEWHERE]:
+            content = self._read(path)
+            if content is not None:
+                for one in declarations(content.decode(errors="replace")).of(symbol.kind, symbol.name)[:1]:
+                    yield path, one
+
+    def _reachable(self) -> frozenset[str]:
+        if self._reached is None:
+            present = frozenset(self._tree.repository.paths(self._tree.commit))
+            try:
+                self._reached = frozenset(included(self._read, present, self._roots))
+            except FetchFailed:
+                self._reached = frozenset()
+        return self._reached
+
+
+def _of(symbol: Symbol, where: str, reason: str) -> Breach:
+    return Breach(kind=symbol.kind, name=symbol.name, where=where, reason=reason)

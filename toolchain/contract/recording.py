@@ -1,0 +1,98 @@
+"""`series.contract`: what our sources use of several trees, merged into the contract of the series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..cli import Run
+from ..console import Console
+from ..records import record
+from ..series import drift, manifest
+from ..series.facts import read_facts
+from ..series.manifest import Series
+from ..series.patched import patch, reader
+from ..series.render import Tree
+from ..sources import open_origin, pin
+from . import uses
+from .holding import fewest, held
+from .symbols import ABSENT, Form, Kind, Symbol, save
+
+
+@record
+class Recorded:
+    """A contract as it was made, against the one before it."""
+
+    trees: tuple[str, ...]
+    symbols: int
+    several: int
+    """symbols that the trees have in more than one form"""
+    added: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def record_anew(run: Run, series: Series, names: Sequence[str]) -> Recorded:
+    """Record on the named trees of llama.cpp (by default the first served and the newest), and seal the series.
+
+    Raises `ConfigError` for a tree that no part serves, and the errors of `record_on`.
+    """
+    settings, console = run.config.sources, run.console
+    with open_origin("llama.cpp", settings.llama_cpp, run.config, console) as repository:
+        wanted = [name for listed in names for name in listed.replace(",", " ").split()] or [drift.SINCE, "HEAD"]
+        trees = []
+        for name in wanted:
+            found = pin.resolve(repository, name, nearest=False, console=console)
+            trees.append(Tree(target="llama.cpp", repository=repository, commit=found.commit, version=str(found.build)))
+        symbols = record_on(series, trees, console)
+    save(series.root, symbols)
+    manifest.seal(series.root)
+    return summary(series.contract, symbols, trees)
+
+
+def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[Symbol, ...]:
+    """The symbols that our sources use on any of the trees, with the forms that the trees have; the newest comes first.
+
+    Raises the error of an edit that does not hold, and `SeriesError` where our sources do not compile.
+    """
+    found: dict[tuple[Kind, str], dict[Form, None]] = {}
+    parsed = []
+    for tree in sorted(trees, key=lambda one: int(one.version), reverse=True):
+        with console.step(f"what our sources use of llama.cpp {tree.version}"):
+            patched = patch(series, tree, read_facts(series, (tree,)))
+            read = reader(tree, patched)
+            used = uses.find(patched, read, frozenset(tree.repository.paths(tree.commit)))
+        for key, forms in used.items():
+            found.setdefault(key, {}).update(dict.fromkeys(forms))
+        parsed.append((patched.words(), used, reader(tree)))
+    symbols = [Symbol(kind=kind, name=name, forms=tuple(forms)) for (kind, name), forms in found.items()]
+    symbols = [replace(symbol, forms=fewest(symbol)) for symbol in symbols]
+    for number, symbol in enumerate(symbols):
+        key = (symbol.kind, symbol.name)
+        for words, used, read in parsed:
+            # our text has the word, but not in what is compiled there
+            if key not in used and symbol.word in words and held(symbol, read):
+                symbols[number] = replace(symbol, forms=(*symbol.forms, Form(form=ABSENT, file="-")))
+                break
+    return tuple(sorted(symbols, key=lambda one: (one.kind, one.name)))
+
+
+def summary(before: Sequence[Symbol], after: Sequence[Symbol], trees: Sequence[Tree]) -> Recorded:
+    """What a contract says anew."""
+    old, new = ({f"{one.kind} {one.name}" for one in side} for side in (before, after))
+    return Recorded(
+        trees=tuple(tree.version for tree in trees),
+        symbols=len(after),
+        several=sum(len(one.forms) > 1 for one in after),
+        added=tuple(sorted(new - old)),
+        gone=tuple(sorted(old - new)),
+    )
+
+
+def report(recorded: Recorded) -> str:
+    """For a reader at a terminal."""
+    lines = [
+        f"{recorded.symbols} symbols of llama.cpp {', '.join(recorded.trees)}; {recorded.several} in more than one form"
+    ]
+    lines += [f"  new: {name}" for name in recorded.added]
+    lines += [f"  no longer used: {name}" for name in recorded.gone]
+    return "\n".join(lines)
