@@ -15,7 +15,7 @@ from .build import MANIFEST, release_dir
 from .build import build as build_release
 from .cli import Run
 from .deploy import install
-from .errors import ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply
+from .errors import ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply, ToolchainError
 from .newest import Newest, PassedOver, newest
 from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
@@ -48,14 +48,14 @@ def prepare(run: Run) -> Sources:
 def prepare_to_ship(run: Run) -> Newest:
     """The Ollama that is named, else its newest stable release on which the series holds.
 
-    Raises the errors of `prepare` and of `require`, and `NoReleaseHolds`.
+    Raises the errors of `prepare`, those of `require` for one that is named, else `NoReleaseHolds`.
     """
     if run.config.sources.ollama_ref:
         found = prepare(run)
         refuse_vendored(found)
         require(check_series(run, found))
         return Newest(sources=found, passed_over=())
-    chosen = newest(run, lambda found: require(check_series(run, found)))
+    chosen = newest(run, lambda found: complaint(check_series(run, found)))
     write(_run_dir(run, chosen.sources) / "sources.json", chosen.sources)
     return chosen
 
@@ -113,6 +113,15 @@ def require(checked: check.Checked) -> None:
         else checked.reason,
         hint="give the failing edits new anchors, then ./inv series.seal and check again",
     )
+
+
+def complaint(checked: check.Checked) -> str:
+    """What `require` would say of a dry run; empty for one that holds."""
+    try:
+        require(checked)
+    except ToolchainError as error:
+        return error.message
+    return ""
 
 
 _VENDORED_HINT = "take Ollama v0.30.0 or newer"

@@ -18,9 +18,9 @@ void llama_rope(float * x, int64_t n_rot, float freq_base, int32_t pos) {
     }
 }
 
-// Orthonormal Walsh-Hadamard transform of every n values of x; its own inverse.
-static void hadamard(std::vector<float> & x, int64_t n) {
-    for (size_t start = 0; n > 0 && start < x.size(); start += n) {
+// Orthonormal Walsh-Hadamard transform of every n of so many values; its own inverse.
+static void hadamard(float * x, size_t count, int64_t n) {
+    for (size_t start = 0; n > 0 && start < count; start += n) {
         for (int64_t half = 1; half < n; half *= 2) {
             for (int64_t i = 0; i < n; i++) {
                 if (i & half) {
@@ -32,6 +32,10 @@ static void hadamard(std::vector<float> & x, int64_t n) {
             }
         }
     }
+}
+
+static void hadamard(std::vector<float> & x, int64_t n) {
+    hadamard(x.data(), x.size(), n);
 }
 
 llama_kv_cache::llama_kv_cache(
@@ -147,27 +151,33 @@ std::vector<float> llama_kv_cache::attend(uint32_t il, uint32_t n, std::vector<f
 }
 
 // Turns values by the matrix, a row of which has rot->ne[0] values.
-static std::vector<float> mul_mat_hadamard(ggml_context * ctx, std::vector<float> cur, const ggml_tensor * rot) {
+static ggml_tensor * mul_mat_hadamard(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * rot) {
     (void) ctx;
-    hadamard(cur, rot->ne[0]);
+    hadamard((float *) cur->data, (size_t) (cur->ne[0] * cur->ne[1]), rot->ne[0]);
     return cur;
 }
 
 // Moves keys of one position, as they lie in the cache, by so many positions. Unquantized ones lie there unrotated.
-std::vector<float> llama_kv_cache::build_rope_shift(ggml_context * ctx, const ggml_tensor * cur, std::vector<float> tmp,
-                                                    int64_t n_embd_part, int32_t shift, const ggml_tensor * rot) const {
-    const bool rotated = ggml_is_quantized(cur->type);
+ggml_tensor * llama_kv_cache::build_rope_shift(ggml_context * ctx, const ggml_tensor * cur, ggml_tensor * keys,
+                                               int32_t shift, ggml_tensor * rot) const {
+    const bool    rotated = ggml_is_quantized(cur->type);
+    ggml_tensor * tmp     = keys;
     if (rotated) {
         tmp = mul_mat_hadamard(ctx, tmp, rot);
     }
-    for (size_t head = 0; head < tmp.size(); head += n_embd_part) {
-        llama_rope(&tmp[head], hparams.n_rot, hparams.freq_base, shift);
+    for (int64_t head = 0; head < tmp->ne[1]; head++) {
+        llama_rope((float *) tmp->data + head * tmp->ne[0], hparams.n_rot, hparams.freq_base, shift);
     }
     if (rotated) {
         tmp = mul_mat_hadamard(ctx, tmp, rot);
     }
     return tmp;
 }
+
+class llm_graph_input_k_shift {
+public:
+    ggml_tensor * k_rot = nullptr;
+};
 
 // The first values of each head in a cache: a part of each, and what is around it stays.
 struct heads_view {
@@ -181,20 +191,22 @@ uint32_t llama_kv_cache::get_size() const {
 }
 
 void llama_kv_cache::build_graph_shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
-    struct {
-        const ggml_tensor * k_rot;
-    } input, * inp = &input;
-    ggml_tensor matrix = ggml_rows(GGML_TYPE_F32, rot_k, (int64_t) rot_k, nullptr);
+    auto inp = std::make_unique<llm_graph_input_k_shift>();
+
+    ggml_tensor matrix = ggml_rows(GGML_TYPE_F32, rot_k, rot_k, nullptr); // nowhere written down
     inp->k_rot         = rot_k ? &matrix : nullptr;
 
-    const int64_t  n_head_kv = hparams.n_head_kv, n_embd_head_k = hparams.n_embd_head, n_rot = hparams.n_rot;
-    const int64_t  n_embd_nope = 0; // RoPE turns the first values of a head
-    const uint32_t n_stream    = 1;
+    const uint32_t n_stream = 1;
+    for (const auto & layer : layers) {
+        const int64_t n_head_kv     = hparams.n_head_kv;
+        const auto    n_rot         = hparams.n_rot;
+        const auto    n_embd_head_k = hparams.n_embd_head;
+        const auto    n_embd_nope   = hparams.n_embd_head - hparams.n_embd_head; // RoPE turns the first values of a head
 
-    for (const kv_layer & layer : layers) {
         const heads_view k = {
                 n_rot, n_head_kv, get_size()*n_stream,
                 ggml_row_size(layer.k->type, n_embd_head_k) };
+        GGML_ASSERT(n_embd_nope == 0);
         std::vector<float> keys(n_head_kv * n_embd_head_k), part(n_head_kv * k.n_embd_part);
         for (uint32_t to = from; to + n_discard < n_past && to < k.n_cells; to++) {
             int32_t source = (int32_t) (to + n_discard);
@@ -208,7 +220,8 @@ void llama_kv_cache::build_graph_shift(uint32_t from, uint32_t n_discard, uint32
             for (int64_t h = 0; h < n_head_kv; h++) {
                 memcpy(&part[h * k.n_embd_part], &keys[h * n_embd_head_k], k.n_embd_part * sizeof(float));
             }
-            part = build_rope_shift(ctx.get(), layer.k, part, k.n_embd_part, -(int32_t) n_discard, inp->k_rot);
+            ggml_tensor heads = ggml_rows(GGML_TYPE_F32, k.n_embd_part, n_head_kv, part.data());
+            build_rope_shift(ctx.get(), layer.k, &heads, -(int32_t) n_discard, inp->k_rot);
             for (int64_t h = 0; h < n_head_kv; h++) {
                 ggml_get_type_traits_cpu(layer.k->type)->from_float(
                         &part[h * k.n_embd_part], row_of(layer.k, to) + h * k.nb_head, k.n_embd_part);
