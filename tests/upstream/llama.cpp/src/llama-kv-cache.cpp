@@ -52,7 +52,7 @@ llama_kv_cache::llama_kv_cache(
         const char *               dev_name = "CPU";
         ggml_backend_buffer_type_t buft     = ggml_backend_cpu_buffer_type();
         if (ggml_backend_dev_count() > 1) {
-            ggml_backend_dev_t dev = ggml_backend_dev_get(1);
+            auto * dev = ggml_backend_dev_get(1);
             buft     = ggml_backend_dev_buffer_type(dev);
             dev_name = ggml_backend_dev_name(dev);
         }
@@ -196,7 +196,6 @@ void llama_kv_cache::build_graph_shift(uint32_t from, uint32_t n_discard, uint32
     ggml_tensor matrix = ggml_rows(GGML_TYPE_F32, rot_k, rot_k, nullptr); // nowhere written down
     inp->k_rot         = rot_k ? &matrix : nullptr;
 
-    const uint32_t n_stream = 1;
     for (const auto & layer : layers) {
         const int64_t n_head_kv     = hparams.n_head_kv;
         const auto    n_rot         = hparams.n_rot;
