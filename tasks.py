@@ -24,7 +24,7 @@ from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
 from toolchain.metal import audit as metal_audit
 from toolchain.metal import cost as metal_cost
-from toolchain.metal import inspection
+from toolchain.metal import inspection, roofline
 from toolchain.metal import runs as metal_runs
 from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
@@ -230,7 +230,10 @@ def cost_metal(
         where, pipeline.load_series(run), run.config, run.workspace, run.console, head=head,
         depths=[int(one) for one in depth] or [1024, 16384], prompts=[int(one) for one in prompt] or [2048],
     )  # fmt: skip
-    run.console.result(found, metal_cost.report(found))
+    estimates = roofline.estimates(found.costs)
+    run.console.result(
+        {"counted": found, "estimates": estimates}, f"{metal_cost.report(found)}\n{roofline.report(estimates)}"
+    )
 
 
 @command(*SOURCES, "fork", branch="branch to audit (repeatable); empty: every one", tree="audit this tree instead")

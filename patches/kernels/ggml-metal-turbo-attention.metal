@@ -376,8 +376,8 @@ static inline void turbo_decode_tile(short kind, device const uchar * from, uint
 
 #define TURBO_MOST_SIMDGROUPS 16  // of a threadgroup of `many`
 
-// 8 rows for each PARTS simdgroups; TILE positions at a time.
-template <short DK, short DV, short PARTS, short TILE>
+// 8 * ROWS rows for each PARTS simdgroups; TILE positions at a time.
+template <short DK, short DV, short PARTS, short ROWS, short TILE>
 kernel void kernel_turbo_attention_many(
         constant turbo_attention_args & args,
         device const uchar * q,
@@ -397,7 +397,7 @@ kernel void kernel_turbo_attention_many(
     constexpr bool BOTH = 2 * TILE * (K_STRIDE + V_STRIDE) <= 22528;
     constexpr short K_SIZE = TILE * K_STRIDE, V_SIZE = TILE * V_STRIDE;
     threadgroup half   tile[BOTH ? K_SIZE + V_SIZE : K_SIZE > V_SIZE ? K_SIZE : V_SIZE];
-    threadgroup float2 exchanged[PARTS > 1 ? TURBO_MOST_SIMDGROUPS * TILES * 32 : 1];
+    threadgroup float2 exchanged[PARTS > 1 ? TURBO_MOST_SIMDGROUPS * ROWS * TILES * 32 : 1];
     threadgroup bool   seen[2][TURBO_MOST_SIMDGROUPS];
 
     const turbo_place me = turbo_place_of(lane);
@@ -407,27 +407,39 @@ kernel void kernel_turbo_attention_many(
     k += kv_head * args.k2 + kv_batch * args.k3;
     v += kv_head * args.v2 + kv_batch * args.v3;
 
-    const int32_t first_row = (group.y / kv_heads * (simds / PARTS) + simd / PARTS) * 8;
+    const int32_t first_row = (group.y / kv_heads * (simds / PARTS) + simd / PARTS) * 8 * ROWS;
     const bool used = first_row < args.queries * args.group;
-    turbo_row rows[2];
-    half2     query[K / 8];
-    TURBO_UNROLL for (short i = 0; i < 2; ++i) {
-        rows[i] = turbo_row_of(args, first_row + me.column + i, kv_head, batch, q, mask);
-    }
-    TURBO_UNROLL for (short i = 0; i < K / 8; ++i) {
-        const ushort value = part * K + 8 * i + me.row;
-        query[i] = half2(float2(rows[0].query[value], rows[1].query[value]) * args.scale);
+    turbo_row rows[ROWS][2];
+    half2     query[ROWS][K / 8];
+    TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+        TURBO_UNROLL for (short i = 0; i < 2; ++i) {
+            rows[r][i] = turbo_row_of(args, first_row + 8 * r + me.column + i, kv_head, batch, q, mask);
+        }
+        TURBO_UNROLL for (short i = 0; i < K / 8; ++i) {
+            const ushort value = part * K + 8 * i + me.row;
+            query[r][i] = half2(float2(rows[r][0].query[value], rows[r][1].query[value]) * args.scale);
+        }
     }
 
-    float2 top = -FLT_MAX / 2, sum = 0, out[OUT];
-    TURBO_UNROLL for (short i = 0; i < OUT; ++i) {
-        out[i] = 0;
+    float2 top[ROWS], sum[ROWS], out[ROWS][OUT];
+    TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+        top[r] = -FLT_MAX / 2;
+        sum[r] = 0;
+        TURBO_UNROLL for (short i = 0; i < OUT; ++i) {
+            out[r][i] = 0;
+        }
     }
 
     bool turn = false;
     for (int32_t first = group.x * TILE; first < args.positions; first += args.splits * TILE) {
-        float2 bias[TILES];
-        const bool visible = simd_any(used && turbo_bias<TILES>(args, rows, first, me.row, bias));
+        float2 bias[ROWS][TILES];
+        bool   visible = false;
+        if (used) {
+            TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+                visible = turbo_bias<TILES>(args, rows[r], first, me.row, bias[r]) || visible;
+            }
+        }
+        visible = simd_any(visible);
         if (lane == 0) {
             seen[turn][simd] = visible;
         }
@@ -445,20 +457,27 @@ kernel void kernel_turbo_attention_many(
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
 
-        float2 scores[TILES];
+        float2 scores[ROWS][TILES];
         if (visible) {
-            TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
-                scores[i] = 0;
+            TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+                TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
+                    scores[r][i] = 0;
+                }
             }
             TURBO_UNROLL for (short j = 0; j < K / 8; ++j) {
                 TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
-                    turbo_multiply(scores[i], turbo_matrix<K_STRIDE, false>(tile + 8 * i * K_STRIDE + part * K + 8 * j), query[j]);
+                    const half2 keys = turbo_matrix<K_STRIDE, false>(tile + 8 * i * K_STRIDE + part * K + 8 * j);
+                    TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+                        turbo_multiply(scores[r][i], keys, query[r][j]);
+                    }
                 }
             }
         }
         if (PARTS > 1 && visible) {
-            TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
-                exchanged[(simd * TILES + i) * 32 + lane] = scores[i];
+            TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+                TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
+                    exchanged[((simd * ROWS + r) * TILES + i) * 32 + lane] = scores[r][i];
+                }
             }
         }
         if (PARTS > 1 || (!BOTH && !v_in_k)) {
@@ -466,9 +485,11 @@ kernel void kernel_turbo_attention_many(
         }
         if (PARTS > 1 && visible) {
             TURBO_UNROLL for (short p = 1; p < PARTS; ++p) {
-                threadgroup const float2 * other = exchanged + (simd - part + (part + p) % PARTS) * TILES * 32 + lane;
-                TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
-                    scores[i] += other[i * 32];
+                threadgroup const float2 * other = exchanged + (simd - part + (part + p) % PARTS) * ROWS * TILES * 32 + lane;
+                TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+                    TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
+                        scores[r][i] += other[(r * TILES + i) * 32];
+                    }
                 }
             }
         }
@@ -477,27 +498,34 @@ kernel void kernel_turbo_attention_many(
             threadgroup_barrier(mem_flags::mem_threadgroup);
         }
         if (visible) {
-            half2 weights[TILES];
-            turbo_softmax<TILES, OUT>(args, scores, bias, weights, top, sum, out);
+            half2 weights[ROWS][TILES];
+            TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+                turbo_softmax<TILES, OUT>(args, scores[r], bias[r], weights[r], top[r], sum[r], out[r]);
+            }
             threadgroup const half * slice = (BOTH && !v_in_k ? tile + K_SIZE : tile) + part * V;
             TURBO_UNROLL for (short i = 0; i < TILES; ++i) {
                 TURBO_UNROLL for (short j = 0; j < OUT; ++j) {
                     const half2 values = v_in_k ? turbo_matrix<K_STRIDE, true>(slice + 8 * i * K_STRIDE + 8 * j) :
                                                   turbo_matrix<V_STRIDE, true>(slice + 8 * i * V_STRIDE + 8 * j);
-                    turbo_multiply(out[j], values, weights[i]);
+                    TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+                        turbo_multiply(out[r][j], values, weights[r][i]);
+                    }
                 }
             }
         }
     }
 
-    sum = turbo_column_sum(sum);
-    TURBO_UNROLL for (short i = 0; i < 2; ++i) {
-        if (!rows[i].real) {
-            continue;
-        }
-        const turbo_target target = turbo_target_of(args, rows[i], top[i], sum[i], me.row == 0 && part == 0, group.x, DV, sinks, dst);
-        TURBO_UNROLL for (short j = 0; j < OUT; ++j) {
-            target.to[part * V + 8 * j + me.row] = out[j][i] * target.factor;
+    TURBO_UNROLL for (short r = 0; r < ROWS; ++r) {
+        sum[r] = turbo_column_sum(sum[r]);
+        TURBO_UNROLL for (short i = 0; i < 2; ++i) {
+            if (!rows[r][i].real) {
+                continue;
+            }
+            const turbo_target target = turbo_target_of(args, rows[r][i], top[r][i], sum[r][i], me.row == 0 && part == 0, group.x,
+                                                        DV, sinks, dst);
+            TURBO_UNROLL for (short j = 0; j < OUT; ++j) {
+                target.to[part * V + 8 * j + me.row] = out[r][j][i] * target.factor;
+            }
         }
     }
 }
@@ -535,12 +563,12 @@ kernel void kernel_turbo_attention_join(
     template [[host_name(TURBO_NAME(kernel_turbo_attention_few_dk##DK##_dv##DV##_rows##ROWS))]]                      \
     kernel turbo_attention_few_t kernel_turbo_attention_few<DK, DV, PARTS, ROWS>;
 
-#define TURBO_ATTENTION_MANY(DK, DV, PARTS, TILE)                                                                    \
-    template [[host_name(TURBO_NAME(kernel_turbo_attention_many_dk##DK##_dv##DV))]]                                  \
-    kernel turbo_attention_many_t kernel_turbo_attention_many<DK, DV, PARTS, TILE>;
+#define TURBO_ATTENTION_MANY(DK, DV, PARTS, ROWS, TILE)                                                              \
+    template [[host_name(TURBO_NAME(kernel_turbo_attention_many_dk##DK##_dv##DV##_rows##ROWS))]]                     \
+    kernel turbo_attention_many_t kernel_turbo_attention_many<DK, DV, PARTS, ROWS, TILE>;
 
 typedef decltype(kernel_turbo_attention_few<64, 64, 1, 1>) turbo_attention_few_t;
-typedef decltype(kernel_turbo_attention_many<64, 64, 1, 32>) turbo_attention_many_t;
+typedef decltype(kernel_turbo_attention_many<64, 64, 1, 1, 32>) turbo_attention_many_t;
 
 // Two times 8 rows where the registers have room for their results
 TURBO_ATTENTION_FEW(64, 64, 1, 1)
@@ -554,11 +582,14 @@ TURBO_ATTENTION_FEW(320, 256, 1, 1)
 TURBO_ATTENTION_FEW(512, 512, 2, 1)
 TURBO_ATTENTION_FEW(576, 512, 2, 1)
 
-TURBO_ATTENTION_MANY(64, 64, 1, 32)
-TURBO_ATTENTION_MANY(128, 128, 1, 32)
-TURBO_ATTENTION_MANY(192, 128, 1, 32)
-TURBO_ATTENTION_MANY(192, 192, 1, 32)
-TURBO_ATTENTION_MANY(256, 256, 1, 32)
-TURBO_ATTENTION_MANY(320, 256, 1, 32)
-TURBO_ATTENTION_MANY(512, 512, 2, 16)
-TURBO_ATTENTION_MANY(576, 512, 2, 16)
+// For long prompts, and for batches that would leave half of the rows idle
+TURBO_ATTENTION_MANY(64, 64, 1, 1, 32)
+TURBO_ATTENTION_MANY(64, 64, 1, 2, 32)
+TURBO_ATTENTION_MANY(128, 128, 1, 1, 32)
+TURBO_ATTENTION_MANY(128, 128, 1, 2, 32)
+TURBO_ATTENTION_MANY(192, 128, 1, 1, 32)
+TURBO_ATTENTION_MANY(192, 192, 1, 1, 32)
+TURBO_ATTENTION_MANY(256, 256, 1, 1, 32)
+TURBO_ATTENTION_MANY(320, 256, 1, 1, 32)
+TURBO_ATTENTION_MANY(512, 512, 2, 1, 16)
+TURBO_ATTENTION_MANY(576, 512, 2, 1, 16)

@@ -159,15 +159,15 @@ int turbo_kind(ggml_type type) {
     }
 }
 
-// Head sizes that have kernels: of K and V, simdgroups that hold a slice of a head each, rows that `few` takes at most,
-// positions that `many` takes at a time.
+// Head sizes that have kernels: of K and V, simdgroups that hold a slice of a head each, and how many times 8 rows a
+// simdgroup can take, for which its registers have to hold results.
 struct turbo_size {
-    int dk, dv, parts, rows, tile;
+    int dk, dv, parts, rows;
 };
 
 const turbo_size turbo_sizes[] = {
-    { 64, 64, 1, 16, 32 },   { 128, 128, 1, 16, 32 }, { 192, 128, 1, 8, 32 }, { 192, 192, 1, 8, 32 },
-    { 256, 256, 1, 8, 32 },  { 320, 256, 1, 8, 32 },  { 512, 512, 2, 8, 16 }, { 576, 512, 2, 8, 16 },
+    { 64, 64, 1, 2 },   { 128, 128, 1, 2 }, { 192, 128, 1, 1 }, { 192, 192, 1, 1 },
+    { 256, 256, 1, 1 }, { 320, 256, 1, 1 }, { 512, 512, 2, 1 }, { 576, 512, 2, 1 },
 };
 
 constexpr int TURBO_FEW_SIMDGROUPS = 4, TURBO_MANY_SIMDGROUPS = 16;
@@ -177,6 +177,7 @@ struct turbo_plan {
     const turbo_size * size = nullptr; // null: there is no kernel for it
     bool               few = false;
     int                group = 1, rows = 1, splits = 1, features = 0;
+    int                each = 8; // rows of a simdgroup, or of those that hold slices of a head together
     char               kernel[80] = "";
 };
 
@@ -215,21 +216,25 @@ turbo_plan turbo_plan_of(const ggml_tensor * op) {
     }
     plan.group    = (int) (q->ne[2] / k->ne[2]);
     plan.rows     = plan.group * (int) q->ne[1];
-    plan.few      = plan.rows <= plan.size->rows;
+    plan.few      = plan.rows <= 8 * plan.size->rows;
     plan.features = (mask ? TURBO_HAS_MASK : 0) | (sinks ? TURBO_HAS_SINKS : 0) | (turbo_parameter(op, 1) != 0 ? TURBO_HAS_BIAS : 0) |
                     (turbo_parameter(op, 2) != 0 ? TURBO_HAS_CAP : 0) | (turbo_v_in_k(k, v) ? TURBO_V_IN_K : 0);
     const int heads = (int) (k->ne[2] * q->ne[3]), blocks = (int) ((k->ne[1] + TURBO_TILE - 1) / TURBO_TILE);
+    const int most = TURBO_MANY_SIMDGROUPS / plan.size->parts; // slices aside, simdgroups of a threadgroup of `many`
     if (plan.few) {
+        plan.each = plan.rows > 8 ? 16 : 8;
         // Two blocks or more for each simdgroup, some 2000 simdgroups at most
-        const int rows = plan.rows > 8 ? 2 : 1, stripes = TURBO_FEW_SIMDGROUPS / plan.size->parts;
+        const int stripes = TURBO_FEW_SIMDGROUPS / plan.size->parts;
         plan.splits = std::max(1, std::min({ blocks / (2 * stripes), 512 / heads, 64 }));
-        snprintf(plan.kernel, sizeof(plan.kernel), "kernel_turbo_attention_few_dk%d_dv%d_rows%d", plan.size->dk, plan.size->dv, rows);
     } else {
+        // More rows for a block that was decoded, where they fill the threadgroups
+        plan.each = plan.rows >= 8 * most * plan.size->rows ? 8 * plan.size->rows : 8;
         // Threadgroups are large, so that splitting is for those alone that are too few for a GPU
-        const int most = 8 * TURBO_MANY_SIMDGROUPS / plan.size->parts, groups = heads * ((plan.rows + most - 1) / most);
-        plan.splits = groups >= 64 ? 1 : std::max(1, std::min({ blocks / 4, 128 / groups, 32 }));
-        snprintf(plan.kernel, sizeof(plan.kernel), "kernel_turbo_attention_many_dk%d_dv%d", plan.size->dk, plan.size->dv);
+        const int groups = heads * ((plan.rows + plan.each * most - 1) / (plan.each * most));
+        plan.splits = groups >= 32 ? 1 : std::max(1, std::min({ blocks / 4, 64 / groups, 32 }));
     }
+    snprintf(plan.kernel, sizeof(plan.kernel), "kernel_turbo_attention_%s_dk%d_dv%d_rows%d", plan.few ? "few" : "many", plan.size->dk,
+             plan.size->dv, plan.each / 8);
     return plan;
 }
 
@@ -250,7 +255,7 @@ int turbo_simdgroups(const turbo_plan & plan, const ggml_metal_pipeline_with_par
     if (plan.few) {
         return most >= TURBO_FEW_SIMDGROUPS ? TURBO_FEW_SIMDGROUPS : 0;
     }
-    const int parts = plan.size->parts, wanted = (plan.rows + 7) / 8 * parts;
+    const int parts = plan.size->parts, wanted = (plan.rows + plan.each - 1) / plan.each * parts;
     return std::min({ wanted, most, TURBO_MANY_SIMDGROUPS }) / parts * parts;
 }
 
@@ -287,7 +292,7 @@ int turbo_encode_attention(ggml_metal_op_t ctx, ggml_tensor * op) {
     work.offs += plan.splits > 1 ? ggml_nbytes(op) : 0;
 
     const int simdgroups = turbo_simdgroups(plan, pipeline);
-    const int at_once    = plan.few ? (plan.rows > 8 ? 16 : 8) : simdgroups / plan.size->parts * 8;
+    const int at_once    = plan.few ? plan.each : simdgroups / plan.size->parts * plan.each;
     ggml_metal_encoder_set_pipeline(ctx->enc, pipeline);
     ggml_metal_encoder_set_bytes(ctx->enc, &args, sizeof(args), 0);
     ggml_metal_encoder_set_buffer(ctx->enc, ggml_metal_get_buffer_id(q), 1);

@@ -71,8 +71,10 @@ def test_every_case_passes(patched: Patched) -> None:
     for kernel in ("few", "many"):
         sizes = {case.head_size for case in ours if f"_{kernel}_" in case.kernel}
         assert sizes == {f"{dk}/{dv}" for dk, dv in cases.SIZES}
+        for head in (64, 128):
+            variants = {case.kernel.rsplit("_", 1)[-1] for case in ours if f"_{kernel}_dk{head}_" in case.kernel}
+            assert variants == {"rows1", "rows2"}
     assert {case.type for case in ours} == {"/".join(pair) for pair in cases.pairs()}
-    assert {case.kernel.rsplit("_", 1)[-1] for case in ours if "_few_" in case.kernel} == {"rows1", "rows2"}
 
 
 @settings(max_examples=12, deadline=None)

@@ -134,6 +134,8 @@ def rare() -> Iterator[Attention]:
         yield Attention(k="turbo4", v="turbo2", dk=64, dv=64, heads=queries, positions=600, sinks=True, seed=queries)
         yield Attention(k="q8_0", v="turbo2", dk=64, dv=64, heads=queries, mask=False, seed=queries)
     yield Attention(k="turbo3", v="turbo3", dk=64, dv=64, heads=20, positions=600, seed=3)
+    yield Attention(k="turbo4", v="turbo4", dk=128, dv=128, heads=12, positions=50, seed=4)
+    yield Attention(k="turbo4", v="q8_0", dk=128, dv=128, heads=10, queries=29, positions=40, seed=5)
 
 
 def foreign() -> Iterator[Attention]:

@@ -59,6 +59,8 @@ class Cost:
     """bytes of K, V and work memory that were loaded, each once for a threadgroup"""
     loaded: float
     """the same as often as a thread loaded them"""
+    bytes_per_value: float
+    """what K and V take in the cache"""
     threadgroup_bytes: int
     """the most of any dispatch"""
     kernels: tuple[str, ...]
@@ -66,11 +68,10 @@ class Cost:
 
 @record
 class Costs:
-    """All of a tree; `dk`, `dv` are the head sizes."""
+    """All of a tree, at one head size."""
 
     tree: str
-    dk: int
-    dv: int
+    head: int
     costs: tuple[Cost, ...]
 
 
@@ -109,7 +110,7 @@ def measure(
     library = compile_tree(tree, host, workspace, tiny, kernels=())
     with console.step(f"count {len(cases)} dispatches"), ThreadPoolExecutor(2) as pool:
         costs = tuple(pool.map(lambda case: count(host, library, case, known), cases))
-    return Costs(tree=str(tree), dk=head, dv=head, costs=costs)
+    return Costs(tree=str(tree), head=head, costs=costs)
 
 
 def count(host: Host, library: Libraries, case: Attention, known: dict[str, Format]) -> Cost:
@@ -125,6 +126,7 @@ def count(host: Host, library: Libraries, case: Attention, known: dict[str, Form
         operations=sum(report.operations.get(kind, 0) for report in done.reports for kind in ARITHMETIC) / uses,
         matrix=sum(report.meetings.get("matrix multiply", 0) for report in done.reports) * MATRIX / uses,
         read=read / uses, loaded=loaded / uses,
+        bytes_per_value=(known[case.k].row(case.dk) + known[case.v].row(case.dv)) / (case.dk + case.dv),
         threadgroup_bytes=max(
             library.of(dispatch).threadgroup_bytes(dispatch.kernel) + dispatch.memory
             for dispatch in done.recorded.dispatches
@@ -146,7 +148,7 @@ def _read(done: Executed) -> tuple[int, int]:
 
 def report(found: Costs) -> str:
     """A table for each shape."""
-    lines = [f"{found.tree}, head size {found.dk}; for a value of K or V and a query head"]
+    lines = [f"{found.tree}, head size {found.head}; for a value of K or V and a query head"]
     last = None
     for cost in found.costs:
         shape = (cost.queries, cost.group, cost.positions)
