@@ -118,7 +118,7 @@ def _findings(
             if one.types == f"{own[0]}:{own[0]}" and one.size == "128":
                 yield _Finding(posed=one, says="the host code does not claim it")
             continue
-        yield from _memory(one, answer)
+        yield from memory_findings(one, answer)
         for number, tensor in enumerate(one.tensors):
             if tensor is None or tensor.type not in own:
                 continue
@@ -194,7 +194,7 @@ def _decides(
     return False
 
 
-def _memory(posed: Posed, answer: Recorded) -> Iterator[_Finding]:
+def memory_findings(posed: Posed, answer: Recorded) -> Iterator[_Finding]:
     """Work memory behind the result has to be there."""
     result = posed.operation.result
     size = result.nb[-1] * result.ne[-1]
