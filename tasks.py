@@ -90,10 +90,10 @@ def prepare(run: Run) -> None:
 # -- series ----------------------------------------------------------------------------------------
 
 
-@command(*SOURCES)
-def check_series(run: Run) -> None:
-    """Dry run: the status of every edit."""
-    checked = pipeline.check_series(run, pipeline.prepare(run))
+@command(*SOURCES, behaviour="compile llama.cpp's Metal host code, and see which kernels it sends our types to")
+def check_series(run: Run, behaviour: bool = True) -> None:
+    """Dry run: edits, contract, behaviour."""
+    checked = pipeline.check_series(run, pipeline.prepare(run), behaviour=behaviour)
     run.console.result(checked, check.report(checked))
     pipeline.require(checked)
 

@@ -167,10 +167,16 @@ class PatchFailed(ToolchainError):
     exit_code = 25
 
 
-class ContractBroken(ToolchainError):
+class ContractBroken(SeriesDoesNotApply):
     """llama.cpp lacks something that the series' sources use, or has it in another form."""
 
     exit_code = 26
+
+
+class BehaviourChanged(SeriesDoesNotApply):
+    """llama.cpp's own code does something else with a cache of our types than the series needs."""
+
+    exit_code = 27
 
 
 # -- build -----------------------------------------------------------------------------------------

@@ -14,11 +14,20 @@ from . import sources as source_stage
 from .build import MANIFEST, release_dir
 from .build import build as build_release
 from .cli import Run
+from .contract.behaviour import Behaviour, behave
 from .deploy import install
-from .errors import ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply, ToolchainError
+from .errors import (
+    BehaviourChanged,
+    ContractBroken,
+    EraNotServed,
+    ReleaseInvalid,
+    SeriesDoesNotApply,
+    ToolchainError,
+)
 from .newest import Newest, PassedOver, newest
 from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
+from .series.patched import Patched
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
 
@@ -78,8 +87,8 @@ def render_series(run: Run, found: Sources) -> Rendered:
     return rendered
 
 
-def check_series(run: Run, found: Sources) -> check.Checked:
-    """Dry run. The caller decides what a failure means."""
+def check_series(run: Run, found: Sources, *, behaviour: bool = True) -> check.Checked:
+    """Dry run; without `behaviour` nothing is compiled. The caller decides what a failure means."""
     if found.era == "vendored":
         return check.Checked(
             series_sha256=load_series(run).sha256,
@@ -89,16 +98,26 @@ def check_series(run: Run, found: Sources) -> check.Checked:
             ok=False,
             reason=_vendored(found),
         )
-    return check.check(load_series(run), found, run.console)
+    series = load_series(run)
+
+    def ask(tree: render.Tree, text: Patched) -> Behaviour:
+        return behave(series, tree, text, run.config, run.workspace)
+
+    return check.check(series, found, run.console, ask if behaviour else None)
 
 
 def require(checked: check.Checked) -> None:
-    """Raise `EraNotServed`, `SeriesDoesNotApply` or `ContractBroken` for a dry run that failed."""
+    """Raise `EraNotServed`, `SeriesDoesNotApply` or one of its kinds for a dry run that failed."""
     if checked.ok:
         return
     if not checked.edits and "vendored" in checked.reason:
         raise EraNotServed(checked.reason, hint=_VENDORED_HINT)
     failing = [edit.name for edit in checked.edits if edit.status in ("moved", "broken")]
+    if checked.behaviour and checked.behaviour.wrong:
+        raise BehaviourChanged(
+            f"the series applies, but llama.cpp does something else with our types: {checked.behaviour.wrong[0]}",
+            hint="the series needs another hook for it; --no-behaviour checks edits and contract alone",
+        )
     if checked.contract and not failing and not checked.reason:
         more = f"; and {len(checked.contract) - 3} more" if len(checked.contract) > 3 else ""
         raise ContractBroken(

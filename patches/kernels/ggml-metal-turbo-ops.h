@@ -27,7 +27,8 @@ struct turbo_kernels {
 std::mutex                                   turbo_mutex;
 std::map<ggml_metal_device_t, turbo_kernels> turbo_devices; // as long as the process, like the devices themselves
 
-// Those of a device, compiled when they are first asked for; the caller has the lock.
+// Those of a device, compiled when they are first asked for; the caller has the lock. What cannot be had is logged as an
+// error, which is shown at any verbosity, as a program may first ask while it holds back its log.
 turbo_kernels & turbo_kernels_of(ggml_metal_device_t dev) {
     const auto found = turbo_devices.find(dev);
     if (found != turbo_devices.end()) {
@@ -35,12 +36,12 @@ turbo_kernels & turbo_kernels_of(ggml_metal_device_t dev) {
     }
     turbo_kernels & made = turbo_devices[dev];
     if (!ggml_metal_device_get_props(dev)->has_simdgroup_mm) {
-        GGML_LOG_WARN("ggml_metal_turbo: this GPU has no SIMD-group matrices; a cache of turbo types stays on the CPU\n");
+        GGML_LOG_ERROR("ggml_metal_turbo: this GPU has no SIMD-group matrices; a cache of turbo types stays on the CPU\n");
         return made;
     }
     made.library = ggml_metal_library_init_from_source(dev, ggml_metal_turbo_source, true);
     if (!made.library) {
-        GGML_LOG_WARN("ggml_metal_turbo: the kernels do not compile (see above); a cache of turbo types stays on the CPU\n");
+        GGML_LOG_ERROR("ggml_metal_turbo: the kernels do not compile (see above); a cache of turbo types stays on the CPU\n");
     }
     return made;
 }
@@ -64,7 +65,7 @@ ggml_metal_pipeline_with_params turbo_pipeline(ggml_metal_device_t dev, const ch
         made = ggml_metal_library_compile_pipeline(kernels.library, kernel, name, constants);
         ggml_metal_cv_free(constants);
         if (!made.pipeline) {
-            GGML_LOG_WARN("ggml_metal_turbo: %s cannot be made (see above); what needs it stays on the CPU\n", kernel);
+            GGML_LOG_ERROR("ggml_metal_turbo: %s cannot be made (see above); what needs it stays on the CPU\n", kernel);
         }
     }
     return made;

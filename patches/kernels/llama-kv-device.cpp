@@ -48,7 +48,7 @@ bool llama_kv_device_holds(ggml_backend_dev_t dev, ggml_type type_k, ggml_type t
             }
             const std::lock_guard<std::mutex> lock(mutex);
             if (told.insert(dev).second) {
-                LLAMA_LOG_WARN("llama_kv_cache: %s cannot keep K (%s) and V (%s) with heads of %u and %u: the cache stays on the CPU\n",
+                LLAMA_LOG_ERROR("llama_kv_cache: %s cannot keep K (%s) and V (%s) with heads of %u and %u: the cache stays on the CPU\n",
                     ggml_backend_dev_name(dev), ggml_type_name(k), ggml_type_name(v), n_embd_head_k, n_embd_head_v);
             }
             return false;

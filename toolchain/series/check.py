@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from ..console import Console
 from ..contract import holding
+from ..contract.behaviour import Behaviour
+from ..contract.behaviour import report as behaviour_lines
 from ..contract.holding import Breach
 from ..contract.symbols import ABSENT, Symbol
 from ..errors import AnchorMissing, FetchFailed, PatchFailed, SeriesError, ToolchainError
@@ -39,15 +41,24 @@ class Checked:
     """how many of upstream's the contract was held against"""
     contract: tuple[Breach, ...] = ()
     """those that the tree lacks, or has in another form"""
+    behaviour: Behaviour | None = None
+    """what upstream's host code does with our types; none where edits or contract fail already, or nobody asked"""
     reason: str = ""
     """why the trees as a whole are not served, or why the rendered whole does not hold together"""
 
 
-def check(series: Series, sources: Sources, console: Console) -> Checked:
-    """Hold every edit against both trees without changing anything; never raises for an edit that fails."""
+Ask = Callable[[Tree, patched.Patched], Behaviour]
+
+
+def check(series: Series, sources: Sources, console: Console, ask: Ask | None = None) -> Checked:
+    """Hold every edit against both trees without changing anything; never raises for an edit that fails.
+
+    `ask` looks at what the patched llama.cpp does, where edits and contract hold.
+    """
     results: list[EditResult] = []
     reasons: list[str] = []
     symbols, breaches = 0, list[Breach]()
+    behaviour = None
     llama_cpp, ollama = trees(sources)
     with llama_cpp.repository, ollama.repository:
         try:
@@ -57,13 +68,19 @@ def check(series: Series, sources: Sources, console: Console) -> Checked:
         for tree in (llama_cpp, ollama):
             if not facts:
                 break
+            text = None
             try:
                 with console.step(f"check the series against {tree.target} {tree.version}"):
                     outcomes, found = _check_tree(series, tree, facts)
                     results += found
                 if tree.target == "llama.cpp" and series.contract:
                     with console.step("hold the contract"):
-                        symbols, breaches = hold_contract(series, tree, facts, outcomes)
+                        text = patched.assemble(series, tree, facts, outcomes)
+                        symbols, breaches = hold_contract(series, tree, text)
+                held = not breaches and all(edit.status not in ("moved", "broken") for edit in results)
+                if tree.target == "llama.cpp" and ask and held:
+                    with console.step("ask the host code"):
+                        behaviour = ask(tree, text or patched.assemble(series, tree, facts, outcomes))
             except (SeriesError, PatchFailed) as error:
                 reasons.append(error.message)
     failed = any(result.status in ("moved", "broken") for result in results)
@@ -72,16 +89,16 @@ def check(series: Series, sources: Sources, console: Console) -> Checked:
         llama_cpp=sources.llama_cpp.describe,
         ollama=sources.ollama.describe,
         edits=tuple(results),
-        ok=not failed and not reasons and not breaches,
+        ok=not failed and not reasons and not breaches and not (behaviour and behaviour.wrong),
         symbols=symbols,
         contract=tuple(breaches),
+        behaviour=behaviour,
         reason="; ".join(reasons),
     )
 
 
-def hold_contract(series: Series, tree: Tree, facts: Facts, outcomes: Sequence[Outcome]) -> tuple[int, list[Breach]]:
+def hold_contract(series: Series, tree: Tree, text: patched.Patched) -> tuple[int, list[Breach]]:
     """How many symbols our text on this tree uses, and those that the tree breaks, with the commits that did it."""
-    text = patched.assemble(series, tree, facts, outcomes)
     words = text.words()
     symbols = holding.asked(series.contract, words)
     breaches = holding.hold(symbols, tree, words, [path for path in text.own if path not in text.added])
@@ -218,4 +235,6 @@ def report(checked: Checked) -> str:
     if checked.symbols:
         broken = f", {len(checked.contract)} of them not as they were" if checked.contract else " as they were"
         lines.append(f"  {checked.symbols} symbols of llama.cpp{broken}")
+    if checked.behaviour:
+        lines += behaviour_lines(checked.behaviour)
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ..records import record
 from .edit import Splice, splice_all
 from .facts import Facts
-from .lexing import language_of
+from .lexing import language_of, mask
 from .manifest import Series
 from .render import Outcome, Tree, outcomes_on, own_file, read_text, served_parts
 
@@ -49,7 +49,8 @@ class Patched:
         found: dict[str, list[str]] = {}
         for path in self.own:
             if language_of(path) == "c" and not path.endswith(".metal"):
-                for word in set(_WORD.findall(self.own_text(path))):
+                # what a string holds, such as a source for another compiler, uses nothing here
+                for word in set(_WORD.findall(mask(self.own_text(path), "c", strings=True))):
                     found.setdefault(word, []).append(path)
         return found
 

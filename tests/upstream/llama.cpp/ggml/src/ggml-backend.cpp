@@ -81,7 +81,11 @@ ggml_tensor * ggml_new_tensor_2d(ggml_context * ctx, ggml_type type, int64_t wid
 }
 
 ggml_tensor * ggml_new_tensor_3d(ggml_context * ctx, ggml_type type, int64_t width, int64_t rows, int64_t heads) {
-    return ggml_new_tensor_2d(ctx, type, width, rows * heads);
+    ggml_tensor * tensor = ggml_new_tensor_2d(ctx, type, width, rows * heads);
+    tensor->ne[1] = rows;
+    tensor->ne[2] = heads;
+    tensor->nb[2] = tensor->nb[1] * (size_t) rows;
+    return tensor;
 }
 
 // The tensor as the result of an operation.
@@ -109,8 +113,15 @@ ggml_tensor * ggml_mul_mat(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b)
 }
 
 ggml_tensor * ggml_flash_attn_ext(
-    ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, ggml_tensor *, ggml_tensor *, float, float, float) {
-    return by(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, q->ne[0], q->ne[1]), GGML_OP_FLASH_ATTN_EXT, q, k);
+    ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * mask, float scale, float max_bias,
+    float logit_softcap) {
+    ggml_tensor * result = by(
+        ggml_new_tensor_3d(ctx, GGML_TYPE_F32, v->ne[0], q->ne[2], q->ne[1]), GGML_OP_FLASH_ATTN_EXT, q, k);
+    const float parameters[] = { scale, max_bias, logit_softcap };
+    memcpy(result->op_params, parameters, sizeof parameters);
+    result->src[2] = v;
+    result->src[3] = mask;
+    return result;
 }
 
 // -- devices ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GGML_LOG_WARN(...) fprintf(stderr, __VA_ARGS__)
+#define GGML_LOG_ERROR(...) fprintf(stderr, __VA_ARGS__)
 
 static inline float half_to_float(uint16_t half) {
     const uint32_t sign = (uint32_t) (half & 0x8000) << 16;

@@ -1,0 +1,87 @@
+"""Whether upstream's operations still hand over what our code reads by number: parameters, operands, dimensions.
+
+A program of ours makes each operation by upstream's own function, and says what it finds where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..build.tools import compilers
+from ..config import Config
+from ..errors import BuildFailed, CommandFailed
+from ..metal import host
+from ..process import run
+from ..records import sha256_bytes
+
+WANTED: dict[str, dict[str, tuple[str, ...]]] = {
+    "FLASH_ATTN_EXT": {
+        "parameter": ("scale", "max_bias", "logit_softcap"),
+        "operand": ("Q", "K", "V", "mask", "sinks"),
+        "dimension": ("values", "heads", "queries"),
+    },
+    "SET_ROWS": {"operand": ("source", "rows")},
+    "GET_ROWS": {"operand": ("source", "rows")},
+    "CPY": {"operand": ("source",)},
+}
+"""what our host code and our CPU code take for granted, in the order of the numbers"""
+_OWN = Path(__file__).parent / "meaning.c"
+_ABSENT = Path(host.__file__).parent / "recorder" / "absent.c"
+_SOURCES = ("ggml/src/ggml.c", "ggml/src/ggml-quants.c", "ggml/src/ggml-turbo*.c", "ggml/src/ggml-threading.cpp")
+_FLAGS = ("-O0", "-w", "-D_GNU_SOURCE", '-DGGML_VERSION="0"', '-DGGML_COMMIT="0"')
+
+
+def changed(tree: Path, config: Config, workspace: Path) -> Iterator[str]:
+    """What stands elsewhere in the tree at `tree`, a line each. What keeps the program from running is such a line."""
+    try:
+        said = _program(tree, config, workspace)
+    except (BuildFailed, CommandFailed) as error:
+        yield error.message.replace(f"{tree}/", "")
+        return
+    for line in said.splitlines():
+        operation, what, name, number = line.split()
+        wanted = WANTED[operation][what].index(name)
+        if int(number) != wanted:
+            there = f"{what} {number}" if int(number) >= 0 else "not where any of ours would look"
+            yield f"{operation}: {name} is {there}, and our code reads it as {what} {wanted}"
+
+
+def _program(tree: Path, config: Config, workspace: Path) -> str:
+    cc, cxx = (tool.require() for tool in compilers(config.build, workspace)[1:])
+    sources = [path for pattern in _SOURCES for path in sorted(tree.glob(pattern))]
+    if (tree / _SOURCES[-1]).is_file():
+        sources.append(_ABSENT)
+    else:
+        # a tree so small that the whole of it can be had
+        sources += [tree / "ggml/src/ggml-backend.cpp", *sorted((tree / "ggml/src/ggml-cpu").glob("*.c*"))]
+    sinks = "ggml_flash_attn_ext_add_sinks(" in (tree / "ggml/include/ggml.h").read_text(encoding="utf-8")
+    folders = ("ggml/include", "ggml/src", "ggml/src/ggml-cpu")
+    include = [word for folder in folders for word in ("-I", str(tree / folder))]
+    headers = [path for folder in folders for path in sorted((tree / folder).glob("*.h"))]
+    kept = workspace / "contract" / "objects"
+
+    def compile_one(source: Path) -> Path:
+        plus = source.suffix == ".cpp"
+        argv = [cxx.path if plus else cc.path, "-std=gnu++17" if plus else "-std=gnu11", *_FLAGS]
+        argv += ["-DHAS_SINKS"] if sinks and source == _OWN else []
+        contents = b"".join(path.read_bytes() for path in (source, *headers))
+        out = kept / f"{sha256_bytes(contents + ' '.join(argv).encode())[:24]}.o"
+        if not out.is_file():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            part = out.with_suffix(".part.o")
+            argv += [*include, "-c", str(source), "-o", str(part)]
+            run(argv, failure=BuildFailed, what=f"compiling {source.name}")
+            part.replace(out)
+        return out
+
+    with ThreadPoolExecutor() as pool:
+        objects = list(pool.map(compile_one, [*sources, _OWN]))
+    program = kept / f"meaning-{sha256_bytes(''.join(map(str, objects)).encode())[:16]}"
+    if not program.is_file():
+        part = program.with_suffix(".part")
+        argv = [cxx.path, *map(str, objects), "-lm", "-lpthread", "-o", str(part)]
+        run(argv, failure=BuildFailed, what="linking the program that makes upstream's operations")
+        part.replace(program)
+    return run([program], timeout=60, what="the program that makes upstream's operations").output
