@@ -13,18 +13,23 @@ import gguf
 import pytest
 import requests
 
+from tests.sources.gitrepo import commit, new
 from toolchain import miniature, pipeline
 from toolchain.cachetype import parse
 from toolchain.cli import Run
 from toolchain.config import load
 from toolchain.console import Console
+from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
+from toolchain.series.render import Tree, outcome_of
+from toolchain.sources import Repository
 from toolchain.verify import cachelog
 from toolchain.verify.model import Geometry, write_probe
 
 BLOCKS = 8
 CONTEXT = 256
 TYPES = load_series().types
+CACHE, IMPL = "src/llama-kv-cache.cpp", "src/llama-impl.h"
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +111,62 @@ def test_a_shift_moves_unquantized_keys_that_lie_rotated(programs: Path, plain: 
         return str(content)
 
     assert text("f32,layers=0:q8_0:f32") == text("f32")
+
+
+@pytest.mark.parametrize(
+    ("head_size", "turned", "disabled"), [(96, 96, "0"), (64, 64, "1"), (64, 32, "0"), (64, 32, "1")]
+)
+def test_a_shift_of_quantized_keys_whether_they_lie_rotated_or_not(
+    programs: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, head_size: int, turned: int, disabled: str
+) -> None:
+    """Heads that are no multiple of 64 lie unrotated, and RoPE may turn only the first values of a head."""
+    model = folder / f"head-{head_size}-{turned}.gguf"
+    with monkeypatch.context() as patched:
+        count = gguf.GGUFWriter.add_rope_dimension_count
+        patched.setattr(gguf.GGUFWriter, "add_rope_dimension_count", lambda writer, _: count(writer, turned))
+        write_probe(model, head_size=head_size, heads=4, kv_heads=2, layers=BLOCKS, context=1024, seed=13)
+    monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", disabled)
+
+    def text(types: str) -> str:
+        with _serving(programs, model, types, folder / "shift.log") as url:
+            body = {"prompt": "xyz" * 83, "n_predict": 60}
+            content = requests.post(f"{url}/completion", json=body, timeout=60).json()["content"]
+        log = (folder / "shift.log").read_text()
+        assert cachelog.context_shifts(log) == 1
+        rotated = types != "f32" and head_size == 64 and disabled == "0"
+        assert f"attn_rot_k = {int(rotated)}" in log
+        return str(content)
+
+    assert text("f32,layers=0:q8_0:f32") == text("f32")
+
+
+CALL = "tmp = mul_mat_hadamard(ctx, tmp, rot);"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "guarded", "status"),
+    [
+        (CACHE, CALL, CALL, "applies"),
+        (CACHE, CALL, f"if (rot) {{\n            {CALL}\n        }}", "upstreamed"),
+        (CACHE, CALL, f"if (rot != nullptr)\n            {CALL}", "upstreamed"),
+        (CACHE, CALL, "tmp = rot ? mul_mat_hadamard(ctx, tmp, rot) : tmp;", "upstreamed"),
+        (CACHE, CALL, "tmp = llama_rotate(ctx, tmp, rot);", "applies"),
+        (CACHE, CALL, "tmp = llama_rotate(ctx, rot, tmp);", "broken"),
+        (IMPL, "#pragma once", "#pragma once\nt * llama_mul_mat_hadamard(t * rot) {\n    if (!rot) {", "skipped"),
+    ],
+)
+def test_the_guard_of_a_shift_goes_when_upstream_has_its_own(
+    tmp_path: Path, file: str, old: str, guarded: str, status: str
+) -> None:
+    root = miniature.TREES / "llama.cpp"
+    files = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+    assert old in files[file]
+    made = commit(new(tmp_path / "llama.cpp"), {**files, file: files[file].replace(old, guarded)})
+    tree = Tree(target="llama.cpp", repository=Repository.open(tmp_path / "llama.cpp"), commit=made, version="10488")
+    series = load_series()
+    (layers,) = [part for part in series.parts if part.part.concern == "layers"]
+    (edit,) = [edit for edit in layers.edits if edit.name == "shift-unrotated"]
+    assert outcome_of(edit, layers, tree, read_facts(series, (tree,))).status == status
 
 
 @pytest.mark.parametrize(

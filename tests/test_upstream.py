@@ -155,6 +155,16 @@ def test_llama_server_computes_what_numpy_does(stock: Path, probe: Path) -> None
         assert requests.get(f"{url}/health", timeout=30).json() == {"status": "ok"}
 
 
+def test_a_shift_of_unrotated_quantized_keys_ends_it_as_it_ends_upstream(stock: Path, tmp_path: Path) -> None:
+    """Upstream's #25636, which the series guards against."""
+    model = tmp_path / "heads-of-96.gguf"
+    write_probe(model, head_size=96, heads=4, kv_heads=2, layers=2, context=1024, seed=7)
+    with _llama_server(stock, model, "--cache-type-k", "q8_0", "--cache-type-v", "f32") as url:
+        requests.post(f"{url}/completion", json={"prompt": "a" * 100, "n_predict": 4}, timeout=30).raise_for_status()
+        with pytest.raises(requests.ConnectionError):
+            requests.post(f"{url}/completion", json={"prompt": "a" * 250, "n_predict": 16}, timeout=30)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_model_is_refused_and_never_crashes_the_reader(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from toolchain.config import load as load_config
 from toolchain.console import Console
 from toolchain.errors import ConfigError, ModelInvalid
 from toolchain.machine import metal_limit
-from toolchain.memory import geometry, kv, plan, report, working
+from toolchain.memory import geometry, kv, plan, report, rotation, working
 
 from ..test_cli import inv
 from . import models
@@ -23,6 +24,17 @@ from .conftest import load
 from .test_kv import TABLE
 
 GIB = 1 << 30
+SIZES = ((0, 64), (1, 128), (2, 256), (3, 256))
+PLAIN = geometry.Geometry(
+    architecture="llama",
+    layers=4,
+    cached=(),
+    context_length=1024,
+    embedding=256,
+    feed_forward=256,
+    heads=4,
+    vocabulary=100,
+)
 
 
 def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), **setting: Any) -> plan.Plan:
@@ -98,6 +110,34 @@ def test_types_that_do_not_load_are_no_recommendation(tiny: dict[str, Path]) -> 
     assert found.recommendation.types == "turbo4"
     assert "does not load" in report.text(found)
     assert planned(tiny["mla"], 16 * GIB, "q8_0:turbo4").recommendation.reason == "llama.cpp takes none of these types"
+
+
+@pytest.mark.parametrize(
+    ("head_size", "types", "said"),
+    [
+        (96, ("q8_0:f16",), "heads of 96"),
+        (96, ("f16,first=1:q8_0:f16",), "heads of 96"),
+        (96, ("f16:q8_0", "turbo4"), ""),  # V may be anything; turbo4 does not load at all
+        (80, ("f16",), ""),
+        (64, ("q8_0", "turbo4"), ""),
+        (192, ("turbo4",), ""),
+    ],
+)
+def test_keys_that_llama_cpp_does_not_rotate_are_told(
+    tmp_path: Path, head_size: int, types: tuple[str, ...], said: str
+) -> None:
+    spec = models.dense(layers=4, embedding=256, feed_forward=256, heads=4, kv_heads=2, head_size=head_size)
+    found = planned(models.write(tmp_path / "m.gguf", spec, data=False), 16 * GIB, *types)
+    told = [note for note in found.notes if "#25636" in note]
+    assert [note.partition(":")[0] for note in told] == ([said] if said else [])
+    assert all(note in report.text(found) for note in told)
+
+
+def test_heads_of_several_sizes_in_one_cache_are_not_rotated() -> None:
+    layers = [geometry.CachedLayer(index=i, k=head, v=64, head_k=head, head_v=64, windowed=i > 1) for i, head in SIZES]
+    found = dataclasses.replace(PLAIN, cached=tuple(layers))
+    assert rotation.unrotated_heads(found, parse("q8_0"), TABLE) == (64, 128)
+    assert rotation.unrotated_heads(found, parse("f16,layers=2-3:q8_0:f16"), TABLE) == ()
 
 
 def test_the_working_memory_of_known_graphs(large: dict[str, Path]) -> None:

@@ -17,6 +17,7 @@ from ..stages import CacheType
 from .geometry import Geometry
 from .gguf import Model
 from .kv import PADDING, Setting, obstacle, sizes
+from .rotation import note, unrotated_heads
 from .working import working_bytes
 
 GIB = 1 << 30
@@ -134,7 +135,7 @@ def plan(
         gpu=machine.gpu,
         types=planned,
         recommendation=_recommend(planned, min(max(contexts), geometry.context_length)),
-        notes=tuple(_notes(model, geometry, machine, planned)),
+        notes=(*_notes(model, geometry, machine, planned), *_unrotated(geometry, types, planned, table)),
     )
 
 
@@ -246,3 +247,11 @@ def _notes(model: Model, geometry: Geometry, machine: Machine, planned: Sequence
         "LLAMA_ARG_CACHE_RAM=0 in the environment turns that off"
     )
     return notes
+
+
+def _unrotated(
+    geometry: Geometry, types: Sequence[CacheTypes], planned: Sequence[TypePlan], table: Mapping[str, CacheType]
+) -> list[str]:
+    loading = [one for one, plan in zip(types, planned, strict=True) if not plan.obstacle]
+    heads = {head for one in loading for head in unrotated_heads(geometry, one, table)}
+    return [note(sorted(heads))] if heads else []

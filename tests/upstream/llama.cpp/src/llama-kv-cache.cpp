@@ -17,9 +17,9 @@ void llama_rope(float * x, int64_t n_rot, float freq_base, int32_t pos) {
     }
 }
 
-// Orthonormal Walsh-Hadamard transform of every n values of x; its own inverse.
-static void hadamard(std::vector<float> & x, int64_t n) {
-    for (size_t start = 0; n > 0 && start < x.size(); start += n) {
+// Orthonormal Walsh-Hadamard transform of every n of so many values; its own inverse.
+static void hadamard(float * x, size_t count, int64_t n) {
+    for (size_t start = 0; n > 0 && start < count; start += n) {
         for (int64_t half = 1; half < n; half *= 2) {
             for (int64_t i = 0; i < n; i++) {
                 if (i & half) {
@@ -31,6 +31,10 @@ static void hadamard(std::vector<float> & x, int64_t n) {
             }
         }
     }
+}
+
+static void hadamard(std::vector<float> & x, int64_t n) {
+    hadamard(x.data(), x.size(), n);
 }
 
 llama_kv_cache::llama_kv_cache(
@@ -135,32 +139,89 @@ std::vector<float> llama_kv_cache::attend(uint32_t il, uint32_t n, std::vector<f
     return out;
 }
 
-// Moves keys of one position, as they lie in the cache, by so many positions. Unquantized ones lie there unrotated.
-void llama_kv_cache::build_rope_shift(
-        const ggml_tensor * cur, std::vector<float> & keys, int32_t shift, const ggml_tensor * rot) const {
-    const bool rotated = ggml_is_quantized(cur->type);
-    hadamard(keys, rotated && rot ? rot->ne[0] : 0);
-    for (int64_t h = 0; h < hparams.n_head_kv; h++) {
-        llama_rope(&keys[h * hparams.n_embd_head], hparams.n_rot, hparams.freq_base, shift);
-    }
-    hadamard(keys, rotated && rot ? rot->ne[0] : 0);
+// Turns values by the matrix, a row of which has rot->ne[0] values.
+static ggml_tensor * mul_mat_hadamard(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * rot) {
+    (void) ctx;
+    hadamard((float *) cur->data, (size_t) (cur->ne[0] * cur->ne[1]), rot->ne[0]);
+    return cur;
 }
 
-void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
-    std::vector<float> keys(hparams.n_head_kv * hparams.n_embd_head);
-    const ggml_tensor rot = ggml_rows(GGML_TYPE_F32, rot_k, rot_k, nullptr); // a matrix that is nowhere written down
-    for (const kv_layer & one : layers) {
-        for (uint32_t to = from; to + n_discard < n_past; to++) {
+// Moves keys of one position, as they lie in the cache, by so many positions. Unquantized ones lie there unrotated.
+ggml_tensor * llama_kv_cache::build_rope_shift(ggml_context * ctx, const ggml_tensor * cur, ggml_tensor * keys,
+                                               int32_t shift, ggml_tensor * rot) const {
+    const bool    rotated = ggml_is_quantized(cur->type);
+    ggml_tensor * tmp     = keys;
+    if (rotated) {
+        tmp = mul_mat_hadamard(ctx, tmp, rot);
+    }
+    for (int64_t head = 0; head < tmp->ne[1]; head++) {
+        llama_rope((float *) tmp->data + head * tmp->ne[0], hparams.n_rot, hparams.freq_base, shift);
+    }
+    if (rotated) {
+        tmp = mul_mat_hadamard(ctx, tmp, rot);
+    }
+    return tmp;
+}
+
+class llm_graph_input_k_shift {
+public:
+    ggml_tensor * k_rot = nullptr;
+};
+
+// The first values of each head in a cache: a part of each, and what is around it stays.
+struct heads_view {
+    int64_t  n_embd_part, n_head_kv;
+    uint32_t n_cells;
+    size_t   nb_head;
+};
+
+uint32_t llama_kv_cache::get_size() const {
+    return layers.empty() ? 0 : (uint32_t) layers[0].k->ne[1];
+}
+
+void llama_kv_cache::build_graph_shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
+    auto inp = std::make_unique<llm_graph_input_k_shift>();
+
+    ggml_tensor matrix = ggml_rows(GGML_TYPE_F32, rot_k, rot_k, nullptr); // nowhere written down
+    inp->k_rot         = rot_k ? &matrix : nullptr;
+
+    const uint32_t n_stream = 1;
+    for (const auto & layer : layers) {
+        const int64_t n_head_kv     = hparams.n_head_kv;
+        const auto    n_rot         = hparams.n_rot;
+        const auto    n_embd_head_k = hparams.n_embd_head;
+        const auto    n_embd_nope   = hparams.n_embd_head - hparams.n_embd_head; // RoPE turns the first values of a head
+
+        const heads_view k = {
+                n_rot, n_head_kv, get_size()*n_stream,
+                ggml_row_size(layer.k->type, n_embd_head_k) };
+        GGML_ASSERT(n_embd_nope == 0);
+        std::vector<float> keys(n_head_kv * n_embd_head_k), part(n_head_kv * k.n_embd_part);
+        for (uint32_t to = from; to + n_discard < n_past && to < k.n_cells; to++) {
             int32_t source = (int32_t) (to + n_discard);
             ggml_tensor index = ggml_rows(GGML_TYPE_I32, 1, 1, &source);
             ggml_tensor rows  = ggml_rows(GGML_TYPE_F32, (int64_t) keys.size(), 1, keys.data());
-            rows.src[0] = one.k;
+            rows.src[0] = layer.k;
             rows.src[1] = &index;
             const ggml_compute_params params = { 0, 1, nullptr, 0, nullptr, false };
             ggml_compute_forward_get_rows(&params, &rows);
-            build_rope_shift(one.k, keys, -(int32_t) n_discard, rot_k ? &rot : nullptr);
-            put_row(one.k, to, keys);
+            memmove(row_of(layer.k, to), row_of(layer.k, source), layer.k->nb[1]);
+            for (int64_t h = 0; h < n_head_kv; h++) {
+                memcpy(&part[h * k.n_embd_part], &keys[h * n_embd_head_k], k.n_embd_part * sizeof(float));
+            }
+            ggml_tensor heads = ggml_rows(GGML_TYPE_F32, k.n_embd_part, n_head_kv, part.data());
+            build_rope_shift(ctx.get(), layer.k, &heads, -(int32_t) n_discard, inp->k_rot);
+            for (int64_t h = 0; h < n_head_kv; h++) {
+                ggml_get_type_traits_cpu(layer.k->type)->from_float(
+                        &part[h * k.n_embd_part], row_of(layer.k, to) + h * k.nb_head, k.n_embd_part);
+            }
         }
+    }
+}
+
+void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
+    build_graph_shift(from, n_discard, n_past);
+    for (const kv_layer & one : layers) {
         memmove(row_of(one.v, from), row_of(one.v, from + n_discard), (n_past - from - n_discard) * one.v->nb[1]);
     }
 }

@@ -52,7 +52,9 @@ private:
     };
 
     const kv_layer & layer(uint32_t il) const;
-    void             build_rope_shift(const ggml_tensor * cur, std::vector<float> & keys, int32_t shift, const ggml_tensor * rot) const;
+    uint32_t         get_size() const;
+    void             build_graph_shift(uint32_t from, uint32_t n_discard, uint32_t n_past);
+    ggml_tensor *    build_rope_shift(ggml_context * ctx, const ggml_tensor * cur, ggml_tensor * keys, int32_t shift, ggml_tensor * rot) const;
 
     const llama_hparams & hparams;
     uint32_t n_swa;
