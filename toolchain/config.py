@@ -142,7 +142,14 @@ class WatchConfig:
     api: str = setting("https://api.github.com", "the forge's REST interface; empty: never asked")
     ollama: str = setting("ollama/ollama", "owner/name of Ollama at the forge", pattern=r"[\w.-]+/[\w.-]+")
     llama_cpp: str = setting("ggml-org/llama.cpp", "owner/name of llama.cpp there", pattern=r"[\w.-]+/[\w.-]+")
-    words: tuple[str, ...] = setting(("turboquant",), "words whose pull requests are of interest", pattern=r"[\w-]+")
+    words: tuple[str, ...] = setting(
+        ("turboquant",), "words that make a pull request of interest, wherever they stand in it", pattern=r"[\w-]+"
+    )
+    titles: tuple[str, ...] = setting(
+        ("flash attention", "KV cache", "Metal"),
+        "words that make a commit or pull request of interest when they stand in its title",
+        pattern=r"[\w-]+( [\w-]+)*",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

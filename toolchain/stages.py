@@ -31,7 +31,8 @@ class Source:
     git_dir: Path
     commit: str
     describe: str
-    """newest tag before the commit and the distance, or the short commit id"""
+    """Ollama: newest tag before the commit and the distance, or the short commit id; llama.cpp: b10488, or
+    v0.3.0 (b10700) where a version is pinned"""
     dirty: tuple[str, ...] = ()
     """paths that the operator's own work tree holds uncommitted; they are not part of the run"""
 
@@ -41,7 +42,7 @@ class Pin:
     """The llama.cpp that an Ollama tree asks for, and the commit that serves it here."""
 
     name: str
-    """as Ollama writes it: a build tag such as b10488, or a commit"""
+    """as Ollama writes it: a build such as b10488, a version such as v0.3.0, or a commit"""
     commit: str
     build: int
     """build number of `commit`: the length of its history"""

@@ -149,7 +149,14 @@ def test_build_tags_are_held_against_their_numbers(world: World) -> None:
     git(world.fork, "tag", "b9493")
     git(world.fork, "tag", "-m", "annotated", "b2")
     git(world.fork, "tag", "beta1")
+    git(world.fork, "tag", "v0.2.0")
+    git(world.fork, "tag", "v0.3.0")
     assert world.freshness().untrue_tags == ("b9493",)
+    git(world.upstream, "tag", "--annotate", "v0.3.0", "--message", "Release")
+    git(world.upstream, "tag", "v0.2.0", git(world.fork, "rev-parse", "HEAD~1"))
+    assert world.freshness().untrue_tags == ("b9493", "v0.3.0", "v0.2.0")
+    git(world.fork, "tag", "--force", "v0.3.0", "master~1")
+    assert world.freshness().untrue_tags == ("b9493", "v0.2.0")
 
 
 def test_branches_are_ranked_and_one_that_is_unrelated_is_said_to_be(world: World) -> None:

@@ -206,3 +206,18 @@ def test_a_state_holds_without_a_change() -> None:
         for status in ("applies", "upstreamed", "skipped", "broken")
     }
     assert held == {"applies": True, "upstreamed": True, "skipped": True, "broken": False}
+
+
+def test_versions_name_builds(upstream: Upstream, make_series: SeriesMaker, run: Run) -> None:
+    root = make_series()
+    upstream.commit("llama.cpp", {"notes": "2\n"}, "2")
+    upstream.git("llama.cpp", "tag", "-a", "v0.3.0", "-m", "Release")
+    upstream.commit("llama.cpp", {"notes": "3\n"}, "3")
+    pinned = {"LLAMA_CPP_VERSION": "v0.3.0\n", "llama/compat/readme": "x\n"}
+    upstream.commit("ollama", dict(pinned), "v0.31.0")
+    upstream.git("ollama", "tag", "v0.31.0")
+    llama_cpp, ollama = survey(run, root, "release-v0.3.0").surveys
+    assert [point.name for point in llama_cpp.points] == ["b2", "b3"]
+    assert [(point.name, point.holds) for point in ollama.points] == [("v0.31.0", True)]
+    with pytest.raises(UnknownRevision, match=r"v0\.4\.0"):
+        survey(run, root, "v0.4.0")

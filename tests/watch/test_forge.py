@@ -16,7 +16,10 @@ from toolchain.watch.forge import Asked, ask
 RELEASES = [
     {"tag_name": "b5", "name": "", "published_at": "2026-08-02T00:00:00Z", "html_url": "https://forge/b5"},
     {"tag_name": "b6", "name": "six", "draft": True},
+    {"tag_name": "b7", "name": "a nightly build", "prerelease": True},
+    {"tag_name": "v0.4.0-rc1", "prerelease": True, "published_at": "2026-08-03T00:00:00Z"},
 ]
+LATEST = {"tag_name": "v0.3.0", "name": "v0.3.0", "published_at": "2026-07-25T00:00:00Z", "html_url": "https://forge/v"}
 PULLS = {"items": [{"number": 7, "title": "TurboQuant", "created_at": "2026-08-01T00:00:00Z", "html_url": "u"}]}
 
 
@@ -43,7 +46,9 @@ class _Handler(BaseHTTPRequestHandler):
         known = self.headers.get("If-None-Match", "")
         forge.asked.append((self.path, known))
         status = 304 if forge.status == 200 and known == '"v1"' and not forge.body else forge.status
-        data: Any = RELEASES if "/releases" in self.path else PULLS
+        data: Any = RELEASES if "/releases?" in self.path else LATEST if "/releases/" in self.path else PULLS
+        if data is None:
+            status = 404
         body = b"" if status == 304 else (forge.body or json.dumps(data)).encode()
         self.send_response(status)
         for name, value in {"ETag": '"v1"', "Content-Length": str(len(body)), **forge.headers}.items():
@@ -67,23 +72,37 @@ def forge() -> Iterator[Forge]:
 
 
 def asking(forge: Forge, root: Path, now: float = 1000.0) -> Asked:
-    return ask(forge.url, ("ggml-org/llama.cpp",), "turboquant", root / "forge.json", lambda: now)
+    return ask(forge.url, ("ggml-org/llama.cpp",), ("turboquant",), root / "forge.json", lambda: now)
 
 
-KEYS = ["ggml-org/llama.cpp b5", "ggml-org/llama.cpp#7"]
+RELEASED = [f"ggml-org/llama.cpp {tag}" for tag in ("b5", "v0.4.0-rc1", "v0.3.0")]
+KEYS = [*RELEASED, "ggml-org/llama.cpp#7"]
 
 
 def test_releases_and_pull_requests(forge: Forge, tmp_path: Path) -> None:
     found = asking(forge, tmp_path)
-    assert [item.key for item in found.items] == KEYS, "a draft is no release"
+    assert [item.key for item in found.items] == KEYS, "a draft is no release, nor is a nightly build"
     assert (found.items[0].title, found.items[0].date, found.notes) == ("b5", "2026-08-02", ())
-    assert "is:pr+turboquant" in forge.asked[1][0]
+    assert "is:pr+turboquant&" in forge.asked[2][0]
+
+
+def test_words_of_titles(forge: Forge, tmp_path: Path) -> None:
+    found = ask(forge.url, ("a/b",), (), tmp_path / "forge.json", titles=("flash attention", "Metal"))
+    assert [item.key for item in found.items][-1] == "a/b#7"
+    assert "q=repo:a/b+is:pr+%22flash+attention%22+in:title&" in forge.asked[2][0]
+    assert "q=repo:a/b+is:pr+Metal+in:title&" in forge.asked[3][0]
+
+
+def test_a_repository_without_a_release(forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "LATEST", None)
+    found = asking(forge, tmp_path)
+    assert ([item.key for item in found.items], found.notes) == ([*RELEASED[:2], KEYS[-1]], ())
 
 
 def test_what_did_not_change_is_not_sent_again(forge: Forge, tmp_path: Path) -> None:
     first = asking(forge, tmp_path)
     again = asking(forge, tmp_path)
-    assert [known for _, known in forge.asked] == ["", "", '"v1"', '"v1"']
+    assert [known for _, known in forge.asked] == ["", "", "", '"v1"', '"v1"', '"v1"']
     assert again == first
 
 
@@ -102,13 +121,13 @@ def test_limits_are_respected(forge: Forge, tmp_path: Path, status: int, headers
     forge.status, forge.headers = status, headers
     limited = asking(forge, tmp_path)
     assert limited.items == before.items, "what is known is still told"
-    assert len(forge.asked) == 3, "after one refusal nothing more is asked"
+    assert len(forge.asked) == 4, "after one refusal nothing more is asked"
     assert any("wants to be left alone" in note for note in limited.notes)
     forge.status, forge.headers = 200, {}
     asking(forge, tmp_path, now=until - 1)
-    assert len(forge.asked) == 3
+    assert len(forge.asked) == 4
     assert asking(forge, tmp_path, now=until + 1).notes == ()
-    assert len(forge.asked) == 5
+    assert len(forge.asked) == 7
 
 
 @pytest.mark.parametrize(
@@ -127,7 +146,7 @@ def test_answers_that_are_none(forge: Forge, tmp_path: Path, status: int, body: 
     forge.status, forge.body = status, body
     found = asking(forge, tmp_path)
     assert found.items == before.items
-    assert len(found.notes) == 2
+    assert len(found.notes) == (2 if status == 404 else 3)
     assert said in found.notes[0]
 
 

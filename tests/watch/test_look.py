@@ -75,6 +75,23 @@ def test_exactly_what_came(site: Site) -> None:
     assert (site.look().exit_code, site.look().exit_code) == (81, 0)
 
 
+def test_a_release_of_llama_cpp_that_ollama_pins(site: Site) -> None:
+    site.look()
+    site.upstream.git("llama.cpp", "tag", "-a", "v0.3.0", "-m", "Release")
+    site.upstream.commit("llama.cpp", {"notes": "1\n"}, "aside")
+    site.upstream.git("llama.cpp", "tag", "b3")
+    site.release("v0.31.0", "release-v0.3.0")
+    found = site.look()
+    llama_cpp, ollama = found.moved
+    assert (llama_cpp.releases, set(llama_cpp.tags)) == (("v0.3.0 (b2)",), {"b3", "v0.3.0"})
+    assert (ollama.releases, ollama.pin) == (("v0.31.0",), ("b2", "release-v0.3.0"))
+    assert [held.what for held in found.holding] == [
+        "the newest Ollama and its pin release-v0.3.0",
+        "the newest Ollama and llama.cpp",
+    ]
+    assert "releases: v0.3.0 (b2)" in text(found)
+
+
 def test_a_rival_and_a_series_that_no_longer_holds(site: Site) -> None:
     site.look()
     types = GGML_H.replace("    // ", "    GGML_TYPE_TURBO4 = 1, GGML_TYPE_Q9 = 2, // ")

@@ -106,9 +106,9 @@ class _Origins:
 
     def _commit(self, repository: Repository, ref: str) -> CommitTree:
         settings, console = self._run.config.sources, self._run.console
-        if pin.is_build(ref):
+        if pin.is_numbered(ref):
             found = pin.resolve(repository, ref, nearest=settings.nearest_pin, console=console)
-            commit, describe = found.commit, f"b{found.build}"
+            commit, describe = found.commit, pin.describe(found)
         else:
             commit = repository.resolve(ref)
             describe = release_name(repository, commit)

@@ -129,7 +129,7 @@ class Freshness:
     verdict: Verdict
     """of the first branch"""
     untrue_tags: tuple[str, ...]
-    """build tags of the fork that are not on the commit of this number"""
+    """tags of the fork that are not on the commit of this build, or of upstream's version"""
     seconds: float = 0.0
 
 
@@ -171,7 +171,7 @@ def freshness(
         mirror_build=max(joined.builds),
         branches=tuple(found),
         verdict=found[0].verdict,
-        untrue_tags=surveyed.untrue_tags,
+        untrue_tags=(*surveyed.untrue_tags, *joined.untrue_versions()),
         seconds=round(time.monotonic() - started, 2),
     )
 

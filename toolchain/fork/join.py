@@ -17,7 +17,7 @@ from ..config import Config
 from ..console import Console
 from ..errors import FetchFailed, UnknownRevision
 from ..records import write_bytes
-from ..sources import pin
+from ..sources import pin, versions
 from ..sources.mirror import fetch_objects, is_url, open_mirror
 from ..sources.repository import Repository
 
@@ -82,6 +82,13 @@ class Joined:
         tags = {name: ids[-1] for name, *ids in map(str.split, listed.splitlines()) if re.fullmatch(r"b\d+", name)}
         gone = set(self.missing(tags.values()))
         return {name: commit for name, commit in sorted(tags.items()) if commit not in gone}
+
+    def untrue_versions(self) -> tuple[str, ...]:
+        """Tags of the fork that name a version of upstream's, such as v0.3.0, on another commit."""
+        ours, theirs = versions.releases(self.upstream), versions.releases(self.fork)
+        return tuple(
+            tag.name for version, tag in theirs.items() if version in ours and ours[version].commit != tag.commit
+        )
 
     def stamp(self) -> str:
         """Changes whenever objects come into either repository."""

@@ -21,7 +21,7 @@ def freshness(found: Freshness) -> str:
         )
     if found.untrue_tags:
         lines.append(
-            f"  {len(found.untrue_tags)} build tags of the fork are not on the commit of their number, such as "
+            f"  {len(found.untrue_tags)} tags of the fork are not on the commit of their build or version, such as "
             f"{', '.join(found.untrue_tags[:3])}: none of its tags is believed"
         )
     width = max(len(branch.name) for branch in found.branches)

@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..cli import Run
 from ..console import Console
-from ..errors import ConfigError, ToolchainError, UnknownLayout
+from ..errors import ConfigError, ToolchainError, UnknownLayout, UnknownRevision
 from ..records import record
 from ..sources import Repository, open_origin, pin, recognise
 from ..stages import Target
@@ -129,15 +129,16 @@ def _build(repository: Repository, commit: str, build: int) -> _Stop:
 
 def _builds(repository: Repository, mainline: dict[int, str], since: str, until: str, every: int) -> list[int]:
     """Builds from one end to the other, both included."""
-    numbers = {commit: build for build, commit in mainline.items()}
 
     def number(name: str) -> int:
-        if pin.is_build(name) and int(name[1:]) in mainline:
-            return int(name[1:])
-        build = numbers.get(repository.resolve(name))
-        if build is None:
+        found = pin.find(repository, mainline, name)
+        if found is None or not found.exact:
+            raise UnknownRevision(
+                f"{repository.git_dir}: no build, version or commit {name!r}", hint="name a build, such as b9660"
+            )
+        if mainline.get(found.build) != found.commit:
             raise ConfigError(f"{name} is not a commit of llama.cpp's mainline", hint="name a build, such as b9660")
-        return build
+        return found.build
 
     first, last = number(since), number(until) if until else max(mainline)
     between = [build for build in mainline if first <= build <= last]
@@ -166,19 +167,12 @@ def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str
             break
         if layout.era != "pinned":
             break
-        build = _nearest(llama_cpp, mainline, layout.pin)
-        trees = _build(llama_cpp, mainline[build], build).trees if build else ()
+        served = pin.find(llama_cpp, mainline, layout.pin)
+        trees = _build(llama_cpp, served.commit, served.build).trees if served else ()
         name = versions[version]
         tree = Tree(target="ollama", repository=ollama, commit=commit, version=ollama_version(name))
         stops.append(_Stop(name=name, trees=(*trees, tree)))
     return stops[::-1]
-
-
-def _nearest(repository: Repository, mainline: dict[int, str], name: str) -> int:
-    if pin.is_build(name):
-        return max((build for build in mainline if build <= int(name[1:])), default=0)
-    commit = repository.resolve(name)
-    return next((build for build, one in mainline.items() if one == commit), 0)
 
 
 def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memory, console: Console) -> Survey:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,10 +134,19 @@ def _remote_refs(mirror: Repository, url: str) -> tuple[str, list[str]]:
 
 
 def _milestones(tags: list[str]) -> list[str]:
-    """A few tags from old to new, by the numbers in their names."""
-    ordered = sorted(tags, key=lambda tag: [int(digits) for digits in re.findall(r"\d+", tag)])
+    """A few tags from old to new, by the numbers in their names.
+
+    Only of the most frequent kind: llama.cpp's versions begin anew at v0.1.0, beside builds beyond b10000.
+    """
+    kinds = Counter(_kind(tag) for tag in tags)
+    alike = [tag for tag in tags if _kind(tag) == max(kinds, key=kinds.__getitem__)]
+    ordered = sorted(alike, key=lambda tag: [int(digits) for digits in re.findall(r"\d+", tag)])
     stride = len(ordered) // _STEPS
     return ordered[stride::stride] if stride else []
+
+
+def _kind(tag: str) -> str:
+    return re.split(r"\d", tag, maxsplit=1)[0]
 
 
 def _fetch(mirror: Repository, *words: str, step: Step) -> None:

@@ -37,7 +37,7 @@ def prepare(config: Config, console: Console) -> Sources:
             ensure_contents(repository, wanted, console)
     sources = Sources(
         ollama=_source("ollama", settings.ollama, ollama, commit, release_name(ollama, commit)),
-        llama_cpp=_source("llama.cpp", settings.llama_cpp, llama_cpp, served.commit, f"b{served.build}"),
+        llama_cpp=_source("llama.cpp", settings.llama_cpp, llama_cpp, served.commit, pin.describe(served)),
         era=found.era,
         pin=served,
     )
@@ -88,7 +88,7 @@ def release_name(repository: Repository, commit: str) -> str:
     versions = {}
     for tag in tags:
         try:
-            versions[Version(tag.removeprefix("v"))] = tag
+            versions[Version(tag.removeprefix("release-").removeprefix("v"))] = tag
         except InvalidVersion:
             continue
     return versions[max(versions)] if versions else repository.describe(commit)

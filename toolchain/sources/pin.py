@@ -1,18 +1,23 @@
-"""From a pin such as b10488 to a commit of llama.cpp.
+"""From a pin such as b10488 or v0.3.0 to a commit of llama.cpp.
 
 The number of a build is the length of its history (`git rev-list --count`), so a pin can be found in a mirror
 that lacks the tag. It is looked up on the mainline alone. A fork's own commits have counts as well, and forks
 are known to set build tags on them: a tag that disagrees with the mainline is not believed.
+
+A version is a tag alone. Its commit has a build number like any other, and that number decides which parts of the
+series serve it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 from ..console import Console
 from ..errors import PinMissing, UnknownRevision
 from ..stages import Pin
+from . import versions
 from .repository import Repository
 
 _BUILD = re.compile(r"b(\d+)")
@@ -22,34 +27,46 @@ _NEAR_THE_NEWEST = 0.9
 
 
 def resolve(repository: Repository, name: str, *, nearest: bool, console: Console) -> Pin:
-    """The commit that serves the pin `name`, a build tag or a commit.
+    """The commit that serves the pin `name`, a build, a version, a branch or a commit.
 
-    With `nearest`, a build that the repository lacks is stood in for by the newest mainline build before it.
+    With `nearest`, a build or version that the repository lacks is stood in for by the newest mainline build before it.
     Raises `PinMissing`, naming the newest build there is.
     """
-    build = _BUILD.fullmatch(name)
-    if build is None:
+    if not is_numbered(name):
         return _by_revision(repository, name)
-    number = int(build.group(1))
-    tagged = _tag(repository, name)
     if repository.is_shallow:
-        if tagged:
-            return Pin(name=name, commit=tagged, build=number, exact=True)
-        raise PinMissing(
-            f"llama.cpp {name} is not a tag of {repository.git_dir}, whose history is cut off (a shallow clone)",
-            hint="git fetch --unshallow there, or name a URL or a whole clone",
-        )
+        return _by_tag(repository, name)
     builds = mainline(repository)
-    found = builds.get(number)
-    if found and tagged and found != tagged:
+    found = find(repository, builds, name, console)
+    if found is None or not (found.exact or nearest):
+        raise _missing(repository, name, builds, found)
+    if not found.exact:
+        distance = f"{int(name[1:]) - found.build} builds before it, " if is_build(name) else ""
         console.warn(
-            f"tag {name} is {tagged[:12]}, but build {number} of the mainline is {found[:12]}: using the latter"
+            f"llama.cpp {name}, which Ollama pins, is not in {repository.git_dir}: "
+            f"b{found.build} ({found.commit[:12]}), {distance}stands in"
         )
-    elif not found and tagged and repository.count(tagged) == number:
-        found = tagged
-    if found:
-        return Pin(name=name, commit=found, build=number, exact=True)
-    return _stand_in(repository, name, number, builds, nearest=nearest, console=console)
+    return found
+
+
+def find(repository: Repository, builds: Mapping[int, str], name: str, console: Console | None = None) -> Pin | None:
+    """The commit of a pin, or with `exact` false the newest one of the mainline before it; None where there is none.
+
+    `builds` is the mainline. Tags that are not believed are told to `console`.
+    """
+    if is_build(name):
+        return _build(repository, builds, name, console)
+    if versions.parse(name) is not None:
+        return _version(repository, builds, name, console)
+    try:
+        return named(repository, name)
+    except UnknownRevision:
+        return None
+
+
+def describe(pin: Pin) -> str:
+    """The commit that serves a pin, as b10488, or v0.3.0 (b10700) for a version that is there."""
+    return f"{pin.name} (b{pin.build})" if pin.exact and versions.parse(pin.name) is not None else f"b{pin.build}"
 
 
 def is_build(name: str) -> bool:
@@ -57,9 +74,15 @@ def is_build(name: str) -> bool:
     return _BUILD.fullmatch(name) is not None
 
 
+def is_numbered(name: str) -> bool:
+    """Whether a name is that of a build or of a version, as in b10488 and v0.3.0."""
+    return is_build(name) or versions.parse(name) is not None
+
+
 def named(repository: Repository, ref: str) -> Pin:
     """The commit that the operator chose in place of the pin. Raises `UnknownRevision`."""
-    commit = repository.resolve(ref)
+    tag = versions.tagged(repository, ref) if versions.parse(ref) is not None else None
+    commit = tag.commit if tag else repository.resolve(ref)
     return Pin(name=ref, commit=commit, build=repository.count(commit), exact=True)
 
 
@@ -153,18 +176,62 @@ def _by_revision(repository: Repository, name: str) -> Pin:
         ) from None
 
 
-def _stand_in(
-    repository: Repository, name: str, number: int, builds: dict[int, str], *, nearest: bool, console: Console
-) -> Pin:
+def _by_tag(repository: Repository, name: str) -> Pin:
+    """A pin in a shallow clone, which knows its tags alone. A version's build number is that of a tag beside it."""
+    numbered = [name] if is_build(name) else []
+    commit = _tag(repository, name)
+    if not numbered and (tag := versions.tagged(repository, name)):
+        commit = tag.commit
+        numbered = [one for one in repository.git("tag", "--points-at", commit).split() if is_build(one)]
+    if commit and numbered:
+        return Pin(name=name, commit=commit, build=int(numbered[0][1:]), exact=True)
+    what = "has no build number, for it is in" if commit else "is not a tag of"
+    raise PinMissing(
+        f"llama.cpp {name} {what} {repository.git_dir}, whose history is cut off (a shallow clone)",
+        hint="git fetch --unshallow there, or name a URL or a whole clone",
+    )
+
+
+def _build(repository: Repository, builds: Mapping[int, str], name: str, console: Console | None) -> Pin | None:
+    number = int(name[1:])
+    tagged, found = _tag(repository, name), builds.get(number)
+    if found and tagged and found != tagged and console:
+        console.warn(
+            f"tag {name} is {tagged[:12]}, but build {number} of the mainline is {found[:12]}: using the latter"
+        )
+    elif not found and tagged and repository.count(tagged) == number:
+        found = tagged
+    if found:
+        return Pin(name=name, commit=found, build=number, exact=True)
+    return _at(builds, name, max((build for build in builds if build < number), default=0))
+
+
+def _version(repository: Repository, builds: Mapping[int, str], name: str, console: Console | None) -> Pin | None:
+    wanted = versions.parse(name)
+    assert wanted is not None
+    if tag := versions.tagged(repository, name):
+        stated, build = versions.stated(repository, tag.commit), repository.count(tag.commit)
+        # a candidate's tree states the version without its suffix
+        if stated is None or stated.release == wanted.release:
+            if builds.get(build) != tag.commit and console:
+                console.warn(f"{tag.name} is {tag.commit[:12]}, which is not on the mainline")
+            return Pin(name=name, commit=tag.commit, build=build, exact=True)
+        if console:
+            console.warn(f"{tag.name} is {tag.commit[:12]}, which says that it is {stated}: it is not believed")
+    return _at(builds, name, versions.raised(repository, builds, wanted) if builds else 0)
+
+
+def _at(builds: Mapping[int, str], name: str, build: int) -> Pin | None:
+    return Pin(name=name, commit=builds[build], build=build, exact=False) if build else None
+
+
+def _missing(repository: Repository, name: str, builds: Mapping[int, str], before: Pin | None) -> PinMissing:
     missing = f"llama.cpp {name}, which Ollama pins, is not in {repository.git_dir}"
     if not builds:
-        raise PinMissing(f"{missing}: it has no commits", hint="name another llama.cpp repository")
+        return PinMissing(f"{missing}: it has no commits", hint="name another llama.cpp repository")
     last = max(builds)
-    before = max((build for build in builds if build < number), default=None)
     there = f"{missing}; its newest build is b{last} ({builds[last][:12]}, {repository.commit(builds[last]).date[:10]})"
     if before is None:
-        raise PinMissing(f"{there}, its first b{min(builds)}", hint="name a whole llama.cpp repository")
-    if not nearest:
-        raise PinMissing(there, hint=f"update that repository, or take b{before} with --set sources.nearest_pin=true")
-    console.warn(f"{missing}: b{before} ({builds[before][:12]}), {number - before} builds before it, stands in")
-    return Pin(name=name, commit=builds[before], build=before, exact=False)
+        return PinMissing(f"{there}, its first b{min(builds)}", hint="name a whole llama.cpp repository")
+    hint = f"update that repository, or take b{before.build} with --set sources.nearest_pin=true"
+    return PinMissing(there, hint=hint)

@@ -7,7 +7,7 @@ the time that the forge names. Nothing here fails a run: whatever goes wrong bec
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import requests
 
 from ..errors import RecordError
 from ..records import read, record, write
+from ..sources.pin import is_build
 
 _TIMEOUT_S = 10.0
 _PAUSE_S = 60.0
@@ -58,9 +59,16 @@ class Asked:
 
 
 def ask(
-    api: str, repositories: tuple[str, ...], words: str, cache: Path, now: Callable[[], float] = time.time
+    api: str,
+    repositories: Sequence[str],
+    words: Sequence[str],
+    cache: Path,
+    now: Callable[[], float] = time.time,
+    *,
+    titles: Sequence[str] = (),
 ) -> Asked:
-    """Releases of the repositories, and their pull requests that mention one of the `words`.
+    """Releases of the repositories, and their pull requests that mention one of the `words`, or name one of the
+    `titles` in their own.
 
     `api` is the root of the forge's REST interface; `cache` the file of kept answers.
     """
@@ -72,7 +80,7 @@ def ask(
     items: list[Item] = []
     with requests.Session() as session:
         session.headers["Accept"] = "application/vnd.github+json"
-        for path, taken in _questions(repositories, words):
+        for path, taken in _questions(repositories, words, titles):
             url = api.rstrip("/") + path
             if now() < not_before:
                 notes.append(f"{url}: not asked, the forge wants to be left alone for {not_before - now():.0f} s")
@@ -103,14 +111,21 @@ class _Refused(Exception):
 Taker = Callable[[Any], tuple[Item, ...]]
 
 
-def _questions(repositories: tuple[str, ...], words: str) -> list[tuple[str, Taker]]:
+def _questions(repositories: Sequence[str], words: Sequence[str], titles: Sequence[str]) -> list[tuple[str, Taker]]:
+    wanted = [*map(_quoted, words), *(f"{_quoted(title)}+in:title" for title in titles)]
     found: list[tuple[str, Taker]] = []
     for repository in repositories:
+        # builds of a day or two fill the list, so that the newest release proper may be beyond it
         found.append((f"/repos/{repository}/releases?per_page={_RELEASES}", _releases(repository)))
-        for word in words.split():
+        found.append((f"/repos/{repository}/releases/latest", _latest(repository)))
+        for word in wanted:
             query = f"repo:{repository}+is:pr+{word}"
             found.append((f"/search/issues?q={query}&sort=created&order=desc&per_page={_PULLS}", _pulls(repository)))
     return found
+
+
+def _quoted(words: str) -> str:
+    return f"%22{'+'.join(words.split())}%22" if " " in words else words
 
 
 def _get(
@@ -126,6 +141,8 @@ def _get(
         after = _number(answer.headers.get("Retry-After"), 0.0)
         until = max(not_before, now + (after or _PAUSE_S))
         raise _Refused(f"refused with {answer.status_code}, to be asked again in {until - now:.0f} s", until)
+    if answer.status_code == requests.codes.not_found and url.endswith("/latest"):
+        return known or Answer(etag="", items=()), not_before  # nothing was released yet
     answer.raise_for_status()
     try:
         items = taken(answer.json())
@@ -135,19 +152,29 @@ def _get(
 
 
 def _releases(repository: str) -> Taker:
+    """Published releases, but no nightly builds: those are tags, and the mirror has them."""
+
     def taken(data: Any) -> tuple[Item, ...]:
         return tuple(
-            Item(
-                key=f"{repository} {one['tag_name']}",
-                title=str(one.get("name") or one["tag_name"]),
-                date=str(one.get("published_at") or "")[:10],
-                url=str(one.get("html_url", "")),
-            )
+            _release(repository, one)
             for one in data
-            if not one.get("draft")
+            if not one.get("draft") and not (one.get("prerelease") and is_build(one["tag_name"]))
         )
 
     return taken
+
+
+def _latest(repository: str) -> Taker:
+    return lambda data: (_release(repository, data),)
+
+
+def _release(repository: str, one: Any) -> Item:
+    return Item(
+        key=f"{repository} {one['tag_name']}",
+        title=str(one.get("name") or one["tag_name"]),
+        date=str(one.get("published_at") or "")[:10],
+        url=str(one.get("html_url", "")),
+    )
 
 
 def _pulls(repository: str) -> Taker:

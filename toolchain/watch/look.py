@@ -15,7 +15,7 @@ from ..series.check import check
 from ..series.lexing import mask
 from ..series.manifest import Series
 from ..series.place import find_scopes
-from ..sources import Commit, Repository, open_origin, pin, recognise, release_name
+from ..sources import Commit, Repository, open_origin, pin, recognise, release_name, versions
 from ..sources.mirror import ensure_contents, is_url
 from ..stages import Pin, Source, Sources, Target
 from .forge import Asked, Item, ask
@@ -70,6 +70,8 @@ class Moved:
     """the old head is no ancestor of the new one"""
     tags: tuple[str, ...]
     moved_tags: tuple[str, ...]
+    releases: tuple[str, ...] = ()
+    """new versions among the tags, newest first; llama.cpp's with their builds, as in v0.3.0 (b10700)"""
     touching: tuple[Commit, ...]
     """newest commits that changed a file that the series edits"""
     pin: tuple[str, str] = ("", "")
@@ -168,7 +170,8 @@ def _forge(run: Run) -> Asked:
     if run.config.sources.offline or not settings.api:
         return Asked(items=(), notes=("the forge was not asked",))
     repositories = tuple(name for name in (settings.llama_cpp, settings.ollama) if name)
-    return ask(settings.api, repositories, " ".join(settings.words), run.workspace / "watch" / "forge.json")
+    cache = run.workspace / "watch" / "forge.json"
+    return ask(settings.api, repositories, settings.words, cache, titles=settings.titles)
 
 
 def _seen(target: Target, origin: str, repository: Repository, head: str) -> Seen:
@@ -209,12 +212,20 @@ def _moved(target: Target, old: Seen, new: Seen, repository: Repository, describ
         rewritten=not ancestor,
         tags=tuple(name for name in new.tags if name not in old.tags),
         moved_tags=tuple(name for name, commit in new.tags.items() if old.tags.get(name, commit) != commit),
+        releases=_releases(target, old, repository),
         touching=_touching(repository, span, target, series) if span else (),
         pin=(old.pin, new.pin) if old.pin != new.pin else ("", ""),
         types=tuple(fresh),
         cache_types=tuple(name for name in new.cache_types if name not in old.cache_types),
         rivals=tuple(name for name in fresh if _RIVAL.search(name)),
     )
+
+
+def _releases(target: Target, old: Seen, repository: Repository) -> tuple[str, ...]:
+    fresh = [tag for tag in versions.releases(repository).values() if tag.name not in old.tags]
+    if target == "ollama":
+        return tuple(tag.name for tag in fresh)
+    return tuple(f"{tag.name} (b{repository.count(tag.commit)})" for tag in fresh)
 
 
 def _is_news(moved: Moved) -> bool:
@@ -239,34 +250,30 @@ def _holding(
 ) -> tuple[Holding, ...]:
     """The newest Ollama with what it pins, and with the newest llama.cpp."""
     newest = max(mainline)
-    pairs = {newest: "the newest Ollama and llama.cpp"}
-    if pin.is_build(now.ollama.pin):
-        number = int(now.ollama.pin[1:])
-        served = max((build for build in mainline if build <= number), default=newest)
-        stands = "" if served == number else f" (b{served} stands in)"
-        pairs[served] = f"the newest Ollama and its pin {now.ollama.pin}{stands}"
+    pairs = {mainline[newest]: (_pin(newest, mainline), "the newest Ollama and llama.cpp")}
+    served = pin.find(llama_cpp, mainline, now.ollama.pin) if now.ollama.pin else None
+    if served:
+        stands = "" if served.exact else f" (b{served.build} stands in)"
+        pairs[served.commit] = (served, f"the newest Ollama and its pin {now.ollama.pin}{stands}")
     return tuple(
-        _held(run.console, series, llama_cpp, ollama, mainline[build], build, now, what)
-        for build, what in sorted(pairs.items())
+        _held(run.console, series, llama_cpp, ollama, served, now, what)
+        for served, what in sorted(pairs.values(), key=lambda pair: pair[0].build)
     )
 
 
+def _pin(build: int, mainline: dict[int, str]) -> Pin:
+    return Pin(name=f"b{build}", commit=mainline[build], build=build, exact=True)
+
+
 def _held(
-    console: Console,
-    series: Series,
-    llama_cpp: Repository,
-    ollama: Repository,
-    commit: str,
-    build: int,
-    now: State,
-    what: str,
+    console: Console, series: Series, llama_cpp: Repository, ollama: Repository, served: Pin, now: State, what: str
 ) -> Holding:
     describe = release_name(ollama, now.ollama.head)
     sources = Sources(
         ollama=_source("ollama", now.ollama.origin, ollama, now.ollama.head, describe),
-        llama_cpp=_source("llama.cpp", now.llama_cpp.origin, llama_cpp, commit, f"b{build}"),
+        llama_cpp=_source("llama.cpp", now.llama_cpp.origin, llama_cpp, served.commit, pin.describe(served)),
         era="pinned",
-        pin=Pin(name=f"b{build}", commit=commit, build=build, exact=True),
+        pin=served,
     )
     try:
         if recognise(ollama, now.ollama.head).era != "pinned":

@@ -31,6 +31,7 @@ def _moved(moved: Moved) -> list[str]:
     if moved.rewritten:
         lines.append(f"    history was rewritten: {moved.old[:12]} is no part of it any more")
     for title, names in (
+        ("releases", moved.releases),
         ("new tags", moved.tags),
         ("moved tags", moved.moved_tags),
         ("new data types", moved.types),
