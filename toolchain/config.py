@@ -54,7 +54,9 @@ class SourcesConfig:
     """Where Ollama and llama.cpp come from."""
 
     ollama: str = setting("https://github.com/ollama/ollama.git", "Ollama: a URL or a local git repository")
-    ollama_ref: str = setting("", "branch, tag or commit of Ollama; empty: what HEAD names")
+    ollama_ref: str = setting(
+        "", "branch, tag or commit of Ollama; empty: what HEAD names, for ship its newest stable release that is served"
+    )
     llama_cpp: str = setting("https://github.com/ggml-org/llama.cpp.git", "llama.cpp: a URL or a local git repository")
     llama_cpp_ref: str = setting("", "commit of llama.cpp; empty: the one that Ollama pins")
     nearest_pin: bool = setting(False, "when the pin is not in the mirror, take the newest build before it")

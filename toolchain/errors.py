@@ -122,6 +122,12 @@ class Unrelated(ToolchainError):
     exit_code = 18
 
 
+class NoReleaseHolds(ToolchainError):
+    """The series holds on none of Ollama's stable releases."""
+
+    exit_code = 19
+
+
 # -- series ----------------------------------------------------------------------------------------
 
 

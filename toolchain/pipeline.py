@@ -17,6 +17,7 @@ from .cli import Run
 from .contract.behaviour import Behaviour, behave
 from .deploy import install
 from .errors import BehaviourChanged, ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply
+from .newest import Newest, PassedOver, newest
 from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
 from .series.patched import Patched
@@ -35,6 +36,8 @@ class Shipped:
     release: str
     verified: bool
     deployment: Deployment
+    passed_over: tuple[PassedOver, ...] = ()
+    """newer releases of Ollama, where none was named"""
 
 
 def prepare(run: Run) -> Sources:
@@ -42,6 +45,21 @@ def prepare(run: Run) -> Sources:
     found = source_stage.prepare(run.config, run.console)
     write(_run_dir(run, found) / "sources.json", found)
     return found
+
+
+def prepare_to_ship(run: Run) -> Newest:
+    """The Ollama that is named, else its newest stable release on which the series holds.
+
+    Raises the errors of `prepare`, those of `require` for one that is named, else `NoReleaseHolds`.
+    """
+    if run.config.sources.ollama_ref:
+        found = prepare(run)
+        refuse_vendored(found)
+        require(check_series(run, found))
+        return Newest(sources=found, passed_over=())
+    chosen = newest(run, lambda found: require(check_series(run, found)))
+    write(_run_dir(run, chosen.sources) / "sources.json", chosen.sources)
+    return chosen
 
 
 def load_series(run: Run) -> manifest.Series:
@@ -196,9 +214,8 @@ def find_release(run: Run, name: str) -> Path:
 
 def ship(run: Run) -> Shipped:
     """Sources, series, build, verification and deployment in one go; the first failure ends it."""
-    found = prepare(run)
-    refuse_vendored(found)
-    require(check_series(run, found))
+    chosen = prepare_to_ship(run)
+    found = chosen.sources
     rendered = render_series(run, found)
     release = build(run, found, rendered)
     built = directory(run, release)
@@ -212,6 +229,7 @@ def ship(run: Run) -> Shipped:
         release=release.id,
         verified=verification.ok,
         deployment=deployment,
+        passed_over=chosen.passed_over,
     )
 
 

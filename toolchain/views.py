@@ -81,4 +81,6 @@ def deployment(state: Deployment) -> str:
 
 def shipped(result: Shipped, port: int) -> str:
     """The end of a `ship`."""
-    return f"{deployment(result.deployment)}\nport      {port}\nrecords   {result.run}"
+    lines = [deployment(result.deployment), f"port      {port}", f"records   {result.run}"]
+    lines += [f"passed over {one.release}: {one.reason}" for one in result.passed_over]
+    return "\n".join(lines)

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from packaging.version import InvalidVersion, Version
-
 from ..cli import Run
 from ..console import Console
 from ..errors import ConfigError, ToolchainError, UnknownLayout, UnknownRevision
 from ..records import record
 from ..sources import Repository, open_origin, pin, recognise
+from ..sources.releases import releases
 from ..stages import Target
 from .manifest import Series
 from .outcomes import Judged, Memory, State, contents, jobs_on
@@ -150,17 +149,9 @@ def _builds(repository: Repository, mainline: dict[int, str], since: str, until:
 
 def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str], candidates: bool) -> list[_Stop]:
     """Ollama's releases of the pinned era, each with the llama.cpp that it pins or the newest build before."""
-    versions = {}
-    for tag in ollama.git("tag", "--list", "v*").split():
-        try:
-            version = Version(tag.removeprefix("v"))
-        except InvalidVersion:
-            continue
-        if candidates or not version.is_prerelease:
-            versions[version] = tag
     stops: list[_Stop] = []
-    for version in sorted(versions, reverse=True):
-        commit = ollama.resolve(f"refs/tags/{versions[version]}")
+    for name in releases(ollama, candidates=candidates).values():
+        commit = ollama.resolve(f"refs/tags/{name}")
         try:
             layout = recognise(ollama, commit)
         except UnknownLayout:
@@ -169,7 +160,6 @@ def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str
             break
         served = pin.find(llama_cpp, mainline, layout.pin)
         trees = _build(llama_cpp, served.commit, served.build).trees if served else ()
-        name = versions[version]
         tree = Tree(target="ollama", repository=ollama, commit=commit, version=ollama_version(name))
         stops.append(_Stop(name=name, trees=(*trees, tree)))
     return stops[::-1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from packaging.version import InvalidVersion, Version
 
@@ -14,38 +16,79 @@ from .mirror import ensure_contents, is_url, open_mirror
 from .repository import Repository
 
 
+class Opened:
+    """Both repositories of a run, opened or mirrored once. Use it as a context manager."""
+
+    def __init__(self, config: Config, console: Console) -> None:
+        self.settings, self.console = config.sources, console
+        self.ollama = open_origin("ollama", self.settings.ollama, config, console)
+        self.llama_cpp = open_origin("llama.cpp", self.settings.llama_cpp, config, console)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ollama.close()
+        self.llama_cpp.close()
+
+    @cached_property
+    def builds(self) -> dict[int, str]:
+        """llama.cpp's mainline; empty for a shallow clone."""
+        return {} if self.llama_cpp.is_shallow else pin.mainline(self.llama_cpp)
+
+    def pin_of(self, ref: str) -> str:
+        """The llama.cpp that Ollama names at `ref`, as it stands there."""
+        return layout.recognise(self.ollama, self.ollama.resolve(ref)).pin
+
+
+def open_both(config: Config, console: Console) -> Opened:
+    """Open or mirror both repositories. Raises `NotARepository`, `FetchFailed`, `LockHeld`."""
+    return Opened(config, console)
+
+
 def prepare(config: Config, console: Console) -> Sources:
     """Open or mirror both repositories, recognise Ollama's era and resolve its pin.
 
     A URL is mirrored into the workspace; a local repository is read in place and never changed. Raises
     `NotARepository`, `UnknownRevision`, `UnknownLayout`, `PinMissing`, `FetchFailed`, `LockHeld`.
     """
-    settings = config.sources
-    ollama = open_origin("ollama", settings.ollama, config, console)
-    commit = ollama.resolve(settings.ollama_ref or "HEAD")
+    with open_both(config, console) as opened:
+        sources = at(opened, config.sources.ollama_ref or "HEAD")
+    dirty_files(sources, console)
+    return sources
+
+
+def at(opened: Opened, ref: str) -> Sources:
+    """Both commits for one of Ollama's refs, their contents fetched. Raises the errors of `prepare`."""
+    settings, ollama, llama_cpp = opened.settings, opened.ollama, opened.llama_cpp
+    commit = ollama.resolve(ref)
     found = layout.recognise(ollama, commit)
-    llama_cpp = open_origin("llama.cpp", settings.llama_cpp, config, console)
     if settings.llama_cpp_ref:
         served = pin.named(llama_cpp, settings.llama_cpp_ref)
     else:
-        served = pin.resolve(llama_cpp, found.pin, nearest=settings.nearest_pin, console=console)
+        served = pin.resolve(
+            llama_cpp, found.pin, nearest=settings.nearest_pin, console=opened.console, builds=opened.builds
+        )
     for origin, repository, wanted in (
         (settings.ollama, ollama, commit),
         (settings.llama_cpp, llama_cpp, served.commit),
     ):
         if is_url(origin):
-            ensure_contents(repository, wanted, console)
-    sources = Sources(
+            ensure_contents(repository, wanted, opened.console)
+    return Sources(
         ollama=_source("ollama", settings.ollama, ollama, commit, release_name(ollama, commit)),
         llama_cpp=_source("llama.cpp", settings.llama_cpp, llama_cpp, served.commit, pin.describe(served)),
         era=found.era,
         pin=served,
     )
+
+
+def dirty_files(sources: Sources, console: Console) -> None:
+    """Warn of uncommitted files of a work tree, which take no part."""
     for source in (sources.ollama, sources.llama_cpp):
         if source.dirty:
             names = ", ".join(source.dirty[:3]) + (" ..." if len(source.dirty) > 3 else "")
             console.warn(f"{source.origin}: {len(source.dirty)} uncommitted files take no part: {names}")
-    return sources
 
 
 def open_origin(target: Target, origin: str, config: Config, console: Console) -> Repository:

@@ -26,17 +26,19 @@ WEB_COMMITTER = "noreply@github.com"
 _NEAR_THE_NEWEST = 0.9
 
 
-def resolve(repository: Repository, name: str, *, nearest: bool, console: Console) -> Pin:
+def resolve(
+    repository: Repository, name: str, *, nearest: bool, console: Console, builds: Mapping[int, str] | None = None
+) -> Pin:
     """The commit that serves the pin `name`, a build, a version, a branch or a commit.
 
     With `nearest`, a build or version that the repository lacks is stood in for by the newest mainline build before it.
-    Raises `PinMissing`, naming the newest build there is.
+    `builds` is the mainline, if it is known. Raises `PinMissing`, naming the newest build there is.
     """
     if not is_numbered(name):
         return _by_revision(repository, name)
     if repository.is_shallow:
         return _by_tag(repository, name)
-    builds = mainline(repository)
+    builds = mainline(repository) if builds is None else builds
     found = find(repository, builds, name, console)
     if found is None or not (found.exact or nearest):
         raise _missing(repository, name, builds, found)

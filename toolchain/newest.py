@@ -1,0 +1,85 @@
+"""Which Ollama is shipped where nobody named one: the newest stable release on which the series holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .cli import Run
+from .errors import EraNotServed, FetchFailed, NoReleaseHolds, PinMissing, SeriesDoesNotApply, UnknownLayout
+from .records import record
+from .sources.mirror import is_url
+from .sources.origins import Opened, at, dirty_files, open_both
+from .sources.releases import releases
+from .stages import Sources
+
+
+@record
+class PassedOver:
+    """A release that was not taken, and why."""
+
+    release: str
+    reason: str
+
+
+@record
+class Newest:
+    """What to ship, and which newer releases were passed over, newest first."""
+
+    sources: Sources
+    passed_over: tuple[PassedOver, ...]
+
+
+def newest(run: Run, require: Callable[[Sources], None]) -> Newest:
+    """The newest stable release on which the series holds; without any release, what HEAD names.
+
+    `require` raises `SeriesDoesNotApply` or `EraNotServed` where the series does not hold. Releases are looked at from
+    the newest down to the first that holds. Raises `NoReleaseHolds`, and the errors of repositories that cannot be
+    read.
+    """
+    with open_both(run.config, run.console) as opened:
+        tags = list(releases(opened.ollama).values())
+        if not tags:
+            run.console.warn(f"{opened.ollama.git_dir}: it has no tag of a release, so its HEAD is taken")
+            return Newest(sources=_told(opened, run, "HEAD"), passed_over=())
+        passed: list[PassedOver] = []
+        for tag in tags:
+            try:
+                found = at(opened, f"refs/tags/{tag}")
+                require(found)
+            except (EraNotServed, UnknownLayout) as error:
+                passed.append(PassedOver(release=tag, reason=_first_line(error.message)))
+                break  # those before it are of the vendored era as well
+            except PinMissing:
+                reason = f"pins {opened.pin_of(f'refs/tags/{tag}')}, which is not in the mirror"
+                passed.append(PassedOver(release=tag, reason=reason))
+            except SeriesDoesNotApply as error:
+                passed.append(PassedOver(release=tag, reason=_first_line(error.message)))
+            except FetchFailed as error:
+                if _may_fetch(run):
+                    raise
+                passed.append(PassedOver(release=tag, reason=_first_line(error.message)))
+            else:
+                dirty_files(found, run.console)
+                return Newest(sources=found, passed_over=tuple(passed))
+            run.console.note(f"passed over {passed[-1].release}: {passed[-1].reason}")
+    raise NoReleaseHolds(
+        f"the series holds on none of Ollama's stable releases: {passed[0].release} {passed[0].reason}"
+        + (f"; {passed[-1].release} {passed[-1].reason}" if len(passed) > 1 else ""),
+        hint="./inv series.check --ollama-ref TAG says more of one; --ollama-ref ships it all the same, or main",
+    )
+
+
+def _told(opened: Opened, run: Run, ref: str) -> Sources:
+    found = at(opened, ref)
+    dirty_files(found, run.console)
+    return found
+
+
+def _may_fetch(run: Run) -> bool:
+    """Whether what is missing could be fetched, so that a failure to do so is one of the network."""
+    settings = run.config.sources
+    return not settings.offline and (is_url(settings.ollama) or is_url(settings.llama_cpp))
+
+
+def _first_line(message: str) -> str:
+    return message.splitlines()[0]
