@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .cli import Run
-from .errors import EraNotServed, FetchFailed, NoReleaseHolds, PinMissing, SeriesDoesNotApply, UnknownLayout
+from .errors import FetchFailed, NoReleaseHolds, PinMissing, UnknownLayout
 from .records import record
 from .sources.mirror import is_url
-from .sources.origins import Opened, at, dirty_files, open_both
+from .sources.origins import at, dirty_files, open_both
 from .sources.releases import releases
 from .stages import Sources
 
@@ -29,10 +29,10 @@ class Newest:
     passed_over: tuple[PassedOver, ...]
 
 
-def newest(run: Run, require: Callable[[Sources], None]) -> Newest:
+def newest(run: Run, complaint: Callable[[Sources], str]) -> Newest:
     """The newest stable release on which the series holds; without any release, what HEAD names.
 
-    `require` raises `SeriesDoesNotApply` or `EraNotServed` where the series does not hold. Releases are looked at from
+    `complaint` says why the series does not hold on a pair of trees; empty where it does. Releases are looked at from
     the newest down to the first that holds. Raises `NoReleaseHolds`, and the errors of repositories that cannot be
     read.
     """
@@ -40,28 +40,27 @@ def newest(run: Run, require: Callable[[Sources], None]) -> Newest:
         tags = list(releases(opened.ollama).values())
         if not tags:
             run.console.warn(f"{opened.ollama.git_dir}: it has no tag of a release, so its HEAD is taken")
-            return Newest(sources=_told(opened, run, "HEAD"), passed_over=())
+            return Newest(sources=_told(run, at(opened, "HEAD")), passed_over=())
         passed: list[PassedOver] = []
         for tag in tags:
+            ref = f"refs/tags/{tag}"
             try:
-                found = at(opened, f"refs/tags/{tag}")
-                require(found)
-            except (EraNotServed, UnknownLayout) as error:
-                passed.append(PassedOver(release=tag, reason=_first_line(error.message)))
-                break  # those before it are of the vendored era as well
+                found = at(opened, ref)
+                if not (reason := complaint(found)):
+                    return Newest(sources=_told(run, found), passed_over=tuple(passed))
+                last = found.era == "vendored"
+            except UnknownLayout as error:
+                reason, last = error.message, True
             except PinMissing:
-                reason = f"pins {opened.pin_of(f'refs/tags/{tag}')}, which is not in the mirror"
-                passed.append(PassedOver(release=tag, reason=reason))
-            except SeriesDoesNotApply as error:
-                passed.append(PassedOver(release=tag, reason=_first_line(error.message)))
+                reason, last = f"pins {opened.pin_of(ref)}, which is not in the mirror", False
             except FetchFailed as error:
                 if _may_fetch(run):
                     raise
-                passed.append(PassedOver(release=tag, reason=_first_line(error.message)))
-            else:
-                dirty_files(found, run.console)
-                return Newest(sources=found, passed_over=tuple(passed))
-            run.console.note(f"passed over {passed[-1].release}: {passed[-1].reason}")
+                reason, last = error.message, False
+            passed.append(PassedOver(release=tag, reason=reason.splitlines()[0]))
+            run.console.note(f"passed over {tag}: {passed[-1].reason}")
+            if last:
+                break  # those before it are of the vendored era as well
     raise NoReleaseHolds(
         f"the series holds on none of Ollama's stable releases: {passed[0].release} {passed[0].reason}"
         + (f"; {passed[-1].release} {passed[-1].reason}" if len(passed) > 1 else ""),
@@ -69,8 +68,7 @@ def newest(run: Run, require: Callable[[Sources], None]) -> Newest:
     )
 
 
-def _told(opened: Opened, run: Run, ref: str) -> Sources:
-    found = at(opened, ref)
+def _told(run: Run, found: Sources) -> Sources:
     dirty_files(found, run.console)
     return found
 
@@ -79,7 +77,3 @@ def _may_fetch(run: Run) -> bool:
     """Whether what is missing could be fetched, so that a failure to do so is one of the network."""
     settings = run.config.sources
     return not settings.offline and (is_url(settings.ollama) or is_url(settings.llama_cpp))
-
-
-def _first_line(message: str) -> str:
-    return message.splitlines()[0]

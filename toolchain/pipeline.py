@@ -16,7 +16,7 @@ from .build import build as build_release
 from .cli import Run
 from .contract.behaviour import Behaviour, behave
 from .deploy import install
-from .errors import BehaviourChanged, ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply
+from .errors import BehaviourChanged, ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply, ToolchainError
 from .newest import Newest, PassedOver, newest
 from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
@@ -57,7 +57,7 @@ def prepare_to_ship(run: Run) -> Newest:
         refuse_vendored(found)
         require(check_series(run, found))
         return Newest(sources=found, passed_over=())
-    chosen = newest(run, lambda found: require(check_series(run, found)))
+    chosen = newest(run, lambda found: complaint(check_series(run, found)))
     write(_run_dir(run, chosen.sources) / "sources.json", chosen.sources)
     return chosen
 
@@ -125,6 +125,15 @@ def require(checked: check.Checked) -> None:
         else checked.reason,
         hint="give the failing edits new anchors, then ./inv series.seal and check again",
     )
+
+
+def complaint(checked: check.Checked) -> str:
+    """What `require` would say of a dry run; empty for one that holds."""
+    try:
+        require(checked)
+    except ToolchainError as error:
+        return error.message
+    return ""
 
 
 _VENDORED_HINT = "take Ollama v0.30.0 or newer"
