@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.series.conftest import TABLE_C, SeriesMaker, Upstream
+from tests.series.conftest import TABLE_C, TYPES_H, SeriesMaker, Upstream
 from tests.test_cli import ROOT, inv
 from toolchain.cli import Run
 from toolchain.config import load
 from toolchain.console import Console
 from toolchain.series import manifest
 from toolchain.watch import Look, look, text
+from toolchain.watch.symbols import Watched
 
 GGML_H = "enum ggml_type {\n    GGML_TYPE_F32 = 0,\n    // GGML_TYPE_TURBO9\n    GGML_TYPE_COUNT = 1,\n};\n"
 ARG_CPP = "const std::vector<ggml_type> kv_cache_types = {\n    GGML_TYPE_F32,\n};\n"
@@ -73,6 +75,34 @@ def test_exactly_what_came(site: Site) -> None:
     assert found.exit_code == 80 | 1
     assert touched[:12] in text(found)
     assert (site.look().exit_code, site.look().exit_code) == (81, 0)
+
+
+def test_what_our_sources_use_and_what_titles_speak_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    symbols = (Watched(file="types.h", symbol="kind::KIND_B"), Watched(file="gone.h", symbol="gone"))
+    monkeypatch.setattr(import_module("toolchain.watch.look"), "watched", lambda _: symbols)
+    site.look()
+    site.upstream.commit("llama.cpp", {"types.h": TYPES_H + "// more\n"}, "a comment in a file of the contract")
+    touched = site.upstream.commit("llama.cpp", {"types.h": TYPES_H.replace("KIND_B     = 1", "KIND_B = 7")}, "types")
+    spoken = site.upstream.commit("llama.cpp", {"notes": "1\n"}, "metal : faster flash-attention")
+    site.upstream.commit("llama.cpp", {"notes": "2\n"}, "kvcaches and metallic flash of attention")
+    kv = site.upstream.commit("ollama", {"notes": "1\n"}, "size the KV cache")
+    llama_cpp, ollama = site.look().moved
+    assert [(touch.commit.id, touch.symbols) for touch in llama_cpp.symbols] == [(touched, ("kind::KIND_B",))]
+    assert ([one.id for one in llama_cpp.worded], [one.id for one in ollama.worded]) == ([spoken], [kv])
+    assert (ollama.symbols, len(llama_cpp.touching)) == ((), 2)
+
+
+def test_the_report_names_symbols_and_titles(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    symbols = tuple(Watched(file="types.h", symbol=f"{number:02}::KIND_B") for number in range(14))
+    monkeypatch.setattr(import_module("toolchain.watch.look"), "watched", lambda _: symbols)
+    site.look()
+    touched = site.upstream.commit("llama.cpp", {"types.h": TYPES_H.replace("KIND_B     = 1", "KIND_B = 7")}, "Metal")
+    spoken = site.upstream.commit("llama.cpp", {"notes": "1\n"}, "kv_cache : less")
+    lines = [line.strip() for line in text(site.look()).splitlines()]
+    start = lines.index("1 commits that touch what our sources use")
+    assert lines[start + 1].startswith(touched[:12])
+    assert lines[start + 2].endswith("11::KIND_B and 2 more")
+    assert lines[lines.index("1 further commits by their titles") + 1].startswith(spoken[:12])
 
 
 def test_a_release_of_llama_cpp_that_ollama_pins(site: Site) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from ..cli import Run
@@ -19,6 +21,7 @@ from ..sources import Commit, Repository, open_origin, pin, recognise, release_n
 from ..sources.mirror import ensure_contents, is_url
 from ..stages import Pin, Source, Sources, Target
 from .forge import Asked, Item, ask
+from .symbols import Touch, touches, watched
 
 EXIT_BASE = 80
 """exit codes of a look that found something: this, and the bits below"""
@@ -74,6 +77,10 @@ class Moved:
     """new versions among the tags, newest first; llama.cpp's with their builds, as in v0.3.0 (b10700)"""
     touching: tuple[Commit, ...]
     """newest commits that changed a file that the series edits"""
+    symbols: tuple[Touch, ...] = ()
+    """commits that changed what the series' own sources use: declarations that its contract lists"""
+    worded: tuple[Commit, ...] = ()
+    """newest commits whose title holds one of `watch.titles`"""
     pin: tuple[str, str] = ("", "")
     types: tuple[str, ...] = ()
     cache_types: tuple[str, ...] = ()
@@ -130,11 +137,13 @@ def look(run: Run, series: Series, *, keep: bool = False) -> Look:
             llama_cpp=_seen("llama.cpp", settings.llama_cpp, llama_cpp, heads["llama.cpp"]),
             ollama=_seen("ollama", settings.ollama, ollama, heads["ollama"]),
         )
-        moved = []
+        moved, titles = [], run.config.watch.titles
         if last is not None:
             moved = [
-                _moved("llama.cpp", last.llama_cpp, now.llama_cpp, llama_cpp, f"b{max(mainline)}", series),
-                _moved("ollama", last.ollama, now.ollama, ollama, release_name(ollama, now.ollama.head), series),
+                _moved("llama.cpp", last.llama_cpp, now.llama_cpp, llama_cpp, f"b{max(mainline)}", series, titles),
+                _moved(
+                    "ollama", last.ollama, now.ollama, ollama, release_name(ollama, now.ollama.head), series, titles
+                ),
             ]
         holding = _holding(run, series, llama_cpp, ollama, mainline, now)
     asked = _forge(run)
@@ -198,7 +207,15 @@ def _names(repository: Repository, commit: str, path: str, scope: str) -> tuple[
     return tuple(dict.fromkeys(name for name in found if name != "COUNT"))
 
 
-def _moved(target: Target, old: Seen, new: Seen, repository: Repository, describe: str, series: Series) -> Moved:
+def _moved(
+    target: Target,
+    old: Seen,
+    new: Seen,
+    repository: Repository,
+    describe: str,
+    series: Series,
+    titles: Sequence[str],
+) -> Moved:
     known = repository.succeeds("cat-file", "-e", f"{old.head}^{{commit}}")
     ancestor = known and repository.succeeds("merge-base", "--is-ancestor", old.head, new.head)
     span = f"{old.head}..{new.head}" if known else ""
@@ -214,6 +231,8 @@ def _moved(target: Target, old: Seen, new: Seen, repository: Repository, describ
         moved_tags=tuple(name for name, commit in new.tags.items() if old.tags.get(name, commit) != commit),
         releases=_releases(target, old, repository),
         touching=_touching(repository, span, target, series) if span else (),
+        symbols=touches(repository, span, watched(series)) if span and target == "llama.cpp" else (),
+        worded=_worded(repository, span, titles) if span else (),
         pin=(old.pin, new.pin) if old.pin != new.pin else ("", ""),
         types=tuple(fresh),
         cache_types=tuple(name for name in new.cache_types if name not in old.cache_types),
@@ -238,9 +257,19 @@ def _touching(repository: Repository, span: str, target: Target, series: Series)
     files |= {fact.file for fact in series.facts.values() if fact.target == target}
     if not files:
         return ()
-    log = repository.git(
-        *("log", "--no-merges", f"--max-count={_SHOWN}", "--format=%H%x00%cI%x00%s", span, "--", *sorted(files))
-    )
+    return _commits(repository, span, "--", *sorted(files))
+
+
+def _worded(repository: Repository, span: str, titles: Sequence[str]) -> tuple[Commit, ...]:
+    """Whole words of the titles; in English, KV cache and kv-cache are the same."""
+    wanted = [re.compile(rf"\b{'[ _-]?'.join(map(re.escape, title.split()))}\b", re.IGNORECASE) for title in titles]
+    found = (one for one in _commits(repository, span) if any(word.search(one.subject) for word in wanted))
+    return tuple(islice(found, _SHOWN))
+
+
+def _commits(repository: Repository, span: str, *paths: str) -> tuple[Commit, ...]:
+    most = (f"--max-count={_SHOWN}",) if paths else ()
+    log = repository.git("log", "--no-merges", *most, "--format=%H%x00%cI%x00%s", span, *paths)
     lines = [line.split("\0", 2) for line in log.splitlines()]
     return tuple(Commit(id=commit, date=date[:10], subject=subject) for commit, date, subject in lines)
 

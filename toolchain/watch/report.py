@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ..sources import Commit
 from .look import Look, Moved
 
 _FEW = 12
@@ -39,11 +42,26 @@ def _moved(moved: Moved) -> list[str]:
         ("rivals of ours", moved.rivals),
     ):
         if names:
-            more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-            lines.append(f"    {title}: {', '.join(names[:_FEW])}{more}")
+            lines.append(f"    {title}: {_listed(names)}")
     if moved.pin != ("", ""):
         lines.append(f"    the pin: {moved.pin[0] or 'none'} -> {moved.pin[1] or 'none'}")
+    if moved.symbols:
+        lines.append(f"    {len(moved.symbols)} commits that touch what our sources use")
+        for touch in moved.symbols[:_FEW]:
+            lines += [_commit(touch.commit), f"        {_listed(touch.symbols)}"]
     if moved.touching:
         lines.append(f"    {len(moved.touching)} commits in files that the series edits")
-        lines += [f"      {one.id[:12]} {one.date} {one.subject}" for one in moved.touching[:_FEW]]
+        lines += [_commit(one) for one in moved.touching[:_FEW]]
+    named = {one.id for one in moved.touching[:_FEW]} | {touch.commit.id for touch in moved.symbols[:_FEW]}
+    if others := [one for one in moved.worded if one.id not in named]:
+        lines.append(f"    {len(others)} further commits by their titles")
+        lines += [_commit(one) for one in others[:_FEW]]
     return lines
+
+
+def _commit(one: Commit) -> str:
+    return f"      {one.id[:12]} {one.date} {one.subject}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
