@@ -76,6 +76,38 @@ def test_what_touches_a_symbol(repo: Path, old: str, now: str, names: list[str])
     assert touched(repo, {FILE: HEADER.replace(old, now)}) == names
 
 
+TWO = """\
+struct one { int ne; };
+struct two { int ne; };
+static int first(int idx) { const int op = idx; return op; }
+int second(int idx) {
+    const int op = idx;
+    return op;
+}
+typedef struct { int qs; } block;
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "now", "names"),
+    [
+        ("one { int ne", "one { long ne", ["one::ne"]),
+        ("two { int ne", "two { long ne", []),
+        ("{ const int op", "{ const long op", []),
+        ("    const int op", "    const long op", ["second()::op"]),
+        ("second(int idx)", "second(int idx, int more)", ["second()::idx"]),
+        ("first(int idx)", "first(int idx, int more)", []),
+        ("int qs", "char qs", ["block::qs"]),
+        ("return op;\n", "return op + 1;\n", []),
+    ],
+)
+def test_members_and_variables_are_those_of_their_owner(repo: Path, old: str, now: str, names: list[str]) -> None:
+    assert TWO.count(old) == 1
+    commit(repo, {"two.h": TWO}, "two")
+    symbols = [Watched(file="two.h", symbol=one) for one in ("one::ne", "second()::op", "second()::idx", "block::qs")]
+    assert touched(repo, {"two.h": TWO.replace(old, now)}, symbols) == names
+
+
 def test_another_file_of_the_same_name_does_not_count(repo: Path) -> None:
     assert touched(repo, {"other.h": "long ggml_new(int);\n"}) == []
     assert touched(repo, {"other.h": "int ggml_new();\n"}, [Watched(file="other.h", symbol="ggml_new")]) == ["ggml_new"]

@@ -8,14 +8,15 @@ comments, and on however many lines. What is done with the symbol elsewhere in t
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..errors import FetchFailed
 from ..records import record
-from ..series.lexing import language_of, mask
+from ..series.lexing import Language, language_of, mask
 from ..series.manifest import Series
+from ..series.place import Span, find_scopes, needle
 from ..sources import Commit, Repository
 
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.|\\\n)*", re.MULTILINE)
@@ -34,7 +35,17 @@ class Watched:
 
     file: str
     symbol: str
-    """as it is shown; what is searched for is the part after the last ::"""
+    """members are named with their type, as in ggml_tensor::ne, a function's variables with the function: f()::x"""
+
+    @property
+    def owner(self) -> str:
+        """The type or function, without its ::, that the name is declared in; empty for one that stands alone."""
+        return self.symbol.rpartition("::")[0]
+
+    @property
+    def word(self) -> str:
+        """The name as it stands in the file."""
+        return self.symbol.rpartition("::")[2]
 
 
 @record
@@ -61,23 +72,52 @@ def touches(repository: Repository, span: str, symbols: Iterable[Watched]) -> tu
 
     What a partial clone lacks is passed over.
     """
-    by_file: dict[str, dict[str, list[str]]] = {}
-    for one in symbols:
-        by_file.setdefault(one.file, {}).setdefault(one.symbol.rpartition("::")[2], []).append(one.symbol)
+    by_file: dict[str, list[Watched]] = {}
+    for one in dict.fromkeys(symbols):
+        by_file.setdefault(one.file, []).append(one)
     if not by_file:
         return ()
-    reading = _Reading(repository, {path: frozenset(words) for path, words in by_file.items()})
+    reading = _Reading(repository, by_file)
     found = []
     for commit, changed in _changes(repository, span, sorted(by_file)):
-        names = dict.fromkeys(
-            name
-            for path, old, new in changed
-            for word in reading.differing(path, commit.id, old, new)
-            for name in by_file[path][word]
-        )
+        names = {name for path, old, new in changed for name in reading.differing(path, commit.id, old, new)}
         if names:
             found.append(Touch(commit=commit, symbols=tuple(sorted(names))))
     return tuple(found)
+
+
+def declaring(text: str, one: Watched) -> tuple[str, ...]:
+    """The statements of a file that declare a symbol, in the definition of its owner where that is found."""
+    function = one.owner.removesuffix("()") if one.owner.endswith("()") else ""
+    heads = [f"{function}("] if function else [f"{kind} {one.owner}" for kind in sorted(_KINDS)] if one.owner else []
+    bodies = [(head, span) for head in heads if head in text for span in _scopes(text, language_of(one.file), head)]
+    if not bodies:
+        return _declaring(text, one)
+    found: list[str] = []
+    for head, span in bodies:
+        found += _declaring(text[span.start : span.end], one)
+        if function:
+            # a parameter: the whole head, for one more or less before it moves it
+            begin = list(needle(head, language_of(one.file)).finditer(text, 0, span.start))[-1].start()
+            tokens = _TOKEN.findall(mask(text[begin : span.start], language_of(one.file), strings=False))
+            found += [" ".join(tokens)] if one.word in tokens else []
+    return tuple(found)
+
+
+def _declaring(text: str, one: Watched) -> tuple[str, ...]:
+    if one.word not in text:
+        return ()
+    return tuple(statement for statement in _statements(text, one.file) if declares(statement, one.word))
+
+
+@lru_cache(maxsize=256)
+def _scopes(text: str, language: Language, head: str) -> tuple[Span, ...]:
+    return tuple(find_scopes(text, language, head))
+
+
+@lru_cache(maxsize=64)
+def _statements(text: str, path: str) -> tuple[str, ...]:
+    return tuple(statements(text, path))
 
 
 def statements(text: str, path: str) -> Iterator[str]:
@@ -103,6 +143,8 @@ def statements(text: str, path: str) -> Iterator[str]:
 
 def declares(statement: str, word: str) -> bool:
     """Whether a statement of tokens declares a name, and does not merely use it."""
+    if word not in statement:
+        return False
     tokens = statement.split(" ")
     if tokens[0] == "#":
         return tokens[1:3] == ["define", word]
@@ -148,20 +190,21 @@ def _changes(repository: Repository, span: str, files: list[str]) -> Iterator[tu
 
 
 class _Reading:
-    """What each content declares, taken apart once: a file's content after one commit is that before the next."""
+    """What each content declares, read once: a file's content after one commit is that before the next."""
 
-    def __init__(self, repository: Repository, words: Mapping[str, frozenset[str]]) -> None:
+    def __init__(self, repository: Repository, by_file: Mapping[str, Sequence[Watched]]) -> None:
         self._repository = repository
-        self._words = words
-        self._known: dict[str, dict[str, Counter[str]] | None] = {}
+        self._by_file = by_file
+        self._known: dict[str, dict[str, tuple[str, ...]] | None] = {}
 
     def differing(self, path: str, commit: str, old: str, new: str) -> list[str]:
+        """The symbols that a commit touched in one file."""
         before, after = self._of(path, f"{commit}^", old), self._of(path, commit, new)
         if before is None or after is None:
             return []
-        return [word for word in sorted(self._words[path]) if before.get(word) != after.get(word)]
+        return [name for name in before.keys() | after.keys() if before.get(name, ()) != after.get(name, ())]
 
-    def _of(self, path: str, commit: str, content: str) -> dict[str, Counter[str]] | None:
+    def _of(self, path: str, commit: str, content: str) -> dict[str, tuple[str, ...]] | None:
         """None where the content is in no reach; the id of a file that is not there has zeros alone."""
         if not content.strip("0"):
             return {}
@@ -170,13 +213,8 @@ class _Reading:
                 data = self._repository.read_blob(commit, path)
             except FetchFailed:
                 data = None
-            self._known[content] = None if data is None else self._taken_apart(data.decode(errors="replace"), path)
+            text = "" if data is None else data.decode(errors="replace")
+            self._known[content] = (
+                None if data is None else {one.symbol: declaring(text, one) for one in self._by_file[path]}
+            )
         return self._known[content]
-
-    def _taken_apart(self, text: str, path: str) -> dict[str, Counter[str]]:
-        found: dict[str, Counter[str]] = {}
-        for statement in statements(text, path):
-            for word in self._words[path].intersection(_WORD.findall(statement)):
-                if declares(statement, word):
-                    found.setdefault(word, Counter())[statement] += 1
-        return found
