@@ -14,7 +14,7 @@ from toolchain import pipeline, views
 from toolchain.cli import Run
 from toolchain.config import load
 from toolchain.console import Console
-from toolchain.errors import NoReleaseHolds
+from toolchain.errors import NoReleaseHolds, SeriesDoesNotApply
 from toolchain.newest import Newest, newest
 from toolchain.records import to_json
 from toolchain.stages import Deployment, Sources
@@ -110,10 +110,14 @@ def test_a_version_and_the_nearest_pin(site: Site) -> None:
     assert site.choose(llama_cpp_ref=site.builds[0]) == ("v0.32.0", "b1", [])
 
 
-def test_what_was_named_is_taken_as_it_is(site: Site) -> None:
-    site.release("v0.31.0", "b1", MOVED)
-    assert site.choose(ollama_ref="v0.31.0") == ("v0.31.0", "b1", [])
-    assert site.choose(ollama_ref="main")[0] == "v0.31.0"
+def test_what_was_named_is_taken_or_refused(site: Site) -> None:
+    site.release("v0.31.0", "b1")
+    site.release("v0.32.0", "b1", MOVED)
+    assert site.choose(ollama_ref="v0.30.0") == ("v0.30.0", "b1", [])
+    with pytest.raises(SeriesDoesNotApply, match="go/launch"):
+        site.choose(ollama_ref="v0.32.0")
+    site.upstream.commit("ollama", {"main.go": MAIN_GO + "// on\n"}, "main goes on")
+    assert site.choose(ollama_ref="main")[0].startswith("v0.32.0-1-g")
 
 
 def test_none_holds(site: Site) -> None:

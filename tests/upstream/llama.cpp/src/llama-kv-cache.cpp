@@ -185,7 +185,6 @@ void llama_kv_cache::build_graph_shift(uint32_t from, uint32_t n_discard, uint32
     ggml_tensor matrix = ggml_rows(GGML_TYPE_F32, rot_k, rot_k, nullptr); // nowhere written down
     inp->k_rot         = rot_k ? &matrix : nullptr;
 
-    const uint32_t n_stream = 1;
     for (const auto & layer : layers) {
         const int64_t n_head_kv     = hparams.n_head_kv;
         const auto    n_rot         = hparams.n_rot;

@@ -58,6 +58,7 @@ private:
 
     const llama_hparams & hparams;
     uint32_t n_swa;
+    const uint32_t n_stream = 1;
     int64_t  rot_k = 0, rot_v = 0; // size of the Hadamard transform, 0 where there is none
     std::vector<kv_layer> layers;
     std::shared_ptr<ggml_context>        ctx; // of the layers' tensors
