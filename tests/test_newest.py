@@ -111,12 +111,13 @@ def test_a_version_and_the_nearest_pin(site: Site) -> None:
 
 
 def test_what_was_named_is_taken_or_refused(site: Site) -> None:
-    """Nothing else is taken in its place, and what does not hold is told before the build."""
-    site.release("v0.31.0", "b1", MOVED)
+    site.release("v0.31.0", "b1")
+    site.release("v0.32.0", "b1", MOVED)
     assert site.choose(ollama_ref="v0.30.0") == ("v0.30.0", "b1", [])
-    for ref in ("v0.31.0", "main"):
-        with pytest.raises(SeriesDoesNotApply, match="go/launch"):
-            site.choose(ollama_ref=ref)
+    with pytest.raises(SeriesDoesNotApply, match="go/launch"):
+        site.choose(ollama_ref="v0.32.0")
+    site.upstream.commit("ollama", {"main.go": MAIN_GO + "// on\n"}, "main goes on")
+    assert site.choose(ollama_ref="main")[0].startswith("v0.32.0-1-g")
 
 
 def test_none_holds(site: Site) -> None:

@@ -64,7 +64,7 @@ def newest(run: Run, complaint: Callable[[Sources], str]) -> Newest:
     raise NoReleaseHolds(
         f"the series holds on none of Ollama's stable releases: {passed[0].release} {passed[0].reason}"
         + (f"; {passed[-1].release} {passed[-1].reason}" if len(passed) > 1 else ""),
-        hint="./inv series.check --ollama-ref TAG says more of one; --ollama-ref ships it all the same, or main",
+        hint="./inv series.check --ollama-ref TAG says more of one; update the mirror, or name an older Ollama",
     )
 
 

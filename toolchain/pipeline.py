@@ -16,14 +16,7 @@ from .build import build as build_release
 from .cli import Run
 from .contract.behaviour import Behaviour, behave
 from .deploy import install
-from .errors import (
-    BehaviourChanged,
-    ContractBroken,
-    EraNotServed,
-    ReleaseInvalid,
-    SeriesDoesNotApply,
-    ToolchainError,
-)
+from .errors import BehaviourChanged, ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply, ToolchainError
 from .newest import Newest, PassedOver, newest
 from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render

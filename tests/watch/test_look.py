@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.series.conftest import TABLE_C, TYPES_H, SeriesMaker, Upstream
+from tests.series.conftest import EDITS, TABLE_C, TYPES_H, SeriesMaker, Upstream
 from tests.test_cli import ROOT, inv
 from toolchain.cli import Run
 from toolchain.config import load
@@ -103,6 +103,22 @@ def test_the_report_names_symbols_and_titles(site: Site, monkeypatch: pytest.Mon
     assert lines[start + 1].startswith(touched[:12])
     assert lines[start + 2].endswith("11::KIND_B and 2 more")
     assert lines[lines.index("1 further commits by their titles") + 1].startswith(spoken[:12])
+
+
+def test_a_contract_that_is_broken(upstream: Upstream, make_series: SeriesMaker, tmp_path: Path) -> None:
+    edits = [*EDITS[:3], {**EDITS[3], "insert": "case KIND_NEW: return size_of(KIND_B);\n"}]
+    root = make_series(edits)
+    (root / "contract.txt").write_text("enumerator KIND_B | of kind | types.h\n")
+    manifest.seal(root)
+    site = Site(upstream, root, tmp_path / "workspace")
+    assert [held.holds for held in site.look().holding] == [True]
+    gone = {"types.h": TYPES_H.replace("    KIND_B     = 1,\n", ""), "table.c": TABLE_C.replace("[KIND_B]", "[1]")}
+    culprit = upstream.commit("llama.cpp", dict(gone), "no KIND_B")
+    found = site.look()
+    assert [touch.symbols for touch in found.moved[0].symbols] == [("KIND_B",)]
+    assert [(held.holds, held.failing) for held in found.holding] == [(True, ()), (False, ("KIND_B",))]
+    assert re.search(rf"enum value KIND_B: .*{culprit[:12]}", found.holding[1].reason)
+    assert found.exit_code == 80 | 5
 
 
 def test_a_release_of_llama_cpp_that_ollama_pins(site: Site) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import make_dataclass
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tests.series.conftest import SeriesMaker
 from tests.sources.gitrepo import commit, git, new
+from toolchain.contract.symbols import Form, Symbol
 from toolchain.series import manifest
 from toolchain.sources import Repository
 from toolchain.watch.symbols import Watched, declares, statements, touches, watched
@@ -170,8 +170,13 @@ def test_statements_go_over_lines_and_not_over_braces() -> None:
 def test_the_contract_says_what_to_watch(make_series: SeriesMaker) -> None:
     series = manifest.load(make_series())
     assert watched(series) == ()
-    forms = (SimpleNamespace(form="int", file="a.h"), SimpleNamespace(form="absent", file="-"))
-    symbol = SimpleNamespace(name="s::field", forms=forms)
-    kind = make_dataclass("WithContract", ["contract"], bases=(type(series),), frozen=True, kw_only=True)
-    whole = kind(**{**vars(series), "contract": (symbol,)})
-    assert watched(whole) == (Watched(file="a.h", symbol="s::field"),)
+    forms = (Form(form="int", file="a.h"), Form(form="absent", file="-"))
+    whole = replace(series, contract=(Symbol(kind="field", name="s::t::field", forms=forms),))
+    assert watched(whole) == (Watched(file="a.h", symbol="s::t::field"),)
+    assert (watched(whole)[0].owner, watched(whole)[0].word) == ("s::t", "field")
+
+
+def test_our_own_contract_is_watched() -> None:
+    found = watched(manifest.load())
+    assert Watched(file="src/llama-kv-cache.cpp", symbol="llama_kv_cache::build_rope_shift()::rot") in found
+    assert all(one.file != "-" for one in found)

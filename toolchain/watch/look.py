@@ -31,7 +31,7 @@ _TYPES = "ggml/include/ggml.h"
 _ARGUMENTS = "common/arg.cpp"
 _TYPE = re.compile(r"\bGGML_TYPE_(\w+)")
 _RIVAL = re.compile(r"TURBO|POLAR|QJL|TBQ|TRELLIS|^T[CQ]\d|_KT$", re.IGNORECASE)
-_SHOWN = 40
+_SHOWN, _FEW = 40, 3
 
 
 @record
@@ -95,6 +95,7 @@ class Holding:
     what: str
     holds: bool
     failing: tuple[str, ...]
+    """edits, and symbols of the contract"""
     reason: str
 
 
@@ -312,10 +313,13 @@ def _held(
         return Holding(what=what, holds=False, failing=(), reason=error.message)
     failing = [edit for edit in checked.edits if edit.status in ("moved", "broken")]
     reasons = [f"{edit.name}: {edit.culprit or edit.reason.splitlines()[0]}" for edit in failing]
+    reasons += [f"{breach}{f': {breach.culprit}' if breach.culprit else ''}" for breach in checked.contract[:_FEW]]
+    if len(checked.contract) > _FEW:
+        reasons.append(f"and {len(checked.contract) - _FEW} more of the contract")
     return Holding(
         what=what,
         holds=checked.ok,
-        failing=tuple(edit.name for edit in failing),
+        failing=(*(edit.name for edit in failing), *(breach.name for breach in checked.contract)),
         reason="; ".join(filter(None, [checked.reason, *reasons])),
     )
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
+from ..contract.symbols import ABSENT
 from ..errors import FetchFailed
 from ..records import record
 from ..series.lexing import Language, language_of, mask
@@ -58,12 +58,11 @@ class Touch:
 
 def watched(series: Series) -> tuple[Watched, ...]:
     """The symbols of the series' contract with every file that declares them on some tree; none without a contract."""
-    contract: Iterable[Any] = getattr(series, "contract", ())
     return tuple(
         Watched(file=form.file, symbol=symbol.name)
-        for symbol in contract
+        for symbol in series.contract
         for form in symbol.forms
-        if form.form != "absent"
+        if form.form != ABSENT
     )
 
 
@@ -89,7 +88,8 @@ def touches(repository: Repository, span: str, symbols: Iterable[Watched]) -> tu
 def declaring(text: str, one: Watched) -> tuple[str, ...]:
     """The statements of a file that declare a symbol, in the definition of its owner where that is found."""
     function = one.owner.removesuffix("()") if one.owner.endswith("()") else ""
-    heads = [f"{function}("] if function else [f"{kind} {one.owner}" for kind in sorted(_KINDS)] if one.owner else []
+    own = one.owner.rpartition("::")[2]
+    heads = [f"{function}("] if function else [f"{kind} {own}" for kind in sorted(_KINDS)] if own else []
     bodies = [(head, span) for head in heads if head in text for span in _scopes(text, language_of(one.file), head)]
     if not bodies:
         return _declaring(text, one)
