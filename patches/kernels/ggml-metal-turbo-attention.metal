@@ -94,11 +94,11 @@ static inline void turbo_bias_of(constant turbo_attention_args & args, thread co
                                  thread float2 * bias) {
     TURBO_UNROLL for (short i = 0; i < TILES; ++i, position += 8) {
         const int32_t at = END ? min(position, args.positions - 1) : position;
-        bias[i] = TURBO_HAS(MASK) ? float2(rows[0].mask[at], rows[1].mask[at]) : 0;
+        bias[i] = TURBO_HAS(MASK) ? float2(float(rows[0].mask[at]), float(rows[1].mask[at])) : float2(0);
         if (TURBO_HAS(BIAS)) {
             bias[i] *= float2(rows[0].slope, rows[1].slope);
         }
-        bias[i] = END && position > at ? -INFINITY : bias[i];
+        bias[i] = END && position > at ? float2(-INFINITY) : bias[i];
     }
 }
 
@@ -396,9 +396,11 @@ kernel void kernel_turbo_attention_many(
     // Together where there is room; else V takes the place of K
     constexpr bool BOTH = 2 * TILE * (K_STRIDE + V_STRIDE) <= 22528;
     constexpr short K_SIZE = TILE * K_STRIDE, V_SIZE = TILE * V_STRIDE;
-    threadgroup half   tile[BOTH ? K_SIZE + V_SIZE : K_SIZE > V_SIZE ? K_SIZE : V_SIZE];
+    threadgroup half4  room[(BOTH ? K_SIZE + V_SIZE : K_SIZE > V_SIZE ? K_SIZE : V_SIZE) / 4];
     threadgroup float2 exchanged[PARTS > 1 ? TURBO_MOST_SIMDGROUPS * ROWS * TILES * 32 : 1];
     threadgroup bool   seen[2][TURBO_MOST_SIMDGROUPS];
+
+    threadgroup half * tile = (threadgroup half *) room;
 
     const turbo_place me = turbo_place_of(lane);
     const ushort part = simd % PARTS, threads = 32 * simds;

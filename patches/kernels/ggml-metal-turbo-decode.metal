@@ -127,8 +127,8 @@ static inline void turbo_unit_of(short kind, device const uchar * row, ushort un
             device const uchar * block = row + piece / 2 * 18;
             device const ushort * nibbles = (device const ushort *) (block + 2) + 2 * side;
             const half d = *(device const half *) block;
-            a = (half4(as_type<uchar4>(turbo_load(nibbles) >> 4 * (piece % 2) & 0x0f0f0f0f)) - 8) * d;
-            b = (half4(as_type<uchar4>(turbo_load(nibbles + 4) >> 4 * (piece % 2) & 0x0f0f0f0f)) - 8) * d;
+            a = (half4(as_type<uchar4>(turbo_load(nibbles) >> 4 * (piece % 2) & 0x0f0f0f0f)) - half(8)) * d;
+            b = (half4(as_type<uchar4>(turbo_load(nibbles + 4) >> 4 * (piece % 2) & 0x0f0f0f0f)) - half(8)) * d;
             break;
         }
         case TURBO_KIND_BF16: {
@@ -136,8 +136,8 @@ static inline void turbo_unit_of(short kind, device const uchar * row, ushort un
             const uint4 low  = uint4(ushort4(values[0], values[1], values[2], values[3])) << 16;
             const uint4 high = uint4(ushort4(values[8], values[9], values[10], values[11])) << 16;
             // What is beyond a half becomes its largest
-            a = half4(clamp(as_type<float4>(low), -65504.0f, 65504.0f));
-            b = half4(clamp(as_type<float4>(high), -65504.0f, 65504.0f));
+            a = half4(clamp(as_type<float4>(low), float4(-65504.0f), float4(65504.0f)));
+            b = half4(clamp(as_type<float4>(high), float4(-65504.0f), float4(65504.0f)));
             break;
         }
         default: {
