@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -51,9 +51,16 @@ def choose(run: Run, tree: Path | None, program: Path | None, *, full: bool = Fa
 
 
 def run_tree(
-    tree: Path, series: Series, config: Config, workspace: Path, console: Console, *, full: bool = False
+    tree: Path,
+    series: Series,
+    config: Config,
+    workspace: Path,
+    console: Console,
+    *,
+    full: bool = False,
+    only: Sequence[Attention] = (),
 ) -> Ran:
-    """Compile the kernels and the host code of a patched tree and run every case.
+    """Compile the kernels and the host code of a patched tree and run every case, or `only` these and no rows.
 
     Raises `KernelInvalid` or `NotModelled` for a source that does not compile, `BuildFailed` for host code.
     """
@@ -64,9 +71,12 @@ def run_tree(
     known = formats(series, config, workspace)
     own = [known[kind.name] for kind in series.types]
     jobs: list[Callable[[], Case]] = [
-        partial(run_conversion, host, library, conversion) for kind in own for conversion in cases.conversions(kind)
+        partial(run_conversion, host, library, conversion)
+        for kind in own
+        for conversion in cases.conversions(kind)
+        if not only
     ]
-    attentions = [*cases.attentions(full), *_claimed(host, cases.foreign(), known)]
+    attentions = [*only] or [*cases.attentions(full), *_claimed(host, cases.foreign(), known)]
     jobs += [partial(run_attention, host, library, case, known) for case in attentions]
     with console.step(f"run {len(jobs)} cases"), ThreadPoolExecutor(2) as pool:
         done = tuple(pool.map(lambda job: job(), jobs))
