@@ -31,7 +31,7 @@ from ..series.render import Tree
 from ..sources import open_origin
 from . import behaviour, holding
 from .operations import QUERIES
-from .uses import defined
+from .uses import CPP, defined
 
 PAIRS = (("q8_0", "turbo4"), ("turbo4", "q8_0"), ("f16", "turbo3"), ("turbo4", "turbo4"), ("turbo2", "turbo2"))
 _SCRATCH = re.compile(r"\S*/turboquant-prove-\w+/")
@@ -179,7 +179,8 @@ def _compile(root: Path, sources: Sequence[str], text: Patched, config: Config, 
 
     def compile_one(path: str) -> str:
         plus = path.endswith(".cpp")
-        argv = [cxx.path if plus else cc.path, "-std=gnu++17" if plus else "-std=gnu11", "-fsyntax-only", "-w"]
+        argv = [cxx.path, *CPP] if plus else [cc.path, "-std=gnu11"]
+        argv += ["-fsyntax-only", "-w"]
         try:
             run_program([*argv, *defined(text), *folders, str(root / path)], failure=BuildFailed, what=path)
         except BuildFailed as error:
