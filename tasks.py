@@ -14,6 +14,7 @@ from toolchain import config as configuration
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
 from toolchain.cli import Run, command
+from toolchain.contract import proving
 from toolchain.contract import recording as contract_recording
 from toolchain.doctor import doctor
 from toolchain.errors import MissingTool
@@ -119,20 +120,28 @@ def branch(run: Run) -> None:
     until="the newest; empty: the newest there is",
     every="builds between two points; 0: some 75 points",
     candidates="release candidates of Ollama, too",
+    run="compile and run the series as well, at five builds unless --every says otherwise; minutes for each",
     out="folder of drift.html, drift.png and drift.json; empty: in the workspace",
 )
 def survey_drift(
-    run: Run,
+    context: Run,
     since: str = drift.SINCE,
     until: str = "",
     every: int = 0,
     candidates: bool = False,
+    run: bool = False,
     out: str = "",
 ) -> None:
     """The series against a range of upstream."""
-    found = drift.survey(run, pipeline.load_series(run), since, until, every, candidates=candidates)
-    page = drift_report.save(found, Path(out).expanduser() if out else run.workspace / "drift")
-    run.console.result(found, f"{drift_report.text(found)}\n  {page}")
+    series = pipeline.load_series(context)
+    if run:
+        proven = proving.prove(context, series, since, until, every)
+        context.console.result(proven, proving.report(proven))
+        proving.require(proven)
+        return
+    found = drift.survey(context, series, since, until, every, candidates=candidates)
+    page = drift_report.save(found, Path(out).expanduser() if out else context.workspace / "drift")
+    context.console.result(found, f"{drift_report.text(found)}\n  {page}")
 
 
 @command(*SOURCES, keep="leave the last look as it was, so that the next one reports the same again")
@@ -224,7 +233,7 @@ def run_metal(run: Run, tree: str = "", full: bool = False, program: str = "") -
 def cost_metal(
     run: Run, tree: str = "", head: int = 128, depth: Sequence[str] = (), prompt: Sequence[str] = ()
 ) -> None:
-    """What attention costs on a GPU, counted: upstream's types and ours."""
+    """What attention costs on a GPU, counted."""
     where = Path(tree) if tree else pipeline.patched_llama_cpp(run)
     found = metal_cost.measure(
         where, pipeline.load_series(run), run.config, run.workspace, run.console, head=head,

@@ -225,6 +225,9 @@ def ship(run: Run) -> Shipped:
     """Sources, series, build, verification and deployment in one go; the first failure ends it."""
     chosen = prepare_to_ship(run)
     found = chosen.sources
+    proven = load_series(run).proven
+    if proven and (beyond := proven.beyond(str(found.pin.build))):
+        run.console.warn(f"{beyond}; verification has to show that the GPU agrees")
     rendered = render_series(run, found)
     release = build(run, found, rendered)
     built = directory(run, release)

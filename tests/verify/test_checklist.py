@@ -25,7 +25,7 @@ from toolchain.series import manifest
 from toolchain.sources import create
 from toolchain.stages import Release, Verdict
 from toolchain.verify import checklist, evidence
-from toolchain.verify.evidence import DeviceTransform, Graph, Operation, Probed
+from toolchain.verify.evidence import Device, DeviceTransform, Graph, Operation, Probed
 from toolchain.verify.model import write_probe
 
 from .conftest import MakeRelease
@@ -273,6 +273,22 @@ def test_what_another_device_may_do(probed: Probed, graph: Graph) -> None:
     assert failed(MUL_MAT={"error": 0.1}) == {6}
     assert failed(GET_ROWS={"of": 0}) == set()
     assert failed(cpu_too=False, GET_ROWS={"of": 0}) == {6}
+
+
+def test_a_gpu_that_has_to_be_compared(probed: Probed, graph: Graph) -> None:
+    (cpu,) = probed.devices
+    done = next(one for one in cpu.types[0].operations if one.op == "GET_ROWS")
+    attention = tuple(replace(done, op=f"FLASH_ATTN_EXT of {queries}") for queries in ("1", "many"))
+    kinds = tuple(replace(kind, operations=(*kind.operations, *attention)) for kind in cpu.types)
+    gpu = replace(cpu, name="GPU", cpu=False, types=kinds)
+
+    def judged(*devices: Device) -> tuple[Verdict, ...]:
+        return checklist.judge(replace(probed, devices=devices), graph, TYPES, "b9 is newer than proven")
+
+    assert _failed(judged(cpu, gpu)) == set()
+    assert _failed(judged(cpu)) == {6}
+    assert "b9 is newer than proven, and no GPU was compared on SET_ROWS, FLASH" in judged(cpu)[5].evidence
+    assert _failed(judged(cpu, replace(gpu, types=cpu.types))) == {6}, "rows alone are not enough"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from toolchain.errors import (
     ToolchainError,
     VerificationFailed,
 )
-from toolchain.stages import CacheType, Verdict, Verification
+from toolchain.stages import CacheType, Release, Verdict, Verification
 from toolchain.verify import checklist, server, verification, verify
 
 from .conftest import TURBO4, MakeRelease
@@ -212,3 +213,21 @@ def test_a_release_id_that_would_leave_the_workspace(tmp_path: Path, make_releas
     with pytest.raises(ReleaseInvalid, match="cannot be the name"):
         verify(release, config.load(environ={}), Console(), workspace=tmp_path / "workspace")
     assert not (tmp_path / "workspace").exists()
+
+
+def test_when_a_gpu_has_to_be_compared(tmp_path: Path, make_release: MakeRelease) -> None:
+    stated = records.read(make_release((TURBO4,)) / "manifest.json", Release)
+    (tmp_path / "series.yaml").write_text(
+        "version: 1\ntypes: []\nfacts: {}\nparts: []\nproven: {builds: '>=5,<=9', newest: 'abc, 1 May 2026'}\n"
+    )
+    settings = config.load(environ={}, flags={"series.path": str(tmp_path)})
+    none = config.load(environ={}, flags={"series.path": str(tmp_path / "elsewhere")})
+
+    def why(build: int, platform: str, chosen: config.Config = settings) -> str:
+        return verification._gpu_needed(chosen, replace(stated, llama_cpp_build=build, platform=platform))
+
+    assert why(10, "macos-arm64") == "b10 is newer than proven: >=5,<=9 (abc, 1 May 2026)"
+    assert why(9, "macos-arm64") == ""
+    assert why(3, "macos-arm64") == "", "older is for `serves` to say"
+    assert why(10, "linux-x86_64") == ""
+    assert why(10, "macos-arm64", none) == ""

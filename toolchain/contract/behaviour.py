@@ -58,7 +58,7 @@ class Behaviour:
 def behave(series: Series, tree: Tree, patched: Patched, config: Config, workspace: Path) -> Behaviour:
     """Ask the host code of a tree with the series in it. What keeps it from being compiled is a finding, too."""
     started = time.monotonic()
-    paths = _paths(tree, patched)
+    paths = host_files(tree, patched)
     if not any(path.startswith(_METAL) for path in paths):
         return Behaviour(skipped="the tree has no Metal backend")
     kept = workspace / "contract" / f"behaviour-{_key(series, tree, patched, paths)}.json"
@@ -225,7 +225,7 @@ def _grouped(findings: Iterator[_Finding]) -> list[str]:
     return lines
 
 
-def _paths(tree: Tree, patched: Patched) -> list[str]:
+def host_files(tree: Tree, patched: Patched) -> list[str]:
     """The files that the host code is made of."""
     there = {path for under in ("ggml/include", "ggml/src") for path in tree.repository.paths(tree.commit, under)}
     there |= {path for path in patched.files if path.startswith("ggml/")}

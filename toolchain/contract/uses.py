@@ -47,6 +47,8 @@ _KINDS: dict[Any, Kind] = {
 _TYPES = (CursorKind.STRUCT_DECL, CursorKind.CLASS_DECL, CursorKind.UNION_DECL, CursorKind.CLASS_TEMPLATE)
 _FUNCTIONS = (CursorKind.FUNCTION_DECL, CursorKind.CXX_METHOD, CursorKind.CONSTRUCTOR, CursorKind.FUNCTION_TEMPLATE)
 _OPTIONS = cindex.TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD
+CPP = ("-std=gnu++17", "-include", "memory")
+"""upstream builds its Metal files with libc++ alone, whose headers include more of each other"""
 _DEFINED = ("-D_GNU_SOURCE", '-DGGML_VERSION="0"', '-DGGML_COMMIT="0"')
 _CMAKE = re.compile(r"target_compile_definitions\(\s*\S+\s+\w+\s+(\w+)\s*\)")
 _IMPORTED = re.compile(r'^\s*#\s*(?:import|include)\s+"', re.ASCII)
@@ -193,7 +195,7 @@ def _parse(root: Path, path: str, patched: Patched) -> Any:
     if path.endswith(".m"):
         source = root / f"{path}.parsed.c"
         source.write_text(_plain(patched.files[path].decode(), patched.own[path]), encoding="utf-8")
-    language = ["-x", "c++", "-std=gnu++17"] if path.endswith(".cpp") else ["-x", "c", "-std=gnu11"]
+    language = ["-x", "c++", *CPP] if path.endswith(".cpp") else ["-x", "c", "-std=gnu11"]
     folders = [word for folder in INCLUDED for word in ("-I", str(root / folder))]
     system = [word for folder in _system() for word in ("-isystem", folder)]
     words = [*language, "-nostdinc", "-nostdinc++", "-w", "-ferror-limit=0", *defined(patched), *folders, *system]

@@ -48,17 +48,24 @@ def choose(run: Run, tree: Path | None, program: Path | None, *, full: bool = Fa
 
 
 def run_tree(
-    tree: Path, series: Series, config: Config, workspace: Path, console: Console, *, full: bool = False
+    tree: Path,
+    series: Series,
+    config: Config,
+    workspace: Path,
+    console: Console,
+    *,
+    full: bool = False,
+    only: Sequence[Attention] = (),
 ) -> Ran:
-    """Compile the kernels and the host code of a patched tree and run every case.
+    """Compile the kernels and the host code of a patched tree and run every case, or `only` these and no rows.
 
     Raises `KernelInvalid` or `NotModelled` for a source that does not compile, `BuildFailed` for host code.
     """
     with console.step("compile the host code"):
         host = build_host(tree, config, workspace)
     known = formats(series, config, workspace)
-    conversions = [case for kind in series.types for case in cases.conversions(known[kind.name])]
-    attentions = [*cases.attentions(full), *_claimed(host, cases.foreign(), known)]
+    conversions = [case for kind in series.types for case in cases.conversions(known[kind.name]) if not only]
+    attentions = [*only] or [*cases.attentions(full), *_claimed(host, cases.foreign(), known)]
     asked = [case.operation for case in conversions] + [pose(case, known).operation for case in attentions]
     with console.step("compile the kernels"):
         library = compile_tree(tree, host, workspace, asked)

@@ -43,6 +43,8 @@ class Checked:
     """those that the tree lacks, or has in another form"""
     behaviour: Behaviour | None = None
     """what upstream's host code does with our types; none where edits or contract fail already, or nobody asked"""
+    beyond: str = ""
+    """says so where the tree is newer than what the series was proven on"""
     reason: str = ""
     """why the trees as a whole are not served, or why the rendered whole does not hold together"""
 
@@ -93,6 +95,7 @@ def check(series: Series, sources: Sources, console: Console, ask: Ask | None = 
         symbols=symbols,
         contract=tuple(breaches),
         behaviour=behaviour,
+        beyond=series.proven.beyond(llama_cpp.version) if series.proven else "",
         reason="; ".join(reasons),
     )
 
@@ -235,6 +238,8 @@ def report(checked: Checked) -> str:
     if checked.symbols:
         broken = f", {len(checked.contract)} of them not as they were" if checked.contract else " as they were"
         lines.append(f"  {checked.symbols} symbols of llama.cpp{broken}")
+    if checked.beyond:
+        lines.append(f"  {checked.beyond}")
     if checked.behaviour:
         lines += behaviour_lines(checked.behaviour)
     return "\n".join(lines)

@@ -121,6 +121,19 @@ def survey(run: Run, series: Series, since: str, until: str, every: int, *, cand
     return Drift(series_sha256=series.sha256, surveys=surveys, judged=made, seconds=step.seconds)
 
 
+def spread(repository: Repository, since: str, until: str, every: int, count: int) -> dict[int, str]:
+    """Commits by build from `since` to `until`, both included: `every` so many builds, or with 0 `count` of them.
+
+    Raises `ConfigError` for an empty range.
+    """
+    mainline = pin.builds(repository)
+    chosen = _builds(repository, mainline, since, until, every or 1)
+    if not every and len(chosen) > count:
+        step = (len(chosen) - 1) / (count - 1)
+        chosen = [chosen[round(step * number)] for number in range(count)]
+    return {build: mainline[build] for build in chosen}
+
+
 def _build(repository: Repository, commit: str, build: int) -> _Stop:
     tree = Tree(target="llama.cpp", repository=repository, commit=commit, version=str(build))
     return _Stop(name=f"b{build}", trees=(tree,))

@@ -59,6 +59,24 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """our own files: path in the target -> path below the series"""
 
 
+class Proven(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The builds of llama.cpp on which `series.drift --run` found nothing, and the newest of them.
+
+    `builds` is a packaging specifier such as >=8619,<=10587; `newest` its last build's commit and date.
+    """
+
+    builds: str
+    newest: str
+
+    def beyond(self, version: str) -> str:
+        """Words for a build that is newer than what was proven; empty for one that is not."""
+        if SpecifierSet(self.builds).contains(version) or all(
+            not one.operator.startswith("<") or one.contains(version) for one in SpecifierSet(self.builds)
+        ):
+            return ""
+        return f"b{version} is newer than proven: {self.builds} ({self.newest})"
+
+
 class SeriesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """series.yaml."""
 
@@ -66,6 +84,7 @@ class SeriesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     types: tuple[CacheType, ...]
     facts: dict[str, Fact]
     parts: tuple[Part, ...]
+    proven: Proven | None = None
 
 
 class EditFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +116,7 @@ class Series:
     sha256: str
     contract: tuple[Symbol, ...] = ()
     """what our sources use of llama.cpp's"""
+    proven: Proven | None = None
 
 
 def load(root: Path = OWN_SERIES) -> Series:
@@ -115,6 +135,11 @@ def load(root: Path = OWN_SERIES) -> Series:
             if name in seen:
                 raise SeriesError(f"{name}: two edits of this name", hint="each needs a name of its own")
             seen.add(name)
+    if head.proven:
+        try:
+            SpecifierSet(head.proven.builds)
+        except InvalidSpecifier as error:
+            raise SeriesError(f"series.yaml: proven: {error}", hint="for example >=8619,<=10587") from error
     for name, fact in head.facts.items():
         _compiled(f"fact {name}", fact.pattern)
     contract = root / symbols.NAME
@@ -125,6 +150,7 @@ def load(root: Path = OWN_SERIES) -> Series:
         parts=parts,
         sha256=digest,
         contract=symbols.parse(contract.read_text(encoding="utf-8"), symbols.NAME) if contract.is_file() else (),
+        proven=head.proven,
     )
 
 
@@ -132,6 +158,12 @@ def cache_types(root: Path = OWN_SERIES) -> tuple[CacheType, ...]:
     """The types that the series at `root` adds, of series.yaml alone: it need not be sealed. Raises `SeriesError`."""
     _require_series(root)
     return _decode(root / "series.yaml", SeriesFile).types
+
+
+def proven(root: Path = OWN_SERIES) -> Proven | None:
+    """The range that the series at `root` is proven on, of series.yaml alone. Raises `SeriesError`."""
+    _require_series(root)
+    return _decode(root / "series.yaml", SeriesFile).proven
 
 
 def seal(root: Path = OWN_SERIES) -> str:

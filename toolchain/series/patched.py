@@ -14,10 +14,10 @@ from .manifest import Series
 from .render import Outcome, Tree, outcomes_on, own_file, read_text, served_parts
 
 INCLUDED = (
-    "ggml/include", "ggml/src", "ggml/src/ggml-cpu", "ggml/src/ggml-metal", "include", "src", "common", "vendor",
-    "tools/mtmd",
+    "include", "src", "common", "vendor", "tools/mtmd", "ggml/include", "ggml/src", "ggml/src/ggml-cpu",
+    "ggml/src/ggml-metal",
 )  # fmt: skip
-"""where llama.cpp's build looks for headers"""
+"""where llama.cpp's build looks for headers; of the two that are called common.h, ggml-cpu's is for its own folder"""
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*(?:include|import)[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)', re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 

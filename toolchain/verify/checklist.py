@@ -46,14 +46,24 @@ _MAX_ENCODER_RATIO = 1.01
 _ENCODERS = ("SET_ROWS", "CPY to it")
 _DECODERS = ("GET_ROWS", "CPY from it")
 _NEEDED = ("SET_ROWS", "GET_ROWS", "MUL_MAT")
+_NEEDED_ON_A_GPU = ("SET_ROWS", "FLASH_ATTN_EXT of 1", "FLASH_ATTN_EXT of many")
+"""what a cache asks of one with flash attention"""
 
 
 def examine(
-    release_dir: Path, release: Release, model: Path, head_size: int, *, folder: Path, timeout_s: float
+    release_dir: Path,
+    release: Release,
+    model: Path,
+    head_size: int,
+    *,
+    folder: Path,
+    timeout_s: float,
+    gpu_needed: str = "",
 ) -> tuple[Verdict, ...]:
     """The six verdicts on a release's programs; none for a release that adds no types.
 
-    `model` has heads of `head_size`, a power of two from 64 on; temporary files go to `folder`.
+    `model` has heads of `head_size`, a power of two from 64 on; temporary files go to `folder`. `gpu_needed` as in
+    `judge`.
     """
     if not release.cache_types:
         return ()
@@ -68,13 +78,16 @@ def examine(
         graph = evidence.examine_graph(release_dir, model, head_size, finest.name, folder=folder, timeout_s=timeout_s)
     except ToolchainError as error:
         graph = error
-    return judge(probed, graph, release.cache_types)
+    return judge(probed, graph, release.cache_types, gpu_needed)
 
 
 def judge(
-    probed: Probed | ToolchainError, graph: Graph | ToolchainError, kinds: Sequence[CacheType]
+    probed: Probed | ToolchainError, graph: Graph | ToolchainError, kinds: Sequence[CacheType], gpu_needed: str = ""
 ) -> tuple[Verdict, ...]:
-    """The verdicts on this evidence, or on why there is none."""
+    """The verdicts on this evidence, or on why there is none.
+
+    `gpu_needed` says why a device other than the CPU must be among those that were compared; empty: it need not be.
+    """
     facts: list[list[tuple[bool, str]]] = [[] for _ in NAMES]
     if isinstance(graph, Graph):
         facts[0] += map(_is_transform, graph.rotations)
@@ -91,6 +104,8 @@ def judge(
         facts[4] += [_has_nothing_hidden(found, kind) for found, kind in zip(probed.types, kinds, strict=True)]
         facts[5] += [_agree(device, name) for device in probed.devices for name in _names(kinds)]
         facts[5] += [_is_served(probed.devices, name) for name in _names(kinds)]
+        if gpu_needed:
+            facts[5] += [_is_on_a_gpu(probed.devices, name, gpu_needed) for name in _names(kinds)]
     else:
         for found in facts[2:]:
             found.append((False, probed.message))
@@ -240,3 +255,10 @@ def _is_served(devices: Sequence[Device], name: str) -> tuple[bool, str]:
         if done.issuperset(_NEEDED):
             return True, ""
     return False, f"no backend does {', '.join(_NEEDED)} with {name}"
+
+
+def _is_on_a_gpu(devices: Sequence[Device], name: str, why: str) -> tuple[bool, str]:
+    """Some device other than the CPU did all that a cache needs, and so was compared."""
+    kinds = [kind for device in devices if not device.cpu for kind in device.types if kind.name == name]
+    holds = any({one.op for one in kind.operations if one.of}.issuperset(_NEEDED_ON_A_GPU) for kind in kinds)
+    return holds, "" if holds else f"{why}, and no GPU was compared on {', '.join(_NEEDED_ON_A_GPU)} of {name}"

@@ -31,6 +31,7 @@ from ..memory import geometry, gguf, kv
 from ..ollama import Generation
 from ..quality.samples import read_text
 from ..records import record
+from ..series import manifest
 from ..stages import Release, TypeProof, Verdict, Verification
 from . import cachelog, checklist
 from .model import Geometry, write_probe
@@ -76,10 +77,10 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
     `CacheCollapse` when that model does not bear the service's cache type and `config.verify.collapse` refuses that.
     """
     started = time.monotonic()
-    manifest = release_dir / "manifest.json"
-    release = records.read(manifest, Release)
+    stated = release_dir / "manifest.json"
+    release = records.read(stated, Release)
     if not _SAFE_ID.fullmatch(release.id):
-        raise ReleaseInvalid(f"{manifest}: {release.id!r} cannot be the name of a release", hint="build it again")
+        raise ReleaseInvalid(f"{stated}: {release.id!r} cannot be the name of a release", hint="build it again")
     _check_types(config.verify.types, release)
     served = guard.find_model(config.verify.model, config) if config.verify.model else None
     folder = workspace / "verifications" / release.id
@@ -147,6 +148,7 @@ class _Trial:
         self._release_dir = release_dir
         self._release = release
         self._config = config.verify
+        self._gpu_needed = _gpu_needed(config, release)
         self._logs = logs
         self._scratch = scratch
         self._home = scratch / "home"
@@ -199,6 +201,7 @@ class _Trial:
             probe.geometry.head_size,
             folder=self._scratch,
             timeout_s=self._config.timeout_s,
+            gpu_needed=self._gpu_needed,
         )
 
     def _serve(self, kv_cache_type: str) -> AbstractContextManager[Server]:
@@ -258,6 +261,16 @@ class _Trial:
             kv.Setting(context=CONTEXT),
             cachelog.type_table(self._release.cache_types),
         )
+
+
+def _gpu_needed(config: Config, release: Release) -> str:
+    """Why verification must have compared a GPU: a release for macOS on a llama.cpp that is newer than what the series
+    was proven on. The series of this toolkit says which that is; a release of another one is not held to it."""
+    root = Path(config.series.path).expanduser() if config.series.path else manifest.OWN_SERIES
+    if not release.platform.startswith("macos") or not (root / "series.yaml").is_file():
+        return ""
+    proven = manifest.proven(root)
+    return proven.beyond(str(release.llama_cpp_build)) if proven else ""
 
 
 def _check_types(asked: tuple[str, ...], release: Release) -> None:

@@ -1,0 +1,213 @@
+"""`series.drift --run`: at chosen builds of llama.cpp not only whether the series applies, but what it then does.
+
+For each build: edits, contract and behaviour as in `series.check`; a compile, syntax only, of every C and C++ file that
+we add or edit; `metal.check`; and a short `metal.run`. On that the range rests that series.yaml calls proven.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..build.tools import compilers
+from ..cli import Run
+from ..config import Config
+from ..console import Console
+from ..errors import BuildFailed, SeriesDoesNotApply, ToolchainError
+from ..metal import inspection, runs
+from ..metal.attention import Attention
+from ..process import run as run_program
+from ..records import record
+from ..series import drift
+from ..series.facts import read_facts
+from ..series.manifest import Series
+from ..series.patched import INCLUDED, Patched, included, patch, reader, write_out
+from ..series.render import Tree
+from ..sources import open_origin
+from . import behaviour, holding
+from .operations import QUERIES
+from .uses import CPP, defined
+
+PAIRS = (("q8_0", "turbo4"), ("turbo4", "q8_0"), ("f16", "turbo3"), ("turbo4", "turbo4"), ("turbo2", "turbo2"))
+_SCRATCH = re.compile(r"\S*/turboquant-prove-\w+/")
+_SHOWN = 400
+"""letters of what a stage says; the record has all of it"""
+POINTS = 5
+"""builds, where nobody says how many"""
+
+
+@record
+class Stage:
+    """One thing that was done at a point; `said` is what went wrong, or how much was done."""
+
+    name: str
+    ok: bool
+    said: str
+    seconds: float
+
+
+@record
+class Point:
+    """One build with the series in it."""
+
+    name: str
+    commit: str
+    date: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it holds."""
+        return all(stage.ok for stage in self.stages)
+
+
+@record
+class Proving:
+    """All points, oldest first."""
+
+    series_sha256: str
+    points: tuple[Point, ...]
+    seconds: float
+
+
+def prove(run: Run, series: Series, since: str, until: str, every: int) -> Proving:
+    """Run the series at builds from `since` to `until`, `every` so many (0: five, spread evenly).
+
+    Nothing that fails at a point is raised. Raises `ConfigError` for an empty range.
+    """
+    settings, console = run.config.sources, run.console
+    started = time.monotonic()
+    with open_origin("llama.cpp", settings.llama_cpp, run.config, console) as repository:
+        chosen = drift.spread(repository, since, until, every, POINTS)
+        points = []
+        for build, commit in chosen.items():
+            tree = Tree(target="llama.cpp", repository=repository, commit=commit, version=str(build))
+            with console.step(f"run the series on b{build}"):
+                stages = tuple(_stages(series, tree, run.config, run.workspace, console))
+            date = repository.commit(commit).date[:10]
+            points.append(Point(name=f"b{build}", commit=commit, date=date, stages=stages))
+            console.note("\n".join(_lines(points[-1])))
+    seconds = round(time.monotonic() - started, 1)
+    return Proving(series_sha256=series.sha256, points=tuple(points), seconds=seconds)
+
+
+def report(found: Proving) -> str:
+    """For a reader at a terminal."""
+    lines = [f"series {found.series_sha256[:12]}"]
+    for point in found.points:
+        lines += _lines(point)
+    held = [point for point in found.points if point.ok]
+    lines.append(f"  {len(held)} of {len(found.points)} builds hold and behave, in {found.seconds:.0f} s")
+    return "\n".join(lines)
+
+
+def require(found: Proving) -> None:
+    """Raise `SeriesDoesNotApply` where one of the points fails."""
+    failed = [point.name for point in found.points if not point.ok]
+    if failed:
+        raise SeriesDoesNotApply(f"the series fails at {', '.join(failed)}", hint="what failed is listed above")
+
+
+def _lines(point: Point) -> list[str]:
+    lines = [f"  {point.name} {point.date} {'holds' if point.ok else 'FAILS'}"]
+    return lines + [
+        f"    {'ok' if stage.ok else 'FAILS':<6} {stage.name:<12} {stage.seconds:>6.1f} s  {_shortened(stage.said)}"
+        for stage in point.stages
+    ]
+
+
+def _shortened(said: str) -> str:
+    return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
+
+
+def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console: Console) -> list[Stage]:
+    stages: list[Stage] = []
+
+    def stage(name: str, work: Callable[[], tuple[bool, str]]) -> bool:
+        begun = time.monotonic()
+        try:
+            ok, said = work()
+        except ToolchainError as error:
+            ok, said = False, error.message
+        said = _SCRATCH.sub("", said)
+        stages.append(Stage(name=name, ok=ok, said=said, seconds=round(time.monotonic() - begun, 1)))
+        return ok
+
+    texts: list[Patched] = []
+
+    def edits() -> tuple[bool, str]:
+        texts.append(patch(series, tree, read_facts(series, (tree,))))
+        return True, f"{len(texts[0].files)} files"
+
+    if not stage("edits", edits):
+        return stages
+    (text,) = texts
+    stage("contract", lambda: _contract(series, tree, text))
+    stage("behaviour", lambda: _behaviour(series, tree, text, config, workspace))
+    with TemporaryDirectory(prefix="turboquant-prove-") as made:
+        root = Path(made).resolve()
+        sources = [path for path in text.own if path.endswith((".c", ".cpp"))]
+        present = frozenset(tree.repository.paths(tree.commit)) | frozenset(text.files)
+        wanted = [*sources, *behaviour.host_files(tree, text)]
+        write_out(included(reader(tree, text), present, wanted), root)
+        stage("compile", lambda: _compile(root, sources, text, config, workspace))
+        stage("metal.check", lambda: _inspect(root))
+        stage("metal.run", lambda: _run(root, series, config, workspace, console))
+    return stages
+
+
+def _contract(series: Series, tree: Tree, text: Patched) -> tuple[bool, str]:
+    words = text.words()
+    asked = holding.asked(series.contract, words)
+    broken = holding.hold(asked, tree, words, [path for path in text.own if path not in text.added])
+    return not broken, "; ".join(map(str, broken)) or f"{len(asked)} symbols"
+
+
+def _behaviour(series: Series, tree: Tree, text: Patched, config: Config, workspace: Path) -> tuple[bool, str]:
+    found = behaviour.behave(series, tree, text, config, workspace)
+    return not found.wrong, "; ".join(found.wrong) or found.skipped or f"{found.operations} operations"
+
+
+def _compile(root: Path, sources: Sequence[str], text: Patched, config: Config, workspace: Path) -> tuple[bool, str]:
+    cc, cxx = (tool.require() for tool in compilers(config.build, workspace)[1:])
+    folders = [word for folder in INCLUDED for word in ("-I", str(root / folder))]
+
+    def compile_one(path: str) -> str:
+        plus = path.endswith(".cpp")
+        argv = [cxx.path, *CPP] if plus else [cc.path, "-std=gnu11"]
+        argv += ["-fsyntax-only", "-w"]
+        try:
+            run_program([*argv, *defined(text), *folders, str(root / path)], failure=BuildFailed, what=path)
+        except BuildFailed as error:
+            return error.message.replace(f"{root}/", "")
+        return ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        wrong = list(filter(None, pool.map(compile_one, sources)))
+    return not wrong, "; ".join(wrong) or f"{len(sources)} files"
+
+
+def _inspect(root: Path) -> tuple[bool, str]:
+    found = inspection.inspect(root)
+    names = [*(f"no kernel {name}" for name in found.absent), *(f"nothing asks for {name}" for name in found.unasked)]
+    return found.ok, "; ".join(names) or f"{sum(found.kernels.values())} kernels"
+
+
+def short_cases() -> tuple[Attention, ...]:
+    """Pairs of types at the numbers of queries where upstream turns to other kernels."""
+    return tuple(
+        Attention(k=k, v=v, dk=64, dv=64, heads=2, positions=queries + 33, queries=queries, seed=number)
+        for number, (k, v) in enumerate(PAIRS)
+        for queries in QUERIES
+    )
+
+
+def _run(root: Path, series: Series, config: Config, workspace: Path, console: Console) -> tuple[bool, str]:
+    ran = runs.run_tree(root, series, config, workspace, console, only=short_cases())
+    wrong = [f"{case.kernel} {case.type}: {', '.join(case.wrong)}" for case in ran.cases if not case.ok]
+    return not ran.failed, "; ".join(wrong[:4]) or f"{ran.passed} cases"
