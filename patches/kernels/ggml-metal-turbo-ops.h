@@ -75,6 +75,13 @@ bool turbo_type(ggml_type type) {
     return type == GGML_TYPE_TURBO4 || type == GGML_TYPE_TURBO3 || type == GGML_TYPE_TURBO2;
 }
 
+// Makes a kernel the next to be dispatched. Ours have their threadgroup memory as variables; what an operation before has set
+// as an argument's length stays with the encoder, and is made small, lest it counts beside them.
+void turbo_set_pipeline(ggml_metal_op_t ctx, const ggml_metal_pipeline_with_params & pipeline) {
+    ggml_metal_encoder_set_pipeline(ctx->enc, pipeline);
+    ggml_metal_encoder_set_threadgroup_memory_size(ctx->enc, 16, 0);
+}
+
 // -- rows and copies --------------------------------------------------------------------------------------------
 
 // The kernel of an operation on rows; empty if there is none.
@@ -117,7 +124,7 @@ int turbo_encode_rows(ggml_metal_op_t ctx, ggml_tensor * op) {
     const auto pipeline = turbo_pipeline(ctx->dev, turbo_rows_kernel(op).c_str());
     GGML_ASSERT(pipeline.pipeline);
     const int blocks = (int) (from->ne[0] / 64);
-    ggml_metal_encoder_set_pipeline(ctx->enc, pipeline);
+    turbo_set_pipeline(ctx, pipeline);
     ggml_metal_encoder_set_buffer(ctx->enc, ggml_metal_get_buffer_id(from), 1);
     if (op->op == GGML_OP_CPY || op->op == GGML_OP_DUP) {
         turbo_copy_args args = {
@@ -294,7 +301,7 @@ int turbo_encode_attention(ggml_metal_op_t ctx, ggml_tensor * op) {
 
     const int simdgroups = turbo_simdgroups(plan, pipeline);
     const int at_once    = plan.few ? plan.each : simdgroups / plan.size->parts * plan.each;
-    ggml_metal_encoder_set_pipeline(ctx->enc, pipeline);
+    turbo_set_pipeline(ctx, pipeline);
     ggml_metal_encoder_set_bytes(ctx->enc, &args, sizeof(args), 0);
     ggml_metal_encoder_set_buffer(ctx->enc, ggml_metal_get_buffer_id(q), 1);
     ggml_metal_encoder_set_buffer(ctx->enc, ggml_metal_get_buffer_id(k), 2);
@@ -309,7 +316,7 @@ int turbo_encode_attention(ggml_metal_op_t ctx, ggml_tensor * op) {
     }
     ggml_metal_op_concurrency_reset(ctx);
     turbo_join_args join = { args.queries, args.heads, (int32_t) v->ne[0], plan.splits };
-    ggml_metal_encoder_set_pipeline(ctx->enc, turbo_pipeline(ctx->dev, "kernel_turbo_attention_join", -1, -1, plan.features));
+    turbo_set_pipeline(ctx, turbo_pipeline(ctx->dev, "kernel_turbo_attention_join", -1, -1, plan.features));
     ggml_metal_encoder_set_bytes(ctx->enc, &join, sizeof(join), 0);
     ggml_metal_encoder_set_buffer(ctx->enc, work, 1);
     ggml_metal_encoder_set_buffer(ctx->enc, sinks_id, 2);

@@ -93,7 +93,8 @@ def _run(
         grid=dispatch.groups,
         threads=dispatch.threads,
         function_constants={int(key): value for key, value in dispatch.constants.items() if int(key) in known},
-        threadgroup_bytes=[dispatch.memory] if dispatch.memory else (),
+        # a length without an argument for it does nothing on a device either
+        threadgroup_bytes=[dispatch.memory] if dispatch.memory and library.takes_threadgroup(dispatch.kernel) else (),
         seconds=seconds,
     )
     for slot, (tensor, offset, end) in places.items():

@@ -109,6 +109,10 @@ class Library:
         number, _ = self._entry(kernel)
         return sum(self._description.variables[at] for at in self.profile.uses[number])
 
+    def takes_threadgroup(self, kernel: str) -> bool:
+        """Whether a kernel has a threadgroup argument. Raises `KernelInvalid` for one that was not compiled."""
+        return any(_SPACES[argument.space] == "threadgroup" for argument in self._entry(kernel)[1].parameters)
+
     def run(
         self,
         kernel: str,
