@@ -276,3 +276,15 @@ def test_an_operand_of_later_upstream_is_not_claimed(patched: Patched) -> None:
         replace(operation, operands=(*operation.operands[:3], Tensor(type="f16", ne=(45, 20), nb=(2, 90)), None)),
     ]
     assert [answer.claimed for answer in patched.host.record([operation, *wrong])] == [True, False, False]
+
+
+@pytest.mark.parametrize("case", [PROMPT, TOKEN], ids=["prompt", "token"])
+def test_queries_beyond_a_half_are_no_infinities(patched: Patched, case: Attention) -> None:
+    """Scores of infinity less infinity would make a whole row of the result no number."""
+    posed = pose(case, patched.formats)
+    q = posed.operands[0]
+    assert q is not None
+    operands = ((q.view(np.float32) * 1e7).view(np.uint8), *posed.operands[1:])
+    done = execute(patched.host, patched.library, posed.operation, operands, unwritten(4 * posed.expected.size))
+    assert np.all(np.isfinite(done.result.view(np.float32)))
+    assert done.findings == ()
