@@ -87,8 +87,13 @@ static inline turbo_row turbo_row_of(constant turbo_attention_args & args, int32
     return r;
 }
 
-// What is added to the scores of TILES positions, 8 apart, of which the last of all may be behind the end: -INFINITY
-// where one is hidden.
+// A query's values as the matrices take them: scaled, and what is beyond a half becomes its largest.
+static inline half2 turbo_query(float2 values, float scale) {
+    return half2(clamp(values * scale, float2(-65504.0f), float2(65504.0f)));
+}
+
+// What is added to the scores of TILES positions, 8 apart, of which the last of all may be behind the end. What is hidden
+// there is so by the lowest float, which, unlike an infinity, may be written in fast arithmetic.
 template <short TILES, bool END>
 static inline void turbo_bias_of(constant turbo_attention_args & args, thread const turbo_row * rows, int32_t position,
                                  thread float2 * bias) {
@@ -98,7 +103,7 @@ static inline void turbo_bias_of(constant turbo_attention_args & args, thread co
         if (TURBO_HAS(BIAS)) {
             bias[i] *= float2(rows[0].slope, rows[1].slope);
         }
-        bias[i] = END && position > at ? float2(-INFINITY) : bias[i];
+        bias[i] = END && position > at ? float2(-FLT_MAX) : bias[i];
     }
 }
 
@@ -219,7 +224,7 @@ kernel void kernel_turbo_attention_few(
             const ushort at = turbo_unit_at(part * (K / 8) + me.row / 2 * K_UNITS + t) + me.row % 2;
             TURBO_UNROLL for (short i = 0; i < 4; ++i) {
                 const ushort value = at + 2 * i + (i < 2 ? 0 : 4);
-                query[r][4 * t + i] = half2(float2(rows[r][0].query[value], rows[r][1].query[value]) * args.scale);
+                query[r][4 * t + i] = turbo_query(float2(rows[r][0].query[value], rows[r][1].query[value]), args.scale);
             }
         }
     }
@@ -419,7 +424,7 @@ kernel void kernel_turbo_attention_many(
         }
         TURBO_UNROLL for (short i = 0; i < K / 8; ++i) {
             const ushort value = part * K + 8 * i + me.row;
-            query[r][i] = half2(float2(rows[r][0].query[value], rows[r][1].query[value]) * args.scale);
+            query[r][i] = turbo_query(float2(rows[r][0].query[value], rows[r][1].query[value]), args.scale);
         }
     }
 

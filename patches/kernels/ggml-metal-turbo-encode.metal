@@ -152,7 +152,7 @@ static inline void quantize_turbo(device const float * src, device block_turbo<R
 
     uint2  path = 0, high = 0;
     ushort radius = 0;
-    if (peak >= 0x1p-18f) {
+    if (peak >= 3.814697265625e-6f) {
         // Divisions are rounded as the reference's are, whatever the library is compiled for
         int2 v = int2(as_type<float2>(size | (bits & 0x80000000)) * precise::divide(32767.0f, peak));
         const int2 eighth = v >> 3;

@@ -84,9 +84,23 @@ void turbo_set_pipeline(ggml_metal_op_t ctx, const ggml_metal_pipeline_with_para
 
 // -- rows and copies --------------------------------------------------------------------------------------------
 
+// Whether values, or blocks, follow each other in a row.
+bool turbo_dense(const ggml_tensor * tensor) {
+    return tensor->nb[0] == ggml_type_size(tensor->type);
+}
+
+// Whether a result of floats can be written four at a time.
+bool turbo_in_fours(const ggml_tensor * op) {
+    const size_t four = 4 * ggml_type_size(op->type);
+    return op->view_offs % four == 0 && op->nb[1] % four == 0 && op->nb[2] % four == 0 && op->nb[3] % four == 0;
+}
+
 // The kernel of an operation on rows; empty if there is none.
 std::string turbo_rows_kernel(const ggml_tensor * op) {
     const ggml_tensor * from = op->src[0];
+    if (!from || !turbo_dense(from) || !turbo_dense(op) || (!turbo_type(op->type) && !turbo_in_fours(op))) {
+        return "";
+    }
     switch (op->op) {
         case GGML_OP_GET_ROWS:
             if (op->type == GGML_TYPE_F32 && op->src[1]->type == GGML_TYPE_I32) {
@@ -103,8 +117,7 @@ std::string turbo_rows_kernel(const ggml_tensor * op) {
             const bool to = turbo_type(op->type) && from->type == GGML_TYPE_F32;
             const bool back = turbo_type(from->type) && (op->type == GGML_TYPE_F32 || op->type == GGML_TYPE_F16);
             // A block must not straddle two rows, of the source or of the result
-            if ((to || back) && from->ne[0] % 64 == 0 && op->ne[0] % 64 == 0 && from->nb[0] == ggml_type_size(from->type) &&
-                op->nb[0] == ggml_type_size(op->type)) {
+            if ((to || back) && from->ne[0] % 64 == 0 && op->ne[0] % 64 == 0) {
                 return std::string("kernel_turbo_copy_") + ggml_type_name(from->type) + "_" + ggml_type_name(op->type);
             }
             return "";
@@ -121,6 +134,9 @@ int turbo_row_threads(const ggml_tensor * op, int64_t blocks) {
 
 int turbo_encode_rows(ggml_metal_op_t ctx, ggml_tensor * op) {
     const ggml_tensor * from = op->src[0], * index = op->src[1];
+    if (from->ne[1] == 0 || from->ne[2] == 0 || from->ne[3] == 0) {
+        return 1; // the result may well not be: rows of it are left as they are
+    }
     const auto pipeline = turbo_pipeline(ctx->dev, turbo_rows_kernel(op).c_str());
     GGML_ASSERT(pipeline.pipeline);
     const int blocks = (int) (from->ne[0] / 64);
@@ -179,11 +195,13 @@ const turbo_size turbo_sizes[] = {
 };
 
 constexpr int TURBO_FEW_SIMDGROUPS = 4, TURBO_MANY_SIMDGROUPS = 16;
+constexpr int TURBO_MOST_GROUPS = 64; // large threadgroups that parts are made for, at most
 
 // How an operation is computed; of its sizes and types alone, so that reservation and dispatch agree.
 struct turbo_plan {
     const turbo_size * size = nullptr; // null: there is no kernel for it
     bool               few = false;
+    bool               divisible = false; // positions enough for parts, if the rows are few enough
     int                group = 1, rows = 1, splits = 1, features = 0;
     int                each = 8; // rows of a simdgroup, or of those that hold slices of a head together
     char               kernel[80] = "";
@@ -213,7 +231,8 @@ turbo_plan turbo_plan_of(const ggml_tensor * op) {
     const bool fits = q->type == GGML_TYPE_F32 && op->type == GGML_TYPE_F32 && turbo_kind(k->type) >= 0 && turbo_kind(v->type) >= 0 &&
         q->nb[0] == sizeof(float) && k->nb[0] == ggml_type_size(k->type) && v->nb[0] == ggml_type_size(v->type) &&
         q->ne[0] == k->ne[0] && k->ne[1] == v->ne[1] && k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] &&
-        k->ne[2] > 0 && k->ne[3] > 0 && q->ne[2] % k->ne[2] == 0 && q->ne[3] % k->ne[3] == 0 &&
+        q->ne[1] > 0 && q->ne[2] > 0 && q->ne[3] > 0 && k->ne[2] > 0 && k->ne[3] > 0 && q->ne[2] % k->ne[2] == 0 &&
+        q->ne[3] % k->ne[3] == 0 &&
         (!mask || (mask->type == GGML_TYPE_F16 && mask->ne[0] >= k->ne[1] && mask->ne[1] >= q->ne[1])) &&
         (!sinks || sinks->type == GGML_TYPE_F32);
     for (const turbo_size & size : turbo_sizes) {
@@ -228,6 +247,7 @@ turbo_plan turbo_plan_of(const ggml_tensor * op) {
     plan.features = (mask ? TURBO_HAS_MASK : 0) | (sinks ? TURBO_HAS_SINKS : 0) | (turbo_parameter(op, 1) != 0 ? TURBO_HAS_BIAS : 0) |
                     (turbo_parameter(op, 2) != 0 ? TURBO_HAS_CAP : 0) | (turbo_v_in_k(k, v) ? TURBO_V_IN_K : 0);
     const int heads = (int) (k->ne[2] * q->ne[3]), blocks = (int) ((k->ne[1] + TURBO_TILE - 1) / TURBO_TILE);
+    plan.divisible = blocks >= 8;
     const int most = TURBO_MANY_SIMDGROUPS / plan.size->parts; // slices aside, simdgroups of a threadgroup of `many`
     if (plan.few) {
         plan.each = plan.rows > 8 ? 16 : 8;
@@ -239,17 +259,22 @@ turbo_plan turbo_plan_of(const ggml_tensor * op) {
         plan.each = plan.rows >= 8 * most * plan.size->rows ? 8 * plan.size->rows : 8;
         // Threadgroups are large, so that splitting is for those alone that are too few for a GPU
         const int groups = heads * ((plan.rows + plan.each * most - 1) / (plan.each * most));
-        plan.splits = groups >= 32 ? 1 : std::max(1, std::min({ blocks / 4, 64 / groups, 32 }));
+        plan.splits = groups >= 32 ? 1 : std::max(1, std::min({ blocks / 4, TURBO_MOST_GROUPS / groups, 32 }));
     }
     snprintf(plan.kernel, sizeof(plan.kernel), "kernel_turbo_attention_%s_dk%d_dv%d_rows%d", plan.few ? "few" : "many", plan.size->dk,
              plan.size->dv, plan.each / 8);
     return plan;
 }
 
-// Results of all parts, and their tops and sums.
-size_t turbo_work_bytes(const ggml_tensor * op, const turbo_plan & plan) {
-    const ggml_tensor * q = op->src[0], * v = op->src[2];
-    return plan.splits > 1 ? sizeof(float) * (size_t) (q->ne[1] * q->ne[2] * q->ne[3] * plan.splits * (v->ne[0] + 2)) : 0;
+// Bytes for the results of all parts, and their tops and sums: room for the most that turbo_plan_of ever makes of a head
+// size, times its rows, however many rows there are. A graph is reserved for the largest batch, whose threadgroups may need
+// no parts at all; were a smaller one to need more, it would be reserved anew, and the next large one again.
+size_t turbo_work_bytes(const turbo_plan & plan) {
+    if (!plan.size || !plan.divisible) {
+        return 0;
+    }
+    const size_t parts = (size_t) TURBO_MOST_GROUPS * 8 * plan.size->rows * TURBO_MANY_SIMDGROUPS / plan.size->parts;
+    return sizeof(float) * parts * (size_t) (plan.size->dv + 2);
 }
 
 ggml_metal_pipeline_with_params turbo_attention_pipeline(ggml_metal_device_t dev, const ggml_tensor * op, const turbo_plan & plan) {
@@ -269,7 +294,7 @@ int turbo_simdgroups(const turbo_plan & plan, const ggml_metal_pipeline_with_par
 
 bool turbo_supports_attention(ggml_metal_device_t dev, const ggml_tensor * op) {
     const turbo_plan plan = turbo_plan_of(op);
-    if (!plan.size || ggml_nbytes(op) + turbo_work_bytes(op, plan) > ggml_metal_device_get_props(dev)->max_buffer_size) {
+    if (!plan.size || ggml_nbytes(op) + turbo_work_bytes(plan) > ggml_metal_device_get_props(dev)->max_buffer_size) {
         return false;
     }
     const auto pipeline = turbo_attention_pipeline(dev, op, plan);
@@ -362,5 +387,5 @@ bool ggml_metal_turbo_supports_op(struct ggml_metal_device * dev, const struct g
 }
 
 size_t ggml_metal_turbo_alloc_size(const struct ggml_tensor * op) {
-    return ggml_nbytes(op) + (op->op == GGML_OP_FLASH_ATTN_EXT ? turbo_work_bytes(op, turbo_plan_of(op)) : 0);
+    return ggml_nbytes(op) + (op->op == GGML_OP_FLASH_ATTN_EXT ? turbo_work_bytes(turbo_plan_of(op)) : 0);
 }

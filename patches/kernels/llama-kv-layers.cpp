@@ -205,20 +205,14 @@ llama_kv_layer_types llama_kv_layers_at(const llama_kv_layer & layer, ggml_type 
     return types;
 }
 
-static std::vector<ggml_type> types_with(const llama_kv_layers * side, ggml_type type) {
-    std::vector<ggml_type> types = { type };
-    for (const llama_kv_rule & rule : side ? side->rules : std::vector<llama_kv_rule>()) {
-        types.push_back(rule.type);
+llama_kv_layer_types llama_kv_layers_of_rules(uint32_t il, ggml_type type_k, ggml_type type_v) {
+    const std::vector<uint32_t> layers = current ? current->layers : std::vector<uint32_t>();
+    const auto it = std::find(layers.begin(), layers.end(), il);
+    if (it == layers.end()) {
+        return { type_k, type_v };
     }
-    return types;
-}
-
-std::vector<ggml_type> llama_kv_layers_types_k(ggml_type type_k) {
-    return types_with(current ? current->k : nullptr, type_k);
-}
-
-std::vector<ggml_type> llama_kv_layers_types_v(ggml_type type_v) {
-    return types_with(current ? current->v : nullptr, type_v);
+    const uint32_t number = (uint32_t) (it - layers.begin()), n = (uint32_t) layers.size();
+    return { type_at(current->k, number, n, type_k), type_at(current->v, number, n, type_v) };
 }
 
 // -- what was made ----------------------------------------------------------------------------------------------

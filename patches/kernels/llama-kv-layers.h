@@ -64,9 +64,8 @@ struct llama_kv_layer_types {
 // The types of a layer. Throws std::runtime_error when the layer cannot have the type that a rule gives it.
 llama_kv_layer_types llama_kv_layers_at(const llama_kv_layer & layer, ggml_type type_k, ggml_type type_v);
 
-// The types that any layer of the context that is being made may have for K, or V: the type itself and those of the rules.
-std::vector<ggml_type> llama_kv_layers_types_k(ggml_type type_k);
-std::vector<ggml_type> llama_kv_layers_types_v(ggml_type type_v);
+// What the rules say of a layer before it is made, whether or not it can have these types.
+llama_kv_layer_types llama_kv_layers_of_rules(uint32_t il, ggml_type type_k, ggml_type type_v);
 
 // One tensor of a cache that was made.
 struct llama_kv_made {

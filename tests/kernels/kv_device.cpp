@@ -1,18 +1,13 @@
-// Makes the cache of a model with two layers, K and V of the types that are asked for, and says nothing itself: the log
-// of the cache does.
+// Makes the cache of a model with two layers, K and V of the types (with rules) that are asked for, and says nothing
+// itself: the log of the cache does.
 
 #include "llama-kv-cache.h"
+#include "llama-kv-layers.h"
 
-#include <cstring>
-
-static ggml_type type_of(const char * name) {
-    for (int i = 0; i < GGML_TYPE_COUNT; i++) {
-        const char * known = ggml_get_type_traits((ggml_type) i)->type_name;
-        if (known && !strcmp(known, name)) {
-            return (ggml_type) i;
-        }
-    }
-    return GGML_TYPE_COUNT;
+static llama_kv_type type_of(const char * text) {
+    return llama_kv_type_from_str(text, {
+        GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_TURBO4, GGML_TYPE_TURBO3, GGML_TYPE_TURBO2,
+    });
 }
 
 int main(int, char ** argv) {
@@ -22,6 +17,8 @@ int main(int, char ** argv) {
     hparams.n_head_kv   = 1;
     hparams.n_embd_head = 64;
     hparams.attends     = { true, true };
-    llama_kv_cache(hparams, type_of(argv[1]), type_of(argv[2]), 256, 0, nullptr);
+    const llama_kv_type         k = type_of(argv[1]), v = type_of(argv[2]);
+    const llama_kv_layers_scope layers(k.type, k.layers, v.type, v.layers);
+    llama_kv_cache(hparams, k.type, v.type, 256, 0, nullptr);
     return 0;
 }

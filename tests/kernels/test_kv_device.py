@@ -54,6 +54,22 @@ def test_a_device_that_cannot(program: Path, without: str, types: tuple[str, str
     assert f"K ({types[0]}) and V ({types[1]}) with heads of 64 and 64: the cache stays on the CPU" in said
 
 
+def test_a_device_that_cannot_do_the_types_of_one_layer(program: Path) -> None:
+    """The other layers' caches lie where they are computed; pairs that no layer has are of no interest."""
+    said = log(program, "turbo3", "turbo4", "turbo4,last=1:turbo3")
+    assert [line.split("dev = ")[1] for line in said.splitlines() if "dev = " in line] == ["GPU0, in its memory", "CPU"]
+    assert "GPU0 cannot keep K (turbo4) and V (turbo3) with heads of 64 and 64" in said
+    said = log(program, "q8_0", "q8_0,first=1:turbo4", "q8_0,first=1:turbo4")
+    assert said.count("dev = GPU0, in its memory") == 2
+    assert "stays on the CPU" not in said
+
+
+def test_a_device_that_cannot_do_prompts(program: Path) -> None:
+    """Else every prompt would copy the cache to the CPU."""
+    said = log(program, "prompts", "turbo4", "turbo4")
+    assert said.count("dev = CPU\n") == 2
+
+
 def test_types_of_upstream_are_not_asked_about(program: Path) -> None:
     """What upstream does with its own types stays as it is."""
     assert log(program, "q8_0", "q8_0", "q8_0").count("dev = GPU0, in its memory") == 2
