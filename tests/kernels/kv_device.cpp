@@ -1,8 +1,12 @@
 // Makes the cache of a model with two layers, K and V of the types (with rules) that are asked for, and says nothing
-// itself: the log of the cache does.
+// itself: the log of the cache does. With a third word it asks whether the device holds such a cache without flash
+// attention.
 
 #include "llama-kv-cache.h"
+#include "llama-kv-device.h"
 #include "llama-kv-layers.h"
+
+#include <cstdio>
 
 static llama_kv_type type_of(const char * text) {
     return llama_kv_type_from_str(text, {
@@ -10,7 +14,7 @@ static llama_kv_type type_of(const char * text) {
     });
 }
 
-int main(int, char ** argv) {
+int main(int argc, char ** argv) {
     llama_hparams hparams = {};
     hparams.n_layer_all = 2;
     hparams.n_head      = 2;
@@ -18,6 +22,11 @@ int main(int, char ** argv) {
     hparams.n_embd_head = 64;
     hparams.attends     = { true, true };
     const llama_kv_type         k = type_of(argv[1]), v = type_of(argv[2]);
+    if (argc > 3) {
+        const bool holds = llama_kv_device_holds(ggml_backend_dev_get(1), k.type, v.type, 64, 64, true);
+        fprintf(stderr, "%s\n", holds ? "holds it" : "does not");
+        return 0;
+    }
     const llama_kv_layers_scope layers(k.type, k.layers, v.type, v.layers);
     llama_kv_cache(hparams, k.type, v.type, 256, 0, nullptr);
     return 0;

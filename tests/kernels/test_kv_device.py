@@ -70,6 +70,13 @@ def test_a_device_that_cannot_do_prompts(program: Path) -> None:
     assert said.count("dev = CPU\n") == 2
 
 
+def test_without_flash_attention(program: Path) -> None:
+    """Attention is products of matrices then, for which every token would copy the cache to the CPU."""
+    assert "holds it" in log(program, "nothing", "turbo4", "f16", "transposed")
+    assert "does not" in log(program, "products", "turbo4", "f16", "transposed")
+    assert "holds it" in log(program, "products", "q8_0", "f16", "transposed")
+
+
 def test_types_of_upstream_are_not_asked_about(program: Path) -> None:
     """What upstream does with its own types stays as it is."""
     assert log(program, "q8_0", "q8_0", "q8_0").count("dev = GPU0, in its memory") == 2

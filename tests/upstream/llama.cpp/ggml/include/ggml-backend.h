@@ -1,5 +1,5 @@
 // A processor as a device that computes one operation at a time. With MINIATURE_GPU in the environment there is a second
-// device, which computes nothing; it says no to the types that the variable names, or, of `prompts`, to attention of them.
+// device, which computes nothing; it says no to the types that the variable names, or to attention of `prompts`, or to `products`.
 #pragma once
 
 #include "ggml.h"

@@ -160,6 +160,7 @@ bool ggml_backend_dev_supports_op(ggml_backend_dev_t device, const ggml_tensor *
     const std::string without = getenv("MINIATURE_GPU");
     bool known = without.find(ggml_type_name(op->type)) == std::string::npos;
     known = known && !(without == "prompts" && op->op == GGML_OP_FLASH_ATTN_EXT && op->src[0]->ne[1] > 1);
+    known = known && !(without == "products" && op->op == GGML_OP_MUL_MAT);
     for (const ggml_tensor * operand : op->src) {
         known = known && (!operand || without.find(ggml_type_name(operand->type)) == std::string::npos);
     }
