@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,10 @@ def test_what_was_compiled_is_kept(write: Write, tmp_path: Path, monkeypatch: py
     made = first.program.stat().st_ino
     assert compile(write(GOOD), cache=store).program.stat().st_ino == made
     monkeypatch.setattr(compiler, "KEPT", 1)
+    compile(write(GOOD.replace("= 1", "= 3")), cache=store)
+    assert first.program.is_file(), "a run may still be using it"
+    for program in store.glob("*.program"):
+        os.utime(program, (0, 0))
     second = compile(write(GOOD.replace("= 1", "= 2")), cache=store)
     assert second.run("good", [np.zeros(1, "f4")], grid=(1,), threads=(1,)).buffers[0][0] == 2
     assert [path.name for path in store.glob("*.program")] == [second.program.name], "the older one had to go"

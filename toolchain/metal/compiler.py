@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from .source import HEADERS, UNKNOWN_WORDS
 
 RUNTIME = Path(__file__).parent / "runtime"
 MAX_SECONDS = 600.0
-KEPT = 500
+KEPT = 1000
+IN_USE_SECONDS = 7200.0
 _LANGUAGE = [
     "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffreestanding", "-fno-math-errno", "-ffp-contract=off",
     "-fno-finite-loops", "-w", "-Xclang", "-ffloat16-excess-precision=none",
@@ -184,11 +186,12 @@ def _build(path: Path, code: str, found: source.Source, store: Path, key: str) -
 
 
 def _prune(store: Path) -> None:
-    """Forgets what was not used for longest, beyond `KEPT` programs."""
+    """Forgets what was not used for longest, beyond `KEPT` programs, but nothing that a run may still be using."""
     kept = sorted(store.glob("*.program"), key=lambda program: program.stat().st_mtime_ns)
     for program in kept[: max(len(kept) - KEPT, 0)]:
-        program.unlink(missing_ok=True)
-        program.with_suffix(".json").unlink(missing_ok=True)
+        if time.time() - program.stat().st_mtime > IN_USE_SECONDS:
+            program.unlink(missing_ok=True)
+            program.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _step(path: Path, argv: Sequence[str | Path]) -> None:
