@@ -10,14 +10,15 @@ from invoke.collection import Collection
 
 from toolchain import api, deploy, machine, pipeline, views, watch
 from toolchain import assess as assessing
-from toolchain import config as configuration
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
 from toolchain.cli import Run, command
 from toolchain.contract import proving
 from toolchain.contract import recording as contract_recording
+from toolchain.core import config as configuration
+from toolchain.core.errors import MissingTool
+from toolchain.core.process import run as run_program
 from toolchain.doctor import doctor
-from toolchain.errors import MissingTool
 from toolchain.fork import report as fork_report
 from toolchain.fork import request as fork_request
 from toolchain.guard import request as guard_request
@@ -27,7 +28,6 @@ from toolchain.metal import audit as metal_audit
 from toolchain.metal import cost as metal_cost
 from toolchain.metal import inspection, roofline
 from toolchain.metal import runs as metal_runs
-from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
 from toolchain.series import check, drift, drift_report, manifest
 

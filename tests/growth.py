@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from toolchain.console import Console
+from toolchain.core.console import Console
 from toolchain.series import manifest
 from toolchain.series.check import check
 from toolchain.series.render import render

@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 
 from tests.memory import models
-from toolchain import cachetype
-from toolchain.errors import ModelLoadFailed
+from toolchain.core import cachetype
+from toolchain.core.errors import ModelLoadFailed
 from toolchain.llama_server import serve
 from toolchain.memory import geometry, gguf, kv, sizes, working
 from toolchain.quality import state

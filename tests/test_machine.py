@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from toolchain import machine
-from toolchain.config import load
+from toolchain.core.config import load
 from toolchain.memory import report
 
 GIB = 1 << 30

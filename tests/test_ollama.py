@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.verify.conftest import write_release
-from toolchain.errors import ModelLoadFailed, ServerFailed
+from toolchain.core.errors import ModelLoadFailed, ServerFailed
 from toolchain.ollama import OllamaClient
 from toolchain.verify.model import write_probe
 from toolchain.verify.server import Server, serve

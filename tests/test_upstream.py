@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from toolchain import miniature, pipeline
 from toolchain.build import release_dir
 from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
-from toolchain.errors import ModelLoadFailed
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import ModelLoadFailed
 from toolchain.stages import Sources
 from toolchain.verify import cachelog
 from toolchain.verify.model import Geometry, write_probe

@@ -23,9 +23,9 @@ from invoke.program import Program
 from invoke.tasks import Task, task
 
 from . import __version__
-from .config import Config, load
-from .console import Console
-from .errors import ConfigError, ToolchainError
+from .core.config import Config, load
+from .core.console import Console
+from .core.errors import ConfigError, ToolchainError
 
 FLAGS: dict[str, tuple[str, str]] = {
     "ollama": ("sources.ollama", "Ollama: a URL or a local git repository"),

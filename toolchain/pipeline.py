@@ -15,10 +15,17 @@ from .build import MANIFEST, release_dir
 from .build import build as build_release
 from .cli import Run
 from .contract.behaviour import Behaviour, behave
+from .core.errors import (
+    BehaviourChanged,
+    ContractBroken,
+    EraNotServed,
+    ReleaseInvalid,
+    SeriesDoesNotApply,
+    ToolchainError,
+)
+from .core.records import record, sha256_bytes, write, write_bytes
 from .deploy import install
-from .errors import BehaviourChanged, ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply, ToolchainError
 from .newest import Newest, PassedOver, newest
-from .records import record, sha256_bytes, write, write_bytes
 from .series import check, manifest, render
 from .series.patched import Patched
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification

@@ -21,10 +21,10 @@ import psutil
 from . import deploy, doctor, miniature, pipeline
 from .build import release_dir
 from .cli import Run
-from .config import load
-from .console import Console
-from .errors import ConfigError, MissingTool, RolledBack, VerificationFailed
-from .records import record, write
+from .core.config import load
+from .core.console import Console
+from .core.errors import ConfigError, MissingTool, RolledBack, VerificationFailed
+from .core.records import record, write
 from .series import manifest
 from .stages import Release
 from .standin import settings as standin

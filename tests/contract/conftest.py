@@ -10,8 +10,8 @@ from git import Actor, Repo
 
 from toolchain import miniature, pipeline
 from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
+from toolchain.core.config import load
+from toolchain.core.console import Console
 from toolchain.series.check import Checked
 
 Edits = Mapping[str, tuple[str, str]]

@@ -10,10 +10,10 @@ import pytest
 
 from toolchain import pipeline
 from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
 from toolchain.contract import behaviour, operations
-from toolchain.errors import BehaviourChanged
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import BehaviourChanged
 from toolchain.metal.host import Kind, Recorded
 from toolchain.series.check import Checked, report
 

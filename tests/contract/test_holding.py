@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from toolchain import pipeline
-from toolchain.errors import ContractBroken
+from toolchain.core.errors import ContractBroken
 from toolchain.miniature import Miniature
 from toolchain.series.check import Checked, report
 

@@ -10,7 +10,7 @@ import pytest
 from toolchain import pipeline
 from toolchain.cli import Run
 from toolchain.contract import proving
-from toolchain.errors import SeriesDoesNotApply
+from toolchain.core.errors import SeriesDoesNotApply
 from toolchain.series.check import Checked, report
 from toolchain.series.manifest import Proven
 

@@ -11,7 +11,7 @@ import pytest
 from toolchain.cli import Run
 from toolchain.contract import recording, symbols
 from toolchain.contract.symbols import Form, Symbol
-from toolchain.errors import SeriesError
+from toolchain.core.errors import SeriesError
 from toolchain.miniature import Miniature
 from toolchain.series import manifest
 

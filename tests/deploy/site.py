@@ -17,11 +17,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from toolchain import config as configuration
-from toolchain import records
 from toolchain.build import release as built
-from toolchain.config import Config
-from toolchain.console import Console
+from toolchain.core import config as configuration
+from toolchain.core import records
+from toolchain.core.config import Config
+from toolchain.core.console import Console
 from toolchain.deploy import installer
 from toolchain.deploy.journal import KILL_VARIABLE, Entry
 from toolchain.deploy.layout import Layout

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain import records
 from toolchain.build import release as built
-from toolchain.config import DeployConfig
+from toolchain.core import records
+from toolchain.core.config import DeployConfig
+from toolchain.core.errors import ConfigError, ReleaseInvalid
 from toolchain.deploy import environment, templates
 from toolchain.deploy.layout import Layout
-from toolchain.errors import ConfigError, ReleaseInvalid
 from toolchain.stages import Release
 from toolchain.verify import cachelog
 

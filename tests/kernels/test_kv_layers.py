@@ -1,4 +1,4 @@
-"""The rules as llama-server reads and applies them, against toolchain.cachetype."""
+"""The rules as llama-server reads and applies them, against toolchain.core.cachetype."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.test_cachetype import CASES, sides
-from toolchain.cachetype import LayerTypes, parse
-from toolchain.errors import ConfigError
+from toolchain.core.cachetype import LayerTypes, parse
+from toolchain.core.errors import ConfigError
 from toolchain.series.manifest import OWN_SERIES
 from toolchain.verify import cachelog
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from toolchain import miniature, pipeline
 from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
+from toolchain.core.config import load
+from toolchain.core.console import Console
 
 
 def patched_miniature(folder: Path, *, split_kernels: bool = False) -> Path:

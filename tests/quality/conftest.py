@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.config import Config, load
+from toolchain.core.config import Config, load
 from toolchain.verify.model import write_probe
 
 ROOT = Path(__file__).parents[2]

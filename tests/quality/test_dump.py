@@ -7,9 +7,9 @@ import psutil
 import pytest
 
 from tests.processes import ended
-from toolchain.config import Config
-from toolchain.console import Console
-from toolchain.errors import (
+from toolchain.core.config import Config
+from toolchain.core.console import Console
+from toolchain.core.errors import (
     ConfigError,
     ModelLoadFailed,
     ReleaseInvalid,

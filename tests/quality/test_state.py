@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.errors import StateInvalid
+from toolchain.core.errors import StateInvalid
 from toolchain.quality import state
 
 from . import slots

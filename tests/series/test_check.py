@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolchain.console import Console
+from toolchain.core.console import Console
 from toolchain.series import manifest
 from toolchain.series.check import check, report
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.errors import ToolchainError
+from toolchain.core.errors import ToolchainError
 from toolchain.verify.model import EMBEDDING, write_probe
 
 

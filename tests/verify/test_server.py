@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.processes import alive, ended
-from toolchain.errors import ModelLoadFailed, PortInUse, ReleaseInvalid, ServerFailed
+from toolchain.core.errors import ModelLoadFailed, PortInUse, ReleaseInvalid, ServerFailed
 from toolchain.verify.server import Server, serve
 
 from .conftest import MakeRelease

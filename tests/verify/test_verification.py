@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from toolchain import config, records, views
-from toolchain.console import Console
-from toolchain.errors import (
+from toolchain import views
+from toolchain.core import config, records
+from toolchain.core.console import Console
+from toolchain.core.errors import (
     ConfigError,
     DiskFull,
     ModelLoadFailed,

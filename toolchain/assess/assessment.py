@@ -8,14 +8,14 @@ from typing import Literal
 
 from .. import api, machine, pipeline
 from ..cli import Run
-from ..errors import ConfigError, ToolchainError
+from ..core.errors import ConfigError, ToolchainError
+from ..core.records import record
 from ..fork import request as forks
 from ..fork.conflicts import Conflicts
 from ..fork.freshness import Branch, Freshness
 from ..fork.join import Joined
 from ..fork.metal import MetalBranch
 from ..memory.request import plan_for
-from ..records import record
 from ..series.check import Checked
 from ..series.manifest import Series
 from ..sources.mirror import ensure_contents

@@ -7,13 +7,13 @@ from dataclasses import field
 from typing import Any, Literal
 
 from ..api import ApiDiff
-from ..config import Config
+from ..core.config import Config
+from ..core.records import record
 from ..fork.conflicts import Conflicts, Outcome, PatchResult
 from ..fork.freshness import Branch, Freshness
 from ..fork.metal import MetalBranch
 from ..machine import Machine
 from ..memory.plan import Plan
-from ..records import record
 from ..series.check import Checked
 from ..series.manifest import Series
 

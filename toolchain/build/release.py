@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from .. import records
-from ..errors import DiskFull, RecordError, ReleaseInvalid
+from ..core import records
+from ..core.errors import DiskFull, RecordError, ReleaseInvalid
 from ..stages import Release
 
 MANIFEST = "manifest.json"

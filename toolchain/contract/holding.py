@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from ..errors import FetchFailed
-from ..records import record
+from ..core.errors import FetchFailed
+from ..core.records import record
 from ..series.lexing import language_of
 from ..series.patched import Read, included, reader
 from ..series.render import Tree

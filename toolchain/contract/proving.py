@@ -16,13 +16,13 @@ from tempfile import TemporaryDirectory
 
 from ..build.tools import compilers
 from ..cli import Run
-from ..config import Config
-from ..console import Console
-from ..errors import BuildFailed, SeriesDoesNotApply, ToolchainError
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import BuildFailed, SeriesDoesNotApply, ToolchainError
+from ..core.process import run as run_program
+from ..core.records import record
 from ..metal import inspection, runs
 from ..metal.attention import Attention
-from ..process import run as run_program
-from ..records import record
 from ..series import drift
 from ..series.facts import read_facts
 from ..series.manifest import Series

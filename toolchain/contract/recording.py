@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..cli import Run
-from ..console import Console
-from ..records import record
+from ..core.console import Console
+from ..core.records import record
 from ..series import drift, manifest
 from ..series.facts import read_facts
 from ..series.manifest import Series

@@ -11,10 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from .. import cachetype
-from ..config import DeployConfig
-from ..console import Console
-from ..errors import ServerFailed, ToolchainError, Unhealthy
+from ..core import cachetype
+from ..core.config import DeployConfig
+from ..core.console import Console
+from ..core.errors import ServerFailed, ToolchainError, Unhealthy
 from ..ollama import OllamaClient
 from ..stages import Release
 from . import environment

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import pipeline
 from ..cli import Run
-from ..errors import ConfigError, ToolchainError
+from ..core.errors import ConfigError, ToolchainError
 from ..series import render
 from ..series.manifest import Series
 from ..sources import Repository, open_origin

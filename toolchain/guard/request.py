@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .. import pipeline
 from ..cli import Run
+from ..core.records import write
 from ..quality.request import find_server
 from ..quality.samples import read_text
-from ..records import write
 from . import verdict
 
 

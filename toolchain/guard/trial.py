@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config
-from ..errors import ServerFailed, TextTooShort, VerificationFailed
+from ..core.config import Config
+from ..core.errors import ServerFailed, TextTooShort, VerificationFailed
+from ..core.records import record
 from ..llama_server import LlamaServer, serve
 from ..quality.measure import Estimate
-from ..records import record
 from ..verify.cachelog import mismatch, stated
 
 POSITIONS = 64

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..cachetype import CacheTypes
-from ..errors import ConfigError
-from ..records import record
+from ..core.cachetype import CacheTypes
+from ..core.errors import ConfigError
+from ..core.records import record
 from ..stages import CacheType
 from .geometry import CachedLayer, Geometry
 from .sizes import bits_per_value, row_bytes

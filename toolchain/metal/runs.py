@@ -12,9 +12,9 @@ import numpy as np
 
 from .. import pipeline
 from ..cli import Run
-from ..config import Config
-from ..console import Console
-from ..errors import KernelInvalid, ToolchainError
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import KernelInvalid, ToolchainError
 from ..series.manifest import Series
 from . import cases, device
 from .attention import Attention, pose

@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .. import cachetype
-from ..console import Console
-from ..errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
-from ..process import run
-from ..records import record
+from ..core import cachetype
+from ..core.console import Console
+from ..core.errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
+from ..core.process import run
+from ..core.records import record
 from ..stages import CacheType
 from ..verify.cachelog import bits_per_value, mismatch, stated, type_table
 from .dump import read_heads

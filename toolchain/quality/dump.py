@@ -8,11 +8,11 @@ from pathlib import Path
 
 import gguf
 
-from ..config import Config
-from ..console import Console
-from ..errors import ConfigError, ModelLoadFailed, TextTooShort
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import ConfigError, ModelLoadFailed, TextTooShort
+from ..core.records import record
 from ..llama_server import LlamaServer, serve
-from ..records import record
 from . import state
 from .samples import SMALLEST_ROTATION, Sample, rotation_size
 

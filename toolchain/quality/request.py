@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import cachetype, pipeline
+from .. import pipeline
 from ..cli import Run
-from ..errors import ConfigError, ReleaseInvalid
+from ..core import cachetype
+from ..core.errors import ConfigError, ReleaseInvalid
+from ..core.records import write
 from ..memory import geometry, gguf
-from ..records import write
 from . import divergence, lab, report
 from .lab import Selection, Source
 from .samples import read_text

@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..errors import StateInvalid
+from ..core.errors import StateInvalid
 from .codec import Floats
 
 _MAGIC = 0x67677371

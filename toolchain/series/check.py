@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from ..console import Console
 from ..contract import holding
 from ..contract.behaviour import Behaviour
 from ..contract.behaviour import report as behaviour_lines
 from ..contract.holding import Breach
 from ..contract.symbols import ABSENT, Symbol
-from ..errors import AnchorMissing, FetchFailed, PatchFailed, SeriesError, ToolchainError
-from ..records import record
+from ..core.console import Console
+from ..core.errors import AnchorMissing, FetchFailed, PatchFailed, SeriesError, ToolchainError
+from ..core.records import record
 from ..stages import EditResult, Sources
 from . import patched
 from .edit import Edit, candidates

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 from ..cli import Run
-from ..console import Console
-from ..errors import ConfigError, ToolchainError, UnknownLayout, UnknownRevision
-from ..records import record
+from ..core.console import Console
+from ..core.errors import ConfigError, ToolchainError, UnknownLayout, UnknownRevision
+from ..core.records import record
 from ..sources import Repository, open_origin, pin, recognise
 from ..sources.releases import releases
 from ..stages import Target

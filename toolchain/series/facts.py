@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AnchorMissing
+from ..core.errors import AnchorMissing
 from .lexing import language_of, mask
 from .manifest import Fact, Series
 from .place import find_scopes

@@ -11,11 +11,11 @@ import msgspec
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from ..config import UniqueKeyLoader
 from ..contract import symbols
 from ..contract.symbols import Symbol
-from ..errors import ChecksumMismatch, SeriesError
-from ..records import record, sha256_bytes, sha256_file, write_bytes
+from ..core.config import UniqueKeyLoader
+from ..core.errors import ChecksumMismatch, SeriesError
+from ..core.records import record, sha256_bytes, sha256_file, write_bytes
 from ..stages import CacheType, Target
 from .edit import Edit
 

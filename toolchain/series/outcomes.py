@@ -14,9 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from ..console import Console
-from ..errors import RecordError, ToolchainError
-from ..records import read, record, sha256_bytes, sha256_file, to_json, write
+from ..core.console import Console
+from ..core.errors import RecordError, ToolchainError
+from ..core.records import read, record, sha256_bytes, sha256_file, to_json, write
 from ..sources.repository import Repository
 from ..stages import Target
 from .edit import Edit, Probe, Splice, splice_all

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from ..records import record
+from ..core.records import record
 from .edit import Splice, splice_all
 from .facts import Facts
 from .lexing import language_of, mask

@@ -17,8 +17,8 @@ from typing import Any
 import jinja2
 import msgspec
 
-from ..errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
-from ..records import record, sha256_bytes
+from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
+from ..core.records import record, sha256_bytes
 from ..sources.repository import Repository
 from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources, Target
 from .edit import Edit, Splice, locate, splice_all

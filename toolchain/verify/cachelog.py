@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from .. import cachetype
+from ..core import cachetype
+from ..core.records import record
 from ..memory.kv import CacheSizes
 from ..memory.sizes import UPSTREAM_TYPES as UPSTREAM_TYPES
 from ..memory.sizes import bits_per_value as bits_per_value
 from ..memory.sizes import row_bytes
 from ..memory.sizes import type_table as type_table
-from ..records import record
 from ..stages import CachePart, CacheProof, CacheType
 from .model import Geometry
 

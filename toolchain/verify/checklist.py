@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ToolchainError
+from ..core.errors import ToolchainError
 from ..stages import CacheType, Release, Verdict
 from . import evidence
 from .cachelog import bits_per_value

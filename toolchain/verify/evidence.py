@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..build.steps import PROBE
-from ..errors import ReleaseInvalid, VerificationFailed
+from ..core.errors import ReleaseInvalid, VerificationFailed
+from ..core.records import record
 from ..llama_server import own_environment, serve
 from ..quality import state
-from ..records import record
 
 PROBE_PATH = f"lib/ollama/{PROBE}"
 SEED = 20260501

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jinja2
 
-from ..errors import ToolchainError
-from ..records import record
+from ..core.errors import ToolchainError
+from ..core.records import record
 from ..stages import CacheProof, CacheType, Release, TypeProof, Verification
 from .cachelog import MIB, bits_per_value, portions, type_table
 

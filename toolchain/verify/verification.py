@@ -14,10 +14,10 @@ from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
 
-from .. import cachetype, records
-from ..config import Config
-from ..console import Console
-from ..errors import (
+from ..core import cachetype, records
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import (
     ConfigError,
     DiskFull,
     ModelLoadFailed,
@@ -26,11 +26,11 @@ from ..errors import (
     ToolchainError,
     VerificationFailed,
 )
+from ..core.records import record
 from ..guard import verdict as guard
 from ..memory import geometry, gguf, kv
 from ..ollama import Generation
 from ..quality.samples import read_text
-from ..records import record
 from ..series import manifest
 from ..stages import Release, TypeProof, Verdict, Verification
 from . import cachelog, checklist

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from ..cli import Run
-from ..console import Console
-from ..errors import RecordError, ToolchainError
-from ..records import read, record, write
+from ..core.console import Console
+from ..core.errors import RecordError, ToolchainError
+from ..core.records import read, record, write
 from ..series.check import check
 from ..series.lexing import mask
 from ..series.manifest import Series

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from ..contract.symbols import ABSENT
-from ..errors import FetchFailed
-from ..records import record
+from ..core.errors import FetchFailed
+from ..core.records import record
 from ..series.lexing import Language, language_of, mask
 from ..series.manifest import Series
 from ..series.place import Span, find_scopes, needle
