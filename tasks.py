@@ -12,12 +12,13 @@ from toolchain import api, deploy, machine, pipeline, views, watch
 from toolchain import assess as assessing
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
-from toolchain.cli import Run, command
+from toolchain.cli import command, main
 from toolchain.contract import proving
 from toolchain.contract import recording as contract_recording
 from toolchain.core import config as configuration
 from toolchain.core.errors import MissingTool
 from toolchain.core.process import run as run_program
+from toolchain.core.run import Run
 from toolchain.doctor import doctor
 from toolchain.fork import report as fork_report
 from toolchain.fork import request as fork_request
@@ -565,3 +566,8 @@ _deploy.add_task(uninstall, name="uninstall")
 
 for group in (_sources, _series, _fork, _api, _build, _verify, _metal, _quality, _memory, _deploy):
     namespace.add_collection(group)
+
+
+def start() -> None:
+    """`./inv`."""
+    main(namespace)

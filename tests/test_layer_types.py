@@ -15,10 +15,10 @@ import requests
 
 from tests.sources.gitrepo import commit, new
 from toolchain import miniature, pipeline
-from toolchain.cli import Run
 from toolchain.core.cachetype import parse
 from toolchain.core.config import load
 from toolchain.core.console import Console
+from toolchain.core.run import Run
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
 from toolchain.series.render import Tree, outcome_of

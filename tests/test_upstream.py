@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from toolchain import miniature, pipeline
 from toolchain.build import release_dir
-from toolchain.cli import Run
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import ModelLoadFailed
+from toolchain.core.run import Run
 from toolchain.stages import Sources
 from toolchain.verify import cachelog
 from toolchain.verify.model import Geometry, write_probe

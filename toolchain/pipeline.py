@@ -13,7 +13,6 @@ from typing import Any
 from . import sources as source_stage
 from .build import MANIFEST, release_dir
 from .build import build as build_release
-from .cli import Run
 from .contract.behaviour import Behaviour, behave
 from .core.errors import (
     BehaviourChanged,
@@ -24,6 +23,7 @@ from .core.errors import (
     ToolchainError,
 )
 from .core.records import record, sha256_bytes, write, write_bytes
+from .core.run import Run
 from .deploy import install
 from .newest import Newest, PassedOver, newest
 from .series import check, manifest, render

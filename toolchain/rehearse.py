@@ -20,11 +20,11 @@ import psutil
 
 from . import deploy, doctor, miniature, pipeline
 from .build import release_dir
-from .cli import Run
 from .core.config import load
 from .core.console import Console
 from .core.errors import ConfigError, MissingTool, RolledBack, VerificationFailed
 from .core.records import record, write
+from .core.run import Run
 from .series import manifest
 from .stages import Release
 from .standin import settings as standin

@@ -15,11 +15,11 @@ from tests.memory import models
 from tests.sources.gitrepo import git
 from toolchain.assess import assess, save, text
 from toolchain.assess.assessment import Assessment
-from toolchain.cli import Run
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid, NotARepository, UnknownRevision, Unrelated
 from toolchain.core.records import read, to_json
+from toolchain.core.run import Run
 from toolchain.miniature import Miniature, materialize
 
 BORN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,9 +9,9 @@ import pytest
 from git import Actor, Repo
 
 from toolchain import miniature, pipeline
-from toolchain.cli import Run
 from toolchain.core.config import load
 from toolchain.core.console import Console
+from toolchain.core.run import Run
 from toolchain.series.check import Checked
 
 Edits = Mapping[str, tuple[str, str]]

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from toolchain import pipeline
-from toolchain.cli import Run
 from toolchain.contract import behaviour, operations
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import BehaviourChanged
+from toolchain.core.run import Run
 from toolchain.metal.host import Kind, Recorded
 from toolchain.series.check import Checked, report
 

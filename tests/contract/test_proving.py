@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from toolchain import pipeline
-from toolchain.cli import Run
 from toolchain.contract import proving
 from toolchain.core.errors import SeriesDoesNotApply
+from toolchain.core.run import Run
 from toolchain.series.check import Checked, report
 from toolchain.series.manifest import Proven
 

@@ -8,10 +8,10 @@ from shutil import copytree
 
 import pytest
 
-from toolchain.cli import Run
 from toolchain.contract import recording, symbols
 from toolchain.contract.symbols import Form, Symbol
 from toolchain.core.errors import SeriesError
+from toolchain.core.run import Run
 from toolchain.miniature import Miniature
 from toolchain.series import manifest
 

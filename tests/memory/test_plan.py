@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toolchain.memory.request as request
-from toolchain.cli import Run
 from toolchain.core.cachetype import parse
 from toolchain.core.config import load as load_config
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid
+from toolchain.core.run import Run
 from toolchain.machine import metal_limit
 from toolchain.memory import geometry, kv, plan, report, rotation, working
 

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain import miniature, pipeline
-from toolchain.cli import Run
 from toolchain.core import records
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import VerificationFailed
 from toolchain.core.process import run as run_program
+from toolchain.core.run import Run
 from toolchain.series import manifest
 from toolchain.sources import create
 from toolchain.stages import Release, Verdict

@@ -7,9 +7,9 @@ import time
 from typing import Literal
 
 from .. import api, machine, pipeline
-from ..cli import Run
 from ..core.errors import ConfigError, ToolchainError
 from ..core.records import record
+from ..core.run import Run
 from ..fork import request as forks
 from ..fork.conflicts import Conflicts
 from ..fork.freshness import Branch, Freshness

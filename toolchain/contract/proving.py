@@ -15,12 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..build.tools import compilers
-from ..cli import Run
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import BuildFailed, SeriesDoesNotApply, ToolchainError
 from ..core.process import run as run_program
 from ..core.records import record
+from ..core.run import Run
 from ..metal import inspection, runs
 from ..metal.attention import Attention
 from ..series import drift

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..cli import Run
 from ..core.console import Console
 from ..core.records import record
+from ..core.run import Run
 from ..series import drift, manifest
 from ..series.facts import read_facts
 from ..series.manifest import Series

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import pipeline
-from ..cli import Run
 from ..core.errors import ConfigError, ToolchainError
+from ..core.run import Run
 from ..series import render
 from ..series.manifest import Series
 from ..sources import Repository, open_origin

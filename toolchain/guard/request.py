@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .. import pipeline
-from ..cli import Run
 from ..core.records import write
+from ..core.run import Run
 from ..quality.request import find_server
 from ..quality.samples import read_text
 from . import verdict

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import machine
-from ..cli import Run
 from ..core.cachetype import divided, parse
 from ..core.errors import ConfigError, ModelInvalid
+from ..core.run import Run
 from ..series import manifest
 from . import geometry, gguf, plan, report, store
 from .kv import Setting

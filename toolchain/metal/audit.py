@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..cli import Run
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import BuildFailed, KernelInvalid, MetalLayoutUnknown, NotModelled, UnknownRevision
 from ..core.records import record
+from ..core.run import Run
 from ..fork.join import branches
 from ..sources import Repository, open_origin
 from .backend import Backend, check_kernels

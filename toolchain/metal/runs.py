@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from .. import pipeline
-from ..cli import Run
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import KernelInvalid, ToolchainError
+from ..core.run import Run
 from ..series.manifest import Series
 from . import cases, device
 from .attention import Attention, pose

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import pipeline
-from ..cli import Run
 from ..core import cachetype
 from ..core.errors import ConfigError, ReleaseInvalid
 from ..core.records import write
+from ..core.run import Run
 from ..memory import geometry, gguf
 from . import divergence, lab, report
 from .lab import Selection, Source

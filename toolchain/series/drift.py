@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from ..cli import Run
 from ..core.console import Console
 from ..core.errors import ConfigError, ToolchainError, UnknownLayout, UnknownRevision
 from ..core.records import record
+from ..core.run import Run
 from ..sources import Repository, open_origin, pin, recognise
 from ..sources.releases import releases
 from ..stages import Target

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from ..cli import Run
 from ..core.console import Console
 from ..core.errors import RecordError, ToolchainError
 from ..core.records import read, record, write
+from ..core.run import Run
 from ..series.check import check
 from ..series.lexing import mask
 from ..series.manifest import Series
