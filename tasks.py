@@ -12,6 +12,7 @@ from toolchain import api, deploy, machine, pipeline, views, watch
 from toolchain import assess as assessing
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
+from toolchain.build import find_release
 from toolchain.cli import command, main
 from toolchain.contract import proving
 from toolchain.contract import recording as contract_recording
@@ -134,7 +135,7 @@ def survey_drift(
     out: str = "",
 ) -> None:
     """The series against a range of upstream."""
-    series = pipeline.load_series(context)
+    series = manifest.load_series(context)
     if run:
         proven = proving.prove(context, series, since, until, every)
         context.console.result(proven, proving.report(proven))
@@ -148,7 +149,7 @@ def survey_drift(
 @command(*SOURCES, keep="leave the last look as it was, so that the next one reports the same again")
 def watch_upstream(run: Run, keep: bool = False) -> None:
     """What came upstream since the last look."""
-    found = watch.look(run, pipeline.load_series(run), keep=keep)
+    found = watch.look(run, manifest.load_series(run), keep=keep)
     run.console.result(found, watch.text(found))
     raise SystemExit(found.exit_code)
 
@@ -167,7 +168,7 @@ def seal(run: Run) -> None:
 )
 def record_contract(run: Run, tree: Sequence[str] = ()) -> None:
     """What our sources use of llama.cpp, anew."""
-    recorded = contract_recording.record_anew(run, pipeline.load_series(run), tree)
+    recorded = contract_recording.record_anew(run, manifest.load_series(run), tree)
     run.console.result(recorded, contract_recording.report(recorded))
 
 
@@ -237,7 +238,7 @@ def cost_metal(
     """What attention costs on a GPU, counted."""
     where = Path(tree) if tree else pipeline.patched_llama_cpp(run)
     found = metal_cost.measure(
-        where, pipeline.load_series(run), run.config, run.workspace, run.console, head=head,
+        where, manifest.load_series(run), run.config, run.workspace, run.console, head=head,
         depths=[int(one) for one in depth] or [1024, 16384], prompts=[int(one) for one in prompt] or [2048],
     )  # fmt: skip
     estimates = roofline.estimates(found.costs)
@@ -330,7 +331,7 @@ def release(run: Run, stock: bool = False, targets: str = "") -> None:
 @command("workspace", release="id or directory of a release; empty: the newest one built")
 def check_built(run: Run, release: str = "") -> None:
     """Hold a release against its manifest."""
-    found = check_release(pipeline.find_release(run, release))
+    found = check_release(find_release(run, release))
     run.console.result(found, f"{found.id}: {len(found.files)} files as stated")
 
 
@@ -340,7 +341,7 @@ def check_built(run: Run, release: str = "") -> None:
 @command("workspace", release="id or directory of a release; empty: the newest one built")
 def verify_release(run: Run, release: str = "") -> None:
     """Prove what a release does."""
-    proven = pipeline.verify(run, pipeline.find_release(run, release))
+    proven = pipeline.verify(run, find_release(run, release))
     run.console.result(proven, views.verification(proven))
 
 
@@ -461,7 +462,7 @@ def show_machine(run: Run) -> None:
 @command("workspace", "prefix", "port", "kv_cache_type", release="id or directory; empty: the newest one built")
 def install(run: Run, release: str = "") -> None:
     """Make a built release the service."""
-    state = deploy.install(pipeline.find_release(run, release), run.config, run.console)
+    state = deploy.install(find_release(run, release), run.config, run.console)
     run.console.result(state, views.deployment(state))
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from . import sources as source_stage
-from .build import MANIFEST, release_dir
 from .build import build as build_release
+from .build import release_dir
 from .contract.behaviour import Behaviour, behave
 from .core.errors import (
     BehaviourChanged,
     ContractBroken,
     EraNotServed,
-    ReleaseInvalid,
     SeriesDoesNotApply,
     ToolchainError,
 )
@@ -26,7 +25,8 @@ from .core.records import record, sha256_bytes, write, write_bytes
 from .core.run import Run
 from .deploy import install
 from .newest import Newest, PassedOver, newest
-from .series import check, manifest, render
+from .series import check, render
+from .series.manifest import load_series
 from .series.patched import Patched
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
@@ -67,12 +67,6 @@ def prepare_to_ship(run: Run) -> Newest:
     chosen = newest(run, lambda found: complaint(check_series(run, found)))
     write(_run_dir(run, chosen.sources) / "sources.json", chosen.sources)
     return chosen
-
-
-def load_series(run: Run) -> manifest.Series:
-    """The configured series, checked against its checksums."""
-    path = run.config.series.path
-    return manifest.load(Path(path).expanduser() if path else manifest.OWN_SERIES)
 
 
 def render_series(run: Run, found: Sources) -> Rendered:
@@ -209,23 +203,6 @@ def stock(found: Sources) -> Rendered:
         facts={},
         cache_types=(),
     )
-
-
-def find_release(run: Run, name: str) -> Path:
-    """Directory of a built release by its id or path; the newest one built for an empty name.
-
-    Raises `ReleaseInvalid` when there is none.
-    """
-    built = run.workspace / "releases"
-    if name:
-        found = Path(name).expanduser() if "/" in name else built / name
-        if not (found / MANIFEST).is_file():
-            raise ReleaseInvalid(f"{found}: not a release directory", hint=f"an id in {built}, or a path")
-        return found.absolute()
-    manifests = sorted(built.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-    if not manifests:
-        raise ReleaseInvalid(f"{built}: no release was built yet", hint="./inv build")
-    return manifests[-1].parent
 
 
 def ship(run: Run) -> Shipped:

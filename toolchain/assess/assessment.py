@@ -17,7 +17,7 @@ from ..fork.join import Joined
 from ..fork.metal import MetalBranch
 from ..memory.request import plan_for
 from ..series.check import Checked
-from ..series.manifest import Series
+from ..series.manifest import Series, load_series
 from ..sources.mirror import ensure_contents
 from ..stages import Sources
 from . import gates
@@ -66,7 +66,7 @@ def assess(
     moment = forks.moment(now)
     target = _platform(platform)
     sources = pipeline.prepare(run)
-    series = pipeline.load_series(run)
+    series = load_series(run)
     checked = pipeline.check_series(run, sources)
     found = {"pin": _pin(sources), "series": gates.series(checked), "machine": _machine(run)}
     if model:

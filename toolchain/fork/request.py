@@ -11,7 +11,7 @@ from .. import pipeline
 from ..core.errors import ConfigError, ToolchainError
 from ..core.run import Run
 from ..series import render
-from ..series.manifest import Series
+from ..series.manifest import Series, load_series
 from ..sources import Repository, open_origin
 from ..sources.scratch import compat_patches
 from ..stages import Sources
@@ -121,7 +121,7 @@ def onto_the_pin(run: Run, name: str, now: str) -> dry.Conflicts:
     sources = pipeline.prepare(run)
     with joined(run) as both:
         found = freshness(run, both, (name,) if name else (), moment(now))
-        return conflicts(run, both, found.branches[0], sources, pipeline.load_series(run))
+        return conflicts(run, both, found.branches[0], sources, load_series(run))
 
 
 def names(given: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import KernelInvalid, ToolchainError
 from ..core.run import Run
-from ..series.manifest import Series
+from ..series.manifest import Series, load_series
 from . import cases, device
 from .attention import Attention, pose
 from .backend import Backend
@@ -39,7 +39,7 @@ KERNELS = (
 def choose(run: Run, tree: Path | None, program: Path | None, *, full: bool = False) -> Ran:
     """On a Mac, or with a `program`, llama.cpp's own test of the GPU; else the harness on `tree`, by default the
     scratch tree with the series applied."""
-    series = pipeline.load_series(run)
+    series = load_series(run)
     if program is None and sys.platform != "darwin":
         where = tree or pipeline.patched_llama_cpp(run)
         return run_tree(where, series, run.config, run.workspace, run.console, full=full)

@@ -16,6 +16,7 @@ from ..contract.symbols import Symbol
 from ..core.config import UniqueKeyLoader
 from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
+from ..core.run import Run
 from ..stages import CacheType, Target
 from .edit import Edit
 
@@ -117,6 +118,12 @@ class Series:
     contract: tuple[Symbol, ...] = ()
     """what our sources use of llama.cpp's"""
     proven: Proven | None = None
+
+
+def load_series(run: Run) -> Series:
+    """The configured series, checked against its checksums."""
+    path = run.config.series.path
+    return load(Path(path).expanduser() if path else OWN_SERIES)
 
 
 def load(root: Path = OWN_SERIES) -> Series:
