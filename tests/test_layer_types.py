@@ -22,9 +22,9 @@ from toolchain.core.run import Run
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
 from toolchain.series.render import Tree, outcome_of
+from toolchain.serving import cachelog
+from toolchain.serving.probe_model import Geometry, write_probe
 from toolchain.sources import Repository
-from toolchain.verify import cachelog
-from toolchain.verify.model import Geometry, write_probe
 
 BLOCKS = 8
 CONTEXT = 256

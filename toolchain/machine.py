@@ -23,7 +23,7 @@ from .core.config import Config
 from .core.errors import ServerFailed, ToolchainError
 from .core.process import run
 from .core.records import record
-from .ollama import OllamaClient
+from .serving.ollama import OllamaClient
 
 OLLAMA_PORT = 11434
 _MIB = 1 << 20

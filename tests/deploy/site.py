@@ -33,7 +33,7 @@ from toolchain.standin.verbs import STOP_VERB
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
 _CHILDREN = multiprocessing.get_context("forkserver")  # quick: what a deploy imports is there before the fork
-_CHILDREN.set_forkserver_preload(["toolchain.deploy.installer", "toolchain.verify.model"])
+_CHILDREN.set_forkserver_preload(["toolchain.deploy.installer", "toolchain.serving.probe_model"])
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.core.config import Config, load
-from toolchain.verify.model import write_probe
+from toolchain.serving.probe_model import write_probe
 
 ROOT = Path(__file__).parents[2]
 

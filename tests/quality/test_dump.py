@@ -20,7 +20,7 @@ from toolchain.core.errors import (
 )
 from toolchain.quality.dump import dump, read_heads
 from toolchain.quality.samples import Sample
-from toolchain.verify.model import write_probe
+from toolchain.serving.probe_model import write_probe
 
 from . import slots
 from .llama_server import SEED

@@ -23,11 +23,11 @@ from toolchain.core.errors import VerificationFailed
 from toolchain.core.process import run as run_program
 from toolchain.core.run import Run
 from toolchain.series import manifest
+from toolchain.serving.probe_model import write_probe
 from toolchain.sources import create
 from toolchain.stages import Release, Verdict
 from toolchain.verify import checklist, evidence
 from toolchain.verify.evidence import Device, DeviceTransform, Graph, Operation, Probed
-from toolchain.verify.model import write_probe
 
 from .conftest import MakeRelease
 

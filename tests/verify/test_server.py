@@ -13,7 +13,7 @@ import pytest
 
 from tests.processes import alive, ended
 from toolchain.core.errors import ModelLoadFailed, PortInUse, ReleaseInvalid, ServerFailed
-from toolchain.verify.server import Server, serve
+from toolchain.serving.ollama_server import Server, serve
 
 from .conftest import MakeRelease
 

@@ -21,8 +21,9 @@ from toolchain.core.errors import (
     ToolchainError,
     VerificationFailed,
 )
+from toolchain.serving import ollama_server as server
 from toolchain.stages import CacheType, Release, Verdict, Verification
-from toolchain.verify import checklist, server, verification, verify
+from toolchain.verify import checklist, verification, verify
 
 from .conftest import TURBO4, MakeRelease
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import requests
 
-from .core import cachetype
-from .core.errors import ModelLoadFailed, ReleaseInvalid, ServerFailed, StateInvalid
-from .core.process import TAIL_LINES, kill_group
+from ..core import cachetype
+from ..core.errors import ModelLoadFailed, ReleaseInvalid, ServerFailed, StateInvalid
+from ..core.process import TAIL_LINES, kill_group
 
 _POLL_S = 0.05
 _SLOT_FILE = "slot.bin"

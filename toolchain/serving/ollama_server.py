@@ -17,7 +17,7 @@ import psutil
 
 from ..core.errors import PortInUse, ReleaseInvalid, ServerFailed, ToolchainError
 from ..core.process import TAIL_LINES, kill_group
-from ..ollama import OllamaClient
+from .ollama import OllamaClient
 
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 _COMPLAINT = re.compile(r"error|assert|fatal", re.IGNORECASE)
