@@ -8,7 +8,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from toolchain import api, deploy, machine, pipeline, views, watch
+from toolchain import api, deploy, pipeline, views, watch
 from toolchain import assess as assessing
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
@@ -20,10 +20,11 @@ from toolchain.core import config as configuration
 from toolchain.core.errors import MissingTool
 from toolchain.core.process import run as run_program
 from toolchain.core.run import Run
-from toolchain.doctor import doctor
 from toolchain.fork import report as fork_report
 from toolchain.fork import request as fork_request
 from toolchain.guard import request as guard_request
+from toolchain.host import machine
+from toolchain.host.doctor import doctor
 from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
 from toolchain.metal import audit as metal_audit

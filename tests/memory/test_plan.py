@@ -15,7 +15,7 @@ from toolchain.core.config import load as load_config
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid
 from toolchain.core.run import Run
-from toolchain.machine import metal_limit
+from toolchain.host.machine import metal_limit
 from toolchain.memory import geometry, kv, plan, report, rotation, working
 
 from ..test_cli import inv

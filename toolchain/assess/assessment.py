@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Literal
 
-from .. import api, machine, pipeline
+from .. import api, pipeline
 from ..core.errors import ConfigError, ToolchainError
 from ..core.records import record
 from ..core.run import Run
@@ -15,6 +15,7 @@ from ..fork.conflicts import Conflicts
 from ..fork.freshness import Branch, Freshness
 from ..fork.join import Joined
 from ..fork.metal import MetalBranch
+from ..host import machine
 from ..memory.request import plan_for
 from ..series.check import Checked
 from ..series.manifest import Series, load_series

@@ -12,7 +12,7 @@ from ..core.records import record
 from ..fork.conflicts import Conflicts, Outcome, PatchResult
 from ..fork.freshness import Branch, Freshness
 from ..fork.metal import MetalBranch
-from ..machine import Machine
+from ..host.machine import Machine
 from ..memory.plan import Plan
 from ..series.check import Checked
 from ..series.manifest import Series
