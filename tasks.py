@@ -14,7 +14,7 @@ from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
 from toolchain.build import find_release
 from toolchain.cli import command, main
-from toolchain.contract import proving
+from toolchain.contract import check, proving
 from toolchain.contract import recording as contract_recording
 from toolchain.core import config as configuration
 from toolchain.core.errors import MissingTool
@@ -32,7 +32,7 @@ from toolchain.metal import cost as metal_cost
 from toolchain.metal import inspection, roofline
 from toolchain.metal import runs as metal_runs
 from toolchain.quality import divergence, lab, request
-from toolchain.series import check, drift, drift_report, manifest
+from toolchain.series import drift, drift_report, manifest
 
 ROOT = Path(__file__).parent
 SOURCES = ("ollama", "ollama_ref", "llama_cpp", "llama_cpp_ref", "workspace")

@@ -21,7 +21,8 @@ from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
-from toolchain.series.render import Tree, outcome_of
+from toolchain.series.render import outcome_of
+from toolchain.series.tree import Tree
 from toolchain.serving import cachelog
 from toolchain.serving.probe_model import Geometry, write_probe
 from toolchain.sources import Repository

@@ -13,6 +13,7 @@ from typing import Any
 from . import sources as source_stage
 from .build import build as build_release
 from .build import release_dir
+from .contract import check
 from .contract.behaviour import Behaviour, behave
 from .core.errors import (
     BehaviourChanged,
@@ -25,9 +26,10 @@ from .core.records import record, sha256_bytes, write, write_bytes
 from .core.run import Run
 from .deploy import install
 from .newest import Newest, PassedOver, newest
-from .series import check, render
+from .series import render
 from .series.manifest import load_series
 from .series.patched import Patched
+from .series.tree import Tree
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
 
@@ -94,7 +96,7 @@ def check_series(run: Run, found: Sources, *, behaviour: bool = True) -> check.C
         )
     series = load_series(run)
 
-    def ask(tree: render.Tree, text: Patched) -> Behaviour:
+    def ask(tree: Tree, text: Patched) -> Behaviour:
         return behave(series, tree, text, run.config, run.workspace)
 
     return check.check(series, found, run.console, ask if behaviour else None)

@@ -10,12 +10,12 @@ import pytest
 
 from toolchain import pipeline
 from toolchain.contract import behaviour, operations
+from toolchain.contract.check import Checked, report
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import BehaviourChanged
 from toolchain.core.run import Run
 from toolchain.metal.host import Kind, Recorded
-from toolchain.series.check import Checked, report
 
 from .conftest import Edits
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from toolchain import pipeline
+from toolchain.contract.check import Checked, report
 from toolchain.core.errors import ContractBroken
 from toolchain.miniature import Miniature
-from toolchain.series.check import Checked, report
 
 from .conftest import Edits
 

@@ -9,9 +9,9 @@ import pytest
 
 from toolchain import pipeline
 from toolchain.contract import proving
+from toolchain.contract.check import Checked, report
 from toolchain.core.errors import SeriesDoesNotApply
 from toolchain.core.run import Run
-from toolchain.series.check import Checked, report
 from toolchain.series.manifest import Proven, load_series
 
 from .conftest import Edits

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolchain.contract.check import check
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, PinMissing, UnknownRevision
 from toolchain.core.run import Run
 from toolchain.series import drift, drift_report, manifest, outcomes
-from toolchain.series.check import check
 
 from .conftest import EDITS, MAIN_GO, TABLE_C, TYPES_H, SeriesMaker, Upstream
 

@@ -7,6 +7,7 @@ import time
 from typing import Literal
 
 from .. import api, pipeline
+from ..contract.check import Checked
 from ..core.errors import ConfigError, ToolchainError
 from ..core.records import record
 from ..core.run import Run
@@ -17,7 +18,6 @@ from ..fork.join import Joined
 from ..fork.metal import MetalBranch
 from ..host import machine
 from ..memory.request import plan_for
-from ..series.check import Checked
 from ..series.manifest import Series, load_series
 from ..sources.mirror import ensure_contents
 from ..stages import Sources

@@ -25,7 +25,7 @@ from ..metal import host as metal_host
 from ..metal.host import Dispatch, Host, Kind, Recorded, Tensor, build_host
 from ..series.manifest import Series
 from ..series.patched import Patched, included, reader, write_out
-from ..series.render import Tree
+from ..series.tree import Tree
 from . import meaning
 from .operations import FOREIGN, NAMES, Posed, operations, retyped
 

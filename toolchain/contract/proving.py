@@ -27,7 +27,7 @@ from ..series import drift
 from ..series.facts import read_facts
 from ..series.manifest import Series
 from ..series.patched import INCLUDED, Patched, included, patch, reader, write_out
-from ..series.render import Tree
+from ..series.tree import Tree
 from ..sources import open_origin
 from . import behaviour, holding
 from .operations import QUERIES

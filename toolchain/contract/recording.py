@@ -12,11 +12,11 @@ from ..series import drift, manifest
 from ..series.facts import read_facts
 from ..series.manifest import Series
 from ..series.patched import patch, reader
-from ..series.render import Tree
+from ..series.symbols import ABSENT, Form, Kind, Symbol, save
+from ..series.tree import Tree
 from ..sources import open_origin, pin
 from . import uses
 from .holding import fewest, held
-from .symbols import ABSENT, Form, Kind, Symbol, save
 
 
 @record

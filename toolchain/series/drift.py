@@ -15,7 +15,8 @@ from ..sources.releases import releases
 from ..stages import Target
 from .manifest import Series
 from .outcomes import Judged, Memory, State, contents, jobs_on
-from .render import Tree, ollama_version, served_parts
+from .render import ollama_version, served_parts
+from .tree import Tree
 
 SINCE = "b8619"
 """the first build that rotates the cache"""

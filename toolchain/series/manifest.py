@@ -11,14 +11,14 @@ import msgspec
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from ..contract import symbols
-from ..contract.symbols import Symbol
 from ..core.config import UniqueKeyLoader
 from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
 from ..core.run import Run
 from ..stages import CacheType, Target
+from . import symbols
 from .edit import Edit
+from .symbols import Symbol
 
 SEAL = "SHA256SUMS"
 OWN_SERIES = Path(__file__).parents[2] / "patches"

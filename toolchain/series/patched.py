@@ -11,7 +11,8 @@ from .edit import Splice, splice_all
 from .facts import Facts
 from .lexing import language_of, mask
 from .manifest import Series
-from .render import Outcome, Tree, outcomes_on, own_file, read_text, served_parts
+from .render import Outcome, outcomes_on, own_file, read_text, served_parts
+from .tree import Tree
 
 INCLUDED = (
     "include", "src", "common", "vendor", "tools/mtmd", "ggml/include", "ggml/src", "ggml/src/ggml-cpu",
