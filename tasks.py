@@ -221,7 +221,13 @@ def check_metal(run: Run, tree: str = "") -> None:
 )
 def run_metal(run: Run, tree: str = "", full: bool = False, program: str = "") -> None:
     """Run Metal kernels against the reference."""
-    ran = metal_runs.choose(run, Path(tree) if tree else None, Path(program) if program else None, full=full)
+    ran = metal_runs.choose(
+        run,
+        Path(tree) if tree else None,
+        Path(program) if program else None,
+        patched=pipeline.patched_llama_cpp,
+        full=full,
+    )
     run.console.result(ran, metal_runs.report(ran))
     metal_runs.require(ran)
 
@@ -301,7 +307,7 @@ def show_freshness(run: Run, branch: Sequence[str] = (), now: str = "") -> None:
 @command("fork", *SOURCES, branch="branch of the fork; empty: the most promising one", now=_NOW)
 def show_conflicts(run: Run, branch: str = "", now: str = "") -> None:
     """Merge and cherry-pick a fork, in memory."""
-    found = fork_request.onto_the_pin(run, branch, now)
+    found = fork_request.onto_the_pin(run, pipeline.prepare(run), branch, now)
     run.console.result(found, fork_report.conflicts(found))
 
 

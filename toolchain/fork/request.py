@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import pipeline
 from ..core.errors import ConfigError, ToolchainError
 from ..core.run import Run
 from ..series import render
@@ -116,9 +115,8 @@ def audit(run: Run, both: Joined, names: Sequence[str]) -> list[metal.MetalBranc
         return metal.audit(both.repository, tips, _folder(run))
 
 
-def onto_the_pin(run: Run, name: str, now: str) -> dry.Conflicts:
+def onto_the_pin(run: Run, sources: Sources, name: str, now: str) -> dry.Conflicts:
     """`conflicts` for one branch by name, or for the most promising one."""
-    sources = pipeline.prepare(run)
     with joined(run) as both:
         found = freshness(run, both, (name,) if name else (), moment(now))
         return conflicts(run, both, found.branches[0], sources, load_series(run))
