@@ -8,28 +8,31 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from toolchain import api, deploy, machine, pipeline, views, watch
+from toolchain import api, deploy, pipeline, views, watch
 from toolchain import assess as assessing
-from toolchain import config as configuration
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
-from toolchain.cli import Run, command
-from toolchain.contract import proving
+from toolchain.build import find_release
+from toolchain.cli import command, main
+from toolchain.contract import check, proving
 from toolchain.contract import recording as contract_recording
-from toolchain.doctor import doctor
-from toolchain.errors import MissingTool
+from toolchain.core import config as configuration
+from toolchain.core.errors import MissingTool
+from toolchain.core.process import run as run_program
+from toolchain.core.run import Run
 from toolchain.fork import report as fork_report
 from toolchain.fork import request as fork_request
 from toolchain.guard import request as guard_request
+from toolchain.host import machine
+from toolchain.host.doctor import doctor
 from toolchain.memory import report as memory_report
 from toolchain.memory import request as memory_request
 from toolchain.metal import audit as metal_audit
 from toolchain.metal import cost as metal_cost
 from toolchain.metal import inspection, roofline
 from toolchain.metal import runs as metal_runs
-from toolchain.process import run as run_program
 from toolchain.quality import divergence, lab, request
-from toolchain.series import check, drift, drift_report, manifest
+from toolchain.series import drift, drift_report, manifest
 
 ROOT = Path(__file__).parent
 SOURCES = ("ollama", "ollama_ref", "llama_cpp", "llama_cpp_ref", "workspace")
@@ -133,7 +136,7 @@ def survey_drift(
     out: str = "",
 ) -> None:
     """The series against a range of upstream."""
-    series = pipeline.load_series(context)
+    series = manifest.load_series(context)
     if run:
         proven = proving.prove(context, series, since, until, every)
         context.console.result(proven, proving.report(proven))
@@ -147,7 +150,7 @@ def survey_drift(
 @command(*SOURCES, keep="leave the last look as it was, so that the next one reports the same again")
 def watch_upstream(run: Run, keep: bool = False) -> None:
     """What came upstream since the last look."""
-    found = watch.look(run, pipeline.load_series(run), keep=keep)
+    found = watch.look(run, manifest.load_series(run), keep=keep)
     run.console.result(found, watch.text(found))
     raise SystemExit(found.exit_code)
 
@@ -166,7 +169,7 @@ def seal(run: Run) -> None:
 )
 def record_contract(run: Run, tree: Sequence[str] = ()) -> None:
     """What our sources use of llama.cpp, anew."""
-    recorded = contract_recording.record_anew(run, pipeline.load_series(run), tree)
+    recorded = contract_recording.record_anew(run, manifest.load_series(run), tree)
     run.console.result(recorded, contract_recording.report(recorded))
 
 
@@ -218,7 +221,13 @@ def check_metal(run: Run, tree: str = "") -> None:
 )
 def run_metal(run: Run, tree: str = "", full: bool = False, program: str = "") -> None:
     """Run Metal kernels against the reference."""
-    ran = metal_runs.choose(run, Path(tree) if tree else None, Path(program) if program else None, full=full)
+    ran = metal_runs.choose(
+        run,
+        Path(tree) if tree else None,
+        Path(program) if program else None,
+        patched=pipeline.patched_llama_cpp,
+        full=full,
+    )
     run.console.result(ran, metal_runs.report(ran))
     metal_runs.require(ran)
 
@@ -236,7 +245,7 @@ def cost_metal(
     """What attention costs on a GPU, counted."""
     where = Path(tree) if tree else pipeline.patched_llama_cpp(run)
     found = metal_cost.measure(
-        where, pipeline.load_series(run), run.config, run.workspace, run.console, head=head,
+        where, manifest.load_series(run), run.config, run.workspace, run.console, head=head,
         depths=[int(one) for one in depth] or [1024, 16384], prompts=[int(one) for one in prompt] or [2048],
     )  # fmt: skip
     estimates = roofline.estimates(found.costs)
@@ -298,7 +307,7 @@ def show_freshness(run: Run, branch: Sequence[str] = (), now: str = "") -> None:
 @command("fork", *SOURCES, branch="branch of the fork; empty: the most promising one", now=_NOW)
 def show_conflicts(run: Run, branch: str = "", now: str = "") -> None:
     """Merge and cherry-pick a fork, in memory."""
-    found = fork_request.onto_the_pin(run, branch, now)
+    found = fork_request.onto_the_pin(run, pipeline.prepare(run), branch, now)
     run.console.result(found, fork_report.conflicts(found))
 
 
@@ -329,7 +338,7 @@ def release(run: Run, stock: bool = False, targets: str = "") -> None:
 @command("workspace", release="id or directory of a release; empty: the newest one built")
 def check_built(run: Run, release: str = "") -> None:
     """Hold a release against its manifest."""
-    found = check_release(pipeline.find_release(run, release))
+    found = check_release(find_release(run, release))
     run.console.result(found, f"{found.id}: {len(found.files)} files as stated")
 
 
@@ -339,7 +348,7 @@ def check_built(run: Run, release: str = "") -> None:
 @command("workspace", release="id or directory of a release; empty: the newest one built")
 def verify_release(run: Run, release: str = "") -> None:
     """Prove what a release does."""
-    proven = pipeline.verify(run, pipeline.find_release(run, release))
+    proven = pipeline.verify(run, find_release(run, release))
     run.console.result(proven, views.verification(proven))
 
 
@@ -460,7 +469,7 @@ def show_machine(run: Run) -> None:
 @command("workspace", "prefix", "port", "kv_cache_type", release="id or directory; empty: the newest one built")
 def install(run: Run, release: str = "") -> None:
     """Make a built release the service."""
-    state = deploy.install(pipeline.find_release(run, release), run.config, run.console)
+    state = deploy.install(find_release(run, release), run.config, run.console)
     run.console.result(state, views.deployment(state))
 
 
@@ -565,3 +574,8 @@ _deploy.add_task(uninstall, name="uninstall")
 
 for group in (_sources, _series, _fork, _api, _build, _verify, _metal, _quality, _memory, _deploy):
     namespace.add_collection(group)
+
+
+def start() -> None:
+    """`./inv`."""
+    main(namespace)

@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
-from toolchain.console import Console
+from toolchain.contract.check import check
+from toolchain.core.console import Console
 from toolchain.series import manifest
-from toolchain.series.check import check
 from toolchain.series.render import render
 from toolchain.stages import Pin, Source, Sources
 

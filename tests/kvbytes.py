@@ -21,15 +21,16 @@ import numpy as np
 import psutil
 
 from tests.memory import models
-from toolchain import cachetype
-from toolchain.errors import ModelLoadFailed
-from toolchain.llama_server import serve
-from toolchain.memory import geometry, gguf, kv, sizes, working
-from toolchain.quality import state
+from toolchain.cachetypes import sizes
+from toolchain.core import cachetype
+from toolchain.core.errors import ModelLoadFailed
+from toolchain.memory import geometry, gguf, kv, working
 from toolchain.quality.codec import Floats
 from toolchain.series import manifest
+from toolchain.serving import cachelog, slot
+from toolchain.serving.llama_server import serve
 from toolchain.stages import CacheType
-from toolchain.verify import cachelog
+from toolchain.verify import planned as planned_caches
 
 TYPES = (
     "f16",
@@ -88,10 +89,10 @@ def compare(server: Path, path: Path, types: cachetype.CacheTypes, context: int,
         ) as running:  # fmt: skip
             running.read(_PROMPT)
             used = sum(child.memory_info().rss for child in psutil.Process(os.getpid()).children())
-            saved = state.load(running.save(), has_v=not sized.mla, decode=_as_bytes)
+            saved = slot.load(running.save(), has_v=not sized.mla, decode=_as_bytes)
         log = (Path(home) / "server.log").read_text(errors="replace")
     caches = cachelog.stated(log)
-    if why := cachelog.plan_complaint(caches, planned) or _state_complaint(log, planned):
+    if why := planned_caches.complaint(caches, planned) or _state_complaint(log, planned):
         return f"DIFFERS: {why}"
     if why := _row_complaint(saved, sized, types, table):
         return f"DIFFERS: {why}"
@@ -125,7 +126,7 @@ def _state_complaint(log: str, planned: kv.CacheSizes) -> str:
     return ""
 
 
-def _row_complaint(saved: state.State, sized: geometry.Geometry, types: cachetype.CacheTypes, table: Table) -> str:
+def _row_complaint(saved: slot.State, sized: geometry.Geometry, types: cachetype.CacheTypes, table: Table) -> str:
     """Rows of the saved slot, in the order of the caches, against the planner's; in bytes."""
     order = [layer for windowed in (False, True) for layer in sized.cached if layer.windowed is windowed]
     if len(saved.layers) != len(order):

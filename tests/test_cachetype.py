@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain import records
-from toolchain.cachetype import PRESETS, CacheTypes, LayerRule, LayerTypes, divided, parse
-from toolchain.config import load, rows
-from toolchain.errors import ConfigError
+from toolchain.core import records
+from toolchain.core.cachetype import PRESETS, CacheTypes, LayerRule, LayerTypes, divided, parse
+from toolchain.core.config import load, rows
+from toolchain.core.errors import ConfigError
 
 TABLE = Path(__file__).parent.parent / "patches/cachetypes.txt"
 CASES = [line.split() for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]

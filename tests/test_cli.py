@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def inv(*args: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TURBOQUANT_")}
     return subprocess.run(
-        [sys.executable, "-m", "toolchain.cli", *args],
+        [sys.executable, "-P", "-c", "import tasks; tasks.start()", *args],
         cwd=cwd,
         env={**kept, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
@@ -32,6 +32,11 @@ def test_the_list_is_a_table_of_contents(tmp_path: Path) -> None:
         assert f"  {name} " in done.stdout
     rows = [line for line in done.stdout.splitlines()[2:] if line.strip()]
     assert all(line[2] != " " for line in rows), "a description that needs two lines is too long"
+
+
+def test_another_tasks_file_in_the_folder_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("raise SystemExit(9)\n")
+    assert inv("config", cwd=tmp_path).returncode == 0
 
 
 def test_every_task_takes_json(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from toolchain.config import Config, load, rows, table
-from toolchain.errors import ConfigError
+from toolchain.core.config import Config, load, rows, table
+from toolchain.core.errors import ConfigError
 
 
 def config_of(tmp_path: Path, text: str = "", environ: dict[str, str] | None = None, **flags: Any) -> Config:

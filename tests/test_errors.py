@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from toolchain.errors import all_errors, exit_code_table
+from toolchain.core.errors import all_errors, exit_code_table
 
 GUIDE = Path(__file__).parents[1] / "docs/guide.md"
 

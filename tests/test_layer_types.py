@@ -15,16 +15,17 @@ import requests
 
 from tests.sources.gitrepo import commit, new
 from toolchain import miniature, pipeline
-from toolchain.cachetype import parse
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
+from toolchain.core.cachetype import parse
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.run import Run
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
-from toolchain.series.render import Tree, outcome_of
+from toolchain.series.render import outcome_of
+from toolchain.series.tree import Tree
+from toolchain.serving import cachelog
+from toolchain.serving.probe_model import Geometry, write_probe
 from toolchain.sources import Repository
-from toolchain.verify import cachelog
-from toolchain.verify.model import Geometry, write_probe
 
 BLOCKS = 8
 CONTEXT = 256

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from toolchain import machine
-from toolchain.config import load
+from toolchain.core.config import load
+from toolchain.host import machine
 from toolchain.memory import report
 
 GIB = 1 << 30

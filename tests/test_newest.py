@@ -11,12 +11,12 @@ import pytest
 from tests.series.conftest import MAIN_GO, TABLE_C, SeriesMaker, Upstream, make_series, upstream
 from tests.test_cli import inv
 from toolchain import pipeline, views
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
-from toolchain.errors import NoReleaseHolds, SeriesDoesNotApply
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import NoReleaseHolds, SeriesDoesNotApply
+from toolchain.core.records import to_json
+from toolchain.core.run import Run
 from toolchain.newest import Newest, newest
-from toolchain.records import to_json
 from toolchain.stages import Deployment, Sources
 
 __all__ = ["make_series", "upstream"]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.verify.conftest import write_release
-from toolchain.errors import ModelLoadFailed, ServerFailed
-from toolchain.ollama import OllamaClient
-from toolchain.verify.model import write_probe
-from toolchain.verify.server import Server, serve
+from toolchain.core.errors import ModelLoadFailed, ServerFailed
+from toolchain.serving.ollama import OllamaClient
+from toolchain.serving.ollama_server import Server, serve
+from toolchain.serving.probe_model import write_probe
 
 Start = Callable[..., Server]
 

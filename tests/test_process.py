@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ended
-from toolchain.errors import BuildFailed, CommandFailed, MissingTool
-from toolchain.process import TAIL_LINES, run
+from toolchain.core.errors import BuildFailed, CommandFailed, MissingTool
+from toolchain.core.process import TAIL_LINES, run
 
 PYTHON = [sys.executable, "-c"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toolchain import records
-from toolchain.errors import DiskFull, RecordError
+from toolchain.core import records
+from toolchain.core.errors import DiskFull, RecordError
 from toolchain.stages import CacheType, Scratch
 
 

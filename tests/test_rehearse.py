@@ -11,10 +11,11 @@ import msgspec
 import psutil
 import pytest
 
-from toolchain import records, rehearse
-from toolchain.config import VerifyConfig
-from toolchain.console import Console
-from toolchain.errors import ConfigError, MissingTool
+from toolchain import rehearse
+from toolchain.core import records
+from toolchain.core.config import VerifyConfig
+from toolchain.core.console import Console
+from toolchain.core.errors import ConfigError, MissingTool
 from toolchain.stages import Release, Verification
 
 STAGES = [

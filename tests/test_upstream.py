@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 
 from toolchain import miniature, pipeline
 from toolchain.build import release_dir
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
-from toolchain.errors import ModelLoadFailed
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import ModelLoadFailed
+from toolchain.core.run import Run
+from toolchain.serving import cachelog
+from toolchain.serving.ollama_server import serve
+from toolchain.serving.probe_model import Geometry, write_probe
 from toolchain.stages import Sources
-from toolchain.verify import cachelog
-from toolchain.verify.model import Geometry, write_probe
-from toolchain.verify.server import serve
 
 Floats = npt.NDArray[np.float32]
 CONTEXT = 256

@@ -6,7 +6,6 @@ turns a `ToolchainError` into one message and its exit code, and leaves the trac
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import os
@@ -18,14 +17,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 from invoke.tasks import Task, task
 
 from . import __version__
-from .config import Config, load
-from .console import Console
-from .errors import ConfigError, ToolchainError
+from .core.config import load
+from .core.console import Console
+from .core.errors import ConfigError, ToolchainError
+from .core.run import Run
 
 FLAGS: dict[str, tuple[str, str]] = {
     "ollama": ("sources.ollama", "Ollama: a URL or a local git repository"),
@@ -45,19 +46,6 @@ _SHARED = {
     "config": "configuration file instead of ./turboquant.yaml",
     "set": "any setting, as in --set deploy.port=11500 (repeatable)",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a task works with."""
-
-    config: Config
-    console: Console
-
-    @property
-    def workspace(self) -> Path:
-        """Folder for everything that a run makes before it is deployed."""
-        return Path(self.config.workspace).expanduser().absolute()
 
 
 def command(*flags: str, name: str | None = None, **help: str) -> Callable[[Callable[..., None]], Task[Any]]:
@@ -162,20 +150,12 @@ def _wrong_usage() -> Iterator[None]:
         raise Exit(f"error: {error}\n  try: ./inv --list, or ./inv --help TASK", code=2) from None
 
 
-def main() -> None:
-    """`./inv`."""
-    import tasks
-
+def main(namespace: Collection) -> None:
+    """`./inv` with these tasks."""
     signal.signal(signal.SIGTERM, _interrupted)
-    program = _Program(
-        name="inv", binary="./inv", binary_names=["./inv"], version=__version__, namespace=tasks.namespace
-    )
+    program = _Program(name="inv", binary="./inv", binary_names=["./inv"], version=__version__, namespace=namespace)
     try:
         program.run()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
-
-
-if __name__ == "__main__":
-    main()

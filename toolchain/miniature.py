@@ -12,9 +12,9 @@ from pathlib import Path
 
 from git import Repo
 
-from .errors import CommandFailed
+from .core.errors import CommandFailed
+from .core.records import record
 from .miniature_split import split
-from .records import record
 
 TREES = Path(__file__).resolve().parent.parent / "tests" / "upstream"
 OLLAMA_VERSION = "0.33.0"

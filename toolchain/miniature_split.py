@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import CommandFailed
+from .core.errors import CommandFailed
 
 METAL = "ggml/src/ggml-metal"
 _WHOLE = f"{METAL}/ggml-metal.metal"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .cli import Run
-from .errors import FetchFailed, NoReleaseHolds, PinMissing, UnknownLayout
-from .records import record
+from .core.errors import FetchFailed, NoReleaseHolds, PinMissing, UnknownLayout
+from .core.records import record
+from .core.run import Run
 from .sources.mirror import is_url
 from .sources.origins import at, dirty_files, open_both
 from .sources.releases import releases

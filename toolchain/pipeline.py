@@ -11,16 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from . import sources as source_stage
-from .build import MANIFEST, release_dir
 from .build import build as build_release
-from .cli import Run
+from .build import release_dir
+from .contract import check
 from .contract.behaviour import Behaviour, behave
+from .core.errors import (
+    BehaviourChanged,
+    ContractBroken,
+    EraNotServed,
+    SeriesDoesNotApply,
+    ToolchainError,
+)
+from .core.records import record, sha256_bytes, write, write_bytes
+from .core.run import Run
 from .deploy import install
-from .errors import BehaviourChanged, ContractBroken, EraNotServed, ReleaseInvalid, SeriesDoesNotApply, ToolchainError
 from .newest import Newest, PassedOver, newest
-from .records import record, sha256_bytes, write, write_bytes
-from .series import check, manifest, render
+from .series import render
+from .series.manifest import load_series
 from .series.patched import Patched
+from .series.tree import Tree
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
 
@@ -62,12 +71,6 @@ def prepare_to_ship(run: Run) -> Newest:
     return chosen
 
 
-def load_series(run: Run) -> manifest.Series:
-    """The configured series, checked against its checksums."""
-    path = run.config.series.path
-    return manifest.load(Path(path).expanduser() if path else manifest.OWN_SERIES)
-
-
 def render_series(run: Run, found: Sources) -> Rendered:
     """Render the series; the diffs lie beside the record, one file for each target."""
     refuse_vendored(found)
@@ -93,7 +96,7 @@ def check_series(run: Run, found: Sources, *, behaviour: bool = True) -> check.C
         )
     series = load_series(run)
 
-    def ask(tree: render.Tree, text: Patched) -> Behaviour:
+    def ask(tree: Tree, text: Patched) -> Behaviour:
         return behave(series, tree, text, run.config, run.workspace)
 
     return check.check(series, found, run.console, ask if behaviour else None)
@@ -202,23 +205,6 @@ def stock(found: Sources) -> Rendered:
         facts={},
         cache_types=(),
     )
-
-
-def find_release(run: Run, name: str) -> Path:
-    """Directory of a built release by its id or path; the newest one built for an empty name.
-
-    Raises `ReleaseInvalid` when there is none.
-    """
-    built = run.workspace / "releases"
-    if name:
-        found = Path(name).expanduser() if "/" in name else built / name
-        if not (found / MANIFEST).is_file():
-            raise ReleaseInvalid(f"{found}: not a release directory", hint=f"an id in {built}, or a path")
-        return found.absolute()
-    manifests = sorted(built.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-    if not manifests:
-        raise ReleaseInvalid(f"{built}: no release was built yet", hint="./inv build")
-    return manifests[-1].parent
 
 
 def ship(run: Run) -> Shipped:

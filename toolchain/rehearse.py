@@ -18,13 +18,14 @@ from pathlib import Path
 
 import psutil
 
-from . import deploy, doctor, miniature, pipeline
+from . import deploy, miniature, pipeline
 from .build import release_dir
-from .cli import Run
-from .config import load
-from .console import Console
-from .errors import ConfigError, MissingTool, RolledBack, VerificationFailed
-from .records import record, write
+from .core.config import load
+from .core.console import Console
+from .core.errors import ConfigError, MissingTool, RolledBack, VerificationFailed
+from .core.records import record, write
+from .core.run import Run
+from .host import doctor
 from .series import manifest
 from .stages import Release
 from .standin import settings as standin

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from .records import record
+from .core.records import record
 
 Target = Literal["ollama", "llama.cpp"]
 Era = Literal["pinned", "vendored"]

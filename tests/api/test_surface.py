@@ -21,8 +21,8 @@ from toolchain.api.clang import PLATFORMS
 from toolchain.api.snapshot import take
 from toolchain.api.surface import Snapshot
 from toolchain.api.trees import FolderTree
-from toolchain.errors import HeaderInvalid, MissingTool
-from toolchain.records import read, to_json, write
+from toolchain.core.errors import HeaderInvalid, MissingTool
+from toolchain.core.records import read, to_json, write
 
 from .conftest import GGML, LLAMA, tree
 from .prove import Check, checks, prove

@@ -15,12 +15,12 @@ from tests.memory import models
 from tests.sources.gitrepo import git
 from toolchain.assess import assess, save, text
 from toolchain.assess.assessment import Assessment
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
-from toolchain.errors import ConfigError, ModelInvalid, NotARepository, UnknownRevision, Unrelated
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import ConfigError, ModelInvalid, NotARepository, UnknownRevision, Unrelated
+from toolchain.core.records import read, to_json
+from toolchain.core.run import Run
 from toolchain.miniature import Miniature, materialize
-from toolchain.records import read, to_json
 
 BORN = datetime(2026, 1, 1, tzinfo=UTC)
 """when all of the miniature's commits were made"""

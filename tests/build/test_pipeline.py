@@ -10,8 +10,8 @@ import pytest
 from tests.build.tiny import Tiny
 from tests.sources.gitrepo import commit
 from toolchain.build import build, check, plan_of, platform_name, program_dir, release_dir, version_of
-from toolchain.console import Console
-from toolchain.errors import BuildFailed, ConfigError, DiskFull, EraNotServed, MissingTool
+from toolchain.core.console import Console
+from toolchain.core.errors import BuildFailed, ConfigError, DiskFull, EraNotServed, MissingTool
 from toolchain.stages import Release
 
 

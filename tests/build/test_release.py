@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain import records
 from toolchain.build import MANIFEST, assemble, check, load, release_dir, release_id
-from toolchain.errors import DiskFull, ReleaseInvalid
+from toolchain.core import records
+from toolchain.core.errors import DiskFull, ReleaseInvalid
 from toolchain.stages import Release
 
 DRAFT = Release(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from toolchain import config, doctor
 from toolchain.build import tools
-from toolchain.errors import MissingTool
+from toolchain.core import config
+from toolchain.core.errors import MissingTool
+from toolchain.host import doctor
 
 
 def _program(folder: Path, name: str, script: str) -> Path:

@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 
 from tests.sources.gitrepo import commit, git, new
-from toolchain import config
 from toolchain.build import build
-from toolchain.config import Config
-from toolchain.console import Console
-from toolchain.records import sha256_bytes
+from toolchain.core import config
+from toolchain.core.config import Config
+from toolchain.core.console import Console
+from toolchain.core.records import sha256_bytes
 from toolchain.sources import create, prepare, scratch_root
 from toolchain.stages import CacheType, Release, Rendered, RenderedTarget, Scratch, Sources
 

@@ -9,10 +9,10 @@ import pytest
 from git import Actor, Repo
 
 from toolchain import miniature, pipeline
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
-from toolchain.series.check import Checked
+from toolchain.contract.check import Checked
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.run import Run
 
 Edits = Mapping[str, tuple[str, str]]
 """path -> what is replaced, and by what; an empty old text stands for a new file"""

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from toolchain import pipeline
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
 from toolchain.contract import behaviour, operations
-from toolchain.errors import BehaviourChanged
+from toolchain.contract.check import Checked, report
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import BehaviourChanged
+from toolchain.core.run import Run
 from toolchain.metal.host import Kind, Recorded
-from toolchain.series.check import Checked, report
 
 from .conftest import Edits
 

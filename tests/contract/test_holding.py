@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from toolchain import pipeline
-from toolchain.errors import ContractBroken
+from toolchain.contract.check import Checked, report
+from toolchain.core.errors import ContractBroken
 from toolchain.miniature import Miniature
-from toolchain.series.check import Checked, report
 
 from .conftest import Edits
 
@@ -123,8 +123,9 @@ def test_exit_code_and_json(tmp_path: Path, upstream: Miniature, change: Change,
     with pytest.raises(ContractBroken, match=r"1 of \d+ symbols that our sources use are not as they were: field"):
         pipeline.require(check())
     done = subprocess.run(
-        [sys.executable, "-m", "toolchain.cli", "series.check", "--json", "--workspace", str(tmp_path / "workspace"),
-         "--ollama", str(upstream.ollama), "--llama-cpp", str(upstream.llama_cpp), "--llama-cpp-ref", "HEAD"],
+        [sys.executable, "-c", "import tasks; tasks.start()", "series.check", "--json",
+         "--workspace", str(tmp_path / "workspace"), "--ollama", str(upstream.ollama),
+         "--llama-cpp", str(upstream.llama_cpp), "--llama-cpp-ref", "HEAD"],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == ContractBroken.exit_code

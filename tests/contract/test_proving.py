@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from toolchain import pipeline
-from toolchain.cli import Run
 from toolchain.contract import proving
-from toolchain.errors import SeriesDoesNotApply
-from toolchain.series.check import Checked, report
-from toolchain.series.manifest import Proven
+from toolchain.contract.check import Checked, report
+from toolchain.core.errors import SeriesDoesNotApply
+from toolchain.core.run import Run
+from toolchain.series.manifest import Proven, load_series
 
 from .conftest import Edits
 from .test_behaviour import BY_K_ALONE, CASE, OPS
@@ -22,7 +22,7 @@ STAGES = ["edits", "contract", "behaviour", "compile", "metal.check", "metal.run
 
 def test_points_of_history(run: Run, change: Callable[[Edits], str]) -> None:
     change({OPS: (CASE, BY_K_ALONE)})
-    found = proving.prove(run, pipeline.load_series(run), "b9000", "", 1)
+    found = proving.prove(run, load_series(run), "b9000", "", 1)
     good, bad = found.points
     assert (good.name, bad.name) == ("b9000", "b9001")
     assert [stage.name for stage in good.stages] == STAGES
@@ -39,7 +39,7 @@ def test_points_of_history(run: Run, change: Callable[[Edits], str]) -> None:
 
 def test_an_edit_that_does_not_hold_ends_a_point(run: Run, change: Callable[[Edits], str]) -> None:
     change({"ggml/include/ggml.h": ("enum ggml_type {", "enum ggml_kind {")})
-    found = proving.prove(run, pipeline.load_series(run), "b9001", "", 1)
+    found = proving.prove(run, load_series(run), "b9001", "", 1)
     (point,) = found.points
     assert [(stage.name, stage.ok) for stage in point.stages] == [("edits", False)]
 

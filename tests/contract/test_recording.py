@@ -8,12 +8,12 @@ from shutil import copytree
 
 import pytest
 
-from toolchain.cli import Run
-from toolchain.contract import recording, symbols
-from toolchain.contract.symbols import Form, Symbol
-from toolchain.errors import SeriesError
+from toolchain.contract import recording
+from toolchain.core.errors import SeriesError
+from toolchain.core.run import Run
 from toolchain.miniature import Miniature
-from toolchain.series import manifest
+from toolchain.series import manifest, symbols
+from toolchain.series.symbols import Form, Symbol
 
 from .conftest import Edits
 

@@ -17,11 +17,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from toolchain import config as configuration
-from toolchain import records
 from toolchain.build import release as built
-from toolchain.config import Config
-from toolchain.console import Console
+from toolchain.core import config as configuration
+from toolchain.core import records
+from toolchain.core.config import Config
+from toolchain.core.console import Console
 from toolchain.deploy import installer
 from toolchain.deploy.journal import KILL_VARIABLE, Entry
 from toolchain.deploy.layout import Layout
@@ -33,7 +33,7 @@ from toolchain.standin.verbs import STOP_VERB
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
 _CHILDREN = multiprocessing.get_context("forkserver")  # quick: what a deploy imports is there before the fork
-_CHILDREN.set_forkserver_preload(["toolchain.deploy.installer", "toolchain.verify.model"])
+_CHILDREN.set_forkserver_preload(["toolchain.deploy.installer", "toolchain.serving.probe_model"])
 
 
 @dataclass

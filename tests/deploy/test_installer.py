@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.processes import alive
+from toolchain.core.errors import ConfigError, LockHeld, NothingToRollBackTo, ReleaseInvalid, RolledBack
 from toolchain.deploy import environment, installer, service
-from toolchain.errors import (
-    ConfigError,
-    LockHeld,
-    NothingToRollBackTo,
-    ReleaseInvalid,
-    RolledBack,
-)
-from toolchain.ollama import OllamaClient
+from toolchain.serving.ollama import OllamaClient
 
 from .site import Site, await_file, identifier
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.processes import alive
-from toolchain import records
+from toolchain.core import records
+from toolchain.core.errors import DomainUnavailable
 from toolchain.deploy import installer, journal
 from toolchain.deploy.journal import BEFORE_SWAP, INSTALL_STEPS, ROLLBACK_STEPS, UNINSTALL_STEPS, Entry
-from toolchain.errors import DomainUnavailable
 from toolchain.standin import settings
 
 from .site import Site, await_file, identifier

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.processes import alive
+from toolchain.core.errors import ConfigError, DomainUnavailable, LaunchdRefused, PortInUse, ServiceConflict
 from toolchain.deploy import conflicts, installer, service, state
 from toolchain.deploy.service import Service
-from toolchain.errors import ConfigError, DomainUnavailable, LaunchdRefused, PortInUse, ServiceConflict
 from toolchain.standin import settings
 
 from .site import Site, free_port

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from toolchain.core.errors import DiskFull
 from toolchain.deploy import store
 from toolchain.deploy.layout import DISCARDED, TEMPORARY, Layout
-from toolchain.errors import DiskFull
 
 from .site import Site, identifier
 

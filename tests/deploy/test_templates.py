@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain import records
 from toolchain.build import release as built
-from toolchain.config import DeployConfig
+from toolchain.cachetypes.sizes import UPSTREAM_TYPES
+from toolchain.core import records
+from toolchain.core.config import DeployConfig
+from toolchain.core.errors import ConfigError, ReleaseInvalid
 from toolchain.deploy import environment, templates
 from toolchain.deploy.layout import Layout
-from toolchain.errors import ConfigError, ReleaseInvalid
 from toolchain.stages import Release
-from toolchain.verify import cachelog
 
 from .site import Site
 
@@ -142,7 +142,7 @@ def test_a_type_that_the_release_lacks(release: Release, kind: str) -> None:
 
 
 def test_every_type_of_llama_cpp_suits_a_stock_release(release: Release) -> None:
-    assert {kind.name for kind in cachelog.UPSTREAM_TYPES} == environment.UPSTREAM_TYPES
+    assert {kind.name for kind in UPSTREAM_TYPES} == environment.UPSTREAM_TYPES
     stock = replace(release, cache_types=())
     for kind in environment.UPSTREAM_TYPES:
         assert f"OLLAMA_KV_CACHE_TYPE={kind}\n" in environment.render(stock, DeployConfig(kv_cache_type=kind))

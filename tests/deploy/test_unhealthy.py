@@ -7,8 +7,8 @@ import os
 
 import pytest
 
+from toolchain.core.errors import RolledBack, Unhealthy
 from toolchain.deploy import health, installer
-from toolchain.errors import RolledBack, Unhealthy
 
 from .site import Site, identifier
 

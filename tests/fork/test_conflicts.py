@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tests.fork.world import ARG, KV, METAL, NOW, World, commit, lines
 from tests.sources.gitrepo import git
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
-from toolchain.errors import FetchFailed, Unrelated
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import FetchFailed, Unrelated
+from toolchain.core.run import Run
 from toolchain.fork.conflicts import conflicts
 from toolchain.fork.freshness import freshness
 from toolchain.fork.join import Joined, open_fork

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.fork.world import ARG, KV, METAL, NOW, World, commit, dated, lines, untouched
 from tests.sources.gitrepo import WEB, git, history, new
-from toolchain.console import Console
-from toolchain.errors import FetchFailed, NotARepository, UnknownRevision, Unrelated
+from toolchain.core.console import Console
+from toolchain.core.errors import FetchFailed, NotARepository, UnknownRevision, Unrelated
 from toolchain.fork.freshness import freshness
 from toolchain.fork.graph import Graph
 from toolchain.fork.join import Joined

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.sources.gitrepo import WEB, git, new, snapshot
-from toolchain.console import Console
+from toolchain.core.console import Console
 from toolchain.fork.conflicts import Conflicts, conflicts
 from toolchain.fork.freshness import Branch, Freshness, freshness
 from toolchain.fork.join import Joined

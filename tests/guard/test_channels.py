@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import extreme
-from toolchain.errors import ModelInvalid
+from toolchain.core.errors import ModelInvalid
 from toolchain.guard import channels
 
 HEAD, HEADS, KV_HEADS, WIDTH = 64, 4, 2, 256

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.quality.llama_server import predict
-from toolchain.config import Config
-from toolchain.errors import ServerFailed, TextTooShort, ToolchainError, VerificationFailed
+from toolchain.core.config import Config
+from toolchain.core.errors import ServerFailed, TextTooShort, ToolchainError, VerificationFailed
 from toolchain.guard import trial
 from toolchain.guard.trial import Prediction, divergence, predictions
 

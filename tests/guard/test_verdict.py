@@ -9,11 +9,11 @@ import pytest
 
 from tests import extreme
 from tests.test_cli import inv
-from toolchain import config as configuration
-from toolchain.cachetype import parse
-from toolchain.config import Config
-from toolchain.console import Console
-from toolchain.errors import CacheCollapse, ConfigError
+from toolchain.core import config as configuration
+from toolchain.core.cachetype import parse
+from toolchain.core.config import Config
+from toolchain.core.console import Console
+from toolchain.core.errors import CacheCollapse, ConfigError
 from toolchain.guard import verdict
 from toolchain.quality import kernels, references
 from toolchain.quality.measure import compare

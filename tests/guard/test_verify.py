@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.verify.conftest import write_release
-from toolchain import config, records, views
-from toolchain.console import Console
-from toolchain.errors import CacheCollapse, ConfigError
+from toolchain import views
+from toolchain.core import config, records
+from toolchain.core.console import Console
+from toolchain.core.errors import CacheCollapse, ConfigError
 from toolchain.guard import verdict as guard
 from toolchain.stages import Verification
 from toolchain.verify import checklist, verify

@@ -1,4 +1,4 @@
-"""The rules as llama-server reads and applies them, against toolchain.cachetype."""
+"""The rules as llama-server reads and applies them, against toolchain.core.cachetype."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.test_cachetype import CASES, sides
-from toolchain.cachetype import LayerTypes, parse
-from toolchain.errors import ConfigError
+from toolchain.core.cachetype import LayerTypes, parse
+from toolchain.core.errors import ConfigError
 from toolchain.series.manifest import OWN_SERIES
-from toolchain.verify import cachelog
+from toolchain.serving import cachelog
 
 from .conftest import HERE
 from .test_flash_attention import cxx_compiler
@@ -136,7 +136,7 @@ def test_what_cannot_work_is_refused(ask: Ask, line: str, reason: str) -> None:
 
 
 def test_the_log_states_the_layers_of_each_type(ask: Ask, log: Path) -> None:
-    """As toolchain.verify.cachelog reads them, over both caches of a model with a sliding window."""
+    """As toolchain.serving.cachelog reads them, over both caches of a model with a sliding window."""
     mark = log.stat().st_size
     ask("layers 9 window q8_0 turbo2,first=2:q8_0,last=2:q8_0,layers=4-5:f16")
     head = "llama_kv_cache: size = 1.00 MiB ( 256 cells, 5 layers, 1/1 seqs), K (q8_0): 1.00 MiB, V (x): 1.00 MiB\n"

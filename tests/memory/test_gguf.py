@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.errors import ModelInvalid
+from toolchain.core.errors import ModelInvalid
 from toolchain.memory import gguf
 from toolchain.memory import source as memory_source
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.cachetype import parse
-from toolchain.errors import ArchitectureUnknown, ConfigError, ModelInvalid
+from toolchain.cachetypes.sizes import type_table
+from toolchain.core.cachetype import parse
+from toolchain.core.errors import ArchitectureUnknown, ConfigError, ModelInvalid
 from toolchain.memory import geometry, kv
-from toolchain.memory.sizes import type_table
 from toolchain.series import manifest
 
 from . import models

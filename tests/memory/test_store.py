@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolchain.errors import ModelInvalid
+from toolchain.core.errors import ModelInvalid
 from toolchain.memory import store
 
 KIND = "application/vnd.ollama.image."

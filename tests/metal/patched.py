@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 from toolchain import miniature, pipeline
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.run import Run
 
 
 def patched_miniature(folder: Path, *, split_kernels: bool = False) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from git import Repo
 
-from toolchain.config import Config, load
-from toolchain.console import Console
-from toolchain.errors import UnknownRevision
+from toolchain.core.config import Config, load
+from toolchain.core.console import Console
+from toolchain.core.errors import UnknownRevision
 from toolchain.metal import audit
 from toolchain.metal.host import METAL
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.console import Console
-from toolchain.errors import CommandFailed, MissingTool
+from toolchain.core.console import Console
+from toolchain.core.errors import CommandFailed, MissingTool
 from toolchain.metal import device
 
 TYPES = ("turbo4", "turbo3", "turbo2")

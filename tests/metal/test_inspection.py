@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.errors import KernelInvalid, UnknownLayout
+from toolchain.core.errors import KernelInvalid, UnknownLayout
 from toolchain.metal import inspection
 from toolchain.metal.names import NUMBER, TYPE, patterns, types
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.config import Config, load
-from toolchain.console import Console
+from toolchain.core.config import Config, load
+from toolchain.core.console import Console
 from toolchain.metal import cases, runs
 from toolchain.metal.attention import Attention, pose
 from toolchain.metal.execute import execute, unwritten

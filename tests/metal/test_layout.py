@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from toolchain import miniature
-from toolchain.config import load
-from toolchain.errors import KernelInvalid, MetalLayoutUnknown
+from toolchain.core.config import load
+from toolchain.core.errors import KernelInvalid, MetalLayoutUnknown
 from toolchain.metal import audit, cases, inspection, runs
 from toolchain.metal.attention import Attention, pose
 from toolchain.metal.formats import Format, formats

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolchain.errors import KernelInvalid, MissingTool, NotModelled
+from toolchain.core.errors import KernelInvalid, MissingTool, NotModelled
 from toolchain.metal import Library, check, compile, compiler
 from toolchain.metal.drivers import drivers
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.config import Config, load
-from toolchain.verify.model import write_probe
+from toolchain.core.config import Config, load
+from toolchain.serving.probe_model import write_probe
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.quality import slots
-from toolchain.cachetype import parse
+from toolchain.core.cachetype import parse
 
 SEED = 7
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.test_cli import inv
-from toolchain.console import Console
-from toolchain.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
+from toolchain.core.console import Console
+from toolchain.core.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
 from toolchain.quality import divergence, request
 from toolchain.quality.divergence import Divergences, measure
 from toolchain.stages import CacheType

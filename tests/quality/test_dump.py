@@ -7,9 +7,9 @@ import psutil
 import pytest
 
 from tests.processes import ended
-from toolchain.config import Config
-from toolchain.console import Console
-from toolchain.errors import (
+from toolchain.core.config import Config
+from toolchain.core.console import Console
+from toolchain.core.errors import (
     ConfigError,
     ModelLoadFailed,
     ReleaseInvalid,
@@ -20,7 +20,7 @@ from toolchain.errors import (
 )
 from toolchain.quality.dump import dump, read_heads
 from toolchain.quality.samples import Sample
-from toolchain.verify.model import write_probe
+from toolchain.serving.probe_model import write_probe
 
 from . import slots
 from .llama_server import SEED

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.test_cli import inv
-from toolchain import records
-from toolchain.config import Config, load
-from toolchain.console import Console
-from toolchain.errors import BuildFailed, ConfigError, MissingTool
+from toolchain.core import records
+from toolchain.core.config import Config, load
+from toolchain.core.console import Console
+from toolchain.core.errors import BuildFailed, ConfigError, MissingTool
 from toolchain.quality import kernels, lab, report, request
 from toolchain.quality.lab import Lab, Selection, Source
 from toolchain.quality.samples import DISTRIBUTIONS

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.errors import ConfigError
+from toolchain.core.errors import ConfigError
 from toolchain.quality import samples
 from toolchain.quality.measure import Figures, attention, compare, mean
 

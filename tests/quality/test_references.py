@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.errors import ConfigError
+from toolchain.core.errors import ConfigError
 from toolchain.quality import references
 from toolchain.quality.codec import Codec, Floats
 from toolchain.quality.measure import compare

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.errors import StateInvalid
-from toolchain.quality import state
+from toolchain.core.errors import StateInvalid
+from toolchain.serving import slot
 
 from . import slots
 
@@ -31,7 +31,7 @@ def test_what_was_written_is_read(
     data = slots.header(range(tokens)) + slots.cache(
         k, v if has_v else None, transposed=transposed, dimensions=dimensions
     )
-    found = state.parse(data, has_v=has_v)
+    found = slot.parse(data, has_v=has_v)
     assert (len(found.layers), found.rest) == (layers, 0)
     for index, layer in enumerate(found.layers):
         np.testing.assert_array_equal(layer.k, k[index].astype(np.float32))
@@ -49,10 +49,10 @@ def _whole() -> bytes:
 
 
 def test_a_second_cache_and_a_recurrent_rest() -> None:
-    found = state.parse(_whole())
+    found = slot.parse(_whole())
     assert [layer.k.shape for layer in found.layers] == [(5, 8), (5, 8), (3, 4)]
     rest = slots.recurrent(position=5)
-    hybrid = state.parse(_whole() + rest)
+    hybrid = slot.parse(_whole() + rest)
     assert (len(hybrid.layers), hybrid.rest) == (3, len(rest))
 
 
@@ -66,7 +66,7 @@ def test_every_truncation_is_refused() -> None:
         if size == complete:
             continue
         with pytest.raises(StateInvalid, match=r"truncated|no cell"):
-            state.parse(data[:size])
+            slot.parse(data[:size])
 
 
 @settings(max_examples=200)
@@ -76,7 +76,7 @@ def test_damage_is_refused_or_harmless(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     try:
-        found = state.parse(bytes(whole))
+        found = slot.parse(bytes(whole))
     except StateInvalid:
         return
     assert all(np.isfinite(layer.k).all() for layer in found.layers)
@@ -102,9 +102,9 @@ def _one(kind: int) -> bytes:
 )
 def test_what_is_no_state_is_named(data: bytes, words: str) -> None:
     with pytest.raises(StateInvalid, match=words):
-        state.parse(data)
+        slot.parse(data)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StateInvalid, match=r"none\.bin: cannot be read"):
-        state.load(tmp_path / "none.bin")
+        slot.load(tmp_path / "none.bin")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from toolchain.console import Console
+from toolchain.contract.check import check, report
+from toolchain.core.console import Console
 from toolchain.series import manifest
-from toolchain.series.check import check, report
 
 from .conftest import TABLE_C, TYPES_H, SeriesMaker, Upstream
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
-from toolchain.errors import ConfigError, PinMissing, UnknownRevision
+from toolchain.contract.check import check
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import ConfigError, PinMissing, UnknownRevision
+from toolchain.core.run import Run
 from toolchain.series import drift, drift_report, manifest, outcomes
-from toolchain.series.check import check
 
 from .conftest import EDITS, MAIN_GO, TABLE_C, TYPES_H, SeriesMaker, Upstream
 
@@ -182,7 +182,7 @@ def test_the_page_and_the_picture(upstream: Upstream, make_series: SeriesMaker, 
     assert page.read_text().count("types/size") == 2
     assert "rename &lt;size_of&gt;" in page.read_text()
     assert (tmp_path / "out/drift.png").read_bytes().startswith(b"\x89PNG")
-    from toolchain.records import read
+    from toolchain.core.records import read
 
     assert read(tmp_path / "out/drift.json", drift.Drift).surveys[0].held == 1
 

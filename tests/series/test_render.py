@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from toolchain.errors import AnchorAmbiguous, AnchorMissing, ChecksumMismatch, PatchFailed, SeriesError
-from toolchain.records import sha256_file
+from toolchain.core.errors import AnchorAmbiguous, AnchorMissing, ChecksumMismatch, PatchFailed, SeriesError
+from toolchain.core.records import sha256_file
 from toolchain.series import manifest
 from toolchain.series.render import COMPAT_PATCH, ollama_version, render
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.sources.gitrepo import commit, new
-from toolchain.errors import UnknownLayout
+from toolchain.core.errors import UnknownLayout
 from toolchain.sources import Layout, Repository, recognise
 
 PINNED = {"LLAMA_CPP_VERSION": "b0007\n", "llama/compat/001-a.patch": ""}

@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 
 from tests.sources.gitrepo import commit, git, history, new
-from toolchain.console import Console
-from toolchain.errors import FetchFailed, LockHeld
+from toolchain.core.console import Console
+from toolchain.core.errors import FetchFailed, LockHeld
 from toolchain.sources import Repository, mirror
 
 
@@ -126,7 +126,7 @@ def test_a_clone_survives_kill_nine(remote: Path, tmp_path: Path) -> None:
     url = f"file://{remote}"
     program = (
         "import sys; from pathlib import Path\n"
-        "from toolchain.console import Console; from toolchain.sources import mirror\n"
+        "from toolchain.core.console import Console; from toolchain.sources import mirror\n"
         "mirror._remote_refs = lambda *_: ('refs/heads/master', [])\n"
         f"mirror._OPTIONS = (*mirror._OPTIONS, '--upload-pack={script}')\n"
         f"mirror.open_mirror('llama.cpp', {url!r}, Path({str(tmp_path / 'ws')!r}), offline=False, console=Console())\n"

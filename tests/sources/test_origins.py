@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.sources.gitrepo import commit, git, history, new, snapshot
-from toolchain import config
-from toolchain.console import Console
-from toolchain.errors import NotARepository, PinMissing, UnknownLayout, UnknownRevision
+from toolchain.core import config
+from toolchain.core.console import Console
+from toolchain.core.errors import NotARepository, PinMissing, UnknownLayout, UnknownRevision
 from toolchain.sources import Repository, prepare, release_name, scratch_root
 from toolchain.stages import Sources
 

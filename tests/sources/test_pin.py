@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sources.gitrepo import WEB, git, history, new
-from toolchain.console import Console
-from toolchain.errors import PinMissing, UnknownRevision
+from toolchain.core.console import Console
+from toolchain.core.errors import PinMissing, UnknownRevision
 from toolchain.sources import Repository, pin
 from toolchain.stages import Pin
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.sources.gitrepo import commit, git, new
-from toolchain.errors import FetchFailed, NotARepository, UnknownRevision
+from toolchain.core.errors import FetchFailed, NotARepository, UnknownRevision
 from toolchain.sources import Repository
 from toolchain.sources.repository import out_of_space
 

@@ -8,9 +8,9 @@ import pytest
 from filelock import FileLock
 
 from tests.sources.gitrepo import commit, git, new, snapshot
-from toolchain.console import Console
-from toolchain.errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
-from toolchain.records import sha256_bytes
+from toolchain.core.console import Console
+from toolchain.core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
+from toolchain.core.records import sha256_bytes
 from toolchain.sources import create
 from toolchain.sources import scratch as scratch_module
 from toolchain.stages import FileChecksum, Pin, Rendered, RenderedTarget, Scratch, Source, Sources

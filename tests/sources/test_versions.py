@@ -8,9 +8,9 @@ import pytest
 from packaging.version import Version
 
 from tests.sources.gitrepo import commit, git, new
-from toolchain import config
-from toolchain.console import Console
-from toolchain.errors import PinMissing
+from toolchain.core import config
+from toolchain.core.console import Console
+from toolchain.core.errors import PinMissing
 from toolchain.sources import Repository, mirror, pin, prepare, versions
 from toolchain.stages import Pin
 

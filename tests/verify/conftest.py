@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import records
+from toolchain.core import records
 from toolchain.stages import CacheType, Release
 
 SCRIPT = Path(__file__).with_name("scripted_ollama.py")

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from toolchain.cachetypes.sizes import UPSTREAM_TYPES, bits_per_value, type_table
 from toolchain.memory.kv import CacheSize, CacheSizes
+from toolchain.serving import cachelog
+from toolchain.serving.probe_model import Geometry
 from toolchain.stages import CacheType
-from toolchain.verify import cachelog
-from toolchain.verify.model import Geometry
+from toolchain.verify import planned
 
 ADDED = (CacheType(name="turbo4", block=64, bytes=34), CacheType(name="turbo2", block=64, bytes=18))
-TYPES = cachelog.type_table(ADDED)
+TYPES = type_table(ADDED)
 GEOMETRY = Geometry(head_size=64, heads=4, kv_heads=2, layers=8, context=512)
 
 prefixes = st.sampled_from(["", "0.01.234.567 I ", "[1234] ", "time=now level=INFO msg=", "\x1b[0m"])
@@ -163,7 +165,7 @@ def test_the_type_of_every_single_layer_counts(types_k: list[str], base: str, wr
 )
 def test_a_size_that_belongs_to_another_type_is_refused(first: str, second: str) -> None:
     """The name of one type over the tensors of another, for all types that cost something else."""
-    assume(cachelog.bits_per_value(TYPES[first]) != cachelog.bits_per_value(TYPES[second]))
+    assume(bits_per_value(TYPES[first]) != bits_per_value(TYPES[second]))
     line = cache_line(GEOMETRY, 512, first, first).replace(f"({first})", f"({second})")
     found = cachelog.caches(f"{line}\n{ROTATED}", GEOMETRY, ADDED)
     assert "MiB, the log says" in cachelog.complaint(found, second, GEOMETRY, 512, ADDED)
@@ -234,10 +236,10 @@ def test_the_planner_s_figures() -> None:
         )
         for name, cells, layers in (("full", 512, 2), ("window", 256, 6))
     )
-    assert cachelog.plan_complaint(found, CacheSizes(caches=(full, window), state=0)) == ""
-    assert "(512, 2)" in cachelog.plan_complaint(found, CacheSizes(caches=(full,), state=0))
+    assert planned.complaint(found, CacheSizes(caches=(full, window), state=0)) == ""
+    assert "(512, 2)" in planned.complaint(found, CacheSizes(caches=(full,), state=0))
     odd = dataclasses.replace(window, v=window.v + 20_000)
-    assert "the planner gives V" in cachelog.plan_complaint(found, CacheSizes(caches=(full, odd), state=0))
+    assert "the planner gives V" in planned.complaint(found, CacheSizes(caches=(full, odd), state=0))
 
 
 def test_no_cache() -> None:
@@ -254,7 +256,7 @@ def test_context_shifts_that_discard_something_count(shifts: list[tuple[int, int
 
 
 def test_upstream_bits_per_value() -> None:
-    bits = {kind.name: cachelog.bits_per_value(kind) for kind in cachelog.UPSTREAM_TYPES}
+    bits = {kind.name: bits_per_value(kind) for kind in UPSTREAM_TYPES}
     assert bits == {
         "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5, "iq4_nl": 4.5,
     }  # fmt: skip

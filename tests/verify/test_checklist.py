@@ -15,18 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain import miniature, pipeline, records
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
-from toolchain.errors import VerificationFailed
-from toolchain.process import run as run_program
+from toolchain import miniature, pipeline
+from toolchain.core import records
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.errors import VerificationFailed
+from toolchain.core.process import run as run_program
+from toolchain.core.run import Run
 from toolchain.series import manifest
+from toolchain.serving.probe_model import write_probe
 from toolchain.sources import create
 from toolchain.stages import Release, Verdict
 from toolchain.verify import checklist, evidence
 from toolchain.verify.evidence import Device, DeviceTransform, Graph, Operation, Probed
-from toolchain.verify.model import write_probe
 
 from .conftest import MakeRelease
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.errors import ToolchainError
-from toolchain.verify.model import EMBEDDING, write_probe
+from toolchain.core.errors import ToolchainError
+from toolchain.serving.probe_model import EMBEDDING, write_probe
 
 
 def _field(reader: gguf.GGUFReader, key: str) -> object:

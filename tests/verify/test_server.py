@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.processes import alive, ended
-from toolchain.errors import ModelLoadFailed, PortInUse, ReleaseInvalid, ServerFailed
-from toolchain.verify.server import Server, serve
+from toolchain.core.errors import ModelLoadFailed, PortInUse, ReleaseInvalid, ServerFailed
+from toolchain.serving.ollama_server import Server, serve
 
 from .conftest import MakeRelease
 

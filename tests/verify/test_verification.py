@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from toolchain import config, records, views
-from toolchain.console import Console
-from toolchain.errors import (
+from toolchain import views
+from toolchain.core import config, records
+from toolchain.core.console import Console
+from toolchain.core.errors import (
     ConfigError,
     DiskFull,
     ModelLoadFailed,
@@ -20,8 +21,9 @@ from toolchain.errors import (
     ToolchainError,
     VerificationFailed,
 )
+from toolchain.serving import ollama_server as server
 from toolchain.stages import CacheType, Release, Verdict, Verification
-from toolchain.verify import checklist, server, verification, verify
+from toolchain.verify import checklist, verification, verify
 
 from .conftest import TURBO4, MakeRelease
 

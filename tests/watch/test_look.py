@@ -13,9 +13,9 @@ import yaml
 
 from tests.series.conftest import EDITS, TABLE_C, TYPES_H, SeriesMaker, Upstream
 from tests.test_cli import ROOT, inv
-from toolchain.cli import Run
-from toolchain.config import load
-from toolchain.console import Console
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.run import Run
 from toolchain.series import manifest
 from toolchain.watch import Look, look, text
 from toolchain.watch.symbols import Watched

@@ -9,8 +9,8 @@ import pytest
 
 from tests.series.conftest import SeriesMaker
 from tests.sources.gitrepo import commit, git, new
-from toolchain.contract.symbols import Form, Symbol
 from toolchain.series import manifest
+from toolchain.series.symbols import Form, Symbol
 from toolchain.sources import Repository
 from toolchain.watch.symbols import Watched, declares, statements, touches, watched
 

@@ -18,7 +18,7 @@ from typing import Any
 from clang import cindex
 from clang.cindex import CursorKind, TypeKind
 
-from ..errors import HeaderInvalid, MissingTool
+from ..core.errors import HeaderInvalid, MissingTool
 from .surface import Declared, Enum, Enumerator, Field, Macro, Struct
 
 PLATFORMS = {

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from ..records import record
+from ..core.records import record
 from .surface import Declared, Enum, Enumerator, Field, Snapshot, Struct
 from .usage import ServerUse, Usage
 

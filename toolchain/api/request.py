@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import Run
-from ..errors import ConfigError, RecordError, ToolchainError
-from ..records import read, record, sha256_bytes, to_json, write
+from ..core.errors import ConfigError, RecordError, ToolchainError
+from ..core.records import read, record, sha256_bytes, to_json, write
+from ..core.run import Run
 from ..sources import Repository, open_origin, pin, recognise, release_name
 from ..sources.mirror import ensure_contents, is_url
 from ..stages import Target

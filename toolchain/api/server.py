@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..records import sha256_file
+from ..core.records import sha256_file
 from ..series.lexing import mask
 from .trees import Tree
 from .usage import Use

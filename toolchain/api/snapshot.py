@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import RecordError
-from ..records import read, write
+from ..core.errors import RecordError
+from ..core.records import read, write
 from . import clang, trees
 from .surface import FORMAT, Snapshot
 from .trees import CommitTree, Tree

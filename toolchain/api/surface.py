@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..records import record
+from ..core.records import record
 
 FORMAT = 1
 """version of a snapshot's shape; a kept one of another version is taken anew"""

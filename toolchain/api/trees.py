@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import HeaderInvalid, UnknownRevision
-from ..records import record
+from ..core.errors import HeaderInvalid, UnknownRevision
+from ..core.records import record
 from ..sources.repository import Repository
 
 _SOURCES = frozenset((".c", ".cc", ".cpp", ".h", ".hpp", ".m", ".mm", ".cu", ".cuh", ".go"))

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ..records import record, sha256_file
+from ..core.records import record, sha256_file
 from ..series.lexing import language_of, mask
 from ..sources.layout import COMPAT
 from ..stages import Era

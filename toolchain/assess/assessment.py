@@ -6,18 +6,19 @@ import sys
 import time
 from typing import Literal
 
-from .. import api, machine, pipeline
-from ..cli import Run
-from ..errors import ConfigError, ToolchainError
+from .. import api, pipeline
+from ..contract.check import Checked
+from ..core.errors import ConfigError, ToolchainError
+from ..core.records import record
+from ..core.run import Run
 from ..fork import request as forks
 from ..fork.conflicts import Conflicts
 from ..fork.freshness import Branch, Freshness
 from ..fork.join import Joined
 from ..fork.metal import MetalBranch
+from ..host import machine
 from ..memory.request import plan_for
-from ..records import record
-from ..series.check import Checked
-from ..series.manifest import Series
+from ..series.manifest import Series, load_series
 from ..sources.mirror import ensure_contents
 from ..stages import Sources
 from . import gates
@@ -66,7 +67,7 @@ def assess(
     moment = forks.moment(now)
     target = _platform(platform)
     sources = pipeline.prepare(run)
-    series = pipeline.load_series(run)
+    series = load_series(run)
     checked = pipeline.check_series(run, sources)
     found = {"pin": _pin(sources), "series": gates.series(checked), "machine": _machine(run)}
     if model:

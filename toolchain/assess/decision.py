@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ..core.records import record
 from ..fork.freshness import Verdict as Age
-from ..records import record
 
 Path = Literal["build the fork", "cherry-pick", "our series", "MLX", "wait"]
 Confidence = Literal["high", "medium", "low"]

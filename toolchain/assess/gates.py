@@ -7,15 +7,16 @@ from dataclasses import field
 from typing import Any, Literal
 
 from ..api import ApiDiff
-from ..config import Config
+from ..contract.check import Checked
+from ..core.config import Config
+from ..core.records import record
 from ..fork.conflicts import Conflicts, Outcome, PatchResult
 from ..fork.freshness import Branch, Freshness
 from ..fork.metal import MetalBranch
-from ..machine import Machine
+from ..host.machine import Machine
 from ..memory.plan import Plan
-from ..records import record
-from ..series.check import Checked
 from ..series.manifest import Series
+from ..series.render import COMPAT_PATCH
 
 Status = Literal["pass", "warn", "fail", "unknown", "not asked"]
 _GB = 1e9
@@ -108,8 +109,6 @@ def _way(outcome: Outcome) -> dict[str, Any]:
 def broken(patches: Sequence[PatchResult]) -> list[str]:
     """Ollama's own patches that apply to the pin and not to what the fork makes of it. The series is not among them:
     nobody needs it beside a fork."""
-    from ..series.render import COMPAT_PATCH
-
     return [one.name for one in patches if one.on_outcome and not one.on_pin and one.name != COMPAT_PATCH]
 
 

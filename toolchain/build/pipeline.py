@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..config import Config
-from ..console import Console
-from ..errors import BuildFailed, DiskFull, EraNotServed
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import BuildFailed, DiskFull, EraNotServed
 from ..sources import locked
 from ..stages import Release, Rendered, Scratch, Sources
 from . import release, steps, tools

@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from .. import records
-from ..errors import DiskFull, RecordError, ReleaseInvalid
+from ..core import records
+from ..core.errors import DiskFull, RecordError, ReleaseInvalid
+from ..core.run import Run
 from ..stages import Release
 
 MANIFEST = "manifest.json"
@@ -148,3 +149,20 @@ def check(folder: Path) -> Release:
         shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
         raise ReleaseInvalid(f"{folder}: {shown}", hint=_REBUILD)
     return release
+
+
+def find_release(run: Run, name: str) -> Path:
+    """Directory of a built release by its id or path; the newest one built for an empty name.
+
+    Raises `ReleaseInvalid` when there is none.
+    """
+    built = run.workspace / "releases"
+    if name:
+        found = Path(name).expanduser() if "/" in name else built / name
+        if not (found / MANIFEST).is_file():
+            raise ReleaseInvalid(f"{found}: not a release directory", hint=f"an id in {built}, or a path")
+        return found.absolute()
+    manifests = sorted(built.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
+        raise ReleaseInvalid(f"{built}: no release was built yet", hint="./inv build")
+    return manifests[-1].parent

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .. import process
-from ..config import Config
-from ..console import Console
-from ..errors import BuildFailed, ConfigError, DiskFull
-from ..records import record
+from ..core import process
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import BuildFailed, ConfigError, DiskFull
+from ..core.records import record
 from .tools import Toolset
 
 TARGETS = ("llama-server", "llama-quantize")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from ..config import BuildConfig
-from ..errors import MissingTool
-from ..records import record, write_bytes
+from ..core.config import BuildConfig
+from ..core.errors import MissingTool
+from ..core.records import record, write_bytes
 
 CMAKE_NEEDED = "3.24"
 NINJA_NEEDED = "1.10"

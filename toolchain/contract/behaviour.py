@@ -17,15 +17,15 @@ from typing import Any
 import msgspec
 
 from ..build.tools import compilers
-from ..config import Config
-from ..errors import BuildFailed, KernelInvalid, RecordError
+from ..core.config import Config
+from ..core.errors import BuildFailed, KernelInvalid, RecordError
+from ..core.records import read as read_record
+from ..core.records import record, sha256_bytes, sha256_file, write
 from ..metal import host as metal_host
 from ..metal.host import Dispatch, Host, Kind, Recorded, Tensor, build_host
-from ..records import read as read_record
-from ..records import record, sha256_bytes, sha256_file, write
 from ..series.manifest import Series
 from ..series.patched import Patched, included, reader, write_out
-from ..series.render import Tree
+from ..series.tree import Tree
 from . import meaning
 from .operations import FOREIGN, NAMES, Posed, operations, retyped
 

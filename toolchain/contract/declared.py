@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from ..records import record
+from ..core.records import record
 from ..series.lexing import mask
 from .spelling import spell, tokens_of, type_of
 

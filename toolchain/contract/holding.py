@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from ..errors import FetchFailed
-from ..records import record
+from ..core.errors import FetchFailed
+from ..core.records import record
 from ..series.lexing import language_of
 from ..series.patched import Read, included, reader
-from ..series.render import Tree
+from ..series.symbols import ABSENT, Form, Kind, Symbol
+from ..series.tree import Tree
 from .declared import Declaration, declarations
 from .spelling import parameters
-from .symbols import ABSENT, Form, Kind, Symbol
 
 _NUMBER = re.compile(r"(?:unsigned|signed|bool|char|short|int|long|float|double|size_t|u?int\d+_t|auto)(?: \w+)*$")
 _HEADERS = (".h", ".hpp", ".inc")

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..build.tools import compilers
-from ..config import Config
-from ..errors import BuildFailed, CommandFailed
+from ..core.config import Config
+from ..core.errors import BuildFailed, CommandFailed
+from ..core.process import run
+from ..core.records import sha256_bytes
 from ..metal import host
-from ..process import run
-from ..records import sha256_bytes
 
 WANTED: dict[str, dict[str, tuple[str, ...]]] = {
     "FLASH_ATTN_EXT": {

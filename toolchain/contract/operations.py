@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ..core.records import record
 from ..metal.host import Kind, Operation, Tensor
-from ..records import record
 
 QUERIES = (1, 31, 32, 33, 512)
 SIZES = ((64, 64), (128, 128), (256, 256), (576, 512))

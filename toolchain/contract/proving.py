@@ -15,19 +15,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..build.tools import compilers
-from ..cli import Run
-from ..config import Config
-from ..console import Console
-from ..errors import BuildFailed, SeriesDoesNotApply, ToolchainError
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import BuildFailed, SeriesDoesNotApply, ToolchainError
+from ..core.process import run as run_program
+from ..core.records import record
+from ..core.run import Run
 from ..metal import inspection, runs
 from ..metal.attention import Attention
-from ..process import run as run_program
-from ..records import record
 from ..series import drift
 from ..series.facts import read_facts
 from ..series.manifest import Series
 from ..series.patched import INCLUDED, Patched, included, patch, reader, write_out
-from ..series.render import Tree
+from ..series.tree import Tree
 from ..sources import open_origin
 from . import behaviour, holding
 from .operations import QUERIES

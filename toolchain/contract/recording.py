@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..cli import Run
-from ..console import Console
-from ..records import record
+from ..core.console import Console
+from ..core.records import record
+from ..core.run import Run
 from ..series import drift, manifest
 from ..series.facts import read_facts
 from ..series.manifest import Series
 from ..series.patched import patch, reader
-from ..series.render import Tree
+from ..series.symbols import ABSENT, Form, Kind, Symbol, save
+from ..series.tree import Tree
 from ..sources import open_origin, pin
 from . import uses
 from .holding import fewest, held
-from .symbols import ABSENT, Form, Kind, Symbol, save
 
 
 @record

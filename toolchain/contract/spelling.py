@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ..records import record
+from ..core.records import record
 
 _TOKEN = re.compile(r'[A-Za-z_]\w*|::|->|\.\.\.|&&|<<|\d[\w.\']*|"[^"\n]*"|\'[^\'\n]*\'|[^\s\w]')
 _DROPPED = frozenset((

@@ -18,12 +18,12 @@ from clang import cindex
 from clang.cindex import CursorKind
 
 from ..api.clang import index
-from ..errors import SeriesError
+from ..core.errors import SeriesError
+from ..core.records import record
 from ..metal.drivers import drivers
-from ..records import record
 from ..series.patched import INCLUDED, Patched, Read, included, write_out
+from ..series.symbols import Form, Kind
 from .declared import Declarations, declarations
-from .symbols import Form, Kind
 
 SOURCES = (".c", ".cpp", ".m")
 _KINDS: dict[Any, Kind] = {

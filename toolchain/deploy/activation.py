@@ -12,11 +12,11 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import records
 from ..build import release as built
-from ..config import Config
-from ..console import Console
-from ..errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
+from ..core import records
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
 from ..stages import Release
 from . import health, state, store
 from .journal import RESTORE, Journal

@@ -7,8 +7,8 @@ import socket
 
 import psutil
 
-from ..config import DeployConfig
-from ..errors import PortInUse, ServiceConflict
+from ..core.config import DeployConfig
+from ..core.errors import PortInUse, ServiceConflict
 from . import environment
 from .service import Service
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from .. import cachetype
-from ..config import DeployConfig
-from ..errors import ConfigError, ReleaseInvalid
+from ..core import cachetype
+from ..core.config import DeployConfig
+from ..core.errors import ConfigError, ReleaseInvalid
 from ..stages import Release
 
 FILE_NAME = "environment"

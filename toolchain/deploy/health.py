@@ -11,11 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from .. import cachetype
-from ..config import DeployConfig
-from ..console import Console
-from ..errors import ServerFailed, ToolchainError, Unhealthy
-from ..ollama import OllamaClient
+from ..core import cachetype
+from ..core.config import DeployConfig
+from ..core.console import Console
+from ..core.errors import ServerFailed, ToolchainError, Unhealthy
+from ..serving.ollama import OllamaClient
 from ..stages import Release
 from . import environment
 from .service import Service, ServiceState
@@ -86,7 +86,7 @@ def _await_version(release: Release, url: str, service: Service, timeout_s: floa
 
 
 def _generate(client: OllamaClient, layers: int) -> None:
-    from ..verify.model import write_probe  # NumPy and gguf take a while to load, and only this needs them
+    from ..serving.probe_model import write_probe  # NumPy and gguf take a while to load, and only this needs them
 
     try:
         with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
@@ -109,8 +109,8 @@ def _prove_cache(said: str, asked: str, layers: int, release: Release, console: 
 
     Lines on other models, which clients may load meanwhile, are passed over: a draft model's cache may well be f16.
     """
-    from ..verify import cachelog
-    from ..verify.model import Geometry
+    from ..serving import cachelog
+    from ..serving.probe_model import Geometry
 
     geometry = Geometry(**_SIZES, layers=layers)
     found = [

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import filelock
 
-from .. import records
 from ..build import release as built
-from ..config import Config
-from ..console import Console
-from ..errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
+from ..core import records
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
 from ..stages import Deployment
 from . import activation, conflicts, environment, health, recovery, service, state, store, templates
 from .activation import Deploy

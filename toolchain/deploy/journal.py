@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from .. import records
-from ..records import record
+from ..core import records
+from ..core.records import record
 
 Operation = Literal["install", "rollback", "uninstall"]
 

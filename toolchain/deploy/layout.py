@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Config
-from ..errors import ReleaseInvalid
+from ..core.config import Config
+from ..core.errors import ReleaseInvalid
 
 SHIM_NAME = "turboquant-ollama"
 _RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")

@@ -6,7 +6,7 @@ steps run again, health check included, which ends with a healthy release, the n
 
 from __future__ import annotations
 
-from ..errors import Unhealthy
+from ..core.errors import Unhealthy
 from . import activation, store
 from .activation import Deploy
 from .journal import AFTER_HEALTH, BEFORE_SWAP, RESTORE

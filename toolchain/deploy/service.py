@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import launchctl, process, records
-from ..config import Config
-from ..errors import ConfigError, DomainUnavailable, LaunchdRefused
-from ..records import record
+from .. import launchctl
+from ..core import process, records
+from ..core.config import Config
+from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
+from ..core.records import record
 from ..standin import launchctl as launchctl_of_standin
 from . import templates
 from .layout import Layout

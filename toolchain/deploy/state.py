@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .. import records
-from ..records import record
+from ..core import records
+from ..core.records import record
 from .layout import Layout
 
 

@@ -7,10 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
-from .. import records
 from ..build import release as built
-from ..console import Step
-from ..errors import DiskFull, ReleaseInvalid
+from ..core import records
+from ..core.console import Step
+from ..core.errors import DiskFull, ReleaseInvalid
 from ..stages import Release
 from . import environment
 from .layout import DISCARDED, TEMPORARY, Layout

@@ -9,7 +9,7 @@ from xml.parsers.expat import ExpatError
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 from .layout import Layout
 
 _FOLDER = Path(__file__).resolve().parents[2] / "templates"

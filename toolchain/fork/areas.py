@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..records import record
+from ..core.records import record
 
 KV, METAL = "core KV cache", "Metal"
 TURBO = "TurboQuant only"

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..console import Console
-from ..errors import Unrelated
-from ..records import record, sha256_bytes
+from ..core.console import Console
+from ..core.errors import Unrelated
+from ..core.records import record, sha256_bytes
 from .areas import AREAS, KV, METAL, STOP, TURBO
 from .content import difference
 from .freshness import Branch

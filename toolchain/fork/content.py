@@ -10,7 +10,7 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
-from ..records import record
+from ..core.records import record
 from ..sources.repository import Repository
 
 _RAW = re.compile(r":(\d+) (\d+) ([0-9a-f]+) ([0-9a-f]+) \w+\t(.*)")

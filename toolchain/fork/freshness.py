@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ..console import Console
-from ..errors import Unrelated
-from ..records import record
+from ..core.console import Console
+from ..core.errors import Unrelated
+from ..core.records import record
 from .areas import TURBO, Change, by_area
 from .content import (
     Edits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Set
 
-from ..records import record
+from ..core.records import record
 from ..sources import pin
 from ..sources.repository import Repository
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from ..config import Config
-from ..console import Console
-from ..errors import FetchFailed, UnknownRevision
-from ..records import write_bytes
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import FetchFailed, UnknownRevision
+from ..core.records import write_bytes
 from ..sources import pin, versions
 from ..sources.mirror import fetch_objects, is_url, open_mirror
 from ..sources.repository import Repository

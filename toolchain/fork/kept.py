@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import RecordError
-from ..records import read, sha256_bytes, to_json, write
+from ..core.errors import RecordError
+from ..core.records import read, sha256_bytes, to_json, write
 
 R = TypeVar("R")
 

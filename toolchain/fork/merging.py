@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import CommandFailed, FetchFailed, MissingTool, ToolchainError
-from ..records import record
+from ..core.errors import CommandFailed, FetchFailed, MissingTool, ToolchainError
+from ..core.records import record
 from ..sources.repository import Repository
 from .areas import DATA, area_of
 

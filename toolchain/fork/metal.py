@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from ..records import record
+from ..core.records import record
 from ..sources.repository import Repository
 from .kept import kept
 

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import pipeline
-from ..cli import Run
-from ..errors import ConfigError, ToolchainError
+from ..core.errors import ConfigError, ToolchainError
+from ..core.run import Run
 from ..series import render
-from ..series.manifest import Series
+from ..series.manifest import Series, load_series
 from ..sources import Repository, open_origin
 from ..sources.scratch import compat_patches
 from ..stages import Sources
@@ -116,12 +115,11 @@ def audit(run: Run, both: Joined, names: Sequence[str]) -> list[metal.MetalBranc
         return metal.audit(both.repository, tips, _folder(run))
 
 
-def onto_the_pin(run: Run, name: str, now: str) -> dry.Conflicts:
+def onto_the_pin(run: Run, sources: Sources, name: str, now: str) -> dry.Conflicts:
     """`conflicts` for one branch by name, or for the most promising one."""
-    sources = pipeline.prepare(run)
     with joined(run) as both:
         found = freshness(run, both, (name,) if name else (), moment(now))
-        return conflicts(run, both, found.branches[0], sources, pipeline.load_series(run))
+        return conflicts(run, both, found.branches[0], sources, load_series(run))
 
 
 def names(given: Sequence[str]) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .. import pipeline
-from ..cli import Run
+from ..core.records import write
+from ..core.run import Run
 from ..quality.request import find_server
 from ..quality.samples import read_text
-from ..records import write
+from ..series.manifest import load_series
 from . import verdict
 
 
@@ -16,7 +16,7 @@ def guard(run: Run, model: str, text: str, release: str, server: str, weights_on
     found = verdict.examine(
         verdict.find_model(model or config.verify.model, config),
         config.deploy.kv_cache_type,
-        added=pipeline.load_series(run).types,
+        added=load_series(run).types,
         server=None if weights_only else find_server(run, server, release),
         text=read_text(text),
         config=config,

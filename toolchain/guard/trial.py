@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config
-from ..errors import ServerFailed, TextTooShort, VerificationFailed
-from ..llama_server import LlamaServer, serve
+from ..core.config import Config
+from ..core.errors import ServerFailed, TextTooShort, VerificationFailed
+from ..core.records import record
 from ..quality.measure import Estimate
-from ..records import record
-from ..verify.cachelog import mismatch, stated
+from ..serving.cachelog import mismatch, stated
+from ..serving.llama_server import LlamaServer, serve
 
 POSITIONS = 64
 FEWEST_TOKENS = 256
@@ -49,7 +49,7 @@ def predictions(
     """What the model expects at up to `POSITIONS` places of the second half of the text's first `tokens` tokens.
 
     `then` is called with the server, whose cache holds the text. Raises `TextTooShort`, `VerificationFailed` when the
-    server's log states another cache than the one asked for, and the errors of `toolchain.llama_server.serve`.
+    server's log states another cache than the one asked for, and the errors of `toolchain.serving.llama_server.serve`.
     """
     with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
         home = Path(folder)

@@ -11,16 +11,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..cachetype import CacheTypes, LayerRule, LayerTypes, parse
-from ..config import Config
-from ..console import Console
-from ..errors import CacheCollapse, ConfigError, ModelLoadFailed
-from ..llama_server import LlamaServer
-from ..memory.sizes import bits_per_value, type_table
+from ..cachetypes.sizes import bits_per_value, type_table
+from ..core.cachetype import CacheTypes, LayerRule, LayerTypes, parse
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import CacheCollapse, ConfigError, ModelLoadFailed
 from ..memory.store import default_root, find
 from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate
 from ..quality.samples import Sample
+from ..serving.llama_server import LlamaServer
 from ..stages import Answer, CacheType, Guarded, LayerLoss, Trial
 from . import channels, keys, trial
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ArchitectureUnknown, ModelInvalid
-from ..records import record
+from ..core.errors import ArchitectureUnknown, ModelInvalid
+from ..core.records import record
 from . import architectures as known
 from .gguf import Model, Omitted
 

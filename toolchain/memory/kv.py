@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..cachetype import CacheTypes
-from ..errors import ConfigError
-from ..records import record
+from ..cachetypes.sizes import bits_per_value, row_bytes
+from ..core.cachetype import CacheTypes
+from ..core.errors import ConfigError
+from ..core.records import record
 from ..stages import CacheType
 from .geometry import CachedLayer, Geometry
-from .sizes import bits_per_value, row_bytes
 
 PADDING = 256
 """llama.cpp rounds the cells of a context, and of a window, up to a multiple of this"""

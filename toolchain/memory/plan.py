@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..cachetype import CacheTypes
-from ..records import record
+from ..core.cachetype import CacheTypes
+from ..core.records import record
 from ..stages import CacheType
 from .geometry import Geometry
 from .gguf import Model

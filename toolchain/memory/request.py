@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import machine
-from ..cachetype import divided, parse
-from ..cli import Run
-from ..errors import ConfigError, ModelInvalid
+from ..cachetypes.sizes import type_table
+from ..core.cachetype import divided, parse
+from ..core.errors import ConfigError, ModelInvalid
+from ..core.run import Run
+from ..host import machine
 from ..series import manifest
 from . import geometry, gguf, plan, report, store
 from .kv import Setting
-from .sizes import type_table
 
 _MAX_RAM_GIB, _MAX_CONTEXT, _MAX_SEQUENCES = 4096, 1 << 27, 256
 _UNITS = {"K": 1 << 10, "M": 1 << 20}

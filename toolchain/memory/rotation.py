@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..cachetype import CacheTypes
+from ..core.cachetype import CacheTypes
 from ..stages import CacheType
 from .geometry import Geometry
 

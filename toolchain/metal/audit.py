@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..cli import Run
-from ..config import Config
-from ..console import Console
-from ..errors import BuildFailed, KernelInvalid, MetalLayoutUnknown, NotModelled, UnknownRevision
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import BuildFailed, KernelInvalid, MetalLayoutUnknown, NotModelled, UnknownRevision
+from ..core.records import record
+from ..core.run import Run
 from ..fork.join import branches
-from ..records import record
 from ..sources import Repository, open_origin
 from .backend import Backend, check_kernels
 from .cases import SIZES

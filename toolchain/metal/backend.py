@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..errors import KernelInvalid
+from ..core.errors import KernelInvalid
 from . import source
 from .compiler import check, preprocess
 from .compiler import compile as compile_metal

@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from ..errors import KernelInvalid, NotModelled
-from ..process import Completed, run
+from ..core.errors import KernelInvalid, NotModelled
+from ..core.process import Completed, run
 from . import source
 from .drivers import drivers, machine_flags
 from .entries import entries, storage

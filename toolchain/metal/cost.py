@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..config import Config
-from ..console import Console
-from ..errors import KernelInvalid
-from ..records import record
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import KernelInvalid
+from ..core.records import record
 from ..series.manifest import Series
 from .attention import Attention, pose
 from .execute import Executed, execute, unwritten

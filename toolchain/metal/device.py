@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..console import Console
-from ..errors import CommandFailed, MissingTool
-from ..process import run
+from ..core.console import Console
+from ..core.errors import CommandFailed, MissingTool
+from ..core.process import run
 from .results import Case, Ran
 
 PROGRAM = "test-backend-ops"

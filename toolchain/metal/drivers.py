@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import MissingTool
+from ..core.errors import MissingTool
 
 CLANG_NEEDED = 17
 

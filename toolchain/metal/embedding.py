@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import MetalLayoutUnknown
-from ..records import record
+from ..core.errors import MetalLayoutUnknown
+from ..core.records import record
 from ..series.lexing import mask
 
 _LISTED = re.compile(r"\bset\s*\(\s*METALLIB_KERNEL_SOURCES\s+([^)]*)\)")

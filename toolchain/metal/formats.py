@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from ..config import Config
+from ..core.config import Config
 from ..quality.kernels import compile_library
 from ..series.manifest import Series
 

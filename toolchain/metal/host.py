@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 
 from ..build.tools import compilers
-from ..config import Config
-from ..errors import BuildFailed, KernelInvalid
-from ..process import run
-from ..records import sha256_bytes
+from ..core.config import Config
+from ..core.errors import BuildFailed, KernelInvalid
+from ..core.process import run
+from ..core.records import sha256_bytes
 from ..series.place import find_scopes
 
 METAL = Path("ggml/src/ggml-metal")

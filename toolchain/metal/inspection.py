@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ..errors import KernelInvalid
-from ..records import record
+from ..core.errors import KernelInvalid
+from ..core.records import record
 from .backend import check_kernels
 from .layout import kernel_sources
 from .names import compare, patterns, types

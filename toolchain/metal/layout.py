@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import MetalLayoutUnknown
-from ..records import record
+from ..core.errors import MetalLayoutUnknown
+from ..core.records import record
 from .embedding import Recipe, embed, recipe
 
 FOLDER = Path("ggml/src/ggml-metal")

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..errors import KernelInvalid
-from ..process import kill_group
+from ..core.errors import KernelInvalid
+from ..core.process import kill_group
 from .instrument import Profile
 from .report import VARIABLES, Outcome, Report, judge
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from ..errors import UnknownLayout
-from ..records import record
+from ..core.errors import UnknownLayout
+from ..core.records import record
 from ..series.lexing import mask
 from .layout import FOLDER
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..records import record
+from ..core.records import record
 
 
 @record

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..records import record
+from ..core.records import record
 from .cost import Cost
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import pipeline
-from ..cli import Run
-from ..config import Config
-from ..console import Console
-from ..errors import KernelInvalid, ToolchainError
-from ..series.manifest import Series
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import KernelInvalid, ToolchainError
+from ..core.run import Run
+from ..series.manifest import Series, load_series
 from . import cases, device
 from .attention import Attention, pose
 from .backend import Backend
@@ -36,14 +35,16 @@ KERNELS = (
 )  # fmt: skip
 
 
-def choose(run: Run, tree: Path | None, program: Path | None, *, full: bool = False) -> Ran:
-    """On a Mac, or with a `program`, llama.cpp's own test of the GPU; else the harness on `tree`, by default the
-    scratch tree with the series applied."""
-    series = pipeline.load_series(run)
+def choose(
+    run: Run, tree: Path | None, program: Path | None, *, patched: Callable[[Run], Path], full: bool = False
+) -> Ran:
+    """On a Mac, or with a `program`, llama.cpp's own test of the GPU; else the harness on `tree`, by default the one
+    that `patched` makes."""
+    series = load_series(run)
     if program is None and sys.platform != "darwin":
-        where = tree or pipeline.patched_llama_cpp(run)
+        where = tree or patched(run)
         return run_tree(where, series, run.config, run.workspace, run.console, full=full)
-    built = program or (tree or pipeline.patched_llama_cpp(run)) / "build/bin" / device.PROGRAM
+    built = program or (tree or patched(run)) / "build/bin" / device.PROGRAM
     return device.run_device(built, tuple(kind.name for kind in series.types), run.console)
 
 

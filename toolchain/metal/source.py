@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import KernelInvalid, NotModelled
+from ..core.errors import KernelInvalid, NotModelled
 from .tokens import Token, after_template, matching, parameters_at, spell, split, tokenize
 
 HEADERS = Path(__file__).parent / "msl"

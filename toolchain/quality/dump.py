@@ -8,12 +8,12 @@ from pathlib import Path
 
 import gguf
 
-from ..config import Config
-from ..console import Console
-from ..errors import ConfigError, ModelLoadFailed, TextTooShort
-from ..llama_server import LlamaServer, serve
-from ..records import record
-from . import state
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import ConfigError, ModelLoadFailed, TextTooShort
+from ..core.records import record
+from ..serving import slot
+from ..serving.llama_server import LlamaServer, serve
 from .samples import SMALLEST_ROTATION, Sample, rotation_size
 
 FEWEST_TOKENS = 128
@@ -54,7 +54,7 @@ def dump(server: Path, model: Path, text: str, tokens: int, config: Config, cons
 
 def saved(running: LlamaServer, heads: Heads) -> tuple[Sample, ...]:
     """What the server's f16 cache holds, as `dump` gives it. Raises `StateInvalid`."""
-    return tuple(_samples(state.load(running.save(), has_v=heads.has_v), heads))
+    return tuple(_samples(slot.load(running.save(), has_v=heads.has_v), heads))
 
 
 def read_heads(model: Path) -> Heads:
@@ -80,7 +80,7 @@ def read_heads(model: Path) -> Heads:
         raise ModelLoadFailed(f"{model}: not a GGUF model: {error}", hint="--model names a GGUF file") from error
 
 
-def _samples(found: state.State, heads: Heads) -> Iterator[Sample]:
+def _samples(found: slot.State, heads: Heads) -> Iterator[Sample]:
     for index, layer in enumerate(found.layers):
         # upstream takes the largest transform for K and the smallest for V
         parts = [("k", layer.k, heads.key_size, rotation_size(heads.key_size))]

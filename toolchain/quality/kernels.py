@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..build.tools import compilers
-from ..config import Config
-from ..errors import BuildFailed
-from ..process import run
-from ..records import sha256_bytes
+from ..core.config import Config
+from ..core.errors import BuildFailed
+from ..core.process import run
+from ..core.records import sha256_bytes
 from ..series.manifest import Series
 from ..stages import CacheType
 from .codec import Codec, Floats

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Config
-from ..console import Console, Step
-from ..errors import ConfigError
-from ..records import record
+from ..core.config import Config
+from ..core.console import Console, Step
+from ..core.errors import ConfigError
+from ..core.records import record
 from ..series.manifest import Series
 from . import kernels
 from .codec import Codec

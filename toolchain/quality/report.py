@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from ..records import record, write, write_bytes
+from ..core.records import record, write, write_bytes
 from .lab import Lab, Row, ScoreRow
 from .measure import DB_PER_BIT, SCORE_DEVIATION
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import cachetype, pipeline
-from ..cli import Run
-from ..errors import ConfigError, ReleaseInvalid
+from ..build import find_release
+from ..core import cachetype
+from ..core.errors import ConfigError, ReleaseInvalid
+from ..core.records import write
+from ..core.run import Run
 from ..memory import geometry, gguf
-from ..records import write
+from ..series.manifest import load_series
 from . import divergence, lab, report
 from .lab import Selection, Source
 from .samples import read_text
@@ -62,7 +64,7 @@ def find_server(run: Run, path: str, release: str) -> Path:
     """llama-server at `path` (or in that folder), else of a release."""
     if path:
         return _program(Path(path), "llama-server")
-    return pipeline.find_release(run, release) / "lib" / "ollama" / "llama-server"
+    return find_release(run, release) / "lib" / "ollama" / "llama-server"
 
 
 def find_perplexity(run: Run, path: str) -> Path:
@@ -85,7 +87,7 @@ def _program(path: Path, name: str) -> Path:
 
 def measure(run: Run, chosen: Selection, dumped: Source | None, out: str) -> None:
     """Run the lab, write its files, print its rows."""
-    series = pipeline.load_series(run)
+    series = load_series(run)
     found = lab.run(chosen, dumped, series, run.config, run.console, workspace=run.workspace)
     folder = Path(out).expanduser().absolute() if out else run.workspace / "quality"
     path = report.save(found, folder)
@@ -138,7 +140,7 @@ def compare(
         words,
         caches=swept(tuple(cachetype.divided(" ".join(caches))) or divergence.CACHES, names(sweeps), layers),
         context=context,
-        added=pipeline.load_series(run).types,
+        added=load_series(run).types,
         log=folder / "kl.log",
         console=run.console,
     )

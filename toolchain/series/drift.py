@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from ..cli import Run
-from ..console import Console
-from ..errors import ConfigError, ToolchainError, UnknownLayout, UnknownRevision
-from ..records import record
+from ..core.console import Console
+from ..core.errors import ConfigError, ToolchainError, UnknownLayout, UnknownRevision
+from ..core.records import record
+from ..core.run import Run
 from ..sources import Repository, open_origin, pin, recognise
 from ..sources.releases import releases
 from ..stages import Target
 from .manifest import Series
 from .outcomes import Judged, Memory, State, contents, jobs_on
-from .render import Tree, ollama_version, served_parts
+from .render import ollama_version, served_parts
+from .tree import Tree
 
 SINCE = "b8619"
 """the first build that rotates the cache"""

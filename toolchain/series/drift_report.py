@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from ..records import write, write_bytes
+from ..core.records import write, write_bytes
 from .drift import Drift, Survey
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "templates"

@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from ..errors import AnchorAmbiguous, AnchorMissing, SeriesError, ToolchainError
-from ..records import record
+from ..core.errors import AnchorAmbiguous, AnchorMissing, SeriesError, ToolchainError
+from ..core.records import record
 from .lexing import Language, language_of, mask
 from .place import Span, enclosing_line, find_anchors, find_scopes, line_number
 

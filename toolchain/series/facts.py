@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import AnchorMissing
+from ..core.errors import AnchorMissing
 from .lexing import language_of, mask
 from .manifest import Fact, Series
 from .place import find_scopes
-
-if TYPE_CHECKING:
-    from .render import Tree
+from .tree import Tree
 
 Facts = dict[str, Any]
 

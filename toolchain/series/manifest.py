@@ -11,13 +11,14 @@ import msgspec
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from ..config import UniqueKeyLoader
-from ..contract import symbols
-from ..contract.symbols import Symbol
-from ..errors import ChecksumMismatch, SeriesError
-from ..records import record, sha256_bytes, sha256_file, write_bytes
+from ..core.config import UniqueKeyLoader
+from ..core.errors import ChecksumMismatch, SeriesError
+from ..core.records import record, sha256_bytes, sha256_file, write_bytes
+from ..core.run import Run
 from ..stages import CacheType, Target
+from . import symbols
 from .edit import Edit
+from .symbols import Symbol
 
 SEAL = "SHA256SUMS"
 OWN_SERIES = Path(__file__).parents[2] / "patches"
@@ -117,6 +118,12 @@ class Series:
     contract: tuple[Symbol, ...] = ()
     """what our sources use of llama.cpp's"""
     proven: Proven | None = None
+
+
+def load_series(run: Run) -> Series:
+    """The configured series, checked against its checksums."""
+    path = run.config.series.path
+    return load(Path(path).expanduser() if path else OWN_SERIES)
 
 
 def load(root: Path = OWN_SERIES) -> Series:

@@ -14,17 +14,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from ..console import Console
-from ..errors import RecordError, ToolchainError
-from ..records import read, record, sha256_bytes, sha256_file, to_json, write
+from ..core.console import Console
+from ..core.errors import RecordError, ToolchainError
+from ..core.records import read, record, sha256_bytes, sha256_file, to_json, write
 from ..sources.repository import Repository
 from ..stages import Target
 from .edit import Edit, Probe, Splice, splice_all
 from .facts import Facts, read_facts
 from .manifest import LoadedPart, Series
-from .render import Tree, outcome_of, read_text, served_parts
+from .render import outcome_of, read_text, served_parts
+from .tree import Tree
 
-_JUDGING = ("edit", "facts", "lexing", "manifest", "outcomes", "place", "render")
+_JUDGING = ("edit", "facts", "lexing", "manifest", "outcomes", "place", "render", "tree")
 _ENGINE = [sha256_file(Path(__file__).with_name(f"{name}.py")) for name in _JUDGING]
 """what judges; an older engine's judgements do not count"""
 HOLDS = ("applies", "upstreamed", "skipped")

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from ..records import record
+from ..core.records import record
 from .edit import Splice, splice_all
 from .facts import Facts
 from .lexing import language_of, mask
 from .manifest import Series
-from .render import Outcome, Tree, outcomes_on, own_file, read_text, served_parts
+from .render import Outcome, outcomes_on, own_file, read_text, served_parts
+from .tree import Tree
 
 INCLUDED = (
     "include", "src", "common", "vendor", "tools/mtmd", "ggml/include", "ggml/src", "ggml/src/ggml-cpu",

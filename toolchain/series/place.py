@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from ..records import record
+from ..core.records import record
 from .lexing import Language, mask
 
 _CLOSER = {"{": "}", "(": ")", "[": "]"}

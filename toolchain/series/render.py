@@ -17,14 +17,15 @@ from typing import Any
 import jinja2
 import msgspec
 
-from ..errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
-from ..records import record, sha256_bytes
+from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
+from ..core.records import record, sha256_bytes
 from ..sources.repository import Repository
-from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources, Target
+from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources
 from .edit import Edit, Splice, locate, splice_all
 from .facts import Facts, read_facts
 from .manifest import LoadedPart, Series, allows
 from .place import line_number
+from .tree import Tree
 
 COMPAT_PATCH = "llama/compat/900-turboquant.patch"
 """Where Ollama's own build picks our llama.cpp diff up; patches there apply in order of their names."""
@@ -35,17 +36,6 @@ _DIFF = (
     *("--unified=3", "--inter-hunk-context=0", "--diff-algorithm=myers", "--indent-heuristic", "--ignore-submodules"),
     *("--src-prefix=a/", "--dst-prefix=b/", "--no-relative"),
 )
-
-
-@record
-class Tree:
-    """A pristine tree to render onto."""
-
-    target: Target
-    repository: Repository
-    commit: str
-    version: str
-    """what a part's `serves` is held against: a build number, or Ollama's version"""
 
 
 @record

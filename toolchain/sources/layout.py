@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..errors import UnknownLayout
-from ..records import record
+from ..core.errors import UnknownLayout
+from ..core.records import record
 from ..stages import Era
 from .repository import Repository
 

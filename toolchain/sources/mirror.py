@@ -15,9 +15,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .. import process
-from ..console import Console, Step
-from ..errors import DiskFull, FetchFailed, LockHeld
+from ..core import process
+from ..core.console import Console, Step
+from ..core.errors import DiskFull, FetchFailed, LockHeld
 from .repository import NEUTRAL, Repository, environment, out_of_space
 
 _STEPS = 8

@@ -8,8 +8,8 @@ from typing import Self
 
 from packaging.version import InvalidVersion, Version
 
-from ..config import Config
-from ..console import Console
+from ..core.config import Config
+from ..core.console import Console
 from ..stages import Source, Sources, Target
 from . import layout, pin
 from .mirror import ensure_contents, is_url, open_mirror

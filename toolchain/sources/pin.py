@@ -14,8 +14,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from ..console import Console
-from ..errors import PinMissing, UnknownRevision
+from ..core.console import Console
+from ..core.errors import PinMissing, UnknownRevision
 from ..stages import Pin
 from . import versions
 from .repository import Repository

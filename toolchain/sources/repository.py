@@ -15,8 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from ..errors import CommandFailed, DiskFull, FetchFailed, MissingTool, NotARepository, ToolchainError, UnknownRevision
-from ..records import record
+from ..core.errors import (
+    CommandFailed,
+    DiskFull,
+    FetchFailed,
+    MissingTool,
+    NotARepository,
+    ToolchainError,
+    UnknownRevision,
+)
+from ..core.records import record
 
 NEUTRAL = (
     *("-c", "core.autocrlf=false"),

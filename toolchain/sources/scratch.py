@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
 
-from ..config import Config
-from ..console import Console
-from ..errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
-from ..records import sha256_bytes, write_bytes
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
+from ..core.records import sha256_bytes, write_bytes
 from ..stages import Rendered, Scratch, Source, Sources
 from .layout import COMPAT
 from .mirror import missing_blobs

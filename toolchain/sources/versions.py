@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from packaging.version import Version
 
-from ..errors import FetchFailed, UnknownRevision
-from ..records import record
+from ..core.errors import FetchFailed, UnknownRevision
+from ..core.records import record
 from .repository import Repository
 
 _NAME = re.compile(r"(?:release-)?v?(\d+\.\d+\.\d+(?:-?rc\d+)?)")

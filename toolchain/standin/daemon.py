@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from .. import records
-from ..records import record
+from ..core import records
+from ..core.records import record
 from . import jobspec, settings
 from .refused import Refused
 from .verbs import Verbs

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
+from ..core.records import record
 from ..launchctl import BAD_OWNERSHIP, INPUT_OUTPUT
-from ..records import record
 from .refused import Refused
 
 DEFAULT_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .. import records
-from ..records import record
+from ..core import records
+from ..core.records import record
 
 ROOT_VARIABLE = "TURBOQUANT_LAUNCHD_ROOT"
 FILE_NAME = "settings.json"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ToolchainError
+from ..cachetypes.sizes import bits_per_value
+from ..core.errors import ToolchainError
 from ..stages import CacheType, Release, Verdict
 from . import evidence
-from .cachelog import bits_per_value
 from .evidence import Device, Graph, Operation, Probed, Rotation, TypeEvidence
 
 NAMES = (

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..build.steps import PROBE
-from ..errors import ReleaseInvalid, VerificationFailed
-from ..llama_server import own_environment, serve
-from ..quality import state
-from ..records import record
+from ..core.errors import ReleaseInvalid, VerificationFailed
+from ..core.records import record
+from ..serving import slot
+from ..serving.llama_server import own_environment, serve
 
 PROBE_PATH = f"lib/ollama/{PROBE}"
 SEED = 20260501
@@ -191,7 +191,7 @@ def examine_graph(
     Raises `ModelLoadFailed`, `ServerFailed`, `StateInvalid`, and what `probe` raises.
     """
 
-    def cached(kind: str, environment: Mapping[str, str] | None = None) -> state.State:
+    def cached(kind: str, environment: Mapping[str, str] | None = None) -> slot.State:
         with (
             tempfile.TemporaryDirectory(prefix="slot-", dir=folder) as home,
             serve(
@@ -206,7 +206,7 @@ def examine_graph(
             ) as server,
         ):
             server.read(PROMPT)
-            return state.load(server.save(), decode=lambda blocks: _decode(release_dir, cache_type, blocks))
+            return slot.load(server.save(), decode=lambda blocks: _decode(release_dir, cache_type, blocks))
 
     exact = cached("f16")
     rotated = cached(cache_type)
@@ -287,7 +287,7 @@ def _wrong_signs(block: Matrix) -> int:
     return int((signs != 1 - 2 * parity).sum())
 
 
-def _heads(found: state.State, layer: int, side: str, head_size: int) -> Floats:
+def _heads(found: slot.State, layer: int, side: str, head_size: int) -> Floats:
     """Rows of one head each, (cells * heads, head_size), of one layer."""
     values = found.layers[layer].k if side == "K" else found.layers[layer].v
     assert values is not None

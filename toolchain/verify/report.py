@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jinja2
 
-from ..errors import ToolchainError
-from ..records import record
+from ..cachetypes.sizes import bits_per_value, type_table
+from ..core.errors import ToolchainError
+from ..core.records import record
+from ..serving.cachelog import MIB, portions
 from ..stages import CacheProof, CacheType, Release, TypeProof, Verification
-from .cachelog import MIB, bits_per_value, portions, type_table
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 

@@ -14,10 +14,11 @@ from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
 
-from .. import cachetype, records
-from ..config import Config
-from ..console import Console
-from ..errors import (
+from ..cachetypes.sizes import type_table
+from ..core import cachetype, records
+from ..core.config import Config
+from ..core.console import Console
+from ..core.errors import (
     ConfigError,
     DiskFull,
     ModelLoadFailed,
@@ -26,17 +27,18 @@ from ..errors import (
     ToolchainError,
     VerificationFailed,
 )
+from ..core.records import record
 from ..guard import verdict as guard
 from ..memory import geometry, gguf, kv
-from ..ollama import Generation
 from ..quality.samples import read_text
-from ..records import record
 from ..series import manifest
+from ..serving import cachelog
+from ..serving.ollama import Generation
+from ..serving.ollama_server import Server, serve
+from ..serving.probe_model import Geometry, write_probe
 from ..stages import Release, TypeProof, Verdict, Verification
-from . import cachelog, checklist
-from .model import Geometry, write_probe
+from . import checklist, planned
 from .report import render_report
-from .server import Server, serve
 
 HEAD_SIZES = (64, 128)
 LAYERS, HEADS, KV_HEADS = 8, 4, 2
@@ -233,7 +235,7 @@ class _Trial:
             assert shifted is not None
             reason = (
                 cachelog.complaint(found, kv_cache_type, probe.geometry, CONTEXT, self._release.cache_types)
-                or cachelog.plan_complaint(found, self._planned(probe, kv_cache_type))
+                or planned.complaint(found, self._planned(probe, kv_cache_type))
                 or _count_complaint(first, self._config.tokens)
                 or _shift_complaint(shifted, shifts)
             )
@@ -259,7 +261,7 @@ class _Trial:
             geometry.read(gguf.load(str(probe.path))),
             cachetype.parse(kv_cache_type),
             kv.Setting(context=CONTEXT),
-            cachelog.type_table(self._release.cache_types),
+            type_table(self._release.cache_types),
         )
 
 
@@ -274,7 +276,7 @@ def _gpu_needed(config: Config, release: Release) -> str:
 
 
 def _check_types(asked: tuple[str, ...], release: Release) -> None:
-    known = cachelog.type_table(release.cache_types)
+    known = type_table(release.cache_types)
     for kv_cache_type in asked:
         wanted = cachetype.parse(kv_cache_type)
         for name in wanted.names():

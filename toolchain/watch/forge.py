@@ -13,8 +13,8 @@ from typing import Any
 
 import requests
 
-from ..errors import RecordError
-from ..records import read, record, write
+from ..core.errors import RecordError
+from ..core.records import read, record, write
 from ..sources.pin import is_build
 
 _TIMEOUT_S = 10.0

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from ..cli import Run
-from ..console import Console
-from ..errors import RecordError, ToolchainError
-from ..records import read, record, write
-from ..series.check import check
+from ..contract.check import check
+from ..core.console import Console
+from ..core.errors import RecordError, ToolchainError
+from ..core.records import read, record, write
+from ..core.run import Run
 from ..series.lexing import mask
 from ..series.manifest import Series
 from ..series.place import find_scopes

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from ..contract.symbols import ABSENT
-from ..errors import FetchFailed
-from ..records import record
+from ..core.errors import FetchFailed
+from ..core.records import record
 from ..series.lexing import Language, language_of, mask
 from ..series.manifest import Series
 from ..series.place import Span, find_scopes, needle
+from ..series.symbols import ABSENT
 from ..sources import Commit, Repository
 
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.|\\\n)*", re.MULTILINE)

@@ -13,9 +13,9 @@ from typing import Any
 
 import requests
 
-from . import cachetype
-from .errors import ModelLoadFailed, ReleaseInvalid, ServerFailed, StateInvalid
-from .process import TAIL_LINES, kill_group
+from ..core import cachetype
+from ..core.errors import ModelLoadFailed, ReleaseInvalid, ServerFailed, StateInvalid
+from ..core.process import TAIL_LINES, kill_group
 
 _POLL_S = 0.05
 _SLOT_FILE = "slot.bin"
@@ -73,7 +73,7 @@ def serve(
 ) -> Iterator[LlamaServer]:
     """llama-server with `model` loaded, and gone on leaving; what it says goes to `home`/server.log.
 
-    `cache_type` is a setting as `toolchain.cachetype` reads it. Of the operator's environment nothing that steers
+    `cache_type` is a setting as `toolchain.core.cachetype` reads it. Of the operator's environment nothing that steers
     llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
     `ReleaseInvalid` without a program, `ModelLoadFailed`, and `ServerFailed` with the log's end when a call fails.
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..errors import SeriesError
-from ..records import record, write_bytes
+from ..core.errors import SeriesError
+from ..core.records import record, write_bytes
 
 NAME = "contract.txt"
 """in the folder of the series"""

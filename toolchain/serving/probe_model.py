@@ -15,8 +15,8 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ToolchainError
-from ..records import record
+from ..core.errors import ToolchainError
+from ..core.records import record
 
 EMBEDDING = 128
 """width of the residual stream, and of the feed-forward layers: small, whatever the heads, to be fast everywhere"""

@@ -10,15 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from .. import cachetype
-from ..memory.kv import CacheSizes
-from ..memory.sizes import UPSTREAM_TYPES as UPSTREAM_TYPES
-from ..memory.sizes import bits_per_value as bits_per_value
-from ..memory.sizes import row_bytes
-from ..memory.sizes import type_table as type_table
-from ..records import record
+from ..cachetypes.sizes import row_bytes, type_table
+from ..core import cachetype
+from ..core.records import record
 from ..stages import CachePart, CacheProof, CacheType
-from .model import Geometry
+from .probe_model import Geometry
 
 MIB = 1 << 20
 CELL_PADDING = 256
@@ -109,12 +105,12 @@ def complaint(
             if name not in types:
                 return f"the size of {name} is not known: the release's manifest does not list it"
             expected = cache_bytes(types[name], geometry, cells=proof.cells, layers=layers)
-            if not _agrees(stated, expected):
+            if not agrees(stated, expected):
                 return f"{side} as {name} takes {expected / MIB:.3f} MiB, the log says {stated:.2f}"
             rotated = cache.rotated_k if side == "K" else cache.rotated_v
             if any(name == kind.name for kind in added) and not rotated:
                 return f"{side} is {name}, and the log does not say that it is rotated before it is quantized"
-        if not _agrees(proof.mib, proof.expected_bytes):
+        if not agrees(proof.mib, proof.expected_bytes):
             return f"K and V take {proof.expected_bytes / MIB:.3f} MiB, the log says {proof.mib:.2f}"
     return ""
 
@@ -151,19 +147,6 @@ def portions(proof: CacheProof) -> Iterator[tuple[str, str, int, float]]:
             yield side, name, proof.layers, mib
 
 
-def plan_complaint(found: Sequence[Cache], planned: CacheSizes) -> str:
-    """Why the caches are not those that the memory planner works out from the model's file; empty when they are."""
-    stated = [(cache.proof.cells, cache.proof.layers) for cache in found]
-    worked_out = [(cache.cells, cache.layers) for cache in planned.caches]
-    if stated != worked_out:
-        return f"the planner has caches of (cells, layers) {worked_out}, the log {stated}"
-    for cache, size in zip(found, planned.caches, strict=True):
-        for side, mib, exact in (("K", cache.proof.mib_k, size.k), ("V", cache.proof.mib_v, size.v)):
-            if not _agrees(mib, exact):
-                return f"the planner gives {side} {exact / MIB:.3f} MiB, the log says {mib:.2f}"
-    return ""
-
-
 def _proof(match: re.Match[str]) -> CacheProof:
     total, cells, layers, type_k, size_k, type_v, size_v = match.groups()
     return CacheProof(
@@ -197,7 +180,7 @@ def _bytes(proof: CacheProof, geometry: Geometry, types: Mapping[str, CacheType]
     return sum(cache_bytes(types[name], geometry, cells=proof.cells, layers=n) for _, name, n, _ in held)
 
 
-def _agrees(stated_mib: float, exact_bytes: int) -> bool:
+def agrees(stated_mib: float, exact_bytes: int) -> bool:
     """Whether a size printed with two decimals, from a 32-bit float, can stand for `exact_bytes`."""
     exact = exact_bytes / MIB
     return abs(stated_mib - exact) <= 0.005 + 1e-6 * exact + 1e-9

@@ -7,9 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from .build import platform_name, tools
-from .config import Config
-from .records import record
+from ..build import platform_name, tools
+from ..core.config import Config
+from ..core.records import record
 
 _GO_NEEDED = "1.26"
 """what the newest Ollama that is known asks for; a build reads the tree's own go.mod"""

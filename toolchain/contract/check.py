@@ -6,21 +6,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from ..console import Console
-from ..contract import holding
-from ..contract.behaviour import Behaviour
-from ..contract.behaviour import report as behaviour_lines
-from ..contract.holding import Breach
-from ..contract.symbols import ABSENT, Symbol
-from ..errors import AnchorMissing, FetchFailed, PatchFailed, SeriesError, ToolchainError
-from ..records import record
+from ..core.console import Console
+from ..core.errors import AnchorMissing, FetchFailed, PatchFailed, SeriesError, ToolchainError
+from ..core.records import record
+from ..series import patched
+from ..series.edit import Edit, candidates
+from ..series.facts import Facts, read_facts
+from ..series.manifest import LoadedPart, Series
+from ..series.place import needle
+from ..series.render import Outcome, outcome_of, read_text, render_target, result_of, served_parts, trees
+from ..series.symbols import ABSENT, Symbol
+from ..series.tree import Tree
 from ..stages import EditResult, Sources
-from . import patched
-from .edit import Edit, candidates
-from .facts import Facts, read_facts
-from .manifest import LoadedPart, Series
-from .place import needle
-from .render import Outcome, Tree, outcome_of, read_text, render_target, result_of, served_parts, trees
+from . import holding
+from .behaviour import Behaviour
+from .behaviour import report as behaviour_lines
+from .holding import Breach
 
 _HISTORY = 400
 """how many versions of a file are searched for the commit that broke an edit"""

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from ..errors import PortInUse, ReleaseInvalid, ServerFailed, ToolchainError
-from ..ollama import OllamaClient
-from ..process import TAIL_LINES, kill_group
+from ..core.errors import PortInUse, ReleaseInvalid, ServerFailed, ToolchainError
+from ..core.process import TAIL_LINES, kill_group
+from .ollama import OllamaClient
 
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 _COMPLAINT = re.compile(r"error|assert|fatal", re.IGNORECASE)

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from ..errors import StateInvalid
-from .codec import Floats
+from ..core.errors import StateInvalid
 
 _MAGIC = 0x67677371
 _VERSION = 2
 _DTYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+Floats: TypeAlias = npt.NDArray[np.float32]
 Decoder: TypeAlias = Callable[[bytes], Floats]
 """float32 values of the blocks of a cache"""
 _HINT = "the server must be of the llama.cpp that the series serves, with an f16 cache and one slot"

@@ -14,8 +14,8 @@ from typing import Any
 
 import requests
 
-from .errors import ModelLoadFailed, ServerFailed, ToolchainError
-from .records import record, sha256_file
+from ..core.errors import ModelLoadFailed, ServerFailed, ToolchainError
+from ..core.records import record, sha256_file
 
 _POLL_S = 0.05
 _NANOSECONDS = 1e9

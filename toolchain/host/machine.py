@@ -19,11 +19,11 @@ from typing import Any
 
 import psutil
 
-from .config import Config
-from .errors import ServerFailed, ToolchainError
-from .ollama import OllamaClient
-from .process import run
-from .records import record
+from ..core.config import Config
+from ..core.errors import ServerFailed, ToolchainError
+from ..core.process import run
+from ..core.records import record
+from ..serving.ollama import OllamaClient
 
 OLLAMA_PORT = 11434
 _MIB = 1 << 20

@@ -1,0 +1,1 @@
+"""What every room stands on: settings, the console, errors, programs, records. It knows no other room."""
