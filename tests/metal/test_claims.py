@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from toolchain.config import load
+from toolchain.core.config import load
 from toolchain.metal.attention import Attention, pose
 from toolchain.metal.formats import Format, formats
 from toolchain.metal.host import Host, Operation, Tensor, build_host

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from toolchain.core.process import run
 from toolchain.metal.drivers import drivers
-from toolchain.process import run
 from toolchain.series.manifest import OWN_SERIES
 
 HEADER = Path(__file__).with_name("strict.h")
