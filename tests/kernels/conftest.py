@@ -16,6 +16,7 @@ from toolchain.series.manifest import OWN_SERIES
 from toolchain.stages import CacheType
 
 HERE = Path(__file__).parent
+STANDALONE = OWN_SERIES / "kernels" / "standalone"
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
@@ -31,7 +32,8 @@ def compiler() -> list[str]:
 def compile_kernels(command: list[str], output: Path, *more: str) -> None:
     """Compile the encoder and both C files of the CPU, and what `more` adds, with a compiler's `command`."""
     kernels = OWN_SERIES / "kernels"
-    common = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE", f"-I{HERE}", f"-I{kernels}"]
+    includes = [f"-I{kernels}", f"-I{STANDALONE}"]
+    common = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE", *includes]
     flags = [word for word in more if word.startswith("-") and word not in ("-shared", "-static")]
     encoder = output.with_name("encode.o")
     source = str(kernels / "ggml-cpu-turbo-encode.cpp")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HERE, compile_kernels, compiler
+from .conftest import STANDALONE, compile_kernels, compiler
 
 # What a variant is compiled with, and the flags that /proc/cpuinfo must name to run it.
 X86 = {
@@ -28,7 +28,7 @@ X86 = {
 def results(directory: Path, command: list[str], *flags: str, runner: tuple[str, ...] = ()) -> bytes:
     """What the driver writes when compiled by `command` with `flags`, run by `runner`."""
     program = directory / "drive"
-    compile_kernels(command, program, str(HERE / "drive.c"), *flags)
+    compile_kernels(command, program, str(STANDALONE / "drive.c"), *flags)
     done = subprocess.run([*runner, str(program)], capture_output=True, check=False)
     assert (done.returncode, done.stderr.decode()) == (0, "")
     return done.stdout
