@@ -12,6 +12,7 @@ import pytest
 
 from tests.fork.world import commit, untouched
 from tests.memory import models
+from tests.shared import Miniatures
 from tests.sources.gitrepo import git
 from toolchain.assess import assess, save, text
 from toolchain.assess.assessment import Assessment
@@ -19,7 +20,7 @@ from toolchain.cli import Run
 from toolchain.config import load
 from toolchain.console import Console
 from toolchain.errors import ConfigError, ModelInvalid, NotARepository, UnknownRevision, Unrelated
-from toolchain.miniature import Miniature, materialize
+from toolchain.miniature import Miniature
 from toolchain.records import read, to_json
 
 BORN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,8 +34,8 @@ _TURBO = {
 
 
 @pytest.fixture(scope="module")
-def miniature(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
-    return materialize(tmp_path_factory.mktemp("miniature"))
+def miniature(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Miniature:
+    return miniatures.plain(tmp_path_factory.mktemp("miniature"))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from git import Actor, Repo
 
+from tests.shared import Miniatures
 from toolchain import miniature, pipeline
 from toolchain.cli import Run
 from toolchain.config import load
@@ -19,9 +20,9 @@ Edits = Mapping[str, tuple[str, str]]
 
 
 @pytest.fixture
-def upstream(tmp_path: Path) -> miniature.Miniature:
+def upstream(tmp_path: Path, miniatures: Miniatures) -> miniature.Miniature:
     (tmp_path / "turboquant.yaml").touch()
-    return miniature.materialize(tmp_path)
+    return miniatures.plain(tmp_path)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain import miniature, pipeline, records
+from tests.shared import Miniatures
+from toolchain import pipeline, records
 from toolchain.cli import Run
 from toolchain.config import load
 from toolchain.console import Console
@@ -81,8 +82,8 @@ static void hadamard(std::vector<float> & x, int64_t n) {
 class Tree:
     """The patched llama.cpp of the miniature, and a build of it that one changed file makes anew in a second or two."""
 
-    def __init__(self, folder: Path) -> None:
-        upstream = miniature.materialize(folder)
+    def __init__(self, folder: Path, miniatures: Miniatures) -> None:
+        upstream = miniatures.plain(folder)
         (folder / "turboquant.yaml").touch()
         flags = {
             "workspace": str(folder / "workspace"),
@@ -132,8 +133,8 @@ class Tree:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    return Tree(tmp_path_factory.mktemp("tree"))
+def tree(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Tree:
+    return Tree(tmp_path_factory.mktemp("tree"), miniatures)
 
 
 @pytest.fixture(scope="module")
