@@ -1,3 +1,9 @@
+import os
+
+# Before numpy is imported: threads of its own for small matrices, on processors that other workers use, wait for each
+# other far longer than they compute. Programs that a test starts inherit it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

@@ -34,6 +34,7 @@ def test_the_list_is_a_table_of_contents(tmp_path: Path) -> None:
     assert all(line[2] != " " for line in rows), "a description that needs two lines is too long"
 
 
+@pytest.mark.slow
 def test_every_task_takes_json(tmp_path: Path) -> None:
     names = [line.split()[0] for line in inv("--list", cwd=tmp_path).stdout.splitlines()[2:] if line.strip()]
     assert len(names) > 15
@@ -50,6 +51,7 @@ def test_config_as_json(tmp_path: Path) -> None:
     assert rows["build.jobs"]["value"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -26,6 +26,8 @@ from toolchain.sources import Repository
 from toolchain.verify import cachelog
 from toolchain.verify.model import Geometry, write_probe
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = 8
 CONTEXT = 256
 TYPES = load_series().types

@@ -17,6 +17,8 @@ from toolchain.console import Console
 from toolchain.errors import ConfigError, MissingTool
 from toolchain.stages import Release, Verification
 
+pytestmark = pytest.mark.slow
+
 STAGES = [
     *("doctor", "sources", "series", "build", "verify", "deploy"),
     *("build of an unhealthy release", "deploy and rollback"),

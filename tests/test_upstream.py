@@ -29,6 +29,8 @@ from toolchain.verify import cachelog
 from toolchain.verify.model import Geometry, write_probe
 from toolchain.verify.server import serve
 
+pytestmark = pytest.mark.slow
+
 Floats = npt.NDArray[np.float32]
 CONTEXT = 256
 

@@ -23,6 +23,8 @@ from toolchain.errors import ConfigError, ModelInvalid, NotARepository, UnknownR
 from toolchain.miniature import Miniature
 from toolchain.records import read, to_json
 
+pytestmark = pytest.mark.slow
+
 BORN = datetime(2026, 1, 1, tzinfo=UTC)
 """when all of the miniature's commits were made"""
 METAL = "ggml/src/ggml-metal/ggml-metal.metal"

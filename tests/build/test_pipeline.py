@@ -14,6 +14,8 @@ from toolchain.console import Console
 from toolchain.errors import BuildFailed, ConfigError, DiskFull, EraNotServed, MissingTool
 from toolchain.stages import Release
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Release]:

@@ -56,4 +56,5 @@ def change(upstream: miniature.Miniature) -> Callable[[Edits], str]:
 
 @pytest.fixture
 def check(run: Run) -> Callable[[], Checked]:
-    return lambda: pipeline.check_series(run, pipeline.prepare(run))
+    """Without behaviour, which is compiled for each tree and has tests of its own."""
+    return lambda: pipeline.check_series(run, pipeline.prepare(run), behaviour=False)

@@ -19,6 +19,8 @@ from toolchain.series.check import Checked, report
 
 from .conftest import Edits
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Edits], str]
 
 OPS = "ggml/src/ggml-metal/ggml-metal-ops.cpp"

@@ -16,6 +16,8 @@ from toolchain.series.check import Checked, report
 
 from .conftest import Edits
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Edits], str]
 Check = Callable[[], Checked]
 

@@ -12,6 +12,8 @@ from toolchain.errors import RolledBack, Unhealthy
 
 from .site import Site, identifier
 
+pytestmark = pytest.mark.slow
+
 _names = itertools.count()
 
 

@@ -12,11 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.shared import once
+from toolchain.build.tools import compilers
+from toolchain.config import BuildConfig
 from toolchain.series.manifest import OWN_SERIES
 from toolchain.stages import CacheType
 
 HERE = Path(__file__).parent
-STANDALONE = OWN_SERIES / "kernels" / "standalone"
+LIBRARY = OWN_SERIES / "kernels"
+STANDALONE = LIBRARY / "standalone"
+TOOLS = Path(sys.executable).parent
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
@@ -114,3 +119,31 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     path = tmp_path_factory.mktemp("kernels") / "libturbo.so"
     compile_kernels(compiler(), path, "-O2", "-shared", "-fPIC")
     return Kernels(path)
+
+
+def program(name: str, *arguments: str | Path) -> str:
+    """What one of CMake's programs says; it must succeed."""
+    done = subprocess.run([TOOLS / name, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def cmake_compilers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The compilers that a build of Ollama would take, zig's among them, as options of CMake."""
+    kind, cc, cxx = compilers(BuildConfig(), tmp_path_factory.mktemp("compilers"))
+    names = {"CMAKE_C_COMPILER": cc.path, "CMAKE_CXX_COMPILER": cxx.path}
+    if kind == "zig":
+        names |= {f"CMAKE_{name.upper()}": str(Path(cc.path).parent / name) for name in ("ar", "ranlib")}
+    return ["-G", "Ninja", *(f"-D{name}={value}" for name, value in names.items())]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory, cmake_compilers: list[str]) -> Path:
+    """CMake's build of the kernels as a library, with its tests."""
+
+    def build(folder: Path) -> None:
+        program("cmake", "-S", LIBRARY, "-B", folder, *cmake_compilers, "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON")
+        program("cmake", "--build", folder)
+
+    return once(tmp_path_factory, "library", build)

@@ -13,6 +13,8 @@ from tests.shared import Miniatures
 from .conftest import HERE
 from .test_flash_attention import cxx_compiler
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Path:

@@ -17,6 +17,8 @@ from toolchain.errors import UnknownRevision
 from toolchain.metal import audit
 from toolchain.metal.host import METAL
 
+pytestmark = pytest.mark.slow
+
 Break = Callable[[Path], None]
 TURBO, CLAIMS, OPS = (
     METAL / "ggml-metal-turbo-source.h",

@@ -23,6 +23,8 @@ from toolchain.metal.libraries import Libraries
 from toolchain.metal.results import Case
 from toolchain.series import manifest
 
+pytestmark = pytest.mark.slow
+
 SOURCE, OPS = METAL / "ggml-metal-turbo-source.h", METAL / "ggml-metal-turbo-ops.h"
 
 

@@ -21,6 +21,8 @@ from toolchain.metal.host import build_host
 from toolchain.metal.layout import BUILD, FOLDER, HOST, KERNELS, WHOLE, kernel_sources
 from toolchain.series import manifest
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Path], None]
 
 

@@ -31,6 +31,8 @@ from toolchain.verify.model import write_probe
 
 from .conftest import MakeRelease
 
+pytestmark = pytest.mark.slow
+
 TYPES = manifest.load().types
 NAMES = [kind.name for kind in TYPES]
 HEAD_SIZE = 128
