@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from invoke.collection import Collection
 
-from toolchain import api, deploy, pipeline, views, watch
+from toolchain import api, deploy, pipeline, suite, views, watch
 from toolchain import assess as assessing
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
@@ -55,11 +54,13 @@ def rehearse(run: Run, keep: str = "") -> None:
     run.console.result(summary, rehearsal.report(summary))
 
 
-@command(args="further arguments for pytest, as one string")
-def run_tests(run: Run, args: str = "") -> None:
+@command(
+    fast="leave out the tests that are marked slow",
+    args="further arguments for pytest, as one string, split as a shell does",
+)
+def run_tests(run: Run, fast: bool = False, args: str = "") -> None:
     """Run the test suite."""
-    # by file, since a file's tests share what they build
-    argv = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *args.split()]
+    argv = suite.command_line(fast=fast, args=args)
     done = run_program(argv, cwd=ROOT, on_line=run.console.note, what="the test suite")
     run.console.result({"passed": True, "seconds": done.seconds}, done.output.strip().splitlines()[-1])
 

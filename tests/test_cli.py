@@ -39,6 +39,7 @@ def test_another_tasks_file_in_the_folder_is_not_ours(tmp_path: Path) -> None:
     assert inv("config", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_every_task_takes_json(tmp_path: Path) -> None:
     names = [line.split()[0] for line in inv("--list", cwd=tmp_path).stdout.splitlines()[2:] if line.strip()]
     assert len(names) > 15
@@ -55,6 +56,7 @@ def test_config_as_json(tmp_path: Path) -> None:
     assert rows["build.jobs"]["value"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

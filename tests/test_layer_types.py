@@ -27,6 +27,8 @@ from toolchain.serving import cachelog
 from toolchain.serving.probe_model import Geometry, write_probe
 from toolchain.sources import Repository
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = 8
 CONTEXT = 256
 TYPES = load_series().types

@@ -174,6 +174,7 @@ def test_a_ship_tells_what_it_passed_over(site: Site, monkeypatch: pytest.Monkey
     assert json.loads((shipped.run / "sources.json").read_text())["ollama"]["describe"] == "v0.30.0"
 
 
+@pytest.mark.slow
 def test_the_command_line(site: Site, tmp_path: Path) -> None:
     site.upstream.git("ollama", "tag", "-d", "v0.30.0")
     site.release("v0.30.0", "b9")

@@ -18,6 +18,8 @@ from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, MissingTool
 from toolchain.stages import Release, Verification
 
+pytestmark = pytest.mark.slow
+
 STAGES = [
     *("doctor", "sources", "series", "build", "verify", "deploy"),
     *("build of an unhealthy release", "deploy and rollback"),

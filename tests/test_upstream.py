@@ -29,6 +29,8 @@ from toolchain.serving.ollama_server import serve
 from toolchain.serving.probe_model import Geometry, write_probe
 from toolchain.stages import Sources
 
+pytestmark = pytest.mark.slow
+
 Floats = npt.NDArray[np.float32]
 CONTEXT = 256
 

@@ -79,6 +79,7 @@ def test_from_the_pin_to_the_newest(site: Site) -> None:
     assert snapshot(site.llama_cpp) == before, "a repository is only read"
 
 
+@pytest.mark.slow
 def test_the_command_line(site: Site) -> None:
     site.change("common/arg.cpp", "--flash-attn", "--attention")
     flags = ["--llama-cpp", str(site.llama_cpp), "--ollama", str(site.ollama), "--workspace", str(site.root / "w")]

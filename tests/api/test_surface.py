@@ -132,6 +132,7 @@ def _written(number: int, kind: str, fields: list[tuple[str, str, int]]) -> str:
     return f"{kind} ggml_drawn{number} {{ {' '.join(lines)} }};\n"
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(_STRUCTS)
 def test_any_layout(drawn: list[tuple[str, list[tuple[str, str, int]]]]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fork.world import commit, untouched
 from tests.memory import models
+from tests.shared import Miniatures
 from tests.sources.gitrepo import git
 from toolchain.assess import assess, save, text
 from toolchain.assess.assessment import Assessment
@@ -20,7 +21,9 @@ from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid, NotARepository, UnknownRevision, Unrelated
 from toolchain.core.records import read, to_json
 from toolchain.core.run import Run
-from toolchain.miniature import Miniature, materialize
+from toolchain.miniature import Miniature
+
+pytestmark = pytest.mark.slow
 
 BORN = datetime(2026, 1, 1, tzinfo=UTC)
 """when all of the miniature's commits were made"""
@@ -33,8 +36,8 @@ _TURBO = {
 
 
 @pytest.fixture(scope="module")
-def miniature(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
-    return materialize(tmp_path_factory.mktemp("miniature"))
+def miniature(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Miniature:
+    return miniatures.plain(tmp_path_factory.mktemp("miniature"))
 
 
 @pytest.fixture

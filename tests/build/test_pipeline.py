@@ -14,6 +14,8 @@ from toolchain.core.console import Console
 from toolchain.core.errors import BuildFailed, ConfigError, DiskFull, EraNotServed, MissingTool
 from toolchain.stages import Release
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Release]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from git import Actor, Repo
 
+from tests.shared import Miniatures
 from toolchain import miniature, pipeline
 from toolchain.contract.check import Checked
 from toolchain.core.config import load
@@ -19,9 +20,9 @@ Edits = Mapping[str, tuple[str, str]]
 
 
 @pytest.fixture
-def upstream(tmp_path: Path) -> miniature.Miniature:
+def upstream(tmp_path: Path, miniatures: Miniatures) -> miniature.Miniature:
     (tmp_path / "turboquant.yaml").touch()
-    return miniature.materialize(tmp_path)
+    return miniatures.plain(tmp_path)
 
 
 @pytest.fixture
@@ -55,4 +56,5 @@ def change(upstream: miniature.Miniature) -> Callable[[Edits], str]:
 
 @pytest.fixture
 def check(run: Run) -> Callable[[], Checked]:
-    return lambda: pipeline.check_series(run, pipeline.prepare(run))
+    """Without behaviour, which is compiled for each tree and has tests of its own."""
+    return lambda: pipeline.check_series(run, pipeline.prepare(run), behaviour=False)

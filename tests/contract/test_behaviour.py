@@ -19,6 +19,8 @@ from toolchain.metal.host import Kind, Recorded
 
 from .conftest import Edits
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Edits], str]
 
 OPS = "ggml/src/ggml-metal/ggml-metal-ops.cpp"

@@ -16,6 +16,8 @@ from toolchain.miniature import Miniature
 
 from .conftest import Edits
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Edits], str]
 Check = Callable[[], Checked]
 

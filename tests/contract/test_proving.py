@@ -17,6 +17,8 @@ from toolchain.series.manifest import Proven, load_series
 from .conftest import Edits
 from .test_behaviour import BY_K_ALONE, CASE, OPS
 
+pytestmark = pytest.mark.slow
+
 STAGES = ["edits", "contract", "behaviour", "compile", "metal.check", "metal.run"]
 
 

@@ -17,6 +17,8 @@ from toolchain.series.symbols import Form, Symbol
 
 from .conftest import Edits
 
+pytestmark = pytest.mark.slow
+
 
 def test_recorded_on_two_trees(tmp_path: Path, run: Run, upstream: Miniature, change: Callable[[Edits], str]) -> None:
     own = tmp_path / "series"

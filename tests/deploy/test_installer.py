@@ -14,6 +14,8 @@ from toolchain.serving.ollama import OllamaClient
 
 from .site import Site, await_file, identifier
 
+pytestmark = pytest.mark.slow
+
 
 def test_install_upgrade_and_roll_back(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     a, b, c = (site.release(f"0.{number}.0-turbo1") for number in (1, 2, 3))

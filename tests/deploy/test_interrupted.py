@@ -20,6 +20,8 @@ from toolchain.standin import settings
 
 from .site import Site, await_file, identifier
 
+pytestmark = pytest.mark.slow
+
 _names = itertools.count()
 
 

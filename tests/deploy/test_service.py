@@ -18,6 +18,8 @@ from toolchain.standin import settings
 
 from .site import Site, free_port
 
+pytestmark = pytest.mark.slow
+
 GUI, USER = f"gui/{os.getuid()}", f"user/{os.getuid()}"
 
 

@@ -12,6 +12,8 @@ from toolchain.deploy import health, installer
 
 from .site import Site, identifier
 
+pytestmark = pytest.mark.slow
+
 _names = itertools.count()
 
 

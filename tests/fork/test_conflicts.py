@@ -43,6 +43,7 @@ _changes = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(ours=_changes, theirs=_changes)
 def test_the_dry_runs_are_what_git_does(

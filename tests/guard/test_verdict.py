@@ -68,6 +68,7 @@ def test_what_cannot_be_asked(model: Path, config: Config) -> None:
         _examine(model, "turbo4,layers=2:q8_0", config)
 
 
+@pytest.mark.slow
 def test_the_measured_answer_decides(
     model: Path, scaled: Path, server: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ def test_the_measured_answer_decides(
     ]
 
 
+@pytest.mark.slow
 def test_worst_layers_are_kept_first(
     scaled: Path, server: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +137,7 @@ def test_what_a_pipeline_gets(answer: Any, raises: bool, capsys: pytest.CaptureF
     assert ("q8_0:turbo4 does better" in capsys.readouterr().err) == (answer != "fine")
 
 
+@pytest.mark.slow
 def test_the_command_line(scaled: Path, server: Path, tmp_path: Path) -> None:
     given = ["quality.guard", "--workspace", str(tmp_path / "ws"), "--model", str(scaled), "--json"]
     done = inv(*given, "--weights-only", "--kv-cache-type", "turbo4", cwd=tmp_path)

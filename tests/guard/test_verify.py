@@ -15,6 +15,8 @@ from toolchain.guard import verdict as guard
 from toolchain.stages import Verification
 from toolchain.verify import checklist, verify
 
+pytestmark = pytest.mark.slow
+
 
 def _verify(tmp_path: Path, server: Path, model: str, **flags: str) -> Verification:
     release = tmp_path / "release"

@@ -12,10 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.shared import once
+from toolchain.build.tools import compilers
+from toolchain.core.config import BuildConfig
 from toolchain.series.manifest import OWN_SERIES
 from toolchain.stages import CacheType
 
 HERE = Path(__file__).parent
+LIBRARY = OWN_SERIES / "kernels"
+STANDALONE = LIBRARY / "standalone"
+TOOLS = Path(sys.executable).parent
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
@@ -31,7 +37,8 @@ def compiler() -> list[str]:
 def compile_kernels(command: list[str], output: Path, *more: str) -> None:
     """Compile the encoder and both C files of the CPU, and what `more` adds, with a compiler's `command`."""
     kernels = OWN_SERIES / "kernels"
-    common = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE", f"-I{HERE}", f"-I{kernels}"]
+    includes = [f"-I{kernels}", f"-I{STANDALONE}"]
+    common = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DGGML_TURBO_STANDALONE", *includes]
     flags = [word for word in more if word.startswith("-") and word not in ("-shared", "-static")]
     encoder = output.with_name("encode.o")
     source = str(kernels / "ggml-cpu-turbo-encode.cpp")
@@ -112,3 +119,31 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     path = tmp_path_factory.mktemp("kernels") / "libturbo.so"
     compile_kernels(compiler(), path, "-O2", "-shared", "-fPIC")
     return Kernels(path)
+
+
+def program(name: str, *arguments: str | Path) -> str:
+    """What one of CMake's programs says; it must succeed."""
+    done = subprocess.run([TOOLS / name, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def cmake_compilers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The compilers that a build of Ollama would take, zig's among them, as options of CMake."""
+    kind, cc, cxx = compilers(BuildConfig(), tmp_path_factory.mktemp("compilers"))
+    names = {"CMAKE_C_COMPILER": cc.path, "CMAKE_CXX_COMPILER": cxx.path}
+    if kind == "zig":
+        names |= {f"CMAKE_{name.upper()}": str(Path(cc.path).parent / name) for name in ("ar", "ranlib")}
+    return ["-G", "Ninja", *(f"-D{name}={value}" for name, value in names.items())]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory, cmake_compilers: list[str]) -> Path:
+    """CMake's build of the kernels as a library, with its tests."""
+
+    def build(folder: Path) -> None:
+        program("cmake", "-S", LIBRARY, "-B", folder, *cmake_compilers, "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON")
+        program("cmake", "--build", folder)
+
+    return once(tmp_path_factory, "library", build)

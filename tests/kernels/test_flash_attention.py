@@ -27,6 +27,8 @@ from toolchain.stages import CacheType
 from .conftest import HERE, Floats, Kernels, compiler
 from .test_variants import arm64_compiler
 
+pytestmark = pytest.mark.slow
+
 TYPES: dict[str, CacheType] = {kind.name: kind for kind in load().types}
 NAMES = ["f32", "turbo4", "turbo3", "turbo2"]
 

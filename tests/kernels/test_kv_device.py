@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.metal.patched import patched_miniature
+from tests.shared import Miniatures
 
 from .conftest import HERE
 from .test_flash_attention import cxx_compiler
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Path:
     folder = tmp_path_factory.mktemp("device")
-    tree, build = patched_miniature(folder), folder / "build"
+    tree, build = miniatures.patched(folder), folder / "build"
     subprocess.run(
         ["cmake", "-S", tree, "-B", build, "-G", "Ninja", "-DBUILD_SHARED_LIBS=OFF"], check=True, capture_output=True
     )

@@ -62,6 +62,7 @@ def snr_db(values: Floats, decoded: Floats) -> float:
     return 10 * math.log10((values.astype(np.float64) ** 2).sum() / error)
 
 
+@pytest.mark.slow
 @every_type
 def test_decoding_is_radius_times_level(kernels: Kernels, kind: CacheType) -> None:
     rng = np.random.default_rng(1)
@@ -191,6 +192,7 @@ ONE = [f"{size}@{channel}" for size in ("x20", "x50", "x100", "+50", "+200", "+1
 TWO = ["x50@3@77", "x100@3@77", "+50@3@77", "+100@3@77"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [*ONE, *TWO])
 def test_turbo4_is_no_worse_than_q4_0_where_a_channel_outweighs_all_others(kernels: Kernels, data: str) -> None:
     """Rotated, the values of a block have nearly one magnitude, or those of two channels nearly one of a few."""

@@ -76,6 +76,7 @@ def test_a_32b_model_without_windows(large: dict[str, Path]) -> None:
     assert not planned(large["qwen3_32b"], 22 * GIB).recommendation.types
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(ram=st.integers(6 * GIB, 40 * GIB), sequences=st.integers(1, 4), unified=st.booleans())
 def test_the_largest_context_is_the_largest(
@@ -172,6 +173,7 @@ def test_json_and_text(large: dict[str, Path], capsys: pytest.CaptureFixture[str
     assert (said["sequences"], said["batch"], said["gpu"]) == (2, 256, 27 * GIB)
 
 
+@pytest.mark.slow
 def test_the_command_line(large: dict[str, Path], tmp_path: Path) -> None:
     model = str(large["qwen3_32b"])
     done = inv("memory", "--model", model, "--ram", "36", "--context", "32K", "--types", "turbo4", cwd=tmp_path)

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from git import Repo
 
+from tests.shared import Miniatures
 from toolchain.core.config import Config, load
 from toolchain.core.console import Console
 from toolchain.core.errors import UnknownRevision
 from toolchain.metal import audit
 from toolchain.metal.host import METAL
 
-from .patched import patched_miniature
+pytestmark = pytest.mark.slow
 
 Break = Callable[[Path], None]
 TURBO, CLAIMS, OPS = (
@@ -27,8 +28,8 @@ TURBO, CLAIMS, OPS = (
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return patched_miniature(tmp_path_factory.mktemp("audited"))
+def tree(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Path:
+    return miniatures.patched(tmp_path_factory.mktemp("audited"))
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from tests.shared import Miniatures
 from toolchain.core.config import load
 from toolchain.metal.attention import Attention, pose
 from toolchain.metal.formats import Format, formats
 from toolchain.metal.host import Host, Operation, Tensor, build_host
 from toolchain.series import manifest
-
-from .patched import patched_miniature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +23,9 @@ class Patched:
 
 
 @pytest.fixture(scope="module")
-def patched(tmp_path_factory: pytest.TempPathFactory) -> Patched:
+def patched(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Patched:
     folder = tmp_path_factory.mktemp("claims")
-    tree = patched_miniature(folder)
+    tree = miniatures.patched(folder)
     config = load(file=folder / "turboquant.yaml", environ={})
     return Patched(host=build_host(tree, config, folder), formats=formats(manifest.load(), config, folder))
 

@@ -11,6 +11,8 @@ from toolchain.metal.roofline import Gpu, Model
 
 from .test_kernels import Patched, patched
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["patched"]
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.shared import Miniatures
 from toolchain.core.config import Config, load
 from toolchain.core.console import Console
 from toolchain.metal import cases, runs
@@ -22,7 +23,7 @@ from toolchain.metal.libraries import Libraries
 from toolchain.metal.results import Case
 from toolchain.series import manifest
 
-from .patched import patched_miniature
+pytestmark = pytest.mark.slow
 
 SOURCE, OPS = METAL / "ggml-metal-turbo-source.h", METAL / "ggml-metal-turbo-ops.h"
 
@@ -40,9 +41,9 @@ class Patched:
 
 
 @pytest.fixture(scope="module")
-def patched(tmp_path_factory: pytest.TempPathFactory) -> Patched:
+def patched(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Patched:
     folder = tmp_path_factory.mktemp("patched")
-    tree = patched_miniature(folder)
+    tree = miniatures.patched(folder)
     config = load(file=folder / "turboquant.yaml", environ={})
     host = build_host(tree, config, folder)
     known = formats(manifest.load(), config, folder)

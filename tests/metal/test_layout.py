@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.shared import Miniatures
 from toolchain import miniature
 from toolchain.core.config import load
 from toolchain.core.errors import KernelInvalid, MetalLayoutUnknown
@@ -20,15 +21,15 @@ from toolchain.metal.host import build_host
 from toolchain.metal.layout import BUILD, FOLDER, HOST, KERNELS, WHOLE, kernel_sources
 from toolchain.series import manifest
 
-from .patched import patched_miniature
+pytestmark = pytest.mark.slow
 
 Change = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Path:
     folder = tmp_path_factory.mktemp("split")
-    return miniature.materialize(folder, split_kernels=True).llama_cpp
+    return miniatures.plain(folder, split_kernels=True).llama_cpp
 
 
 @pytest.fixture
@@ -179,9 +180,9 @@ def test_attention_over_several_libraries(made: Path, tmp_path: Path, queries: i
         libraries.backend.of("kernel_none", {})
 
 
-def test_the_series_holds_on_the_other_layout(tmp_path: Path) -> None:
+def test_the_series_holds_on_the_other_layout(tmp_path: Path, miniatures: Miniatures) -> None:
     """It applies, the backend's own kernels still fit the host code, and ours run beside them."""
-    tree = patched_miniature(tmp_path, split_kernels=True)
+    tree = miniatures.patched(tmp_path, split_kernels=True)
     assert (tree / KERNELS / "fa.metal").is_file()
     assert not (tree / WHOLE).exists()
     config = load(file=tmp_path / "turboquant.yaml", environ={})

@@ -91,6 +91,7 @@ def test_unknown_kernels(write: Write, broken: Library) -> None:
         check(Path("none.metal"))
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_kept(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "store"
     first = compile(write(GOOD), cache=store)

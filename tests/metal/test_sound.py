@@ -36,6 +36,7 @@ def test_function_constants_reach_the_kernel(sound: Library, constants: dict[int
     assert not src[0, 0], "what was bound stays as it was"
 
 
+@pytest.mark.slow
 def test_loads_and_operations_are_counted(cache: Path) -> None:
     src = np.ones((10, 4), "f4")
     cases: list[tuple[dict[int | str, bool], int]] = [({"FC_twice": False}, 1), ({43: True}, 2)]

@@ -102,6 +102,7 @@ def test_what_cannot_be_compared(program: Path, model: Path, tmp_path: Path) -> 
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line(program: Path, model: Path, tmp_path: Path) -> None:
     """The newest program of a build is found, and the text is cut to whole characters."""
     made = tmp_path / "build" / "key" / "llama-server" / "bin" / "llama-perplexity"
@@ -146,6 +147,7 @@ def test_errors_of_nothing(program: Path, model: Path, tmp_path: Path, monkeypat
     assert (found.rows[0].delta.mean, found.rows[0].delta.error) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -38,6 +38,7 @@ def found(series: manifest.Series, config: Config, workspace: Path, model: Path,
     return lab.run(Selection(tokens=300), source, series, config, Console(), workspace=workspace)
 
 
+@pytest.mark.slow
 def test_every_type_on_every_data_set(found: Lab, series: manifest.Series) -> None:
     types = {*(kind.name for kind in series.types), "q4_0", "iq4_nl", "q8_0"}
     layers = {f"dump.{kind}.{layer}" for kind in "kv" for layer in range(2)}
@@ -54,6 +55,7 @@ def test_every_type_on_every_data_set(found: Lab, series: manifest.Series) -> No
     assert {row.data for row in found.attention} == data - {"dump", "dump.v", "dump.v.0", "dump.v.1"}
 
 
+@pytest.mark.slow
 def test_the_kernels_do_what_their_bits_allow(found: Lab, series: manifest.Series) -> None:
     """Far from a stub: within 4.5 dB of the bound on rotated Gaussian data, and better with more bits."""
     rows = {row.type: row for row in found.rows if row.data == "gaussian" and row.rotated}
@@ -63,6 +65,7 @@ def test_the_kernels_do_what_their_bits_allow(found: Lab, series: manifest.Serie
     assert ours[0].snr_db < ours[1].snr_db < ours[2].snr_db
 
 
+@pytest.mark.slow
 def test_sums_of_a_dump_are_means_of_its_layers(found: Lab) -> None:
     rows = {row.data: row for row in found.rows if row.type == "turbo4" and row.rotated}
     lost = [10 ** (-rows[f"dump.k.{layer}"].snr_db / 10) for layer in range(2)]
@@ -99,6 +102,7 @@ def test_what_cannot_be_measured(
         lab.run(Selection(**changes), None, series, config, Console(), workspace=workspace)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_files_of_a_run(found: Lab, tmp_path: Path) -> None:
     page = report.save(found, tmp_path).read_text()
     assert (tmp_path / "snr.png").read_bytes().startswith(b"\x89PNG")
@@ -165,6 +169,7 @@ def test_flags() -> None:
         request.selection((), (), ("-1",), False, False, 10, 64)
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path, workspace: Path, model: Path, server: Path) -> None:
     given = ["quality", "--workspace", str(workspace), "--json", "--type", "turbo4", "--type", "q8_0", "--no-rotated"]
     given += ["--data", "student3", "--data", "dump", "--model", str(model), "--server", str(server), "--seed", "5"]
@@ -178,6 +183,7 @@ def test_the_command_line(tmp_path: Path, workspace: Path, model: Path, server: 
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"report.html", "snr.png", "quality.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

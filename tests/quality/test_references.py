@@ -47,6 +47,7 @@ def test_q8_0_value_by_value(values: Floats) -> None:
     assert references.q8_0(values).tolist() == [_f32(_half(scale) * code) for code in codes]
 
 
+@pytest.mark.slow
 def test_iq4_nl_against_every_scale() -> None:
     """Values are levels times one FP16 scale, and the error is close to the least that any of 4000 scales allows."""
     blocks = np.random.default_rng(5).standard_normal((40, 32)).astype(np.float32)

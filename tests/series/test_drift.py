@@ -93,6 +93,7 @@ def test_the_commit_between_two_points_is_found(upstream: Upstream, make_series:
     )
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_judged(upstream: Upstream, make_series: SeriesMaker, run: Run) -> None:
     root = make_series()
     for number in range(8):

@@ -26,6 +26,7 @@ def repo(tmp_path: Path) -> Path:
     return new(tmp_path / "repo")
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(files={"0\r": b"", "\r": b"1", "a\nb": b"2"})
 @given(files=st.dictionaries(_NAME, st.binary(max_size=200), min_size=1, max_size=6))

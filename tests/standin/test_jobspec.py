@@ -90,6 +90,7 @@ _values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(sorted(jobspec._MODELLED)), _values))
 def test_any_plist_is_read_or_refused(keys: dict[str, Any]) -> None:
     with contextlib.suppress(Refused):

@@ -16,6 +16,8 @@ from toolchain.standin.verbs import STOP_VERB
 
 from .conftest import DOMAIN, LABEL, TARGET, Launchd
 
+pytestmark = pytest.mark.slow
+
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 FOREVER = "exec sleep 1000"
 

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain import miniature, pipeline
+from tests.shared import Miniatures
+from toolchain import pipeline
 from toolchain.core import records
 from toolchain.core.config import load
 from toolchain.core.console import Console
@@ -30,6 +31,8 @@ from toolchain.verify import checklist, evidence
 from toolchain.verify.evidence import Device, DeviceTransform, Graph, Operation, Probed
 
 from .conftest import MakeRelease
+
+pytestmark = pytest.mark.slow
 
 TYPES = manifest.load().types
 NAMES = [kind.name for kind in TYPES]
@@ -82,8 +85,8 @@ static void hadamard(std::vector<float> & x, int64_t n) {
 class Tree:
     """The patched llama.cpp of the miniature, and a build of it that one changed file makes anew in a second or two."""
 
-    def __init__(self, folder: Path) -> None:
-        upstream = miniature.materialize(folder)
+    def __init__(self, folder: Path, miniatures: Miniatures) -> None:
+        upstream = miniatures.plain(folder)
         (folder / "turboquant.yaml").touch()
         flags = {
             "workspace": str(folder / "workspace"),
@@ -133,8 +136,8 @@ class Tree:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    return Tree(tmp_path_factory.mktemp("tree"))
+def tree(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Tree:
+    return Tree(tmp_path_factory.mktemp("tree"), miniatures)
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ def _failed(run: Run, tmp_path: Path, expected: type[ToolchainError], **behaviou
     return written, caught.value.message
 
 
+@pytest.mark.slow
 def test_an_honest_server_is_proven(run: Run, tmp_path: Path) -> None:
     found = run("turbo4,q8_0:turbo4,f16")
     assert found.ok

@@ -20,6 +20,8 @@ from toolchain.series import manifest
 from toolchain.watch import Look, look, text
 from toolchain.watch.symbols import Watched
 
+pytestmark = pytest.mark.slow
+
 GGML_H = "enum ggml_type {\n    GGML_TYPE_F32 = 0,\n    // GGML_TYPE_TURBO9\n    GGML_TYPE_COUNT = 1,\n};\n"
 ARG_CPP = "const std::vector<ggml_type> kv_cache_types = {\n    GGML_TYPE_F32,\n};\n"
 
