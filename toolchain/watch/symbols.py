@@ -205,7 +205,7 @@ class _Reading:
         return [name for name in before.keys() | after.keys() if before.get(name, ()) != after.get(name, ())]
 
     def _of(self, path: str, commit: str, content: str) -> dict[str, tuple[str, ...]] | None:
-        """None where the content is in no reach; the id of a file that is not there has zeros alone."""
+        """None where the content is unavailable; the id of a file that is not there has zeros alone."""
         if not content.strip("0"):
             return {}
         if content not in self._known:
