@@ -13,12 +13,10 @@ import gguf
 import pytest
 import requests
 
+from tests.shared import Miniatures
 from tests.sources.gitrepo import commit, new
 from toolchain import miniature, pipeline
 from toolchain.core.cachetype import parse
-from toolchain.core.config import load
-from toolchain.core.console import Console
-from toolchain.core.run import Run
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
 from toolchain.series.render import outcome_of
@@ -41,18 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def programs(folder: Path) -> Path:
+def programs(folder: Path, miniatures: Miniatures) -> Path:
     """Where llama-server and llama-bench of the patched miniature lie."""
-    upstream = miniature.materialize(folder)
-    (folder / "turboquant.yaml").touch()
-    flags = {
-        "workspace": str(folder / "workspace"),
-        "sources.ollama": str(upstream.ollama),
-        "sources.llama_cpp": str(upstream.llama_cpp),
-        "sources.offline": True,
-        "build.min_free_gb": 0.1,
-    }
-    run = Run(config=load(file=folder / "turboquant.yaml", environ={}, flags=flags), console=Console(json=True))
+    run = miniatures.run(folder, miniatures.plain(folder))
     sources = pipeline.prepare(run)
     pipeline.build(run, sources, pipeline.render_series(run, sources), ("llama-bench",))
     (build,) = (run.workspace / "build").glob("*/llama-server")

@@ -18,10 +18,9 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.shared import Miniatures
 from toolchain import miniature, pipeline
 from toolchain.build import release_dir
-from toolchain.core.config import load
-from toolchain.core.console import Console
 from toolchain.core.errors import ModelLoadFailed
 from toolchain.core.run import Run
 from toolchain.serving import cachelog
@@ -41,21 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def upstream(folder: Path) -> miniature.Miniature:
-    return miniature.materialize(folder)
+def upstream(folder: Path, miniatures: Miniatures) -> miniature.Miniature:
+    return miniatures.plain(folder)
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path, upstream: miniature.Miniature) -> Run:
-    (folder / "turboquant.yaml").touch()
-    flags = {
-        "workspace": str(folder / "workspace"),
-        "sources.ollama": str(upstream.ollama),
-        "sources.llama_cpp": str(upstream.llama_cpp),
-        "sources.offline": True,
-        "build.min_free_gb": 0.1,
-    }
-    return Run(config=load(file=folder / "turboquant.yaml", environ={}, flags=flags), console=Console(json=True))
+def run(folder: Path, upstream: miniature.Miniature, miniatures: Miniatures) -> Run:
+    return miniatures.run(folder, upstream)
 
 
 @pytest.fixture(scope="module")

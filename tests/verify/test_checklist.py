@@ -18,11 +18,8 @@ from hypothesis import strategies as st
 from tests.shared import Miniatures
 from toolchain import pipeline
 from toolchain.core import records
-from toolchain.core.config import load
-from toolchain.core.console import Console
 from toolchain.core.errors import VerificationFailed
 from toolchain.core.process import run as run_program
-from toolchain.core.run import Run
 from toolchain.series import manifest
 from toolchain.serving.probe_model import write_probe
 from toolchain.sources import create
@@ -86,15 +83,7 @@ class Tree:
     """The patched llama.cpp of the miniature, and a build of it that one changed file makes anew in a second or two."""
 
     def __init__(self, folder: Path, miniatures: Miniatures) -> None:
-        upstream = miniatures.plain(folder)
-        (folder / "turboquant.yaml").touch()
-        flags = {
-            "workspace": str(folder / "workspace"),
-            "sources.ollama": str(upstream.ollama),
-            "sources.llama_cpp": str(upstream.llama_cpp),
-            "sources.offline": True,
-        }
-        run = Run(config=load(file=folder / "turboquant.yaml", environ={}, flags=flags), console=Console(json=True))
+        run = miniatures.run(folder, miniatures.plain(folder))
         sources = pipeline.prepare(run)
         made = create(sources, pipeline.render_series(run, sources), folder / "scratch", run.console)
         self.source = made.llama_cpp

@@ -20,7 +20,7 @@ from .execute import Executed, execute, unwritten
 from .formats import Format, formats
 from .host import Host, build_host
 from .libraries import Libraries
-from .runs import ARITHMETIC, compile_tree
+from .runs import compile_tree, operations
 
 PAIRS = (
     ("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("turbo4", "turbo4"), ("turbo3", "turbo3"),
@@ -123,7 +123,7 @@ def count(host: Host, library: Libraries, case: Attention, known: dict[str, Form
     read, loaded = _read(done)
     return Cost(
         k=case.k, v=case.v, queries=case.queries, group=case.heads // case.kv_heads, positions=case.positions,
-        operations=sum(report.operations.get(kind, 0) for report in done.reports for kind in ARITHMETIC) / uses,
+        operations=operations(done.reports, case),
         matrix=sum(report.meetings.get("matrix multiply", 0) for report in done.reports) * MATRIX / uses,
         read=read / uses, loaded=loaded / uses,
         bytes_per_value=(known[case.k].row(case.dk) + known[case.v].row(case.dv)) / (case.dk + case.dv),

@@ -22,7 +22,7 @@ class Libraries:
 
     def __init__(self, backend: Backend, sources: Mapping[str, str], folder: Path) -> None:
         """`sources` are by the names that dispatches give them; they are written into `folder`."""
-        self.backend, self.sources = backend, dict(sources)
+        self.backend = backend
         self._paths: dict[str, Path] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for name, source in sources.items():
