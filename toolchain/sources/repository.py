@@ -162,7 +162,7 @@ class Repository:
     def read_blob(self, commit: str, path: str) -> bytes | None:
         """Content of the file `path` at `commit`; None where the tree has no such file.
 
-        Raises `FetchFailed` when the tree names the file but its content is in no reach.
+        Raises `FetchFailed` when the tree names the file but its content is unavailable.
         """
         # cat-file reads names line by line, and takes a carriage return before the end for part of it
         single = "\n" in path or path.endswith("\r")
@@ -236,7 +236,7 @@ class Repository:
     def grep(self, commit: str, texts: Sequence[str], under: Sequence[str], *options: str) -> list[str]:
         """What `git grep OPTIONS` lists below the folders `under` for any of the texts, letter for letter.
 
-        Raises `FetchFailed` when the contents of some files are in no reach.
+        Raises `FetchFailed` when the contents of some files are unavailable.
         """
         words = [word for text in texts for word in ("-e", text)]
         done = self._run(("grep", "-z", "-I", "-F", *options, *words, commit, "--", *under), None)
