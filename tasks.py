@@ -7,8 +7,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from toolchain import api, deploy, pipeline, suite, views, watch
-from toolchain import assess as assessing
+from toolchain import deploy, pipeline, suite, views
 from toolchain import rehearse as rehearsal
 from toolchain.build import check as check_release
 from toolchain.build import find_release
@@ -19,8 +18,6 @@ from toolchain.core import config as configuration
 from toolchain.core.errors import MissingTool
 from toolchain.core.process import run as run_program
 from toolchain.core.run import Run
-from toolchain.fork import report as fork_report
-from toolchain.fork import request as fork_request
 from toolchain.guard import request as guard_request
 from toolchain.host import machine
 from toolchain.host.doctor import doctor
@@ -32,6 +29,11 @@ from toolchain.metal import inspection, roofline
 from toolchain.metal import runs as metal_runs
 from toolchain.quality import divergence, lab, request
 from toolchain.series import drift, drift_report, manifest
+from toolchain.upstream import assessment as assessing
+from toolchain.upstream import surface as api
+from toolchain.upstream import watch
+from toolchain.upstream.fork import inquiry as fork_request
+from toolchain.upstream.fork import report as fork_report
 
 ROOT = Path(__file__).parent
 SOURCES = ("ollama", "ollama_ref", "llama_cpp", "llama_cpp_ref", "workspace")

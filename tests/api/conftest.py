@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.api.snapshot import take
-from toolchain.api.surface import Snapshot
-from toolchain.api.trees import FolderTree
+from toolchain.upstream.surface.snapshot import take
+from toolchain.upstream.surface.surface import Snapshot
+from toolchain.upstream.surface.trees import FolderTree
 
 GGML = """
 #pragma once

@@ -20,11 +20,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.api import trees
-from toolchain.api.snapshot import take
-from toolchain.api.surface import Snapshot, Struct
-from toolchain.api.trees import CommitTree, FolderTree, Tree
 from toolchain.sources import Repository
+from toolchain.upstream.surface import trees
+from toolchain.upstream.surface.snapshot import take
+from toolchain.upstream.surface.surface import Snapshot, Struct
+from toolchain.upstream.surface.trees import CommitTree, FolderTree, Tree
 
 _MAIN = """
 #include <stddef.h>

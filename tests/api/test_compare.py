@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.api import report
-from toolchain.api.compare import diff
-from toolchain.api.surface import FORMAT, Declared, Enum, Enumerator, Macro, Snapshot
-from toolchain.api.usage import ServerUse, Usage, Use, UseKind
+from toolchain.upstream.surface import report
+from toolchain.upstream.surface.compare import diff
+from toolchain.upstream.surface.surface import FORMAT, Declared, Enum, Enumerator, Macro, Snapshot
+from toolchain.upstream.surface.usage import ServerUse, Usage, Use, UseKind
 
 Make = Callable[..., Snapshot]
 

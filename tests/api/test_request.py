@@ -10,12 +10,12 @@ import pytest
 
 from tests.sources.gitrepo import commit, git, new, snapshot
 from tests.test_cli import inv
-from toolchain.api import ApiDiff, Snapshot, compare, take
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, FetchFailed, HeaderInvalid, NotARepository, PinMissing, UnknownRevision
 from toolchain.core.records import read, to_json, write
 from toolchain.core.run import Run
+from toolchain.upstream.surface import ApiDiff, Snapshot, compare, take
 
 from .conftest import GGML, LLAMA
 from .test_usage import ARG, FIT, MODEL, PROBE, SERVER

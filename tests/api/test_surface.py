@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernels.conftest import compiler
-from toolchain.api import clang
-from toolchain.api.clang import PLATFORMS
-from toolchain.api.snapshot import take
-from toolchain.api.surface import Snapshot
-from toolchain.api.trees import FolderTree
 from toolchain.core.errors import HeaderInvalid, MissingTool
 from toolchain.core.records import read, to_json, write
+from toolchain.host.libclang import index
+from toolchain.upstream.surface.clang import PLATFORMS
+from toolchain.upstream.surface.snapshot import take
+from toolchain.upstream.surface.surface import Snapshot
+from toolchain.upstream.surface.trees import FolderTree
 
 from .conftest import GGML, LLAMA, tree
 from .prove import Check, checks, prove
@@ -120,15 +120,15 @@ _STRUCTS = st.lists(
 
 def _written(number: int, kind: str, fields: list[tuple[str, str, int]]) -> str:
     lines = []
-    for index, (shape, scalar, count) in enumerate(fields):
+    for place, (shape, scalar, count) in enumerate(fields):
         if shape == "plain":
-            lines.append(f"{scalar} f{index};")
+            lines.append(f"{scalar} f{place};")
         elif shape == "array":
-            lines.append(f"{scalar} f{index}[{count}];")
+            lines.append(f"{scalar} f{place}[{count}];")
         elif shape == "bits":
-            lines.append(f"{scalar} f{index} : {count};")
+            lines.append(f"{scalar} f{place} : {count};")
         else:
-            lines.append(f"{shape} {{ {scalar} a[{count}]; char b; }} f{index};")
+            lines.append(f"{shape} {{ {scalar} a[{count}]; char b; }} f{place};")
     return f"{kind} ggml_drawn{number} {{ {' '.join(lines)} }};\n"
 
 
@@ -196,10 +196,10 @@ def test_without_libclang(monkeypatch: pytest.MonkeyPatch, folder: Make) -> None
     def missing() -> None:
         raise cindex.LibclangError("libclang.so: cannot open shared object file")
 
-    clang.index.cache_clear()
+    index.cache_clear()
     monkeypatch.setattr(cindex.Index, "create", missing)
     with pytest.raises(MissingTool, match="libclang cannot be loaded"):
         take(folder())
     monkeypatch.undo()
-    clang.index.cache_clear()
+    index.cache_clear()
     assert take(folder()).declared

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.api import server, usage
-from toolchain.api.trees import FolderTree
-from toolchain.api.usage import Use
 from toolchain.stages import Era
+from toolchain.upstream.surface import server, usage
+from toolchain.upstream.surface.trees import FolderTree
+from toolchain.upstream.surface.usage import Use
 
 from .conftest import tree
 

@@ -14,14 +14,14 @@ from tests.fork.world import commit, untouched
 from tests.memory import models
 from tests.shared import Miniatures
 from tests.sources.gitrepo import git
-from toolchain.assess import assess, save, text
-from toolchain.assess.assessment import Assessment
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid, NotARepository, UnknownRevision, Unrelated
 from toolchain.core.records import read, to_json
 from toolchain.core.run import Run
 from toolchain.miniature import Miniature
+from toolchain.upstream.assessment import assess, save, text
+from toolchain.upstream.assessment.assessment import Assessment
 
 pytestmark = pytest.mark.slow
 

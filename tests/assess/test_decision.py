@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.assess.decision import BUILD_MINUTES, PATHS, Decision, Facts, ForkFacts, SeriesFacts, decide
+from toolchain.upstream.assessment.decision import BUILD_MINUTES, PATHS, Decision, Facts, ForkFacts, SeriesFacts, decide
 
 FORK = ForkFacts(
     branch="turbo",
