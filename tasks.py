@@ -18,16 +18,18 @@ from toolchain.core import config as configuration
 from toolchain.core.errors import MissingTool
 from toolchain.core.process import run as run_program
 from toolchain.core.run import Run
-from toolchain.guard import request as guard_request
 from toolchain.host import machine
 from toolchain.host.doctor import doctor
-from toolchain.memory import report as memory_report
-from toolchain.memory import request as memory_request
 from toolchain.metal import audit as metal_audit
 from toolchain.metal import cost as metal_cost
 from toolchain.metal import inspection, roofline
 from toolchain.metal import runs as metal_runs
-from toolchain.quality import divergence, lab, request
+from toolchain.models.compatibility import examination as guard_request
+from toolchain.models.memory import planning as memory_request
+from toolchain.models.memory import report as memory_report
+from toolchain.models.quality import benchmark as lab
+from toolchain.models.quality import choices as request
+from toolchain.models.quality import divergence
 from toolchain.series import drift, drift_report, manifest
 from toolchain.upstream import assessment as assessing
 from toolchain.upstream import surface as api

@@ -24,8 +24,8 @@ from tests.memory import models
 from toolchain.cachetypes import sizes
 from toolchain.core import cachetype
 from toolchain.core.errors import ModelLoadFailed
-from toolchain.memory import geometry, gguf, kv, working
-from toolchain.quality.codec import Floats
+from toolchain.models.memory import geometry, gguf, kv, working
+from toolchain.models.quality.codec import Floats
 from toolchain.series import manifest
 from toolchain.serving import cachelog, slot
 from toolchain.serving.llama_server import serve

@@ -16,7 +16,7 @@ import pytest
 
 from toolchain.core.config import load
 from toolchain.host import machine
-from toolchain.memory import report
+from toolchain.models.memory import report
 
 GIB = 1 << 30
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests import extreme
 from toolchain.core.errors import ModelInvalid
-from toolchain.guard import channels
+from toolchain.models.compatibility import channels
 
 HEAD, HEADS, KV_HEADS, WIDTH = 64, 4, 2, 256
 Kind = gguf.GGMLQuantizationType

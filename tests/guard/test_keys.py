@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.guard.channels import Layer
-from toolchain.guard.keys import content, losses
-from toolchain.quality.samples import Sample
+from toolchain.models.compatibility.channels import Layer
+from toolchain.models.compatibility.keys import content, losses
+from toolchain.models.quality.samples import Sample
 
 TOKENS = 512
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.quality.llama_server import predict
 from toolchain.core.config import Config
 from toolchain.core.errors import ServerFailed, TextTooShort, ToolchainError, VerificationFailed
-from toolchain.guard import trial
-from toolchain.guard.trial import Prediction, divergence, predictions
+from toolchain.models.compatibility import trial
+from toolchain.models.compatibility.trial import Prediction, divergence, predictions
 
 TEXT = "What the model reads. " * 40
 

@@ -14,10 +14,10 @@ from toolchain.core.cachetype import parse
 from toolchain.core.config import Config
 from toolchain.core.console import Console
 from toolchain.core.errors import CacheCollapse, ConfigError
-from toolchain.guard import verdict
-from toolchain.quality import kernels, references
-from toolchain.quality.measure import compare
-from toolchain.quality.samples import draw
+from toolchain.models.compatibility import verdict
+from toolchain.models.quality import kernels, references
+from toolchain.models.quality.measure import compare
+from toolchain.models.quality.samples import draw
 from toolchain.series import manifest
 from toolchain.stages import CacheType, Guarded, LayerLoss
 

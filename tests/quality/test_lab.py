@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from tests.test_cli import inv
+from toolchain.build.quantizers import compile_library
 from toolchain.core import records
 from toolchain.core.config import Config, load
 from toolchain.core.console import Console
 from toolchain.core.errors import BuildFailed, ConfigError, MissingTool
-from toolchain.quality import kernels, lab, report, request
-from toolchain.quality.lab import Lab, Selection, Source
-from toolchain.quality.samples import DISTRIBUTIONS
+from toolchain.models.quality import benchmark as lab
+from toolchain.models.quality import choices as request
+from toolchain.models.quality import kernels, report
+from toolchain.models.quality.benchmark import Lab, Selection, Source
+from toolchain.models.quality.samples import DISTRIBUTIONS
 from toolchain.series import manifest
 
 KEYS = {
@@ -117,9 +120,9 @@ def test_the_files_of_a_run(found: Lab, tmp_path: Path) -> None:
 
 
 def test_kernels_are_compiled_once(series: manifest.Series, config: Config, workspace: Path) -> None:
-    library = kernels.compile_library(series, config, workspace)
+    library = compile_library(series, config, workspace)
     before = library.stat().st_mtime_ns
-    assert kernels.compile_library(series, config, workspace).stat().st_mtime_ns == before
+    assert compile_library(series, config, workspace).stat().st_mtime_ns == before
     assert [path.name for path in library.parent.iterdir()] == [library.name]
     codecs = {codec.name: codec for codec in kernels.load(series, config, workspace)}
     x = np.random.default_rng(0).standard_normal((4, 128), dtype=np.float32)

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from toolchain.cachetypes.sizes import UPSTREAM_TYPES, bits_per_value, type_table
-from toolchain.memory.kv import CacheSize, CacheSizes
+from toolchain.models.memory.kv import CacheSize, CacheSizes
 from toolchain.serving import cachelog
 from toolchain.serving.probe_model import Geometry
 from toolchain.stages import CacheType

@@ -12,7 +12,7 @@ from ...core.errors import ConfigError, ToolchainError
 from ...core.records import record
 from ...core.run import Run
 from ...host import machine
-from ...memory.request import plan_for
+from ...models.memory.planning import plan_for
 from ...series.manifest import Series, load_series
 from ...sources.mirror import ensure_contents
 from ...stages import Sources

@@ -10,7 +10,7 @@ from ...contract.check import Checked
 from ...core.config import Config
 from ...core.records import record
 from ...host.machine import Machine
-from ...memory.plan import Plan
+from ...models.memory.plan import Plan
 from ...series.manifest import Series
 from ...series.render import COMPAT_PATCH
 from ..fork.conflicts import Conflicts, Outcome, PatchResult

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jinja2
 
-from ..core.records import record, write, write_bytes
-from .lab import Lab, Row, ScoreRow
+from ...core.records import record, write, write_bytes
+from .benchmark import Lab, Row, ScoreRow
 from .measure import DB_PER_BIT, SCORE_DEVIATION
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "templates"

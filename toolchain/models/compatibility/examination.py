@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..core.records import write
-from ..core.run import Run
-from ..quality.request import find_server
+from ...core.records import write
+from ...core.run import Run
+from ...series.manifest import load_series
+from ..quality.choices import find_server
 from ..quality.samples import read_text
-from ..series.manifest import load_series
 from . import verdict
 
 

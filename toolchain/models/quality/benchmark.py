@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.config import Config
-from ..core.console import Console, Step
-from ..core.errors import ConfigError
-from ..core.records import record
-from ..series.manifest import Series
+from ...core.config import Config
+from ...core.console import Console, Step
+from ...core.errors import ConfigError
+from ...core.records import record
+from ...series.manifest import Series
 from . import kernels
 from .codec import Codec
 from .dump import dump

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ModelInvalid
-from ..core.records import record
+from ...core.errors import ModelInvalid
+from ...core.records import record
 
 _HOST, _NAMESPACE, _TAG = "registry.ollama.ai", "library", "latest"
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")

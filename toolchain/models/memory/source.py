@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from ..core.errors import ModelInvalid
+from ...core.errors import ModelInvalid
 
 _TIMEOUT_S = 30.0
 _REQUEST_S = 120.0

@@ -11,17 +11,17 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..cachetypes.sizes import bits_per_value, type_table
-from ..core.cachetype import CacheTypes, LayerRule, LayerTypes, parse
-from ..core.config import Config
-from ..core.console import Console
-from ..core.errors import CacheCollapse, ConfigError, ModelLoadFailed
+from ...cachetypes.sizes import bits_per_value, type_table
+from ...core.cachetype import CacheTypes, LayerRule, LayerTypes, parse
+from ...core.config import Config
+from ...core.console import Console
+from ...core.errors import CacheCollapse, ConfigError, ModelLoadFailed
+from ...serving.llama_server import LlamaServer
+from ...stages import Answer, CacheType, Guarded, LayerLoss, Trial
 from ..memory.store import default_root, find
 from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate
 from ..quality.samples import Sample
-from ..serving.llama_server import LlamaServer
-from ..stages import Answer, CacheType, Guarded, LayerLoss, Trial
 from . import channels, keys, trial
 
 FINE_DB, COLLAPSE_DB = 10.0, 5.0
@@ -66,7 +66,7 @@ def examine(
 
     Raises `ConfigError` for a type that neither upstream has nor the series `added`, or rules beyond the model's
     layers, `ModelInvalid`, `ArchitectureUnknown`, and with a server the errors of `trial.predictions` and
-    `toolchain.quality.dump.saved`.
+    `toolchain.models.quality.dump.saved`.
     """
     types, table = parse(asked), type_table(added)
     for name in types.names():

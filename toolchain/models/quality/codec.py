@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..core.errors import ConfigError
+from ...core.errors import ConfigError
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..core.records import record
+from ...core.records import record
 from .codec import Floats
 
 Doubles: TypeAlias = npt.NDArray[np.float64]

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..cachetypes.sizes import bits_per_value, row_bytes
-from ..core.cachetype import CacheTypes
-from ..core.errors import ConfigError
-from ..core.records import record
-from ..stages import CacheType
+from ...cachetypes.sizes import bits_per_value, row_bytes
+from ...core.cachetype import CacheTypes
+from ...core.errors import ConfigError
+from ...core.records import record
+from ...stages import CacheType
 from .geometry import CachedLayer, Geometry
 
 PADDING = 256

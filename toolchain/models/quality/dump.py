@@ -8,12 +8,12 @@ from pathlib import Path
 
 import gguf
 
-from ..core.config import Config
-from ..core.console import Console
-from ..core.errors import ConfigError, ModelLoadFailed, TextTooShort
-from ..core.records import record
-from ..serving import slot
-from ..serving.llama_server import LlamaServer, serve
+from ...core.config import Config
+from ...core.console import Console
+from ...core.errors import ConfigError, ModelLoadFailed, TextTooShort
+from ...core.records import record
+from ...serving import slot
+from ...serving.llama_server import LlamaServer, serve
 from .samples import SMALLEST_ROTATION, Sample, rotation_size
 
 FEWEST_TOKENS = 128

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core.config import Config
-from ..core.errors import ServerFailed, TextTooShort, VerificationFailed
-from ..core.records import record
+from ...core.config import Config
+from ...core.errors import ServerFailed, TextTooShort, VerificationFailed
+from ...core.records import record
+from ...serving.cachelog import mismatch, stated
+from ...serving.llama_server import LlamaServer, serve
 from ..quality.measure import Estimate
-from ..serving.cachelog import mismatch, stated
-from ..serving.llama_server import LlamaServer, serve
 
 POSITIONS = 64
 FEWEST_TOKENS = 256

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..core.cachetype import CacheTypes
-from ..core.records import record
-from ..stages import CacheType
+from ...core.cachetype import CacheTypes
+from ...core.records import record
+from ...stages import CacheType
 from .geometry import Geometry
 from .gguf import Model
 from .kv import PADDING, Setting, obstacle, sizes

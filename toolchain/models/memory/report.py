@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..host.machine import Machine
+from ...host.machine import Machine
 from .plan import GIB, Cell, Plan, TypePlan
 
 

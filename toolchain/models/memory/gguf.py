@@ -22,8 +22,8 @@ from typing import Any
 
 import gguf
 
-from ..core.errors import ModelInvalid
-from ..core.records import record
+from ...core.errors import ModelInvalid
+from ...core.records import record
 from .source import FileSource, HttpSource, Source
 
 HEADER_LIMIT = 256 << 20

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..build import find_release
-from ..core import cachetype
-from ..core.errors import ConfigError, ReleaseInvalid
-from ..core.records import write
-from ..core.run import Run
+from ...build import find_release
+from ...core import cachetype
+from ...core.errors import ConfigError, ReleaseInvalid
+from ...core.records import write
+from ...core.run import Run
+from ...series.manifest import load_series
 from ..memory import geometry, gguf
-from ..series.manifest import load_series
-from . import divergence, lab, report
-from .lab import Selection, Source
+from . import benchmark as lab
+from . import divergence, report
+from .benchmark import Selection, Source
 from .samples import read_text
 
 SWEEPS = ("alone", "layers")

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cachetypes.sizes import type_table
-from ..core.cachetype import divided, parse
-from ..core.errors import ConfigError, ModelInvalid
-from ..core.run import Run
-from ..host import machine
-from ..series import manifest
+from ...cachetypes.sizes import type_table
+from ...core.cachetype import divided, parse
+from ...core.errors import ConfigError, ModelInvalid
+from ...core.run import Run
+from ...host import machine
+from ...series import manifest
 from . import geometry, gguf, plan, report, store
 from .kv import Setting
 

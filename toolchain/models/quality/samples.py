@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import ConfigError
+from ...core.errors import ConfigError
 from .codec import Floats
 
 _DOCUMENTS = Path(__file__).resolve().parents[2] / "docs"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..core.cachetype import CacheTypes
-from ..stages import CacheType
+from ...core.cachetype import CacheTypes
+from ...stages import CacheType
 from .geometry import Geometry
 
 SMALLEST = 64

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
 
 import numpy as np
 
-from ..build.tools import compilers
-from ..core.config import Config
-from ..core.errors import BuildFailed
-from ..core.process import run
-from ..core.records import sha256_bytes
-from ..series.manifest import Series
-from ..stages import CacheType
+from ...build.quantizers import SOURCE, compile_library
+from ...core.config import Config
+from ...core.errors import BuildFailed
+from ...series.manifest import Series
+from ...stages import CacheType
 from .codec import Codec, Floats
-
-# The reference quantizers are plain C that needs nothing of ggml; the files for one backend do.
-_SOURCE = "kernels/ggml-turbo.c"
-_FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-DGGML_TURBO_STANDALONE")
 
 
 def load(series: Series, config: Config, workspace: Path) -> tuple[Codec, ...]:
@@ -32,30 +25,12 @@ def load(series: Series, config: Config, workspace: Path) -> tuple[Codec, ...]:
     return tuple(_codec(library, kind) for kind in series.types)
 
 
-def compile_library(series: Series, config: Config, workspace: Path) -> Path:
-    """Path of the shared library."""
-    cc = compilers(config.build, workspace)[1].require()
-    key = sha256_bytes("\n".join([series.sha256, cc.path, cc.version, *_FLAGS]).encode())[:16]
-    library = workspace / "quality" / "kernels" / f"libturbo-{key}.so"
-    if library.is_file():
-        return library
-    library.parent.mkdir(parents=True, exist_ok=True)
-    made = library.with_name(f".{library.name}.{os.getpid()}")
-    try:
-        argv = [cc.path, *_FLAGS, str(series.root / _SOURCE), "-lm", "-o", str(made)]
-        run(argv, failure=BuildFailed, what="compiling the kernels")
-        made.replace(library)
-    finally:
-        made.unlink(missing_ok=True)
-    return library
-
-
 def _codec(library: ctypes.CDLL, kind: CacheType) -> Codec:
     try:
         quantize = getattr(library, f"ggml_{kind.name}_quantize_row")
         dequantize = getattr(library, f"ggml_{kind.name}_dequantize_row")
     except AttributeError as error:
-        raise BuildFailed(f"{_SOURCE} has no quantizer of {kind.name}: {error}") from error
+        raise BuildFailed(f"{SOURCE} has no quantizer of {kind.name}: {error}") from error
     for function in (quantize, dequantize):
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
         function.restype = None

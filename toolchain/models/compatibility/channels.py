@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf.quants import dequantize
 
-from ..core.errors import ModelInvalid
+from ...core.errors import ModelInvalid
 from ..memory import geometry as memory
 from ..memory.gguf import load
 

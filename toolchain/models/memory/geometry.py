@@ -1,7 +1,7 @@
 """What a model keeps of every token: the sizes that llama.cpp derives from a GGUF's metadata.
 
-`toolchain.memory.architectures` says what is not in the metadata. The keys are those of the format; each stands below
-the name of the architecture, as in llama.attention.head_count_kv.
+`architectures` says what is not in the metadata. The keys are those of the format; each stands below the name of the
+architecture, as in llama.attention.head_count_kv.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.errors import ArchitectureUnknown, ModelInvalid
-from ..core.records import record
+from ...core.errors import ArchitectureUnknown, ModelInvalid
+from ...core.records import record
 from . import architectures as known
 from .gguf import Model, Omitted
 

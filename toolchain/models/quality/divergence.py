@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..cachetypes.sizes import bits_per_value, type_table
-from ..core import cachetype
-from ..core.console import Console
-from ..core.errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
-from ..core.process import run
-from ..core.records import record
-from ..serving.cachelog import mismatch, stated
-from ..stages import CacheType
+from ...cachetypes.sizes import bits_per_value, type_table
+from ...core import cachetype
+from ...core.console import Console
+from ...core.errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
+from ...core.process import run
+from ...core.records import record
+from ...serving.cachelog import mismatch, stated
+from ...stages import CacheType
 from .dump import read_heads
 from .measure import Estimate
 
