@@ -7,11 +7,9 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from toolchain import deploy, pipeline, suite, views
-from toolchain import rehearse as rehearsal
+from toolchain import deploy, pipeline, views
 from toolchain.build import check as check_release
 from toolchain.build import find_release
-from toolchain.cli import command, main
 from toolchain.contract import check, proving
 from toolchain.contract import recording as contract_recording
 from toolchain.core import config as configuration
@@ -30,7 +28,10 @@ from toolchain.models.memory import report as memory_report
 from toolchain.models.quality import benchmark as lab
 from toolchain.models.quality import choices as request
 from toolchain.models.quality import divergence
+from toolchain.rehearsal import rehearsal as rehearsal
 from toolchain.series import drift, drift_report, manifest
+from toolchain.tasks import suite
+from toolchain.tasks.command import command, main
 from toolchain.upstream import assessment as assessing
 from toolchain.upstream import surface as api
 from toolchain.upstream import watch

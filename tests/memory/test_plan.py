@@ -18,7 +18,7 @@ from toolchain.core.run import Run
 from toolchain.host.machine import metal_limit
 from toolchain.models.memory import geometry, kv, plan, report, rotation, working
 
-from ..test_cli import inv
+from ..tasks.test_command import inv
 from . import models
 from .conftest import load
 from .test_kv import TABLE

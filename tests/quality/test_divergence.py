@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import inv
+from tests.tasks.test_command import inv
 from toolchain.core.console import Console
 from toolchain.core.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
 from toolchain.models.quality import choices as request

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.series.conftest import EDITS, TABLE_C, TYPES_H, SeriesMaker, Upstream
-from tests.test_cli import ROOT, inv
+from tests.tasks.test_command import ROOT, inv
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run

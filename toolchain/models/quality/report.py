@@ -10,11 +10,11 @@ from pathlib import Path
 
 import jinja2
 
+from ...core.checkout import TEMPLATES
 from ...core.records import record, write, write_bytes
 from .benchmark import Lab, Row, ScoreRow
 from .measure import DB_PER_BIT, SCORE_DEVIATION
 
-_TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 _COLUMNS = 4
 _HEADER = f"{'bits':>6} {'SNR dB':>8} {'gap dB':>7} {'cosine':>8} {'ip bias':>9} {'ip var':>9}"
 
@@ -65,7 +65,7 @@ def save(lab: Lab, folder: Path) -> Path:
     write(folder / "quality.json", lab)
     write_bytes(folder / "snr.png", image)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

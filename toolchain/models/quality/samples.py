@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ...core.checkout import ROOT
 from ...core.errors import ConfigError
 from .codec import Floats
 
-_DOCUMENTS = Path(__file__).resolve().parents[2] / "docs"
+_DOCUMENTS = ROOT / "docs"
 OUTLIER_CHANNELS = 4
 OUTLIER_FACTOR = 10.0
 OFFSET_DEVIATION = 2.0

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import jinja2
 
+from ...core.checkout import TEMPLATES
 from ...core.records import write, write_bytes
 from .assessment import Assessment
 
-_TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 _MARKS = {"pass": "pass", "warn": "WARN", "fail": "FAIL", "unknown": "?", "not asked": "-"}
 
 
@@ -34,7 +34,7 @@ def text(found: Assessment) -> str:
 def save(found: Assessment, folder: Path) -> Path:
     """Write assessment.json and assessment.html into `folder`; returns the path of the page."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
