@@ -20,7 +20,8 @@ from toolchain.core.errors import ConfigError, ModelInvalid, NotARepository, Unk
 from toolchain.core.records import read, to_json
 from toolchain.core.run import Run
 from toolchain.rehearsal.miniature import Miniature
-from toolchain.upstream.assessment import assess, save, text
+from toolchain.text import as_text
+from toolchain.upstream.assessment import assess, save
 from toolchain.upstream.assessment.assessment import Assessment
 
 pytestmark = pytest.mark.slow
@@ -141,7 +142,7 @@ def test_the_page_stands_by_itself_and_escapes(miniature: Miniature, fork: Path,
     kept = json.loads((tmp_path / "out/assessment.json").read_text())
     assert {"decision", "reasons", "gates", "seconds"} <= kept.keys()
     assert to_json(read(tmp_path / "out/assessment.json", Assessment)) == to_json(found)
-    shown = text(found)
+    shown = as_text(found)
     assert shown.startswith("DECISION: build the fork")
     for name in found.gates:
         assert name in shown

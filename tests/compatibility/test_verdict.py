@@ -13,13 +13,14 @@ from toolchain.core import config as configuration
 from toolchain.core.cachetype import parse
 from toolchain.core.config import Config
 from toolchain.core.console import Console
-from toolchain.core.errors import CacheCollapse, ConfigError
+from toolchain.core.errors import ConfigError
 from toolchain.models.compatibility import verdict
 from toolchain.models.quality import kernels, references
 from toolchain.models.quality.measure import compare
 from toolchain.models.quality.samples import draw
 from toolchain.series import manifest
 from toolchain.stages import CacheType, Guarded, LayerLoss
+from toolchain.text import as_text
 
 ADDED = tuple(CacheType(name=f"turbo{bits}", block=64, bytes=8 * bits + 2) for bits in (4, 3, 2))
 TEXT = "What the model reads. " * 40
@@ -101,7 +102,7 @@ def test_worst_layers_are_kept_first(
     assert (refused.answer, refused.kl) == ("unknown", None)
     assert "ended with 1" in refused.reason
     assert found.proposal == "q8_0"
-    assert "not run" in verdict.markdown(found)
+    assert "not run" in as_text(found)
 
 
 def _layers(*losses: float) -> list[LayerLoss]:
@@ -127,13 +128,13 @@ def test_what_a_pipeline_gets(answer: Any, raises: bool, capsys: pytest.CaptureF
     found = Guarded(
         model="m", asked="turbo4", answer=answer, measured=True, proposal="q8_0:turbo4", layers=(), trials=()
     )
-    if raises:
-        with pytest.raises(CacheCollapse, match="m: turbo4 would ruin") as caught:
-            verdict.require(found, _settings(), Console())
-        assert "--kv-cache-type q8_0:turbo4" in caught.value.hint
-    else:
-        verdict.require(found, _settings(), Console())
-    verdict.require(found, _settings(**{"verify.collapse": "accept"}), Console())
+    refusal = verdict.refusal(found, _settings())
+    assert (refusal is not None) == raises
+    if refusal:
+        assert "m: turbo4 would ruin" in refusal.message
+        assert "--kv-cache-type q8_0:turbo4" in refusal.hint
+    assert verdict.refusal(found, _settings(**{"verify.collapse": "accept"})) is None
+    verdict.warn(found, Console())
     assert ("q8_0:turbo4 does better" in capsys.readouterr().err) == (answer != "fine")
 
 

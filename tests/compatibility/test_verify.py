@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.verify.conftest import write_release
-from toolchain import views
 from toolchain.core import config, records
 from toolchain.core.console import Console
 from toolchain.core.errors import CacheCollapse, ConfigError
 from toolchain.models.compatibility import verdict as guard
 from toolchain.stages import Verification
+from toolchain.text import as_text
 from toolchain.verify import checklist, verify
 
 pytestmark = pytest.mark.slow
@@ -40,8 +40,8 @@ def test_a_model_that_does_not_bear_the_type(
     assert found.guard is not None
     assert (found.ok, found.guard.answer, found.guard.proposal) == (False, "collapses", "q8_0")
     assert "turbo4: **collapses**. Better: `q8_0`." in (kept / "report.md").read_text()
-    assert "probe.gguf: turbo4: collapses (measured)" in views.verification(found)
-    assert guard.refused(found.guard, config.load(environ={}))
+    assert "probe.gguf: turbo4: collapses (measured)" in as_text(found)
+    assert guard.refusal(found.guard, config.load(environ={}))
     accepted = _verify(tmp_path, server, str(model), **{"verify.collapse": "accept"})
     assert accepted.ok
     assert accepted.guard is not None

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from toolchain.core.config import Config, load, rows, table
+from toolchain.core.config import Config, load, rows
 from toolchain.core.errors import ConfigError
+from toolchain.text import as_text
 
 
 def config_of(tmp_path: Path, text: str = "", environ: dict[str, str] | None = None, **flags: Any) -> Config:
@@ -28,7 +29,7 @@ def test_later_layers_win_and_origins_are_known(tmp_path: Path) -> None:
     assert origins["build.jobs"] == "environment TURBOQUANT_BUILD_JOBS"
     assert origins["deploy.keep"].endswith("turboquant.yaml")
     assert origins["verify.tokens"] == "default"
-    assert "deploy.keep" in table(rows(config))
+    assert "deploy.keep" in as_text(rows(config))
 
 
 @pytest.mark.parametrize(

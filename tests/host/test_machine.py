@@ -16,7 +16,7 @@ import pytest
 
 from toolchain.core.config import load
 from toolchain.host import machine
-from toolchain.models.memory import report
+from toolchain.text import as_text
 
 GIB = 1 << 30
 
@@ -80,7 +80,7 @@ def test_a_mac(mac: Path, tmp_path: Path) -> None:
     assert (found.ram, found.gpu_limit) == (36 * GIB, 27 * GIB)
     assert found.developer_tools == "/Library/Developer/CommandLineTools"
     assert found.unknown == ()
-    assert "may use 27.0 GiB" in report.machine(found)
+    assert "may use 27.0 GiB" in as_text(found)
 
 
 def test_a_mac_that_does_not_say_everything(mac: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_mac_that_does_not_say_everything(mac: Path, tmp_path: Path) -> None:
         "xcode-select -p: xcode-select: error",
     ):
         assert piece in said
-        assert piece in report.machine(found)
+        assert piece in as_text(found)
 
 
 def test_a_raised_limit() -> None:

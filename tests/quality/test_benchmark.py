@@ -17,11 +17,13 @@ from toolchain.core.config import Config, load
 from toolchain.core.console import Console
 from toolchain.core.errors import BuildFailed, ConfigError, MissingTool
 from toolchain.models.quality import benchmark as lab
+from toolchain.models.quality import benchmark_page, kernels
 from toolchain.models.quality import choices as request
-from toolchain.models.quality import kernels, report
 from toolchain.models.quality.benchmark import Lab, Selection, Source
 from toolchain.models.quality.samples import DISTRIBUTIONS
 from toolchain.series import manifest
+from toolchain.tasks.flags import Names, Numbers
+from toolchain.text import as_text
 
 KEYS = {
     "type", "data", "rotated", "seed", "bits_per_value", "snr_db", "gap_db", "cosine", "ip_bias", "ip_variance"
@@ -107,14 +109,14 @@ def test_what_cannot_be_measured(
 
 @pytest.mark.slow
 def test_the_files_of_a_run(found: Lab, tmp_path: Path) -> None:
-    page = report.save(found, tmp_path).read_text()
+    page = benchmark_page.save(found, tmp_path).read_text()
     assert (tmp_path / "snr.png").read_bytes().startswith(b"\x89PNG")
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
-    assert all(f"<h2>{panel.data}</h2>" in page for panel in report.panels(found))
+    assert all(f"<h2>{panel.data}</h2>" in page for panel in benchmark_page.panels(found))
     assert page.count("dump.k.1, turbo3") >= 2
     assert records.read(tmp_path / "quality.json", Lab) == found
-    text = report.text(found)
+    text = as_text(found)
     assert "dump.k " in text
     assert "dump.k.1" not in text
 
@@ -164,12 +166,15 @@ def test_no_compiler(series: manifest.Series, tmp_path: Path, monkeypatch: pytes
 
 
 def test_flags() -> None:
-    chosen = request.selection(("turbo4,q4_0", "turbo2"), (), ("3", "1,3"), True, False, 10, 64)
+    chosen = request.selection(
+        Names.read(["turbo4,q4_0", "turbo2"]), (), Numbers.read(["3", "1,3"]), True, False, 10, 64
+    )
     assert (chosen.types, chosen.seeds, chosen.rotations) == (("turbo4", "q4_0", "turbo2"), (3, 1), (True,))
     assert request.selection((), (), (), False, True, 10, 64).rotations == (False,)
     assert request.selection((), (), (), True, True, 10, 64).rotations == (True, False)
+    assert request.selection((), (), (), False, False, 10, 64).seeds == (0,)
     with pytest.raises(ConfigError, match="--seed '-1'"):
-        request.selection((), (), ("-1",), False, False, 10, 64)
+        Numbers.read(["-1"], "seed")
 
 
 @pytest.mark.slow

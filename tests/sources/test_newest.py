@@ -10,7 +10,7 @@ import pytest
 
 from tests.series.conftest import MAIN_GO, TABLE_C, SeriesMaker, Upstream, make_series, upstream
 from tests.tasks.test_command import inv
-from toolchain import pipeline, views
+from toolchain import pipeline
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import NoReleaseHolds, SeriesDoesNotApply
@@ -18,6 +18,7 @@ from toolchain.core.records import to_json
 from toolchain.core.run import Run
 from toolchain.sources.newest import Newest, newest
 from toolchain.stages import Deployment, Sources
+from toolchain.text import as_text
 
 __all__ = ["make_series", "upstream"]
 MOVED = MAIN_GO.replace("func launch(", "func start(")
@@ -170,7 +171,7 @@ def test_a_ship_tells_what_it_passed_over(site: Site, monkeypatch: pytest.Monkey
     assert shipped.ollama == "v0.30.0"
     said = [{"release": "v0.31.0", "reason": "pins b9, which is not in the mirror"}]
     assert json.loads(to_json(shipped))["passed_over"] == said
-    assert views.shipped(shipped, 1).splitlines()[-1] == "passed over v0.31.0: pins b9, which is not in the mirror"
+    assert as_text(shipped).splitlines()[-1] == "passed over v0.31.0: pins b9, which is not in the mirror"
     assert json.loads((shipped.run / "sources.json").read_text())["ollama"]["describe"] == "v0.30.0"
 
 

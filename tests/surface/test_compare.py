@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.upstream.surface import report
+from toolchain.text import as_text
 from toolchain.upstream.surface.compare import diff
 from toolchain.upstream.surface.surface import FORMAT, Declared, Enum, Enumerator, Macro, Snapshot
 from toolchain.upstream.surface.usage import ServerUse, Usage, Use, UseKind
@@ -136,7 +136,7 @@ def test_the_verdict_and_the_exit_bits(surface: Make) -> None:
         (diff(old, broken, loaded), "breaking", 96 | 4 | 8),
     ):
         assert (found.verdict, found.exit_code) == (verdict, code)
-        assert f"verdict: {verdict}" in report(found)
+        assert f"verdict: {verdict}" in as_text(found)
     both = surface(
         ("struct llama_params { float rope;", "struct llama_params { double rope;"),
         ("GGML_SCALE 0.5", "GGML_SCALE 2.5"),
@@ -186,14 +186,14 @@ def test_a_lost_flag_breaks_and_one_that_was_never_there_does_not(surface: Make)
     assert diff(old, old, NOTHING, [flag(True, True), flag(False, False), flag(False, True)]).verdict == "identical"
     lost = diff(old, old, NOTHING, [flag(True, False)])
     assert (lost.verdict, lost.exit_code) == ("breaking", 96 | 4 | 8)
-    assert "breaking   lost flag --fit" in report(lost)
+    assert "breaking   lost flag --fit" in as_text(lost)
 
 
 def test_many_alike_are_one_line(surface: Make) -> None:
     old = surface()
     names = "".join(f"extern int ggml_gone{number}(void);\n" for number in range(9))
     new = surface(("struct ggml_hidden;", f"struct ggml_hidden;\n{names}"))
-    text = report(diff(new, old))
+    text = as_text(diff(new, old))
     assert "removed function, 9 of them: ggml_gone0, ggml_gone1" in text
     assert "9 removed function" in text
 

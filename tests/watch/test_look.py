@@ -17,7 +17,8 @@ from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.series import manifest
-from toolchain.upstream.watch import Look, look, text
+from toolchain.text import as_text
+from toolchain.upstream.watch import Look, look
 from toolchain.upstream.watch.symbols import Watched
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,7 @@ def test_exactly_what_came(site: Site) -> None:
     assert [held.what for held in first.holding] == ["the newest Ollama and its pin b2"]
     again = site.look()
     assert (again.since != "", again.moved, again.exit_code) == (True, (), 0)
-    assert "nothing new" in text(again)
+    assert "nothing new" in as_text(again)
     old = site.upstream.git("llama.cpp", "rev-parse", "HEAD")
     site.upstream.commit("llama.cpp", {"notes": "1\n"}, "aside")
     touched = site.upstream.commit("llama.cpp", {"table.c": TABLE_C + "int more;\n"}, "touches the table")
@@ -75,7 +76,7 @@ def test_exactly_what_came(site: Site) -> None:
         ("the newest Ollama and its pin b9 (b4 stands in)", True)
     ]
     assert found.exit_code == 80 | 1
-    assert touched[:12] in text(found)
+    assert touched[:12] in as_text(found)
     assert (site.look().exit_code, site.look().exit_code) == (81, 0)
 
 
@@ -100,7 +101,7 @@ def test_the_report_names_symbols_and_titles(site: Site, monkeypatch: pytest.Mon
     site.look()
     touched = site.upstream.commit("llama.cpp", {"types.h": TYPES_H.replace("KIND_B     = 1", "KIND_B = 7")}, "Metal")
     spoken = site.upstream.commit("llama.cpp", {"notes": "1\n"}, "kv_cache : less")
-    lines = [line.strip() for line in text(site.look()).splitlines()]
+    lines = [line.strip() for line in as_text(site.look()).splitlines()]
     start = lines.index("1 commits that touch what our sources use")
     assert lines[start + 1].startswith(touched[:12])
     assert lines[start + 2].endswith("11::KIND_B and 2 more")
@@ -137,7 +138,7 @@ def test_a_release_of_llama_cpp_that_ollama_pins(site: Site) -> None:
         "the newest Ollama and its pin release-v0.3.0",
         "the newest Ollama and llama.cpp",
     ]
-    assert "releases: v0.3.0 (b2)" in text(found)
+    assert "releases: v0.3.0 (b2)" in as_text(found)
 
 
 def test_a_rival_and_a_series_that_no_longer_holds(site: Site) -> None:

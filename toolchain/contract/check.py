@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -20,7 +19,6 @@ from ..series.tree import Tree
 from ..stages import EditResult, Sources
 from . import holding
 from .behaviour import Behaviour
-from .behaviour import report as behaviour_lines
 from .holding import Breach
 
 _HISTORY = 400
@@ -210,37 +208,3 @@ def _first_bad(tree: Tree, files: Sequence[str], holds: Callable[[Tree], bool]) 
         return ""
     commit, date, subject = versions[bad]
     return f"{commit[:12]} {date} {subject}"
-
-
-def report(checked: Checked) -> str:
-    """The dry run as text: one line for each edit, more where one fails."""
-    lines = [f"series {checked.series_sha256[:12]} on llama.cpp {checked.llama_cpp} and Ollama {checked.ollama}"]
-    for edit in checked.edits:
-        place = f"{edit.file}:{edit.line}" if edit.line else edit.file
-        lines.append(f"  {edit.status:<10} {edit.name:<28} {place}")
-        if edit.status in ("moved", "broken"):
-            lines.append(f"             {edit.reason}")
-            lines += [f"             candidate: {candidate}" for candidate in edit.candidates]
-            if edit.culprit:
-                lines.append(f"             broken by: {edit.culprit}")
-        elif edit.reason:
-            lines.append(f"             {edit.reason}")
-    for breach in checked.contract:
-        lines.append(f"  contract   {breach}")
-        if breach.used:
-            lines.append(f"             used by: {', '.join(breach.used)}")
-        if breach.culprit:
-            lines.append(f"             broken by: {breach.culprit}")
-    if checked.reason:
-        lines.append(f"  not served: {checked.reason}")
-    counts = Counter(edit.status for edit in checked.edits)
-    if counts:
-        lines.append("  " + ", ".join(f"{count} {status}" for status, count in counts.items()))
-    if checked.symbols:
-        broken = f", {len(checked.contract)} of them not as they were" if checked.contract else " as they were"
-        lines.append(f"  {checked.symbols} symbols of llama.cpp{broken}")
-    if checked.beyond:
-        lines.append(f"  {checked.beyond}")
-    if checked.behaviour:
-        lines += behaviour_lines(checked.behaviour)
-    return "\n".join(lines)

@@ -74,6 +74,13 @@ class Proving:
     points: tuple[Point, ...]
     seconds: float
 
+    def failure(self) -> SeriesDoesNotApply | None:
+        """What a run ends with in which one of the builds fails."""
+        failed = [point.name for point in self.points if not point.ok]
+        if not failed:
+            return None
+        return SeriesDoesNotApply(f"the series fails at {', '.join(failed)}", hint="what failed is listed above")
+
 
 def prove(run: Run, series: Series, since: str, until: str, every: int) -> Proving:
     """Run the series at builds from `since` to `until`, `every` so many (0: five, spread evenly).
@@ -91,29 +98,12 @@ def prove(run: Run, series: Series, since: str, until: str, every: int) -> Provi
                 stages = tuple(_stages(series, tree, run.config, run.workspace, console))
             date = repository.commit(commit).date[:10]
             points.append(Point(name=f"b{build}", commit=commit, date=date, stages=stages))
-            console.note("\n".join(_lines(points[-1])))
+            console.note("\n".join(point_lines(points[-1])))
     seconds = round(time.monotonic() - started, 1)
     return Proving(series_sha256=series.sha256, points=tuple(points), seconds=seconds)
 
 
-def report(found: Proving) -> str:
-    """For a reader at a terminal."""
-    lines = [f"series {found.series_sha256[:12]}"]
-    for point in found.points:
-        lines += _lines(point)
-    held = [point for point in found.points if point.ok]
-    lines.append(f"  {len(held)} of {len(found.points)} builds hold and behave, in {found.seconds:.0f} s")
-    return "\n".join(lines)
-
-
-def require(found: Proving) -> None:
-    """Raise `SeriesDoesNotApply` where one of the points fails."""
-    failed = [point.name for point in found.points if not point.ok]
-    if failed:
-        raise SeriesDoesNotApply(f"the series fails at {', '.join(failed)}", hint="what failed is listed above")
-
-
-def _lines(point: Point) -> list[str]:
+def point_lines(point: Point) -> list[str]:
     lines = [f"  {point.name} {point.date} {'holds' if point.ok else 'FAILS'}"]
     return lines + [
         f"    {'ok' if stage.ok else 'FAILS':<6} {stage.name:<12} {stage.seconds:>6.1f} s  {_shortened(stage.said)}"

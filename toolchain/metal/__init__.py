@@ -4,7 +4,7 @@
 """
 
 from .compiler import check, compile
+from .findings import Finding, Report
 from .library import Library
-from .report import Finding, Report
 
 __all__ = ["Finding", "Library", "Report", "check", "compile"]

@@ -12,17 +12,17 @@ import numpy as np
 
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import KernelInvalid, ToolchainError
+from ..core.errors import ToolchainError
 from ..core.run import Run
 from ..series.manifest import Series, load_series
 from . import cases, device
 from .attention import Attention, pose
 from .backend import Backend
 from .execute import execute, unwritten
+from .findings import Report
 from .formats import Format, formats
 from .host import Host, Operation, Recorded, build_host
 from .libraries import Libraries
-from .report import Report
 from .results import Case, Ran
 
 TOLERANCE = 1e-3
@@ -138,26 +138,6 @@ def operations(reports: Sequence[Report], case: Attention) -> float:
     """Arithmetic of all dispatches for a value of K or V and a query head that uses it."""
     spent = sum(report.operations.get(kind, 0) for report in reports for kind in ARITHMETIC)
     return spent / (case.sequences * case.queries * case.heads * case.positions * (case.dk + case.dv))
-
-
-def require(ran: Ran) -> None:
-    """Raise `KernelInvalid` when a case failed."""
-    if ran.failed:
-        raise KernelInvalid(f"{ran.tree}: {ran.failed} of {len(ran.cases)} cases failed", hint="they are listed above")
-
-
-def report(ran: Ran) -> str:
-    """The cases as lines of text."""
-    lines = [f"{'kernel':<46} {'type':<14} {'head size':<9} {'error':>9} {'operations':>10}"]
-    for case in ran.cases:
-        exact = "bit-equal" if case.bit_equal else "differs"
-        error = f"{case.max_error:.1e}" if case.max_error is not None else exact
-        cost = f"{case.operations:.1f}" if case.operations is not None else ""
-        lines.append(f"{case.kernel:<46} {case.type:<14} {case.head_size:<9} {error:>9} {cost:>10}".rstrip())
-        lines += [f"  FAILED: {reason}" for reason in case.wrong]
-    known = sorted({finding for case in ran.cases for finding in case.upstream})
-    lines += [f"in upstream's own kernels: {finding}" for finding in known]
-    return "\n".join([*lines, f"{ran.passed} of {len(ran.cases)} cases passed on {ran.tree}"])
 
 
 def _claimed(host: Host, wanted: Iterable[Attention], known: dict[str, Format]) -> list[Attention]:

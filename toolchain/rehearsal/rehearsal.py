@@ -59,6 +59,9 @@ class Stage:
     seconds: float
     ok: bool
 
+    def __str__(self) -> str:
+        return f"{'ok' if self.ok else 'FAILED':6} {self.seconds:7.1f} s  {self.name}"
+
 
 @record
 class Rehearsal:
@@ -100,20 +103,12 @@ def rehearse(console: Console, keep: Path | None = None) -> Rehearsal:
         return _rehearse_in(Path(folder).resolve(), console)
 
 
-def report(rehearsal: Rehearsal) -> str:
-    """The summary for a reader."""
-    lines = [f"{'ok' if stage.ok else 'FAILED':6} {stage.seconds:7.1f} s  {stage.name}" for stage in rehearsal.stages]
-    if rehearsal.rolled_back:
-        lines.append(f"the second release was unhealthy and was rolled back; {rehearsal.active} is active")
-    return "\n".join(lines)
-
-
 def _rehearse_in(folder: Path, console: Console) -> Rehearsal:
     stages = _Stages()
     try:
         active = _run_stages(folder, console, stages)
     except BaseException:
-        console.note(report(Rehearsal(stages=tuple(stages.done), rolled_back=False, active="")))
+        console.note("\n".join(map(str, stages.done)))
         raise
     finally:
         _end_processes(folder)

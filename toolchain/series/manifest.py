@@ -174,6 +174,13 @@ def proven(root: Path = OWN_SERIES) -> Proven | None:
     return _decode(root / "series.yaml", SeriesFile).proven
 
 
+@record
+class Sealed:
+    """The digest of a series whose checksums were renewed."""
+
+    series_sha256: str
+
+
 def seal(root: Path = OWN_SERIES) -> str:
     """Write SHA256SUMS anew for the files as they are; returns the series' digest."""
     _require_series(root)

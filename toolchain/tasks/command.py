@@ -1,7 +1,8 @@
 """From the command line to a stage: what every task shares, and how a run ends.
 
-A task's body gets a `Run` (configuration and console). Around it `command` adds the flags that all tasks share,
-turns a `ToolchainError` into one message and its exit code, and leaves the traceback to bugs.
+A task's body gets a `Run` (configuration and console) and ends with `run.finish(record)`. Around it `Group.task` adds
+the flags that all tasks share, turns a `ToolchainError` into one message and its exit code, and leaves the traceback
+to bugs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_type_hints
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError
@@ -27,19 +28,8 @@ from ..core.config import load
 from ..core.console import Console
 from ..core.errors import ConfigError, ToolchainError
 from ..core.run import Run
-
-FLAGS: dict[str, tuple[str, str]] = {
-    "ollama": ("sources.ollama", "Ollama: a URL or a local git repository"),
-    "ollama_ref": ("sources.ollama_ref", "branch, tag or commit of Ollama"),
-    "llama_cpp": ("sources.llama_cpp", "llama.cpp: a URL or a local git repository"),
-    "llama_cpp_ref": ("sources.llama_cpp_ref", "commit of llama.cpp instead of the pinned one"),
-    "fork": ("fork.origin", "fork of llama.cpp: a URL or a local git repository"),
-    "prefix": ("deploy.prefix", "folder of the installation"),
-    "port": ("deploy.port", "port of the service"),
-    "kv_cache_type": ("deploy.kv_cache_type", "cache type of the service, or K:V"),
-    "workspace": ("workspace", "folder for mirrors, scratch trees and builds"),
-}
-"""Flags that stand for a setting: name -> its key and help."""
+from ..text import as_text
+from .flags import SETTINGS
 
 _SHARED = {
     "json": "print the result as one JSON document on stdout",
@@ -48,45 +38,59 @@ _SHARED = {
 }
 
 
-def command(*flags: str, name: str | None = None, **help: str) -> Callable[[Callable[..., None]], Task[Any]]:
-    """Make a task of `body(run, **own)`; `flags` are names out of `FLAGS`, `help` describes the body's own.
+class Group:
+    """The tasks of one collection of `./inv`; `default` is the one that runs when only the collection is named."""
 
-    A parameter of its own whose default is `()` collects every use of its flag.
-    """
+    def __init__(self, name: str = "", default: str = "") -> None:
+        self.collection = Collection(name) if name else Collection()
+        self._default = default
 
-    def decorate(body: Callable[..., None]) -> Task[Any]:
-        own = list(inspect.signature(body).parameters.values())[1:]
-        repeated = [one.name for one in own if one.default == ()]
-        own = [one.replace(default=None) if one.name in repeated else one for one in own]
+    def task(self, *flags: str, name: str = "", **help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Make a task of `body(run, **own)`, named as the function unless `name` says otherwise.
 
-        @functools.wraps(body)
-        def run_task(_context: Any, **arguments: Any) -> None:
-            json = arguments.pop("json", False)
-            console = Console(json=json)
-            with _reported(console):
-                settings = _parse_settings(arguments.pop("set", None) or ())
-                settings |= {FLAGS[flag][0]: arguments.pop(flag) for flag in flags if arguments.get(flag)}
-                arguments = {key: value for key, value in arguments.items() if key not in flags}
-                file = arguments.pop("config", "")
-                config = load(file=Path(file) if file else None, flags=settings)
-                body(Run(config=config, console=console), **arguments)
+        `flags` are names out of `flags.SETTINGS`; `help` describes the body's own parameters.
+        """
 
-        keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        added = [inspect.Parameter(flag, keyword, default="") for flag in (*flags, "config")]
-        added.append(inspect.Parameter("set", keyword, default=None))
-        added.append(inspect.Parameter("json", keyword, default=False))
-        run_task.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter("_context", keyword), *own, *added]
-        )
-        made: Task[Any] = task(
-            name=name,
-            iterable=["set", *repeated],
-            help={**help, **{flag: FLAGS[flag][1] for flag in flags}, **_SHARED},
-            auto_shortflags=False,
-        )(run_task)
-        return made
+        def decorate(body: Callable[..., None]) -> Callable[..., None]:
+            named = name or body.__name__
+            self.collection.add_task(_task(body, flags, help), name=named, default=named == self._default)
+            return body
 
-    return decorate
+        return decorate
+
+
+def _task(body: Callable[..., None], flags: tuple[str, ...], help: dict[str, str]) -> Task[Any]:
+    kinds = get_type_hints(body)
+    own = list(inspect.signature(body).parameters.values())[1:]
+    repeated = {one.name: kinds[one.name] for one in own if hasattr(kinds[one.name], "read")}
+    own = [one.replace(default=None) if one.name in repeated else one for one in own]
+
+    @functools.wraps(body)
+    def run_task(_context: Any, **arguments: Any) -> None:
+        console = Console(json=arguments.pop("json", False), as_text=as_text)
+        with _reported(console):
+            settings = _parse_settings(arguments.pop("set", None) or ())
+            settings |= {SETTINGS[flag][0]: arguments.pop(flag) for flag in flags if arguments.get(flag)}
+            arguments = {key: value for key, value in arguments.items() if key not in flags}
+            for flag, kind in repeated.items():
+                arguments[flag] = kind.read(arguments[flag] or (), flag)
+            file = arguments.pop("config", "")
+            config = load(file=Path(file) if file else None, flags=settings)
+            body(Run(config=config, console=console), **arguments)
+
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [inspect.Parameter(flag, keyword, default="") for flag in (*flags, "config")]
+    added.append(inspect.Parameter("set", keyword, default=None))
+    added.append(inspect.Parameter("json", keyword, default=False))
+    run_task.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("_context", keyword), *own, *added]
+    )
+    made: Task[Any] = task(
+        iterable=["set", *repeated],
+        help={**help, **{flag: SETTINGS[flag][1] for flag in flags}, **_SHARED},
+        auto_shortflags=False,
+    )(run_task)
+    return made
 
 
 class _reported:  # noqa: N801  a context manager, used like a function
@@ -108,7 +112,7 @@ class _reported:  # noqa: N801  a context manager, used like a function
                     "message": error.message,
                     "try": error.hint,
                 }
-                self._console.result(described, "")
+                self._console.result(described)
             raise SystemExit(error.exit_code) from None
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,35 @@ from __future__ import annotations
 import shlex
 import sys
 
+from ..core import process
+from ..core.checkout import ROOT
+from ..core.console import Console
 from ..core.errors import ConfigError
+from ..core.records import record
+from ..text.dispatch import as_text
+
+
+@record
+class SuiteRun:
+    """A run in which every test passed; another one raises."""
+
+    passed: bool
+    seconds: float
+    summary: str
+    """pytest's last line"""
+
+
+@as_text.register
+def _suite_run(ran: SuiteRun) -> str:
+    """pytest's own summary."""
+    return ran.summary
+
+
+def run(console: Console, *, fast: bool, args: str) -> SuiteRun:
+    """Run pytest, with its output as notes. Raises `CommandFailed` where a test fails."""
+    argv = command_line(fast=fast, args=args)
+    done = process.run(argv, cwd=ROOT, on_line=console.note, what="the test suite")
+    return SuiteRun(passed=True, seconds=done.seconds, summary=done.output.strip().splitlines()[-1])
 
 
 def command_line(*, fast: bool, args: str) -> list[str]:

@@ -38,7 +38,7 @@ from ..serving.ollama_server import Server, serve
 from ..serving.probe_model import Geometry, write_probe
 from ..stages import Release, TypeProof, Verdict, Verification
 from . import checklist, planned
-from .report import render_report
+from .verification_page import render_report
 
 HEAD_SIZES = (64, 128)
 LAYERS, HEADS, KV_HEADS = 8, 4, 2
@@ -106,7 +106,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
         step.update(steps - 1, steps, "checklist")
         verdicts = trial.examine()
         failures += [
-            VerificationFailed(f"{verdict.name}: NOT SO: {verdict.evidence}") for verdict in verdicts if not verdict.ok
+            VerificationFailed(f"{verdict.name}: FAILED: {verdict.evidence}") for verdict in verdicts if not verdict.ok
         ]
     guarded = None
     if served is not None:
@@ -119,6 +119,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
             config=config,
             console=console,
         )
+    refusal = guard.refusal(guarded, config) if guarded else None
     verification = Verification(
         release=release.id,
         version=release.version,
@@ -126,7 +127,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
         checklist=verdicts,
         unknown_type_message=message,
         guard=guarded,
-        ok=not failures and not (guarded and guard.refused(guarded, config)),
+        ok=not failures and refusal is None,
         seconds=round(time.monotonic() - started, 3),
     )
     records.write(folder / "verification.json", verification)
@@ -139,7 +140,9 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
             hint=f"read {folder / 'report.md'}, and in {folder / 'logs'} what the servers said",
         )
     if guarded:
-        guard.require(guarded, config, console)
+        guard.warn(guarded, console)
+    if refusal:
+        raise refusal
     return verification
 
 

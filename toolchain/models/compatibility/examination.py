@@ -5,13 +5,14 @@ from __future__ import annotations
 from ...core.records import write
 from ...core.run import Run
 from ...series.manifest import load_series
+from ...stages import Guarded
 from ..quality.choices import find_server
 from ..quality.samples import read_text
 from . import verdict
 
 
-def guard(run: Run, model: str, text: str, release: str, server: str, weights_only: bool) -> None:
-    """Judge the service's cache type, print and keep the verdict. Raises `CacheCollapse` unless that is accepted."""
+def examine(run: Run, model: str, text: str, release: str, server: str, weights_only: bool) -> Guarded:
+    """Judge the service's cache type, and keep the verdict."""
     config = run.config
     found = verdict.examine(
         verdict.find_model(model or config.verify.model, config),
@@ -23,5 +24,4 @@ def guard(run: Run, model: str, text: str, release: str, server: str, weights_on
         console=run.console,
     )
     write(run.workspace / "quality" / "guard.json", found)
-    run.console.result(found, verdict.markdown(found))
-    verdict.require(found, config, run.console)
+    return found

@@ -130,46 +130,29 @@ def find_model(name: str, config: Config) -> Path:
     return stored.model
 
 
-def refused(found: Guarded, config: Config) -> bool:
-    """Whether the asked type collapses, and the operator has not accepted that."""
-    return found.answer == "collapses" and config.verify.collapse == "refuse"
+def refusal(found: Guarded, config: Config) -> CacheCollapse | None:
+    """The error for a type that collapses; None for another, or where the operator has accepted that."""
+    if found.answer != "collapses" or config.verify.collapse != "refuse":
+        return None
+    better = f"--kv-cache-type {found.proposal}, or " if found.proposal else ""
+    return CacheCollapse(_consequence(found), hint=f"{better}--set verify.collapse=accept")
 
 
-def require(found: Guarded, config: Config, console: Console) -> None:
-    """Raise `CacheCollapse` for a type that is `refused`; warn of one that costs quality, or was accepted."""
-    if found.answer in ("fine", "unknown"):
-        return
-    why = f"{found.model}: {found.asked} {_CONSEQUENCES[found.answer]}"
-    if refused(found, config):
-        better = f"--kv-cache-type {found.proposal}, or " if found.proposal else ""
-        raise CacheCollapse(why, hint=f"{better}--set verify.collapse=accept")
-    console.warn(f"{why}; {found.proposal} does better" if found.proposal else why)
+def warn(found: Guarded, console: Console) -> None:
+    """Warn of a type that costs quality."""
+    if found.answer in ("costly", "collapses"):
+        why = _consequence(found)
+        console.warn(f"{why}; {found.proposal} does better" if found.proposal else why)
+
+
+def _consequence(found: Guarded) -> str:
+    return f"{found.model}: {found.asked} {_CONSEQUENCES[found.answer]}"
 
 
 _CONSEQUENCES = {
     "costly": "costs the model noticeable quality",
     "collapses": "would ruin its answers: its keys have channels too extreme for the type",
 }
-
-
-def markdown(found: Guarded) -> str:
-    """For a terminal: the answer, the trials, and the layers that lose most."""
-    how = "measured" if found.measured else "from the weights alone"
-    lines = [f"{found.model}: {found.asked}: {found.answer} ({how})"]
-    if found.proposal:
-        lines.append(f"  propose {found.proposal}")
-    for one in found.trials:
-        kl = f"KL {one.kl:.4f} ± {one.kl_error:.4f}" if one.kl is not None else "not run"
-        snr = f"{one.predicted_db:.1f} dB" if one.predicted_db is not None else "?"
-        lines.append(f"  {one.cache:<32} {one.answer:<10} {kl:<22} scores at {snr} {one.reason}".rstrip())
-    lines.append("  attention layer: dB lost by the scores, from the weights / on the text's keys")
-    for layer in sorted(found.layers, key=lambda one: one.worst_db, reverse=True)[:8]:
-        lines.append(f"    {layer.layer:<4} {_shown(layer.weights_db)} / {_shown(layer.keys_db)}")
-    return "\n".join(lines)
-
-
-def _shown(decibels: float | None) -> str:
-    return "-" if decibels is None else f"{decibels:.1f}"
 
 
 def _result(

@@ -7,31 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...cachetypes.sizes import type_table
-from ...core.cachetype import divided, parse
+from ...core.cachetype import parse
 from ...core.errors import ConfigError, ModelInvalid
 from ...core.run import Run
 from ...host import machine
 from ...series import manifest
-from . import geometry, gguf, plan, report, store
+from . import geometry, gguf, plan, store
 from .kv import Setting
 
 _MAX_RAM_GIB, _MAX_CONTEXT, _MAX_SEQUENCES = 4096, 1 << 27, 256
 _UNITS = {"K": 1 << 10, "M": 1 << 20}
-
-
-def show(
-    run: Run,
-    model: str,
-    context: Sequence[str],
-    types: Sequence[str],
-    ram: float,
-    parallel: int,
-    unified: bool,
-    batch: int,
-) -> None:
-    """Plan, and print it."""
-    planned = plan_for(run, model, context, types, ram, parallel, unified, batch)
-    run.console.result(planned, report.text(planned))
 
 
 def plan_for(
@@ -54,9 +39,9 @@ def plan_for(
         found,
         geometry.read(found),
         _machine(run, ram),
-        types=[parse(text) for flag in types or plan.TYPES for text in divided(flag)],
+        types=[parse(text) for text in types or plan.TYPES],
         table=type_table(manifest.cache_types(Path(series) if series else manifest.OWN_SERIES)),
-        contexts=[_tokens(text) for flag in context for text in flag.replace(",", " ").split()],
+        contexts=[_tokens(text) for text in context],
         setting=Setting(
             context=1,
             sequences=_checked("parallel", parallel, 1, _MAX_SEQUENCES),

@@ -13,38 +13,29 @@ from ...core.run import Run
 from ...series.manifest import load_series
 from ..memory import geometry, gguf
 from . import benchmark as lab
-from . import divergence, report
-from .benchmark import Selection, Source
+from . import benchmark_page, divergence
+from .benchmark import Lab, Selection, Source
+from .divergence import Divergences
 from .samples import read_text
 
 SWEEPS = ("alone", "layers")
 
 
-def names(flags: Sequence[str]) -> tuple[str, ...]:
-    """What a flag names that may be given several times, and with commas."""
-    return tuple(name for flag in flags for name in flag.replace(",", " ").split())
-
-
 def selection(
     types: Sequence[str],
     data: Sequence[str],
-    seeds: Sequence[str],
+    seeds: Sequence[int],
     rotated: bool,
     no_rotated: bool,
     tokens: int,
     head_size: int,
 ) -> Selection:
-    """What to measure. Raises `ConfigError` for a seed that is no whole number from 0 on."""
-    numbers = []
-    for seed in names(seeds) or ("0",):
-        if not (seed.isascii() and seed.isdigit()):
-            raise ConfigError(f"--seed {seed!r}: expected a whole number from 0 on", hint="--seed 1")
-        numbers.append(int(seed))
+    """What to measure."""
     both = rotated == no_rotated
     return Selection(
-        types=names(types),
-        data=names(data),
-        seeds=tuple(dict.fromkeys(numbers)),
+        types=tuple(types),
+        data=tuple(data),
+        seeds=tuple(dict.fromkeys(seeds)) or (0,),
         rotations=(True, False) if both else (rotated,),
         tokens=tokens,
         head_size=head_size,
@@ -86,13 +77,13 @@ def _program(path: Path, name: str) -> Path:
     return found / name if found.is_dir() else found
 
 
-def measure(run: Run, chosen: Selection, dumped: Source | None, out: str) -> None:
-    """Run the lab, write its files, print its rows."""
+def measure(run: Run, chosen: Selection, dumped: Source | None, out: str) -> Lab:
+    """Run the benchmark and write its files."""
     series = load_series(run)
     found = lab.run(chosen, dumped, series, run.config, run.console, workspace=run.workspace)
     folder = Path(out).expanduser().absolute() if out else run.workspace / "quality"
-    path = report.save(found, folder)
-    run.console.result({"rows": found.rows}, f"{report.text(found)}\n\nreport    {path}")
+    run.console.note(f"report: {benchmark_page.save(found, folder)}")
+    return found
 
 
 def swept(caches: Sequence[str], sweeps: Sequence[str], layers: int) -> tuple[str, ...]:
@@ -125,8 +116,8 @@ def compare(
     size: int,
     context: int,
     program: str,
-) -> None:
-    """Perplexity and KL of caches on the first `size` bytes of a text; the table as Markdown, and kl.json."""
+) -> Divergences:
+    """Perplexity and KL of caches on the first `size` bytes of a text; also as kl.json."""
     path = Path(model).expanduser()
     if not model or not path.is_file():
         raise ConfigError(f"{path if model else '--model'}: no such model", hint="--model names a GGUF file")
@@ -139,11 +130,11 @@ def compare(
         find_perplexity(run, program),
         path,
         words,
-        caches=swept(tuple(cachetype.divided(" ".join(caches))) or divergence.CACHES, names(sweeps), layers),
+        caches=swept(tuple(caches) or divergence.CACHES, sweeps, layers),
         context=context,
         added=load_series(run).types,
         log=folder / "kl.log",
         console=run.console,
     )
     write(folder / "kl.json", found)
-    run.console.result(found, divergence.markdown(found))
+    return found

@@ -112,26 +112,6 @@ def measure(
     return Divergences(model=model.name, text_bytes=len(text), context=context, chunks=chunks, rows=tuple(rows))
 
 
-def markdown(found: Divergences) -> str:
-    """The table for docs and terminals."""
-
-    def cell(one: Estimate, digits: int) -> str:
-        return f"{one.mean:.{digits}f} ± {one.error:.{digits}f}"
-
-    lines = [
-        f"{found.model}, {found.text_bytes} bytes of text, context {found.context}, {found.chunks} chunks:",
-        "",
-        "| K and V | bits per value | perplexity | delta to f16 | mean KL to f16 (nats) | same top token (%) |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.cache} | {row.bits_per_value:g} | {cell(row.ppl, 3)} | {cell(row.delta, 3)} | {cell(row.kl, 5)} "
-        f"| {cell(row.same_top, 2)} |"
-        for row in found.rows
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
     """What the program said, and the model's attention layers."""
     plain = cache.endswith(PLAIN)

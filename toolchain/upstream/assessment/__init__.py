@@ -1,6 +1,6 @@
 """Whether and how TurboQuant can get into an Ollama today: checks become gates, gates become a decision."""
 
-from .assessment import assess
-from .report import save, text
+from .assessment import Assessment, assess
+from .assessment_page import save
 
-__all__ = ["assess", "save", "text"]
+__all__ = ["Assessment", "assess", "save"]

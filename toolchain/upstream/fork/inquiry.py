@@ -106,7 +106,7 @@ def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes
     return patches
 
 
-def audit(run: Run, both: Joined, names: Sequence[str]) -> list[metal.MetalBranch]:
+def audit(run: Run, both: Joined, names: Sequence[str]) -> metal.MetalBranches:
     """Metal kernels by name, on the branches `names` or all. Raises `FetchFailed` when sources are missing."""
     with run.console.step("Metal sources of every branch"):
         tips = both.chosen(names)
@@ -120,8 +120,3 @@ def onto_the_pin(run: Run, sources: Sources, name: str, now: str) -> dry.Conflic
     with joined(run) as both:
         found = freshness(run, both, (name,) if name else (), moment(now))
         return conflicts(run, both, found.branches[0], sources, load_series(run))
-
-
-def names(given: Sequence[str]) -> tuple[str, ...]:
-    """Branch names out of repeated flags, each of which may hold several with commas."""
-    return tuple(name for one in given for name in one.replace(",", " ").split())

@@ -52,10 +52,12 @@ class MetalBranch:
     files: tuple[str, ...]
 
 
-@record
-class Audited:
+class MetalBranches(tuple[MetalBranch, ...]):
     """The Metal sources of many branches."""
 
+
+@record
+class _Searched:
     branches: tuple[MetalBranch, ...]
 
 
@@ -69,10 +71,10 @@ def sources(repository: Repository, tips: Iterable[str]) -> set[str]:
     return found
 
 
-def audit(repository: Repository, tips: Mapping[str, str], folder: Path | None = None) -> list[MetalBranch]:
+def audit(repository: Repository, tips: Mapping[str, str], folder: Path | None = None) -> MetalBranches:
     """Search the Metal sources of each tip. The result is kept in `folder`."""
-    searched = kept(folder, Audited, dict(tips), lambda: Audited(branches=tuple(_search(repository, tips))))
-    return list(searched.branches)
+    searched = kept(folder, _Searched, dict(tips), lambda: _Searched(branches=tuple(_search(repository, tips))))
+    return MetalBranches(searched.branches)
 
 
 def _search(repository: Repository, tips: Mapping[str, str]) -> list[MetalBranch]:

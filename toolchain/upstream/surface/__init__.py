@@ -2,10 +2,8 @@
 
 from .compare import ApiDiff, Change, diff
 from .comparison import compare, take
-from .report import comparison as report
-from .report import surface as surface_report
 from .snapshot import PLATFORM
 from .surface import Snapshot
 from .usage import Usage
 
-__all__ = ["PLATFORM", "ApiDiff", "Change", "Snapshot", "Usage", "compare", "diff", "report", "surface_report", "take"]
+__all__ = ["PLATFORM", "ApiDiff", "Change", "Snapshot", "Usage", "compare", "diff", "take"]

@@ -1,16 +1,18 @@
-"""A look for a reader."""
+"""What moved upstream since the last look."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...sources import Commit
-from .look import Look, Moved
+from ..sources import Commit
+from ..upstream.watch.look import Look, Moved
+from .dispatch import as_text
 
 _FEW = 12
 
 
-def text(look: Look) -> str:
+@as_text.register
+def _look(look: Look) -> str:
     """What came, whether the series holds, and what the forge said."""
     lines = [f"since {look.since}" if look.since else "the first look: there is nothing to compare with"]
     if look.since and not look.moved and not look.items:
@@ -39,7 +41,7 @@ def _moved(moved: Moved) -> list[str]:
         ("moved tags", moved.moved_tags),
         ("new data types", moved.types),
         ("new cache types", moved.cache_types),
-        ("rivals of ours", moved.rivals),
+        ("competing types", moved.rivals),
     ):
         if names:
             lines.append(f"    {title}: {_listed(names)}")

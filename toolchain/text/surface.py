@@ -1,17 +1,18 @@
-"""A comparison and a snapshot for a reader."""
+"""The C surface: a snapshot, and what changed between two."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from .compare import ApiDiff, Change
-from .surface import Snapshot
+from ..upstream.surface import ApiDiff, Change, Snapshot
+from .dispatch import as_text
 
 _WIDTH, _SEVERAL = 150, 4
 _ORDER = ("breaking", "recompiled", "unused", "additive")
 
 
-def comparison(found: ApiDiff) -> str:
+@as_text.register
+def _comparison(found: ApiDiff) -> str:
     """Everything that may matter, then the counts and the verdict. What was added is only counted."""
     lines = [f"{found.old} -> {found.new} on {found.platform}" + (f", for {found.ollama}" if found.ollama else "")]
     shown = [one for one in found.changes if one.effect != "additive" or one.change in ("sentinel", "deprecated")]
@@ -45,7 +46,8 @@ def comparison(found: ApiDiff) -> str:
     return "\n".join([*lines, f"  verdict: {found.verdict}"])
 
 
-def surface(found: Snapshot) -> str:
+@as_text.register
+def _surface(found: Snapshot) -> str:
     """What a snapshot holds, in one line for each kind."""
     kinds = Counter(one.kind for one in found.declared)
     values = sum(len(enum.values) for enum in found.enums)

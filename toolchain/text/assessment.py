@@ -1,19 +1,15 @@
-"""An assessment for readers: a page at the terminal, and the same in HTML."""
+"""An assessment, on one page of a terminal."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import jinja2
-
-from ...core.checkout import TEMPLATES
-from ...core.records import write, write_bytes
-from .assessment import Assessment
+from ..upstream.assessment import Assessment
+from .dispatch import as_text
 
 _MARKS = {"pass": "pass", "warn": "WARN", "fail": "FAIL", "unknown": "?", "not asked": "-"}
 
 
-def text(found: Assessment) -> str:
+@as_text.register
+def _assessment(found: Assessment) -> str:
     """One page."""
     lines = [f"DECISION: {found.decision}   (confidence: {found.confidence})", ""]
     lines += [f"  - {reason}" for reason in found.reasons]
@@ -29,18 +25,3 @@ def text(found: Assessment) -> str:
         lines.append(f"fork {found.fork}, branch {found.branch}")
     lines.append(f"for {found.platform}, as of {found.now[:10]}; {found.seconds:.1f} s")
     return "\n".join(lines)
-
-
-def save(found: Assessment, folder: Path) -> Path:
-    """Write assessment.json and assessment.html into `folder`; returns the path of the page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    page = environment.get_template("assessment.html.j2").render(found=found)
-    write(folder / "assessment.json", found)
-    write_bytes(folder / "assessment.html", page.encode())
-    return folder / "assessment.html"

@@ -1,12 +1,13 @@
-"""A plan, and what a machine is, for a reader."""
+"""What fits into memory."""
 
 from __future__ import annotations
 
-from ...host.machine import Machine
-from .plan import GIB, Cell, Plan, TypePlan
+from ..models.memory.plan import GIB, Cell, Plan, TypePlan
+from .dispatch import as_text
 
 
-def text(plan: Plan) -> str:
+@as_text.register
+def _plan(plan: Plan) -> str:
     """A table of contexts by cache types, the largest contexts, and the recommendation."""
     gpu = f", Metal {plan.gpu / GIB:.1f} GiB" if plan.gpu else ""
     many = f", {plan.sequences} sequences" if plan.sequences > 1 else ""
@@ -23,24 +24,6 @@ def text(plan: Plan) -> str:
     lines += [one.types.ljust(width) + _row(one) for one in plan.types]
     lines += ["", _recommended(plan), *plan.notes]
     return "\n".join(lines)
-
-
-def machine(found: Machine) -> str:
-    """The facts, one in a line, and what is not known."""
-    facts = [
-        ("system", f"{found.system}, {found.platform}"),
-        ("chip", f"{found.chip}, {found.cores} cores" if found.chip else ""),
-        ("gpu", f"{found.gpu}, family {found.gpu_family or 'not known'}" if found.gpu else ""),
-        ("memory", f"{found.ram / GIB:.1f} GiB" if found.ram else ""),
-        ("Metal", f"may use {found.gpu_limit / GIB:.1f} GiB" if found.gpu_limit else ""),
-        ("free disk", f"{found.free_disk / GIB:.1f} GiB"),
-        ("tools", found.developer_tools),
-    ]
-    lines = [f"{name:<12}{said}" for name, said in facts if said]
-    for port in found.ports:
-        who = f"Ollama {port.ollama}" if port.ollama else "no Ollama"
-        lines.append(f"{f'port {port.number}':<12}{who}{f', {port.program}' if port.program else ''}")
-    return "\n".join([*lines, *(f"not known:  {one}" for one in found.unknown)])
 
 
 def _row(one: TypePlan) -> str:

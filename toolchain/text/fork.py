@@ -1,16 +1,18 @@
-"""Forks for a reader at a terminal."""
+"""A fork: its age, its conflicts, its Metal kernels."""
 
 from __future__ import annotations
 
-from .areas import Change
-from .conflicts import Conflicts, Outcome
-from .freshness import Branch, Freshness
-from .metal import MetalBranch
+from ..upstream.fork.areas import Change
+from ..upstream.fork.conflicts import Conflicts, Outcome
+from ..upstream.fork.freshness import Branch, Freshness
+from ..upstream.fork.metal import MetalBranches
+from .dispatch import as_text
 
 _SHOWN = 8
 
 
-def freshness(found: Freshness) -> str:
+@as_text.register
+def _freshness(found: Freshness) -> str:
     """One line for each branch, and more for the first."""
     newest = found.newest
     lines = [f"{found.fork}: {found.verdict}, as of {found.now}"]
@@ -58,18 +60,19 @@ def _branch(one: Branch) -> list[str]:
         f"  last own commit {activity.last[:10] or '-'}; {activity.days_30} in 30 days, {activity.days_90} in 90, by "
         f"{activity.authors} authors"
     )
-    lines += [f"    {line}" for line in areas(one.areas)]
+    lines += [f"    {line}" for line in _areas(one.areas)]
     if one.unread:
         lines.append(f"    {one.unread} files whose contents are missing: their lines are not counted")
     return lines
 
 
-def areas(changes: tuple[Change, ...]) -> list[str]:
+def _areas(changes: tuple[Change, ...]) -> list[str]:
     """Files and lines by area."""
     return [f"{one.area:<16} {one.files:>4} files  +{one.inserted} -{one.deleted}" for one in changes]
 
 
-def conflicts(found: Conflicts) -> str:
+@as_text.register
+def _conflicts(found: Conflicts) -> str:
     """Each way onto the pin, with its conflicts by area."""
     lines = [f"{found.branch} {found.tip[:12]} onto {found.onto[:12]}"]
     for outcome in found.outcomes:
@@ -112,7 +115,8 @@ def _outcome(outcome: Outcome, box: float) -> list[str]:
     return lines
 
 
-def metal(found: list[MetalBranch]) -> str:
+@as_text.register
+def _metal(found: MetalBranches) -> str:
     """One line for each branch, and the gaps of those that have kernels."""
     width = max(len(one.branch) for one in found)
     lines = []

@@ -16,7 +16,6 @@ from .benchmark import Lab, Row, ScoreRow
 from .measure import DB_PER_BIT, SCORE_DEVIATION
 
 _COLUMNS = 4
-_HEADER = f"{'bits':>6} {'SNR dB':>8} {'gap dB':>7} {'cosine':>8} {'ip bias':>9} {'ip var':>9}"
 
 
 @record
@@ -27,23 +26,6 @@ class Panel:
     rows: tuple[Row, ...]
     attention: tuple[ScoreRow, ...]
     """over the longest context"""
-
-
-def text(lab: Lab) -> str:
-    """The figures as a table; of a dump the sums over layers."""
-    lines = []
-    for panel in panels(lab):
-        lines.append(f"{panel.data:<24} {_HEADER}  attention over the longest context")
-        scores = {(row.type, row.rotated, row.seed): row for row in panel.attention}
-        for row in panel.rows:
-            score = scores.get((row.type, row.rotated, row.seed))
-            last = f"{score.weights:.5f} ({score.context} tokens)" if score else ""
-            how = f"{'rotated' if row.rotated else 'plain'}, seed {row.seed}"
-            lines.append(
-                f"  {row.type:<8} {how:<14}{row.bits_per_value:>6.3f} {row.snr_db:>8.2f} {row.gap_db:>7.2f} "
-                f"{row.cosine:>8.5f} {row.ip_bias:>9.5f} {row.ip_variance:>9.5f}  {last}".rstrip()
-            )
-    return "\n".join(lines)
 
 
 def panels(lab: Lab) -> list[Panel]:
