@@ -24,7 +24,7 @@ from toolchain.sources import Repository
 from toolchain.upstream.surface import trees
 from toolchain.upstream.surface.snapshot import take
 from toolchain.upstream.surface.surface import Snapshot, Struct
-from toolchain.upstream.surface.trees import CommitTree, FolderTree, Tree
+from toolchain.upstream.surface.trees import CommitTree, FolderTree, SourceTree
 
 _MAIN = """
 #include <stddef.h>
@@ -91,7 +91,9 @@ def _layout(struct: Struct, tag: str) -> list[Check]:
     return found
 
 
-def prove(tree: Tree, snapshot: Snapshot, compiler: list[str], *, only_compile: bool = False) -> tuple[int, list[str]]:
+def prove(
+    tree: SourceTree, snapshot: Snapshot, compiler: list[str], *, only_compile: bool = False
+) -> tuple[int, list[str]]:
     """How many checks were made, and which failed. Raises `CalledProcessError` when the program does not compile."""
     layout, files = trees.headers(tree)
     todo = checks(snapshot)
@@ -152,7 +154,7 @@ def main() -> int:
     path, separator, ref = given.tree.rpartition("@")
     if separator:
         repository = Repository.open(Path(path), offline=True)
-        tree: Tree = CommitTree(repository, repository.resolve(ref), ref)
+        tree: SourceTree = CommitTree(repository, repository.resolve(ref), ref)
     else:
         tree = FolderTree(Path(given.tree))
     started = time.monotonic()

@@ -19,7 +19,7 @@ from toolchain.core.errors import BuildFailed, ConfigError, MissingTool
 from toolchain.models.quality import benchmark as lab
 from toolchain.models.quality import benchmark_page, kernels
 from toolchain.models.quality import choices as request
-from toolchain.models.quality.benchmark import Lab, Selection, Source
+from toolchain.models.quality.benchmark import Benchmark, DumpSource, Selection
 from toolchain.models.quality.samples import DISTRIBUTIONS
 from toolchain.series import manifest
 from toolchain.tasks.flags import Names, Numbers
@@ -37,14 +37,14 @@ def series() -> manifest.Series:
 
 
 @pytest.fixture(scope="session")
-def found(series: manifest.Series, config: Config, workspace: Path, model: Path, server: Path) -> Lab:
+def found(series: manifest.Series, config: Config, workspace: Path, model: Path, server: Path) -> Benchmark:
     """Everything on short data, a dump included."""
-    source = Source(server=server, model=model, text="A text of some length. " * 20)
+    source = DumpSource(server=server, model=model, text="A text of some length. " * 20)
     return lab.run(Selection(tokens=300), source, series, config, Console(), workspace=workspace)
 
 
 @pytest.mark.slow
-def test_every_type_on_every_data_set(found: Lab, series: manifest.Series) -> None:
+def test_every_type_on_every_data_set(found: Benchmark, series: manifest.Series) -> None:
     types = {*(kind.name for kind in series.types), "q4_0", "iq4_nl", "q8_0"}
     layers = {f"dump.{kind}.{layer}" for kind in "kv" for layer in range(2)}
     data = {*DISTRIBUTIONS, *layers, "dump", "dump.k", "dump.v"}
@@ -61,7 +61,7 @@ def test_every_type_on_every_data_set(found: Lab, series: manifest.Series) -> No
 
 
 @pytest.mark.slow
-def test_the_kernels_do_what_their_bits_allow(found: Lab, series: manifest.Series) -> None:
+def test_the_kernels_do_what_their_bits_allow(found: Benchmark, series: manifest.Series) -> None:
     """Far from a stub: within 4.5 dB of the bound on rotated Gaussian data, and better with more bits."""
     rows = {row.type: row for row in found.rows if row.data == "gaussian" and row.rotated}
     ours = sorted((rows[kind.name] for kind in series.types), key=lambda row: row.bits_per_value)
@@ -71,7 +71,7 @@ def test_the_kernels_do_what_their_bits_allow(found: Lab, series: manifest.Serie
 
 
 @pytest.mark.slow
-def test_sums_of_a_dump_are_means_of_its_layers(found: Lab) -> None:
+def test_sums_of_a_dump_are_means_of_its_layers(found: Benchmark) -> None:
     rows = {row.data: row for row in found.rows if row.type == "turbo4" and row.rotated}
     lost = [10 ** (-rows[f"dump.k.{layer}"].snr_db / 10) for layer in range(2)]
     assert rows["dump.k"].snr_db == pytest.approx(-10 * math.log10(sum(lost) / 2))
@@ -108,14 +108,14 @@ def test_what_cannot_be_measured(
 
 
 @pytest.mark.slow
-def test_the_files_of_a_run(found: Lab, tmp_path: Path) -> None:
+def test_the_files_of_a_run(found: Benchmark, tmp_path: Path) -> None:
     page = benchmark_page.save(found, tmp_path).read_text()
     assert (tmp_path / "snr.png").read_bytes().startswith(b"\x89PNG")
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
     assert all(f"<h2>{panel.data}</h2>" in page for panel in benchmark_page.panels(found))
     assert page.count("dump.k.1, turbo3") >= 2
-    assert records.read(tmp_path / "quality.json", Lab) == found
+    assert records.read(tmp_path / "quality.json", Benchmark) == found
     text = as_text(found)
     assert "dump.k " in text
     assert "dump.k.1" not in text

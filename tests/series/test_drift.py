@@ -202,7 +202,7 @@ def test_bisection(count: int, turn: int) -> None:
 
 def test_a_state_holds_without_a_change() -> None:
     held = {
-        status: outcomes.State(name="", file="", status=status).holds
+        status: outcomes.EditState(name="", file="", status=status).holds
         for status in ("applies", "upstreamed", "skipped", "broken")
     }
     assert held == {"applies": True, "upstreamed": True, "skipped": True, "broken": False}

@@ -58,7 +58,7 @@ def build(
         return release.assemble(workspace, draft, lambda folder: _fill(folder, plan, console))
 
 
-def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path) -> steps.Plan:
+def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path) -> steps.BuildPlan:
     """Look at tree, tools and disk before anything is started. Raises what `build` raises."""
     if sources.era != "pinned":
         raise EraNotServed(
@@ -78,7 +78,7 @@ def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path)
             f"{workspace}: {free:.1f} GB free, a build needs {config.build.min_free_gb:g} GB",
             hint="free some space, or set workspace to another disk or build.min_free_gb lower",
         )
-    return steps.Plan(
+    return steps.BuildPlan(
         ollama=scratch.ollama,
         llama_cpp=scratch.llama_cpp,
         llama_cpp_commit=sources.llama_cpp.commit,
@@ -101,7 +101,7 @@ def version_of(sources: Sources, config: Config) -> str:
     return f"{upstream}-{config.build.suffix}"
 
 
-def program_dir(plan: steps.Plan) -> Path:
+def program_dir(plan: steps.BuildPlan) -> Path:
     """Where the programs lie that `extra_targets` named."""
     return plan.cmake_folder / "bin"
 
@@ -111,7 +111,7 @@ def platform_name() -> str:
     return f"{'macos' if sys.platform == 'darwin' else sys.platform}-{platform.machine().lower()}"
 
 
-def _fill(folder: Path, plan: steps.Plan, console: Console) -> None:
+def _fill(folder: Path, plan: steps.BuildPlan, console: Console) -> None:
     shutil.copytree(plan.stage, folder, symlinks=True, dirs_exist_ok=True)
     (folder / "bin").mkdir(exist_ok=True)
     shutil.copy2(plan.go_binary, folder / "bin" / "ollama")

@@ -13,7 +13,7 @@ from ..series.edit import Edit, candidates
 from ..series.facts import Facts, read_facts
 from ..series.manifest import LoadedPart, Series
 from ..series.place import needle
-from ..series.render import Outcome, outcome_of, read_text, render_target, result_of, served_parts, trees
+from ..series.render import EditOutcome, outcome_of, read_text, render_target, result_of, served_parts, trees
 from ..series.symbols import ABSENT, Symbol
 from ..series.tree import Tree
 from ..stages import EditResult, Sources
@@ -121,8 +121,8 @@ def _changed(symbol: Symbol, tree: Tree) -> str:
         return "unknown: older versions of the file are not in this partial clone"
 
 
-def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[Outcome], list[EditResult]]:
-    outcomes, results = list[Outcome](), list[EditResult]()
+def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[EditOutcome], list[EditResult]]:
+    outcomes, results = list[EditOutcome](), list[EditResult]()
     for loaded in served_parts(series, tree):
         for edit in loaded.edits:
             outcome = outcome_of(edit, loaded, tree, facts)
@@ -135,7 +135,7 @@ def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[Outcome]
     return outcomes, results
 
 
-def _explained(result: EditResult, outcome: Outcome, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditResult:
+def _explained(result: EditResult, outcome: EditOutcome, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditResult:
     """A failed edit with its candidates and the commit that broke it; `moved` when the place has one clear heir."""
     found = _candidates(outcome.edit, tree)
     try:

@@ -37,7 +37,7 @@ class Model:
 
 
 @record
-class Estimate:
+class TimeEstimate:
     """Milliseconds for one token at a depth, all by peaks alone."""
 
     type: str
@@ -71,13 +71,13 @@ CLASS_27B = Model(
 )
 
 
-class Estimates(tuple[Estimate, ...]):
+class TimeEstimates(tuple[TimeEstimate, ...]):
     """For each type and depth, on the GPU and for the model below unless others are named."""
 
 
 def estimates(
     costs: Iterable[Cost], depths: Iterable[int] = (32768, 131072), gpu: Gpu = M3_MAX, model: Model = CLASS_27B
-) -> Estimates:
+) -> TimeEstimates:
     """For each type with one query and 4 heads on one of K and V, by what it costs at its largest counted depth."""
     found: dict[str, Cost] = {}
     for one in costs:
@@ -85,14 +85,14 @@ def estimates(
         known = found.get(name)
         if (one.queries, one.group) == (1, 4) and (known is None or one.positions > known.positions):
             found[name] = one
-    return Estimates(_estimate(name, one, depth, gpu, model) for depth in depths for name, one in found.items())
+    return TimeEstimates(_estimate(name, one, depth, gpu, model) for depth in depths for name, one in found.items())
 
 
-def _estimate(name: str, spent_on: Cost, positions: int, gpu: Gpu, model: Model) -> Estimate:
+def _estimate(name: str, spent_on: Cost, positions: int, gpu: Gpu, model: Model) -> TimeEstimate:
     values = model.values_per_position * positions
     spent = (spent_on.operations + spent_on.matrix) * spent_on.group * values
     read = spent_on.read * spent_on.group * values
-    return Estimate(
+    return TimeEstimate(
         type=name,
         positions=positions,
         arithmetic=1e3 * spent / gpu.operations_per_second,
@@ -107,7 +107,7 @@ class CostEstimate:
     """What was counted, and what a GPU's peaks make of it."""
 
     counted: Costs
-    estimates: Estimates
+    estimates: TimeEstimates
 
 
 def measure(run: Run, tree: Path, head: int, depths: Sequence[int], prompts: Sequence[int]) -> CostEstimate:

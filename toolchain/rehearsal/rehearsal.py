@@ -52,7 +52,7 @@ _END_S = 10.0
 
 
 @record
-class Stage:
+class RehearsalStage:
     """A stage that was rehearsed, and how long it took."""
 
     name: str
@@ -67,7 +67,7 @@ class Stage:
 class Rehearsal:
     """What happened: `active` is the release that runs at the end, after the second one was rolled back."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[RehearsalStage, ...]
     rolled_back: bool
     active: str
 
@@ -76,7 +76,7 @@ class _Stages:
     """Collects the stages; one that fails is kept, with the time that it took, and ends the rehearsal."""
 
     def __init__(self) -> None:
-        self.done: list[Stage] = []
+        self.done: list[RehearsalStage] = []
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -85,7 +85,7 @@ class _Stages:
             yield
             ok = True
         finally:
-            self.done.append(Stage(name=name, seconds=round(time.monotonic() - started, 2), ok=ok))
+            self.done.append(RehearsalStage(name=name, seconds=round(time.monotonic() - started, 2), ok=ok))
 
 
 def rehearse(console: Console, keep: Path | None = None) -> Rehearsal:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..upstream.fork.areas import Change
-from ..upstream.fork.conflicts import Conflicts, Outcome
+from ..upstream.fork.areas import AreaChange
+from ..upstream.fork.conflicts import Conflicts, MergeOutcome
 from ..upstream.fork.freshness import Branch, Freshness
 from ..upstream.fork.metal import MetalBranches
 from .dispatch import as_text
@@ -66,7 +66,7 @@ def _branch(one: Branch) -> list[str]:
     return lines
 
 
-def _areas(changes: tuple[Change, ...]) -> list[str]:
+def _areas(changes: tuple[AreaChange, ...]) -> list[str]:
     """Files and lines by area."""
     return [f"{one.area:<16} {one.files:>4} files  +{one.inserted} -{one.deleted}" for one in changes]
 
@@ -86,7 +86,7 @@ def _conflicts(found: Conflicts) -> str:
     return "\n".join(lines)
 
 
-def _outcome(outcome: Outcome, box: float) -> list[str]:
+def _outcome(outcome: MergeOutcome, box: float) -> list[str]:
     files, hunks = sum(area.files for area in outcome.areas), sum(area.hunks for area in outcome.areas)
     head = f"  {outcome.how} (base {outcome.base[:12]}): "
     if not outcome.conflicts:

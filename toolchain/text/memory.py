@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..models.memory.plan import GIB, Cell, Plan, TypePlan
+from ..models.memory.plan import GIB, Cell, MemoryPlan, TypePlan
 from .dispatch import as_text
 
 
 @as_text.register
-def _plan(plan: Plan) -> str:
+def _plan(plan: MemoryPlan) -> str:
     """A table of contexts by cache types, the largest contexts, and the recommendation."""
     gpu = f", Metal {plan.gpu / GIB:.1f} GiB" if plan.gpu else ""
     many = f", {plan.sequences} sequences" if plan.sequences > 1 else ""
@@ -37,7 +37,7 @@ def _cell(cell: Cell) -> str:
     return f"{_gib(cell.total):>8}{mark:<1}"
 
 
-def _recommended(plan: Plan) -> str:
+def _recommended(plan: MemoryPlan) -> str:
     best = plan.recommendation
     if not best.types:
         return f"nothing fits: {best.reason}"

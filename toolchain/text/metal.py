@@ -6,7 +6,7 @@ from ..metal.audit import Audits
 from ..metal.cost import Costs
 from ..metal.inspection import Inspection
 from ..metal.results import Ran
-from ..metal.roofline import CLASS_27B, M3_MAX, CostEstimate, Estimates
+from ..metal.roofline import CLASS_27B, M3_MAX, CostEstimate, TimeEstimates
 from .dispatch import as_text
 
 
@@ -82,7 +82,7 @@ def _costs(found: Costs) -> str:
 
 
 @as_text.register
-def _estimates(found: Estimates) -> str:
+def _estimates(found: TimeEstimates) -> str:
     """A table, with what it was taken from."""
     lines = [
         f"ESTIMATE by peaks alone, {M3_MAX.name}, {CLASS_27B.name}; milliseconds for a token",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..models.quality.benchmark import Lab
+from ..models.quality.benchmark import Benchmark
 from ..models.quality.benchmark_page import panels
 from ..models.quality.divergence import Divergences
 from ..models.quality.measure import Estimate
@@ -13,7 +13,7 @@ _HEADER = f"{'bits':>6} {'SNR dB':>8} {'gap dB':>7} {'cosine':>8} {'ip bias':>9}
 
 
 @as_text.register
-def _benchmark(lab: Lab) -> str:
+def _benchmark(lab: Benchmark) -> str:
     """The figures as a table; of a dump the sums over layers."""
     lines = []
     for panel in panels(lab):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..upstream.surface import ApiDiff, Change, Snapshot
+from ..upstream.surface import ApiDiff, Snapshot, SurfaceChange
 from .dispatch import as_text
 
 _WIDTH, _SEVERAL = 150, 4
@@ -16,7 +16,7 @@ def _comparison(found: ApiDiff) -> str:
     """Everything that may matter, then the counts and the verdict. What was added is only counted."""
     lines = [f"{found.old} -> {found.new} on {found.platform}" + (f", for {found.ollama}" if found.ollama else "")]
     shown = [one for one in found.changes if one.effect != "additive" or one.change in ("sentinel", "deprecated")]
-    groups: dict[tuple[str, ...], list[Change]] = {}
+    groups: dict[tuple[str, ...], list[SurfaceChange]] = {}
     for one in sorted(shown, key=lambda one: (_ORDER.index(one.effect), one.change, one.kind, one.name)):
         groups.setdefault((one.effect, one.change, one.kind, one.used), []).append(one)
     for (effect, change, kind, used), ones in groups.items():

@@ -60,7 +60,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @record
-class Probe:
+class ProbeFile:
     """A model under test: its name in the server's store, its file and its sizes."""
 
     name: str
@@ -219,7 +219,9 @@ class _Trial:
             timeout_s=self._config.timeout_s,
         )
 
-    def _prove_on(self, server: Server, probe: Probe, kv_cache_type: str) -> tuple[TypeProof, ToolchainError | None]:
+    def _prove_on(
+        self, server: Server, probe: ProbeFile, kv_cache_type: str
+    ) -> tuple[TypeProof, ToolchainError | None]:
         mark = server.mark()
         first = shifted = None
         failure: ToolchainError | None = None
@@ -258,7 +260,7 @@ class _Trial:
         )
         return proof, failure
 
-    def _planned(self, probe: Probe, kv_cache_type: str) -> kv.CacheSizes:
+    def _planned(self, probe: ProbeFile, kv_cache_type: str) -> kv.CacheSizes:
         """What the memory planner works out for a probe from its file."""
         return kv.sizes(
             geometry.read(gguf.load(str(probe.path))),
@@ -295,7 +297,7 @@ def _check_types(asked: tuple[str, ...], release: Release) -> None:
             )
 
 
-def _write_probe(path: Path, head_size: int, layers: int) -> Probe:
+def _write_probe(path: Path, head_size: int, layers: int) -> ProbeFile:
     geometry = write_probe(
         path,
         head_size=head_size,
@@ -305,10 +307,10 @@ def _write_probe(path: Path, head_size: int, layers: int) -> Probe:
         context=CONTEXT,
         seed=_SEED + head_size,
     )
-    return Probe(name=path.stem, path=path, geometry=geometry)
+    return ProbeFile(name=path.stem, path=path, geometry=geometry)
 
 
-def _import(server: Server, probe: Probe) -> None:
+def _import(server: Server, probe: ProbeFile) -> None:
     """The servers of a run share one model store: the first one imports."""
     if f"{probe.name}:latest" not in server.client.names():
         server.client.create_from_gguf(probe.name, probe.path)

@@ -30,7 +30,7 @@ PROMPT_CACHE_BYTES = 8 * GIB
 
 
 @record
-class Machine:
+class PlannedMachine:
     """What a plan needs to know of a machine, in bytes. `gpu` is what Metal may use of the RAM; 0 where that is no
     matter."""
 
@@ -84,7 +84,7 @@ class Recommendation:
 
 
 @record
-class Plan:
+class MemoryPlan:
     """All of it; sizes in bytes."""
 
     model: str
@@ -105,15 +105,15 @@ class Plan:
 def plan(
     model: Model,
     geometry: Geometry,
-    machine: Machine,
+    machine: PlannedMachine,
     *,
     types: Sequence[CacheTypes],
     table: Mapping[str, CacheType],
     contexts: Sequence[int] = (),
     setting: Setting | None = None,
     further_bytes: int = 0,
-) -> Plan:
-    """Plan for `types` at `contexts` (tokens of one sequence; none: the usual ones that the model was trained on).
+) -> MemoryPlan:
+    """What `types` take at `contexts` (tokens of one sequence; none: the usual ones that the model was trained on).
 
     Of `setting` all but the context counts. `further_bytes` are weights in other files (a projector). `table` has the
     size of every type. Raises `ConfigError` for a type that is not in it, or rules that the model has no layers for.
@@ -123,7 +123,7 @@ def plan(
     weights = model.tensor_bytes + further_bytes
     costs = _Costs(geometry, machine, table, setting, weights)
     planned = tuple(_plan_type(costs, one, contexts) for one in types)
-    return Plan(
+    return MemoryPlan(
         model=str(model.metadata.get("general.name") or model.name),
         architecture=geometry.architecture,
         context_length=geometry.context_length,
@@ -143,7 +143,7 @@ class _Costs:
     def __init__(
         self,
         geometry: Geometry,
-        machine: Machine,
+        machine: PlannedMachine,
         table: Mapping[str, CacheType],
         setting: Setting,
         weights: int,
@@ -226,7 +226,7 @@ def _recommend(planned: Sequence[TypePlan], goal: int) -> Recommendation:
     return Recommendation(types=best.types, context=best.largest_context, reaches=False, reason=reason)
 
 
-def _notes(model: Model, geometry: Geometry, machine: Machine, planned: Sequence[TypePlan]) -> list[str]:
+def _notes(model: Model, geometry: Geometry, machine: PlannedMachine, planned: Sequence[TypePlan]) -> list[str]:
     notes = [geometry.assumed] if geometry.assumed else []
     if not all(cell.fits for one in planned for cell in one.cells):
         notes.append("! does not fit")

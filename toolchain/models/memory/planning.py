@@ -28,7 +28,7 @@ def plan_for(
     parallel: int = 1,
     unified: bool = False,
     batch: int = 512,
-) -> plan.Plan:
+) -> plan.MemoryPlan:
     """What fits of a model, on this machine or on a Mac with `ram` GiB. Raises `ConfigError`, `ModelInvalid`,
     `ArchitectureUnknown`."""
     place, further = find_model(model, store.default_root(run.config.deploy.models))
@@ -67,17 +67,17 @@ def find_model(name: str, root: Path) -> tuple[str, int]:
     raise ModelInvalid(f"{name}: neither a file nor a model in {root}", hint="`ollama list` shows what is there")
 
 
-def _machine(run: Run, ram: float) -> plan.Machine:
+def _machine(run: Run, ram: float) -> plan.PlannedMachine:
     """This machine, or a Mac with `ram` GiB."""
     if ram:
         if not math.isfinite(ram) or not 0 < ram <= _MAX_RAM_GIB:
             raise ConfigError(f"--ram {ram:g}: expected GiB, up to {_MAX_RAM_GIB}", hint="--ram 36")
         size = int(ram * plan.GIB)
-        return plan.Machine(ram=size, gpu=machine.metal_limit(size))
+        return plan.PlannedMachine(ram=size, gpu=machine.metal_limit(size))
     found = machine.look(run.config)
     if not found.ram:
         raise ConfigError("how much memory this machine has is not known", hint="--ram 36 names it, in GiB")
-    return plan.Machine(ram=found.ram, gpu=found.gpu_limit)
+    return plan.PlannedMachine(ram=found.ram, gpu=found.gpu_limit)
 
 
 def _tokens(text: str) -> int:

@@ -27,7 +27,7 @@ HEAD_SIZE = 128
 
 
 @record
-class Row:
+class BenchmarkRow:
     """One type on one data set."""
 
     type: str
@@ -58,15 +58,15 @@ class ScoreRow:
 
 
 @record
-class Lab:
+class Benchmark:
     """What the lab found."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[BenchmarkRow, ...]
     attention: tuple[ScoreRow, ...]
 
 
 @record
-class Source:
+class DumpSource:
     """Where real keys and values come from: a llama-server, a model, and the text that it reads."""
 
     server: Path
@@ -87,8 +87,8 @@ class Selection:
 
 
 def run(
-    chosen: Selection, source: Source | None, series: Series, config: Config, console: Console, *, workspace: Path
-) -> Lab:
+    chosen: Selection, source: DumpSource | None, series: Series, config: Config, console: Console, *, workspace: Path
+) -> Benchmark:
     """Measure. Raises `ConfigError` for an unknown type or data set, or a dump without a model, before any work."""
     known = (*(kind.name for kind in series.types), *(codec.name for codec in REFERENCES))
     types = _chosen("type", chosen.types, known)
@@ -98,7 +98,7 @@ def run(
     if chosen.tokens < 2:
         raise ConfigError(f"{chosen.tokens} tokens are too few", hint=f"--tokens {TOKENS}")
     codecs = tuple(codec for codec in (*kernels.load(series, config, workspace), *REFERENCES) if codec.name in types)
-    rows: list[Row] = []
+    rows: list[BenchmarkRow] = []
     scores: list[ScoreRow] = []
     samples = [
         (draw(name, tokens=chosen.tokens, head_size=chosen.head_size, seed=seed), seed)
@@ -115,7 +115,7 @@ def run(
                 measured = _measure(sample, seed, rotated, codecs)
                 rows += (row for row, _ in measured)
                 scores += (score for _, found in measured for score in found)
-    return Lab(rows=(*rows, *_summaries(rows)), attention=(*scores, *_score_summaries(scores)))
+    return Benchmark(rows=(*rows, *_summaries(rows)), attention=(*scores, *_score_summaries(scores)))
 
 
 def _chosen(what: str, asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ def _counted(samples: Sequence[tuple[Sample, int]], step: Step) -> Iterator[tupl
 
 def _measure(
     sample: Sample, seed: int, rotated: bool, codecs: Iterable[Codec]
-) -> list[tuple[Row, tuple[ScoreRow, ...]]]:
+) -> list[tuple[BenchmarkRow, tuple[ScoreRow, ...]]]:
     values = sample.rotated() if rotated else sample.values
     found = []
     for codec in codecs:
@@ -157,8 +157,8 @@ def _measure(
     return found
 
 
-def _row(kind: str, bits: float, data: str, rotated: bool, seed: int, figures: Figures) -> Row:
-    return Row(
+def _row(kind: str, bits: float, data: str, rotated: bool, seed: int, figures: Figures) -> BenchmarkRow:
+    return BenchmarkRow(
         type=kind,
         data=data,
         rotated=rotated,
@@ -172,10 +172,10 @@ def _row(kind: str, bits: float, data: str, rotated: bool, seed: int, figures: F
     )
 
 
-def _summaries(rows: Sequence[Row]) -> Iterator[Row]:
+def _summaries(rows: Sequence[BenchmarkRow]) -> Iterator[BenchmarkRow]:
     """K, V and all of a dump: means over layers, each with the same weight."""
     for name in (f"{DUMP}.k", f"{DUMP}.v", DUMP):
-        groups: dict[tuple[str, bool], list[Row]] = {}
+        groups: dict[tuple[str, bool], list[BenchmarkRow]] = {}
         for row in rows:
             if row.data.startswith(f"{name}."):
                 groups.setdefault((row.type, row.rotated), []).append(row)

@@ -12,7 +12,7 @@ import jinja2
 
 from ...core.checkout import TEMPLATES
 from ...core.records import record, write, write_bytes
-from .benchmark import Lab, Row, ScoreRow
+from .benchmark import Benchmark, BenchmarkRow, ScoreRow
 from .measure import DB_PER_BIT, SCORE_DEVIATION
 
 _COLUMNS = 4
@@ -23,12 +23,12 @@ class Panel:
     """The rows of one data set, for one part of the plot and one table."""
 
     data: str
-    rows: tuple[Row, ...]
+    rows: tuple[BenchmarkRow, ...]
     attention: tuple[ScoreRow, ...]
     """over the longest context"""
 
 
-def panels(lab: Lab) -> list[Panel]:
+def panels(lab: Benchmark) -> list[Panel]:
     """Data sets in order; single layers of a dump are left to its sums."""
     names = [name for name in dict.fromkeys(row.data for row in lab.rows) if not _is_layer(name)]
     return [
@@ -41,7 +41,7 @@ def panels(lab: Lab) -> list[Panel]:
     ]
 
 
-def save(lab: Lab, folder: Path) -> Path:
+def save(lab: Benchmark, folder: Path) -> Path:
     """Write quality.json, snr.png and report.html into `folder`; returns the path of the report."""
     image = plot(lab, folder)
     write(folder / "quality.json", lab)
@@ -65,7 +65,7 @@ def save(lab: Lab, folder: Path) -> Path:
     return folder / "report.html"
 
 
-def plot(lab: Lab, folder: Path) -> bytes:
+def plot(lab: Benchmark, folder: Path) -> bytes:
     """SNR against bits per value for each data set, with Shannon's bound, as PNG; `folder` keeps matplotlib's cache."""
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
     from matplotlib.figure import Figure  # half a second to import, and no other task needs it

@@ -14,7 +14,7 @@ from ...series.manifest import load_series
 from ..memory import geometry, gguf
 from . import benchmark as lab
 from . import benchmark_page, divergence
-from .benchmark import Lab, Selection, Source
+from .benchmark import Benchmark, DumpSource, Selection
 from .divergence import Divergences
 from .samples import read_text
 
@@ -42,14 +42,14 @@ def selection(
     )
 
 
-def source(run: Run, model: str, text: str, release: str, server: str) -> Source | None:
+def source(run: Run, model: str, text: str, release: str, server: str) -> DumpSource | None:
     """Where to dump from; None without a model. Raises `ConfigError` for a text that cannot be read."""
     if not model:
         return None
     path = Path(model).expanduser()
     if not path.is_file():
         raise ConfigError(f"{path}: no such model", hint="--model names a GGUF file")
-    return Source(server=find_server(run, server, release), model=path, text=read_text(text))
+    return DumpSource(server=find_server(run, server, release), model=path, text=read_text(text))
 
 
 def find_server(run: Run, path: str, release: str) -> Path:
@@ -77,7 +77,7 @@ def _program(path: Path, name: str) -> Path:
     return found / name if found.is_dir() else found
 
 
-def measure(run: Run, chosen: Selection, dumped: Source | None, out: str) -> Lab:
+def measure(run: Run, chosen: Selection, dumped: DumpSource | None, out: str) -> Benchmark:
     """Run the benchmark and write its files."""
     series = load_series(run)
     found = lab.run(chosen, dumped, series, run.config, run.console, workspace=run.workspace)

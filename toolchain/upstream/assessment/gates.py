@@ -10,10 +10,10 @@ from ...contract.check import Checked
 from ...core.config import Config
 from ...core.records import record
 from ...host.machine import Machine
-from ...models.memory.plan import Plan
+from ...models.memory.plan import MemoryPlan
 from ...series.manifest import Series
 from ...series.render import COMPAT_PATCH
-from ..fork.conflicts import Conflicts, Outcome, PatchResult
+from ..fork.conflicts import Conflicts, MergeOutcome, PatchResult
 from ..fork.freshness import Branch, Freshness
 from ..fork.metal import MetalBranch
 from ..surface import ApiDiff
@@ -93,7 +93,7 @@ def conflicts(found: Conflicts) -> Gate:
     )
 
 
-def _way(outcome: Outcome) -> dict[str, Any]:
+def _way(outcome: MergeOutcome) -> dict[str, Any]:
     return {
         "how": outcome.how,
         "base": outcome.base,
@@ -174,7 +174,7 @@ def has_metal(loaded: Series) -> bool:
     return any(path.startswith(_METAL_FOLDER) for path in paths)
 
 
-def memory(planned: Plan) -> Gate:
+def memory(planned: MemoryPlan) -> Gate:
     """What context the model reaches, by cache type."""
     best = planned.recommendation
     contexts = {one.types: one.largest_context for one in planned.types if not one.obstacle}

@@ -36,7 +36,7 @@ AREAS = tuple(name for name, _ in _AREAS)
 
 
 @record
-class Change:
+class AreaChange:
     """Files and lines that differ within one area."""
 
     area: str
@@ -50,7 +50,7 @@ def area_of(path: str) -> str:
     return next(name for name, pattern in _PATTERNS if pattern.match(path))
 
 
-def by_area(changes: Iterable[tuple[str, int, int]]) -> tuple[Change, ...]:
+def by_area(changes: Iterable[tuple[str, int, int]]) -> tuple[AreaChange, ...]:
     """Sums over (path, inserted, deleted), in the order of `AREAS`; areas without a change are left out."""
     sums: dict[str, list[int]] = {}
     for path, inserted, deleted in changes:
@@ -59,7 +59,7 @@ def by_area(changes: Iterable[tuple[str, int, int]]) -> tuple[Change, ...]:
         row[1] += inserted
         row[2] += deleted
     return tuple(
-        Change(area=area, files=sums[area][0], inserted=sums[area][1], deleted=sums[area][2])
+        AreaChange(area=area, files=sums[area][0], inserted=sums[area][1], deleted=sums[area][2])
         for area in AREAS
         if area in sums
     )

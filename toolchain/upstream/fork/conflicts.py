@@ -38,7 +38,7 @@ class AreaConflicts:
 
 
 @record
-class Outcome:
+class MergeOutcome:
     """A way to bring the fork's work onto the pin, and what it meets."""
 
     how: str
@@ -87,7 +87,7 @@ class Conflicts:
     onto: str
     as_it_stands: tuple[PatchResult, ...]
     """third parties on top of the branch itself, which is what building it needs"""
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[MergeOutcome, ...]
     """a merge by git's own merge base; where the branch's base shows in its contents alone, also one from there; and
     the cherry-picks in order"""
     picks: tuple[Pick, ...]
@@ -100,7 +100,7 @@ class Conflicts:
     seconds: float = 0.0
 
     @property
-    def best(self) -> Outcome:
+    def best(self) -> MergeOutcome:
         """The outcome with the least work, one that does not stop if there is one."""
         return min(self.outcomes, key=lambda outcome: (bool(outcome.stop), outcome.minutes))
 
@@ -179,9 +179,9 @@ class _Dry:
         self._repository, self._merger, self._onto, self._patches = joined.repository, merger, onto, patches
         self._on_pin = self._applied(onto)
 
-    def outcome(self, how: str, base: str, merge: Merge) -> Outcome:
+    def outcome(self, how: str, base: str, merge: Merge) -> MergeOutcome:
         """The record of a merge, with the third parties on top of it."""
-        return Outcome(
+        return MergeOutcome(
             how=how,
             base=base,
             areas=tuple(

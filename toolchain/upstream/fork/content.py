@@ -22,7 +22,7 @@ _IMPORTED = 0.5
 
 
 @record
-class Edit:
+class FileEdit:
     """One path in one commit: blob ids and modes before and after, all zeros where there is no file."""
 
     path: str
@@ -37,7 +37,7 @@ class Edit:
         return [blob for blob in (self.old, self.new) if blob.strip("0")]
 
 
-Edits = Mapping[str, Sequence[Edit]]
+Edits = Mapping[str, Sequence[FileEdit]]
 Trees = tuple[str, str]
 """ids of two trees, the old one first"""
 Lines = tuple[str, int, int]
@@ -58,13 +58,13 @@ def edits_of(repository: Repository, commits: Iterable[str]) -> Edits:
     return dict(_parsed(repository.git("log", "--no-walk=unsorted", "--stdin", *_FORMAT, stdin=asked.encode())))
 
 
-def difference(repository: Repository, old: str, new: str) -> dict[str, Edit]:
+def difference(repository: Repository, old: str, new: str) -> dict[str, FileEdit]:
     """Edits that lead from one tree to another, by path."""
     told = repository.git("diff-tree", "-r", "--raw", "--no-abbrev", "--no-renames", old, new)
     return {edit.path: edit for edit in _edits(told.splitlines())}
 
 
-def differences(repository: Repository, pairs: Iterable[Trees]) -> dict[Trees, dict[str, Edit]]:
+def differences(repository: Repository, pairs: Iterable[Trees]) -> dict[Trees, dict[str, FileEdit]]:
     """`difference` of many pairs of tree ids at once."""
     return {
         pair: {edit.path: edit for edit in _edits(told)}
@@ -99,7 +99,7 @@ def _compared(repository: Repository, pairs: Iterable[Trees], *form: str) -> dic
     return found
 
 
-def taken_over(base: str, fork: Mapping[str, Edit], upstream: Edits) -> str:
+def taken_over(base: str, fork: Mapping[str, FileEdit], upstream: Edits) -> str:
     """The newest commit of upstream's whose content the fork has, `base` or later.
 
     `fork` are the edits from `base` to the fork's tip, `upstream` those on upstream's line after `base`. A state of
@@ -128,7 +128,7 @@ def taken_over(base: str, fork: Mapping[str, Edit], upstream: Edits) -> str:
     return best
 
 
-def imports(own: Edits, upstream: Iterable[Edit]) -> set[str]:
+def imports(own: Edits, upstream: Iterable[FileEdit]) -> set[str]:
     """Commits of the fork whose files mostly hold upstream's bytes: squashed syncs, or cherry-picks."""
     theirs: dict[str, set[str]] = {}
     for edit in upstream:
@@ -177,17 +177,17 @@ def patch_ids(repository: Repository, commits: Set[str]) -> dict[str, str]:
     return {commit: patch for patch, commit in (line.split() for line in told.splitlines())}
 
 
-def _parsed(log: str) -> Iterator[tuple[str, tuple[Edit, ...]]]:
+def _parsed(log: str) -> Iterator[tuple[str, tuple[FileEdit, ...]]]:
     for part in log.split("\0")[1:]:
         commit, *lines = part.splitlines()
         yield commit, tuple(_edits(lines))
 
 
-def _edits(lines: Iterable[str]) -> Iterator[Edit]:
+def _edits(lines: Iterable[str]) -> Iterator[FileEdit]:
     for line in lines:
         if found := _RAW.match(line):
             old_mode, new_mode, old, new, path = found.groups()
-            yield Edit(path=_path(path), old=old, new=new, old_mode=old_mode, new_mode=new_mode)
+            yield FileEdit(path=_path(path), old=old, new=new, old_mode=old_mode, new_mode=new_mode)
 
 
 def _number(shown: str) -> int:

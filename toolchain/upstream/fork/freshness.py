@@ -13,7 +13,7 @@ from typing import Literal
 from ...core.console import Console
 from ...core.errors import Unrelated
 from ...core.records import record
-from .areas import TURBO, Change, by_area
+from .areas import TURBO, AreaChange, by_area
 from .content import (
     Edits,
     Lines,
@@ -26,7 +26,7 @@ from .content import (
     line_counts,
     taken_over,
 )
-from .graph import Graph, Node
+from .graph import CommitGraph, Node
 from .join import Joined
 from .kept import kept
 
@@ -97,7 +97,7 @@ class Branch:
     files: int = 0
     inserted: int = 0
     deleted: int = 0
-    areas: tuple[Change, ...] = ()
+    areas: tuple[AreaChange, ...] = ()
     """the difference from `base` to the tip"""
     unread: int = 0
     """files of that difference whose contents are missing, so that their lines are not counted"""
@@ -155,7 +155,7 @@ def freshness(
         folder,
         Surveyed,
         [joined.newest, joined.default, tips, tags, joined.stamp()],
-        lambda: Survey(joined, tips, tags, console).result(),
+        lambda: _BranchSurvey(joined, tips, tags, console).result(),
     )
     found = sorted((_on(branch, now, fresh_days, stale_days) for branch in surveyed.branches), key=rank)
     if all(branch.verdict == "unrelated" for branch in found):
@@ -199,13 +199,13 @@ def rank(branch: Branch) -> tuple[bool, bool, bool, float, bool, int, str]:
     )
 
 
-class Survey:
+class _BranchSurvey:
     """What all branches share: the graph, and upstream's edits since the fork began."""
 
     def __init__(self, joined: Joined, tips: dict[str, str], tags: dict[str, str], console: Console) -> None:
         self._joined, self._tips, self._tags, self._console = joined, tips, tags, console
         self._repository = joined.repository
-        self.graph = Graph(self._repository, [joined.newest, *tips.values(), *tags.values()])
+        self.graph = CommitGraph(self._repository, [joined.newest, *tips.values(), *tags.values()])
         self.newest = self.graph.beyond(joined.newest)
         self._upstream = self.graph.ancestors([self.newest])
         self._own = {tip: self.graph.ancestors([tip], self._upstream) for tip in tips.values()}

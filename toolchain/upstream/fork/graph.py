@@ -26,7 +26,7 @@ class Node:
     subject: str
 
 
-class Graph:
+class CommitGraph:
     """Every commit that the tips reach.
 
     `build` is the length of a commit's history, which is how llama.cpp numbers its builds.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...sources.repository import Repository
 from .areas import area_of
-from .content import Edit, difference, edits_of
+from .content import FileEdit, difference, edits_of
 from .merging import Conflict, Merge, Merger
 
 _NONE = "0" * 40
@@ -92,7 +92,7 @@ class Picker:
             self._repository.git("update-index", "-z", "--index-info", stdin=stdin, env=env)
             return self._repository.git("write-tree", "--missing-ok", env=env).strip()
 
-    def _put(self, edits: Iterable[Edit]) -> None:
+    def _put(self, edits: Iterable[FileEdit]) -> None:
         for edit in edits:
             self._changed[edit.path] = (edit.new_mode, edit.new)
             self._files[edit.path] = edit.new
@@ -100,7 +100,7 @@ class Picker:
     def _here(self, path: str) -> str:
         return self._files.get(path, _NONE)
 
-    def _in_question(self, commit: str) -> list[Edit]:
+    def _in_question(self, commit: str) -> list[FileEdit]:
         """Edits of files that are neither as the commit found them nor as it left them.
 
         A file to be deleted that is not here is in question, too: git may take it for renamed.
@@ -111,21 +111,21 @@ class Picker:
             if (here := self._here(edit.path)) not in (edit.old, edit.new) or here == edit.new == _NONE != edit.old
         ]
 
-    def _orphaned(self, edit: Edit) -> bool:
+    def _orphaned(self, edit: FileEdit) -> bool:
         """Whether only the fork has the file, brought by a commit that is not here: there is nothing to edit.
 
         git would look for a file of the target that it might have been renamed to; that is not done here.
         """
         return self._here(edit.path) == _NONE not in (edit.old, edit.new) and edit.path in self._brought
 
-    def _simple(self, edits: Sequence[Edit]) -> bool:
+    def _simple(self, edits: Sequence[FileEdit]) -> bool:
         """Whether the files exist before, after and here, as the same kind of file, and can be read."""
         return all(
             edit.old_mode == edit.new_mode and not {_NONE, *self._missing} & {edit.old, edit.new, self._here(edit.path)}
             for edit in edits
         )
 
-    def _prepared(self, picks: Mapping[str, Sequence[Edit]]) -> dict[str, tuple[str, str]]:
+    def _prepared(self, picks: Mapping[str, Sequence[FileEdit]]) -> dict[str, tuple[str, str]]:
         """For each commit two commits to merge: the files in question as they are here, and as the commit leaves them.
 
         Their parent has the files as the commit found them. A file's name is its place among the edits.
@@ -153,6 +153,6 @@ class Picker:
         return [files[str(place)] for place in range(count)]
 
 
-def _named(conflict: Conflict, edits: Sequence[Edit]) -> Conflict:
+def _named(conflict: Conflict, edits: Sequence[FileEdit]) -> Conflict:
     path = edits[int(conflict.path)].path
     return replace(conflict, path=path, area=area_of(path))

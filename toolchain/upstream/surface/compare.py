@@ -27,7 +27,7 @@ _WORD = re.compile(r"\w+")
 
 
 @record
-class Change:
+class SurfaceChange:
     """One difference. `effect` is what it means: see `docs/api.md`."""
 
     name: str
@@ -49,7 +49,7 @@ class ApiDiff:
     platform: str
     ollama: str
     """the Ollama whose use was looked at; empty: everything counts as used, by programs already compiled"""
-    changes: tuple[Change, ...]
+    changes: tuple[SurfaceChange, ...]
     server: tuple[ServerUse, ...]
     """what Ollama passes to llama-server and reads from it, and whether both trees have it"""
     verdict: Verdict
@@ -97,7 +97,7 @@ class _Binding:
         self._loaded = _closure(loaded, surfaces)
         self._compiled = _closure(compiled, surfaces)
 
-    def judged(self, change: Change) -> Change:
+    def judged(self, change: SurfaceChange) -> SurfaceChange:
         """The change with its effect, and where it is used."""
         loaded, compiled = self._loaded.get(change.name, ""), self._compiled.get(change.name, "")
         used = loaded or compiled
@@ -110,7 +110,7 @@ class _Binding:
             effect = "unused"
         else:
             effect = "recompiled" if _found_again(change, compiled) else "breaking"
-        return Change(
+        return SurfaceChange(
             name=change.name,
             kind=change.kind,
             change=change.change,
@@ -121,7 +121,7 @@ class _Binding:
         )
 
 
-def _found_again(change: Change, where: str) -> bool:
+def _found_again(change: SurfaceChange, where: str) -> bool:
     """Whether code that is compiled against the new headers goes on as before.
 
     A member that only moved is found where it is now; an enumerator that the code does not name is none of its concern.
@@ -155,11 +155,13 @@ def _closure(names: Sequence[tuple[str, str]], surfaces: Sequence[Snapshot]) -> 
     return found
 
 
-def _made(name: str, kind: Kind, change: Class, header: str, detail: str = "", effect: Effect = "breaking") -> Change:
-    return Change(name=name, kind=kind, change=change, detail=detail, header=header, effect=effect)
+def _made(
+    name: str, kind: Kind, change: Class, header: str, detail: str = "", effect: Effect = "breaking"
+) -> SurfaceChange:
+    return SurfaceChange(name=name, kind=kind, change=change, detail=detail, header=header, effect=effect)
 
 
-def _declared(old: Snapshot, new: Snapshot) -> Iterator[Change]:
+def _declared(old: Snapshot, new: Snapshot) -> Iterator[SurfaceChange]:
     before = {(one.kind, one.name): one for one in old.declared}
     after = {(one.kind, one.name): one for one in new.declared}
     for key in before.keys() | after.keys():
@@ -174,14 +176,14 @@ def _declared(old: Snapshot, new: Snapshot) -> Iterator[Change]:
             yield from _redeclared(was, now)
 
 
-def _redeclared(was: Declared, now: Declared) -> Iterator[Change]:
+def _redeclared(was: Declared, now: Declared) -> Iterator[SurfaceChange]:
     if was.type != now.type:
         yield _made(now.name, now.kind, "signature", now.header, f"{was.type} -> {now.type}")
     if now.deprecated and not was.deprecated:
         yield _made(now.name, now.kind, "deprecated", now.header)
 
 
-def _structs(old: Snapshot, new: Snapshot) -> Iterator[Change]:
+def _structs(old: Snapshot, new: Snapshot) -> Iterator[SurfaceChange]:
     before = {one.name: one for one in old.structs}
     after = {one.name: one for one in new.structs}
     for name in before.keys() | after.keys():
@@ -200,7 +202,7 @@ def _shape(struct: Struct) -> tuple[object, ...]:
     return struct.kind, struct.size, struct.align, struct.fields
 
 
-def _laid_out(was: Struct, now: Struct) -> Change:
+def _laid_out(was: Struct, now: Struct) -> SurfaceChange:
     before: Mapping[str, Field] = {field.name: field for field in was.fields}
     after: Mapping[str, Field] = {field.name: field for field in now.fields}
     gone = [name for name in before if name not in after]
@@ -232,7 +234,7 @@ def _place(field: Field) -> str:
     return f"{byte}.{bit}" if field.bitfield else f"{byte}"
 
 
-def _enums(old: Snapshot, new: Snapshot) -> Iterator[Change]:
+def _enums(old: Snapshot, new: Snapshot) -> Iterator[SurfaceChange]:
     before, after = {one.name: one for one in old.enums}, {one.name: one for one in new.enums}
     for name in before.keys() | after.keys():
         was, now = before.get(name), after.get(name)
@@ -262,7 +264,7 @@ def _values(snapshot: Snapshot) -> dict[str, tuple[Enum, Enumerator]]:
     return {value.name: (enum, value) for enum in snapshot.enums for value in enum.values}
 
 
-def _revalued(enum: Enum, was: Enumerator, later: Enum, now: Enumerator) -> Iterator[Change]:
+def _revalued(enum: Enum, was: Enumerator, later: Enum, now: Enumerator) -> Iterator[SurfaceChange]:
     if was.value != now.value:
         sentinel = _is_sentinel(enum, was) and _is_sentinel(later, now)
         detail = f"{later.name}: {was.value} -> {now.value}"
@@ -279,7 +281,7 @@ def _is_sentinel(enum: Enum, value: Enumerator) -> bool:
     )
 
 
-def _macros(old: Snapshot, new: Snapshot) -> Iterator[Change]:
+def _macros(old: Snapshot, new: Snapshot) -> Iterator[SurfaceChange]:
     before, after = {one.name: one for one in old.macros}, {one.name: one for one in new.macros}
     for name in before.keys() | after.keys():
         was, now = before.get(name), after.get(name)

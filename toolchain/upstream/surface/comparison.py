@@ -16,7 +16,7 @@ from .clang import PLATFORMS
 from .compare import ApiDiff, diff
 from .snapshot import FOLDER, PLATFORM
 from .surface import Snapshot
-from .trees import CommitTree, FolderTree, Tree
+from .trees import CommitTree, FolderTree, SourceTree
 from .usage import ServerUse, Usage
 
 
@@ -44,7 +44,7 @@ def compare(run: Run, old: str, new: str, platform: str = PLATFORM, *, surface_o
         return diff(was, now, found, check(found.server, before, after, run.workspace))
 
 
-def check(uses: Sequence[usage.Use], old: Tree, new: Tree, workspace: Path) -> tuple[ServerUse, ...]:
+def check(uses: Sequence[usage.Use], old: SourceTree, new: SourceTree, workspace: Path) -> tuple[ServerUse, ...]:
     """Each use of llama.cpp's programs, and which of the two trees provides it."""
     before, after = (_provided(uses, tree, workspace) for tree in (old, new))
     return tuple(
@@ -58,7 +58,7 @@ class _Provided:
     uses: tuple[usage.Use, ...]
 
 
-def _provided(uses: Sequence[usage.Use], tree: Tree, workspace: Path) -> frozenset[usage.Use]:
+def _provided(uses: Sequence[usage.Use], tree: SourceTree, workspace: Path) -> frozenset[usage.Use]:
     if not isinstance(tree, CommitTree):
         return server.provided(uses, tree)
     asked = sha256_bytes(to_json(tuple(uses)).encode())[:16]
@@ -90,7 +90,7 @@ class _Origins:
             self._opened[target] = open_origin(target, origin, self._run.config, self._run.console)
         return self._opened[target]
 
-    def tree(self, name: str) -> Tree:
+    def tree(self, name: str) -> SourceTree:
         """A commit of llama.cpp by branch, tag, build or id; a folder; or PATH@REF, a commit of another repository."""
         path, separator, ref = name.rpartition("@")
         if separator and ("/" in path or path == ".") and Path(path).expanduser().is_dir():
@@ -124,7 +124,7 @@ class _Origins:
             ensure_contents(repository, commit, self._run.console)
         return repository, commit
 
-    def pinned(self) -> Tree:
+    def pinned(self) -> SourceTree:
         """The llama.cpp that Ollama is built with: the pinned commit, or what a tree of the vendored era carries."""
         repository, commit = self._ollama()
         layout = recognise(repository, commit)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...core.records import sha256_file
 from ...series.lexing import mask
-from .trees import Tree
+from .trees import SourceTree
 from .usage import Use
 
 REVISION = sha256_file(Path(__file__))[:8]
@@ -38,7 +38,7 @@ _FUNCTION = re.compile(r"[a-z]\w*_\w+:?")
 _IDENTIFIER = re.compile(r"[a-z]+_\w+")
 
 
-def provided(uses: Sequence[Use], tree: Tree) -> frozenset[Use]:
+def provided(uses: Sequence[Use], tree: SourceTree) -> frozenset[Use]:
     """Those of the uses that the programs of a tree provide."""
     routes = _routes(tree)
     words = {program: _words(tree, paths) for program, paths in _ARGUMENTS.items()}
@@ -49,26 +49,26 @@ def provided(uses: Sequence[Use], tree: Tree) -> frozenset[Use]:
     return frozenset(found | _logged([use for use in uses if use.kind == "log"], tree))
 
 
-def _mentioned(uses: Sequence[Use], tree: Tree, folders: Sequence[str]) -> set[Use]:
+def _mentioned(uses: Sequence[Use], tree: SourceTree, folders: Sequence[str]) -> set[Use]:
     asked = {use.text if use.kind == "message" else f'"{use.text}"': use for use in uses}
     return {asked[text] for text in tree.present(sorted(asked), folders)}
 
 
-def _text(tree: Tree, path: str) -> str:
+def _text(tree: SourceTree, path: str) -> str:
     return mask((tree.read(path) or b"").decode(errors="replace"), "c", strings=False)
 
 
-def _words(tree: Tree, paths: Sequence[str]) -> frozenset[str]:
+def _words(tree: SourceTree, paths: Sequence[str]) -> frozenset[str]:
     return frozenset(_joined(found) for path in paths for found in re.findall(_STRING, _text(tree, path)))
 
 
-def _routes(tree: Tree) -> frozenset[str]:
+def _routes(tree: SourceTree) -> frozenset[str]:
     files = [path for path in tree.containing(['"/health"'], _SERVER) if path.endswith("pp")]
     found = [match for path in files for match in _ROUTE.finditer(_text(tree, path))]
     return frozenset(f"{match.group(1).upper()} {match.group(2)}" for match in found)
 
 
-def _logged(uses: Sequence[Use], tree: Tree) -> set[Use]:
+def _logged(uses: Sequence[Use], tree: SourceTree) -> set[Use]:
     needles = {use: needle for use in uses if (needle := _needle(use.text))}
     found: set[Use] = set()
     for path in tree.containing(sorted(set(needles.values())), _LOGGING):

@@ -8,7 +8,7 @@ from ...core.errors import RecordError
 from ...core.records import read, write
 from . import clang, trees
 from .surface import FORMAT, Snapshot
-from .trees import CommitTree, Tree
+from .trees import CommitTree, SourceTree
 
 FOLDER = "api"
 """of the workspace, where snapshots are kept"""
@@ -17,7 +17,7 @@ PLATFORM = "macos-arm64"
 """what releases are for"""
 
 
-def take(tree: Tree, platform: str = PLATFORM) -> Snapshot:
+def take(tree: SourceTree, platform: str = PLATFORM) -> Snapshot:
     """Parse the public headers of a tree. Raises `HeaderInvalid` with file and line."""
     layout, files = trees.headers(tree)
     parsed = clang.parse(files, list(files), (layout.llama, layout.ggml, layout.mtmd), platform)
@@ -34,7 +34,7 @@ def take(tree: Tree, platform: str = PLATFORM) -> Snapshot:
     )
 
 
-def kept(tree: Tree, workspace: Path, platform: str = PLATFORM) -> Snapshot:
+def kept(tree: SourceTree, workspace: Path, platform: str = PLATFORM) -> Snapshot:
     """The snapshot of a commit out of the workspace, taken if it is not there; a folder's is taken each time."""
     if not isinstance(tree, CommitTree):
         return take(tree, platform)

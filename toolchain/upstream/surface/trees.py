@@ -13,7 +13,7 @@ from ...sources.repository import Repository
 _SOURCES = frozenset((".c", ".cc", ".cpp", ".h", ".hpp", ".m", ".mm", ".cu", ".cuh", ".go"))
 
 
-class Tree(Protocol):
+class SourceTree(Protocol):
     """Files by their path in the tree."""
 
     origin: str
@@ -42,22 +42,22 @@ class CommitTree:
         self.describe = describe
 
     def read(self, path: str) -> bytes | None:
-        """See `Tree`. Raises `FetchFailed` for a content that a partial clone lacks."""
+        """See `SourceTree`. Raises `FetchFailed` for a content that a partial clone lacks."""
         return self._repository.read_blob(self.origin, path)
 
     def paths(self, under: str) -> list[str]:
-        """See `Tree`."""
+        """See `SourceTree`."""
         return self._repository.paths(self.origin, under)
 
     def containing(self, texts: Sequence[str], under: Sequence[str]) -> list[str]:
-        """See `Tree`. Raises `FetchFailed` for a content that a partial clone lacks."""
+        """See `SourceTree`. Raises `FetchFailed` for a content that a partial clone lacks."""
         if not texts:
             return []
         found = self._repository.grep(self.origin, texts, under, "-l")
         return [name.removeprefix(f"{self.origin}:") for name in found]
 
     def present(self, texts: Sequence[str], under: Sequence[str]) -> frozenset[str]:
-        """See `Tree`. Raises `FetchFailed` for a content that a partial clone lacks."""
+        """See `SourceTree`. Raises `FetchFailed` for a content that a partial clone lacks."""
         return frozenset(self._repository.grep(self.origin, texts, under, "-h", "-o") if texts else ())
 
 
@@ -71,7 +71,7 @@ class FolderTree:
         self.origin = self.describe = str(self._root)
 
     def read(self, path: str) -> bytes | None:
-        """See `Tree`. Raises `HeaderInvalid` for a file that cannot be read."""
+        """See `SourceTree`. Raises `HeaderInvalid` for a file that cannot be read."""
         file = self._root / path
         try:
             return file.read_bytes() if file.is_file() else None
@@ -79,17 +79,17 @@ class FolderTree:
             raise HeaderInvalid(f"{file}: cannot be read: {error.strerror}") from error
 
     def paths(self, under: str) -> list[str]:
-        """See `Tree`."""
+        """See `SourceTree`."""
         found = (self._root / under).rglob("*")
         return sorted(str(path.relative_to(self._root)) for path in found if path.is_file())
 
     def containing(self, texts: Sequence[str], under: Sequence[str]) -> list[str]:
-        """See `Tree`."""
+        """See `SourceTree`."""
         wanted = [text.encode() for text in texts]
         return [path for path, content in self._sources(under) if any(text in content for text in wanted)]
 
     def present(self, texts: Sequence[str], under: Sequence[str]) -> frozenset[str]:
-        """See `Tree`."""
+        """See `SourceTree`."""
         missing = set(texts)
         for _, content in self._sources(under):
             missing -= {text for text in missing if text.encode() in content}
@@ -102,7 +102,7 @@ class FolderTree:
 
 
 @record
-class Layout:
+class HeaderLayout:
     """Where a tree keeps its public headers."""
 
     name: str
@@ -112,8 +112,8 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout(name="llama.cpp", llama="include", ggml="ggml/include", mtmd="tools/mtmd"),
-    Layout(
+    HeaderLayout(name="llama.cpp", llama="include", ggml="ggml/include", mtmd="tools/mtmd"),
+    HeaderLayout(
         name="vendored Ollama",
         llama="llama/llama.cpp/include",
         ggml="ml/backend/ggml/ggml/include",
@@ -124,7 +124,7 @@ _MTMD = ("mtmd.h", "mtmd-helper.h")
 """Of tools/mtmd, the headers that C can include."""
 
 
-def headers(tree: Tree) -> tuple[Layout, dict[str, bytes]]:
+def headers(tree: SourceTree) -> tuple[HeaderLayout, dict[str, bytes]]:
     """The layout of a tree and the contents of its public C headers, by path.
 
     Headers for C++ (`*-cpp.h`) take no part. Raises `HeaderInvalid` for a tree that is not llama.cpp's.

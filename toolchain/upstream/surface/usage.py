@@ -16,7 +16,7 @@ from ...core.records import record, sha256_file
 from ...series.lexing import language_of, mask
 from ...sources.layout import COMPAT
 from ...stages import Era
-from .trees import Tree
+from .trees import SourceTree
 
 UseKind = Literal["loaded", "compiled", "flag", "environment", "endpoint", "field", "log", "message"]
 
@@ -76,7 +76,7 @@ class Usage:
     server: tuple[Use, ...]
 
 
-def find(tree: Tree, era: Era) -> Usage:
+def find(tree: SourceTree, era: Era) -> Usage:
     """Scan an Ollama tree. Files that hold none of the tell-tale words are not read."""
     if era == "vendored":
         files = [_File(tree, path) for path in tree.containing(['import "C"'], ["."]) if _is_source(path)]
@@ -106,7 +106,7 @@ def _unique(uses: list[Use]) -> tuple[Use, ...]:
 class _File:
     """A source file of Ollama; comments take no part."""
 
-    def __init__(self, tree: Tree, path: str) -> None:
+    def __init__(self, tree: SourceTree, path: str) -> None:
         self.path = path
         self._raw = (tree.read(path) or b"").decode(errors="replace")
 

@@ -50,7 +50,7 @@ class Seen:
 
 
 @record
-class State:
+class LookState:
     """The last look."""
 
     at: str
@@ -133,7 +133,7 @@ def look(run: Run, series: Series, *, keep: bool = False) -> Look:
         ):
             if is_url(origin):
                 ensure_contents(repository, head, run.console)
-        now = State(
+        now = LookState(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             llama_cpp=_seen("llama.cpp", settings.llama_cpp, llama_cpp, heads["llama.cpp"]),
             ollama=_seen("ollama", settings.ollama, ollama, heads["ollama"]),
@@ -166,11 +166,11 @@ def look(run: Run, series: Series, *, keep: bool = False) -> Look:
     )
 
 
-def _last(path: Path) -> tuple[State | None, list[str]]:
+def _last(path: Path) -> tuple[LookState | None, list[str]]:
     if not path.is_file():
         return None, []
     try:
-        return read(path, State), []
+        return read(path, LookState), []
     except RecordError as error:
         return None, [f"{error.message}: taken for a first look"]
 
@@ -276,7 +276,7 @@ def _commits(repository: Repository, span: str, *paths: str) -> tuple[Commit, ..
 
 
 def _holding(
-    run: Run, series: Series, llama_cpp: Repository, ollama: Repository, mainline: dict[int, str], now: State
+    run: Run, series: Series, llama_cpp: Repository, ollama: Repository, mainline: dict[int, str], now: LookState
 ) -> tuple[Holding, ...]:
     """The newest Ollama with what it pins, and with the newest llama.cpp."""
     newest = max(mainline)
@@ -296,7 +296,7 @@ def _pin(build: int, mainline: dict[int, str]) -> Pin:
 
 
 def _held(
-    console: Console, series: Series, llama_cpp: Repository, ollama: Repository, served: Pin, now: State, what: str
+    console: Console, series: Series, llama_cpp: Repository, ollama: Repository, served: Pin, now: LookState, what: str
 ) -> Holding:
     describe = release_name(ollama, now.ollama.head)
     sources = Sources(
