@@ -2,7 +2,7 @@
 
 First the weights are read (`channels`), which takes a moment. With a llama-server at hand the model then reads a text:
 its keys tell what the weights do not (`keys`), and its predictions with the asked type, against those with f16, decide
-(`trial`). The thresholds and how often the predictions hold are in docs/measurements.md.
+(`trial`). The thresholds and how often the predictions hold are in docs/results/compatibility.md.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""Links between pages resolve, and so do the pages that the code names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .pages import ROOT, anchors, broken, links, pages
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_and_anchor_resolves(page: Path) -> None:
+    assert broken(page) == []
+
+
+def test_every_page_of_the_docs_is_reached_from_the_readme() -> None:
+    todo, seen = [ROOT / "README.md"], {ROOT / "README.md"}
+    while todo:
+        page = todo.pop()
+        for _, target in links(page.read_text(encoding="utf-8")):
+            there = (page.parent / target.partition("#")[0]).resolve()
+            if there.suffix == ".md" and there.is_file() and there not in seen:
+                seen.add(there)
+                todo.append(there)
+    assert sorted(set((ROOT / "docs").rglob("*.md")) - seen) == []
+
+
+def test_every_page_that_the_code_names_is_there() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "*.py", "*.j2", "*.yaml", "*.yml", "toolchain/metal/msl"],
+        cwd=ROOT, capture_output=True, check=True, text=True,
+    ).stdout  # fmt: skip
+    wrong = []
+    for name in filter(None, listed.split("\0")):
+        if name.startswith("tests/"):  # trees that tests make have docs of their own
+            continue
+        text = (ROOT / name).read_text(encoding="utf-8")
+        named = re.findall(r"\bdocs/[\w./-]+\.md\b", text)
+        wrong += [f"{name}: {page}" for page in named if not (ROOT / page).is_file()]
+    assert wrong == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# One `two`, three\n## Again\n## Again\n```\n# not a heading\n```\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[good](other.md#one-two-three) [good](other.md#again-1) [away](https://example.org/x) `[code](gone.md)`\n"
+        "```\n[code](gone.md)\n```\n[bad](gone.md) [bad](other.md#not-a-heading)\n"
+    )
+    assert broken(page) == ["page.md:5: gone.md", "page.md:5: other.md#not-a-heading"]
+    assert anchors("# `turbo4`: 4.25 bits, and why\n") == {"turbo4-425-bits-and-why"}
