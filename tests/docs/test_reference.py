@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.core.config import Config, rows
+from toolchain.core.errors import all_errors
 
 from .reference import REFERENCE, all_tasks, flags, parts, renewed
 
@@ -44,3 +45,11 @@ def test_a_part_that_is_out_of_date_is_seen() -> None:
     assert renewed(fresh) == fresh
     with pytest.raises(KeyError):
         renewed("<!-- generated: settings nowhere -->\n<!-- end -->\n")
+
+
+def test_the_remedies_are_for_codes_that_there_are() -> None:
+    page = REFERENCE.parent / "how-to/when-something-fails.md"
+    named = re.findall(r"^\| ([\d, ]+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    codes = {int(code) for cell in named for code in cell.split(",")}
+    assert codes
+    assert codes <= {error.exit_code for error in all_errors()}
