@@ -7,31 +7,36 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from toolchain import api, deploy, pipeline, suite, views, watch
-from toolchain import assess as assessing
-from toolchain import rehearse as rehearsal
+from toolchain import deploy, pipeline, views
 from toolchain.build import check as check_release
 from toolchain.build import find_release
-from toolchain.cli import command, main
 from toolchain.contract import check, proving
 from toolchain.contract import recording as contract_recording
 from toolchain.core import config as configuration
 from toolchain.core.errors import MissingTool
 from toolchain.core.process import run as run_program
 from toolchain.core.run import Run
-from toolchain.fork import report as fork_report
-from toolchain.fork import request as fork_request
-from toolchain.guard import request as guard_request
 from toolchain.host import machine
 from toolchain.host.doctor import doctor
-from toolchain.memory import report as memory_report
-from toolchain.memory import request as memory_request
 from toolchain.metal import audit as metal_audit
 from toolchain.metal import cost as metal_cost
 from toolchain.metal import inspection, roofline
 from toolchain.metal import runs as metal_runs
-from toolchain.quality import divergence, lab, request
+from toolchain.models.compatibility import examination as guard_request
+from toolchain.models.memory import planning as memory_request
+from toolchain.models.memory import report as memory_report
+from toolchain.models.quality import benchmark as lab
+from toolchain.models.quality import choices as request
+from toolchain.models.quality import divergence
+from toolchain.rehearsal import rehearsal as rehearsal
 from toolchain.series import drift, drift_report, manifest
+from toolchain.tasks import suite
+from toolchain.tasks.command import command, main
+from toolchain.upstream import assessment as assessing
+from toolchain.upstream import surface as api
+from toolchain.upstream import watch
+from toolchain.upstream.fork import inquiry as fork_request
+from toolchain.upstream.fork import report as fork_report
 
 ROOT = Path(__file__).parent
 SOURCES = ("ollama", "ollama_ref", "llama_cpp", "llama_cpp_ref", "workspace")

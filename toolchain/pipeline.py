@@ -25,11 +25,11 @@ from .core.errors import (
 from .core.records import record, sha256_bytes, write, write_bytes
 from .core.run import Run
 from .deploy import install
-from .newest import Newest, PassedOver, newest
 from .series import render
 from .series.manifest import load_series
 from .series.patched import Patched
 from .series.tree import Tree
+from .sources.newest import Newest, PassedOver, newest
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
 

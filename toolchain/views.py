@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .guard.verdict import markdown as guard_text
 from .host.doctor import Finding
+from .models.compatibility.verdict import markdown as guard_text
 from .pipeline import Shipped
 from .stages import Deployment, Rendered, Sources, Verification
 

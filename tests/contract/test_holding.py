@@ -12,7 +12,7 @@ import pytest
 from toolchain import pipeline
 from toolchain.contract.check import Checked, report
 from toolchain.core.errors import ContractBroken
-from toolchain.miniature import Miniature
+from toolchain.rehearsal.miniature import Miniature
 
 from .conftest import Edits
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .pages import ROOT, anchors, broken, links, pages
+from .pages import ROOT, anchors, broken, links, pages, prose
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -36,6 +36,23 @@ def test_every_page_that_the_code_names_is_there() -> None:
             named = re.findall(r"\bdocs/[\w./-]+\.md\b", file.read_text(encoding="utf-8", errors="replace"))
             wrong += [f"{file.relative_to(ROOT)}: {page}" for page in named if not (ROOT / page).is_file()]
     assert wrong == []
+
+
+def test_every_path_that_a_page_names_is_there() -> None:
+    wrong = []
+    for page in pages():
+        for number, line in prose(page.read_text(encoding="utf-8")):
+            for path in re.findall(r"`((?:toolchain|tests|bench|patches|templates|docs)/[\w./-]+)`", line):
+                if not (ROOT / path).exists():
+                    wrong.append(f"{page.relative_to(ROOT)}:{number}: {path}")
+    assert wrong == []
+
+
+def test_every_room_is_in_the_table_of_rooms() -> None:
+    table = (ROOT / "docs/explanation/design.md").read_text(encoding="utf-8")
+    rooms = [room.parent.name for room in sorted((ROOT / "toolchain").glob("*/__init__.py"))]
+    missing = [room for room in rooms if not re.search(rf"^\| .*`toolchain/{room}/", table, re.MULTILINE)]
+    assert missing == []
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from tests.fork.world import ARG, KV, METAL, NOW, World, commit, dated, lines, u
 from tests.sources.gitrepo import WEB, git, history, new
 from toolchain.core.console import Console
 from toolchain.core.errors import FetchFailed, NotARepository, UnknownRevision, Unrelated
-from toolchain.fork.freshness import freshness
-from toolchain.fork.graph import Graph
-from toolchain.fork.join import Joined
 from toolchain.sources import Repository
+from toolchain.upstream.fork.freshness import freshness
+from toolchain.upstream.fork.graph import Graph
+from toolchain.upstream.fork.join import Joined
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import toolchain.memory.request as request
+import toolchain.models.memory.planning as request
 from toolchain.core.cachetype import parse
 from toolchain.core.config import load as load_config
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid
 from toolchain.core.run import Run
 from toolchain.host.machine import metal_limit
-from toolchain.memory import geometry, kv, plan, report, rotation, working
+from toolchain.models.memory import geometry, kv, plan, report, rotation, working
 
-from ..test_cli import inv
+from ..tasks.test_command import inv
 from . import models
 from .conftest import load
 from .test_kv import TABLE

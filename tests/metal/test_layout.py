@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.shared import Miniatures
-from toolchain import miniature
+from toolchain.core.checkout import MINIATURE
 from toolchain.core.config import load
 from toolchain.core.errors import KernelInvalid, MetalLayoutUnknown
 from toolchain.metal import audit, cases, inspection, runs
@@ -69,7 +69,7 @@ def test_each_file_is_a_library(made: Path) -> None:
 
 
 def test_both_layouts_have_the_same_kernels(made: Path) -> None:
-    whole = miniature.TREES / "llama.cpp"
+    whole = MINIATURE / "llama.cpp"
     assert inspection.inspect(made).kernels == inspection.inspect(whole).kernels
     assert [source.path for source in kernel_sources(whole)] == [whole / WHOLE]
 

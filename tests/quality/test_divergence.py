@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import inv
+from tests.tasks.test_command import inv
 from toolchain.core.console import Console
 from toolchain.core.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
-from toolchain.quality import divergence, request
-from toolchain.quality.divergence import Divergences, measure
+from toolchain.models.quality import choices as request
+from toolchain.models.quality import divergence
+from toolchain.models.quality.divergence import Divergences, measure
 from toolchain.stages import CacheType
 
 from .conftest import ROOT

@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from tests.series.conftest import EDITS, TABLE_C, TYPES_H, SeriesMaker, Upstream
-from tests.test_cli import ROOT, inv
+from tests.tasks.test_command import ROOT, inv
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.series import manifest
-from toolchain.watch import Look, look, text
-from toolchain.watch.symbols import Watched
+from toolchain.upstream.watch import Look, look, text
+from toolchain.upstream.watch.symbols import Watched
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +81,7 @@ def test_exactly_what_came(site: Site) -> None:
 
 def test_what_our_sources_use_and_what_titles_speak_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     symbols = (Watched(file="types.h", symbol="kind::KIND_B"), Watched(file="gone.h", symbol="gone"))
-    monkeypatch.setattr(import_module("toolchain.watch.look"), "watched", lambda _: symbols)
+    monkeypatch.setattr(import_module("toolchain.upstream.watch.look"), "watched", lambda _: symbols)
     site.look()
     site.upstream.commit("llama.cpp", {"types.h": TYPES_H + "// more\n"}, "a comment in a file of the contract")
     touched = site.upstream.commit("llama.cpp", {"types.h": TYPES_H.replace("KIND_B     = 1", "KIND_B = 7")}, "types")
@@ -96,7 +96,7 @@ def test_what_our_sources_use_and_what_titles_speak_of(site: Site, monkeypatch: 
 
 def test_the_report_names_symbols_and_titles(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     symbols = tuple(Watched(file="types.h", symbol=f"{number:02}::KIND_B") for number in range(14))
-    monkeypatch.setattr(import_module("toolchain.watch.look"), "watched", lambda _: symbols)
+    monkeypatch.setattr(import_module("toolchain.upstream.watch.look"), "watched", lambda _: symbols)
     site.look()
     touched = site.upstream.commit("llama.cpp", {"types.h": TYPES_H.replace("KIND_B     = 1", "KIND_B = 7")}, "Metal")
     spoken = site.upstream.commit("llama.cpp", {"notes": "1\n"}, "kv_cache : less")

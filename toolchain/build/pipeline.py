@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..core.checkout import ROOT
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import BuildFailed, DiskFull, EraNotServed
@@ -117,8 +118,7 @@ def _fill(folder: Path, plan: steps.Plan, console: Console) -> None:
     steps.sign(plan, folder, console)
     licenses = folder / "licenses"
     licenses.mkdir()
-    own = Path(__file__).resolve().parents[2]
-    for name, tree in (("ollama", plan.ollama), ("llama.cpp", plan.llama_cpp), ("turboquant", own)):
+    for name, tree in (("ollama", plan.ollama), ("llama.cpp", plan.llama_cpp), ("turboquant", ROOT)):
         if (tree / "LICENSE").is_file():
             shutil.copyfile(tree / "LICENSE", licenses / f"{name}.txt")
     if (plan.llama_cpp / "licenses").is_dir():

@@ -18,8 +18,8 @@ from ..core.console import Console
 from ..core.errors import BuildFailed, KernelInvalid, MetalLayoutUnknown, NotModelled, UnknownRevision
 from ..core.records import record
 from ..core.run import Run
-from ..fork.join import branches
 from ..sources import Repository, open_origin
+from ..sources.branches import branches
 from .backend import Backend, check_kernels
 from .cases import SIZES
 from .host import Host, Kind, Operation, Tensor, build_host

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import jinja2
 
+from ..core.checkout import TEMPLATES
 from ..core.records import write, write_bytes
 from .drift import Drift, Survey
 
-_TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 _LABELS = 16
 """points whose names the picture has room for"""
 
@@ -56,7 +56,7 @@ def save(drift: Drift, folder: Path) -> Path:
     write(folder / "drift.json", drift)
     write_bytes(folder / "drift.png", image)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -11,6 +11,7 @@ import msgspec
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from ..core.checkout import PATCHES
 from ..core.config import UniqueKeyLoader
 from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
@@ -21,7 +22,7 @@ from .edit import Edit
 from .symbols import Symbol
 
 SEAL = "SHA256SUMS"
-OWN_SERIES = Path(__file__).parents[2] / "patches"
+OWN_SERIES = PATCHES
 
 _TAKEN_IN = re.compile(r'\btext\("([^"]+)"\)')
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import jinja2
 
 from ..cachetypes.sizes import bits_per_value, type_table
+from ..core.checkout import TEMPLATES
 from ..core.errors import ToolchainError
 from ..core.records import record
 from ..serving.cachelog import MIB, portions
 from ..stages import CacheProof, CacheType, Release, TypeProof, Verification
-
-_TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 
 
 @record
@@ -36,7 +34,7 @@ class Row:
 def render_report(verification: Verification, release: Release, failures: Sequence[ToolchainError]) -> str:
     """The report on a verification of `release`, as Markdown; `failures` are the proofs that did not hold."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -28,9 +28,9 @@ from ..core.errors import (
     VerificationFailed,
 )
 from ..core.records import record
-from ..guard import verdict as guard
-from ..memory import geometry, gguf, kv
-from ..quality.samples import read_text
+from ..models.compatibility import verdict as guard
+from ..models.memory import geometry, gguf, kv
+from ..models.quality.samples import read_text
 from ..series import manifest
 from ..serving import cachelog
 from ..serving.ollama import Generation

@@ -1,0 +1,1 @@
+"""The tasks of `./inv`, a module for each collection."""
