@@ -19,7 +19,7 @@ from toolchain.models.quality import kernels, references
 from toolchain.models.quality.measure import compare
 from toolchain.models.quality.samples import draw
 from toolchain.series import manifest
-from toolchain.stages import CacheType, Guarded, LayerLoss
+from toolchain.stages import CacheType, Compatibility, LayerLoss
 from toolchain.text import as_text
 
 ADDED = tuple(CacheType(name=f"turbo{bits}", block=64, bytes=8 * bits + 2) for bits in (4, 3, 2))
@@ -27,7 +27,7 @@ TEXT = "What the model reads. " * 40
 TURBO4_DB = verdict.NOMINAL_DB["turbo4"]
 
 
-def _examine(model: Path, asked: str, config: Config, server: Path | None = None) -> Guarded:
+def _examine(model: Path, asked: str, config: Config, server: Path | None = None) -> Compatibility:
     return verdict.examine(
         model, asked, added=ADDED, server=server, text=TEXT, config=config, console=Console(), tokens=300
     )
@@ -125,7 +125,7 @@ def _settings(**flags: Any) -> Config:
 
 @pytest.mark.parametrize(("answer", "raises"), [("fine", False), ("costly", False), ("collapses", True)])
 def test_what_a_pipeline_gets(answer: Any, raises: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    found = Guarded(
+    found = Compatibility(
         model="m", asked="turbo4", answer=answer, measured=True, proposal="q8_0:turbo4", layers=(), trials=()
     )
     refusal = verdict.refusal(found, _settings())

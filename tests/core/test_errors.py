@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolchain.core.errors import all_errors, exit_code_table
 
-GUIDE = Path(__file__).parents[2] / "docs/guide.md"
+REFERENCE = Path(__file__).parents[2] / "docs/reference/exit-codes.md"
 
 
 def test_codes_are_distinct_and_leave_the_shells_own_alone() -> None:
@@ -21,5 +21,5 @@ def test_every_error_says_what_it_means() -> None:
     assert all((cls.__doc__ or "").endswith(".") for cls in all_errors())
 
 
-def test_the_guide_has_the_table() -> None:
-    assert exit_code_table() in GUIDE.read_text()
+def test_the_reference_has_the_table() -> None:
+    assert exit_code_table() in REFERENCE.read_text()

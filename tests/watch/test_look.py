@@ -18,7 +18,7 @@ from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.series import manifest
 from toolchain.text import as_text
-from toolchain.upstream.watch import Look, look
+from toolchain.upstream.watch import UpstreamLook, look
 from toolchain.upstream.watch.symbols import Watched
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ class Site:
         self.upstream.commit("ollama", {"LLAMA_CPP_VERSION": f"{pin}\n", "llama/compat/readme": f"{tag}\n"}, tag)
         self.upstream.git("ollama", "tag", tag)
 
-    def look(self, *, keep: bool = False) -> Look:
+    def look(self, *, keep: bool = False) -> UpstreamLook:
         flags = {
             "sources.llama_cpp": str(self.upstream.root / "llama.cpp"),
             "sources.ollama": str(self.upstream.root / "ollama"),

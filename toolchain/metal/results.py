@@ -25,7 +25,7 @@ class Case:
 
 
 @record
-class Ran:
+class MetalRun:
     """All cases of a tree."""
 
     tree: str

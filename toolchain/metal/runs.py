@@ -23,7 +23,7 @@ from .findings import Report
 from .formats import Format, formats
 from .host import Host, Operation, Recorded, build_host
 from .libraries import Libraries
-from .results import Case, Ran
+from .results import Case, MetalRun
 
 TOLERANCE = 1e-3
 """largest error of attention, against the largest value of the result"""
@@ -37,7 +37,7 @@ KERNELS = (
 
 def choose(
     run: Run, tree: Path | None, program: Path | None, *, patched: Callable[[Run], Path], full: bool = False
-) -> Ran:
+) -> MetalRun:
     """On a Mac, or with a `program`, llama.cpp's own test of the GPU; else the harness on `tree`, by default the one
     that `patched` makes."""
     series = load_series(run)
@@ -57,7 +57,7 @@ def run_tree(
     *,
     full: bool = False,
     only: Sequence[Attention] = (),
-) -> Ran:
+) -> MetalRun:
     """Compile the kernels and the host code of a patched tree and run every case, or `only` these and no rows.
 
     Raises `KernelInvalid` or `NotModelled` for a source that does not compile, `BuildFailed` for host code.
@@ -75,7 +75,7 @@ def run_tree(
     with console.step(f"run {len(jobs)} cases"), ThreadPoolExecutor(2) as pool:
         done = tuple(pool.map(lambda job: job(), jobs))
     passed = sum(case.ok for case in done)
-    return Ran(tree=str(tree), cases=done, passed=passed, failed=len(done) - passed)
+    return MetalRun(tree=str(tree), cases=done, passed=passed, failed=len(done) - passed)
 
 
 def compile_tree(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..metal.audit import Audits
 from ..metal.cost import Costs
 from ..metal.inspection import Inspection
-from ..metal.results import Ran
+from ..metal.results import MetalRun
 from ..metal.roofline import CLASS_27B, M3_MAX, CostEstimate, TimeEstimates
 from .dispatch import as_text
 
@@ -26,7 +26,7 @@ def _inspection(found: Inspection) -> str:
 
 
 @as_text.register
-def _runs(ran: Ran) -> str:
+def _runs(ran: MetalRun) -> str:
     """The cases as lines of text."""
     lines = [f"{'kernel':<46} {'type':<14} {'head size':<9} {'error':>9} {'operations':>10}"]
     for case in ran.cases:

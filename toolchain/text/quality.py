@@ -6,7 +6,7 @@ from ..models.quality.benchmark import Benchmark
 from ..models.quality.benchmark_page import panels
 from ..models.quality.divergence import Divergences
 from ..models.quality.measure import Estimate
-from ..stages import Guarded
+from ..stages import Compatibility
 from .dispatch import as_text
 
 _HEADER = f"{'bits':>6} {'SNR dB':>8} {'gap dB':>7} {'cosine':>8} {'ip bias':>9} {'ip var':>9}"
@@ -52,7 +52,7 @@ def _divergences(found: Divergences) -> str:
 
 
 @as_text.register
-def guarded(found: Guarded) -> str:
+def guarded(found: Compatibility) -> str:
     """For a terminal: the answer, the trials, and the layers that lose most."""
     how = "measured" if found.measured else "from the weights alone"
     lines = [f"{found.model}: {found.asked}: {found.answer} ({how})"]

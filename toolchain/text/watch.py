@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..sources import Commit
-from ..upstream.watch.look import Look, Moved
+from ..upstream.watch.look import Moved, UpstreamLook
 from .dispatch import as_text
 
 _FEW = 12
 
 
 @as_text.register
-def _look(look: Look) -> str:
+def _look(look: UpstreamLook) -> str:
     """What came, whether the series holds, and what the forge said."""
     lines = [f"since {look.since}" if look.since else "the first look: there is nothing to compare with"]
     if look.since and not look.moved and not look.items:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from ...core.records import write
 from ...core.run import Run
 from ...series.manifest import load_series
-from ...stages import Guarded
+from ...stages import Compatibility
 from ..quality.choices import find_server
 from ..quality.samples import read_text
 from . import verdict
 
 
-def examine(run: Run, model: str, text: str, release: str, server: str, weights_only: bool) -> Guarded:
+def examine(run: Run, model: str, text: str, release: str, server: str, weights_only: bool) -> Compatibility:
     """Judge the service's cache type, and keep the verdict."""
     config = run.config
     found = verdict.examine(

@@ -2,7 +2,7 @@
 
 First the weights are read (`channels`), which takes a moment. With a llama-server at hand the model then reads a text:
 its keys tell what the weights do not (`keys`), and its predictions with the asked type, against those with f16, decide
-(`trial`). The thresholds and how often the predictions hold are in docs/measurements.md.
+(`trial`). The thresholds and how often the predictions hold are in docs/results/compatibility.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import CacheCollapse, ConfigError, ModelLoadFailed
 from ...serving.llama_server import LlamaServer
-from ...stages import Answer, CacheType, Guarded, LayerLoss, Trial
+from ...stages import Answer, CacheType, Compatibility, LayerLoss, Trial
 from ..memory.store import default_root, find
 from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate
@@ -61,7 +61,7 @@ def examine(
     config: Config,
     console: Console,
     tokens: int = TOKENS,
-) -> Guarded:
+) -> Compatibility:
     """Judge the type `asked` on `model`; without a `server` from the weights alone.
 
     Raises `ConfigError` for a type that neither upstream has nor the series `added`, or rules beyond the model's
@@ -130,7 +130,7 @@ def find_model(name: str, config: Config) -> Path:
     return stored.model
 
 
-def refusal(found: Guarded, config: Config) -> CacheCollapse | None:
+def refusal(found: Compatibility, config: Config) -> CacheCollapse | None:
     """The error for a type that collapses; None for another, or where the operator has accepted that."""
     if found.answer != "collapses" or config.verify.collapse != "refuse":
         return None
@@ -138,14 +138,14 @@ def refusal(found: Guarded, config: Config) -> CacheCollapse | None:
     return CacheCollapse(_consequence(found), hint=f"{better}--set verify.collapse=accept")
 
 
-def warn(found: Guarded, console: Console) -> None:
+def warn(found: Compatibility, console: Console) -> None:
     """Warn of a type that costs quality."""
     if found.answer in ("costly", "collapses"):
         why = _consequence(found)
         console.warn(f"{why}; {found.proposal} does better" if found.proposal else why)
 
 
-def _consequence(found: Guarded) -> str:
+def _consequence(found: Compatibility) -> str:
     return f"{found.model}: {found.asked} {_CONSEQUENCES[found.answer]}"
 
 
@@ -157,8 +157,8 @@ _CONSEQUENCES = {
 
 def _result(
     model: Path, types: CacheTypes, layers: Sequence[LayerLoss], trials: Sequence[Trial], proposal: str
-) -> Guarded:
-    return Guarded(
+) -> Compatibility:
+    return Compatibility(
         model=model.name,
         asked=str(types),
         answer=trials[0].answer,

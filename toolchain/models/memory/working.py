@@ -9,7 +9,7 @@ exact (an f16 for each token of the batch and each cell), and what the widest la
     7.2 x inner                                              Mamba, where that is more
 
 in f32 for each token. The coefficients are what llama.cpp b10470 reserves on the CPU for models of 14 geometries
-(docs/memory.md has the differences); elsewhere a graph may be laid out otherwise.
+(docs/results/memory.md has the differences); elsewhere a graph may be laid out otherwise.
 """
 
 from __future__ import annotations

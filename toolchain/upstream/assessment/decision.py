@@ -17,7 +17,7 @@ Confidence = Literal["high", "medium", "low"]
 PATHS: tuple[Path, ...] = ("build the fork", "cherry-pick", "our series", "MLX", "wait")
 
 BUILD_MINUTES = 13.0
-"""a full build of llama-server, measured with 2 cores (docs/transcript.md)"""
+"""a full build of llama-server, measured with 2 cores (docs/results/transcript.md)"""
 ANCHOR_MINUTES = 10.0
 """to give an edit of the series a new anchor and check it: a guess"""
 _NEAR_DAYS = 2.0

@@ -28,7 +28,7 @@ _WORD = re.compile(r"\w+")
 
 @record
 class SurfaceChange:
-    """One difference. `effect` is what it means: see `docs/api.md`."""
+    """One difference. `effect` is what it means: see `docs/explanation/c-surface.md`."""
 
     name: str
     kind: Kind

@@ -1,5 +1,5 @@
 """Upstream, watched: what moved since the last look, and whether the series still holds."""
 
-from .look import Look, look
+from .look import UpstreamLook, look
 
-__all__ = ["Look", "look"]
+__all__ = ["UpstreamLook", "look"]

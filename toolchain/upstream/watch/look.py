@@ -100,7 +100,7 @@ class Holding:
 
 
 @record
-class Look:
+class UpstreamLook:
     """The report of one look."""
 
     since: str
@@ -113,7 +113,7 @@ class Look:
     exit_code: int
 
 
-def look(run: Run, series: Series, *, keep: bool = False) -> Look:
+def look(run: Run, series: Series, *, keep: bool = False) -> UpstreamLook:
     """Compare both repositories and the forge with the last look, and hold the series against both heads.
 
     The new state is kept in the workspace, unless `keep` leaves the old one for the next look. Raises the errors of
@@ -156,7 +156,7 @@ def look(run: Run, series: Series, *, keep: bool = False) -> Look:
     moved = [one for one in moved if _is_news(one)]
     bits = EXIT_NEWS * bool(moved or fresh) | EXIT_RIVAL * any(one.rivals or one.cache_types for one in moved)
     bits |= EXIT_BROKEN * any(not one.holds for one in holding)
-    return Look(
+    return UpstreamLook(
         since=last.at if last else "",
         moved=tuple(moved),
         holding=holding,
