@@ -7,7 +7,6 @@ temporary object store beside it.
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -206,7 +205,7 @@ def _diff(
         env = {
             "GIT_INDEX_FILE": str(Path(folder, "index")),
             "GIT_OBJECT_DIRECTORY": str(objects),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(_object_dirs(repository)),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(repository.objects),
         }
         repository.git("read-tree", tree.commit, env=env)
         if files:
@@ -243,12 +242,6 @@ def _diff(
                 )
             )
     return diff, tuple(changed)
-
-
-def _object_dirs(repository: Repository) -> list[str]:
-    """The repository's own object store; git follows its alternates from there."""
-    common = repository.git("rev-parse", "--git-common-dir").strip()
-    return [str((repository.git_dir / common / "objects").resolve())]
 
 
 def result_of(outcome: EditOutcome, tree: Tree) -> EditResult:
