@@ -30,8 +30,8 @@ from ..series.patched import INCLUDED, Patched, included, patch, reader, write_o
 from ..series.tree import Tree
 from ..sources import open_origin
 from . import behaviour, holding
+from .flags import CPP, defined
 from .operations import QUERIES
-from .uses import CPP, defined
 
 PAIRS = (("q8_0", "turbo4"), ("turbo4", "q8_0"), ("f16", "turbo3"), ("turbo4", "turbo4"), ("turbo2", "turbo2"))
 _SCRATCH = re.compile(r"\S*/turboquant-prove-\w+/")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...build import find_release
-from ...core import cachetype
+from ...core import cachetype, extras
 from ...core.errors import ConfigError, ReleaseInvalid
 from ...core.records import write
 from ...core.run import Run
@@ -78,7 +78,8 @@ def _program(path: Path, name: str) -> Path:
 
 
 def measure(run: Run, chosen: Selection, dumped: DumpSource | None, out: str) -> Benchmark:
-    """Run the benchmark and write its files."""
+    """Run the benchmark and write its files. Raises `MissingExtra`, before anything is run."""
+    extras.require("plots", "the picture of the report")
     series = load_series(run)
     found = lab.run(chosen, dumped, series, run.config, run.console, workspace=run.workspace)
     folder = Path(out).expanduser().absolute() if out else run.workspace / "quality"
