@@ -14,6 +14,7 @@ from tests.processes import alive
 from toolchain.core.errors import ConfigError, DomainUnavailable, LaunchdRefused, PortInUse, ServiceConflict
 from toolchain.deploy import conflicts, installer, service, state
 from toolchain.deploy.service import Service
+from toolchain.host import ports
 from toolchain.standin import settings
 
 from .site import Site, free_port
@@ -136,7 +137,7 @@ def test_another_ollama_service_on_the_same_port(site: Site, label: str) -> None
     ours = service.of(site.config, site.layout)
     _sleeper(replace(ours, label=label, plist=site.folder / f"{label}.plist")).reload()
     with pytest.raises(ServiceConflict, match=f"{label}, pid \\d+") as caught:
-        conflicts.check(ours, None, site.configured(port=conflicts.OLLAMA_PORT).config.deploy)
+        conflicts.check(ours, None, site.configured(port=ports.OLLAMA_PORT).config.deploy)
     assert "deploy.port" in caught.value.hint
     conflicts.check(ours, None, site.config.deploy)  # on another port there is no fight
 
@@ -156,7 +157,7 @@ def test_a_port_that_a_program_holds_is_named_with_it(site: Site) -> None:
     other.reload()
     pid = other.inspect().pid
     deadline = time.monotonic() + 10
-    while pid not in conflicts._listeners(int(port)):
+    while pid not in ports.listeners(int(port)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     with pytest.raises(PortInUse, match=f"port {port} is taken by pid {pid} ") as caught:

@@ -9,11 +9,10 @@ import psutil
 
 from ..core.config import DeployConfig
 from ..core.errors import PortInUse, ServiceConflict
+from ..host.ports import OLLAMA_PORT, listeners
 from . import environment
 from .service import Service
 
-OLLAMA_PORT = 11434
-"""the port that Ollama.app and Homebrew's service use, unless their own settings say otherwise"""
 _OTHERS = {
     "com.ollama.ollama": ("Ollama.app", "quit it from the menu bar and remove it from the login items"),
     "homebrew.mxcl.ollama": ("Homebrew's Ollama", "`brew services stop ollama`"),
@@ -36,31 +35,11 @@ def check(service: Service, former: Service | None, config: DeployConfig) -> Non
                 )
     own = {state.pid for one in ours if (state := one.inspect()).running}
     hint = f"stop it, or set deploy.port to another port than {config.port}"
-    for pid in _listeners(config.port):
+    for pid in listeners(config.port):
         if pid and not own & _lineage(pid):
             raise PortInUse(f"port {config.port} is taken by pid {pid} ({_program(pid)})", hint=hint)
     if not own and _taken(environment.reachable(config.host), config.port):
         raise PortInUse(f"port {config.port} is taken by a process of another user", hint=hint)
-
-
-def _listeners(port: int) -> set[int]:
-    """Processes that listen on a TCP port; 0 stands for one that we may not see."""
-    try:
-        return {
-            link.pid or 0
-            for link in psutil.net_connections(kind="tcp")
-            if link.status == psutil.CONN_LISTEN and link.laddr and link.laddr.port == port
-        }
-    except psutil.AccessDenied:  # macOS tells the whole table to root alone, and our own processes' to us
-        return {process.pid for process in psutil.process_iter() if _listens(process, port)}
-
-
-def _listens(process: psutil.Process, port: int) -> bool:
-    try:
-        links = process.net_connections(kind="tcp")
-    except psutil.Error:
-        return False
-    return any(link.status == psutil.CONN_LISTEN and link.laddr and link.laddr.port == port for link in links)
 
 
 def _lineage(pid: int) -> set[int]:

@@ -110,9 +110,9 @@ def _prove_cache(said: str, asked: str, layers: int, release: Release, console: 
     Lines on other models, which clients may load meanwhile, are passed over: a draft model's cache may well be f16.
     """
     from ..serving import cachelog
-    from ..serving.probe_model import Geometry
+    from ..serving.probe_model import ProbeGeometry
 
-    geometry = Geometry(**_SIZES, layers=layers)
+    geometry = ProbeGeometry(**_SIZES, layers=layers)
     found = [
         cache.proof
         for cache in cachelog.caches(said, geometry, release.cache_types)

@@ -17,7 +17,7 @@ from toolchain.core import extras
 from toolchain.core.errors import MissingExtra
 from toolchain.tasks import suite
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
@@ -39,7 +39,7 @@ for found in pkgutil.walk_packages(toolchain.__path__, "toolchain."):
         except ModuleNotFoundError:
             print(found.name)
 """
-NEED_LIBCLANG = {"api.clang", "contract.uses"}
+NEED_LIBCLANG = {"host.libclang", "upstream.surface.clang", "contract.uses"}
 
 
 def distributions(lock: str) -> set[str]:
