@@ -1,4 +1,4 @@
-"""A place to deploy to: a prefix with its own launchd stand-in and port, and small releases to put there."""
+"""A place to deploy to: a prefix with its own launchd emulator and port, and small releases to put there."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from toolchain.core import records
 from toolchain.core.config import Config
 from toolchain.core.console import Console
 from toolchain.deploy import installer
-from toolchain.deploy.journal import KILL_VARIABLE, Entry
-from toolchain.deploy.layout import Layout
+from toolchain.deploy.journal import KILL_VARIABLE, JournalEntry
+from toolchain.deploy.prefix import Prefix
+from toolchain.service.emulator import launchctl as client
+from toolchain.service.emulator import settings
+from toolchain.service.emulator.verbs import STOP_VERB
 from toolchain.stages import CacheType, Deployment, Release
-from toolchain.standin import launchctl as client
-from toolchain.standin import settings
-from toolchain.standin.verbs import STOP_VERB
 
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
@@ -50,7 +50,7 @@ class Site:
         prefix = folder / "pre & fix"  # a space and an ampersand must survive the shell and XML
         values = {
             "deploy.prefix": str(prefix),
-            "deploy.service_manager": "standin",
+            "deploy.service_manager": "emulator",
             "deploy.port": free_port(),
             "deploy.models": str(folder / "models"),
             "deploy.health_timeout_s": 15,
@@ -63,8 +63,17 @@ class Site:
         return cls(folder, configuration.load(file=folder / "turboquant.yaml", environ={}))
 
     @property
-    def layout(self) -> Layout:
-        return Layout.of(self.config)
+    def prefix(self) -> Prefix:
+        return Prefix.of(self.config)
+
+    @property
+    def emulator(self) -> Path:
+        """Root of the emulator."""
+        return self.prefix.folder / "launchd"
+
+    @property
+    def log_file(self) -> Path:
+        return self.prefix.logs / "ollama.log"
 
     def configured(self, **changes: Any) -> Site:
         """The same place under another configuration of the section deploy."""
@@ -128,27 +137,27 @@ class Site:
         with self.child(operation, *arguments, kill_at=at) as process:
             process.join(60)
             assert process.exitcode == -signal.SIGKILL
-        assert records.read(self.layout.journal, Entry).step == at
+        assert records.read(self.prefix.journal, JournalEntry).step == at
 
     def launchctl(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return launchctl(self.layout.standin, *words)
+        return launchctl(self.emulator, *words)
 
     def log(self) -> str:
-        return self.layout.log.read_text() if self.layout.log.exists() else ""
+        return self.log_file.read_text() if self.log_file.exists() else ""
 
     def assert_clean(self) -> None:
         """Nothing half done: no journal, only known releases, and `current` names one of them."""
         deployment = self.status()
-        there = sorted(path.name for path in self.layout.releases.iterdir()) if self.layout.releases.is_dir() else []
+        there = sorted(path.name for path in self.prefix.releases.iterdir()) if self.prefix.releases.is_dir() else []
         assert there == sorted(deployment.releases)
-        assert not self.layout.journal.exists()
-        assert sorted(path.name for path in self.layout.prefix.glob("current*")) == ["current"] * bool(there)
+        assert not self.prefix.journal.exists()
+        assert sorted(path.name for path in self.prefix.folder.glob("current*")) == ["current"] * bool(there)
         for name in there:
-            built.check(self.layout.release(name))
-            assert (self.layout.release(name) / "environment").is_file()
+            built.check(self.prefix.release(name))
+            assert (self.prefix.release(name) / "environment").is_file()
 
     def close(self) -> None:
-        """Stop the stand-in and everything in it."""
+        """Stop the emulator and everything in it."""
         self.launchctl(STOP_VERB)
 
 
@@ -158,7 +167,7 @@ def _run(operation: Callable[..., object], arguments: tuple[Any, ...], kill_at: 
 
 
 def launchctl(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Call the stand-in at `root`."""
+    """Call the emulator at `root`."""
     return subprocess.run(
         [sys.executable, "-I", "-S", client.__file__, *words],
         env={**os.environ, settings.ROOT_VARIABLE: str(root)},

@@ -121,9 +121,11 @@ class DeployConfig:
         str(Path(platformdirs.user_data_dir("turboquant"))), "folder that holds releases/, current and the shim"
     )
     label: str = setting("io.turboquant.ollama", "launchd label", pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{2,120}")
-    agents_dir: str = setting("", "folder of the plist; empty: ~/Library/LaunchAgents, or the stand-in's own")
+    agents_dir: str = setting("", "folder of the plist; empty: ~/Library/LaunchAgents, or the emulator's own")
     service_manager: str = setting(
-        "auto", "launchd, or our stand-in where there is none", choices=("auto", "launchd", "standin")
+        "auto",
+        "launchd, or its emulator where there is none (standin: the emulator's former name)",
+        choices=("auto", "launchd", "emulator", "standin"),
     )
     domain: str = setting(
         "auto", "launchd domain: auto, gui/UID, user/UID or system", pattern=r"auto|system|(gui|user)/\d+"
