@@ -32,6 +32,9 @@ from toolchain.stages import CacheType, Deployment, Release
 
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
+_LLAMA_SERVER = Path(__file__).with_name("llama_server_program.py")
+BUILD = 1
+"""build of llama.cpp in every release"""
 _CHILDREN = multiprocessing.get_context("forkserver")  # quick: what a deploy imports is there before the fork
 _CHILDREN.set_forkserver_preload(["toolchain.deploy.installer", "toolchain.serving.probe_model"])
 
@@ -82,14 +85,18 @@ class Site:
     def release(
         self, version: str, *, does: str = "serve", answers: str = "", types: tuple[CacheType, ...] = TURBO
     ) -> Path:
-        """Make a release directory whose server reports `answers` and behaves as `does` says."""
+        """Make a release directory whose servers report `answers` and behave as `does` says."""
         folder = self.folder / f"built-{version}"
         (folder / "bin").mkdir(parents=True)
         (folder / "lib/ollama").mkdir(parents=True)
-        text = f"#!{sys.executable} -IS\n" + _PROGRAM.read_text()
-        _program(folder / "bin/ollama", text)
-        _program(folder / "lib/ollama/llama-server", "#!/bin/sh\nexit 0\n")
-        behaviour = {"does": does, "answers": answers or version, "types": [kind.name for kind in types]}
+        _program(folder / "bin/ollama", _PROGRAM)
+        _program(folder / "lib/ollama/llama-server", _LLAMA_SERVER)
+        behaviour = {
+            "does": does,
+            "answers": answers or version,
+            "types": [kind.name for kind in types],
+            "build": answers or BUILD,
+        }
         (folder / "lib/ollama/behaviour.json").write_text(json.dumps(behaviour))
         (folder / "lib/ollama/libggml.so").symlink_to("libggml.so.0")
         (folder / "lib/ollama/libggml.so.0").write_text("not a library")
@@ -100,7 +107,7 @@ class Site:
             platform="test",
             ollama_commit="0" * 40,
             llama_cpp_commit="1" * 40,
-            llama_cpp_build=1,
+            llama_cpp_build=BUILD,
             series_sha256="2" * 64,
             cache_types=types,
             tools={},
@@ -197,6 +204,6 @@ def await_file(path: Path) -> None:
         time.sleep(0.005)
 
 
-def _program(path: Path, text: str) -> None:
-    path.write_text(text)
+def _program(path: Path, source: Path) -> None:
+    path.write_text(f"#!{sys.executable} -IS\n{source.read_text()}")
     path.chmod(0o755)
