@@ -4,7 +4,7 @@ The stages, each a function from one frozen record to the next:
 
     sources -> series (rendered patch) -> build -> verify -> release -> deploy
 
-See docs/design.md for the map.
+See docs/explanation/design.md for the map.
 """
 
 __version__ = "0.1.0"

@@ -25,11 +25,11 @@ from .core.errors import (
 from .core.records import record, sha256_bytes, write, write_bytes
 from .core.run import Run
 from .deploy import install
-from .newest import Newest, PassedOver, newest
 from .series import render
 from .series.manifest import load_series
 from .series.patched import Patched
 from .series.tree import Tree
+from .sources.newest import Newest, PassedOver, newest
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
 
@@ -45,6 +45,8 @@ class Shipped:
     release: str
     verified: bool
     deployment: Deployment
+    port: int
+    """of the service"""
     passed_over: tuple[PassedOver, ...] = ()
     """newer releases of Ollama, where none was named"""
 
@@ -104,25 +106,31 @@ def check_series(run: Run, found: Sources, *, behaviour: bool = True) -> check.C
 
 def require(checked: check.Checked) -> None:
     """Raise `EraNotServed`, `SeriesDoesNotApply` or one of its kinds for a dry run that failed."""
+    if found := failure(checked):
+        raise found
+
+
+def failure(checked: check.Checked) -> ToolchainError | None:
+    """What `require` raises; None for a dry run that held."""
     if checked.ok:
-        return
+        return None
     if not checked.edits and "vendored" in checked.reason:
-        raise EraNotServed(checked.reason, hint=_VENDORED_HINT)
+        return EraNotServed(checked.reason, hint=_VENDORED_HINT)
     failing = [edit.name for edit in checked.edits if edit.status in ("moved", "broken")]
     if checked.behaviour and checked.behaviour.wrong:
-        raise BehaviourChanged(
+        return BehaviourChanged(
             f"the series applies, but llama.cpp does something else with our types: {checked.behaviour.wrong[0]}",
             hint="the series needs another hook for it; --no-behaviour checks edits and contract alone",
         )
     if checked.contract and not failing and not checked.reason:
         more = f"; and {len(checked.contract) - 3} more" if len(checked.contract) > 3 else ""
-        raise ContractBroken(
+        return ContractBroken(
             f"{len(checked.contract)} of {checked.symbols} symbols that our sources use are not as they were: "
             + "; ".join(map(str, checked.contract[:3]))
             + more,
             hint="make our sources fit, then ./inv series.contract with trees old and new, and check again",
         )
-    raise SeriesDoesNotApply(
+    return SeriesDoesNotApply(
         f"{len(failing)} of {len(checked.edits)} edits do not hold: {', '.join(failing)}"
         if failing
         else checked.reason,
@@ -132,11 +140,8 @@ def require(checked: check.Checked) -> None:
 
 def complaint(checked: check.Checked) -> str:
     """What `require` would say of a dry run; empty for one that holds."""
-    try:
-        require(checked)
-    except ToolchainError as error:
-        return error.message
-    return ""
+    found = failure(checked)
+    return found.message if found else ""
 
 
 _VENDORED_HINT = "take Ollama v0.30.0 or newer"
@@ -227,6 +232,7 @@ def ship(run: Run) -> Shipped:
         release=release.id,
         verified=verification.ok,
         deployment=deployment,
+        port=run.config.deploy.port,
         passed_over=chosen.passed_over,
     )
 

@@ -253,7 +253,7 @@ class Trial:
 
 
 @record
-class Guarded:
+class Compatibility:
     """Whether a model bears the cache type that is asked for. `proposal` is empty when it does, or nothing does."""
 
     model: str
@@ -276,7 +276,7 @@ class Verification:
     """six verdicts; none on a release that adds no types"""
     unknown_type_message: str
     """what the API answered to a type that does not exist"""
-    guard: Guarded | None = None
+    guard: Compatibility | None = None
     """what the service's cache type does to `verify.model`"""
     ok: bool
     seconds: float

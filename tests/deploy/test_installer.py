@@ -121,7 +121,7 @@ def test_uninstall_leaves_logs_and_models(site: Site) -> None:
     assert site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").returncode == 113
     left = {path.name for path in site.prefix.folder.iterdir()}
     assert left <= {"logs", "launchd", "lock"}
-    assert "started" in installer.logs(site.config, 5)
+    assert "started" in "".join(installer.logs(site.config, 5).log)
 
 
 def test_a_new_label_replaces_the_old_service(site: Site) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toolchain.cachetypes.sizes import type_table
 from toolchain.core.cachetype import parse
 from toolchain.core.errors import ArchitectureUnknown, ConfigError, ModelInvalid
-from toolchain.memory import geometry, kv
+from toolchain.models.memory import geometry, kv
 from toolchain.series import manifest
 
 from . import models

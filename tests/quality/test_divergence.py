@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import inv
+from tests.tasks.test_command import inv
 from toolchain.core.console import Console
 from toolchain.core.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
-from toolchain.quality import divergence, request
-from toolchain.quality.divergence import Divergences, measure
+from toolchain.models.quality import choices as request
+from toolchain.models.quality.divergence import Divergences, measure
 from toolchain.stages import CacheType
+from toolchain.text import as_text
 
 from .conftest import ROOT
 
@@ -56,7 +57,7 @@ def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
     assert rows["q4_0/plain"].kl.mean == pytest.approx(2 * rows["q4_0"].kl.mean)
     assert rows["q4_0"].ppl.error == 0.25
     assert rows["q4_0"].same_top.error == 0.194
-    table = divergence.markdown(found)
+    table = as_text(found)
     assert "| turbo4:f16 | 10.125 | 10.138 ± 0.250 | 0.138 ± 0.010 | 0.00138 ± 0.00010 | 99.86 ± 0.19 |" in table
     assert [path.name for path in tmp_path.iterdir()] == ["kl.log"]
 

@@ -212,7 +212,11 @@ def load(
     return _assemble(values, origins)
 
 
-def rows(config: Config) -> list[SettingRow]:
+class SettingRows(tuple[SettingRow, ...]):
+    """All settings."""
+
+
+def rows(config: Config) -> SettingRows:
     """Every setting with its value, origin and allowed range."""
     found = []
     for key, field in _settings(Config).items():
@@ -227,7 +231,7 @@ def rows(config: Config) -> list[SettingRow]:
                 help=str(field.metadata["help"]),
             )
         )
-    return found
+    return SettingRows(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -383,13 +387,3 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
-
-
-def table(settings: list[SettingRow]) -> str:
-    """Settings for a reader: key, value, origin, and what is allowed."""
-    lines = []
-    for row in settings:
-        value = " ".join(row.value) if isinstance(row.value, tuple) else row.value
-        lines.append(f"{row.key:<26} {value!s:<44} {row.origin}")
-        lines.append(f"{'':<26} {row.help} ({row.allowed})")
-    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Every way in which a run can end badly, each with an exit code of its own.
 
 A `ToolchainError` is for the person at the terminal: what is wrong, with which thing, and what to try.
-Anything else that escapes is a bug and keeps its traceback. The table in docs/guide.md is made from
+Anything else that escapes is a bug and keeps its traceback. The table in docs/reference/exit-codes.md is made from
 this module (`exit_code_table`), and a test holds the codes distinct.
 """
 
@@ -328,7 +328,7 @@ def all_errors() -> Iterator[type[ToolchainError]]:
 
 
 def exit_code_table() -> str:
-    """The exit codes as a Markdown table, for docs/guide.md and `./inv --help`."""
+    """The exit codes as a Markdown table, for docs/reference/exit-codes.md and `./inv --help`."""
     rows = [(0, "success", ""), (1, "a bug (with a traceback)", ""), (2, "wrong usage of a task", "")]
     rows += [(cls.exit_code, (cls.__doc__ or "").splitlines()[0].rstrip("."), cls.__name__) for cls in all_errors()]
     lines = ["| code | meaning | error |", "|---|---|---|"]

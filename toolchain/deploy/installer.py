@@ -22,6 +22,7 @@ from ..core import records
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
+from ..core.records import record
 from ..service import address, managers, units
 from ..stages import Deployment
 from . import activation, environment, installed, port, recovery, shim, store
@@ -127,14 +128,21 @@ def recover(config: Config, console: Console) -> None:
         console.note(held.message)
 
 
-def logs(config: Config, lines: int = 50) -> str:
-    """The last lines of the service's log; empty when it never ran."""
+@record
+class ServiceLog:
+    """The end of the service's log."""
+
+    log: tuple[str, ...]
+
+
+def logs(config: Config, lines: int = 50) -> ServiceLog:
+    """The last lines of the service's log; none when it never ran."""
     recover(config, Console())
     path = Prefix.of(config).logs / units.choose(config.deploy).log
     if not path.exists():
-        return ""
+        return ServiceLog(log=())
     with path.open(encoding="utf-8", errors="replace") as file:
-        return "".join(deque(file, maxlen=lines))
+        return ServiceLog(log=tuple(line.rstrip("\n") for line in deque(file, maxlen=lines)))
 
 
 def prune(config: Config, console: Console) -> Deployment:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..core.checkout import TEMPLATES
 from ..service.manager import Manager
 from ..service.unit import Unit
 from .prefix import Prefix
 
-_FOLDER = Path(__file__).resolve().parents[2] / "templates"
-
 
 def render(prefix: Prefix, unit: Unit, manager: Manager) -> bytes:
     """The script. The same arguments give the same bytes, whatever release is active."""
-    environment = Environment(loader=FileSystemLoader(_FOLDER), undefined=StrictUndefined, keep_trailing_newline=True)
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
     program, *arguments = unit.program
     text = environment.get_template("shim.sh.j2").render(
         prefix=shlex.quote(str(prefix.folder)),

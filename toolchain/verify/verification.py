@@ -28,9 +28,9 @@ from ..core.errors import (
     VerificationFailed,
 )
 from ..core.records import record
-from ..guard import verdict as guard
-from ..memory import geometry, gguf, kv
-from ..quality.samples import read_text
+from ..models.compatibility import verdict as guard
+from ..models.memory import geometry, gguf, kv
+from ..models.quality.samples import read_text
 from ..series import manifest
 from ..serving import cachelog
 from ..serving.ollama import Generation
@@ -38,7 +38,7 @@ from ..serving.ollama_server import Server, serve
 from ..serving.probe_model import Geometry, write_probe
 from ..stages import Release, TypeProof, Verdict, Verification
 from . import checklist, planned
-from .report import render_report
+from .verification_page import render_report
 
 HEAD_SIZES = (64, 128)
 LAYERS, HEADS, KV_HEADS = 8, 4, 2
@@ -60,7 +60,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @record
-class Probe:
+class ProbeFile:
     """A model under test: its name in the server's store, its file and its sizes."""
 
     name: str
@@ -106,7 +106,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
         step.update(steps - 1, steps, "checklist")
         verdicts = trial.examine()
         failures += [
-            VerificationFailed(f"{verdict.name}: NOT SO: {verdict.evidence}") for verdict in verdicts if not verdict.ok
+            VerificationFailed(f"{verdict.name}: FAILED: {verdict.evidence}") for verdict in verdicts if not verdict.ok
         ]
     guarded = None
     if served is not None:
@@ -119,6 +119,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
             config=config,
             console=console,
         )
+    refusal = guard.refusal(guarded, config) if guarded else None
     verification = Verification(
         release=release.id,
         version=release.version,
@@ -126,7 +127,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
         checklist=verdicts,
         unknown_type_message=message,
         guard=guarded,
-        ok=not failures and not (guarded and guard.refused(guarded, config)),
+        ok=not failures and refusal is None,
         seconds=round(time.monotonic() - started, 3),
     )
     records.write(folder / "verification.json", verification)
@@ -139,7 +140,9 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
             hint=f"read {folder / 'report.md'}, and in {folder / 'logs'} what the servers said",
         )
     if guarded:
-        guard.require(guarded, config, console)
+        guard.warn(guarded, console)
+    if refusal:
+        raise refusal
     return verification
 
 
@@ -216,7 +219,9 @@ class _Trial:
             timeout_s=self._config.timeout_s,
         )
 
-    def _prove_on(self, server: Server, probe: Probe, kv_cache_type: str) -> tuple[TypeProof, ToolchainError | None]:
+    def _prove_on(
+        self, server: Server, probe: ProbeFile, kv_cache_type: str
+    ) -> tuple[TypeProof, ToolchainError | None]:
         mark = server.mark()
         first = shifted = None
         failure: ToolchainError | None = None
@@ -255,7 +260,7 @@ class _Trial:
         )
         return proof, failure
 
-    def _planned(self, probe: Probe, kv_cache_type: str) -> kv.CacheSizes:
+    def _planned(self, probe: ProbeFile, kv_cache_type: str) -> kv.CacheSizes:
         """What the memory planner works out for a probe from its file."""
         return kv.sizes(
             geometry.read(gguf.load(str(probe.path))),
@@ -292,7 +297,7 @@ def _check_types(asked: tuple[str, ...], release: Release) -> None:
             )
 
 
-def _write_probe(path: Path, head_size: int, layers: int) -> Probe:
+def _write_probe(path: Path, head_size: int, layers: int) -> ProbeFile:
     geometry = write_probe(
         path,
         head_size=head_size,
@@ -302,10 +307,10 @@ def _write_probe(path: Path, head_size: int, layers: int) -> Probe:
         context=CONTEXT,
         seed=_SEED + head_size,
     )
-    return Probe(name=path.stem, path=path, geometry=geometry)
+    return ProbeFile(name=path.stem, path=path, geometry=geometry)
 
 
-def _import(server: Server, probe: Probe) -> None:
+def _import(server: Server, probe: ProbeFile) -> None:
     """The servers of a run share one model store: the first one imports."""
     if f"{probe.name}:latest" not in server.client.names():
         server.client.create_from_gguf(probe.name, probe.path)
