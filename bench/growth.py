@@ -21,7 +21,7 @@ from toolchain.contract.check import check
 from toolchain.core.console import Console
 from toolchain.series import manifest
 from toolchain.series.render import render
-from toolchain.stages import Pin, Source, Sources
+from toolchain.stages import Checkout, Pin, Sources
 
 RUNS = 5
 SHAPES = [(20, 500), (40, 500), (80, 500), (160, 500), (20, 2_000), (20, 8_000)]
@@ -65,8 +65,8 @@ def _series(root: Path, edits: int) -> manifest.Series:
 def _sources(tree: Path, commit: str) -> Sources:
     source = {"origin": "", "git_dir": tree / ".git", "commit": commit, "describe": "b1"}
     return Sources(
-        ollama=Source(target="ollama", **source),  # type: ignore[arg-type]
-        llama_cpp=Source(target="llama.cpp", **source),  # type: ignore[arg-type]
+        ollama=Checkout(target="ollama", **source),  # type: ignore[arg-type]
+        llama_cpp=Checkout(target="llama.cpp", **source),  # type: ignore[arg-type]
         era="pinned",
         pin=Pin(name="b1", commit=commit, build=1, exact=True),
     )

@@ -18,11 +18,10 @@ from typing import Literal
 from .core.records import record
 
 Target = Literal["ollama", "llama.cpp"]
-Era = Literal["pinned", "vendored"]
 
 
 @record
-class Source:
+class Checkout:
     """A commit in a git repository that this toolkit may read and never changes."""
 
     target: Target
@@ -54,9 +53,10 @@ class Pin:
 class Sources:
     """Both sources of a run."""
 
-    ollama: Source
-    llama_cpp: Source
-    era: Era
+    ollama: Checkout
+    llama_cpp: Checkout
+    era: str
+    """name of the era of Ollama's tree; `sources.eras` knows what that means"""
     pin: Pin
 
 
@@ -157,6 +157,8 @@ class Release:
     tools: dict[str, str]
     flags: dict[str, str]
     files: dict[str, str]
+    verification: str = ""
+    """digest of the verification.json beside the manifest, in a release that was installed on it"""
 
 
 @record
@@ -263,6 +265,8 @@ class Compatibility:
     proposal: str
     layers: tuple[LayerLoss, ...]
     trials: tuple[Trial, ...]
+    text_sha256: str = ""
+    """of the text that the model read; empty where it read none"""
 
 
 @record
@@ -270,6 +274,8 @@ class Verification:
     """verification.json of a release: what was proven, on which binary."""
 
     release: str
+    content_sha256: str = ""
+    """the release's `content_digest`: of no other is anything proven"""
     version: str
     proofs: tuple[TypeProof, ...]
     checklist: tuple[Verdict, ...] = ()
@@ -295,4 +301,6 @@ class Deployment:
     pid: int
     healthy: bool
     releases: tuple[str, ...]
+    verified: bool = False
+    """whether the active release was installed on a verification, and is what was verified"""
     reason: str = ""

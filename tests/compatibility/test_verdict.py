@@ -14,6 +14,7 @@ from toolchain.core.cachetype import parse
 from toolchain.core.config import Config
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError
+from toolchain.core.records import sha256_bytes
 from toolchain.models.compatibility import verdict
 from toolchain.models.quality import kernels, references
 from toolchain.models.quality.measure import compare
@@ -56,6 +57,7 @@ def test_from_the_weights_alone(model: Path, scaled: Path, config: Config) -> No
     assert _examine(model, "turbo2", config).answer == "fine"
     found = _examine(scaled, "turbo4", config)
     assert (found.answer, found.measured, found.proposal) == ("collapses", False, "turbo4,layers=1:q8_0:turbo4")
+    assert found.text_sha256 == ""  # nothing was read
     assert [one.weights_db for one in found.layers] == pytest.approx([0, 24], abs=0.5)
     assert found.trials[0].predicted_db == pytest.approx(TURBO4_DB - 24 + 3, abs=0.6)
     assert _examine(scaled, "turbo4,layers=1:q8_0:turbo4", config).answer == "fine"
@@ -77,6 +79,7 @@ def test_the_measured_answer_decides(
     found = _examine(scaled, "turbo4", config, server)
     assert (found.answer, found.measured, found.proposal, len(found.trials)) == ("fine", True, "", 1)
     assert found.trials[0].kl == pytest.approx(0, abs=1e-9)
+    assert found.text_sha256 == sha256_bytes(TEXT.encode())
     assert all(one.keys_db is not None for one in found.layers)
     monkeypatch.setenv("TQ_TEST_NOISE", "turbo4=1 turbo3=1")
     found = _examine(model, "turbo4", config, server)

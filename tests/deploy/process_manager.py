@@ -20,11 +20,8 @@ from typing import Any
 import psutil
 
 from toolchain.core import records
-from toolchain.core.config import Config, DeployConfig
-from toolchain.core.console import Console
+from toolchain.core.config import DeployConfig
 from toolchain.core.errors import CommandFailed
-from toolchain.deploy import installer
-from toolchain.service import managers
 from toolchain.service.manager import Definition, Registration, ServiceState
 
 KIND = "process"
@@ -124,18 +121,6 @@ class ProcessManager:
 
 def make(config: DeployConfig, home: Path, _loaded_in: str) -> ProcessManager:
     return ProcessManager(home / KIND, config.label)
-
-
-def install(release: Path, config: Config, console: Console) -> object:
-    """As the installer's, in a process where this manager is not known yet."""
-    managers.MANAGERS[KIND] = make
-    return installer.install(release, config, console)
-
-
-def uninstall(config: Config, console: Console) -> object:
-    """As the installer's, in a process where this manager is not known yet."""
-    managers.MANAGERS[KIND] = make
-    return installer.uninstall(config, console)
 
 
 def _owner() -> int:

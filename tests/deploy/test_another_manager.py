@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import alive, ended
+from toolchain.core.config import Config
+from toolchain.core.console import Console
 from toolchain.core.errors import RolledBack, Unhealthy
 from toolchain.deploy import installed, installer
 from toolchain.deploy.journal import BEFORE_SWAP, INSTALL_STEPS, UNINSTALL_STEPS
@@ -17,7 +19,7 @@ from toolchain.service import managers
 
 from . import process_manager
 from .process_manager import KIND, ProcessManager
-from .site import Site, identifier
+from .site import Site, identifier, install
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +52,18 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for place in _place(tmp_path_factory.mktemp("kept")):
             place.install(place.release("good"))
             yield place
+
+
+def _install(release: Path, config: Config, console: Console) -> object:
+    """As `install`, in a process where this manager is not known yet."""
+    managers.MANAGERS[KIND] = process_manager.make
+    return install(release, config, console)
+
+
+def _uninstall(config: Config, console: Console) -> object:
+    """As the installer's, in a process where this manager is not known yet."""
+    managers.MANAGERS[KIND] = process_manager.make
+    return installer.uninstall(config, console)
 
 
 def test_install_upgrade_roll_back_and_uninstall(empty: Site) -> None:
@@ -104,7 +118,7 @@ def test_an_unhealthy_first_release_leaves_nothing_running(empty: Site) -> None:
 @pytest.mark.parametrize("step", INSTALL_STEPS)
 def test_killed_upgrade(kept: Site, step: str) -> None:
     old, release = kept.status(), kept.release(f"new-{next(_names)}")
-    kept.killed(process_manager.install, release, kept.config, at=step)
+    kept.killed(_install, release, kept.config, at=step)
     after = kept.status()
     assert after.active == (old.active if step in BEFORE_SWAP else identifier(release))
     assert after.healthy
@@ -115,6 +129,6 @@ def test_killed_upgrade(kept: Site, step: str) -> None:
 @pytest.mark.parametrize("step", UNINSTALL_STEPS)
 def test_killed_uninstall_is_finished(empty: Site, step: str) -> None:
     pid = empty.install(empty.release("first")).pid
-    empty.killed(process_manager.uninstall, empty.config, at=step)
+    empty.killed(_uninstall, empty.config, at=step)
     assert empty.status().reason == "nothing is installed"
     assert ended(pid)

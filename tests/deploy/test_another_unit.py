@@ -19,7 +19,7 @@ from toolchain.deploy.journal import BEFORE_SWAP
 from toolchain.service import units
 from toolchain.service.units.llama_server import LlamaServerUnit
 
-from .site import BUILD, Site, identifier
+from .site import BUILD, Site, identifier, install
 
 pytestmark = pytest.mark.slow
 
@@ -43,9 +43,9 @@ def _unit(folder: Path) -> LlamaServerUnit:
 
 
 def _install(release: Path, config: Config, console: Console) -> object:
-    """As the installer's, in a process of its own."""
+    """As `install`, in a process of its own."""
     units.choose = lambda _: _unit(release.parent)  # type: ignore[assignment]
-    return installer.install(release, config, console)
+    return install(release, config, console)
 
 
 def test_install_upgrade_and_roll_back(served: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from toolchain.service import managers
 from toolchain.service.launchd import property_list
 from toolchain.service.manager import Definition, Registration
 
-from .site import Site, identifier
+from .site import Site, identifier, install
 
 _FIELDS = {"unit_file": "plist", "unit_sha256": "plist_sha256"}
 _STEPS = {"unit": "plist", "unload": "bootout"}
@@ -99,7 +99,7 @@ def test_its_service_is_replaced_under_a_new_label(site: Site) -> None:
 def test_its_interrupted_install_is_finished(site: Site) -> None:
     site.install(site.release("a"))
     b = site.release("b")
-    site.killed(installer.install, b, site.config, at="unit")
+    site.killed(install, b, site.config, at="unit")
     _rename(site.prefix.state, _FIELDS, _STEPS)
     _rename(site.prefix.journal, {}, _STEPS)
     after = site.status()

@@ -14,7 +14,7 @@ from toolchain.service import managers
 from toolchain.service.units.ollama import OllamaUnit
 from toolchain.serving.ollama import OllamaClient
 
-from .site import Site, await_file, identifier
+from .site import Site, await_file, identifier, install
 
 pytestmark = pytest.mark.slow
 
@@ -170,7 +170,7 @@ def test_folders_that_cannot_be_written(running: Site, capsys: pytest.CaptureFix
 
 def test_two_deployers_do_not_meet(running: Site) -> None:
     slow = running.release("slow")
-    with running.child(installer.install, slow, running.configured(stability_s=30.0).config) as other:
+    with running.child(install, slow, running.configured(stability_s=30.0).config) as other:
         await_file(running.prefix.lock_owner)
         with pytest.raises(LockHeld, match=f"pid {other.pid}"):
             running.install(running.release("waiting"))

@@ -16,6 +16,7 @@ from toolchain.core import records
 from toolchain.core.config import Config, load
 from toolchain.core.console import Console
 from toolchain.core.errors import BuildFailed, ConfigError, MissingTool
+from toolchain.core.records import sha256_bytes
 from toolchain.models.quality import benchmark as lab
 from toolchain.models.quality import benchmark_page, kernels
 from toolchain.models.quality import choices as request
@@ -30,6 +31,9 @@ KEYS = {
 }  # fmt: skip
 
 
+TEXT = "A text of some length. " * 20
+
+
 @pytest.fixture(scope="session")
 def series() -> manifest.Series:
     """The toolkit's own series."""
@@ -39,12 +43,13 @@ def series() -> manifest.Series:
 @pytest.fixture(scope="session")
 def found(series: manifest.Series, config: Config, workspace: Path, model: Path, server: Path) -> Benchmark:
     """Everything on short data, a dump included."""
-    source = DumpSource(server=server, model=model, text="A text of some length. " * 20)
+    source = DumpSource(server=server, model=model, text=TEXT)
     return lab.run(Selection(tokens=300), source, series, config, Console(), workspace=workspace)
 
 
 @pytest.mark.slow
 def test_every_type_on_every_data_set(found: Benchmark, series: manifest.Series) -> None:
+    assert found.text_sha256 == sha256_bytes(TEXT.encode())
     types = {*(kind.name for kind in series.types), "q4_0", "iq4_nl", "q8_0"}
     layers = {f"dump.{kind}.{layer}" for kind in "kv" for layer in range(2)}
     data = {*DISTRIBUTIONS, *layers, "dump", "dump.k", "dump.v"}

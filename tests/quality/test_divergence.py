@@ -10,6 +10,7 @@ import pytest
 from tests.tasks.test_command import inv
 from toolchain.core.console import Console
 from toolchain.core.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
+from toolchain.core.records import sha256_bytes
 from toolchain.models.quality import choices as request
 from toolchain.models.quality.divergence import Divergences, measure
 from toolchain.stages import CacheType
@@ -49,6 +50,7 @@ def _measure(
 def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
     found = _measure(program, model, tmp_path)
     assert (found.text_bytes, found.context, found.chunks) == (999, 64, 37)
+    assert found.text_sha256 == sha256_bytes(b"x" * 999)
     assert [row.cache for row in found.rows] == list(CACHES)
     rows = {row.cache: row for row in found.rows}
     assert rows["f16"].kl.mean == rows["f16"].delta.mean == 0

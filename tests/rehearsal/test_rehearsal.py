@@ -6,17 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
 import pytest
 
+from toolchain.build import content_digest
 from toolchain.core import records
 from toolchain.core.config import VerifyConfig
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, MissingTool
 from toolchain.rehearsal import rehearsal as rehearse
-from toolchain.stages import Release, Verification
+from toolchain.stages import Deployment, Release, Rendered, Scratch, Sources, Verification
 from toolchain.text import as_text
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,22 @@ def test_every_type_was_proven_by_the_size_of_its_cache(rehearsal: rehearse.Rehe
     assert {(cache.type_k, cache.type_v) for cache in pair.caches} == {("q8_0", "turbo4")}
     assert all(2 * cache.mib_v == pytest.approx(cache.mib_k, abs=0.02) for cache in pair.caches)
     assert [verdict.ok for verdict in proven.checklist] == [True] * 6
+
+
+def test_every_stage_left_its_record(rehearsal: rehearse.Rehearsal, folder: Path) -> None:
+    runs = folder / "workspace" / "runs"
+    kept = runs / rehearsal.active
+    stages = {"sources": Sources, "rendered": Rendered, "scratch": Scratch, "release": Release}
+    stages |= {"verification": Verification, "deployment": Deployment}
+    found: dict[str, Any] = {name: records.read(kept / f"{name}.json", kind) for name, kind in stages.items()}
+    assert sorted(path.stem for path in kept.iterdir()) == sorted(stages)
+    release = found["release"]
+    assert (release.id, release.ollama_commit) == (rehearsal.active, found["scratch"].ollama_commit)
+    assert release.series_sha256 == found["rendered"].series_sha256
+    assert found["verification"].content_sha256 == content_digest(release)
+    assert (found["deployment"].active, found["deployment"].verified) == (rehearsal.active, True)
+    (other,) = (path for path in runs.glob("*turbo2*"))
+    assert {path.stem for path in other.iterdir()} == {"sources", "rendered", "scratch", "release"}  # never verified
 
 
 @pytest.mark.usefixtures("rehearsal")

@@ -172,7 +172,9 @@ def test_a_ship_tells_what_it_passed_over(site: Site, monkeypatch: pytest.Monkey
     said = [{"release": "v0.31.0", "reason": "pins b9, which is not in the mirror"}]
     assert json.loads(to_json(shipped))["passed_over"] == said
     assert as_text(shipped).splitlines()[-1] == "passed over v0.31.0: pins b9, which is not in the mirror"
-    assert json.loads((shipped.run / "sources.json").read_text())["ollama"]["describe"] == "v0.30.0"
+    assert shipped.run == site.folder / "workspace" / "runs" / "0-0"
+    (kept,) = (site.folder / "workspace" / "runs").glob("v0.30.0-*/sources.json")
+    assert json.loads(kept.read_text())["ollama"]["describe"] == "v0.30.0"
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.stages import Era
+from toolchain.sources import eras
 from toolchain.upstream.surface import server, usage
 from toolchain.upstream.surface.trees import FolderTree
 from toolchain.upstream.surface.usage import Use
@@ -108,8 +108,10 @@ json(data, "n_predict", "cache_prompt");
 """
 
 
-def find(era: Era, root: Path, **files: str) -> usage.Usage:
-    return usage.find(tree({name.replace("__", "/") + ".go": text for name, text in files.items()}, root), era)
+def find(era: str, root: Path, **files: str) -> usage.Usage:
+    return usage.find(
+        tree({name.replace("__", "/") + ".go": text for name, text in files.items()}, root), eras.named(era)
+    )
 
 
 def test_names_loaded_at_run_time(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_names_that_ollamas_own_c_uses(tmp_path: Path) -> None:
     (tmp_path / "llama/compat/models").mkdir(parents=True)
     (tmp_path / "llama/compat/models/one.cpp").write_text(compat)
     (tmp_path / "llama/compat/001.patch").write_text("+ggml_patched()\n")
-    found = usage.find(FolderTree(tmp_path), "pinned")
+    found = usage.find(FolderTree(tmp_path), eras.named("pinned"))
     assert {use.text for use in found.symbols} == {"ggml_count", "ggml_type", "GGML_TYPE_F16"}
     assert {use.where for use in found.symbols} == {"llama/compat/models/one.cpp:2"}
 

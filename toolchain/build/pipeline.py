@@ -14,7 +14,7 @@ from ..core.checkout import ROOT
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import BuildFailed, DiskFull, EraNotServed
-from ..sources import locked
+from ..sources import eras, locked
 from ..stages import Release, Rendered, Scratch, Sources
 from . import release, steps, tools
 
@@ -60,11 +60,9 @@ def build(
 
 def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path) -> steps.BuildPlan:
     """Look at tree, tools and disk before anything is started. Raises what `build` raises."""
-    if sources.era != "pinned":
-        raise EraNotServed(
-            f"Ollama {sources.ollama.describe} is of the vendored era: it has no llama-server to build",
-            hint="choose a release from 0.30.0 on",
-        )
+    era = eras.of(sources)
+    if era.unbuilt:
+        raise EraNotServed(f"{eras.sentence(sources)}: {era.unbuilt}", hint=era.hint)
     preset = steps.preset_of(config, scratch.ollama)
     try:
         go_mod = (scratch.ollama / "go.mod").read_text(encoding="utf-8")

@@ -35,6 +35,8 @@ class Checked:
     llama_cpp: str
     ollama: str
     edits: tuple[EditResult, ...]
+    era: str
+    """of Ollama's tree; one that the series does not serve has no edits"""
     ok: bool
     symbols: int = 0
     """how many of upstream's the contract was held against"""
@@ -90,6 +92,7 @@ def check(series: Series, sources: Sources, console: Console, ask: Ask | None = 
         llama_cpp=sources.llama_cpp.describe,
         ollama=sources.ollama.describe,
         edits=tuple(results),
+        era=sources.era,
         ok=not failed and not reasons and not breaches and not (behaviour and behaviour.wrong),
         symbols=symbols,
         contract=tuple(breaches),

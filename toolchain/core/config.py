@@ -136,6 +136,7 @@ class DeployConfig:
     models: str = setting("", "model store of the service; empty: Ollama's own default")
     health_timeout_s: float = setting(60.0, "seconds until a new release must be healthy", low=1, high=3600)
     stability_s: float = setting(15.0, "seconds that it must then stay up without a restart", low=0, high=3600)
+    allow_unverified: bool = setting(False, "install a release that no verification proves, with a warning")
     keep: int = setting(3, "releases to keep, the active one and its parent always", low=2, high=100)
 
 

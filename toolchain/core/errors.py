@@ -75,7 +75,7 @@ class NotARepository(ToolchainError):
 
 
 class UnknownLayout(ToolchainError):
-    """The tree is neither a pinned nor a vendored Ollama."""
+    """The tree has no layout of Ollama that is known."""
 
     exit_code = 11
 
@@ -105,7 +105,7 @@ class UnknownRevision(ToolchainError):
 
 
 class EraNotServed(ToolchainError):
-    """The tree is of the vendored era, which the series does not serve."""
+    """The tree is of an era of Ollama that the series does not serve."""
 
     exit_code = 16
 
@@ -258,6 +258,12 @@ class DomainUnavailable(ToolchainError):
     """The launchd domain is absent, so the state of the service cannot be told."""
 
     exit_code = 55
+
+
+class Unverified(ToolchainError):
+    """The release was never verified, or not with success, or not as it is now."""
+
+    exit_code = 56
 
 
 # -- quality ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from .errors import ToolchainError
 
 
 @runtime_checkable
-class Judged(Protocol):
+class Fallible(Protocol):
     """A record that may say that something is not as it should be."""
 
     def failure(self) -> ToolchainError | None:
@@ -43,7 +43,7 @@ class Run:
     def finish(self, record: Any, failure: ToolchainError | None = None) -> None:
         """Print the task's record, then end as it says: raises `failure` or the record's own, or `SystemExit`."""
         self.console.result(record)
-        if failure is None and isinstance(record, Judged):
+        if failure is None and isinstance(record, Fallible):
             failure = record.failure()
         if failure is not None:
             raise failure

@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -24,8 +25,8 @@ from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
 from ..core.records import record
 from ..service import address, managers, units
-from ..stages import Deployment
-from . import activation, environment, installed, port, recovery, shim, store
+from ..stages import Deployment, Verification
+from . import activation, environment, installed, port, proof, recovery, shim, store
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -34,15 +35,19 @@ _LOCK_WAIT_S = 2.0
 """a program that a killed deployer was just starting may hold its lock for a moment longer"""
 
 
-def install(release_dir: Path, config: Config, console: Console) -> Deployment:
-    """Install a release directory and make it the running service. Installing what already runs changes nothing.
+def install(
+    release_dir: Path, config: Config, console: Console, verification: Verification | None = None
+) -> Deployment:
+    """Install a release directory on its verification and make it the running service.
 
-    Raises before anything is changed: `ReleaseInvalid`, `ConfigError` (a cache type that the release lacks),
+    Installing what already runs changes nothing, but a release that was there unproven gets its proof. Raises before
+    anything is changed: `ReleaseInvalid`, `Unverified`, `ConfigError` (a cache type that the release lacks),
     `ServiceConflict`, `PortInUse`, `LockHeld`, `DiskFull`. Afterwards: `RolledBack` when the release is unhealthy and
     the one before it is back, `Unhealthy` when there is no healthy one, `LaunchdRefused`, `DomainUnavailable`.
     """
     with console.step("check of the release"):
-        release = built.check(release_dir)
+        release = replace(built.check(release_dir), verification="")
+    proven = proof.require(release, verification, config.deploy, console)
     unit = units.choose(config.deploy)
     text = environment.render(unit.environment(release, config.deploy))
     host = config.deploy.host
@@ -54,6 +59,8 @@ def install(release_dir: Path, config: Config, console: Console) -> Deployment:
         port.check(deploy.manager, activation.former(deploy), unit.competitors, config.deploy)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)
+        if same and proven and not proof.is_proven(prefix.release(release.id)):
+            proof.write(prefix.release(release.id), release, proven)
         if same and before == text and previous == release.id and _runs_as_configured(deploy):
             console.note(f"release {release.id} is installed and healthy already")
             return _look(deploy)
@@ -70,7 +77,7 @@ def install(release_dir: Path, config: Config, console: Console) -> Deployment:
         try:
             if not same:
                 with console.step(f"copy of {release.id}") as step:
-                    store.copy_in(release_dir, release, prefix, step)
+                    store.copy_in(release_dir, release, proven, prefix, step)
             deploy.journal.begin_step("environment")
             store.write_environment(release.id, text, prefix)
             deploy.journal.begin_step("shim")
@@ -253,5 +260,6 @@ def _look(deploy: Deploy) -> Deployment:
         pid=running.pid,
         healthy=not reason,
         releases=tuple(one.id for one in known.releases),
+        verified=bool(active) and proof.is_proven(prefix.release(active)),
         reason=reason,
     )

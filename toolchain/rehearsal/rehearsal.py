@@ -19,7 +19,6 @@ from pathlib import Path
 import psutil
 
 from .. import deploy, pipeline
-from ..build import release_dir
 from ..core.config import load
 from ..core.console import Console
 from ..core.errors import ConfigError, MissingTool, RolledBack, VerificationFailed
@@ -134,9 +133,9 @@ def _run_stages(folder: Path, console: Console, stages: _Stages) -> str:
     with stages("build"):
         first = pipeline.build(good, found, rendered)
     with stages("verify"):
-        pipeline.verify(good, release_dir(good.workspace, first))
+        pipeline.verify(good, pipeline.directory(good, first))
     with stages("deploy"):
-        deploy.install(release_dir(good.workspace, first), good.config, console)
+        pipeline.install(good, pipeline.directory(good, first))
     with stages("build of an unhealthy release"):
         second = _build_all(bad)
     with stages("deploy and rollback"):
@@ -173,7 +172,7 @@ def _build_all(run: Run) -> Release:
 def _deploy_unhealthy(run: Run, first: Release, second: Release) -> None:
     """Install `second`, unverified (verification would have found the fault), and see `first` come back."""
     try:
-        deploy.install(release_dir(run.workspace, second), run.config, run.console)
+        pipeline.install(run, pipeline.directory(run, second), unverified=True)
     except RolledBack as outcome:
         run.console.note(f"as it should be: {outcome.message}")
     else:

@@ -162,7 +162,7 @@ def _builds(repository: Repository, mainline: dict[int, str], since: str, until:
 
 
 def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str], candidates: bool) -> list[_Stop]:
-    """Ollama's releases of the pinned era, each with the llama.cpp that it pins or the newest build before."""
+    """Ollama's releases of an era that is served, each with the llama.cpp that it pins or the newest build before."""
     stops: list[_Stop] = []
     for name in releases(ollama, candidates=candidates).values():
         commit = ollama.resolve(f"refs/tags/{name}")
@@ -170,7 +170,7 @@ def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str
             layout = recognise(ollama, commit)
         except UnknownLayout:
             break
-        if layout.era != "pinned":
+        if layout.era.unserved:
             break
         served = pin.find(llama_cpp, mainline, layout.pin)
         trees = _build(llama_cpp, served.commit, served.build).trees if served else ()

@@ -8,6 +8,7 @@ from ..core.errors import FetchFailed, NoReleaseHolds, PinMissing, UnknownLayout
 from ..core.records import record
 from ..core.run import Run
 from ..stages import Sources
+from . import eras
 from .mirror import is_url
 from .origins import at, dirty_files, open_both
 from .releases import releases
@@ -48,7 +49,7 @@ def newest(run: Run, complaint: Callable[[Sources], str]) -> Newest:
                 found = at(opened, ref)
                 if not (reason := complaint(found)):
                     return Newest(sources=_told(run, found), passed_over=tuple(passed))
-                last = found.era == "vendored"
+                last = bool(eras.of(found).unserved)
             except UnknownLayout as error:
                 reason, last = error.message, True
             except PinMissing:
@@ -60,7 +61,7 @@ def newest(run: Run, complaint: Callable[[Sources], str]) -> Newest:
             passed.append(PassedOver(release=tag, reason=reason.splitlines()[0]))
             run.console.note(f"passed over {tag}: {passed[-1].reason}")
             if last:
-                break  # those before it are of the vendored era as well
+                break  # those before it are of that era as well, or of an older one
     raise NoReleaseHolds(
         f"the series holds on none of Ollama's stable releases: {passed[0].release} {passed[0].reason}"
         + (f"; {passed[-1].release} {passed[-1].reason}" if len(passed) > 1 else ""),

@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..core.config import Config
 from ..core.console import Console
-from ..stages import Source, Sources, Target
+from ..stages import Checkout, Sources, Target
 from . import layout, pin
 from .mirror import ensure_contents, is_url, open_mirror
 from .repository import Repository
@@ -78,7 +78,7 @@ def at(opened: Opened, ref: str) -> Sources:
     return Sources(
         ollama=_source("ollama", settings.ollama, ollama, commit, release_name(ollama, commit)),
         llama_cpp=_source("llama.cpp", settings.llama_cpp, llama_cpp, served.commit, pin.describe(served)),
-        era=found.era,
+        era=found.era.name,
         pin=served,
     )
 
@@ -100,8 +100,8 @@ def open_origin(target: Target, origin: str, config: Config, console: Console) -
     return Repository.open(Path(origin), offline=True)
 
 
-def _source(target: Target, origin: str, repository: Repository, commit: str, describe: str) -> Source:
-    return Source(
+def _source(target: Target, origin: str, repository: Repository, commit: str, describe: str) -> Checkout:
+    return Checkout(
         target=target,
         origin=origin,
         git_dir=repository.git_dir,

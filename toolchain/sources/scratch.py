@@ -20,8 +20,8 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
 from ..core.records import sha256_bytes, write_bytes
-from ..stages import Rendered, Scratch, Source, Sources
-from .layout import COMPAT
+from ..stages import Checkout, Rendered, Scratch, Sources
+from . import eras
 from .mirror import missing_blobs
 from .repository import Repository
 
@@ -78,7 +78,9 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
             content = ollama.repository.read_blob(ollama_commit, file.path)
             if file.rendered and (content is None or sha256_bytes(content) != file.rendered):
                 raise ChecksumMismatch(f"{file.path}: the scratch tree differs from the rendered series")
-        llama_commit = llama_cpp.commit(compat_patches(ollama.repository, ollama_commit), message)
+        llama_commit = llama_cpp.commit(
+            compat_patches(ollama.repository, ollama_commit, eras.of(sources).compat), message
+        )
         step.update(detail="write the files")
         ollama.switch(branch, ollama_commit)
         llama_cpp.switch(branch, llama_commit)
@@ -92,9 +94,10 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
     )
 
 
-def compat_patches(ollama: Repository, commit: str) -> dict[str, bytes]:
-    """Patches under llama/compat/ by path, in the order of their file names, as apply-patch.cmake sorts them."""
-    found = [PurePosixPath(path) for path in ollama.paths(commit, COMPAT) if path.endswith(".patch")]
+def compat_patches(ollama: Repository, commit: str, folder: str) -> dict[str, bytes]:
+    """Patches of `Era.compat` by path, in the order of their file names, as apply-patch.cmake sorts them."""
+    paths = ollama.paths(commit, folder) if folder else []
+    found = [PurePosixPath(path) for path in paths if path.endswith(".patch")]
     patches = {}
     for path in sorted(found, key=lambda path: (path.name, str(path))):
         content = ollama.read_blob(commit, str(path))
@@ -106,7 +109,7 @@ def compat_patches(ollama: Repository, commit: str) -> dict[str, bytes]:
 class _Tree:
     """One scratch work tree."""
 
-    def __init__(self, path: Path, source: Source, console: Console) -> None:
+    def __init__(self, path: Path, source: Checkout, console: Console) -> None:
         self.path = path
         self.source = source
         self.console = console

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import deploy
+from .. import deploy, pipeline
 from ..build import find_release
 from ..core.run import Run
 from .command import Group
@@ -10,10 +10,17 @@ from .command import Group
 group = Group("deploy")
 
 
-@group.task("workspace", "prefix", "port", "kv_cache_type", release="id or directory; empty: the newest one built")
-def install(run: Run, release: str = "") -> None:
-    """Make a built release the service."""
-    run.finish(deploy.install(find_release(run, release), run.config, run.console))
+@group.task(
+    "workspace",
+    "prefix",
+    "port",
+    "kv_cache_type",
+    release="id or directory; empty: the newest one built",
+    unverified="install it even if no verification proves it",
+)
+def install(run: Run, release: str = "", unverified: bool = False) -> None:
+    """Make a verified release the service."""
+    run.finish(pipeline.install(run, find_release(run, release), unverified=unverified))
 
 
 @group.task("prefix", "port", to="release to go back to; empty: the one before the active one")

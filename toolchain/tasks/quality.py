@@ -10,7 +10,7 @@ from .flags import CacheSettings, Names, Numbers
 
 group = Group("quality", default="lab")
 
-_TEXT = "file that the model reads; empty: this toolkit's own documentation"
+_TEXT = "file that the model reads; empty: a frozen one of this toolkit's own"
 _RELEASE = "id or directory of a release that runs the model; empty: the newest one built"
 _SERVER = "a llama-server to run instead"
 
@@ -53,7 +53,7 @@ def lab(
 @group.task(
     "workspace",
     model="GGUF model to run",
-    text="file to read; empty: this toolkit's own documentation",
+    text="file to read; empty: a frozen one of this toolkit's own",
     cache="a cache type or K:V, with /plain for no rotation (repeatable, or with commas); empty: a table of ten",
     sweep="each cache also with K and V alone, or one layer at a time, beside f16: alone, layers (or both)",
     bytes="length of the text to use",

@@ -38,7 +38,8 @@ def _divergences(found: Divergences) -> str:
         return f"{one.mean:.{digits}f} ± {one.error:.{digits}f}"
 
     lines = [
-        f"{found.model}, {found.text_bytes} bytes of text, context {found.context}, {found.chunks} chunks:",
+        f"{found.model}, {found.text_bytes} bytes of text ({found.text_sha256[:12]}), context {found.context}, "
+        f"{found.chunks} chunks:",
         "",
         "| K and V | bits per value | perplexity | delta to f16 | mean KL to f16 (nats) | same top token (%) |",
         "|---|---|---|---|---|---|",

@@ -36,6 +36,7 @@ def _deployment(state: Deployment) -> str:
     if not state.active:
         return f"{state.prefix}: {state.reason or 'nothing is installed'}"
     health = "healthy" if state.healthy else f"NOT HEALTHY: {state.reason}"
+    health += "" if state.verified else ", NOT VERIFIED"
     others = [name for name in state.releases if name != state.active]
     return "\n".join(
         [

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
 
+from ..build import content_digest
 from ..cachetypes.sizes import type_table
 from ..core import cachetype, records
 from ..core.config import Config
@@ -68,15 +69,18 @@ class ProbeFile:
     geometry: Geometry
 
 
-def verify(release_dir: Path, config: Config, console: Console, *, workspace: Path) -> Verification:
+def verify(
+    release_dir: Path, config: Config, console: Console, *, workspace: Path, also: Path | None = None
+) -> Verification:
     """Prove that the release in `release_dir` runs every type of `config.verify.types`.
 
-    Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, also when
-    a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a type that the release does not have,
-    `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after the report `ModelLoadFailed`
-    when all that failed were model loads, and `VerificationFailed` for any other failed proof. `DiskFull` when the
-    models find no room in the workspace. With `config.verify.model` also the errors of `guard.verdict.examine`, and
-    `CacheCollapse` when that model does not bear the service's cache type and `config.verify.collapse` refuses that.
+    Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, and the first
+    of them to `also` as well, even when a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a
+    type that the release does not have, `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after
+    the report `ModelLoadFailed` when all that failed were model loads, and `VerificationFailed` for any other failed
+    proof. `DiskFull` when the models find no room in the workspace. With `config.verify.model` also the errors of
+    `guard.verdict.examine`, and `CacheCollapse` when that model does not bear the service's cache type and
+    `config.verify.collapse` refuses that.
     """
     started = time.monotonic()
     stated = release_dir / "manifest.json"
@@ -122,6 +126,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
     refusal = guard.refusal(guarded, config) if guarded else None
     verification = Verification(
         release=release.id,
+        content_sha256=content_digest(release),
         version=release.version,
         proofs=tuple(proofs),
         checklist=verdicts,
@@ -130,7 +135,8 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
         ok=not failures and refusal is None,
         seconds=round(time.monotonic() - started, 3),
     )
-    records.write(folder / "verification.json", verification)
+    for path in filter(None, (folder / "verification.json", also)):
+        records.write(path, verification)
     records.write_bytes(folder / "report.md", render_report(verification, release, failures).encode())
     if failures:
         only_loads = all(isinstance(failure, ModelLoadFailed) for failure in failures)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...cachetypes.sizes import bits_per_value, type_table
@@ -16,6 +17,7 @@ from ...core.cachetype import CacheTypes, LayerRule, LayerTypes, parse
 from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import CacheCollapse, ConfigError, ModelLoadFailed
+from ...core.records import sha256_bytes
 from ...serving.llama_server import LlamaServer
 from ...stages import Answer, CacheType, Compatibility, LayerLoss, Trial
 from ..memory.store import default_root, find
@@ -109,7 +111,7 @@ def examine(
             if trials[-1].answer == "fine":
                 proposal = candidate
                 break
-    return _result(model, types, layers, trials, proposal)
+    return replace(_result(model, types, layers, trials, proposal), text_sha256=sha256_bytes(text.encode()))
 
 
 def find_model(name: str, config: Config) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from ...core.config import Config
 from ...core.console import Console, Step
 from ...core.errors import ConfigError
-from ...core.records import record
+from ...core.records import record, sha256_bytes
 from ...series.manifest import Series
 from . import kernels
 from .codec import Codec
@@ -63,6 +63,8 @@ class Benchmark:
 
     rows: tuple[BenchmarkRow, ...]
     attention: tuple[ScoreRow, ...]
+    text_sha256: str = ""
+    """of the text behind a dump; empty without one"""
 
 
 @record
@@ -115,7 +117,11 @@ def run(
                 measured = _measure(sample, seed, rotated, codecs)
                 rows += (row for row, _ in measured)
                 scores += (score for _, found in measured for score in found)
-    return Benchmark(rows=(*rows, *_summaries(rows)), attention=(*scores, *_score_summaries(scores)))
+    return Benchmark(
+        rows=(*rows, *_summaries(rows)),
+        attention=(*scores, *_score_summaries(scores)),
+        text_sha256=sha256_bytes(source.text.encode()) if source and DUMP in data else "",
+    )
 
 
 def _chosen(what: str, asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from ...core import cachetype
 from ...core.console import Console
 from ...core.errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
 from ...core.process import run
-from ...core.records import record
+from ...core.records import record, sha256_bytes
 from ...serving.cachelog import mismatch, stated
 from ...stages import CacheType
 from .dump import read_heads
@@ -66,6 +66,7 @@ class Divergences:
 
     model: str
     text_bytes: int
+    text_sha256: str
     context: int
     chunks: int
     rows: tuple[Divergence, ...]
@@ -109,7 +110,14 @@ def measure(
             asked = cachetype.parse(cache.removesuffix(PLAIN))
             bits = [bits_per_value(types[name]) for name in (*asked.k.each(layers), *asked.v.each(layers))]
             rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / len(bits), **figures))
-    return Divergences(model=model.name, text_bytes=len(text), context=context, chunks=chunks, rows=tuple(rows))
+    return Divergences(
+        model=model.name,
+        text_bytes=len(text),
+        text_sha256=sha256_bytes(text),
+        context=context,
+        chunks=chunks,
+        rows=tuple(rows),
+    )
 
 
 def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from ...core.run import Run
 from ...host import machine
 from ...models.memory.planning import plan_for
 from ...series.manifest import Series, load_series
+from ...sources import eras
 from ...sources.mirror import ensure_contents
 from ...stages import Sources
 from .. import surface as api
@@ -158,7 +159,7 @@ def _decided(
             fork=look.facts() if look else None,
             series=SeriesFacts(
                 ok=checked.ok,
-                failing=len(failing) if sources.era == "pinned" else 0,
+                failing=len(failing),
                 reason=checked.reason,
                 metal=gates.has_metal(series),
             ),
@@ -176,8 +177,9 @@ def _decided(
 def _pin(sources: Sources) -> Gate:
     pin = sources.pin
     evidence = {"name": pin.name, "commit": pin.commit, "build": pin.build, "era": sources.era}
-    if sources.era == "vendored":
-        return Gate(status="fail", summary=f"{sources.ollama.describe} is of the vendored era", evidence=evidence)
+    if eras.of(sources).unserved:
+        summary = f"{sources.ollama.describe} is of the {sources.era} era"
+        return Gate(status="fail", summary=summary, evidence=evidence)
     if not pin.exact:
         missing = f"{pin.name} is not in the mirror; b{pin.build} stands in"
         return Gate(status="warn", summary=missing, evidence=evidence)

@@ -11,7 +11,7 @@ from ...core.errors import ConfigError, ToolchainError
 from ...core.run import Run
 from ...series import render
 from ...series.manifest import Series, load_series
-from ...sources import Repository, open_origin
+from ...sources import Repository, eras, open_origin
 from ...sources.scratch import compat_patches
 from ...stages import Sources
 from . import conflicts as dry
@@ -91,9 +91,10 @@ def _folder(run: Run) -> Path:
 def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes]:
     """Patches that llama.cpp gets besides the fork's work, in the order in which they are applied."""
     patches: dict[str, bytes] = {}
-    if sources.era == "pinned":
+    era = eras.of(sources)
+    if not era.unserved:
         with Repository(sources.ollama.git_dir, offline=True) as ollama:
-            patches = compat_patches(ollama, sources.ollama.commit)
+            patches = compat_patches(ollama, sources.ollama.commit, era.compat)
         try:
             rendered = render.render(series, sources)
             patches[render.COMPAT_PATCH] = next(

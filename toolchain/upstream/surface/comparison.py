@@ -125,10 +125,10 @@ class _Origins:
         return repository, commit
 
     def pinned(self) -> SourceTree:
-        """The llama.cpp that Ollama is built with: the pinned commit, or what a tree of the vendored era carries."""
+        """The llama.cpp that Ollama is built with: the commit that it names, or what its own tree has."""
         repository, commit = self._ollama()
         layout = recognise(repository, commit)
-        if layout.era == "vendored":
+        if "llama.cpp" not in layout.era.targets:
             return CommitTree(repository, commit, release_name(repository, commit))
         return self._commit(self._repository("llama.cpp"), layout.pin)
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ...core.errors import HeaderInvalid, UnknownRevision
 from ...core.records import record
+from ...sources import eras
 from ...sources.repository import Repository
 
 _SOURCES = frozenset((".c", ".cc", ".cpp", ".h", ".hpp", ".m", ".mm", ".cu", ".cuh", ".go"))
@@ -113,11 +114,15 @@ class HeaderLayout:
 
 LAYOUTS = (
     HeaderLayout(name="llama.cpp", llama="include", ggml="ggml/include", mtmd="tools/mtmd"),
-    HeaderLayout(
-        name="vendored Ollama",
-        llama="llama/llama.cpp/include",
-        ggml="ml/backend/ggml/ggml/include",
-        mtmd="llama/llama.cpp/tools/mtmd",
+    *(
+        HeaderLayout(
+            name=f"{era.name} Ollama",
+            llama=era.place("include"),
+            ggml=era.place("ggml/include"),
+            mtmd=era.place("tools/mtmd"),
+        )
+        for era in eras.ERAS
+        if "llama.cpp" not in era.targets
     ),
 )
 _MTMD = ("mtmd.h", "mtmd-helper.h")

@@ -7,21 +7,21 @@ programs of llama.cpp: flags, environment, endpoints, JSON fields, and the lines
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ...core.records import record, sha256_file
+from ...core.records import record, sha256_bytes
 from ...series.lexing import language_of, mask
-from ...sources.layout import COMPAT
-from ...stages import Era
+from ...sources import eras
 from .trees import SourceTree
 
 UseKind = Literal["loaded", "compiled", "flag", "environment", "endpoint", "field", "log", "message"]
 
-REVISION = sha256_file(Path(__file__))[:8]
-"""of this module: what an older one found is found anew"""
+_MADE_BY = (Path(__file__), *sorted(Path(eras.__file__).parent.glob("*.py")))
+REVISION = sha256_bytes(b"".join(path.read_bytes() for path in _MADE_BY))[:8]
+"""of this module and of the eras: what older ones found is found anew"""
 
 _NAME = re.compile(r"(?:llama|ggml|gguf|mtmd)_\w+|(?:LLAMA|GGML|GGUF|MTMD)_[A-Z0-9_]+")
 _CGO = re.compile(r"\bC\.(?:struct_|enum_|union_)?(\w+)")
@@ -71,28 +71,32 @@ class Usage:
     """Everything found in one Ollama tree."""
 
     describe: str
-    era: Era
+    era: str
     symbols: tuple[Use, ...]
     server: tuple[Use, ...]
 
 
-def find(tree: SourceTree, era: Era) -> Usage:
-    """Scan an Ollama tree. Files that hold none of the tell-tale words are not read."""
-    if era == "vendored":
-        files = [_File(tree, path) for path in tree.containing(['import "C"'], ["."]) if _is_source(path)]
-        symbols = [use for file in files for use in file.cgo()]
-        return Usage(describe=tree.describe, era=era, symbols=_unique(symbols), server=())
-    loaders = [_File(tree, path) for path in tree.containing(['"ggml_', '"llama_'], ["."]) if _is_source(path)]
-    compat = [path for path in tree.paths(COMPAT) if language_of(path) == "c"]
-    symbols = [use for file in loaders for use in file.loaded()]
-    symbols += [use for path in compat for use in _File(tree, path).compiled()]
-    talking = [path for words, folders in _TALKING for path in tree.containing(words, folders)]
-    server = [use for path in talking if _is_source(path) for use in _File(tree, path).exchanged()]
-    return Usage(describe=tree.describe, era=era, symbols=_unique(symbols), server=_unique(server))
+def find(tree: SourceTree, era: eras.Era) -> Usage:
+    """Scan an Ollama tree for the ways of its era. Files that hold none of the tell-tale words are not read."""
+    symbols, server = list[Use](), list[Use]()
+    if "cgo" in era.ways:
+        symbols += [use for path in _sources(tree, ['import "C"'], ["."]) for use in _File(tree, path).cgo()]
+    if "loaded" in era.ways:
+        loaders = _sources(tree, ['"ggml_', '"llama_'], ["."])
+        symbols += [use for path in loaders for use in _File(tree, path).loaded()]
+    if "compat" in era.ways:
+        own = [path for path in tree.paths(era.compat) if language_of(path) == "c"]
+        symbols += [use for path in own for use in _File(tree, path).compiled()]
+    if "programs" in era.ways:
+        talking = [path for words, folders in _TALKING for path in _sources(tree, words, folders)]
+        server += [use for path in talking for use in _File(tree, path).exchanged()]
+    return Usage(describe=tree.describe, era=era.name, symbols=_unique(symbols), server=_unique(server))
 
 
-def _is_source(path: str) -> bool:
-    return path.endswith(".go") and not path.endswith("_test.go")
+def _sources(tree: SourceTree, words: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Go sources that hold one of the words; tests are none."""
+    found = tree.containing(words, folders)
+    return [path for path in found if path.endswith(".go") and not path.endswith("_test.go")]
 
 
 def _unique(uses: list[Use]) -> tuple[Use, ...]:

@@ -17,9 +17,9 @@ from ...core.run import Run
 from ...series.lexing import mask
 from ...series.manifest import Series
 from ...series.place import find_scopes
-from ...sources import Commit, Repository, open_origin, pin, recognise, release_name, versions
+from ...sources import Commit, Repository, eras, open_origin, pin, recognise, release_name, versions
 from ...sources.mirror import ensure_contents, is_url
-from ...stages import Pin, Source, Sources, Target
+from ...stages import Checkout, Pin, Sources, Target
 from .forge import Asked, Item, ask
 from .symbols import Touch, touches, watched
 
@@ -299,15 +299,16 @@ def _held(
     console: Console, series: Series, llama_cpp: Repository, ollama: Repository, served: Pin, now: LookState, what: str
 ) -> Holding:
     describe = release_name(ollama, now.ollama.head)
-    sources = Sources(
-        ollama=_source("ollama", now.ollama.origin, ollama, now.ollama.head, describe),
-        llama_cpp=_source("llama.cpp", now.llama_cpp.origin, llama_cpp, served.commit, pin.describe(served)),
-        era="pinned",
-        pin=served,
-    )
     try:
-        if recognise(ollama, now.ollama.head).era != "pinned":
-            return Holding(what=what, holds=False, failing=(), reason=f"Ollama {describe} is of the vendored era")
+        era = recognise(ollama, now.ollama.head).era
+        sources = Sources(
+            ollama=_source("ollama", now.ollama.origin, ollama, now.ollama.head, describe),
+            llama_cpp=_source("llama.cpp", now.llama_cpp.origin, llama_cpp, served.commit, pin.describe(served)),
+            era=era.name,
+            pin=served,
+        )
+        if era.unserved:
+            return Holding(what=what, holds=False, failing=(), reason=eras.sentence(sources))
         checked = check(series, sources, console)
     except ToolchainError as error:
         return Holding(what=what, holds=False, failing=(), reason=error.message)
@@ -324,5 +325,5 @@ def _held(
     )
 
 
-def _source(target: Target, origin: str, repository: Repository, commit: str, describe: str) -> Source:
-    return Source(target=target, origin=origin, git_dir=repository.git_dir, commit=commit, describe=describe)
+def _source(target: Target, origin: str, repository: Repository, commit: str, describe: str) -> Checkout:
+    return Checkout(target=target, origin=origin, git_dir=repository.git_dir, commit=commit, describe=describe)
