@@ -101,11 +101,11 @@ def _disk(workspace: Path, needed_gb: float) -> Requirement:
 
 
 def _launchd(config: Config) -> Requirement:
-    if config.deploy.service_manager == "standin" or (
+    if config.deploy.service_manager in ("emulator", "standin") or (
         config.deploy.service_manager == "auto" and sys.platform != "darwin"
     ):
-        return Requirement(name="launchctl", ok=True, found="our stand-in", needed="launchd on macOS")
-    return _program("launchctl", "launchd on macOS", "set deploy.service_manager=standin where there is no launchd")
+        return Requirement(name="launchctl", ok=True, found="the emulator", needed="launchd on macOS")
+    return _program("launchctl", "launchd on macOS", "set deploy.service_manager=emulator where there is no launchd")
 
 
 def _program(name: str, needed: str, hint: str) -> Requirement:

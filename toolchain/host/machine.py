@@ -24,8 +24,8 @@ from ..core.config import Config
 from ..core.errors import ServerFailed, ToolchainError
 from ..core.process import run
 from ..core.records import record
-from ..serving.ollama import OllamaClient
-from .ports import OLLAMA_PORT, listeners
+from ..serving.ollama import DEFAULT_PORT, OllamaClient
+from .ports import listeners
 
 _MIB = 1 << 20
 _TIMEOUT_S = 30.0
@@ -81,7 +81,7 @@ def look(config: Config) -> Machine:
     return Machine(
         platform=f"{platform.system()} {platform.machine()}",
         free_disk=shutil.disk_usage(there).free,
-        ports=ports({OLLAMA_PORT, config.deploy.port}),
+        ports=ports({DEFAULT_PORT, config.deploy.port}),
         **facts,
         unknown=tuple(unknown),
     )

@@ -7,9 +7,6 @@ from typing import Any
 
 import psutil
 
-OLLAMA_PORT = 11434
-"""the port that Ollama uses, unless its settings say otherwise"""
-
 
 def listeners(port: int) -> tuple[int, ...]:
     """Process ids of those that listen on a port, ascending; 0 stands for one that we may not see."""

@@ -1,4 +1,4 @@
-"""The stand-in's command line: `python -m toolchain.standin.launchctl <verb> ...`, as launchctl takes it.
+"""The emulator's command line: `python -m toolchain.service.emulator.launchctl <verb> ...`, as launchctl takes it.
 
 The root folder comes from TURBOQUANT_LAUNCHD_ROOT, or from `--root DIR` before the verb. Only the standard library
 is imported here, and little of it: a deploy calls this many times (and runs the file itself, with `python -I -S`).
@@ -27,13 +27,13 @@ _FAILED = 1
 
 
 def main(argv: Sequence[str]) -> int:
-    """Send one command to the stand-in, starting it first where needed, and end with its exit code."""
+    """Send one command to the emulator, starting it first where needed, and end with its exit code."""
     words = list(argv)
     root = os.environ.get(ROOT_VARIABLE, "")
     if words[:1] == ["--root"] and len(words) > 1:
         root, words = words[1], words[2:]
     if not root:
-        sys.stderr.write(f"the launchd stand-in needs a folder: --root DIR, or {ROOT_VARIABLE}\n")
+        sys.stderr.write(f"the launchd emulator needs a folder: --root DIR, or {ROOT_VARIABLE}\n")
         return _FAILED
     words = [str(Path(word).resolve()) if word.endswith(".plist") else word for word in words]
     folder = Path(root).resolve()
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     os.chdir(folder)  # a socket's path is limited to 104 bytes, a relative one always fits
     answer = _ask(words)
     if answer is None:
-        sys.stderr.write(f"the launchd stand-in at {folder} does not answer; see {folder / _LOG}\n")
+        sys.stderr.write(f"the launchd emulator at {folder} does not answer; see {folder / _LOG}\n")
         return _FAILED
     sys.stdout.write(answer["stdout"])
     sys.stderr.write(answer["stderr"])
@@ -68,13 +68,13 @@ def _ask(words: list[str]) -> dict[str, Any] | None:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """Start the stand-in in a session of its own, so that it outlives us however we end."""
+    """Start the emulator in a session of its own, so that it outlives us however we end."""
     import subprocess
 
-    package_root = str(Path(__file__).resolve().parents[2])
+    package_root = str(Path(__file__).resolve().parents[3])
     with Path(_LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "toolchain.standin.daemon", "."],
+            [sys.executable, "-m", "toolchain.service.emulator.daemon", "."],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,4 +1,4 @@
-"""The verbs of launchctl that the stand-in answers, over its table of domains and jobs."""
+"""The verbs of launchctl that the emulator answers, over its table of domains and jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..launchctl import (
+from ..launchctl_codes import (
     ALREADY_IN_PROGRESS,
     DISABLED,
     DOMAIN_ABSENT,
@@ -21,24 +21,25 @@ from ..launchctl import (
     USAGE,
     WRONG_DOMAIN,
 )
-from . import jobspec, report
-from .job import Job
+from . import jobspec, printing
+from .job import LoadedJob
 from .refused import Refused
 from .settings import Settings
 
 _DOMAIN = re.compile(r"(system|(?:gui|user)/\d+)(?:/(.+))?")
-STOP_VERB = "standin-stop"
-"""not launchctl's: stop every job, forget them, and end the stand-in"""
+STOP_VERB = "emulator-stop"
+"""not launchctl's: stop every job, forget them, and end the emulator"""
+_FORMER_STOP_VERB = "standin-stop"
 
 
 class Verbs:
     """The loaded jobs and the disable records, and what each verb does to them.
 
-    `changed` is called whenever something that must outlive the stand-in has changed.
+    `changed` is called whenever something that must outlive the emulator has changed.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self.jobs: dict[tuple[str, str], Job] = {}
+        self.jobs: dict[tuple[str, str], LoadedJob] = {}
         self.disabled: dict[str, dict[str, bool]] = {}
         self.stopping = False
         self.settings = Settings()
@@ -54,6 +55,7 @@ class Verbs:
             "kickstart": self._kickstart,
             "kill": self._kill,
             STOP_VERB: self._stop,
+            _FORMER_STOP_VERB: self._stop,
         }
 
     async def call(self, argv: Sequence[str]) -> tuple[int, str, str]:
@@ -71,11 +73,11 @@ class Verbs:
             return refused.code, "", refused.text(prefix)
         return 0, out, err
 
-    def load(self, domain: str, path: str, spec: jobspec.JobSpec, data: bytes) -> Job:
+    def load(self, domain: str, path: str, spec: jobspec.JobSpec, data: bytes) -> LoadedJob:
         """Put a job into a domain and begin its life."""
         cap = self.settings.throttle_cap_s
         throttle = spec.throttle_s if cap is None else min(cap, spec.throttle_s)
-        job = Job(domain, path, spec, data, throttle_s=throttle, changed=self._changed)
+        job = LoadedJob(domain, path, spec, data, throttle_s=throttle, changed=self._changed)
         self.jobs[domain, spec.label] = job
         self._changed()
         self._spawn(self._live(job))
@@ -89,7 +91,7 @@ class Verbs:
         while self.jobs:
             await asyncio.sleep(0.01)
 
-    async def _live(self, job: Job) -> None:
+    async def _live(self, job: LoadedJob) -> None:
         """A job from load to removal. Its label outlives the process by the delay that the settings ask for."""
         await job.run()
         await asyncio.sleep(0 if self.stopping else self.settings.bootout_delay_s)
@@ -114,7 +116,7 @@ class Verbs:
                 raise Refused(INPUT_OUTPUT, f"{old.target} is already loaded, or its teardown has not finished")
             self.load(domain, path, spec, data)
             if spec.ignored:
-                notes += f"{path}: not modelled by this stand-in: {', '.join(spec.ignored)}\n"
+                notes += f"{path}: not modelled by this emulator: {', '.join(spec.ignored)}\n"
         return "", notes
 
     async def _bootout(self, words: list[str]) -> tuple[str, str]:
@@ -153,13 +155,13 @@ class Verbs:
         domain, label = _split(words[0] if len(words) == 1 else "")
         self._known(domain)
         if label:
-            return report.service(self._job(domain, label)), ""
-        return report.domain(domain, [job for job in self.jobs.values() if job.domain == domain]), ""
+            return printing.service(self._job(domain, label)), ""
+        return printing.domain(domain, [job for job in self.jobs.values() if job.domain == domain]), ""
 
     async def _print_disabled(self, words: list[str]) -> tuple[str, str]:
         domain, _ = _split(words[0] if len(words) == 1 else "")
         self._known(domain)
-        return report.disabled(self.disabled.get(domain, {})), ""
+        return printing.disabled(self.disabled.get(domain, {})), ""
 
     async def _kickstart(self, words: list[str]) -> tuple[str, str]:
         flags = "".join(word[1:] for word in words if word.startswith("-"))
@@ -197,7 +199,7 @@ class Verbs:
         if domain not in self.settings.existing_domains():
             raise Refused(DOMAIN_ABSENT, domain)
 
-    def _job(self, domain: str, label: str) -> Job:
+    def _job(self, domain: str, label: str) -> LoadedJob:
         job = self.jobs.get((domain, label))
         if job is None:
             raise Refused(UNKNOWN_SERVICE, f'"{label}" in domain {domain}')

@@ -1,4 +1,4 @@
-"""The stand-in from outside: its command line, the processes that it runs, and its exit codes."""
+"""The emulator from outside: its command line, the processes that it runs, and its exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.processes import alive, ended
-from toolchain.standin.verbs import STOP_VERB
+from toolchain.service.emulator.verbs import STOP_VERB
 
 from .conftest import DOMAIN, LABEL, TARGET, Launchd
 
@@ -145,7 +145,7 @@ def test_the_bootout_race(launchd: Launchd) -> None:
     launchd("bootstrap", DOMAIN, path)
 
 
-def test_disabled_until_enabled_and_the_record_outlives_the_stand_in(launchd: Launchd) -> None:
+def test_disabled_until_enabled_and_the_record_outlives_the_emulator(launchd: Launchd) -> None:
     path = str(launchd.script(FOREVER, RunAtLoad=True))
     launchd("disable", TARGET)
     assert "Bootstrap failed: 119" in launchd("bootstrap", DOMAIN, path, expect=119)
@@ -219,7 +219,7 @@ def test_a_client_that_is_killed_does_not_stop_its_command(launchd: Launchd) -> 
     assert launchd.field("runs") == "2"
 
 
-def test_a_killed_stand_in_leaves_no_orphan_and_comes_back_like_after_a_login(launchd: Launchd) -> None:
+def test_a_killed_emulator_leaves_no_orphan_and_comes_back_like_after_a_login(launchd: Launchd) -> None:
     child = launchd.folder / "child"
     text = f"sleep 1000 & echo $! > {child}; wait"
     launchd("bootstrap", DOMAIN, str(launchd.script(text, RunAtLoad=True)))
@@ -259,7 +259,7 @@ def test_the_root_folder_is_needed_and_may_lie_deep(launchd: Launchd) -> None:
     deep = launchd.root / ("x" * 100) / ("y" * 100)  # too long for the path of a socket
     launchd("--root", str(deep), "print", "system")
     launchd("--root", str(deep), STOP_VERB)
-    module = [sys.executable, "-m", "toolchain.standin.launchctl", "print", "system"]
+    module = [sys.executable, "-m", "toolchain.service.emulator.launchctl", "print", "system"]
     done = subprocess.run(module, env={"PYTHONPATH": str(PACKAGE_ROOT)}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "needs a folder" in done.stderr

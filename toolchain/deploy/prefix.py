@@ -1,4 +1,4 @@
-"""Where things lie in the prefix of an installation."""
+"""The prefix of an installation: where things lie in it."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ DISCARDED = ".old-"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The paths of one prefix. Nothing outside it is ours, except the plist."""
+class Prefix:
+    """The paths of one prefix. Nothing outside it is ours, except the definition that the manager reads."""
 
-    prefix: Path
+    folder: Path
 
     @classmethod
-    def of(cls, config: Config) -> Layout:
-        """The layout of the prefix that the configuration names."""
+    def of(cls, config: Config) -> Prefix:
+        """The prefix that the configuration names."""
         return cls(Path(config.deploy.prefix).expanduser().absolute())
 
     @property
     def releases(self) -> Path:
         """Folder of the release directories."""
-        return self.prefix / "releases"
+        return self.folder / "releases"
 
     @property
     def current(self) -> Path:
         """Symbolic link to the active release directory."""
-        return self.prefix / "current"
+        return self.folder / "current"
 
     @property
     def state(self) -> Path:
         """The installed releases and their parents."""
-        return self.prefix / "state.json"
+        return self.folder / "state.json"
 
     @property
     def journal(self) -> Path:
         """What the deploy that is under way intends; absent when none is."""
-        return self.prefix / "journal.json"
+        return self.folder / "journal.json"
 
     @property
     def lock(self) -> Path:
         """Held by the one deployer."""
-        return self.prefix / "lock"
+        return self.folder / "lock"
 
     @property
     def lock_owner(self) -> Path:
@@ -61,23 +61,13 @@ class Layout:
 
     @property
     def shim(self) -> Path:
-        """The program that the plist names."""
-        return self.prefix / "bin" / SHIM_NAME
+        """The program that the manager starts."""
+        return self.folder / "bin" / SHIM_NAME
 
     @property
     def logs(self) -> Path:
         """Folder of the service's log and of the logs of failed releases."""
-        return self.prefix / "logs"
-
-    @property
-    def log(self) -> Path:
-        """stdout and stderr of the service."""
-        return self.logs / "ollama.log"
-
-    @property
-    def standin(self) -> Path:
-        """Root of the launchd stand-in, where it is used."""
-        return self.prefix / "launchd"
+        return self.folder / "logs"
 
     def release(self, identifier: str) -> Path:
         """Directory of a release. Raises `ReleaseInvalid` for an id that could lead out of releases/."""

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from toolchain.standin import launchctl as client_module
-from toolchain.standin import settings
-from toolchain.standin.verbs import STOP_VERB
+from toolchain.service.emulator import daemon, settings
+from toolchain.service.emulator import launchctl as client_module
+from toolchain.service.emulator.verbs import STOP_VERB
 
 DOMAIN = f"gui/{os.getuid()}"
 LABEL = "test.job"
@@ -24,7 +24,7 @@ TARGET = f"{DOMAIN}/{LABEL}"
 
 @dataclass
 class Launchd:
-    """A stand-in under test."""
+    """An emulator under test."""
 
     folder: Path
 
@@ -87,21 +87,21 @@ class Launchd:
             time.sleep(0.02)
 
     def daemon(self) -> psutil.Process:
-        """The stand-in's own process: the one that holds its lock."""
+        """The emulator's own process: the one that holds its lock."""
         (found,) = (
             process
             for process in psutil.process_iter(["cmdline", "cwd"])
-            if "toolchain.standin.daemon" in (process.info["cmdline"] or ()) and process.info["cwd"] == str(self.root)
+            if daemon.__name__ in (process.info["cmdline"] or ()) and process.info["cwd"] == str(self.root)
         )
         return found
 
 
 @pytest.fixture
 def launchd(tmp_path: Path) -> Iterator[Launchd]:
-    stand_in = Launchd(tmp_path)
-    stand_in.root.mkdir()
-    stand_in.set()
-    yield stand_in
-    if stand_in.root.is_dir():
-        stand_in.set()
-        stand_in(STOP_VERB)
+    emulator = Launchd(tmp_path)
+    emulator.root.mkdir()
+    emulator.set()
+    yield emulator
+    if emulator.root.is_dir():
+        emulator.set()
+        emulator(STOP_VERB)

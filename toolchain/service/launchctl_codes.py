@@ -1,7 +1,7 @@
 """What the exit codes of launchctl mean, and what to do about them.
 
-Apple documents none of this; the meanings were collected from public issue trackers. `deploy.service` acts on them,
-the launchd stand-in gives them.
+Apple documents none of this; the meanings were collected from public issue trackers. The driver acts on them,
+the emulator gives them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A launchd property list, read into what the stand-in acts on."""
+"""A launchd property list, read into what the emulator acts on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
-from ..core.records import record
-from ..launchctl import BAD_OWNERSHIP, INPUT_OUTPUT
+from ...core.records import record
+from ..launchctl_codes import BAD_OWNERSHIP, INPUT_OUTPUT
 from .refused import Refused
 
 DEFAULT_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -60,7 +60,7 @@ class JobSpec:
     user: str
     disabled: bool
     ignored: tuple[str, ...]
-    """keys of the plist that the stand-in does not model"""
+    """keys of the plist that the emulator does not model"""
 
     @property
     def starts_at_load(self) -> bool:
@@ -105,10 +105,10 @@ def parse(data: bytes, name: str) -> JobSpec:
         raise Refused(INPUT_OUTPUT, f"{name}: not a property list: {error}") from error
     if not isinstance(plist, dict):
         raise Refused(INPUT_OUTPUT, f"{name}: the top of the property list is not a dictionary")
-    return _Reader(plist, name).spec()
+    return _JobReader(plist, name).spec()
 
 
-class _Reader:
+class _JobReader:
     def __init__(self, plist: Mapping[str, Any], name: str) -> None:
         self._plist = plist
         self._name = name

@@ -19,8 +19,11 @@ from toolchain.cachetypes.sizes import UPSTREAM_TYPES
 from toolchain.core import records
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, ReleaseInvalid
-from toolchain.deploy import environment, templates
-from toolchain.deploy.layout import Layout
+from toolchain.deploy import environment, shim
+from toolchain.deploy.prefix import Prefix
+from toolchain.service import launchd
+from toolchain.service.manager import Definition
+from toolchain.service.units.ollama import OllamaUnit
 from toolchain.stages import Release
 
 from .site import Site
@@ -29,18 +32,32 @@ _line = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=40)
 _path = _line.filter(lambda text: "\0" not in text).map(lambda text: Path("/") / f"a{text}")
 
 
+def _shim(prefix: Prefix) -> bytes:
+    manager = launchd.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
+    return shim.render(prefix, OllamaUnit(), manager)
+
+
+def _plist(prefix: Prefix, *, label: str, home: Path, user: str = "") -> bytes:
+    definition = Definition(program=prefix.shim, log=prefix.logs / "ollama.log")
+    return launchd.property_list(definition, label=label, home=home, user=user)
+
+
+def _environment(release: Release, config: DeployConfig) -> str:
+    return environment.render(OllamaUnit().environment(release, config))
+
+
 def _run_shim(folder: Path, text: str) -> subprocess.CompletedProcess[bytes]:
     """Run the rendered shim over a release whose ollama prints its arguments and environment."""
-    layout = Layout(folder / 'it\'s a $(prefix) `x` "y"')
-    release = layout.releases / "one"
+    prefix = Prefix(folder / 'it\'s a $(prefix) `x` "y"')
+    release = prefix.releases / "one"
     (release / "bin").mkdir(parents=True)
     (release / "environment").write_text(text)
     (release / "bin/ollama").write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\nenv -0\n')
     (release / "bin/ollama").chmod(0o755)
-    layout.current.symlink_to("releases/one")
-    layout.shim.parent.mkdir()
-    layout.shim.write_bytes(templates.shim(layout))
-    return subprocess.run(["/bin/sh", layout.shim], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
+    prefix.current.symlink_to("releases/one")
+    prefix.shim.parent.mkdir()
+    prefix.shim.write_bytes(_shim(prefix))
+    return subprocess.run(["/bin/sh", prefix.shim], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
 
 
 @settings(max_examples=15, deadline=None)
@@ -65,25 +82,25 @@ def test_the_shim_refuses_what_is_no_variable(tmp_path: Path, text: str) -> None
 
 
 def test_the_shim_ends_when_there_is_no_release(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    done = subprocess.run(["/bin/sh", "-c", templates.shim(layout)], capture_output=True, check=False)
+    prefix = Prefix(tmp_path)
+    done = subprocess.run(["/bin/sh", "-c", _shim(prefix)], capture_output=True, check=False)
     assert done.returncode != 0
     assert done.stdout == b""
 
 
 @given(_path, _path, st.text(string.ascii_letters + ".<>&'\"", min_size=1))
-def test_the_plist_says_what_it_was_given_or_is_refused(prefix: Path, home: Path, label: str) -> None:
-    layout = Layout(prefix)
+def test_the_plist_says_what_it_was_given_or_is_refused(folder: Path, home: Path, label: str) -> None:
+    prefix = Prefix(folder)
     try:
-        data = templates.plist(layout, label=label, home=home)
+        data = _plist(prefix, label=label, home=home)
     except ConfigError:
-        assert any(not _xml_can_hold(letter) for letter in f"{prefix}{home}")
+        assert any(not _xml_can_hold(letter) for letter in f"{folder}{home}")
         return
     content = plistlib.loads(data)
-    assert content["ProgramArguments"] == [str(layout.shim)]
-    assert content["StandardOutPath"] == content["StandardErrorPath"] == str(layout.log)
+    assert content["ProgramArguments"] == [str(prefix.shim)]
+    assert content["StandardOutPath"] == content["StandardErrorPath"] == str(prefix.logs / "ollama.log")
     assert content["Label"] == label
-    assert data == templates.plist(layout, label=label, home=home)
+    assert data == _plist(prefix, label=label, home=home)
 
 
 def _xml_can_hold(letter: str) -> bool:
@@ -92,13 +109,13 @@ def _xml_can_hold(letter: str) -> bool:
 
 def test_a_control_character_in_the_prefix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="property list"):
-        templates.plist(Layout(tmp_path / "a\x01b"), label="x", home=tmp_path)
+        _plist(Prefix(tmp_path / "a\x01b"), label="x", home=tmp_path)
 
 
 def test_the_user_of_a_system_daemon(tmp_path: Path) -> None:
-    with_user = plistlib.loads(templates.plist(Layout(tmp_path), label="x", home=tmp_path, user="someone"))
+    with_user = plistlib.loads(_plist(Prefix(tmp_path), label="x", home=tmp_path, user="someone"))
     assert with_user["UserName"] == "someone"
-    assert "UserName" not in plistlib.loads(templates.plist(Layout(tmp_path), label="x", home=tmp_path))
+    assert "UserName" not in plistlib.loads(_plist(Prefix(tmp_path), label="x", home=tmp_path))
 
 
 @pytest.fixture
@@ -108,7 +125,7 @@ def release(tmp_path: Path) -> Release:
 
 
 def test_the_environment_file(release: Release, tmp_path: Path) -> None:
-    text = environment.render(release, DeployConfig(kv_cache_type="q8_0:turbo4", models=str(tmp_path / "a b")))
+    text = _environment(release, DeployConfig(kv_cache_type="q8_0:turbo4", models=str(tmp_path / "a b")))
     (tmp_path / "environment").write_text(text)
     assert environment.read(tmp_path) == {
         "OLLAMA_HOST": "127.0.0.1:11434",
@@ -116,7 +133,7 @@ def test_the_environment_file(release: Release, tmp_path: Path) -> None:
         "OLLAMA_FLASH_ATTENTION": "1",
         "OLLAMA_MODELS": str(tmp_path / "a b"),
     }
-    assert "OLLAMA_MODELS" not in environment.render(release, DeployConfig())
+    assert "OLLAMA_MODELS" not in _environment(release, DeployConfig())
 
 
 @pytest.mark.parametrize(
@@ -130,40 +147,39 @@ def test_the_environment_file(release: Release, tmp_path: Path) -> None:
     ],
 )
 def test_hosts(release: Release, tmp_path: Path, host: str, written: str, called: str) -> None:
-    (tmp_path / "environment").write_text(environment.render(release, DeployConfig(host=host, port=1)))
+    (tmp_path / "environment").write_text(_environment(release, DeployConfig(host=host, port=1)))
     assert environment.read(tmp_path)["OLLAMA_HOST"] == written
-    assert environment.base_url(tmp_path) == called
+    assert OllamaUnit().url(environment.read(tmp_path)) == called
 
 
 @pytest.mark.parametrize("kind", ["turbo3", "q8_0:turbo3", "turbo3:f16", "nonsense"])
 def test_a_type_that_the_release_lacks(release: Release, kind: str) -> None:
     with pytest.raises(ConfigError, match="has no cache type"):
-        environment.render(release, DeployConfig(kv_cache_type=kind))
+        _environment(release, DeployConfig(kv_cache_type=kind))
 
 
 def test_every_type_of_llama_cpp_suits_a_stock_release(release: Release) -> None:
-    assert {kind.name for kind in UPSTREAM_TYPES} == environment.UPSTREAM_TYPES
     stock = replace(release, cache_types=())
-    for kind in environment.UPSTREAM_TYPES:
-        assert f"OLLAMA_KV_CACHE_TYPE={kind}\n" in environment.render(stock, DeployConfig(kv_cache_type=kind))
+    for kind in (kind.name for kind in UPSTREAM_TYPES):
+        assert f"OLLAMA_KV_CACHE_TYPE={kind}\n" in _environment(stock, DeployConfig(kv_cache_type=kind))
     for kind in ("q8_0:f16", "q4_0,first=1:q8_0"):
         with pytest.raises(ConfigError, match="built without the series"):
-            environment.render(stock, DeployConfig(kv_cache_type=kind))
+            _environment(stock, DeployConfig(kv_cache_type=kind))
 
 
 def test_rules_reach_the_service(release: Release) -> None:
     asked = "q8_0:turbo4,first=2:q8_0,last=2:q8_0"
-    assert f"OLLAMA_KV_CACHE_TYPE={asked}\n" in environment.render(release, DeployConfig(kv_cache_type=asked))
+    assert f"OLLAMA_KV_CACHE_TYPE={asked}\n" in _environment(release, DeployConfig(kv_cache_type=asked))
     with pytest.raises(ConfigError, match="has no cache type 'turbo9'"):
-        environment.render(release, DeployConfig(kv_cache_type="turbo4,last=1:turbo9"))
+        _environment(release, DeployConfig(kv_cache_type="turbo4,last=1:turbo9"))
 
 
 def test_a_line_break_does_not_become_a_variable(release: Release) -> None:
     with pytest.raises(ConfigError, match="control character"):
-        environment.render(release, DeployConfig(models="/x\nLD_PRELOAD=/evil"))
+        _environment(release, DeployConfig(models="/x\nLD_PRELOAD=/evil"))
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../x", "a/b", "", ".hidden", "a\nb", "-x"])
 def test_a_release_id_never_leads_out_of_releases(name: str) -> None:
     with pytest.raises(ReleaseInvalid):
-        Layout(Path(os.sep)).release(name)
+        Prefix(Path(os.sep)).release(name)

@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-class Job:
+class LoadedJob:
     """A job that is loaded in a domain. `run` is its life; the other methods are called by the verbs.
 
     `state` is `not running`, `spawn scheduled` (throttled), `running` or `stopping`. `last_status` is the last exit
@@ -183,6 +183,6 @@ def _open_log(path: str, files: contextlib.ExitStack) -> IO[bytes] | int:
 
 
 def _die_with_parent() -> None:
-    """In the child: SIGKILL when the stand-in dies, so that no test leaves a process behind (Linux only)."""
+    """In the child: SIGKILL when the emulator dies, so that no test leaves a process behind (Linux only)."""
     assert _libc is not None
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

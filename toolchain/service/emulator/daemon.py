@@ -1,8 +1,8 @@
-"""The stand-in's process: one for each root folder, started by the first command and gone when idle.
+"""The emulator's process: one for each root folder, started by the first command and gone when idle.
 
 It is single-threaded: commands and jobs interleave, nothing else does. What launchd keeps across a login (the
 loaded plists, the disable records) and what must not be orphaned (the pids) is in `table.json`; starting again after
-the stand-in was killed is like logging in again: left-over processes are ended, then the jobs are loaded anew.
+the emulator was killed is like logging in again: left-over processes are ended, then the jobs are loaded anew.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from ..core import records
-from ..core.records import record
+from ...core import records
+from ...core.records import record
 from . import jobspec, settings
 from .refused import Refused
 from .verbs import Verbs
@@ -35,7 +35,7 @@ _CLOCK_SLACK_S = 1.0
 
 
 @record
-class LoadedJob:
+class SavedJob:
     """A job that was loaded, with launchd's own copy of its plist."""
 
     domain: str
@@ -48,9 +48,9 @@ class LoadedJob:
 
 @record
 class Table:
-    """What the stand-in must still know after it was killed."""
+    """What the emulator must still know after it was killed."""
 
-    jobs: tuple[LoadedJob, ...] = ()
+    jobs: tuple[SavedJob, ...] = ()
     disabled: dict[str, dict[str, bool]] = field(default_factory=dict)
 
 
@@ -113,7 +113,7 @@ class Daemon:
         if self._loading:
             return
         jobs = tuple(
-            LoadedJob(
+            SavedJob(
                 domain=job.domain,
                 path=job.path,
                 plist=job.data.decode("utf-8", "surrogateescape"),
@@ -148,8 +148,8 @@ def _started(pid: int) -> float:
         return 0.0
 
 
-def _reap(loaded: LoadedJob) -> None:
-    """End what a killed stand-in left behind: the process, and the rest of its group where it is already dead."""
+def _reap(loaded: SavedJob) -> None:
+    """End what a killed emulator left behind: the process, and the rest of its group where it is already dead."""
     if not loaded.pid:
         return
     started = _started(loaded.pid)
@@ -159,7 +159,7 @@ def _reap(loaded: LoadedJob) -> None:
 
 
 def main(root: Path) -> int:
-    """Serve `root`; 0 also when another stand-in serves it already."""
+    """Serve `root`; 0 also when another emulator serves it already."""
     os.chdir(root)
     with Path(LOCK).open("w") as lock:
         try:
@@ -171,6 +171,6 @@ def main(root: Path) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="The launchd stand-in; launchctl starts it on demand.")
+    parser = argparse.ArgumentParser(description="The launchd emulator; launchctl starts it on demand.")
     parser.add_argument("root", type=Path)
     sys.exit(main(parser.parse_args().root.resolve()))

@@ -4,42 +4,43 @@ from __future__ import annotations
 
 import errno
 import socket
+from dataclasses import replace
 
 import psutil
 
 from ..core.config import DeployConfig
 from ..core.errors import PortInUse, ServiceConflict
-from ..host.ports import OLLAMA_PORT, listeners
-from . import environment
-from .service import Service
-
-_OTHERS = {
-    "com.ollama.ollama": ("Ollama.app", "quit it from the menu bar and remove it from the login items"),
-    "homebrew.mxcl.ollama": ("Homebrew's Ollama", "`brew services stop ollama`"),
-}
+from ..host.ports import listeners
+from ..service import address
+from ..service.manager import Manager
+from ..service.unit import Competitor
 
 
-def check(service: Service, former: Service | None, config: DeployConfig) -> None:
-    """Raises `ServiceConflict` for another Ollama service on the same port, `PortInUse` for any other listener.
+def check(manager: Manager, former: Manager | None, competitors: tuple[Competitor, ...], config: DeployConfig) -> None:
+    """Raises `ServiceConflict` for a service that is known to take the port, `PortInUse` for any other listener.
 
-    `former` is our own service under the label that it had before.
+    `former` is our own service where it was registered before.
     """
-    ours = [service, former] if former else [service]
-    if config.port == OLLAMA_PORT:
-        for label, (name, remedy) in _OTHERS.items():
-            if label != service.label and (state := service.inspect(label)).loaded:
-                running = f", pid {state.pid}" if state.pid else ""
-                raise ServiceConflict(
-                    f"{name} is loaded ({service.domain}/{label}{running}) and serves port {config.port} too",
-                    hint=f"{remedy}, or set deploy.port to another one",
-                )
+    ours = [manager, former] if former else [manager]
+    for known in competitors:
+        if (manager.kind, config.port) == (known.manager, known.port) and known.label != manager.registration.label:
+            _refuse(manager.adopt(replace(manager.registration, label=known.label)), known)
     own = {state.pid for one in ours if (state := one.inspect()).running}
     hint = f"stop it, or set deploy.port to another port than {config.port}"
     for pid in listeners(config.port):
         if pid and not own & _lineage(pid):
             raise PortInUse(f"port {config.port} is taken by pid {pid} ({_program(pid)})", hint=hint)
-    if not own and _taken(environment.reachable(config.host), config.port):
+    if not own and _taken(address.reachable(config.host), config.port):
         raise PortInUse(f"port {config.port} is taken by a process of another user", hint=hint)
+
+
+def _refuse(other: Manager, known: Competitor) -> None:
+    if (state := other.inspect()).loaded:
+        running = f", pid {state.pid}" if state.pid else ""
+        raise ServiceConflict(
+            f"{known.name} is loaded ({other.target}{running}) and serves port {known.port} too",
+            hint=f"{known.remedy}, or set deploy.port to another one",
+        )
 
 
 def _lineage(pid: int) -> set[int]:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.launchctl import BAD_OWNERSHIP, INPUT_OUTPUT
-from toolchain.standin import jobspec
-from toolchain.standin.refused import Refused
+from toolchain.service.emulator import jobspec
+from toolchain.service.emulator.refused import Refused
+from toolchain.service.launchctl_codes import BAD_OWNERSHIP, INPUT_OUTPUT
 
 
 def spec(**keys: Any) -> jobspec.JobSpec:

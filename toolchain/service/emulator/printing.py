@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Mapping
 
-from .job import Job
+from .job import LoadedJob
 
 _SPAWN_TYPES = {"Interactive": "interactive (4)", "Adaptive": "adaptive (6)", "Background": "background (2)"}
 
 
-def service(job: Job) -> str:
+def service(job: LoadedJob) -> str:
     """`launchctl print <domain>/<label>`. The first `state`, `pid`, `runs` and `last exit code` are the job's own."""
     spec = job.spec
     lines = [
@@ -39,7 +39,7 @@ def service(job: Job) -> str:
     return _braced(job.target, lines)
 
 
-def domain(name: str, jobs: Iterable[Job]) -> str:
+def domain(name: str, jobs: Iterable[LoadedJob]) -> str:
     """`launchctl print <domain>`: the services with their pids."""
     return _braced(name, _block("services", (f"{job.pid:>8} {'-':>6} \t{job.spec.label}" for job in jobs)))
 

@@ -1,8 +1,8 @@
-"""How a verb of the stand-in says no."""
+"""How a verb of the emulator says no."""
 
 from __future__ import annotations
 
-from ..launchctl import TEXTS
+from ..launchctl_codes import TEXTS
 
 
 class Refused(Exception):
