@@ -17,8 +17,9 @@ from typing import Any, get_type_hints
 import platformdirs
 import yaml
 
-from . import cachetype
-from .errors import ConfigError
+from .cachetypes import grammar
+from .cachetypes.table import own, proven_types, standard
+from .errors import ConfigError, SeriesError
 from .records import record
 
 FILE_NAME = "turboquant.yaml"
@@ -35,9 +36,10 @@ def setting(
     pattern: str = "",
     cache_type: bool = False,
 ) -> Any:
-    """A field of a section: its default, what it means, and what it may be."""
+    """A field of a section: its default, or what makes it, what it means, and what it may be."""
+    made: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
     return dataclasses.field(
-        default=default,
+        **made,
         metadata={
             "help": help,
             "low": low,
@@ -98,11 +100,7 @@ class BuildConfig:
 class VerifyConfig:
     """What a build must show before it is released."""
 
-    types: tuple[str, ...] = setting(
-        ("turbo4", "turbo3", "turbo2", "q8_0:turbo4", "q8_0:turbo2,first=2:q8_0,last=2:q8_0"),
-        "cache types that must run",
-        cache_type=True,
-    )
+    types: tuple[str, ...] = setting(lambda: proven_types(own()), "cache types that must run", cache_type=True)
     tokens: int = setting(10, "tokens to generate with each type", low=1, high=4096)
     timeout_s: float = setting(180.0, "seconds for one model load or generation", low=1, high=3600)
     model: str = setting(
@@ -130,7 +128,7 @@ class DeployConfig:
     )
     host: str = setting("127.0.0.1", "address that Ollama listens on", pattern=r"[0-9A-Za-z.:\[\]-]+")
     port: int = setting(11434, "port that Ollama listens on", low=1, high=65535)
-    kv_cache_type: str = setting("turbo4", "cache type of the service", cache_type=True)
+    kv_cache_type: str = setting(lambda: standard(own()), "cache type of the service", cache_type=True)
     models: str = setting("", "model store of the service; empty: Ollama's own default")
     health_timeout_s: float = setting(60.0, "seconds until a new release must be healthy", low=1, high=3600)
     stability_s: float = setting(15.0, "seconds that it must then stay up without a restart", low=0, high=3600)
@@ -165,8 +163,8 @@ class Config:
     fork: ForkConfig = ForkConfig()
     series: SeriesConfig = SeriesConfig()
     build: BuildConfig = BuildConfig()
-    verify: VerifyConfig = VerifyConfig()
-    deploy: DeployConfig = DeployConfig()
+    verify: VerifyConfig = dataclasses.field(default_factory=VerifyConfig)
+    deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
     watch: WatchConfig = WatchConfig()
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -207,7 +205,7 @@ def load(
             name = f"environment {_env_name(key)}" if origin == "environment" else origin
             values[key] = _validated(key, raw, table[key], name)
             origins[key] = name
-    return _assemble(values, origins)
+    return _assemble(_of_series(values.get("series.path")) | values, origins)
 
 
 def rows(config: Config) -> list[SettingRow]:
@@ -243,6 +241,15 @@ def _settings(cls: type, prefix: str = "") -> dict[str, _Field]:
         elif "help" in field.metadata:
             found[prefix + field.name] = _Field(hints[field.name], field.metadata)
     return found
+
+
+def _of_series(path: str | None) -> dict[str, Any]:
+    """Defaults that the types of another series give. One that cannot be read is for its users to complain of."""
+    try:
+        types = own(Path(path).expanduser()) if path else ()
+    except SeriesError:
+        types = ()
+    return {"verify.types": proven_types(types), "deploy.kv_cache_type": standard(types)} if types else {}
 
 
 def _assemble(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
@@ -336,7 +343,7 @@ def _spelt_out(key: str, value: Any, origin: str) -> Any:
     if isinstance(value, tuple):
         return tuple(_spelt_out(key, part, origin) for part in value)
     try:
-        return str(cachetype.parse(value))
+        return str(grammar.parse(value))
     except ConfigError as error:
         raise ConfigError(f"{key} (from {origin}): {error.message}", hint=error.hint) from error
 
@@ -362,7 +369,7 @@ def _coerced(raw: Any, kind: Any) -> Any:
             raise ValueError
         return str(raw)
     # tuple[str, ...]
-    parts = list(cachetype.divided(raw)) if isinstance(raw, str) else raw
+    parts = list(grammar.divided(raw)) if isinstance(raw, str) else raw
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
         raise ValueError
     return tuple(parts)

@@ -9,20 +9,19 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from ..core import cachetype
+from ..core.cachetypes import grammar
+from ..core.cachetypes.table import type_table
 from ..core.config import DeployConfig
 from ..core.errors import ConfigError, ReleaseInvalid
 from ..stages import Release
 
 FILE_NAME = "environment"
-UPSTREAM_TYPES = frozenset({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"})
-"""cache types that llama.cpp has by itself"""
 
 
 def render(release: Release, config: DeployConfig) -> str:
     """KEY=VALUE lines for `release`. Raises `ConfigError`: it lacks the cache type, or a line cannot hold a value."""
-    known = {kind.name for kind in release.cache_types} | UPSTREAM_TYPES
-    asked = cachetype.parse(config.kv_cache_type)
+    known = type_table(release.cache_types)
+    asked = grammar.parse(config.kv_cache_type)
     if not release.cache_types and (asked.k != asked.v or asked.reach):
         raise ConfigError(
             f"deploy.kv_cache_type: {asked}: release {release.id} was built without the series",

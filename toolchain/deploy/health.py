@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..core import cachetype
+from ..core.cachetypes import grammar
 from ..core.config import DeployConfig
 from ..core.console import Console
 from ..core.errors import ServerFailed, ToolchainError, Unhealthy
@@ -48,7 +48,7 @@ def check(
         step.update(detail="generation")
         mark = log.stat().st_size if log.exists() else 0
         asked = environment.read(release_dir)["OLLAMA_KV_CACHE_TYPE"]
-        layers = max(_LAYERS, cachetype.parse(asked).reach)
+        layers = max(_LAYERS, grammar.parse(asked).reach)
         _generate(OllamaClient(url, timeout=config.health_timeout_s), layers)
         _prove_cache(_since(log, mark), asked, layers, release, console)
         step.update(detail=f"stays up for {config.stability_s:g} s")

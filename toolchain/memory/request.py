@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cachetypes.sizes import type_table
-from ..core.cachetype import divided, parse
+from ..core.cachetypes.grammar import divided, parse
+from ..core.cachetypes.table import SERIES, own, type_table
 from ..core.errors import ConfigError, ModelInvalid
 from ..core.run import Run
 from ..host import machine
-from ..series import manifest
 from . import geometry, gguf, plan, report, store
 from .kv import Setting
 
@@ -50,12 +49,13 @@ def plan_for(
     with run.console.step(f"header of {model}"):
         found = gguf.load(place)
     series = run.config.series.path
+    added = own(Path(series) if series else SERIES)
     return plan.plan(
         found,
         geometry.read(found),
         _machine(run, ram),
-        types=[parse(text) for flag in types or plan.TYPES for text in divided(flag)],
-        table=type_table(manifest.cache_types(Path(series) if series else manifest.OWN_SERIES)),
+        types=[parse(text) for flag in types or plan.usual_types(added) for text in divided(flag)],
+        table=type_table(added),
         contexts=[_tokens(text) for flag in context for text in flag.replace(",", " ").split()],
         setting=Setting(
             context=1,

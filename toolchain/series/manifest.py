@@ -11,6 +11,7 @@ import msgspec
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from ..core.cachetypes import table
 from ..core.config import UniqueKeyLoader
 from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
@@ -21,7 +22,7 @@ from .edit import Edit
 from .symbols import Symbol
 
 SEAL = "SHA256SUMS"
-OWN_SERIES = Path(__file__).parents[2] / "patches"
+OWN_SERIES = table.SERIES
 
 _TAKEN_IN = re.compile(r'\btext\("([^"]+)"\)')
 
@@ -159,12 +160,6 @@ def load(root: Path = OWN_SERIES) -> Series:
         contract=symbols.parse(contract.read_text(encoding="utf-8"), symbols.NAME) if contract.is_file() else (),
         proven=head.proven,
     )
-
-
-def cache_types(root: Path = OWN_SERIES) -> tuple[CacheType, ...]:
-    """The types that the series at `root` adds, of series.yaml alone: it need not be sealed. Raises `SeriesError`."""
-    _require_series(root)
-    return _decode(root / "series.yaml", SeriesFile).types
 
 
 def proven(root: Path = OWN_SERIES) -> Proven | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from ..core import cachetype
+from ..core.cachetypes import grammar
 from ..core.errors import ModelLoadFailed, ReleaseInvalid, ServerFailed, StateInvalid
 from ..core.process import TAIL_LINES, kill_group
 
@@ -73,8 +73,8 @@ def serve(
 ) -> Iterator[LlamaServer]:
     """llama-server with `model` loaded, and gone on leaving; what it says goes to `home`/server.log.
 
-    `cache_type` is a setting as `toolchain.core.cachetype` reads it. Of the operator's environment nothing that steers
-    llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
+    `cache_type` is a setting as `toolchain.core.cachetypes.grammar` reads it. Of the operator's environment nothing
+    that steers llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
     `ReleaseInvalid` without a program, `ModelLoadFailed`, and `ServerFailed` with the log's end when a call fails.
     """
     if not os.access(program, os.X_OK) or program.is_dir():
@@ -83,7 +83,7 @@ def serve(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     argv = [str(program.absolute()), "--model", str(model.absolute()), "--host", "127.0.0.1", "--port", str(port)]
-    types = cachetype.parse(cache_type)
+    types = grammar.parse(cache_type)
     argv += ["--ctx-size", str(context), "--parallel", "1", "--log-verbosity", _INFORMATIVE]
     argv += ["--cache-type-k", str(types.k), "--cache-type-v", str(types.v)]
     argv += ["--slot-save-path", f"{home}/", "--cache-ram", "0"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from ..cachetypes.sizes import bits_per_value, type_table
+from ..core.cachetypes.table import bits_per_value, type_table
 from ..core.errors import ToolchainError
 from ..core.records import record
 from ..serving.cachelog import MIB, portions
