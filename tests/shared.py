@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from toolchain import miniature, pipeline
+from toolchain import pipeline
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
+from toolchain.rehearsal import miniature
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -15,8 +15,9 @@ import requests
 
 from tests.shared import Miniatures
 from tests.sources.gitrepo import commit, new
-from toolchain import miniature, pipeline
+from toolchain import pipeline
 from toolchain.core.cachetypes.grammar import parse
+from toolchain.core.checkout import MINIATURE
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
 from toolchain.series.render import outcome_of
@@ -150,7 +151,7 @@ CALL = "tmp = mul_mat_hadamard(ctx, tmp, rot);"
 def test_the_guard_of_a_shift_goes_when_upstream_has_its_own(
     tmp_path: Path, file: str, old: str, guarded: str, status: str
 ) -> None:
-    root = miniature.TREES / "llama.cpp"
+    root = MINIATURE / "llama.cpp"
     files = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
     assert old in files[file]
     made = commit(new(tmp_path / "llama.cpp"), {**files, file: files[file].replace(old, guarded)})

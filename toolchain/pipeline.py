@@ -1,18 +1,20 @@
 """The story of a run, from two repositories to a service.
 
-Each function is one stage on the records of the stages before it. Every record is kept as JSON in
-workspace/runs/<scratch name>/, so that a run can be explained afterwards; a later run overwrites it.
+Each function is one stage on the records of the stages before it. Every record is kept as JSON, so that a run can be
+explained afterwards: those up to the scratch trees in workspace/runs/<scratch name>/, which a later run on the same
+commits overwrites; all that led to a release, and what came of it, in workspace/runs/<release id>/.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from . import sources as source_stage
 from .build import build as build_release
-from .build import release_dir
+from .build import check as check_release
+from .build import load, release_dir
 from .contract import check
 from .contract.behaviour import Behaviour, behave
 from .core.errors import (
@@ -22,14 +24,16 @@ from .core.errors import (
     SeriesDoesNotApply,
     ToolchainError,
 )
-from .core.records import record, sha256_bytes, write, write_bytes
+from .core.records import read, record, sha256_bytes, write, write_bytes
 from .core.run import Run
-from .deploy import install
-from .newest import Newest, PassedOver, newest
+from .deploy import install as install_release
+from .deploy import proof
 from .series import render
 from .series.manifest import load_series
 from .series.patched import Patched
 from .series.tree import Tree
+from .sources import eras
+from .sources.newest import Newest, PassedOver, newest
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
 from .verify import verify as verify_release
 
@@ -45,6 +49,8 @@ class Shipped:
     release: str
     verified: bool
     deployment: Deployment
+    port: int
+    """of the service"""
     passed_over: tuple[PassedOver, ...] = ()
     """newer releases of Ollama, where none was named"""
 
@@ -63,7 +69,7 @@ def prepare_to_ship(run: Run) -> Newest:
     """
     if run.config.sources.ollama_ref:
         found = prepare(run)
-        refuse_vendored(found)
+        eras.require_served(found)
         require(check_series(run, found))
         return Newest(sources=found, passed_over=())
     chosen = newest(run, lambda found: complaint(check_series(run, found)))
@@ -73,7 +79,7 @@ def prepare_to_ship(run: Run) -> Newest:
 
 def render_series(run: Run, found: Sources) -> Rendered:
     """Render the series; the diffs lie beside the record, one file for each target."""
-    refuse_vendored(found)
+    eras.require_served(found)
     with run.console.step("render the series"):
         rendered = render.render(load_series(run), found)
     folder = _run_dir(run, found)
@@ -85,16 +91,19 @@ def render_series(run: Run, found: Sources) -> Rendered:
 
 def check_series(run: Run, found: Sources, *, behaviour: bool = True) -> check.Checked:
     """Dry run; without `behaviour` nothing is compiled. The caller decides what a failure means."""
-    if found.era == "vendored":
+    series = load_series(run)
+    try:
+        eras.require_served(found)
+    except EraNotServed as error:
         return check.Checked(
-            series_sha256=load_series(run).sha256,
+            series_sha256=series.sha256,
             llama_cpp=found.llama_cpp.describe,
             ollama=found.ollama.describe,
             edits=(),
+            era=found.era,
             ok=False,
-            reason=_vendored(found),
+            reason=error.message,
         )
-    series = load_series(run)
 
     def ask(tree: Tree, text: Patched) -> Behaviour:
         return behave(series, tree, text, run.config, run.workspace)
@@ -104,25 +113,32 @@ def check_series(run: Run, found: Sources, *, behaviour: bool = True) -> check.C
 
 def require(checked: check.Checked) -> None:
     """Raise `EraNotServed`, `SeriesDoesNotApply` or one of its kinds for a dry run that failed."""
+    if found := failure(checked):
+        raise found
+
+
+def failure(checked: check.Checked) -> ToolchainError | None:
+    """What `require` raises; None for a dry run that held."""
     if checked.ok:
-        return
-    if not checked.edits and "vendored" in checked.reason:
-        raise EraNotServed(checked.reason, hint=_VENDORED_HINT)
+        return None
+    era = eras.named(checked.era)
+    if era.unserved:
+        return EraNotServed(checked.reason, hint=era.hint)
     failing = [edit.name for edit in checked.edits if edit.status in ("moved", "broken")]
     if checked.behaviour and checked.behaviour.wrong:
-        raise BehaviourChanged(
+        return BehaviourChanged(
             f"the series applies, but llama.cpp does something else with our types: {checked.behaviour.wrong[0]}",
             hint="the series needs another hook for it; --no-behaviour checks edits and contract alone",
         )
     if checked.contract and not failing and not checked.reason:
         more = f"; and {len(checked.contract) - 3} more" if len(checked.contract) > 3 else ""
-        raise ContractBroken(
+        return ContractBroken(
             f"{len(checked.contract)} of {checked.symbols} symbols that our sources use are not as they were: "
             + "; ".join(map(str, checked.contract[:3]))
             + more,
             hint="make our sources fit, then ./inv series.contract with trees old and new, and check again",
         )
-    raise SeriesDoesNotApply(
+    return SeriesDoesNotApply(
         f"{len(failing)} of {len(checked.edits)} edits do not hold: {', '.join(failing)}"
         if failing
         else checked.reason,
@@ -132,24 +148,8 @@ def require(checked: check.Checked) -> None:
 
 def complaint(checked: check.Checked) -> str:
     """What `require` would say of a dry run; empty for one that holds."""
-    try:
-        require(checked)
-    except ToolchainError as error:
-        return error.message
-    return ""
-
-
-_VENDORED_HINT = "take Ollama v0.30.0 or newer"
-
-
-def _vendored(found: Sources) -> str:
-    return f"Ollama {found.ollama.describe} is of the vendored era, which the series does not serve"
-
-
-def refuse_vendored(found: Sources) -> None:
-    """Raise `EraNotServed` for a tree of the vendored era."""
-    if found.era == "vendored":
-        raise EraNotServed(_vendored(found), hint=_VENDORED_HINT)
+    found = failure(checked)
+    return found.message if found else ""
 
 
 def make_scratch(run: Run, found: Sources, rendered: Rendered) -> Scratch:
@@ -177,7 +177,9 @@ def build(run: Run, found: Sources, rendered: Rendered, extra_targets: Sequence[
         workspace=run.workspace,
         extra_targets=extra_targets,
     )
-    write(_run_dir(run, found) / "release.json", release)
+    folder = records_of(run, release.id)
+    for name, made in (("sources", found), ("rendered", rendered), ("scratch", scratch), ("release", release)):
+        write(folder / f"{name}.json", made)
     return release
 
 
@@ -186,20 +188,53 @@ def directory(run: Run, release: Release) -> Path:
     return release_dir(run.workspace, release)
 
 
+def records_of(run: Run, release: str) -> Path:
+    """Where the records of a release lie, by its id."""
+    return run.workspace / "runs" / release
+
+
 def verify(run: Run, release: Path) -> Verification:
-    """Prove what the release does."""
-    return verify_release(release, run.config, run.console, workspace=run.workspace)
+    """Prove what the release does, and that it is what its manifest says. Raises `ReleaseInvalid` where it is not."""
+    manifest = check_release(release)
+    folder = records_of(run, manifest.id)
+    write(folder / "release.json", manifest)
+    return verify_release(release, run.config, run.console, workspace=run.workspace, also=folder / "verification.json")
+
+
+def verification_of(run: Run, release: Path) -> Verification | None:
+    """The last verification of a release in this workspace, else the one that lies beside its manifest."""
+    for folder in (records_of(run, load(release).id), release):
+        if (folder / proof.FILE_NAME).is_file():
+            return read(folder / proof.FILE_NAME, Verification)
+    return None
+
+
+def install(
+    run: Run, release: Path, verification: Verification | None = None, *, unverified: bool = False
+) -> Deployment:
+    """Make a release the service, on the verification that is given or known of it.
+
+    `unverified` is the setting deploy.allow_unverified.
+    """
+    config = run.config
+    if unverified:
+        config = replace(config, deploy=replace(config.deploy, allow_unverified=True))
+    deployment = install_release(release, config, run.console, verification or verification_of(run, release))
+    folder = records_of(run, deployment.active)
+    write(folder / "release.json", replace(load(release), verification=""))
+    write(folder / "deployment.json", deployment)
+    return deployment
 
 
 def stock(found: Sources) -> Rendered:
     """The empty rendering: both trees as upstream has them."""
     empty = sha256_bytes(b"")
-    targets: tuple[Any, ...] = ("llama.cpp", "ollama")
     commits = {"llama.cpp": found.llama_cpp.commit, "ollama": found.ollama.commit}
     return Rendered(
         series_sha256=empty,
         targets=tuple(
-            RenderedTarget(target=target, commit=commits[target], diff="", sha256=empty, files=()) for target in targets
+            RenderedTarget(target=target, commit=commits[target], diff="", sha256=empty, files=())
+            for target in eras.of(found).targets
         ),
         edits=(),
         facts={},
@@ -218,15 +253,16 @@ def ship(run: Run) -> Shipped:
     release = build(run, found, rendered)
     built = directory(run, release)
     verification = verify(run, built)
-    deployment = install(built, run.config, run.console)
+    deployment = install(run, built, verification)
     return Shipped(
-        run=_run_dir(run, found),
+        run=records_of(run, release.id),
         ollama=found.ollama.describe,
         llama_cpp=found.llama_cpp.describe,
         series_sha256=rendered.series_sha256,
         release=release.id,
         verified=verification.ok,
         deployment=deployment,
+        port=run.config.deploy.port,
         passed_over=chosen.passed_over,
     )
 

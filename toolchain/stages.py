@@ -19,11 +19,10 @@ from .core.cachetypes.table import CacheType as CacheType
 from .core.records import record
 
 Target = Literal["ollama", "llama.cpp"]
-Era = Literal["pinned", "vendored"]
 
 
 @record
-class Source:
+class Checkout:
     """A commit in a git repository that this toolkit may read and never changes."""
 
     target: Target
@@ -55,9 +54,10 @@ class Pin:
 class Sources:
     """Both sources of a run."""
 
-    ollama: Source
-    llama_cpp: Source
-    era: Era
+    ollama: Checkout
+    llama_cpp: Checkout
+    era: str
+    """name of the era of Ollama's tree; `sources.eras` knows what that means"""
     pin: Pin
 
 
@@ -149,6 +149,8 @@ class Release:
     tools: dict[str, str]
     flags: dict[str, str]
     files: dict[str, str]
+    verification: str = ""
+    """digest of the verification.json beside the manifest, in a release that was installed on it"""
 
 
 @record
@@ -245,7 +247,7 @@ class Trial:
 
 
 @record
-class Guarded:
+class Compatibility:
     """Whether a model bears the cache type that is asked for. `proposal` is empty when it does, or nothing does."""
 
     model: str
@@ -255,6 +257,8 @@ class Guarded:
     proposal: str
     layers: tuple[LayerLoss, ...]
     trials: tuple[Trial, ...]
+    text_sha256: str = ""
+    """of the text that the model read; empty where it read none"""
 
 
 @record
@@ -262,13 +266,15 @@ class Verification:
     """verification.json of a release: what was proven, on which binary."""
 
     release: str
+    content_sha256: str = ""
+    """the release's `content_digest`: of no other is anything proven"""
     version: str
     proofs: tuple[TypeProof, ...]
     checklist: tuple[Verdict, ...] = ()
     """six verdicts; none on a release that adds no types"""
     unknown_type_message: str
     """what the API answered to a type that does not exist"""
-    guard: Guarded | None = None
+    guard: Compatibility | None = None
     """what the service's cache type does to `verify.model`"""
     ok: bool
     seconds: float
@@ -287,4 +293,6 @@ class Deployment:
     pid: int
     healthy: bool
     releases: tuple[str, ...]
+    verified: bool = False
+    """whether the active release was installed on a verification, and is what was verified"""
     reason: str = ""

@@ -19,14 +19,14 @@ from toolchain.core.cachetypes import table
 from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.config import load
 from toolchain.core.run import Run
-from toolchain.memory import plan
 from toolchain.metal import cases, cost, runs
 from toolchain.metal.attention import Attention, pose
 from toolchain.metal.formats import formats
 from toolchain.metal.host import build_host
-from toolchain.quality import divergence, kernels
-from toolchain.quality.measure import compare
-from toolchain.quality.samples import draw
+from toolchain.models.memory import plan
+from toolchain.models.quality import divergence, kernels
+from toolchain.models.quality.measure import compare
+from toolchain.models.quality.samples import draw
 from toolchain.series import manifest
 from toolchain.series.edit import Edit, locate, splice_all
 from toolchain.series.manifest import load_series

@@ -10,9 +10,9 @@ from toolchain.contract import operations, proving
 from toolchain.core.cachetypes.table import BESIDE, UPSTREAM, CacheType, own, proven_types, standard, type_table
 from toolchain.core.config import load
 from toolchain.core.errors import SeriesError
-from toolchain.memory import plan
 from toolchain.metal import cases, cost
-from toolchain.quality import divergence
+from toolchain.models.memory import plan
+from toolchain.models.quality import divergence
 
 OWN = own()
 NAMES = [kind.name for kind in OWN]

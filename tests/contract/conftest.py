@@ -9,11 +9,12 @@ import pytest
 from git import Actor, Repo
 
 from tests.shared import Miniatures
-from toolchain import miniature, pipeline
+from toolchain import pipeline
 from toolchain.contract.check import Checked
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
+from toolchain.rehearsal import miniature
 
 Edits = Mapping[str, tuple[str, str]]
 """path -> what is replaced, and by what; an empty old text stands for a new file"""

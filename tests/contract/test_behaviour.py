@@ -10,12 +10,13 @@ import pytest
 
 from toolchain import pipeline
 from toolchain.contract import behaviour, operations
-from toolchain.contract.check import Checked, report
+from toolchain.contract.check import Checked
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import BehaviourChanged
 from toolchain.core.run import Run
 from toolchain.metal.host import Kind, Recorded
+from toolchain.text import as_text
 
 from .conftest import Edits
 
@@ -50,7 +51,7 @@ def test_the_miniature_behaves_and_the_answer_is_kept(check: Callable[[], Checke
     assert first.behaviour.wrong == ()
     assert first.behaviour.operations > 300
     assert first.behaviour.seconds > 0
-    assert "operations on our types go to our kernels" in report(first)
+    assert "operations on our types go to our kernels" in as_text(first)
     again = check()
     assert again.behaviour
     assert again.behaviour.seconds == 0.0
@@ -122,4 +123,4 @@ def test_nothing_is_compiled_without_a_compiler_or_a_wish(
     assert checked.ok
     assert checked.behaviour
     assert checked.behaviour.skipped.startswith("no C++ compiler")
-    assert any("behaviour not asked: no C++ compiler" in line for line in behaviour.report(checked.behaviour))
+    assert any("behaviour not asked: no C++ compiler" in line for line in as_text(checked.behaviour))

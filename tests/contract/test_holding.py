@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from toolchain import pipeline
-from toolchain.contract.check import Checked, report
+from toolchain.contract.check import Checked
 from toolchain.core.errors import ContractBroken
-from toolchain.miniature import Miniature
+from toolchain.rehearsal.miniature import Miniature
+from toolchain.text import as_text
 
 from .conftest import Edits
 
@@ -31,7 +32,7 @@ def test_the_miniature_holds(check: Check) -> None:
     assert checked.ok
     assert checked.contract == ()
     assert checked.symbols > 150
-    assert f"{checked.symbols} symbols of llama.cpp as they were" in report(checked)
+    assert f"{checked.symbols} symbols of llama.cpp as they were" in as_text(checked)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_what_changed_is_named(edits: Edits, said: str, change: Change, check: C
     culprit = change(edits)
     checked = check()
     assert not checked.ok
-    text = report(checked)
+    text = as_text(checked)
     assert said in text
     assert f"broken by: {culprit[:12]}" in text
 

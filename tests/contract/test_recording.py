@@ -11,7 +11,7 @@ import pytest
 from toolchain.contract import recording
 from toolchain.core.errors import SeriesError
 from toolchain.core.run import Run
-from toolchain.miniature import Miniature
+from toolchain.rehearsal.miniature import Miniature
 from toolchain.series import manifest, symbols
 from toolchain.series.symbols import Form, Symbol
 

@@ -12,7 +12,7 @@ from toolchain.core.errors import ConfigError, LockHeld, NothingToRollBackTo, Re
 from toolchain.deploy import environment, installer, service
 from toolchain.serving.ollama import OllamaClient
 
-from .site import Site, await_file, identifier
+from .site import Site, await_file, identifier, install
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +118,7 @@ def test_uninstall_leaves_logs_and_models(site: Site) -> None:
     assert site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").returncode == 113
     left = {path.name for path in site.layout.prefix.iterdir()}
     assert left <= {"logs", "launchd", "lock"}
-    assert "started" in installer.logs(site.config, 5)
+    assert "started" in "".join(installer.logs(site.config, 5).log)
 
 
 def test_a_new_label_replaces_the_old_service(site: Site) -> None:
@@ -167,7 +167,7 @@ def test_folders_that_cannot_be_written(running: Site, capsys: pytest.CaptureFix
 
 def test_two_deployers_do_not_meet(running: Site) -> None:
     slow = running.release("slow")
-    with running.child(installer.install, slow, running.configured(stability_s=30.0).config) as other:
+    with running.child(install, slow, running.configured(stability_s=30.0).config) as other:
         await_file(running.layout.lock_owner)
         with pytest.raises(LockHeld, match=f"pid {other.pid}"):
             running.install(running.release("waiting"))

@@ -18,7 +18,7 @@ from toolchain.deploy import installer, journal
 from toolchain.deploy.journal import BEFORE_SWAP, INSTALL_STEPS, ROLLBACK_STEPS, UNINSTALL_STEPS, Entry
 from toolchain.standin import settings
 
-from .site import Site, await_file, identifier
+from .site import Site, await_file, identifier, install
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_the_steps_are_those_that_an_install_announces(
 @pytest.mark.parametrize("step", INSTALL_STEPS)
 def test_killed_first_install(empty: Site, step: str) -> None:
     release = empty.release("first")
-    empty.killed(installer.install, release, empty.config, at=step)
+    empty.killed(install, release, empty.config, at=step)
     after = empty.install(release) if step in BEFORE_SWAP else empty.status()
     assert (after.active, after.healthy, after.parent) == (identifier(release), True, "")
     assert alive(after.pid)
@@ -66,7 +66,7 @@ def test_killed_first_install(empty: Site, step: str) -> None:
 @pytest.mark.parametrize("step", INSTALL_STEPS)
 def test_killed_upgrade(running: Site, fresh: Path, step: str) -> None:
     old = running.status()
-    running.killed(installer.install, fresh, running.config, at=step)
+    running.killed(install, fresh, running.config, at=step)
     after = running.status()
     assert after.active == (old.active if step in BEFORE_SWAP else identifier(fresh))
     assert after.healthy
@@ -87,7 +87,7 @@ def test_killed_rollback(running: Site, fresh: Path, step: str) -> None:
 def test_killed_while_going_back(running: Site) -> None:
     old = running.status()
     bad = running.release(f"bad-{next(_names)}", does="exit")
-    running.killed(installer.install, bad, running.config, at=journal.RESTORE)
+    running.killed(install, bad, running.config, at=journal.RESTORE)
     after = running.status()
     assert (after.active, after.healthy, after.releases) == (old.active, True, old.releases)
     running.assert_clean()
@@ -99,7 +99,7 @@ def test_killed_reinstall_with_another_environment(running: Site) -> None:
     release = running.layout.release(old.active)
     before = (release / "environment").read_text()
     source = running.built(old.active)
-    changed.killed(installer.install, source, changed.config, at="shim")
+    changed.killed(install, source, changed.config, at="shim")
     assert (release / "environment").read_text() != before
     assert running.status().healthy
     assert (release / "environment").read_text() == before
@@ -118,7 +118,7 @@ def test_killed_uninstall_is_finished(empty: Site, step: str) -> None:
 def test_killed_at_any_moment(running: Site, fresh: Path, seed: int) -> None:
     """Not at the border of a step but somewhere inside."""
     old = running.status()
-    with running.child(installer.install, fresh, running.config) as process:
+    with running.child(install, fresh, running.config) as process:
         await_file(running.layout.journal)
         time.sleep(random.Random(seed).uniform(0, 0.8))
         process.kill()
@@ -132,7 +132,7 @@ def test_killed_at_any_moment(running: Site, fresh: Path, seed: int) -> None:
 def test_a_release_that_kills_its_deployer_again_and_again_is_given_up(running: Site, fresh: Path) -> None:
     """As when its health check takes the machine down: the tries are counted on the disk."""
     old = running.status()
-    running.killed(installer.install, fresh, running.config, at="health")
+    running.killed(install, fresh, running.config, at="health")
     for left in reversed(range(journal.TRIES)):
         running.killed(installer.status, running.config, at="health")
         assert records.read(running.layout.journal, Entry).tries_left == left
@@ -142,7 +142,7 @@ def test_a_release_that_kills_its_deployer_again_and_again_is_given_up(running: 
 
 
 def test_while_launchd_cannot_be_asked_nothing_is_undone(running: Site, fresh: Path) -> None:
-    running.killed(installer.install, fresh, running.config, at="health")
+    running.killed(install, fresh, running.config, at="health")
     known = settings.read(running.layout.standin)
     elsewhere = settings.Settings(owner_pid=os.getpid(), domains=("system",))
     settings.write(running.layout.standin, elsewhere)

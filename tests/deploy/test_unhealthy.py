@@ -74,5 +74,5 @@ def test_an_unhealthy_first_release_leaves_nothing_running(site: Site) -> None:
     assert site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").returncode == 113
     assert site.status().active == ""
     assert not (site.layout.standin / "LaunchAgents" / "io.turboquant.ollama.plist").exists()
-    assert "cannot load the library" in installer.logs(site.config, 20)
+    assert "cannot load the library" in "".join(installer.logs(site.config, 20).log)
     site.assert_clean()

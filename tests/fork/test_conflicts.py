@@ -15,11 +15,11 @@ from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import FetchFailed, Unrelated
 from toolchain.core.run import Run
-from toolchain.fork.conflicts import conflicts
-from toolchain.fork.freshness import freshness
-from toolchain.fork.join import Joined, open_fork
-from toolchain.fork.request import audit
 from toolchain.sources import Repository
+from toolchain.upstream.fork.conflicts import conflicts
+from toolchain.upstream.fork.freshness import freshness
+from toolchain.upstream.fork.inquiry import audit
+from toolchain.upstream.fork.join import Joined, open_fork
 
 
 @pytest.fixture

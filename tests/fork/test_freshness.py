@@ -13,10 +13,10 @@ from tests.fork.world import ARG, KV, METAL, NOW, World, commit, dated, lines, u
 from tests.sources.gitrepo import WEB, git, history, new
 from toolchain.core.console import Console
 from toolchain.core.errors import FetchFailed, NotARepository, UnknownRevision, Unrelated
-from toolchain.fork.freshness import freshness
-from toolchain.fork.graph import Graph
-from toolchain.fork.join import Joined
 from toolchain.sources import Repository
+from toolchain.upstream.fork.freshness import freshness
+from toolchain.upstream.fork.graph import CommitGraph
+from toolchain.upstream.fork.join import Joined
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_bases_and_own_commits_are_what_git_says(
     repo = new(tmp_path_factory.mktemp("graph") / "repo")
     ids = history(repo, commits)
     one, other = data.draw(st.sampled_from(ids)), data.draw(st.sampled_from(ids))
-    graph = Graph(Repository.open(repo), [one, other])
+    graph = CommitGraph(Repository.open(repo), [one, other])
     own = graph.ancestors([other], graph.ancestors([one]))
     assert own == set(git(repo, "rev-list", other, f"^{one}").split())
     assert set(graph.bases(own, other)) == _merge_bases(repo, one, other)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.fork.world import METAL, World
 from tests.sources.gitrepo import git
-from toolchain.fork.metal import MetalBranch, audit
+from toolchain.upstream.fork.metal import MetalBranch, audit
 
 _HOST = "ggml/src/ggml-metal/ggml-metal-device.m"
 _SHADERS = """

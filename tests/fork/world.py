@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tests.sources.gitrepo import WEB, git, new, snapshot
 from toolchain.core.console import Console
-from toolchain.fork.conflicts import Conflicts, conflicts
-from toolchain.fork.freshness import Branch, Freshness, freshness
-from toolchain.fork.join import Joined
 from toolchain.sources import Repository
+from toolchain.upstream.fork.conflicts import Conflicts, conflicts
+from toolchain.upstream.fork.freshness import Branch, Freshness, freshness
+from toolchain.upstream.fork.join import Joined
 
 NOW = datetime(2026, 8, 1, tzinfo=UTC)
 KV = "src/llama-kv-cache.cpp"

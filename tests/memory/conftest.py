@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.memory import gguf
+from toolchain.models.memory import gguf
 
 from . import models
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.core.errors import ModelInvalid
-from toolchain.memory import gguf
-from toolchain.memory import source as memory_source
+from toolchain.models.memory import gguf
+from toolchain.models.memory import source as memory_source
 
 from . import models
 

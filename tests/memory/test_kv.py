@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.cachetypes.table import own, type_table
 from toolchain.core.errors import ArchitectureUnknown, ConfigError, ModelInvalid
-from toolchain.memory import geometry, kv
+from toolchain.models.memory import geometry, kv
 
 from . import models
 from .conftest import load

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import toolchain.memory.request as request
+import toolchain.models.memory.planning as request
 from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.cachetypes.table import own
 from toolchain.core.config import load as load_config
@@ -17,9 +17,11 @@ from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid
 from toolchain.core.run import Run
 from toolchain.host.machine import metal_limit
-from toolchain.memory import geometry, kv, plan, report, rotation, working
+from toolchain.models.memory import geometry, kv, plan, rotation, working
+from toolchain.tasks.flags import CacheSettings, Names
+from toolchain.text import as_text
 
-from ..test_cli import inv
+from ..tasks.test_command import inv
 from . import models
 from .conftest import load
 from .test_kv import TABLE
@@ -38,9 +40,9 @@ PLAIN = geometry.Geometry(
 )
 
 
-def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), **setting: Any) -> plan.Plan:
+def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), **setting: Any) -> plan.MemoryPlan:
     found = load(path)
-    machine = plan.Machine(ram=ram, gpu=metal_limit(ram))
+    machine = plan.PlannedMachine(ram=ram, gpu=metal_limit(ram))
     return plan.plan(
         found,
         geometry.read(found),
@@ -110,7 +112,7 @@ def test_types_that_do_not_load_are_no_recommendation(tiny: dict[str, Path]) -> 
     found = planned(tiny["mla"], 16 * GIB, "q8_0:turbo4", "turbo4")
     assert "MLA" in found.types[0].obstacle
     assert found.recommendation.types == "turbo4"
-    assert "does not load" in report.text(found)
+    assert "does not load" in as_text(found)
     assert planned(tiny["mla"], 16 * GIB, "q8_0:turbo4").recommendation.reason == "llama.cpp takes none of these types"
 
 
@@ -132,7 +134,7 @@ def test_keys_that_llama_cpp_does_not_rotate_are_told(
     found = planned(models.write(tmp_path / "m.gguf", spec, data=False), 16 * GIB, *types)
     told = [note for note in found.notes if "#25636" in note]
     assert [note.partition(":")[0] for note in told] == ([said] if said else [])
-    assert all(note in report.text(found) for note in told)
+    assert all(note in as_text(found) for note in told)
 
 
 def test_heads_of_several_sizes_in_one_cache_are_not_rotated() -> None:
@@ -167,7 +169,8 @@ def run(**flags: Any) -> Run:
 
 def test_json_and_text(large: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     model = str(large["gemma3_27b"])
-    request.show(run(), model, ["64K,1000"], ["turbo4 q8_0:turbo2,last=2:q8_0"], 36.0, 2, True, 256)
+    types = CacheSettings.read(["turbo4 q8_0:turbo2,last=2:q8_0"])
+    run().finish(request.plan_for(run(), model, Names.read(["64K,1000"]), types, 36.0, 2, True, 256))
     said = json.loads(capsys.readouterr().out)
     assert [one["types"] for one in said["types"]] == ["turbo4", "q8_0:turbo2,last=2:q8_0"]
     assert [cell["context"] for cell in said["types"][0]["cells"]] == [65536, 1000]
@@ -210,7 +213,7 @@ def test_flags_that_make_no_sense(large: dict[str, Path], changes: dict[str, Any
         **changes,
     }
     with pytest.raises(ConfigError, match=message):
-        request.show(run(), **flags)
+        request.plan_for(run(), **flags)
 
 
 def test_a_model_that_is_nowhere(tmp_path: Path) -> None:

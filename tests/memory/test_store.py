@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from toolchain.core.errors import ModelInvalid
-from toolchain.memory import store
+from toolchain.models.memory import store
 
 KIND = "application/vnd.ollama.image."
 

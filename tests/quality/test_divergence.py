@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import inv
+from tests.tasks.test_command import inv
 from toolchain.core.console import Console
 from toolchain.core.errors import CommandFailed, ConfigError, TextTooShort, ToolchainError, VerificationFailed
-from toolchain.quality import divergence, request
-from toolchain.quality.divergence import Divergences, measure
+from toolchain.core.records import sha256_bytes
+from toolchain.models.quality import choices as request
+from toolchain.models.quality.divergence import Divergences, measure
 from toolchain.stages import CacheType
+from toolchain.text import as_text
 
 from .conftest import ROOT
 
@@ -48,6 +50,7 @@ def _measure(
 def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
     found = _measure(program, model, tmp_path)
     assert (found.text_bytes, found.context, found.chunks) == (999, 64, 37)
+    assert found.text_sha256 == sha256_bytes(b"x" * 999)
     assert [row.cache for row in found.rows] == list(CACHES)
     rows = {row.cache: row for row in found.rows}
     assert rows["f16"].kl.mean == rows["f16"].delta.mean == 0
@@ -56,7 +59,7 @@ def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
     assert rows["q4_0/plain"].kl.mean == pytest.approx(2 * rows["q4_0"].kl.mean)
     assert rows["q4_0"].ppl.error == 0.25
     assert rows["q4_0"].same_top.error == 0.194
-    table = divergence.markdown(found)
+    table = as_text(found)
     assert "| turbo4:f16 | 10.125 | 10.138 ± 0.250 | 0.138 ± 0.010 | 0.00138 ± 0.00010 | 99.86 ± 0.19 |" in table
     assert [path.name for path in tmp_path.iterdir()] == ["kl.log"]
 

@@ -18,8 +18,8 @@ from toolchain.core.errors import (
     TextTooShort,
     ToolchainError,
 )
-from toolchain.quality.dump import dump, read_heads
-from toolchain.quality.samples import Sample
+from toolchain.models.quality.dump import dump, read_heads
+from toolchain.models.quality.samples import Sample
 from toolchain.serving.probe_model import write_probe
 
 from . import slots

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.core.errors import ConfigError
-from toolchain.quality import samples
-from toolchain.quality.measure import Figures, attention, compare, mean
+from toolchain.models.quality import samples
+from toolchain.models.quality.measure import Figures, attention, compare, mean
 
 RNG = np.random.default_rng
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.core.errors import ConfigError
-from toolchain.quality import references
-from toolchain.quality.codec import Codec, Floats
-from toolchain.quality.measure import compare
+from toolchain.models.quality import references
+from toolchain.models.quality.codec import Codec, Floats
+from toolchain.models.quality.measure import compare
 
 floats = st.floats(-1e4, 1e4, width=32)
 block = st.lists(floats, min_size=32, max_size=32).map(lambda values: np.array(values, dtype=np.float32))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from toolchain.series import manifest
-from toolchain.stages import Pin, Source, Sources
+from toolchain.stages import Checkout, Pin, Sources
 
 TYPES_H = """\
 enum kind {
@@ -107,14 +107,14 @@ class Upstream:
         commits = {name: self.git(name, "rev-parse", "HEAD") for name in ("llama.cpp", "ollama")}
         build = int(self.git("llama.cpp", "rev-list", "--count", "HEAD"))
         return Sources(
-            ollama=Source(
+            ollama=Checkout(
                 target="ollama",
                 origin="ollama",
                 git_dir=self.root / "ollama/.git",
                 commit=commits["ollama"],
                 describe="v0.33.0",
             ),
-            llama_cpp=Source(
+            llama_cpp=Checkout(
                 target="llama.cpp",
                 origin="llama.cpp",
                 git_dir=self.root / "llama.cpp/.git",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from toolchain.contract.check import check, report
+from toolchain.contract.check import check
 from toolchain.core.console import Console
 from toolchain.series import manifest
+from toolchain.text import as_text
 
 from .conftest import TABLE_C, TYPES_H, SeriesMaker, Upstream
 
@@ -26,7 +27,7 @@ def test_a_moved_anchor_has_candidates_and_a_culprit(upstream: Upstream, make_se
     assert (edit.name, edit.status) == ("types/size", "moved")
     assert edit.candidates == ("table.c:8 (int bytes_of(enum kind kind))",)
     assert edit.culprit.startswith(culprit[:12])
-    assert "rename size_of" in report(checked)
+    assert "rename size_of" in as_text(checked)
 
 
 def test_a_file_that_moved(upstream: Upstream, make_series: SeriesMaker) -> None:

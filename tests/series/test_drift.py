@@ -14,7 +14,8 @@ from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, PinMissing, UnknownRevision
 from toolchain.core.run import Run
-from toolchain.series import drift, drift_report, manifest, outcomes
+from toolchain.series import drift, drift_page, manifest, outcomes
+from toolchain.text import as_text
 
 from .conftest import EDITS, MAIN_GO, TABLE_C, TYPES_H, SeriesMaker, Upstream
 
@@ -88,9 +89,7 @@ def test_the_commit_between_two_points_is_found(upstream: Upstream, make_series:
     (turn,) = found.turns
     assert (turn.edit, turn.holds, turn.commit, turn.point) == ("types/size", False, broken, "b20")
     assert "size_of" in turn.reason
-    assert f"broken by {broken[:12]}" in drift_report.text(
-        drift.Drift(series_sha256="", surveys=(found,), judged=0, seconds=0)
-    )
+    assert f"broken by {broken[:12]}" in as_text(drift.Drift(series_sha256="", surveys=(found,), judged=0, seconds=0))
 
 
 @pytest.mark.slow
@@ -134,7 +133,7 @@ def test_trees_that_no_part_serves(upstream: Upstream, make_series: SeriesMaker,
     assert [point.holds for point in found.points] == [True, False, False]
     assert "next_id" in found.points[1].reason
     assert found.points[2].failing == ("files/src/new.c",)
-    text = drift_report.text(drift.Drift(series_sha256="", surveys=(found,), judged=0, seconds=0))
+    text = as_text(drift.Drift(series_sha256="", surveys=(found,), judged=0, seconds=0))
     assert "1 points are not served, b2 to b2" in text
 
 
@@ -179,7 +178,7 @@ def test_histories_that_cannot_be_counted(upstream: Upstream, make_series: Serie
 def test_the_page_and_the_picture(upstream: Upstream, make_series: SeriesMaker, run: Run, tmp_path: Path) -> None:
     upstream.commit("llama.cpp", {"table.c": RENAMED}, "rename <size_of>")
     release(upstream, "v0.30.0")
-    page = drift_report.save(survey(run, make_series()), tmp_path / "out")
+    page = drift_page.save(survey(run, make_series()), tmp_path / "out")
     assert page.read_text().count("types/size") == 2
     assert "rename &lt;size_of&gt;" in page.read_text()
     assert (tmp_path / "out/drift.png").read_bytes().startswith(b"\x89PNG")
@@ -203,7 +202,7 @@ def test_bisection(count: int, turn: int) -> None:
 
 def test_a_state_holds_without_a_change() -> None:
     held = {
-        status: outcomes.State(name="", file="", status=status).holds
+        status: outcomes.EditState(name="", file="", status=status).holds
         for status in ("applies", "upstreamed", "skipped", "broken")
     }
     assert held == {"applies": True, "upstreamed": True, "skipped": True, "broken": False}

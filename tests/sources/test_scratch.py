@@ -13,7 +13,7 @@ from toolchain.core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, L
 from toolchain.core.records import sha256_bytes
 from toolchain.sources import create
 from toolchain.sources import scratch as scratch_module
-from toolchain.stages import FileChecksum, Pin, Rendered, RenderedTarget, Scratch, Source, Sources
+from toolchain.stages import Checkout, FileChecksum, Pin, Rendered, RenderedTarget, Scratch, Sources
 
 LLAMA = {"ggml.c": "one\ntwo\nthree\n", "common/arg.cpp": "alpha\nbeta\n", "models/vocab.gguf": "GGUF", "LICENSE": "L"}
 OLLAMA = {"go.mod": "module m\n", "main.go": "package main\n", "LLAMA_CPP_VERSION": "b1\n"}
@@ -57,7 +57,7 @@ class World:
     def create(self, what: Rendered, root: Path | None = None) -> Scratch:
         """`scratch.create` on this world."""
         ollama, llama = (
-            Source(
+            Checkout(
                 target=name,
                 origin="",
                 git_dir=self.repos[name] / ".git",

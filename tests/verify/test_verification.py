@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from toolchain import views
 from toolchain.core import config, records
 from toolchain.core.console import Console
 from toolchain.core.errors import (
@@ -23,6 +22,7 @@ from toolchain.core.errors import (
 )
 from toolchain.serving import ollama_server as server
 from toolchain.stages import CacheType, Release, Verdict, Verification
+from toolchain.text import as_text
 from toolchain.verify import checklist, verification, verify
 
 from .conftest import TURBO4, MakeRelease
@@ -134,11 +134,11 @@ def test_a_server_that_lies_fails(
 def test_a_point_of_the_checklist_that_does_not_hold_fails(run: Run, tmp_path: Path) -> None:
     written, message = _failed(run, tmp_path, VerificationFailed, denied=(3,))
     assert "1 of 9 proofs failed" in message
-    assert "the codebook is Lloyd-Max for what the encoder produces: NOT SO: figures of point 3" in message
+    assert "the codebook is Lloyd-Max for what the encoder produces: FAILED: figures of point 3" in message
     assert all(proof.ok for proof in written.proofs)
     assert [point.ok for point in written.checklist] == [True, True, False, True, True, True]
     assert "produces: NO.** figures of point 3" in (_folder(tmp_path) / "report.md").read_text()
-    shown = views.verification(written)
+    shown = as_text(written)
     assert "  3 FAILED the codebook" in shown
     assert "  4 ok     the radius" in shown
 

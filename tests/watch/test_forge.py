@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from toolchain.watch.forge import Asked, ask
+from toolchain.upstream.watch.forge import Asked, ask
 
 RELEASES = [
     {"tag_name": "b5", "name": "", "published_at": "2026-08-02T00:00:00Z", "html_url": "https://forge/b5"},

@@ -12,13 +12,14 @@ import pytest
 import yaml
 
 from tests.series.conftest import EDITS, TABLE_C, TYPES_H, SeriesMaker, Upstream
-from tests.test_cli import ROOT, inv
+from tests.tasks.test_command import ROOT, inv
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.series import manifest
-from toolchain.watch import Look, look, text
-from toolchain.watch.symbols import Watched
+from toolchain.text import as_text
+from toolchain.upstream.watch import UpstreamLook, look
+from toolchain.upstream.watch.symbols import Watched
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ class Site:
         self.upstream.commit("ollama", {"LLAMA_CPP_VERSION": f"{pin}\n", "llama/compat/readme": f"{tag}\n"}, tag)
         self.upstream.git("ollama", "tag", tag)
 
-    def look(self, *, keep: bool = False) -> Look:
+    def look(self, *, keep: bool = False) -> UpstreamLook:
         flags = {
             "sources.llama_cpp": str(self.upstream.root / "llama.cpp"),
             "sources.ollama": str(self.upstream.root / "ollama"),
@@ -59,7 +60,7 @@ def test_exactly_what_came(site: Site) -> None:
     assert [held.what for held in first.holding] == ["the newest Ollama and its pin b2"]
     again = site.look()
     assert (again.since != "", again.moved, again.exit_code) == (True, (), 0)
-    assert "nothing new" in text(again)
+    assert "nothing new" in as_text(again)
     old = site.upstream.git("llama.cpp", "rev-parse", "HEAD")
     site.upstream.commit("llama.cpp", {"notes": "1\n"}, "aside")
     touched = site.upstream.commit("llama.cpp", {"table.c": TABLE_C + "int more;\n"}, "touches the table")
@@ -75,13 +76,13 @@ def test_exactly_what_came(site: Site) -> None:
         ("the newest Ollama and its pin b9 (b4 stands in)", True)
     ]
     assert found.exit_code == 80 | 1
-    assert touched[:12] in text(found)
+    assert touched[:12] in as_text(found)
     assert (site.look().exit_code, site.look().exit_code) == (81, 0)
 
 
 def test_what_our_sources_use_and_what_titles_speak_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     symbols = (Watched(file="types.h", symbol="kind::KIND_B"), Watched(file="gone.h", symbol="gone"))
-    monkeypatch.setattr(import_module("toolchain.watch.look"), "watched", lambda _: symbols)
+    monkeypatch.setattr(import_module("toolchain.upstream.watch.look"), "watched", lambda _: symbols)
     site.look()
     site.upstream.commit("llama.cpp", {"types.h": TYPES_H + "// more\n"}, "a comment in a file of the contract")
     touched = site.upstream.commit("llama.cpp", {"types.h": TYPES_H.replace("KIND_B     = 1", "KIND_B = 7")}, "types")
@@ -96,11 +97,11 @@ def test_what_our_sources_use_and_what_titles_speak_of(site: Site, monkeypatch: 
 
 def test_the_report_names_symbols_and_titles(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     symbols = tuple(Watched(file="types.h", symbol=f"{number:02}::KIND_B") for number in range(14))
-    monkeypatch.setattr(import_module("toolchain.watch.look"), "watched", lambda _: symbols)
+    monkeypatch.setattr(import_module("toolchain.upstream.watch.look"), "watched", lambda _: symbols)
     site.look()
     touched = site.upstream.commit("llama.cpp", {"types.h": TYPES_H.replace("KIND_B     = 1", "KIND_B = 7")}, "Metal")
     spoken = site.upstream.commit("llama.cpp", {"notes": "1\n"}, "kv_cache : less")
-    lines = [line.strip() for line in text(site.look()).splitlines()]
+    lines = [line.strip() for line in as_text(site.look()).splitlines()]
     start = lines.index("1 commits that touch what our sources use")
     assert lines[start + 1].startswith(touched[:12])
     assert lines[start + 2].endswith("11::KIND_B and 2 more")
@@ -137,7 +138,7 @@ def test_a_release_of_llama_cpp_that_ollama_pins(site: Site) -> None:
         "the newest Ollama and its pin release-v0.3.0",
         "the newest Ollama and llama.cpp",
     ]
-    assert "releases: v0.3.0 (b2)" in text(found)
+    assert "releases: v0.3.0 (b2)" in as_text(found)
 
 
 def test_a_rival_and_a_series_that_no_longer_holds(site: Site) -> None:

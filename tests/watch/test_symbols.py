@@ -12,7 +12,7 @@ from tests.sources.gitrepo import commit, git, new
 from toolchain.series import manifest
 from toolchain.series.symbols import Form, Symbol
 from toolchain.sources import Repository
-from toolchain.watch.symbols import Watched, declares, statements, touches, watched
+from toolchain.upstream.watch.symbols import Watched, declares, statements, touches, watched
 
 HEADER = """\
 #pragma once

@@ -1,7 +1,18 @@
 """From scratch trees to a release directory, with Ollama's own build."""
 
 from .pipeline import build, plan_of, platform_name, program_dir, version_of
-from .release import ADDED_LATER, MANIFEST, assemble, check, file_digests, find_release, load, release_dir, release_id
+from .release import (
+    ADDED_LATER,
+    MANIFEST,
+    assemble,
+    check,
+    content_digest,
+    file_digests,
+    find_release,
+    load,
+    release_dir,
+    release_id,
+)
 
 __all__ = [
     "ADDED_LATER",
@@ -9,6 +20,7 @@ __all__ = [
     "assemble",
     "build",
     "check",
+    "content_digest",
     "file_digests",
     "find_release",
     "load",

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..core.checkout import ROOT
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import BuildFailed, DiskFull, EraNotServed
-from ..sources import locked
+from ..sources import eras, locked
 from ..stages import Release, Rendered, Scratch, Sources
 from . import release, steps, tools
 
@@ -57,13 +58,11 @@ def build(
         return release.assemble(workspace, draft, lambda folder: _fill(folder, plan, console))
 
 
-def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path) -> steps.Plan:
+def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path) -> steps.BuildPlan:
     """Look at tree, tools and disk before anything is started. Raises what `build` raises."""
-    if sources.era != "pinned":
-        raise EraNotServed(
-            f"Ollama {sources.ollama.describe} is of the vendored era: it has no llama-server to build",
-            hint="choose a release from 0.30.0 on",
-        )
+    era = eras.of(sources)
+    if era.unbuilt:
+        raise EraNotServed(f"{eras.sentence(sources)}: {era.unbuilt}", hint=era.hint)
     preset = steps.preset_of(config, scratch.ollama)
     try:
         go_mod = (scratch.ollama / "go.mod").read_text(encoding="utf-8")
@@ -77,7 +76,7 @@ def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path)
             f"{workspace}: {free:.1f} GB free, a build needs {config.build.min_free_gb:g} GB",
             hint="free some space, or set workspace to another disk or build.min_free_gb lower",
         )
-    return steps.Plan(
+    return steps.BuildPlan(
         ollama=scratch.ollama,
         llama_cpp=scratch.llama_cpp,
         llama_cpp_commit=sources.llama_cpp.commit,
@@ -100,7 +99,7 @@ def version_of(sources: Sources, config: Config) -> str:
     return f"{upstream}-{config.build.suffix}"
 
 
-def program_dir(plan: steps.Plan) -> Path:
+def program_dir(plan: steps.BuildPlan) -> Path:
     """Where the programs lie that `extra_targets` named."""
     return plan.cmake_folder / "bin"
 
@@ -110,15 +109,14 @@ def platform_name() -> str:
     return f"{'macos' if sys.platform == 'darwin' else sys.platform}-{platform.machine().lower()}"
 
 
-def _fill(folder: Path, plan: steps.Plan, console: Console) -> None:
+def _fill(folder: Path, plan: steps.BuildPlan, console: Console) -> None:
     shutil.copytree(plan.stage, folder, symlinks=True, dirs_exist_ok=True)
     (folder / "bin").mkdir(exist_ok=True)
     shutil.copy2(plan.go_binary, folder / "bin" / "ollama")
     steps.sign(plan, folder, console)
     licenses = folder / "licenses"
     licenses.mkdir()
-    own = Path(__file__).resolve().parents[2]
-    for name, tree in (("ollama", plan.ollama), ("llama.cpp", plan.llama_cpp), ("turboquant", own)):
+    for name, tree in (("ollama", plan.ollama), ("llama.cpp", plan.llama_cpp), ("turboquant", ROOT)):
         if (tree / "LICENSE").is_file():
             shutil.copyfile(tree / "LICENSE", licenses / f"{name}.txt")
     if (plan.llama_cpp / "licenses").is_dir():

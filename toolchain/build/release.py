@@ -71,6 +71,14 @@ def release_id(release: Release) -> str:
     return f"{release.version}-{records.sha256_bytes(content.encode())[:12]}"
 
 
+def content_digest(release: Release) -> str:
+    """Digest over all that a verification can depend on: every file, and what the manifest says of them."""
+    origin = (release.ollama_commit, release.llama_cpp_commit, str(release.llama_cpp_build), release.series_sha256)
+    types = [(kind.name, kind.block, kind.bytes) for kind in release.cache_types]
+    stated = [release.id, release.version, release.platform, *origin, types, dict(sorted(release.files.items()))]
+    return records.sha256_bytes(records.to_json(stated).encode())
+
+
 def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> Release:
     """Make a release directory in workspace/releases and return its manifest.
 

@@ -29,7 +29,7 @@ _NO_MODULE = ("module lookup disabled by GOPROXY=off", "cannot find module provi
 
 
 @record
-class Plan:
+class BuildPlan:
     """Everything that the steps need to know."""
 
     ollama: Path
@@ -78,7 +78,7 @@ def preset_of(config: Config, ollama: Path) -> str:
     return wanted
 
 
-def configure_flags(plan: Plan) -> dict[str, str]:
+def configure_flags(plan: BuildPlan) -> dict[str, str]:
     """CMake variables on top of the preset.
 
     MLX is not part of llama/server, so nothing turns it off here. Build number and commit are upstream's:
@@ -109,7 +109,7 @@ def _zig_flags() -> dict[str, str]:
     return flags
 
 
-def configure(plan: Plan, console: Console) -> dict[str, str]:
+def configure(plan: BuildPlan, console: Console) -> dict[str, str]:
     """Run CMake; returns the variables it was given."""
     flags = configure_flags(plan)
     words = ["--preset", plan.preset, "-G", "Ninja", "-B", str(plan.cmake_folder)]
@@ -119,7 +119,7 @@ def configure(plan: Plan, console: Console) -> dict[str, str]:
     return flags
 
 
-def compile_server(plan: Plan, extra_targets: Sequence[str], console: Console) -> None:
+def compile_server(plan: BuildPlan, extra_targets: Sequence[str], console: Console) -> None:
     """Build llama-server, llama-quantize, the probe and what else was asked for, as far as they are out of date."""
     targets = [*TARGETS, *extra_targets]
     if (plan.llama_cpp / "tools" / PROBE).is_dir():
@@ -134,7 +134,7 @@ def compile_server(plan: Plan, extra_targets: Sequence[str], console: Console) -
         _run(plan, "compile", [plan.tools.cmake.path, *words], cwd=plan.ollama, on_line=show)
 
 
-def install_server(plan: Plan, console: Console) -> None:
+def install_server(plan: BuildPlan, console: Console) -> None:
     """Install llama-server and its libraries into an empty stage."""
     shutil.rmtree(plan.stage, ignore_errors=True)
     words = ["--install", str(plan.cmake_folder), "--prefix", str(plan.stage), "--component", "llama-server"]
@@ -142,7 +142,7 @@ def install_server(plan: Plan, console: Console) -> None:
         _run(plan, "install", [plan.tools.cmake.path, *words], cwd=plan.ollama)
 
 
-def link_flags(plan: Plan) -> str:
+def link_flags(plan: BuildPlan) -> str:
     """What go's linker is given: stripped, with the version that /api/version answers."""
     go_mod = (plan.ollama / "go.mod").read_text(encoding="utf-8")
     found = re.search(r"^module\s+(\S+)", go_mod, re.MULTILINE)
@@ -152,7 +152,7 @@ def link_flags(plan: Plan) -> str:
     return f"-s -w -X={module}/version.Version={plan.version} -X={module}/server.mode=release"
 
 
-def build_go(plan: Plan, console: Console) -> None:
+def build_go(plan: BuildPlan, console: Console) -> None:
     """Build the ollama binary. Ollama's Go code needs cgo, on Linux too."""
     words = ["build", "-trimpath", "-buildvcs=false", "-p", str(plan.jobs), "-o", str(plan.go_binary)]
     env = {"CC": plan.tools.cc.path, "CXX": plan.tools.cxx.path, "CGO_ENABLED": "1", "GOTOOLCHAIN": "local"}
@@ -172,7 +172,7 @@ def build_go(plan: Plan, console: Console) -> None:
         _run(plan, "go", [plan.tools.go.path, *words, "-ldflags", link_flags(plan), "."], cwd=plan.ollama, env=env)
 
 
-def sign(plan: Plan, folder: Path, console: Console) -> None:
+def sign(plan: BuildPlan, folder: Path, console: Console) -> None:
     """Sign every program and library of a release ad hoc, libraries first. Does nothing outside macOS."""
     if sys.platform != "darwin":
         return
@@ -185,7 +185,7 @@ def sign(plan: Plan, folder: Path, console: Console) -> None:
 
 
 def _run(
-    plan: Plan,
+    plan: BuildPlan,
     name: str,
     argv: Sequence[str],
     *,
@@ -209,7 +209,7 @@ def _run(
     )
 
 
-def _hint(plan: Plan, name: str, tail: str) -> str:
+def _hint(plan: BuildPlan, name: str, tail: str) -> str:
     if name == "go" and any(sign in tail for sign in _NO_MODULE):
         return f"Go modules are missing from the module cache: run once online, or: cd {plan.ollama} && go mod download"
     if name == "compile":

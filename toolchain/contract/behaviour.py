@@ -79,15 +79,6 @@ def behave(series: Series, tree: Tree, patched: Patched, config: Config, workspa
     return Behaviour(**{**vars(found), "seconds": round(time.monotonic() - started, 1)})
 
 
-def report(found: Behaviour) -> list[str]:
-    """For a reader at a terminal."""
-    if found.skipped:
-        return [f"  behaviour not asked: {found.skipped}"]
-    if not found.wrong:
-        return [f"  {found.operations} operations on our types go to our kernels"]
-    return [f"  behaviour  {line}" for line in found.wrong]
-
-
 def _asked(root: Path, own: Sequence[str], config: Config, workspace: Path) -> Behaviour:
     wrong = list(meaning.changed(root, config, workspace))
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -14,13 +13,12 @@ from ..series.edit import Edit, candidates
 from ..series.facts import Facts, read_facts
 from ..series.manifest import LoadedPart, Series
 from ..series.place import needle
-from ..series.render import Outcome, outcome_of, read_text, render_target, result_of, served_parts, trees
+from ..series.render import EditOutcome, outcome_of, read_text, render_target, result_of, served_parts, trees
 from ..series.symbols import ABSENT, Symbol
 from ..series.tree import Tree
 from ..stages import EditResult, Sources
 from . import holding
 from .behaviour import Behaviour
-from .behaviour import report as behaviour_lines
 from .holding import Breach
 
 _HISTORY = 400
@@ -37,6 +35,8 @@ class Checked:
     llama_cpp: str
     ollama: str
     edits: tuple[EditResult, ...]
+    era: str
+    """of Ollama's tree; one that the series does not serve has no edits"""
     ok: bool
     symbols: int = 0
     """how many of upstream's the contract was held against"""
@@ -92,6 +92,7 @@ def check(series: Series, sources: Sources, console: Console, ask: Ask | None = 
         llama_cpp=sources.llama_cpp.describe,
         ollama=sources.ollama.describe,
         edits=tuple(results),
+        era=sources.era,
         ok=not failed and not reasons and not breaches and not (behaviour and behaviour.wrong),
         symbols=symbols,
         contract=tuple(breaches),
@@ -123,8 +124,8 @@ def _changed(symbol: Symbol, tree: Tree) -> str:
         return "unknown: older versions of the file are not in this partial clone"
 
 
-def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[Outcome], list[EditResult]]:
-    outcomes, results = list[Outcome](), list[EditResult]()
+def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[EditOutcome], list[EditResult]]:
+    outcomes, results = list[EditOutcome](), list[EditResult]()
     for loaded in served_parts(series, tree):
         for edit in loaded.edits:
             outcome = outcome_of(edit, loaded, tree, facts)
@@ -137,7 +138,7 @@ def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[Outcome]
     return outcomes, results
 
 
-def _explained(result: EditResult, outcome: Outcome, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditResult:
+def _explained(result: EditResult, outcome: EditOutcome, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditResult:
     """A failed edit with its candidates and the commit that broke it; `moved` when the place has one clear heir."""
     found = _candidates(outcome.edit, tree)
     try:
@@ -210,37 +211,3 @@ def _first_bad(tree: Tree, files: Sequence[str], holds: Callable[[Tree], bool]) 
         return ""
     commit, date, subject = versions[bad]
     return f"{commit[:12]} {date} {subject}"
-
-
-def report(checked: Checked) -> str:
-    """The dry run as text: one line for each edit, more where one fails."""
-    lines = [f"series {checked.series_sha256[:12]} on llama.cpp {checked.llama_cpp} and Ollama {checked.ollama}"]
-    for edit in checked.edits:
-        place = f"{edit.file}:{edit.line}" if edit.line else edit.file
-        lines.append(f"  {edit.status:<10} {edit.name:<28} {place}")
-        if edit.status in ("moved", "broken"):
-            lines.append(f"             {edit.reason}")
-            lines += [f"             candidate: {candidate}" for candidate in edit.candidates]
-            if edit.culprit:
-                lines.append(f"             broken by: {edit.culprit}")
-        elif edit.reason:
-            lines.append(f"             {edit.reason}")
-    for breach in checked.contract:
-        lines.append(f"  contract   {breach}")
-        if breach.used:
-            lines.append(f"             used by: {', '.join(breach.used)}")
-        if breach.culprit:
-            lines.append(f"             broken by: {breach.culprit}")
-    if checked.reason:
-        lines.append(f"  not served: {checked.reason}")
-    counts = Counter(edit.status for edit in checked.edits)
-    if counts:
-        lines.append("  " + ", ".join(f"{count} {status}" for status, count in counts.items()))
-    if checked.symbols:
-        broken = f", {len(checked.contract)} of them not as they were" if checked.contract else " as they were"
-        lines.append(f"  {checked.symbols} symbols of llama.cpp{broken}")
-    if checked.beyond:
-        lines.append(f"  {checked.beyond}")
-    if checked.behaviour:
-        lines += behaviour_lines(checked.behaviour)
-    return "\n".join(lines)

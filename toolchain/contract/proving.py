@@ -41,7 +41,7 @@ POINTS = 5
 
 
 @record
-class Stage:
+class ProvingStage:
     """One thing that was done at a point; `said` is what went wrong, or how much was done."""
 
     name: str
@@ -51,13 +51,13 @@ class Stage:
 
 
 @record
-class Point:
+class ProvenBuild:
     """One build with the series in it."""
 
     name: str
     commit: str
     date: str
-    stages: tuple[Stage, ...]
+    stages: tuple[ProvingStage, ...]
 
     @property
     def ok(self) -> bool:
@@ -70,8 +70,15 @@ class Proving:
     """All points, oldest first."""
 
     series_sha256: str
-    points: tuple[Point, ...]
+    points: tuple[ProvenBuild, ...]
     seconds: float
+
+    def failure(self) -> SeriesDoesNotApply | None:
+        """What a run ends with in which one of the builds fails."""
+        failed = [point.name for point in self.points if not point.ok]
+        if not failed:
+            return None
+        return SeriesDoesNotApply(f"the series fails at {', '.join(failed)}", hint="what failed is listed above")
 
 
 def prove(run: Run, series: Series, since: str, until: str, every: int) -> Proving:
@@ -89,30 +96,13 @@ def prove(run: Run, series: Series, since: str, until: str, every: int) -> Provi
             with console.step(f"run the series on b{build}"):
                 stages = tuple(_stages(series, tree, run.config, run.workspace, console))
             date = repository.commit(commit).date[:10]
-            points.append(Point(name=f"b{build}", commit=commit, date=date, stages=stages))
-            console.note("\n".join(_lines(points[-1])))
+            points.append(ProvenBuild(name=f"b{build}", commit=commit, date=date, stages=stages))
+            console.note("\n".join(point_lines(points[-1])))
     seconds = round(time.monotonic() - started, 1)
     return Proving(series_sha256=series.sha256, points=tuple(points), seconds=seconds)
 
 
-def report(found: Proving) -> str:
-    """For a reader at a terminal."""
-    lines = [f"series {found.series_sha256[:12]}"]
-    for point in found.points:
-        lines += _lines(point)
-    held = [point for point in found.points if point.ok]
-    lines.append(f"  {len(held)} of {len(found.points)} builds hold and behave, in {found.seconds:.0f} s")
-    return "\n".join(lines)
-
-
-def require(found: Proving) -> None:
-    """Raise `SeriesDoesNotApply` where one of the points fails."""
-    failed = [point.name for point in found.points if not point.ok]
-    if failed:
-        raise SeriesDoesNotApply(f"the series fails at {', '.join(failed)}", hint="what failed is listed above")
-
-
-def _lines(point: Point) -> list[str]:
+def point_lines(point: ProvenBuild) -> list[str]:
     lines = [f"  {point.name} {point.date} {'holds' if point.ok else 'FAILS'}"]
     return lines + [
         f"    {'ok' if stage.ok else 'FAILS':<6} {stage.name:<12} {stage.seconds:>6.1f} s  {_shortened(stage.said)}"
@@ -124,8 +114,8 @@ def _shortened(said: str) -> str:
     return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
 
 
-def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console: Console) -> list[Stage]:
-    stages: list[Stage] = []
+def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console: Console) -> list[ProvingStage]:
+    stages: list[ProvingStage] = []
 
     def stage(name: str, work: Callable[[], tuple[bool, str]]) -> bool:
         begun = time.monotonic()
@@ -134,7 +124,7 @@ def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console
         except ToolchainError as error:
             ok, said = False, error.message
         said = _SCRATCH.sub("", said)
-        stages.append(Stage(name=name, ok=ok, said=said, seconds=round(time.monotonic() - begun, 1)))
+        stages.append(ProvingStage(name=name, ok=ok, said=said, seconds=round(time.monotonic() - begun, 1)))
         return ok
 
     texts: list[Patched] = []

@@ -38,7 +38,7 @@ def record_anew(run: Run, series: Series, names: Sequence[str]) -> Recorded:
     """
     settings, console = run.config.sources, run.console
     with open_origin("llama.cpp", settings.llama_cpp, run.config, console) as repository:
-        wanted = [name for listed in names for name in listed.replace(",", " ").split()] or [drift.SINCE, "HEAD"]
+        wanted = [*names] or [drift.SINCE, "HEAD"]
         trees = []
         for name in wanted:
             found = pin.resolve(repository, name, nearest=False, console=console)
@@ -86,13 +86,3 @@ def summary(before: Sequence[Symbol], after: Sequence[Symbol], trees: Sequence[T
         added=tuple(sorted(new - old)),
         gone=tuple(sorted(old - new)),
     )
-
-
-def report(recorded: Recorded) -> str:
-    """For a reader at a terminal."""
-    lines = [
-        f"{recorded.symbols} symbols of llama.cpp {', '.join(recorded.trees)}; {recorded.several} in more than one form"
-    ]
-    lines += [f"  new: {name}" for name in recorded.added]
-    lines += [f"  no longer used: {name}" for name in recorded.gone]
-    return "\n".join(lines)

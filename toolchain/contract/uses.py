@@ -17,9 +17,9 @@ from typing import Any
 from clang import cindex
 from clang.cindex import CursorKind
 
-from ..api.clang import index
 from ..core.errors import SeriesError
 from ..core.records import record
+from ..host.libclang import index
 from ..metal.drivers import drivers
 from ..series.patched import INCLUDED, Patched, Read, included, write_out
 from ..series.symbols import Form, Kind

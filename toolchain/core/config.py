@@ -132,6 +132,7 @@ class DeployConfig:
     models: str = setting("", "model store of the service; empty: Ollama's own default")
     health_timeout_s: float = setting(60.0, "seconds until a new release must be healthy", low=1, high=3600)
     stability_s: float = setting(15.0, "seconds that it must then stay up without a restart", low=0, high=3600)
+    allow_unverified: bool = setting(False, "install a release that no verification proves, with a warning")
     keep: int = setting(3, "releases to keep, the active one and its parent always", low=2, high=100)
 
 
@@ -208,7 +209,11 @@ def load(
     return _assemble(_of_series(values.get("series.path")) | values, origins)
 
 
-def rows(config: Config) -> list[SettingRow]:
+class SettingRows(tuple[SettingRow, ...]):
+    """All settings."""
+
+
+def rows(config: Config) -> SettingRows:
     """Every setting with its value, origin and allowed range."""
     found = []
     for key, field in _settings(Config).items():
@@ -223,7 +228,7 @@ def rows(config: Config) -> list[SettingRow]:
                 help=str(field.metadata["help"]),
             )
         )
-    return found
+    return SettingRows(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -388,13 +393,3 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
-
-
-def table(settings: list[SettingRow]) -> str:
-    """Settings for a reader: key, value, origin, and what is allowed."""
-    lines = []
-    for row in settings:
-        value = " ".join(row.value) if isinstance(row.value, tuple) else row.value
-        lines.append(f"{row.key:<26} {value!s:<44} {row.origin}")
-        lines.append(f"{'':<26} {row.help} ({row.allowed})")
-    return "\n".join(lines)

@@ -33,10 +33,11 @@ class Step:
 
 
 class Console:
-    """Messages and progress on stderr, the result on stdout (as JSON when `json` is set)."""
+    """Messages and progress on stderr, the result on stdout: as JSON when `json` is set, else as `as_text` has it."""
 
-    def __init__(self, *, json: bool = False) -> None:
+    def __init__(self, *, json: bool = False, as_text: Callable[[Any], str] = to_json) -> None:
         self.json = json
+        self._as_text = as_text
         self.answered = False
         self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
@@ -115,8 +116,8 @@ class Console:
                 progress.stop()
                 self._progress = None
 
-    def result(self, record: Any, text: str) -> None:
-        """Print the task's result: the record as JSON under `--json`, else `text` for a reader."""
+    def result(self, record: Any) -> None:
+        """Print the task's result."""
         self.answered = True
-        sys.stdout.write(to_json(record) if self.json else text.rstrip("\n") + "\n")
+        sys.stdout.write(to_json(record) if self.json else self._as_text(record).rstrip("\n") + "\n")
         sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Every way in which a run can end badly, each with an exit code of its own.
 
 A `ToolchainError` is for the person at the terminal: what is wrong, with which thing, and what to try.
-Anything else that escapes is a bug and keeps its traceback. The table in docs/guide.md is made from
+Anything else that escapes is a bug and keeps its traceback. The table in docs/reference/exit-codes.md is made from
 this module (`exit_code_table`), and a test holds the codes distinct.
 """
 
@@ -75,7 +75,7 @@ class NotARepository(ToolchainError):
 
 
 class UnknownLayout(ToolchainError):
-    """The tree is neither a pinned nor a vendored Ollama."""
+    """The tree has no layout of Ollama that is known."""
 
     exit_code = 11
 
@@ -105,7 +105,7 @@ class UnknownRevision(ToolchainError):
 
 
 class EraNotServed(ToolchainError):
-    """The tree is of the vendored era, which the series does not serve."""
+    """The tree is of an era of Ollama that the series does not serve."""
 
     exit_code = 16
 
@@ -260,6 +260,12 @@ class DomainUnavailable(ToolchainError):
     exit_code = 55
 
 
+class Unverified(ToolchainError):
+    """The release was never verified, or not with success, or not as it is now."""
+
+    exit_code = 56
+
+
 # -- quality ---------------------------------------------------------------------------------------
 
 
@@ -328,7 +334,7 @@ def all_errors() -> Iterator[type[ToolchainError]]:
 
 
 def exit_code_table() -> str:
-    """The exit codes as a Markdown table, for docs/guide.md and `./inv --help`."""
+    """The exit codes as a Markdown table, for docs/reference/exit-codes.md and `./inv --help`."""
     rows = [(0, "success", ""), (1, "a bug (with a traceback)", ""), (2, "wrong usage of a task", "")]
     rows += [(cls.exit_code, (cls.__doc__ or "").splitlines()[0].rstrip("."), cls.__name__) for cls in all_errors()]
     lines = ["| code | meaning | error |", "|---|---|---|"]

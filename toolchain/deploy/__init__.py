@@ -1,6 +1,6 @@
 """Installing a release as a launchd service that can always be rolled back.
 
-`installer.py` tells the story; docs/design.md explains the layout of the prefix and the steps of a deploy.
+`installer.py` tells the story; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
 """
 
 from .installer import install, logs, prune, recover, rollback, status, uninstall

@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -22,8 +23,9 @@ from ..core import records
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
-from ..stages import Deployment
-from . import activation, conflicts, environment, health, recovery, service, state, store, templates
+from ..core.records import record
+from ..stages import Deployment, Verification
+from . import activation, conflicts, environment, health, proof, recovery, service, state, store, templates
 from .activation import Deploy
 from .journal import Entry, Journal
 from .layout import Layout
@@ -32,15 +34,19 @@ _LOCK_WAIT_S = 2.0
 """a program that a killed deployer was just starting may hold its lock for a moment longer"""
 
 
-def install(release_dir: Path, config: Config, console: Console) -> Deployment:
-    """Install a release directory and make it the running service. Installing what already runs changes nothing.
+def install(
+    release_dir: Path, config: Config, console: Console, verification: Verification | None = None
+) -> Deployment:
+    """Install a release directory on its verification and make it the running service.
 
-    Raises before anything is changed: `ReleaseInvalid`, `ConfigError` (a cache type that the release lacks),
+    Installing what already runs changes nothing, but a release that was there unproven gets its proof. Raises before
+    anything is changed: `ReleaseInvalid`, `Unverified`, `ConfigError` (a cache type that the release lacks),
     `ServiceConflict`, `PortInUse`, `LockHeld`, `DiskFull`. Afterwards: `RolledBack` when the release is unhealthy and
     the one before it is back, `Unhealthy` when there is no healthy one, `LaunchdRefused`, `DomainUnavailable`.
     """
     with console.step("check of the release"):
-        release = built.check(release_dir)
+        release = replace(built.check(release_dir), verification="")
+    proven = proof.require(release, verification, config.deploy, console)
     text = environment.render(release, config.deploy)
     if not environment.is_loopback(config.deploy.host):
         console.warn(f"deploy.host: {config.deploy.host} lets other machines in, and Ollama asks nobody who they are")
@@ -50,6 +56,8 @@ def install(release_dir: Path, config: Config, console: Console) -> Deployment:
         conflicts.check(deploy.service, activation.former(deploy), config.deploy)
         previous, same = layout.active() or state.read(layout).active, store.holds(release, layout)
         before = store.environment_text(release.id, layout)
+        if same and proven and not proof.is_proven(layout.release(release.id)):
+            proof.write(layout.release(release.id), release, proven)
         if same and before == text and previous == release.id and _runs_as_configured(deploy):
             console.note(f"release {release.id} is installed and healthy already")
             return _look(deploy)
@@ -66,7 +74,7 @@ def install(release_dir: Path, config: Config, console: Console) -> Deployment:
         try:
             if not same:
                 with console.step(f"copy of {release.id}") as step:
-                    store.copy_in(release_dir, release, layout, step)
+                    store.copy_in(release_dir, release, proven, layout, step)
             deploy.journal.begin_step("environment")
             store.write_environment(release.id, text, layout)
             deploy.journal.begin_step("shim")
@@ -124,14 +132,21 @@ def recover(config: Config, console: Console) -> None:
         console.note(held.message)
 
 
-def logs(config: Config, lines: int = 50) -> str:
-    """The last lines of the service's log; empty when it never ran."""
+@record
+class ServiceLog:
+    """The end of the service's log."""
+
+    log: tuple[str, ...]
+
+
+def logs(config: Config, lines: int = 50) -> ServiceLog:
+    """The last lines of the service's log; none when it never ran."""
     recover(config, Console())
     path = Layout.of(config).log
     if not path.exists():
-        return ""
+        return ServiceLog(log=())
     with path.open(encoding="utf-8", errors="replace") as file:
-        return "".join(deque(file, maxlen=lines))
+        return ServiceLog(log=tuple(line.rstrip("\n") for line in deque(file, maxlen=lines)))
 
 
 def prune(config: Config, console: Console) -> Deployment:
@@ -244,5 +259,6 @@ def _look(deploy: Deploy) -> Deployment:
         pid=running.pid,
         healthy=not reason,
         releases=tuple(one.id for one in known.releases),
+        verified=bool(active) and proof.is_proven(layout.release(active)),
         reason=reason,
     )

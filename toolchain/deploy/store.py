@@ -5,23 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from ..build import release as built
 from ..core import records
 from ..core.console import Step
 from ..core.errors import DiskFull, ReleaseInvalid
-from ..stages import Release
-from . import environment
+from ..stages import Release, Verification
+from . import environment, proof
 from .layout import DISCARDED, TEMPORARY, Layout
 
-_BESIDE = (built.MANIFEST, "verification.json")
 _SLACK = 1.05
 """of the release's size that must be free before a copy begins: file systems round up"""
 
 
-def copy_in(source: Path, release: Release, layout: Layout, step: Step) -> None:
-    """Copy a release directory into the prefix, check the copy against its manifest, and name it.
+def copy_in(source: Path, release: Release, proven: Verification | None, layout: Layout, step: Step) -> None:
+    """Copy a release directory into the prefix with its proof, check the copy against its manifest, and name it.
 
     A directory of that id that is there already is replaced. Raises `DiskFull` or `ReleaseInvalid`; nothing of the
     copy is then left.
@@ -30,8 +30,7 @@ def copy_in(source: Path, release: Release, layout: Layout, step: Step) -> None:
     temporary = layout.releases / (TEMPORARY + release.id)
     shutil.rmtree(temporary, ignore_errors=True)
     layout.releases.mkdir(parents=True, exist_ok=True)
-    files = [*release.files, *(name for name in _BESIDE if (source / name).is_file())]
-    total = sum((source / name).lstat().st_size for name in files)
+    total = sum((source / name).lstat().st_size for name in release.files)
     if shutil.disk_usage(layout.releases).free < total * _SLACK:
         raise DiskFull(
             f"{layout.releases}: release {release.id} needs {total / 1e6:.0f} MB, which are not free",
@@ -39,12 +38,12 @@ def copy_in(source: Path, release: Release, layout: Layout, step: Step) -> None:
         )
     try:
         done = 0
-        for name in files:
+        for name in release.files:
             _copy_file(source / name, temporary / name)
             done += (source / name).lstat().st_size
             step.update(done / 1e6, total / 1e6, name)
-        if built.check(temporary) != release:
-            raise ReleaseInvalid(f"{source}: changed while it was copied", hint="install it again")
+        proof.write(temporary, release, proven)
+        built.check(temporary)
         if (before := environment_text(release.id, layout)) is not None:
             (temporary / environment.FILE_NAME).write_text(before, encoding="utf-8")
         doomed = layout.releases / (DISCARDED + release.id)
@@ -77,7 +76,7 @@ def holds(release: Release, layout: Layout) -> bool:
     """Whether the prefix has exactly this release, undamaged."""
     folder = layout.release(release.id)
     try:
-        return folder.is_dir() and built.check(folder) == release
+        return folder.is_dir() and replace(built.check(folder), verification="") == release
     except ReleaseInvalid:
         return False
 

@@ -9,10 +9,10 @@ from xml.parsers.expat import ExpatError
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..core.checkout import TEMPLATES
 from ..core.errors import ConfigError
 from .layout import Layout
 
-_FOLDER = Path(__file__).resolve().parents[2] / "templates"
 THROTTLE_S = 10
 """launchd's own default, stated so that the health check can rely on it"""
 EXIT_TIMEOUT_S = 10
@@ -52,6 +52,6 @@ def shim(layout: Layout) -> bytes:
 
 def _render(name: str, *, escape: bool, **values: object) -> str:
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=escape, undefined=StrictUndefined, keep_trailing_newline=True
+        loader=FileSystemLoader(TEMPLATES), autoescape=escape, undefined=StrictUndefined, keep_trailing_newline=True
     )
     return environment.get_template(name).render({key: str(value) for key, value in values.items()})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..build import platform_name, tools
 from ..core.config import Config
+from ..core.errors import MissingTool
 from ..core.records import record
 
 _GO_NEEDED = "1.26"
@@ -29,7 +30,18 @@ class Finding:
     hint: str = ""
 
 
-def doctor(config: Config) -> list[Finding]:
+class Findings(tuple[Finding, ...]):
+    """All that was looked at."""
+
+    def failure(self) -> MissingTool | None:
+        """What is missing, with the first remedy; None where nothing is."""
+        missing = [item for item in self if not item.ok]
+        if not missing:
+            return None
+        return MissingTool(f"missing: {', '.join(item.name for item in missing)}", hint=missing[0].hint)
+
+
+def doctor(config: Config) -> Findings:
     """Look at every tool, the disk, the platform and the service manager. Changes nothing but zig's wrappers."""
     workspace = Path(config.workspace).expanduser().absolute()
     kind, cc, cxx = tools.compilers(config.build, workspace)
@@ -38,7 +50,7 @@ def doctor(config: Config) -> list[Finding]:
     found += [_disk(workspace, config.build.min_free_gb), _launchd(config)]
     if sys.platform == "darwin":
         found.append(_program("codesign", "signs what was built", "xcode-select --install"))
-    return found
+    return Findings(found)
 
 
 def _tool(tool: tools.Tool, needed: str = "") -> Finding:

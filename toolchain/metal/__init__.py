@@ -1,10 +1,10 @@
-"""Compiling and running Metal kernels where there is no Mac; docs/metal-harness.md says what is modelled.
+"""Compiling and running Metal kernels where there is no Mac; docs/explanation/metal-harness.md says what is modelled.
 
 `compile(path, kernels=[...])` gives a `Library`; `Library.run(kernel, buffers, grid=..., threads=...)` a `Report`.
 """
 
 from .compiler import check, compile
+from .findings import Finding, Report
 from .library import Library
-from .report import Finding, Report
 
 __all__ = ["Finding", "Library", "Report", "check", "compile"]

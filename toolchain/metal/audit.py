@@ -18,8 +18,8 @@ from ..core.console import Console
 from ..core.errors import BuildFailed, KernelInvalid, MetalLayoutUnknown, NotModelled, UnknownRevision
 from ..core.records import record
 from ..core.run import Run
-from ..fork.join import branches
 from ..sources import Repository, open_origin
+from ..sources.branches import branches
 from .backend import Backend, check_kernels
 from .cases import SIZES
 from .host import Host, Kind, Operation, Tensor, build_host
@@ -65,14 +65,18 @@ class Audited:
     """what kept the audit from an answer"""
 
 
-def choose(run: Run, names: Sequence[str], tree: Path | None) -> tuple[Audited, ...]:
+class Audits(tuple[Audited, ...]):
+    """One for each tree, or for branches that are the same."""
+
+
+def choose(run: Run, names: Sequence[str], tree: Path | None) -> Audits:
     """The tree, or the branches `names` of the configured fork (all, if none is named)."""
     if tree:
-        return (audit_tree(tree, run.config, run.workspace),)
+        return Audits([audit_tree(tree, run.config, run.workspace)])
     return audit_fork(run.config, run.console, run.workspace, names)
 
 
-def audit_fork(config: Config, console: Console, workspace: Path, names: Sequence[str] = ()) -> tuple[Audited, ...]:
+def audit_fork(config: Config, console: Console, workspace: Path, names: Sequence[str] = ()) -> Audits:
     """Audit the branches of the configured fork (llama.cpp's own repository where there is none), or those named.
 
     Raises `UnknownRevision` for a branch that is not there.
@@ -92,7 +96,7 @@ def audit_fork(config: Config, console: Console, workspace: Path, names: Sequenc
             with console.step(f"audit {group[0]}"), tempfile.TemporaryDirectory(prefix="audit-") as folder:
                 _extract(repository, commit, Path(folder))
                 done.append(audit_tree(Path(folder), config, workspace, branches=tuple(group), commit=commit))
-    return tuple(done)
+    return Audits(done)
 
 
 def audit_tree(
@@ -119,24 +123,6 @@ def audit_tree(
     verdicts = {kind.verdict for kind in found}
     verdict: Verdict = "none" if verdicts <= {"none"} else "complete" if verdicts == {"complete"} else "partial"
     return Audited(branches=names, commit=commit, kernels=len(kernels), types=found, verdict=verdict)
-
-
-def report(found: Sequence[Audited]) -> str:
-    """A paragraph for each tree, a line for each type and for each thing that it misses."""
-    lines = []
-    for tree in found:
-        lines.append(
-            f"{', '.join(tree.branches)}: {tree.verdict}" + (f", {tree.kernels} kernels" if tree.kernels else "")
-        )
-        if tree.why:
-            lines.append(f"  {tree.why.splitlines()[0]}")
-        for kind in tree.types:
-            lines.append(
-                f"  {kind.type:<10} {8 * kind.bytes / kind.block:5.3f} bits, blocks of {kind.block}: {kind.verdict}"
-            )
-            lines += [f"    no {what}" for what in kind.missing]
-            lines += [f"    the host asks for {name}, which is not there: {what}" for name, what in kind.absent.items()]
-    return "\n".join(lines)
 
 
 def _audit_type(host: Host, kernels: Kernels, kinds: dict[str, Kind], kind: Kind) -> AuditedType:

@@ -147,24 +147,3 @@ def _read(done: Executed) -> tuple[int, int]:
                 once += report.buffer_traffic[int(slot)].read_once
                 loaded += report.buffer_traffic[int(slot)].load_bytes
     return once, loaded
-
-
-def report(found: Costs) -> str:
-    """A table for each shape."""
-    lines = [f"{found.tree}, head size {found.head}; for a value of K or V and a query head"]
-    last = None
-    for cost in found.costs:
-        shape = (cost.queries, cost.group, cost.positions)
-        if shape != last:
-            lines += [
-                f"{cost.queries} {'query' if cost.queries == 1 else 'queries'}, {cost.group} heads on one of K and V,"
-                f" {cost.positions} positions",
-                f"  {'K/V':<14} {'operations':>10} {'in matrices':>11} {'bytes read':>10} {'loaded':>8}"
-                f" {'threadgroup':>11}",
-            ]
-            last = shape
-        lines.append(
-            f"  {cost.k + '/' + cost.v if cost.k != cost.v else cost.k:<14} {cost.operations:>10.3f}"
-            f" {cost.matrix:>11.2f} {cost.read:>10.4f} {cost.loaded:>8.3f} {cost.threadgroup_bytes:>11}"
-        )
-    return "\n".join(lines)

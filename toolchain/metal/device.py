@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core.console import Console
 from ..core.errors import CommandFailed, MissingTool
 from ..core.process import run
-from .results import Case, Ran
+from .results import Case, MetalRun
 
 PROGRAM = "test-backend-ops"
 MAX_SECONDS = 3600.0
@@ -26,7 +26,7 @@ def arguments(program: Path, types: tuple[str, ...]) -> list[str]:
     return [str(program), "test", "-o", ",".join(OPERATIONS), "-b", "MTL0", "-p", "|".join(types)]
 
 
-def run_device(program: Path, types: tuple[str, ...], console: Console) -> Ran:
+def run_device(program: Path, types: tuple[str, ...], console: Console) -> MetalRun:
     """Run the program and read its verdicts; a case that the GPU does not take is left out.
 
     Raises `MissingTool` without the program and `CommandFailed` when it ran no case.
@@ -42,7 +42,7 @@ def run_device(program: Path, types: tuple[str, ...], console: Console) -> Ran:
             f"{program}: no case of {', '.join(types)} ran: {said[0]}", hint="is this a Mac with a GPU?"
         )
     passed = sum(case.ok for case in cases)
-    return Ran(tree=str(program), cases=cases, passed=passed, failed=len(cases) - passed)
+    return MetalRun(tree=str(program), cases=cases, passed=passed, failed=len(cases) - passed)
 
 
 def read(output: str) -> tuple[Case, ...]:

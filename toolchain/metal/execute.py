@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .findings import Finding, Report
 from .host import Dispatch, Host, Operation, Recorded
 from .libraries import Libraries
 from .library import Library
-from .report import Finding, Report
 
 Bytes = npt.NDArray[np.uint8]
 _UNWRITTEN = 0xFF

@@ -10,9 +10,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from ..build.quantizers import compile_library
 from ..core.cachetypes.table import BESIDE, type_table
 from ..core.config import Config
-from ..quality.kernels import compile_library
 from ..series.manifest import Series
 
 Bytes = npt.NDArray[np.uint8]

@@ -43,6 +43,15 @@ class Inspection:
         """Whether kernels and host fit together."""
         return not self.absent and not self.unasked and not self.twice
 
+    def failure(self) -> KernelInvalid | None:
+        """What a run ends with whose kernels and host code do not fit together."""
+        if self.ok:
+            return None
+        parts = [f"{len(self.absent)} names without a kernel"] * bool(self.absent)
+        parts += [f"{len(self.unasked)} kernels without a name"] * bool(self.unasked)
+        parts += [f"{len(self.twice)} kernels in two libraries"] * bool(self.twice)
+        return KernelInvalid(f"{self.tree}: {' and '.join(parts)}", hint="they are listed above")
+
 
 def inspect(tree: Path) -> Inspection:
     """Compile every kernel of a llama.cpp tree and compare names.
@@ -68,26 +77,3 @@ def inspect(tree: Path) -> Inspection:
         not_checked=NOT_CHECKED,
         seconds=round(time.monotonic() - started, 2),
     )
-
-
-def report(found: Inspection) -> str:
-    """For a reader at a terminal."""
-    counts = ", ".join(f"{count} kernels {variant}" for variant, count in found.kernels.items())
-    where = f" in {found.libraries} libraries" if found.libraries > 1 else ""
-    lines = [f"{found.tree}: {counts}{where}; {found.flash_attention} of flash attention. {found.seconds:.1f} s"]
-    lines += [f"  no kernel {name}, which {where} asks for" for name, where in found.absent.items()]
-    lines += [f"  nothing asks for {name}" for name in found.unasked]
-    lines += [f"  {name} stands in {files}" for name, files in found.twice.items()]
-    if found.ok:
-        lines.append(f"  all compile; {found.names} calls of the host code find their kernels, and no kernel is idle")
-    lines.append(f"  not checked: {', '.join(found.not_checked)}")
-    return "\n".join(lines)
-
-
-def require(found: Inspection) -> None:
-    """Raise `KernelInvalid` for a tree whose kernels and host code do not fit together."""
-    if not found.ok:
-        parts = [f"{len(found.absent)} names without a kernel"] * bool(found.absent)
-        parts += [f"{len(found.unasked)} kernels without a name"] * bool(found.unasked)
-        parts += [f"{len(found.twice)} kernels in two libraries"] * bool(found.twice)
-        raise KernelInvalid(f"{found.tree}: {' and '.join(parts)}", hint="they are listed above")

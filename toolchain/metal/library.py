@@ -17,8 +17,8 @@ import numpy as np
 
 from ..core.errors import KernelInvalid
 from ..core.process import kill_group
+from .findings import VARIABLES, Outcome, Report, judge
 from .instrument import Profile
-from .report import VARIABLES, Outcome, Report, judge
 
 Buffer = np.ndarray[Any, Any] | np.generic | bytes | bytearray | ctypes.Structure | None
 

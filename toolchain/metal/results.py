@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..core.errors import KernelInvalid
 from ..core.records import record
 
 
@@ -24,10 +25,18 @@ class Case:
 
 
 @record
-class Ran:
+class MetalRun:
     """All cases of a tree."""
 
     tree: str
     cases: tuple[Case, ...]
     passed: int
     failed: int
+
+    def failure(self) -> KernelInvalid | None:
+        """What a run ends with in which a case failed."""
+        if not self.failed:
+            return None
+        return KernelInvalid(
+            f"{self.tree}: {self.failed} of {len(self.cases)} cases failed", hint="they are listed above"
+        )

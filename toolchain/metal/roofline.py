@@ -6,10 +6,14 @@ and how types compare, rather than how many milliseconds a token will take.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ..core.records import record
-from .cost import Cost
+from ..core.run import Run
+from ..series.manifest import load_series
+from . import cost
+from .cost import Cost, Costs
 
 
 @record
@@ -33,7 +37,7 @@ class Model:
 
 
 @record
-class Estimate:
+class TimeEstimate:
     """Milliseconds for one token at a depth, all by peaks alone."""
 
     type: str
@@ -67,45 +71,49 @@ CLASS_27B = Model(
 )
 
 
+class TimeEstimates(tuple[TimeEstimate, ...]):
+    """For each type and depth, on the GPU and for the model below unless others are named."""
+
+
 def estimates(
     costs: Iterable[Cost], depths: Iterable[int] = (32768, 131072), gpu: Gpu = M3_MAX, model: Model = CLASS_27B
-) -> tuple[Estimate, ...]:
+) -> TimeEstimates:
     """For each type with one query and 4 heads on one of K and V, by what it costs at its largest counted depth."""
     found: dict[str, Cost] = {}
-    for cost in costs:
-        name = cost.k if cost.k == cost.v else f"{cost.k}:{cost.v}"
+    for one in costs:
+        name = one.k if one.k == one.v else f"{one.k}:{one.v}"
         known = found.get(name)
-        if (cost.queries, cost.group) == (1, 4) and (known is None or cost.positions > known.positions):
-            found[name] = cost
-    return tuple(_estimate(name, cost, depth, gpu, model) for depth in depths for name, cost in found.items())
+        if (one.queries, one.group) == (1, 4) and (known is None or one.positions > known.positions):
+            found[name] = one
+    return TimeEstimates(_estimate(name, one, depth, gpu, model) for depth in depths for name, one in found.items())
 
 
-def report(found: Iterable[Estimate], gpu: Gpu = M3_MAX, model: Model = CLASS_27B) -> str:
-    """A table, with what it was taken from."""
-    lines = [
-        f"ESTIMATE by peaks alone, {gpu.name}, {model.name}; milliseconds for a token",
-        f"  {gpu.source}",
-        f"  {model.source}",
-        f"  {'K/V':<12} {'positions':>9} {'arithmetic':>10} {'memory':>8} {'(uncached)':>10} {'weights':>8}"
-        f" {'token':>8}",
-    ]
-    lines += [
-        f"  {one.type:<12} {one.positions:>9} {one.arithmetic:>10.1f} {one.memory:>8.1f} {one.memory_uncached:>10.1f}"
-        f" {one.weights:>8.1f} {one.token:>8.1f}"
-        for one in found
-    ]
-    return "\n".join(lines)
-
-
-def _estimate(name: str, cost: Cost, positions: int, gpu: Gpu, model: Model) -> Estimate:
+def _estimate(name: str, spent_on: Cost, positions: int, gpu: Gpu, model: Model) -> TimeEstimate:
     values = model.values_per_position * positions
-    spent = (cost.operations + cost.matrix) * cost.group * values
-    read = cost.read * cost.group * values
-    return Estimate(
+    spent = (spent_on.operations + spent_on.matrix) * spent_on.group * values
+    read = spent_on.read * spent_on.group * values
+    return TimeEstimate(
         type=name,
         positions=positions,
         arithmetic=1e3 * spent / gpu.operations_per_second,
-        memory=1e3 * cost.bytes_per_value * values / gpu.bytes_per_second,
+        memory=1e3 * spent_on.bytes_per_value * values / gpu.bytes_per_second,
         memory_uncached=1e3 * read / gpu.bytes_per_second,
         weights=1e3 * model.weight_bytes / gpu.bytes_per_second,
     )
+
+
+@record
+class CostEstimate:
+    """What was counted, and what a GPU's peaks make of it."""
+
+    counted: Costs
+    estimates: TimeEstimates
+
+
+def measure(run: Run, tree: Path, head: int, depths: Sequence[int], prompts: Sequence[int]) -> CostEstimate:
+    """Count attention on a patched tree, at `depths` for one query and `prompts` for many; raises as `cost.measure`."""
+    found = cost.measure(
+        tree, load_series(run), run.config, run.workspace, run.console, head=head,
+        depths=tuple(depths) or (1024, 16384), prompts=tuple(prompts) or (2048,),
+    )  # fmt: skip
+    return CostEstimate(counted=found, estimates=estimates(found.costs))

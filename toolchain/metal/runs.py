@@ -13,18 +13,18 @@ import numpy as np
 from ..core.cachetypes.table import BESIDE
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import KernelInvalid, ToolchainError
+from ..core.errors import ToolchainError
 from ..core.run import Run
 from ..series.manifest import Series, load_series
 from . import cases, device
 from .attention import Attention, pose
 from .backend import Backend
 from .execute import execute, unwritten
+from .findings import Report
 from .formats import Format, formats
 from .host import Host, Operation, Recorded, build_host
 from .libraries import Libraries
-from .report import Report
-from .results import Case, Ran
+from .results import Case, MetalRun
 
 TOLERANCE = 1e-3
 """largest error of attention, against the largest value of the result"""
@@ -38,7 +38,7 @@ KERNELS = (
 
 def choose(
     run: Run, tree: Path | None, program: Path | None, *, patched: Callable[[Run], Path], full: bool = False
-) -> Ran:
+) -> MetalRun:
     """On a Mac, or with a `program`, llama.cpp's own test of the GPU; else the harness on `tree`, by default the one
     that `patched` makes."""
     series = load_series(run)
@@ -58,7 +58,7 @@ def run_tree(
     *,
     full: bool = False,
     only: Sequence[Attention] = (),
-) -> Ran:
+) -> MetalRun:
     """Compile the kernels and the host code of a patched tree and run every case, or `only` these and no rows.
 
     Raises `KernelInvalid` or `NotModelled` for a source that does not compile, `BuildFailed` for host code.
@@ -79,7 +79,7 @@ def run_tree(
     with console.step(f"run {len(jobs)} cases"), ThreadPoolExecutor(2) as pool:
         done = tuple(pool.map(lambda job: job(), jobs))
     passed = sum(case.ok for case in done)
-    return Ran(tree=str(tree), cases=done, passed=passed, failed=len(done) - passed)
+    return MetalRun(tree=str(tree), cases=done, passed=passed, failed=len(done) - passed)
 
 
 def compile_tree(
@@ -142,26 +142,6 @@ def operations(reports: Sequence[Report], case: Attention) -> float:
     """Arithmetic of all dispatches for a value of K or V and a query head that uses it."""
     spent = sum(report.operations.get(kind, 0) for report in reports for kind in ARITHMETIC)
     return spent / (case.sequences * case.queries * case.heads * case.positions * (case.dk + case.dv))
-
-
-def require(ran: Ran) -> None:
-    """Raise `KernelInvalid` when a case failed."""
-    if ran.failed:
-        raise KernelInvalid(f"{ran.tree}: {ran.failed} of {len(ran.cases)} cases failed", hint="they are listed above")
-
-
-def report(ran: Ran) -> str:
-    """The cases as lines of text."""
-    lines = [f"{'kernel':<46} {'type':<14} {'head size':<9} {'error':>9} {'operations':>10}"]
-    for case in ran.cases:
-        exact = "bit-equal" if case.bit_equal else "differs"
-        error = f"{case.max_error:.1e}" if case.max_error is not None else exact
-        cost = f"{case.operations:.1f}" if case.operations is not None else ""
-        lines.append(f"{case.kernel:<46} {case.type:<14} {case.head_size:<9} {error:>9} {cost:>10}".rstrip())
-        lines += [f"  FAILED: {reason}" for reason in case.wrong]
-    known = sorted({finding for case in ran.cases for finding in case.upstream})
-    lines += [f"in upstream's own kernels: {finding}" for finding in known]
-    return "\n".join([*lines, f"{ran.passed} of {len(ran.cases)} cases passed on {ran.tree}"])
 
 
 def _claimed(host: Host, wanted: Iterable[Attention], known: dict[str, Format]) -> list[Attention]:

@@ -14,7 +14,7 @@ from ..sources import Repository, open_origin, pin, recognise
 from ..sources.releases import releases
 from ..stages import Target
 from .manifest import Series
-from .outcomes import Judged, Memory, State, contents, jobs_on
+from .outcomes import EditState, Judged, Memory, contents, jobs_on
 from .render import ollama_version, served_parts
 from .tree import Tree
 
@@ -162,7 +162,7 @@ def _builds(repository: Repository, mainline: dict[int, str], since: str, until:
 
 
 def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str], candidates: bool) -> list[_Stop]:
-    """Ollama's releases of the pinned era, each with the llama.cpp that it pins or the newest build before."""
+    """Ollama's releases of an era that is served, each with the llama.cpp that it pins or the newest build before."""
     stops: list[_Stop] = []
     for name in releases(ollama, candidates=candidates).values():
         commit = ollama.resolve(f"refs/tags/{name}")
@@ -170,7 +170,7 @@ def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str
             layout = recognise(ollama, commit)
         except UnknownLayout:
             break
-        if layout.era != "pinned":
+        if layout.era.unserved:
             break
         served = pin.find(llama_cpp, mainline, layout.pin)
         trees = _build(llama_cpp, served.commit, served.build).trees if served else ()
@@ -187,7 +187,7 @@ def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memo
         except ToolchainError as error:
             reasons[stop.name] = error.message
     memory.learn((job for jobs in parts.values() for job in jobs), console, f"judge {target}")
-    states: dict[str, dict[str, State]] = {
+    states: dict[str, dict[str, EditState]] = {
         name: {state.name: state for job in jobs for state in memory.known[job.key].states}
         for name, jobs in parts.items()
     }
@@ -232,7 +232,7 @@ def _taken(series: Series, tree: Tree) -> list[str]:
 
 
 def _turns(
-    series: Series, stops: Sequence[_Stop], states: dict[str, dict[str, State]], memory: Memory, console: Console
+    series: Series, stops: Sequence[_Stop], states: dict[str, dict[str, EditState]], memory: Memory, console: Console
 ) -> list[Turn]:
     """For each pair of neighbours between which an edit changed its mind, the commit in between that did it."""
     found = []
@@ -245,7 +245,7 @@ def _turns(
     return sorted(found, key=lambda turn: (turn.date, turn.edit))
 
 
-def _turn(after: _Stop, name: str, old: State, new: State, commit: str) -> Turn:
+def _turn(after: _Stop, name: str, old: EditState, new: EditState, commit: str) -> Turn:
     known = after.trees[-1].repository.commit(commit)
     return Turn(
         edit=name,
@@ -259,7 +259,7 @@ def _turn(after: _Stop, name: str, old: State, new: State, commit: str) -> Turn:
 
 
 def _culprit(
-    series: Series, before: _Stop, after: _Stop, name: str, old: State, memory: Memory, console: Console
+    series: Series, before: _Stop, after: _Stop, name: str, old: EditState, memory: Memory, console: Console
 ) -> str:
     """Bisect the commits that touched what the edit looks at; the newer end when none can be told apart."""
     tree = after.trees[-1]
@@ -283,7 +283,7 @@ def _culprit(
     return first_changed(log.split(), lambda commit: holds(commit) != old.holds) or tree.commit
 
 
-def _state(judged: Judged, name: str) -> State:
+def _state(judged: Judged, name: str) -> EditState:
     return next(state for state in judged.states if state.name == name)
 
 

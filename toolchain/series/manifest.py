@@ -11,7 +11,7 @@ import msgspec
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from ..core.cachetypes import table
+from ..core.checkout import PATCHES
 from ..core.config import UniqueKeyLoader
 from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
@@ -22,7 +22,7 @@ from .edit import Edit
 from .symbols import Symbol
 
 SEAL = "SHA256SUMS"
-OWN_SERIES = table.SERIES
+OWN_SERIES = PATCHES
 
 _TAKEN_IN = re.compile(r'\btext\("([^"]+)"\)')
 
@@ -166,6 +166,13 @@ def proven(root: Path = OWN_SERIES) -> Proven | None:
     """The range that the series at `root` is proven on, of series.yaml alone. Raises `SeriesError`."""
     _require_series(root)
     return _decode(root / "series.yaml", SeriesFile).proven
+
+
+@record
+class Sealed:
+    """The digest of a series whose checksums were renewed."""
+
+    series_sha256: str
 
 
 def seal(root: Path = OWN_SERIES) -> str:

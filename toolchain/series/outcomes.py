@@ -34,7 +34,7 @@ _ALONE = 6
 
 
 @record
-class State:
+class EditState:
     """What became of one edit on one content."""
 
     name: str
@@ -52,7 +52,7 @@ class State:
 class Judged:
     """The states of a file's edits on one content of the file."""
 
-    states: tuple[State, ...]
+    states: tuple[EditState, ...]
 
 
 @record
@@ -61,7 +61,7 @@ class _Kept:
 
 
 @record
-class Job:
+class JudgeJob:
     """A file of a tree, and the edits to hold against it."""
 
     key: str
@@ -85,7 +85,7 @@ class Memory:
         with contextlib.suppress(RecordError):
             self.known = read(path, _Kept).judged
 
-    def learn(self, jobs: Iterable[Job], console: Console, title: str) -> None:
+    def learn(self, jobs: Iterable[JudgeJob], console: Console, title: str) -> None:
         """Judge what is not known yet, on all processors, and keep it."""
         todo = {job.key: job for job in jobs if job.key not in self.known}
         if not todo:
@@ -101,22 +101,22 @@ class Memory:
         write(self._path, _Kept(judged=dict(sorted(self.known.items()))))
 
 
-def _in_parallel(jobs: list[Job]) -> Iterator[tuple[str, Judged]]:
+def _in_parallel(jobs: list[JudgeJob]) -> Iterator[tuple[str, Judged]]:
     # spawned, since a forked child would share our git readers' pipes
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(jobs)), mp_context=context) as pool:
         yield from pool.map(judge, jobs, chunksize=4)
 
 
-def judge(job: Job) -> tuple[str, Judged]:
+def judge(job: JudgeJob) -> tuple[str, Judged]:
     """Hold a file's edits against it, one by one and together."""
     with Repository(job.git_dir, offline=True) as repository:
         tree = Tree(target=job.target, repository=repository, commit=job.commit, version=job.version)
-        states, splices = list[State](), list[Splice]()
+        states, splices = list[EditState](), list[Splice]()
         for edit, part in job.edits:
             found = outcome_of(edit, part, tree, job.facts)
             reason = found.reason.splitlines()[0] if found.reason else ""
-            states.append(State(name=found.name, file=job.file, status=found.status, reason=reason))
+            states.append(EditState(name=found.name, file=job.file, status=found.status, reason=reason))
             splices += found.splices
         try:
             splice_all(read_text(tree, job.file) or "", splices)
@@ -125,7 +125,7 @@ def judge(job: Job) -> tuple[str, Judged]:
     return job.key, Judged(states=tuple(states))
 
 
-def jobs_on(series: Series, trees: Sequence[Tree]) -> list[Job]:
+def jobs_on(series: Series, trees: Sequence[Tree]) -> list[JudgeJob]:
     """The jobs of the last of `trees`; facts are read from all. Raises the errors of facts and of unserved trees."""
     tree = trees[-1]
     files: dict[str, list[tuple[Edit, LoadedPart]]] = {}
@@ -137,7 +137,7 @@ def jobs_on(series: Series, trees: Sequence[Tree]) -> list[Job]:
     looked = {probe.file for edits in files.values() for edit, _ in edits for probe in _probes(edit)}
     blobs = contents(tree, [*files, *sorted(looked)])
     return [
-        Job(
+        JudgeJob(
             key=_key(file, edits, blobs, facts),
             git_dir=tree.repository.git_dir,
             target=tree.target,

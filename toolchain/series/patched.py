@@ -11,7 +11,7 @@ from .edit import Splice, splice_all
 from .facts import Facts
 from .lexing import language_of, mask
 from .manifest import Series
-from .render import Outcome, outcomes_on, own_file, read_text, served_parts
+from .render import EditOutcome, outcomes_on, own_file, read_text, served_parts
 from .tree import Tree
 
 INCLUDED = (
@@ -65,7 +65,7 @@ def patch(series: Series, tree: Tree, facts: Facts) -> Patched:
     return assemble(series, tree, facts, outcomes)
 
 
-def assemble(series: Series, tree: Tree, facts: Facts, outcomes: Iterable[Outcome]) -> Patched:
+def assemble(series: Series, tree: Tree, facts: Facts, outcomes: Iterable[EditOutcome]) -> Patched:
     """The files of a tree with those edits that hold."""
     splices: dict[str, list[Splice]] = {}
     for outcome in outcomes:

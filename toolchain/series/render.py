@@ -7,7 +7,6 @@ temporary object store beside it.
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -39,7 +38,7 @@ _DIFF = (
 
 
 @record
-class Outcome:
+class EditOutcome:
     """One edit held against one tree: its splices, or why there are none."""
 
     name: str
@@ -116,21 +115,21 @@ def served_parts(series: Series, tree: Tree) -> list[LoadedPart]:
     return served
 
 
-def outcomes_on(series: Series, tree: Tree, facts: Facts) -> Iterator[Outcome]:
+def outcomes_on(series: Series, tree: Tree, facts: Facts) -> Iterator[EditOutcome]:
     """Hold every served edit against a pristine tree; nothing is raised, failures are in the outcomes."""
     for loaded in served_parts(series, tree):
         for edit in loaded.edits:
             yield outcome_of(edit, loaded, tree, facts)
 
 
-def outcome_of(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> Outcome:
+def outcome_of(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditOutcome:
     """One edit on one tree."""
     name = f"{Path(loaded.part.edits).stem}/{edit.name}"
     for probe, status in ((edit.upstreamed_when, "upstreamed"), (edit.not_if, "skipped")):
         text = read_text(tree, probe.file) if probe else None
         if probe and text is not None and re.search(probe.pattern, text, re.MULTILINE):
             reason = f"{probe.file} already reads {probe.pattern!r}"
-            return Outcome(name=name, edit=edit, splices=(), status=status, reason=reason)
+            return EditOutcome(name=name, edit=edit, splices=(), status=status, reason=reason)
     try:
         text = read_text(tree, edit.file)
         if text is None:
@@ -139,12 +138,12 @@ def outcome_of(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> Outc
         splices = tuple(locate(placed, text, fill(edit.insert, facts, name)))
     except (ToolchainError, UnicodeDecodeError) as error:
         failed = error if isinstance(error, ToolchainError) else AnchorMissing(f"{name}: {edit.file} is not UTF-8")
-        return Outcome(name=name, edit=edit, splices=(), status="broken", reason=failed.message, error=failed)
-    return Outcome(name=name, edit=edit, splices=splices, status="applies")
+        return EditOutcome(name=name, edit=edit, splices=(), status="broken", reason=failed.message, error=failed)
+    return EditOutcome(name=name, edit=edit, splices=splices, status="applies")
 
 
 def render_target(
-    series: Series, tree: Tree, outcomes: list[Outcome], facts: Facts, extra: Mapping[str, bytes]
+    series: Series, tree: Tree, outcomes: list[EditOutcome], facts: Facts, extra: Mapping[str, bytes]
 ) -> RenderedTarget:
     """Make one target's files, and the diff between them and the pristine commit."""
     splices: dict[str, list[Splice]] = {}
@@ -206,7 +205,7 @@ def _diff(
         env = {
             "GIT_INDEX_FILE": str(Path(folder, "index")),
             "GIT_OBJECT_DIRECTORY": str(objects),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(_object_dirs(repository)),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(repository.objects),
         }
         repository.git("read-tree", tree.commit, env=env)
         if files:
@@ -245,13 +244,7 @@ def _diff(
     return diff, tuple(changed)
 
 
-def _object_dirs(repository: Repository) -> list[str]:
-    """The repository's own object store; git follows its alternates from there."""
-    common = repository.git("rev-parse", "--git-common-dir").strip()
-    return [str((repository.git_dir / common / "objects").resolve())]
-
-
-def result_of(outcome: Outcome, tree: Tree) -> EditResult:
+def result_of(outcome: EditOutcome, tree: Tree) -> EditResult:
     """The record of an outcome."""
     line = 0
     if outcome.splices:

@@ -1,5 +1,6 @@
 """Which commits a run works on: mirrors, layouts, the pin, and scratch work trees."""
 
+from . import eras
 from .layout import Layout, recognise
 from .origins import open_origin, prepare, release_name
 from .repository import Commit, Repository
@@ -10,6 +11,7 @@ __all__ = [
     "Layout",
     "Repository",
     "create",
+    "eras",
     "locked",
     "open_origin",
     "prepare",

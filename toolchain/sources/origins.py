@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..core.config import Config
 from ..core.console import Console
-from ..stages import Source, Sources, Target
+from ..stages import Checkout, Sources, Target
 from . import layout, pin
 from .mirror import ensure_contents, is_url, open_mirror
 from .repository import Repository
@@ -78,7 +78,7 @@ def at(opened: Opened, ref: str) -> Sources:
     return Sources(
         ollama=_source("ollama", settings.ollama, ollama, commit, release_name(ollama, commit)),
         llama_cpp=_source("llama.cpp", settings.llama_cpp, llama_cpp, served.commit, pin.describe(served)),
-        era=found.era,
+        era=found.era.name,
         pin=served,
     )
 
@@ -100,8 +100,8 @@ def open_origin(target: Target, origin: str, config: Config, console: Console) -
     return Repository.open(Path(origin), offline=True)
 
 
-def _source(target: Target, origin: str, repository: Repository, commit: str, describe: str) -> Source:
-    return Source(
+def _source(target: Target, origin: str, repository: Repository, commit: str, describe: str) -> Checkout:
+    return Checkout(
         target=target,
         origin=origin,
         git_dir=repository.git_dir,
@@ -115,9 +115,8 @@ def _dirty(path: Path, repository: Repository) -> tuple[str, ...]:
     """Paths that a local work tree holds uncommitted."""
     if repository.git("rev-parse", "--is-bare-repository").strip() == "true" or path == repository.git_dir:
         return ()
-    listed = repository.git(
-        f"--work-tree={path}", "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal"
-    )
+    tree = Repository(repository.git_dir, offline=True, work_tree=path)
+    listed = tree.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal")
     entries = listed.encode(errors="surrogateescape").decode(errors="replace").split("\0")
     return tuple(entry[3:] for entry in entries if entry)
 

@@ -20,8 +20,8 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
 from ..core.records import sha256_bytes, write_bytes
-from ..stages import Rendered, Scratch, Source, Sources
-from .layout import COMPAT
+from ..stages import Checkout, Rendered, Scratch, Sources
+from . import eras
 from .mirror import missing_blobs
 from .repository import Repository
 
@@ -78,7 +78,9 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
             content = ollama.repository.read_blob(ollama_commit, file.path)
             if file.rendered and (content is None or sha256_bytes(content) != file.rendered):
                 raise ChecksumMismatch(f"{file.path}: the scratch tree differs from the rendered series")
-        llama_commit = llama_cpp.commit(compat_patches(ollama.repository, ollama_commit), message)
+        llama_commit = llama_cpp.commit(
+            compat_patches(ollama.repository, ollama_commit, eras.of(sources).compat), message
+        )
         step.update(detail="write the files")
         ollama.switch(branch, ollama_commit)
         llama_cpp.switch(branch, llama_commit)
@@ -92,9 +94,10 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
     )
 
 
-def compat_patches(ollama: Repository, commit: str) -> dict[str, bytes]:
-    """Patches under llama/compat/ by path, in the order of their file names, as apply-patch.cmake sorts them."""
-    found = [PurePosixPath(path) for path in ollama.paths(commit, COMPAT) if path.endswith(".patch")]
+def compat_patches(ollama: Repository, commit: str, folder: str) -> dict[str, bytes]:
+    """Patches of `Era.compat` by path, in the order of their file names, as apply-patch.cmake sorts them."""
+    paths = ollama.paths(commit, folder) if folder else []
+    found = [PurePosixPath(path) for path in paths if path.endswith(".patch")]
     patches = {}
     for path in sorted(found, key=lambda path: (path.name, str(path))):
         content = ollama.read_blob(commit, str(path))
@@ -106,23 +109,19 @@ def compat_patches(ollama: Repository, commit: str) -> dict[str, bytes]:
 class _Tree:
     """One scratch work tree."""
 
-    def __init__(self, path: Path, source: Source, console: Console) -> None:
+    def __init__(self, path: Path, source: Checkout, console: Console) -> None:
         self.path = path
         self.source = source
         self.console = console
-        self.repository = Repository(path / ".git", offline=True)
+        self.repository = Repository(path / ".git", offline=True, work_tree=path)
         self._switching = path / ".git" / _SWITCHING
         self._prepare()
-
-    def _git(self, *args: str | Path, env: Mapping[str, str] | None = None) -> str:
-        return self.repository.git(f"--work-tree={self.path}", *args, env=env)
 
     def _prepare(self) -> None:
         """Create the repository, or finish a switch that was interrupted."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.repository.git("init", "--quiet", self.path)
-        objects = Repository(self.source.git_dir).git("rev-parse", "--path-format=absolute", "--git-path", "objects")
-        write_bytes(self.repository.git_dir / "objects" / "info" / "alternates", objects.encode())
+        self.repository.borrow(Repository(self.source.git_dir))
         for key, value in {"core.autocrlf": "false", "core.sparseCheckout": "true", "gc.auto": "0"}.items():
             self.repository.git("config", key, value)
         self.repository.git("update-ref", f"refs/heads/{_UPSTREAM}", self.source.commit)
@@ -131,7 +130,7 @@ class _Tree:
                 left.unlink()
             self._leave_out_missing()
             branch, commit = self._switching.read_text().split()
-            self._git("read-tree", "--reset", "-u", commit)
+            self.repository.git("read-tree", "--reset", "-u", commit)
             self._point_head(branch, commit)
 
     def refuse_changes(self) -> None:
@@ -140,8 +139,8 @@ class _Tree:
             strangers = [entry.name for entry in self.path.iterdir() if entry.name != ".git"]
         else:
             # The index may hold stale times of files that a tool touched without changing them.
-            self._git("update-index", "-q", "--really-refresh", env={"GIT_OPTIONAL_LOCKS": "1"})
-            listed = self._git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
+            self.repository.git("update-index", "-q", "--really-refresh", env={"GIT_OPTIONAL_LOCKS": "1"})
+            listed = self.repository.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
             strangers = [entry[3:] for entry in listed.split("\0") if entry]
         if strangers:
             names = ", ".join(sorted(strangers)[:5]) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else "")
@@ -159,7 +158,7 @@ class _Tree:
         dates = self.repository.git("show", "--no-patch", "--format=%ct +0000", upstream).strip()
         with tempfile.TemporaryDirectory() as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-            self._git("read-tree", upstream, env=env)
+            self.repository.git("read-tree", upstream, env=env)
             for name, diff in diffs.items():
                 file = Path(folder) / "diff"
                 file.write_bytes(diff)
@@ -173,20 +172,20 @@ class _Tree:
                     failure=PatchFailed,
                     hint=f"{name} does not fit {self.source.target} {self.source.describe}: run ./inv series.check",
                 )
-            tree = self._git("write-tree", "--missing-ok", env=env).strip()
+            tree = self.repository.git("write-tree", "--missing-ok", env=env).strip()
         identity = {
             f"GIT_{who}_{what}": value
             for who in ("AUTHOR", "COMMITTER")
             for what, value in (("NAME", _NAME), ("EMAIL", _EMAIL), ("DATE", dates))
         }
-        return self._git("commit-tree", tree, "-p", upstream, "-m", message, env=identity).strip()
+        return self.repository.git("commit-tree", tree, "-p", upstream, "-m", message, env=identity).strip()
 
     def switch(self, branch: str, commit: str) -> None:
         """Make the work tree the files of `commit`, writing only those that differ, and HEAD its branch."""
         old = "HEAD" if self.repository.succeeds("rev-parse", "--verify", "--quiet", "HEAD") else None
         write_bytes(self._switching, f"{branch} {commit}\n".encode())
         self._leave_out_missing()
-        self._git("read-tree", "-m", "-u", *([old] if old else []), commit)
+        self.repository.git("read-tree", "-m", "-u", *([old] if old else []), commit)
         self._point_head(branch, commit)
 
     def _point_head(self, branch: str, commit: str) -> None:

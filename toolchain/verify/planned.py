@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..memory.kv import CacheSizes
+from ..models.memory.kv import CacheSizes
 from ..serving.cachelog import MIB, Cache, agrees
 
 

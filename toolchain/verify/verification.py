@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
 
+from ..build import content_digest
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
@@ -29,9 +30,9 @@ from ..core.errors import (
     VerificationFailed,
 )
 from ..core.records import record
-from ..guard import verdict as guard
-from ..memory import geometry, gguf, kv
-from ..quality.samples import read_text
+from ..models.compatibility import verdict as guard
+from ..models.memory import geometry, gguf, kv
+from ..models.quality.samples import read_text
 from ..series import manifest
 from ..serving import cachelog
 from ..serving.ollama import Generation
@@ -39,7 +40,7 @@ from ..serving.ollama_server import Server, serve
 from ..serving.probe_model import Geometry, write_probe
 from ..stages import Release, TypeProof, Verdict, Verification
 from . import checklist, planned
-from .report import render_report
+from .verification_page import render_report
 
 HEAD_SIZES = (64, 128)
 LAYERS, HEADS, KV_HEADS = 8, 4, 2
@@ -61,7 +62,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @record
-class Probe:
+class ProbeFile:
     """A model under test: its name in the server's store, its file and its sizes."""
 
     name: str
@@ -69,15 +70,18 @@ class Probe:
     geometry: Geometry
 
 
-def verify(release_dir: Path, config: Config, console: Console, *, workspace: Path) -> Verification:
+def verify(
+    release_dir: Path, config: Config, console: Console, *, workspace: Path, also: Path | None = None
+) -> Verification:
     """Prove that the release in `release_dir` runs every type of `config.verify.types`.
 
-    Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, also when
-    a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a type that the release does not have,
-    `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after the report `ModelLoadFailed`
-    when all that failed were model loads, and `VerificationFailed` for any other failed proof. `DiskFull` when the
-    models find no room in the workspace. With `config.verify.model` also the errors of `guard.verdict.examine`, and
-    `CacheCollapse` when that model does not bear the service's cache type and `config.verify.collapse` refuses that.
+    Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, and the first
+    of them to `also` as well, even when a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a
+    type that the release does not have, `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after
+    the report `ModelLoadFailed` when all that failed were model loads, and `VerificationFailed` for any other failed
+    proof. `DiskFull` when the models find no room in the workspace. With `config.verify.model` also the errors of
+    `guard.verdict.examine`, and `CacheCollapse` when that model does not bear the service's cache type and
+    `config.verify.collapse` refuses that.
     """
     started = time.monotonic()
     stated = release_dir / "manifest.json"
@@ -107,7 +111,7 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
         step.update(steps - 1, steps, "checklist")
         verdicts = trial.examine()
         failures += [
-            VerificationFailed(f"{verdict.name}: NOT SO: {verdict.evidence}") for verdict in verdicts if not verdict.ok
+            VerificationFailed(f"{verdict.name}: FAILED: {verdict.evidence}") for verdict in verdicts if not verdict.ok
         ]
     guarded = None
     if served is not None:
@@ -120,17 +124,20 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
             config=config,
             console=console,
         )
+    refusal = guard.refusal(guarded, config) if guarded else None
     verification = Verification(
         release=release.id,
+        content_sha256=content_digest(release),
         version=release.version,
         proofs=tuple(proofs),
         checklist=verdicts,
         unknown_type_message=message,
         guard=guarded,
-        ok=not failures and not (guarded and guard.refused(guarded, config)),
+        ok=not failures and refusal is None,
         seconds=round(time.monotonic() - started, 3),
     )
-    records.write(folder / "verification.json", verification)
+    for path in filter(None, (folder / "verification.json", also)):
+        records.write(path, verification)
     records.write_bytes(folder / "report.md", render_report(verification, release, failures).encode())
     if failures:
         only_loads = all(isinstance(failure, ModelLoadFailed) for failure in failures)
@@ -140,7 +147,9 @@ def verify(release_dir: Path, config: Config, console: Console, *, workspace: Pa
             hint=f"read {folder / 'report.md'}, and in {folder / 'logs'} what the servers said",
         )
     if guarded:
-        guard.require(guarded, config, console)
+        guard.warn(guarded, console)
+    if refusal:
+        raise refusal
     return verification
 
 
@@ -217,7 +226,9 @@ class _Trial:
             timeout_s=self._config.timeout_s,
         )
 
-    def _prove_on(self, server: Server, probe: Probe, kv_cache_type: str) -> tuple[TypeProof, ToolchainError | None]:
+    def _prove_on(
+        self, server: Server, probe: ProbeFile, kv_cache_type: str
+    ) -> tuple[TypeProof, ToolchainError | None]:
         mark = server.mark()
         first = shifted = None
         failure: ToolchainError | None = None
@@ -256,7 +267,7 @@ class _Trial:
         )
         return proof, failure
 
-    def _planned(self, probe: Probe, kv_cache_type: str) -> kv.CacheSizes:
+    def _planned(self, probe: ProbeFile, kv_cache_type: str) -> kv.CacheSizes:
         """What the memory planner works out for a probe from its file."""
         return kv.sizes(
             geometry.read(gguf.load(str(probe.path))),
@@ -293,7 +304,7 @@ def _check_types(asked: tuple[str, ...], release: Release) -> None:
             )
 
 
-def _write_probe(path: Path, head_size: int, layers: int) -> Probe:
+def _write_probe(path: Path, head_size: int, layers: int) -> ProbeFile:
     geometry = write_probe(
         path,
         head_size=head_size,
@@ -303,10 +314,10 @@ def _write_probe(path: Path, head_size: int, layers: int) -> Probe:
         context=CONTEXT,
         seed=_SEED + head_size,
     )
-    return Probe(name=path.stem, path=path, geometry=geometry)
+    return ProbeFile(name=path.stem, path=path, geometry=geometry)
 
 
-def _import(server: Server, probe: Probe) -> None:
+def _import(server: Server, probe: ProbeFile) -> None:
     """The servers of a run share one model store: the first one imports."""
     if f"{probe.name}:latest" not in server.client.names():
         server.client.create_from_gguf(probe.name, probe.path)

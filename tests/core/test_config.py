@@ -1,0 +1,81 @@
+"""Four layers, one result, and messages that name the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain.core.config import Config, load, rows
+from toolchain.core.errors import ConfigError
+from toolchain.text import as_text
+
+
+def config_of(tmp_path: Path, text: str = "", environ: dict[str, str] | None = None, **flags: Any) -> Config:
+    file = tmp_path / "turboquant.yaml"
+    file.write_text(text)
+    return load(file=file, environ=environ or {}, flags={key.replace("__", "."): v for key, v in flags.items()})
+
+
+def test_later_layers_win_and_origins_are_known(tmp_path: Path) -> None:
+    environ = {"TURBOQUANT_DEPLOY_PORT": "2000", "TURBOQUANT_BUILD_JOBS": "3", "UNRELATED": "x"}
+    text = "deploy: {port: 1000, keep: 7}\nbuild:\n  jobs: 2\n"
+    config = config_of(tmp_path, text, environ, deploy__port=3000)
+    assert (config.deploy.port, config.build.jobs, config.deploy.keep) == (3000, 3, 7)
+    assert config.verify.tokens == Config().verify.tokens
+    origins = {row.key: row.origin for row in rows(config)}
+    assert origins["deploy.port"] == "flag"
+    assert origins["build.jobs"] == "environment TURBOQUANT_BUILD_JOBS"
+    assert origins["deploy.keep"].endswith("turboquant.yaml")
+    assert origins["verify.tokens"] == "default"
+    assert "deploy.keep" in as_text(rows(config))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("deploy: {port: 0}", ["deploy.port", "0", "int from 1 to 65535", "turboquant.yaml"]),
+        ("deploy: {port: 80.5}", ["deploy.port", "80.5"]),
+        ("deploy: {port: true}", ["deploy.port", "True"]),
+        ("deploy: {port: many}", ["'many'"]),
+        ("deploy: {port: null}", ["deploy.port", "None"]),
+        ("deploy: {prot: 80}", ["deploy.prot", "did you mean", "deploy.port"]),
+        ("deploy: {service_manager: systemd}", ["auto | launchd | standin"]),
+        ("deploy: {kv_cache_type: 'turbo4; rm'}", ["deploy.kv_cache_type"]),
+        ("deploy: {label: '../x'}", ["deploy.label"]),
+        ("verify: {types: []}", ["verify.types"]),
+        ("verify: {types: [turbo4, 4]}", ["verify.types"]),
+        ("verify: {timeout_s: .nan}", ["verify.timeout_s"]),
+        ("sources: {offline: maybe}", ["true | false"]),
+        ("workspace: [a]", ["workspace"]),
+        ("- a list", ["expected a mapping"]),
+        ("a: [", ["not YAML"]),
+        ("deploy: {port: 1, port: 2}", ["'port'", "a second time"]),
+    ],
+)
+def test_bad_settings(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of(tmp_path, text)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_text_layers_are_converted(tmp_path: Path) -> None:
+    environ = {"TURBOQUANT_SOURCES_OFFLINE": "yes", "TURBOQUANT_VERIFY_TYPES": "turbo4, q8_0:turbo2"}
+    config = config_of(tmp_path, "", environ, deploy__health_timeout_s="2.5")
+    assert config.sources.offline is True
+    assert config.verify.types == ("turbo4", "q8_0:turbo2")
+    assert config.deploy.health_timeout_s == 2.5
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(file=tmp_path / "none.yaml", environ={})
+
+
+def test_the_file_in_the_current_folder_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(environ={}).deploy.port == 11434
+    (tmp_path / "turboquant.yaml").write_text("deploy: {port: 9}")
+    assert load(environ={}).deploy.port == 9

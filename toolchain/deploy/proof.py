@@ -1,0 +1,68 @@
+"""The verification that a release is installed on: asked for before, kept beside the manifest afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..build import release as built
+from ..core import records
+from ..core.config import DeployConfig
+from ..core.console import Console
+from ..core.errors import ToolchainError, Unverified
+from ..stages import Release, Verification
+
+FILE_NAME = "verification.json"
+
+
+def doubt(release: Release, verification: Verification | None) -> str:
+    """Why this verification does not prove this release; empty where it does."""
+    if verification is None:
+        return "it was never verified"
+    if verification.content_sha256 != built.content_digest(release):
+        return f"its verification is of other content ({verification.release})"
+    return "" if verification.ok else "its verification failed"
+
+
+def require(
+    release: Release, verification: Verification | None, config: DeployConfig, console: Console
+) -> Verification | None:
+    """The verification where it proves the release; None where it does not and `deploy.allow_unverified` is set.
+
+    Raises `Unverified`.
+    """
+    why = doubt(release, verification)
+    if not why:
+        return verification
+    if not config.allow_unverified:
+        types = "" if release.cache_types else f" --set verify.types={config.kv_cache_type}"
+        raise Unverified(
+            f"{release.id}: {why}",
+            hint=f"./inv verify --release {release.id}{types}, or install it with --unverified nevertheless",
+        )
+    console.warn(f"{release.id}: {why}; it is installed nevertheless, as deploy.allow_unverified says")
+    return None
+
+
+def write(folder: Path, release: Release, verification: Verification | None) -> None:
+    """Write the manifest of an installed release, and its verification beside it, which the manifest names.
+
+    Killed in between, the release is there and unproven.
+    """
+    digest = ""
+    if verification is not None:
+        data = records.to_json(verification).encode()
+        digest = records.sha256_bytes(data)
+        records.write_bytes(folder / FILE_NAME, data)
+    records.write(folder / built.MANIFEST, replace(release, verification=digest))
+
+
+def is_proven(folder: Path) -> bool:
+    """Whether an installed release has the verification that its manifest names, and is proven by it."""
+    try:
+        release = built.load(folder)
+        if not release.verification or records.sha256_file(folder / FILE_NAME) != release.verification:
+            return False
+        return not doubt(release, records.read(folder / FILE_NAME, Verification))
+    except (ToolchainError, OSError):
+        return False

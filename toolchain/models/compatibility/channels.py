@@ -1,0 +1,195 @@
+"""How much of a quantizer's precision the scores of a model get, from the weights of its queries and keys alone.
+
+The rotation spreads a key's error evenly over the channels it mixes (a run). A score's error is therefore as large as
+the run's whole energy makes it, while what tells one token from another may sit in channels of little energy: a
+constant offset is shared by all keys, and softmax ignores what is common to all; a large channel that meets small
+queries weighs no more than others. Per K/V head, for channels c with mean squares q2 of the queries and k2 of the keys,
+and content of the keys (k2 without what all keys share),
+
+    loss = sum_c q2[c] * mean of k2 over c's run  /  sum_c q2[c] * content[c]
+
+is the factor between the relative error of the keys and that of the scores: 1 for even channels without an offset.
+
+The mean squares follow from the rows of the projections, taking their input as white: with gain g of the norm before,
+k2[c] = sum_j (W[c,j] g[j])^2 + b[c]^2, of which the bias b is offset and the rest content. Where queries and keys are
+normalised by head, the norm's weights set the scale. Both are exact for what is extreme in the weights themselves, and
+blind to what only the activations do; `keys` sees that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+from gguf.quants import dequantize
+
+from ...core.errors import ModelInvalid
+from ..memory import geometry as memory
+from ..memory.gguf import load
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
+
+COLUMNS = 2048
+"""of a projection's inputs at most so many are read: a row's norm needs no more"""
+_UNROTATED_BLOCK = 32
+_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Mean squares of one attention layer, (K/V heads, head size) each; None where the file does not tell."""
+
+    index: int
+    """of the layer in the model"""
+    windowed: bool
+    queries: Doubles | None
+    """mean over the query heads that share a K/V head"""
+    keys: Doubles | None
+    content: Doubles | None
+
+    def loss(self) -> float | None:
+        """Mean over heads of the factor above."""
+        if self.queries is None or self.keys is None or self.content is None:
+            return None
+        return loss(self.queries, self.keys, self.content)
+
+
+def loss(queries: Doubles, keys: Doubles, content: Doubles) -> float:
+    """The factor above from mean squares of shape (heads, head size); mean over heads, infinite without content."""
+    run = run_length(keys.shape[1])
+    spread = np.repeat(keys.reshape(len(keys), -1, run).mean(axis=2), run, axis=1)
+    noise, signal = np.sum(queries * spread, axis=1), np.sum(queries * content, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(noise > 0, noise / signal, 1.0)
+    return float(np.mean(ratios))
+
+
+def run_length(head_size: int) -> int:
+    """Channels that share an error: those of a rotation, or of a block of a head size that is not rotated."""
+    if head_size % 64 == 0:
+        return head_size & -head_size
+    return _UNROTATED_BLOCK if head_size % _UNROTATED_BLOCK == 0 else head_size
+
+
+def read(model: Path) -> tuple[Layer, ...]:
+    """The attention layers of a GGUF file, in order; only its header and the tensors of queries and keys are read.
+
+    Raises `ModelInvalid` for what is no model, and `ArchitectureUnknown`.
+    """
+    header = load(str(model))
+    shape = memory.read(header)
+    tensors = {tensor.name: tensor for part in _parts(model) for tensor in part.tensors}
+    stated = header.metadata.get(f"{shape.architecture}.attention.head_count")
+    found = []
+    for layer in shape.cached:
+        profile = None
+        heads = stated[layer.index] if isinstance(stated, tuple) else stated
+        if isinstance(heads, int) and heads > 0 and not shape.mla:
+            block = {
+                name.removeprefix(f"blk.{layer.index}."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"blk.{layer.index}.")
+            }
+            profile = _profile(block, heads, layer)
+        queries, keys, content = profile or (None, None, None)
+        found.append(
+            Layer(
+                index=layer.index,
+                windowed=layer.windowed,
+                queries=queries,
+                keys=keys,
+                content=content,
+            )
+        )
+    return tuple(found)
+
+
+def _parts(model: Path) -> Iterator[gguf.GGUFReader]:
+    match = _PART.search(model.name)
+    count = int(match[1]) if match else 1
+    for number in range(1, count + 1):
+        name = f"{model.name[: match.start()]}-{number:05}-of-{match[1]}.gguf" if match else model.name
+        try:
+            yield gguf.GGUFReader(model.with_name(name))
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise ModelInvalid(f"{model.with_name(name)}: not a GGUF model: {error}") from error
+
+
+def _profile(
+    block: Mapping[str, gguf.ReaderTensor], heads: int, layer: memory.CachedLayer
+) -> tuple[Doubles, Doubles, Doubles] | None:
+    """Queries, keys and content, or None for a layout that is not known."""
+    size, width = layer.head_k, layer.k
+    kv_heads = width // size
+    gain = _vector(block, "attn_norm.weight")
+    if "attn_qkv.weight" in block:
+        energy = _row_energy(block["attn_qkv.weight"], gain)
+        bias = _vector(block, "attn_qkv.bias")
+        if energy.size < heads * size + width:
+            return None
+        query, key = energy[: heads * size], energy[heads * size : heads * size + width]
+        query_bias, key_bias = (None, None) if bias is None else (bias[: query.size], bias[query.size :][:width])
+    elif "attn_q.weight" in block and "attn_k.weight" in block:
+        query, key = _row_energy(block["attn_q.weight"], gain), _row_energy(block["attn_k.weight"], gain)
+        query_bias, key_bias = _vector(block, "attn_q.bias"), _vector(block, "attn_k.bias")
+    else:
+        return None
+    if query.size == 2 * heads * size:  # a gate lies beside each head of the queries
+        query = query.reshape(heads, 2, size)[:, 0].reshape(-1)
+        query_bias = None if query_bias is None else query_bias.reshape(heads, 2, size)[:, 0].reshape(-1)
+    if query.size != heads * size or key.size != width or heads % kv_heads:
+        return None
+    queries = query + (0 if query_bias is None else query_bias**2)
+    keys = key + (0 if key_bias is None else key_bias**2)
+    queries, keys, content = (part.reshape(-1, size) for part in (queries, keys, key))
+    queries = _normalised(queries, _vector(block, "attn_q_norm.weight"), queries)
+    content = _normalised(content, _vector(block, "attn_k_norm.weight"), keys)
+    keys = _normalised(keys, _vector(block, "attn_k_norm.weight"), keys)
+    return queries.reshape(kv_heads, -1, size).mean(axis=1), keys, content
+
+
+def _normalised(energy: Doubles, weight: Doubles | None, whole: Doubles) -> Doubles:
+    """Mean squares behind a norm over each head (`weight` of a head's size) or over all heads, as `whole` is scaled."""
+    if weight is None:
+        return energy
+    if weight.size == energy.shape[1]:
+        return np.asarray(energy / np.maximum(whole.mean(axis=1, keepdims=True), 1e-30) * weight**2)
+    if weight.size == energy.size:
+        return np.asarray(energy / max(float(whole.mean()), 1e-30) * weight.reshape(energy.shape) ** 2)
+    return energy
+
+
+def _vector(block: Mapping[str, gguf.ReaderTensor], name: str) -> Doubles | None:
+    if name not in block:
+        return None
+    return np.asarray(dequantize(block[name].data, block[name].tensor_type), dtype=np.float64).reshape(-1)
+
+
+def _row_energy(tensor: gguf.ReaderTensor, gain: Doubles | None) -> Doubles:
+    """Sum of squares of each row, its columns times `gain`; of long rows a sample, spread evenly by blocks."""
+    kind = tensor.tensor_type
+    values, size = gguf.GGML_QUANT_SIZES[kind]
+    rows, columns = int(tensor.shape[1]), int(tensor.shape[0])
+    raw = np.ascontiguousarray(tensor.data).view(np.uint8).reshape(rows, columns // values, size)
+    step = max(1, -(-columns // COLUMNS))
+    some = np.ascontiguousarray(raw[:, ::step])
+    weights = _decoded(some.reshape(rows, -1), kind).astype(np.float64)
+    if gain is not None and gain.size == columns:
+        weights = weights * gain.reshape(-1, values)[::step].reshape(-1)
+    return np.asarray(np.sum(weights * weights, axis=1) * (columns / weights.shape[1]))
+
+
+def _decoded(raw: npt.NDArray[np.uint8], kind: gguf.GGMLQuantizationType) -> npt.NDArray[np.float32]:
+    plain = {gguf.GGMLQuantizationType.F16: "<f2", gguf.GGMLQuantizationType.F32: "<f4"}
+    if kind in plain:
+        return raw.view(plain[kind]).astype(np.float32)
+    try:
+        return np.asarray(dequantize(raw, kind), dtype=np.float32)
+    except NotImplementedError as error:
+        raise ModelInvalid(f"tensors of type {kind.name} cannot be read here: {error}") from error

@@ -1,0 +1,27 @@
+"""From the flags of `./inv quality.guard` to a verdict."""
+
+from __future__ import annotations
+
+from ...core.records import write
+from ...core.run import Run
+from ...series.manifest import load_series
+from ...stages import Compatibility
+from ..quality.choices import find_server
+from ..quality.samples import read_text
+from . import verdict
+
+
+def examine(run: Run, model: str, text: str, release: str, server: str, weights_only: bool) -> Compatibility:
+    """Judge the service's cache type, and keep the verdict."""
+    config = run.config
+    found = verdict.examine(
+        verdict.find_model(model or config.verify.model, config),
+        config.deploy.kv_cache_type,
+        added=load_series(run).types,
+        server=None if weights_only else find_server(run, server, release),
+        text=read_text(text),
+        config=config,
+        console=run.console,
+    )
+    write(run.workspace / "quality" / "guard.json", found)
+    return found

@@ -1,0 +1,103 @@
+"""What a cache type does to a model's predictions, measured on the very llama-server that is to run it.
+
+The server reads a text a few tokens at a time and says after each of them how likely it thinks the next token; once
+with an f16 cache, and once with each type under trial. No model of the error is involved; keys and values both count.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.config import Config
+from ...core.errors import ServerFailed, TextTooShort, VerificationFailed
+from ...core.records import record
+from ...serving.cachelog import mismatch, stated
+from ...serving.llama_server import LlamaServer, serve
+from ..quality.measure import Estimate
+
+POSITIONS = 64
+FEWEST_TOKENS = 256
+LISTED = 256
+"""tokens whose probabilities are compared one by one; the rest counts as one, so that the KL is a lower bound"""
+_ROOM = 16
+
+
+@record
+class Prediction:
+    """Natural logarithms of the probabilities of the likeliest tokens, by token id."""
+
+    listed: Mapping[int, float]
+
+
+def predictions(
+    server: Path,
+    model: Path,
+    text: str,
+    *,
+    cache: str,
+    context: int,
+    config: Config,
+    tokens: int,
+    then: Callable[[LlamaServer], None] = lambda _: None,
+) -> tuple[Prediction, ...]:
+    """What the model expects at up to `POSITIONS` places of the second half of the text's first `tokens` tokens.
+
+    `then` is called with the server, whose cache holds the text. Raises `TextTooShort`, `VerificationFailed` when the
+    server's log states another cache than the one asked for, and the errors of `toolchain.serving.llama_server.serve`.
+    """
+    with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
+        home = Path(folder)
+        size = min(tokens, context - _ROOM)
+        with serve(
+            server, model, home=home, context=size + _ROOM, timeout_s=config.verify.timeout_s, cache_type=cache
+        ) as running:
+            read = running.post("/tokenize", {"content": text, "add_special": True}).get("tokens") or []
+            if len(read) < FEWEST_TOKENS:
+                raise TextTooShort(
+                    f"the text has {len(read)} tokens, {FEWEST_TOKENS} are needed", hint="--text names a longer one"
+                )
+            read = read[:size]
+            step = max(1, len(read) // (2 * POSITIONS))
+            places = range(len(read) - step * min(POSITIONS, len(read) // (2 * step)) + step, len(read) + 1, step)
+            found = tuple(_predict(running, read[:place]) for place in places)
+            _check_cache(home / "server.log", cache)
+            then(running)
+            return found
+
+
+def divergence(exact: Sequence[Prediction], rough: Sequence[Prediction]) -> Estimate:
+    """Mean KL of `rough` from `exact` in nats, with its standard error. Tokens that either leaves out count as one."""
+    found = [_divergence(a.listed, b.listed) for a, b in zip(exact, rough, strict=True)]
+    return Estimate(mean=float(np.mean(found)), error=float(np.std(found, ddof=1) / math.sqrt(len(found))))
+
+
+def _predict(server: LlamaServer, prompt: list[int]) -> Prediction:
+    body = {"prompt": prompt, "n_predict": 1, "cache_prompt": True, "temperature": 0, "n_probs": LISTED}
+    answer = server.post("/completion", body)
+    try:
+        top: list[dict[str, Any]] = answer["completion_probabilities"][0]["top_logprobs"]
+        return Prediction(listed={int(one["id"]): float(one["logprob"]) for one in top})
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ServerFailed(f"{server.url}/completion: the answer states no probabilities") from error
+
+
+def _divergence(exact: Mapping[int, float], rough: Mapping[int, float]) -> float:
+    both = [token for token in exact if token in rough and math.isfinite(exact[token]) and math.isfinite(rough[token])]
+    p, q = np.exp([exact[token] for token in both]), np.exp([rough[token] for token in both])
+    rest_p, rest_q = max(1 - float(p.sum()), 0.0), max(1 - float(q.sum()), 1e-12)
+    rest = rest_p * math.log(rest_p / rest_q) if rest_p > 0 else 0.0
+    return max(float(np.sum(p * np.log(p / q))) + rest, 0.0)
+
+
+def _check_cache(log: Path, asked: str) -> None:
+    """The log must state the types asked for, layer by layer where there are rules."""
+    found = [one.proof for one in stated(log.read_text(encoding="utf-8", errors="replace"))]
+    wrong = mismatch(found, asked, sum(one.layers for one in found)) if found else "the log states no KV cache"
+    if wrong:
+        raise VerificationFailed(f"{asked}: {wrong}", hint="is the server of a build that the series made?")

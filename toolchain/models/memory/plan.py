@@ -1,0 +1,263 @@
+"""What fits: contexts x cache types for one model on one machine.
+
+    needed = weights + caches + working memory             must be no more than the budget
+    budget = RAM - 5 GiB                                   macOS, and whoever works at the machine
+
+The weights are exact (every tensor of the file, and a projector's), so are the caches; the working memory is an
+estimate. The largest context of each type is found by bisection over the steps in which llama.cpp allocates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ...core.cachetypes.grammar import CacheTypes
+from ...core.cachetypes.table import standard
+from ...core.records import record
+from ...stages import CacheType
+from .geometry import Geometry
+from .gguf import Model
+from .kv import PADDING, Setting, obstacle, sizes
+from .rotation import note, unrotated_heads
+from .working import working_bytes
+
+GIB = 1 << 30
+SYSTEM_BYTES = 5 * GIB
+"""27 GB on a machine of 32 GB, 31 GB on one of 36 GB"""
+CONTEXTS = (8192, 16384, 32768, 65536, 131072)
+PROMPT_CACHE_BYTES = 8 * GIB
+"""what llama-server may keep of earlier prompts, unless --cache-ram (LLAMA_ARG_CACHE_RAM, in MiB) says otherwise"""
+
+
+@record
+class PlannedMachine:
+    """What a plan needs to know of a machine, in bytes. `gpu` is what Metal may use of the RAM; 0 where that is no
+    matter."""
+
+    ram: int
+    gpu: int = 0
+
+    @property
+    def budget(self) -> int:
+        """RAM without the system's share."""
+        return max(0, self.ram - SYSTEM_BYTES)
+
+
+@record
+class Cell:
+    """One context with one type, in bytes. `fits` the budget; `gpu_fits` what Metal may use unless told otherwise."""
+
+    context: int
+    kv: int
+    working: int
+    total: int
+    fits: bool
+    gpu_fits: bool
+
+
+@record
+class TypePlan:
+    """One cache type: what it takes at each context, and how far it reaches."""
+
+    types: str
+    obstacle: str
+    """why llama.cpp would refuse it for this model; empty when it would not"""
+    kv_per_token: float
+    """bytes, averaged over the longest context of the table"""
+    cells: tuple[Cell, ...]
+    largest_context: int
+    """tokens; 0 when none fits, and never more than the model was trained on"""
+    largest_gpu_context: int
+    """the same within what Metal may use unless told otherwise"""
+
+
+@record
+class Recommendation:
+    """The type with the most bits that reaches the goal; else the one that reaches furthest."""
+
+    types: str
+    context: int
+    """the largest that fits"""
+    reaches: bool
+    reason: str
+    """the goal is the longest context asked for, as far as the model was trained"""
+
+
+@record
+class MemoryPlan:
+    """All of it; sizes in bytes."""
+
+    model: str
+    architecture: str
+    context_length: int
+    """tokens that the model was trained on"""
+    sequences: int
+    batch: int
+    weights: int
+    ram: int
+    budget: int
+    gpu: int
+    types: tuple[TypePlan, ...]
+    recommendation: Recommendation
+    notes: tuple[str, ...]
+
+
+def usual_types(added: Sequence[CacheType]) -> tuple[str, ...]:
+    """What is planned for unless told otherwise, with the types that the series `added`."""
+    beside = [f"q8_0:{standard(added)}"] if added else []
+    return ("f16", "q8_0", *beside, *(kind.name for kind in added))
+
+
+def plan(
+    model: Model,
+    geometry: Geometry,
+    machine: PlannedMachine,
+    *,
+    types: Sequence[CacheTypes],
+    table: Mapping[str, CacheType],
+    contexts: Sequence[int] = (),
+    setting: Setting | None = None,
+    further_bytes: int = 0,
+) -> MemoryPlan:
+    """What `types` take at `contexts` (tokens of one sequence; none: the usual ones that the model was trained on).
+
+    Of `setting` all but the context counts. `further_bytes` are weights in other files (a projector). `table` has the
+    size of every type. Raises `ConfigError` for a type that is not in it, or rules that the model has no layers for.
+    """
+    setting = setting or Setting(context=PADDING)
+    contexts = tuple(contexts) or _usual(geometry)
+    weights = model.tensor_bytes + further_bytes
+    costs = _Costs(geometry, machine, table, setting, weights)
+    planned = tuple(_plan_type(costs, one, contexts) for one in types)
+    return MemoryPlan(
+        model=str(model.metadata.get("general.name") or model.name),
+        architecture=geometry.architecture,
+        context_length=geometry.context_length,
+        sequences=setting.sequences,
+        batch=setting.batch,
+        weights=weights,
+        ram=machine.ram,
+        budget=machine.budget,
+        gpu=machine.gpu,
+        types=planned,
+        recommendation=_recommend(planned, min(max(contexts), geometry.context_length)),
+        notes=(*_notes(model, geometry, machine, planned), *_unrotated(geometry, types, planned, table)),
+    )
+
+
+class _Costs:
+    def __init__(
+        self,
+        geometry: Geometry,
+        machine: PlannedMachine,
+        table: Mapping[str, CacheType],
+        setting: Setting,
+        weights: int,
+    ) -> None:
+        self.geometry = geometry
+        self.table = table
+        self._machine = machine
+        self._setting = setting
+        self._weights = weights
+
+    def at(self, types: CacheTypes, context: int) -> Cell:
+        own = self._setting
+        setting = Setting(context=context, sequences=own.sequences, unified=own.unified, batch=own.batch)
+        caches = sizes(self.geometry, types, setting, self.table)
+        working = working_bytes(self.geometry, setting, caches)
+        total = self._weights + caches.bytes + working
+        return Cell(
+            context=context,
+            kv=caches.bytes,
+            working=working,
+            total=total,
+            fits=total <= self._machine.budget,
+            gpu_fits=total <= (self._machine.gpu or self._machine.budget),
+        )
+
+
+def _usual(geometry: Geometry) -> tuple[int, ...]:
+    shorter = [context for context in CONTEXTS if context <= geometry.context_length]
+    return tuple(shorter) or (geometry.context_length,)
+
+
+def _plan_type(costs: _Costs, types: CacheTypes, contexts: Sequence[int]) -> TypePlan:
+    if why := obstacle(costs.geometry, types, costs.table):
+        return TypePlan(
+            types=str(types), obstacle=why, kv_per_token=0, cells=(), largest_context=0, largest_gpu_context=0
+        )
+    cells = tuple(costs.at(types, context) for context in contexts)
+    longest = max(cells, key=lambda cell: cell.context)
+    return TypePlan(
+        types=str(types),
+        obstacle="",
+        kv_per_token=round(longest.kv / longest.context, 1),
+        cells=cells,
+        largest_context=_largest(costs, types, lambda cell: cell.fits),
+        largest_gpu_context=_largest(costs, types, lambda cell: cell.fits and cell.gpu_fits),
+    )
+
+
+def _largest(costs: _Costs, types: CacheTypes, fits: Callable[[Cell], bool]) -> int:
+    """The most tokens that fit, up to what the model was trained on. What is needed never shrinks with the context,
+    and is looked at in steps of llama.cpp's padding."""
+    trained = costs.geometry.context_length
+    low, high = 0, -(-trained // PADDING)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(costs.at(types, min(middle * PADDING, trained))):
+            low = middle
+        else:
+            high = middle - 1
+    return min(low * PADDING, trained)
+
+
+def _recommend(planned: Sequence[TypePlan], goal: int) -> Recommendation:
+    """More bits are more bytes for each token. What needs Metal's limit raised comes second."""
+    possible = [one for one in planned if not one.obstacle]
+    rooms: tuple[tuple[Callable[[TypePlan], int], str], ...] = (
+        (lambda one: one.largest_gpu_context, ""),
+        (lambda one: one.largest_context, ", with Metal's limit raised"),
+    )
+    for room, how in rooms:
+        if reaching := [one for one in possible if room(one) >= goal]:
+            best = max(reaching, key=lambda one: one.kv_per_token)
+            reason = f"the one with the most bits that has room for {goal} tokens{how}"
+            return Recommendation(types=best.types, context=room(best), reaches=True, reason=reason)
+    if not possible or not any(one.largest_context for one in possible):
+        reason = "the weights leave no room for a cache" if possible else "llama.cpp takes none of these types"
+        return Recommendation(types="", context=0, reaches=False, reason=reason)
+    best = max(possible, key=lambda one: (one.largest_context, one.kv_per_token))
+    reason = f"none of these types has room for {goal} tokens; this one reaches furthest"
+    return Recommendation(types=best.types, context=best.largest_context, reaches=False, reason=reason)
+
+
+def _notes(model: Model, geometry: Geometry, machine: PlannedMachine, planned: Sequence[TypePlan]) -> list[str]:
+    notes = [geometry.assumed] if geometry.assumed else []
+    if not all(cell.fits for one in planned for cell in one.cells):
+        notes.append("! does not fit")
+    if model.header_only:
+        notes.append("the file holds its header alone; weights are what the header states")
+    over = [cell.total for one in planned for cell in one.cells if cell.fits and not cell.gpu_fits]
+    if over:
+        notes.append(
+            f"* fits, but Metal may use {machine.gpu / GIB:.1f} GiB unless told otherwise: "
+            f"sudo sysctl iogpu.wired_limit_mb={-(-max(over) // (1 << 20))}"
+        )
+    if not machine.gpu:
+        notes.append(
+            "not counted: a CPU may keep a second, repacked copy of quantized weights; the first can be dropped"
+        )
+    notes.append(
+        f"not counted: llama-server may keep up to {PROMPT_CACHE_BYTES / GIB:g} GiB of earlier prompts; "
+        "LLAMA_ARG_CACHE_RAM=0 in the environment turns that off"
+    )
+    return notes
+
+
+def _unrotated(
+    geometry: Geometry, types: Sequence[CacheTypes], planned: Sequence[TypePlan], table: Mapping[str, CacheType]
+) -> list[str]:
+    loading = [one for one, plan in zip(types, planned, strict=True) if not plan.obstacle]
+    heads = {head for one in loading for head in unrotated_heads(geometry, one, table)}
+    return [note(sorted(heads))] if heads else []

@@ -1,0 +1,93 @@
+"""Models in Ollama's own store, by name: from a manifest to the files that llama-server would open."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import ModelInvalid
+from ...core.records import record
+
+_HOST, _NAMESPACE, _TAG = "registry.ollama.ai", "library", "latest"
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_KIND = "application/vnd.ollama.image."
+_MAX_MANIFEST = 1 << 20
+
+
+@record
+class Stored:
+    """A model of the store: its GGUF, and the bytes of what is loaded beside it (projectors, adapters)."""
+
+    name: str
+    model: Path
+    further_bytes: int
+
+
+def default_root(setting: str = "") -> Path:
+    """The folder of the store: `setting`, else OLLAMA_MODELS, else where Ollama puts it."""
+    return Path(setting or os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+
+
+def find(name: str, root: Path) -> Stored | None:
+    """The model called `name` ([host/][namespace/]model[:tag]); None when the store has no such model.
+
+    Raises `ModelInvalid` for a manifest that cannot be read, names no model, or leads out of the store.
+    """
+    parts = _parts(name)
+    if parts is None:
+        return None
+    manifest = root.joinpath("manifests", *parts)
+    if not manifest.is_file():
+        return None
+    layers = _layers(_inside(manifest, root))
+    models = [digest for kind, digest in layers if kind == "model"]
+    if not models:
+        raise ModelInvalid(f"{manifest}: names no model", hint=f"ollama pull {name}")
+    paths = [_blob(root, digest) for digest in models]
+    further = [_blob(root, digest) for kind, digest in layers if kind in ("projector", "adapter")]
+    return Stored(name=name, model=paths[0], further_bytes=sum(path.stat().st_size for path in (*paths[1:], *further)))
+
+
+def _parts(name: str) -> tuple[str, str, str, str] | None:
+    """Host, namespace, model and tag; None for what is no name."""
+    rest, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        rest, tag = name, _TAG
+    words = rest.split("/")
+    if len(words) > 3:
+        return None
+    host, namespace, model = ([_HOST, _NAMESPACE][: 3 - len(words)] + words)[-3:]
+    found = (host, namespace, model, tag)
+    return found if all(map(_PART.fullmatch, (host.partition(":")[0], namespace, model, tag))) else None
+
+
+def _layers(manifest: Path) -> list[tuple[str, str]]:
+    """Kind and digest of each layer that llama-server opens."""
+    try:
+        if manifest.stat().st_size > _MAX_MANIFEST:
+            raise ValueError("too large")
+        layers: Any = json.loads(manifest.read_bytes())["layers"]
+        found = [(str(layer["mediaType"]), str(layer["digest"])) for layer in layers]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelInvalid(f"{manifest}: not a manifest of Ollama's: {error}", hint="ollama pull it again") from error
+    return [(kind.removeprefix(_KIND), digest) for kind, digest in found if kind.startswith(_KIND)]
+
+
+def _blob(root: Path, digest: str) -> Path:
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise ModelInvalid(f"{root}: {digest!r} is no digest", hint="ollama pull the model again")
+    path = root / "blobs" / f"sha256-{match[1]}"
+    if not path.is_file():
+        raise ModelInvalid(f"{path}: the blob is not there", hint="ollama pull the model again")
+    return _inside(path, root)
+
+
+def _inside(path: Path, root: Path) -> Path:
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ModelInvalid(f"{path}: leads out of {root}")
+    return path

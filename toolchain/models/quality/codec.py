@@ -1,0 +1,46 @@
+"""What the lab measures: a block format that turns numbers into bytes and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ...core.errors import ConfigError
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codec:
+    """A cache type: `block` values take `bytes` bytes.
+
+    `round_trip` quantizes a flat float32 array, a whole number of blocks, and returns what the decoder makes of it.
+    """
+
+    name: str
+    block: int
+    bytes: int
+    round_trip: Callable[[Floats], Floats]
+
+    @property
+    def bits_per_value(self) -> float:
+        """Bits that one value takes, scales included."""
+        return 8 * self.bytes / self.block
+
+    def restore(self, values: Floats) -> Floats:
+        """`values` (rows, ...) after a round trip, each row being quantized by itself as one row of a cache is.
+
+        Raises `ConfigError` when a row is no whole number of blocks.
+        """
+        width = values.size // len(values)
+        if width % self.block:
+            raise ConfigError(
+                f"{self.name} has blocks of {self.block}, which do not fill rows of {width}",
+                hint="--type chooses the types to measure",
+            )
+        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        return self.round_trip(flat).reshape(values.shape)

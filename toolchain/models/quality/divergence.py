@@ -1,0 +1,188 @@
+"""What a cache type costs a model: perplexity, and the divergence of its predictions from those with an f16 cache.
+
+llama-perplexity of a build does the work. Its first run keeps the logits with an f16 cache; each further run is
+compared with them token by token, so that the differences are paired and their standard errors small.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ...core.cachetypes import grammar
+from ...core.cachetypes.table import UPSTREAM, bits_per_value, standard, type_table
+from ...core.console import Console
+from ...core.errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
+from ...core.process import run
+from ...core.records import record, sha256_bytes
+from ...serving.cachelog import mismatch, stated
+from ...stages import CacheType
+from .dump import read_heads
+from .measure import Estimate
+
+PLAIN = "/plain"
+"""after a cache type: with upstream's rotation turned off"""
+BYTES = 120_000
+CONTEXT = 1024
+
+_ATTEMPTS = 3
+"""llama.cpp ends without waiting for its log's thread, so that on a busy machine the last lines can be lost"""
+
+_FLOATS = tuple(kind.name for kind in UPSTREAM if not kind.quantized)
+_CHUNKS = re.compile(r"computing over (\d+) chunks")
+_TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
+_NUMBER = r"(-?\d+(?:\.\d+)?)"
+# Where nothing differs, the program's sums can leave a variance just below zero, and it prints the root of that.
+_ERROR = r"(-?nan|\d+(?:\.\d+)?)"
+_FIGURES = {
+    "ppl": rf"^Mean PPL\(Q\) *: *{_NUMBER} ± *{_ERROR}",
+    "delta": rf"^Mean PPL\(Q\)-PPL\(base\) *: *{_NUMBER} ± *{_ERROR}",
+    "kl": rf"^Mean +KLD: *{_NUMBER} ± *{_ERROR}",
+    "same_top": rf"^Same top p: *{_NUMBER} ± *{_ERROR}",
+}
+
+
+@record
+class Divergence:
+    """One cache against f16 on the same text. KL is in nats per token."""
+
+    cache: str
+    bits_per_value: float
+    """mean of K and V, and of all layers"""
+    ppl: Estimate
+    delta: Estimate
+    """of perplexity, paired"""
+    kl: Estimate
+    same_top: Estimate
+    """percent of tokens that both caches think the likeliest"""
+
+
+@record
+class Divergences:
+    """The table of one model and text."""
+
+    model: str
+    text_bytes: int
+    text_sha256: str
+    context: int
+    chunks: int
+    rows: tuple[Divergence, ...]
+
+
+def usual_caches(added: Sequence[CacheType]) -> tuple[str, ...]:
+    """What is compared with f16 unless told otherwise, with the types that the series `added`."""
+    first = standard(added)
+    beside = [f"q8_0:{first}", f"{first}:f16", f"f16:{first}"] if added else []
+    return ("f16", "q8_0", "q4_0", f"q4_0{PLAIN}", *(kind.name for kind in added), *beside)
+
+
+def measure(
+    program: Path,
+    model: Path,
+    text: bytes,
+    *,
+    caches: Sequence[str],
+    context: int = CONTEXT,
+    added: Iterable[CacheType],
+    log: Path,
+    console: Console,
+) -> Divergences:
+    """Run `model` over `text` once for each cache: what `grammar.parse` reads, or that with `/plain` behind it.
+
+    Every run must say in its log that it used the types asked for, rotated or not as asked. Raises `ConfigError` for a
+    cache that is unknown, `ModelLoadFailed` for what is no model, `TextTooShort`, `CommandFailed` when the program
+    fails, and `VerificationFailed` when a run used another cache.
+    """
+    types = type_table(added)
+    for cache in caches:
+        for name in grammar.parse(cache.removesuffix(PLAIN)).names():
+            if name not in types:
+                raise ConfigError(f"unknown cache type {name!r} in {cache!r}", hint=", ".join(types))
+    read_heads(model)
+    log.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".kl-", dir=_made(log.parent)) as folder:
+        words, logits = Path(folder) / "text", Path(folder) / "logits"
+        words.write_bytes(text)
+        argv = [str(program), "--model", str(model), "--file", str(words), "--ctx-size", str(context)]
+        argv += ["--log-verbosity", "4", "--kl-divergence-base", str(logits)]
+        with console.step("logits with f16"):
+            _run(argv, "f16", log)
+        rows, chunks = [], 0
+        for cache in caches:
+            with console.step(cache):
+                chunks, layers, figures = _compare([*argv, "--kl-divergence"], cache, log)
+            asked = grammar.parse(cache.removesuffix(PLAIN))
+            bits = [bits_per_value(types[name]) for name in (*asked.k.each(layers), *asked.v.each(layers))]
+            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / len(bits), **figures))
+    return Divergences(
+        model=model.name,
+        text_bytes=len(text),
+        text_sha256=sha256_bytes(text),
+        context=context,
+        chunks=chunks,
+        rows=tuple(rows),
+    )
+
+
+def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
+    """What the program said, and the model's attention layers."""
+    plain = cache.endswith(PLAIN)
+    asked = grammar.parse(cache.removesuffix(PLAIN))
+    done = run(
+        [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
+        env={"LLAMA_ATTN_ROT_DISABLE": str(int(plain))},
+        log=log,
+        what=f"llama-perplexity with {cache}",
+    )
+    short = _TOO_SHORT.search(done.output)
+    if short:
+        raise TextTooShort(
+            f"the text has {short.group(1)} tokens, two contexts are needed",
+            hint="a longer text, or a smaller --context",
+        )
+    found = stated(done.output)
+    layers = sum(one.proof.layers for one in found)
+    complaint = mismatch([one.proof for one in found], str(asked), layers) if found else "the log states no KV cache"
+    for one in found:
+        for side, names, rotated in (
+            ("K", one.proof.type_k, one.rotated_k),
+            ("V", one.proof.type_v, one.rotated_v),
+        ):
+            if rotated != (not plain and any(name not in _FLOATS for name in names.split("+"))):
+                complaint = complaint or f"{side} ({names}) is {'' if rotated else 'not '}rotated"
+    if complaint:
+        raise VerificationFailed(
+            f"asked for {cache}: {complaint}\n  log: {log}", hint="is the program of the build that the series made?"
+        )
+    return done.output, layers
+
+
+def _compare(argv: list[str], cache: str, log: Path) -> tuple[int, int, dict[str, Estimate]]:
+    """Chunks, attention layers and figures of one run."""
+    for _ in range(_ATTEMPTS):
+        said, layers = _run(argv, cache, log)
+        found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
+        counted = _CHUNKS.search(said)
+        if counted and all(found.values()):
+            return (
+                int(counted.group(1)),
+                layers,
+                {
+                    name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
+                    for name, match in found.items()
+                    if match
+                },
+            )
+    missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
+    raise CommandFailed(f"llama-perplexity with {cache} gave no {missing}\n  log: {log}")
+
+
+def _error(stated: str) -> float:
+    return 0.0 if "nan" in stated else float(stated)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

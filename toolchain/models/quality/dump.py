@@ -1,0 +1,96 @@
+"""Real keys and values: a model reads a text on llama-server, whose cache is then saved and read back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+
+from ...core.config import Config
+from ...core.console import Console
+from ...core.errors import ConfigError, ModelLoadFailed, TextTooShort
+from ...core.records import record
+from ...serving import slot
+from ...serving.llama_server import LlamaServer, serve
+from .samples import SMALLEST_ROTATION, Sample, rotation_size
+
+FEWEST_TOKENS = 128
+_ROOM = 16  # tokens of the context that stay free: a full one is refused
+
+
+@record
+class Heads:
+    """What a model's file says about its cache; `has_v` is false for models that derive V from K."""
+
+    key_size: int
+    value_size: int
+    context: int
+    has_v: bool
+
+
+def dump(server: Path, model: Path, text: str, tokens: int, config: Config, console: Console) -> tuple[Sample, ...]:
+    """The f16 cache that `model` fills on the first `tokens` tokens of `text`: samples dump.k.0, dump.v.0, dump.k.1 ...
+
+    They are numbered in attention layers, those with full attention before the windowed ones, and are not rotated yet.
+    Raises `ReleaseInvalid` without a server, `ModelLoadFailed`, `ServerFailed`, `TextTooShort`, `StateInvalid`, and
+    `ConfigError` for a head size that llama.cpp does not rotate.
+    """
+    heads = read_heads(model)
+    rotation_size(heads.key_size)
+    tokens = min(tokens, heads.context - _ROOM)
+    with console.step(f"keys and values of {model.name}"), tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
+        context, timeout_s = tokens + _ROOM, config.verify.timeout_s
+        with serve(server, model, home=Path(folder), context=context, timeout_s=timeout_s) as running:
+            found = running.post("/tokenize", {"content": text, "add_special": True}).get("tokens") or []
+            if len(found) < FEWEST_TOKENS:
+                raise TextTooShort(
+                    f"the text has {len(found)} tokens, {FEWEST_TOKENS} are needed", hint="--text names a longer one"
+                )
+            running.read(found[:tokens])
+            return saved(running, heads)
+
+
+def saved(running: LlamaServer, heads: Heads) -> tuple[Sample, ...]:
+    """What the server's f16 cache holds, as `dump` gives it. Raises `StateInvalid`."""
+    return tuple(_samples(slot.load(running.save(), has_v=heads.has_v), heads))
+
+
+def read_heads(model: Path) -> Heads:
+    """The head sizes in a GGUF file. Raises `ModelLoadFailed` when it is none, or names no attention."""
+    try:
+        fields = gguf.GGUFReader(model).fields
+        arch = fields["general.architecture"].contents()
+
+        def number(key: str, default: int = 0) -> int:
+            field = fields.get(f"{arch}.{key}")
+            value = field.contents() if field else default
+            return int(max(value)) if isinstance(value, list) else int(value)
+
+        shared = number("embedding_length") // max(number("attention.head_count"), 1)
+        key_size = number("attention.key_length", shared)
+        return Heads(
+            key_size=key_size,
+            value_size=number("attention.value_length", shared) or key_size,
+            context=number("context_length", 2**31),
+            has_v=number("attention.kv_lora_rank") == 0,
+        )
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise ModelLoadFailed(f"{model}: not a GGUF model: {error}", hint="--model names a GGUF file") from error
+
+
+def _samples(found: slot.State, heads: Heads) -> Iterator[Sample]:
+    for index, layer in enumerate(found.layers):
+        # upstream takes the largest transform for K and the smallest for V
+        parts = [("k", layer.k, heads.key_size, rotation_size(heads.key_size))]
+        if layer.v is not None:
+            parts.append(("v", layer.v, heads.value_size, SMALLEST_ROTATION))
+        for kind, values, size, rotation in parts:
+            if values.shape[1] % size or size % SMALLEST_ROTATION:
+                raise ConfigError(
+                    f"layer {index} stores {values.shape[1]} values for {kind.upper()}, which are no heads of {size}",
+                    hint="models whose head size varies, or is no multiple of 64, cannot be measured",
+                )
+            shaped = values.reshape(len(values), -1, size)
+            yield Sample(name=f"dump.{kind}.{index}", values=shaped, rotation=rotation, keys=kind == "k")

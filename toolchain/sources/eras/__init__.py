@@ -1,0 +1,37 @@
+"""The eras of Ollama's tree. A further one is a module of its own that fulfils `Era`, and its place in `ERAS`."""
+
+from ...core.errors import EraNotServed, UnknownLayout
+from ...stages import Sources
+from .era import Era, Way
+from .pinned import Pinned
+from .vendored import Vendored
+
+ERAS: tuple[Era, ...] = (Pinned(), Vendored())
+"""in the order in which a tree is held against them: the newest first"""
+
+__all__ = ["ERAS", "Era", "Way", "named", "of", "require_served", "sentence"]
+
+
+def named(name: str) -> Era:
+    """The era of that name. Raises `UnknownLayout`."""
+    for era in ERAS:
+        if era.name == name:
+            return era
+    raise UnknownLayout(f"{name!r} is no era of Ollama", hint=f"known: {', '.join(era.name for era in ERAS)}")
+
+
+def of(found: Sources) -> Era:
+    """The era of a run's Ollama."""
+    return named(found.era)
+
+
+def sentence(found: Sources) -> str:
+    """Of which era a run's Ollama is, in words."""
+    return f"Ollama {found.ollama.describe} is of the {found.era} era"
+
+
+def require_served(found: Sources) -> None:
+    """Raise `EraNotServed` for an Ollama that the series does not serve."""
+    era = of(found)
+    if era.unserved:
+        raise EraNotServed(f"{sentence(found)}, {era.unserved}", hint=era.hint)

@@ -1,0 +1,41 @@
+"""Before Ollama 0.30.0: llama.cpp's sources are part of Ollama's tree, in two folders, and are compiled through CGo.
+Makefile.sync names the commit that they were copied from."""
+
+from __future__ import annotations
+
+import re
+
+from ...stages import Target
+from ..repository import Repository
+from .era import Way, read_pin
+
+_SYNC_FILE = "Makefile.sync"
+_FETCH_HEAD = re.compile(rb"^FETCH_HEAD\s*[:?]?=\s*(\S+)\s*$", re.MULTILINE)
+_LLAMA_CPP = "llama/llama.cpp"
+_GGML = "ml/backend/ggml/ggml"
+
+
+class Vendored:
+    """See `Era`."""
+
+    name = "vendored"
+    marks = f"{_SYNC_FILE} and {_LLAMA_CPP}/"
+    targets: tuple[Target, ...] = ("ollama",)
+    compat = ""
+    """its patches are part of the copied sources"""
+    ways: frozenset[Way] = frozenset({"cgo"})
+    unserved = "which the series does not serve"
+    unbuilt = "it has no llama-server to build"
+    hint = "take Ollama v0.30.0 or newer"
+
+    def pin(self, ollama: Repository, commit: str) -> str | None:
+        """See `Era`."""
+        if ollama.exists(commit, _LLAMA_CPP) and (content := ollama.read_blob(commit, _SYNC_FILE)) is not None:
+            found = _FETCH_HEAD.search(content)
+            return read_pin(found.group(1) if found else b"", _SYNC_FILE)
+        return None
+
+    def place(self, path: str) -> str:
+        """See `Era`. Makefile.sync copies ggml/ to one folder and a choice of all else to another."""
+        first, _, below = path.partition("/")
+        return f"{_GGML}/{below}".rstrip("/") if first == "ggml" else f"{_LLAMA_CPP}/{path}"

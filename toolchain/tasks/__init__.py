@@ -1,0 +1,10 @@
+"""The tasks of `./inv`, a module for each collection. No logic here: a task calls one function and shows its record."""
+
+from . import api, build, deploy, fork, journey, memory, metal, quality, series, sources, verify
+from .command import main
+
+namespace = journey.group.collection
+for one in (sources, series, fork, api, build, verify, metal, quality, memory, deploy):
+    namespace.add_collection(one.group.collection)
+
+__all__ = ["main", "namespace"]

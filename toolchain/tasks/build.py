@@ -1,0 +1,31 @@
+"""`./inv build`: release directories."""
+
+from __future__ import annotations
+
+from .. import build as building
+from .. import pipeline
+from ..core.run import Run
+from .command import Group
+from .flags import SOURCES, Names
+
+group = Group("build", default="release")
+
+
+@group.task(
+    *SOURCES,
+    stock="build upstream as it is, without the series",
+    targets="further programs of llama.cpp to build, such as llama-bench,llama-perplexity",
+)
+def release(run: Run, stock: bool = False, targets: Names = Names()) -> None:
+    """Build a release directory."""
+    found = pipeline.prepare(run)
+    rendered = pipeline.stock(found) if stock else pipeline.render_series(run, found)
+    built = pipeline.build(run, found, rendered, targets)
+    run.console.note(f"release: {pipeline.directory(run, built)}")
+    run.finish(built)
+
+
+@group.task("workspace", release="id or directory of a release; empty: the newest one built")
+def check(run: Run, release: str = "") -> None:
+    """Hold a release against its manifest."""
+    run.finish(building.check(building.find_release(run, release)))

@@ -1,0 +1,165 @@
+"""From the command line to a stage: what every task shares, and how a run ends.
+
+A task's body gets a `Run` (configuration and console) and ends with `run.finish(record)`. Around it `Group.task` adds
+the flags that all tasks share, turns a `ToolchainError` into one message and its exit code, and leaves the traceback
+to bugs.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_type_hints
+
+from invoke.collection import Collection
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+from invoke.tasks import Task, task
+
+from .. import __version__
+from ..core.config import load
+from ..core.console import Console
+from ..core.errors import ConfigError, ToolchainError
+from ..core.run import Run
+from ..text import as_text
+from .flags import SETTINGS
+
+_SHARED = {
+    "json": "print the result as one JSON document on stdout",
+    "config": "configuration file instead of ./turboquant.yaml",
+    "set": "any setting, as in --set deploy.port=11500 (repeatable)",
+}
+
+
+class Group:
+    """The tasks of one collection of `./inv`; `default` is the one that runs when only the collection is named."""
+
+    def __init__(self, name: str = "", default: str = "") -> None:
+        self.collection = Collection(name) if name else Collection()
+        self._default = default
+
+    def task(self, *flags: str, name: str = "", **help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Make a task of `body(run, **own)`, named as the function unless `name` says otherwise.
+
+        `flags` are names out of `flags.SETTINGS`; `help` describes the body's own parameters.
+        """
+
+        def decorate(body: Callable[..., None]) -> Callable[..., None]:
+            named = name or body.__name__
+            self.collection.add_task(_task(body, flags, help), name=named, default=named == self._default)
+            return body
+
+        return decorate
+
+
+def _task(body: Callable[..., None], flags: tuple[str, ...], help: dict[str, str]) -> Task[Any]:
+    kinds = get_type_hints(body)
+    own = list(inspect.signature(body).parameters.values())[1:]
+    repeated = {one.name: kinds[one.name] for one in own if hasattr(kinds[one.name], "read")}
+    own = [one.replace(default=None) if one.name in repeated else one for one in own]
+
+    @functools.wraps(body)
+    def run_task(_context: Any, **arguments: Any) -> None:
+        console = Console(json=arguments.pop("json", False), as_text=as_text)
+        with _reported(console):
+            settings = _parse_settings(arguments.pop("set", None) or ())
+            settings |= {SETTINGS[flag][0]: arguments.pop(flag) for flag in flags if arguments.get(flag)}
+            arguments = {key: value for key, value in arguments.items() if key not in flags}
+            for flag, kind in repeated.items():
+                arguments[flag] = kind.read(arguments[flag] or (), flag)
+            file = arguments.pop("config", "")
+            config = load(file=Path(file) if file else None, flags=settings)
+            body(Run(config=config, console=console), **arguments)
+
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [inspect.Parameter(flag, keyword, default="") for flag in (*flags, "config")]
+    added.append(inspect.Parameter("set", keyword, default=None))
+    added.append(inspect.Parameter("json", keyword, default=False))
+    run_task.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("_context", keyword), *own, *added]
+    )
+    made: Task[Any] = task(
+        iterable=["set", *repeated],
+        help={**help, **{flag: SETTINGS[flag][1] for flag in flags}, **_SHARED},
+        auto_shortflags=False,
+    )(run_task)
+    return made
+
+
+class _reported:  # noqa: N801  a context manager, used like a function
+    """Ends the process with an error's own exit code, its message on stderr and, for a pipeline, as JSON on stdout."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ToolchainError):
+            self._console.error(str(error))
+            if self._console.json and not self._console.answered:
+                described = {
+                    "error": type(error).__name__,
+                    "exit_code": error.exit_code,
+                    "message": error.message,
+                    "try": error.hint,
+                }
+                self._console.result(described)
+            raise SystemExit(error.exit_code) from None
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
+
+
+def _parse_settings(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    settings = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {pair!r}: expected KEY=VALUE", hint="--set deploy.port=11500")
+        settings[key.strip()] = value
+    return settings
+
+
+def _interrupted(number: int, _frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does, so that servers under test and locks are cleaned up."""
+    raise SystemExit(128 + number)
+
+
+class _Program(Program):
+    """Invoke's program, with the exit code 2 for wrong usage that shells and this toolkit's documentation use."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        with _wrong_usage():
+            super().parse_core(argv)
+
+    def parse_tasks(self) -> None:
+        with _wrong_usage():
+            super().parse_tasks()
+
+
+@contextmanager
+def _wrong_usage() -> Iterator[None]:
+    try:
+        yield
+    except ParseError as error:
+        raise Exit(f"error: {error}\n  try: ./inv --list, or ./inv --help TASK", code=2) from None
+
+
+def main(namespace: Collection) -> None:
+    """`./inv` with these tasks."""
+    signal.signal(signal.SIGTERM, _interrupted)
+    program = _Program(name="inv", binary="./inv", binary_names=["./inv"], version=__version__, namespace=namespace)
+    try:
+        program.run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None

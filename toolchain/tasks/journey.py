@@ -1,0 +1,84 @@
+"""The whole way, the machine, and the toolkit itself: tasks that belong to no collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import pipeline, rehearsal
+from ..core import config as configuration
+from ..core.run import Run
+from ..host import doctor as host
+from ..series.manifest import load_series
+from ..upstream import assessment
+from ..upstream import watch as watching
+from . import suite
+from .command import Group
+from .flags import SOURCES
+
+group = Group()
+
+
+@group.task(keep="folder to rehearse in, kept afterwards; empty: a temporary one")
+def rehearse(run: Run, keep: str = "") -> None:
+    """All stages in miniature, with a rollback."""
+    run.finish(rehearsal.rehearse(run.console, Path(keep) if keep else None))
+
+
+@group.task(
+    name="test",
+    fast="leave out the tests that are marked slow",
+    args="further arguments for pytest, as one string, split as a shell does",
+)
+def run_tests(run: Run, fast: bool = False, args: str = "") -> None:
+    """Run the test suite."""
+    run.finish(suite.run(run.console, fast=fast, args=args))
+
+
+@group.task("workspace")
+def doctor(run: Run) -> None:
+    """What this machine has, and what it lacks."""
+    run.finish(host.doctor(run.config))
+
+
+@group.task(*SOURCES, "prefix", "port", "kv_cache_type")
+def config(run: Run) -> None:
+    """Every setting, and where its value came from."""
+    run.finish(configuration.rows(run.config))
+
+
+@group.task(*SOURCES, keep="leave the last look as it was, so that the next one reports the same again")
+def watch(run: Run, keep: bool = False) -> None:
+    """What came upstream since the last look."""
+    run.finish(watching.look(run, load_series(run), keep=keep))
+
+
+@group.task(*SOURCES, "prefix", "port", "kv_cache_type")
+def ship(run: Run) -> None:
+    """From sources to a running service."""
+    run.finish(pipeline.ship(run))
+
+
+@group.task(
+    *SOURCES,
+    "fork",
+    branch="branch of the fork; empty: the most promising one",
+    now="the day to reckon ages from, in ISO 8601; empty: today",
+    platform="where the result is to run, macos or linux; empty: as here",
+    model="GGUF file, its URL, or a model in Ollama's store, to plan its context; empty: none",
+    ram="GiB of a Mac to plan for; 0: this machine",
+    out="folder of assessment.html and assessment.json; empty: in the workspace",
+)
+def assess(
+    run: Run,
+    branch: str = "",
+    now: str = "",
+    platform: str = "",
+    model: str = "",
+    ram: float = 0.0,
+    out: str = "",
+) -> None:
+    """Decide which path leads to TurboQuant today."""
+    found = assessment.assess(run, branch, now, platform, model, ram)
+    page = assessment.save(found, Path(out).expanduser() if out else run.workspace / "assessment")
+    run.console.note(f"report: {page}")
+    run.finish(found)

@@ -1,0 +1,80 @@
+"""`./inv series`: the patch series, checked, rendered, and held against upstream's history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import pipeline
+from ..contract import proving, recording
+from ..core.run import Run
+from ..series import drift as surveying
+from ..series import drift_page, manifest
+from .command import Group
+from .flags import SOURCES, Names
+
+group = Group("series", default="check")
+
+
+@group.task(*SOURCES, behaviour="compile llama.cpp's Metal host code, and see which kernels it sends our types to")
+def check(run: Run, behaviour: bool = True) -> None:
+    """Dry run: edits, contract, behaviour."""
+    checked = pipeline.check_series(run, pipeline.prepare(run), behaviour=behaviour)
+    run.finish(checked, pipeline.failure(checked))
+
+
+@group.task(*SOURCES)
+def render(run: Run) -> None:
+    """Render the series: a diff for each target."""
+    run.finish(pipeline.render_series(run, pipeline.prepare(run)))
+
+
+@group.task(*SOURCES)
+def branch(run: Run) -> None:
+    """Commit the series as one branch, in scratch."""
+    found = pipeline.prepare(run)
+    run.finish(pipeline.make_scratch(run, found, pipeline.render_series(run, found)))
+
+
+@group.task(
+    *SOURCES,
+    since="the oldest build of llama.cpp to look at",
+    until="the newest; empty: the newest there is",
+    every="builds between two points; 0: some 75 points",
+    candidates="release candidates of Ollama, too",
+    run="compile and run the series as well, at five builds unless --every says otherwise; minutes for each",
+    out="folder of drift.html, drift.png and drift.json; empty: in the workspace",
+)
+def drift(
+    context: Run,
+    since: str = surveying.SINCE,
+    until: str = "",
+    every: int = 0,
+    candidates: bool = False,
+    run: bool = False,
+    out: str = "",
+) -> None:
+    """The series against a range of upstream."""
+    series = manifest.load_series(context)
+    if run:
+        context.finish(proving.prove(context, series, since, until, every))
+        return
+    found = surveying.survey(context, series, since, until, every, candidates=candidates)
+    page = drift_page.save(found, Path(out).expanduser() if out else context.workspace / "drift")
+    context.console.note(f"report: {page}")
+    context.finish(found)
+
+
+@group.task(
+    *SOURCES,
+    tree="build, tag or commit to record on (repeatable, or with commas); empty: the first served and the newest",
+)
+def contract(run: Run, tree: Names = Names()) -> None:
+    """What our sources use of llama.cpp, recorded."""
+    run.finish(recording.record_anew(run, manifest.load_series(run), tree))
+
+
+@group.task()
+def seal(run: Run) -> None:
+    """Renew the checksums of the series."""
+    path = run.config.series.path
+    run.finish(manifest.Sealed(series_sha256=manifest.seal(Path(path) if path else manifest.OWN_SERIES)))

@@ -1,0 +1,50 @@
+"""How the test suite is run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from ..core import process
+from ..core.checkout import ROOT
+from ..core.console import Console
+from ..core.errors import ConfigError
+from ..core.records import record
+from ..text.dispatch import as_text
+
+
+@record
+class SuiteRun:
+    """A run in which every test passed; another one raises."""
+
+    passed: bool
+    seconds: float
+    summary: str
+    """pytest's last line"""
+
+
+@as_text.register
+def _suite_run(ran: SuiteRun) -> str:
+    """pytest's own summary."""
+    return ran.summary
+
+
+def run(console: Console, *, fast: bool, args: str) -> SuiteRun:
+    """Run pytest, with its output as notes. Raises `CommandFailed` where a test fails."""
+    argv = command_line(fast=fast, args=args)
+    done = process.run(argv, cwd=ROOT, on_line=console.note, what="the test suite")
+    return SuiteRun(passed=True, seconds=done.seconds, summary=done.output.strip().splitlines()[-1])
+
+
+def command_line(*, fast: bool, args: str) -> list[str]:
+    """pytest's command line; `args` are further words for it, quoted as for a shell, and what they say wins.
+
+    Raises `ConfigError` where a quotation mark is left open.
+    """
+    try:
+        more = shlex.split(args)
+    except ValueError as error:
+        raise ConfigError(f"--args {args!r}: {error}", hint="""--args '-k "one or another"'""") from error
+    # a file's tests share what they build, so they stay on one processor
+    words = ["-n", "auto", "--dist", "loadfile", *(["-m", "not slow"] if fast else ())]
+    return [sys.executable, "-m", "pytest", *words, *more]

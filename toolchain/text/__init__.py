@@ -1,0 +1,23 @@
+"""What a record looks like to a reader at a terminal: `as_text`. `--json` prints the records themselves.
+
+A module for each room; what it registers is found by the type of the record.
+"""
+
+from . import (  # noqa: F401  each registers what it shows
+    assessment,
+    contract,
+    drift,
+    fork,
+    host,
+    memory,
+    metal,
+    quality,
+    release,
+    series,
+    settings,
+    surface,
+    watch,
+)
+from .dispatch import as_text
+
+__all__ = ["as_text"]

@@ -1,0 +1,38 @@
+"""The machine, and what it lacks."""
+
+from __future__ import annotations
+
+from ..host.doctor import Findings
+from ..host.machine import Machine
+from ..models.memory.plan import GIB
+from .dispatch import as_text
+
+
+@as_text.register
+def _findings(found: Findings) -> str:
+    """What the machine has of what is needed."""
+    lines = []
+    for item in found:
+        lines.append(f"{'ok' if item.ok else 'MISSING':<8} {item.name:<12} {item.found or '-':<32} {item.needed}")
+        if not item.ok:
+            lines.append(f"         try: {item.hint}")
+    return "\n".join(lines)
+
+
+@as_text.register
+def _machine(found: Machine) -> str:
+    """The facts, one in a line, and what is not known."""
+    facts = [
+        ("system", f"{found.system}, {found.platform}"),
+        ("chip", f"{found.chip}, {found.cores} cores" if found.chip else ""),
+        ("gpu", f"{found.gpu}, family {found.gpu_family or 'not known'}" if found.gpu else ""),
+        ("memory", f"{found.ram / GIB:.1f} GiB" if found.ram else ""),
+        ("Metal", f"may use {found.gpu_limit / GIB:.1f} GiB" if found.gpu_limit else ""),
+        ("free disk", f"{found.free_disk / GIB:.1f} GiB"),
+        ("tools", found.developer_tools),
+    ]
+    lines = [f"{name:<12}{said}" for name, said in facts if said]
+    for port in found.ports:
+        who = f"Ollama {port.ollama}" if port.ollama else "no Ollama"
+        lines.append(f"{f'port {port.number}':<12}{who}{f', {port.program}' if port.program else ''}")
+    return "\n".join([*lines, *(f"not known:  {one}" for one in found.unknown)])

@@ -1,0 +1,77 @@
+"""Releases: built, verified, installed, shipped."""
+
+from __future__ import annotations
+
+from ..deploy.installer import ServiceLog
+from ..pipeline import Shipped
+from ..rehearsal.rehearsal import Rehearsal
+from ..stages import Deployment, Release, Verification
+from .dispatch import as_text
+from .quality import guarded
+
+
+@as_text.register
+def _verification(proven: Verification) -> str:
+    """One line for each type and model: what the log of llama-server showed."""
+    lines = [f"{proven.release}: version {proven.version}, proven in {proven.seconds:.1f} s"]
+    for proof in proven.proofs:
+        verdict = "proven" if proof.ok else f"NOT PROVEN: {proof.reason}"
+        lines.append(f"  {proof.kv_cache_type:<14} head size {proof.head_size:<4} {proof.tokens:>3} tokens  {verdict}")
+        for cache in proof.caches:
+            sizes = f"K {cache.type_k} {cache.mib_k:.3f} MiB, V {cache.type_v} {cache.mib_v:.3f} MiB"
+            lines.append(f"    {cache.cells} cells, {cache.layers} layers: {sizes}; {proof.context_shifts} shifts")
+    for point in proven.checklist:
+        lines.append(f"  {point.number} {'ok' if point.ok else 'FAILED':<6} {point.name}")
+        lines.append(f"    {point.evidence}")
+    if proven.guard:
+        lines += [f"  {line}" for line in guarded(proven.guard).splitlines()]
+    if proven.unknown_type_message:
+        lines.append(f"  an unknown type is answered: {proven.unknown_type_message}")
+    return "\n".join(lines)
+
+
+@as_text.register
+def _deployment(state: Deployment) -> str:
+    """What is active, what came before, and whether it is healthy."""
+    if not state.active:
+        return f"{state.prefix}: {state.reason or 'nothing is installed'}"
+    health = "healthy" if state.healthy else f"NOT HEALTHY: {state.reason}"
+    health += "" if state.verified else ", NOT VERIFIED"
+    others = [name for name in state.releases if name != state.active]
+    return "\n".join(
+        [
+            f"active    {state.active}  (version {state.version or '?'}, pid {state.pid or '-'}, {health})",
+            f"parent    {state.parent or '-'}",
+            f"releases  {', '.join(others) or 'no other'}",
+            f"prefix    {state.prefix}",
+        ]
+    )
+
+
+@as_text.register
+def _shipped(result: Shipped) -> str:
+    """The end of a `ship`."""
+    lines = [as_text(result.deployment), f"port      {result.port}", f"records   {result.run}"]
+    lines += [f"passed over {one.release}: {one.reason}" for one in result.passed_over]
+    return "\n".join(lines)
+
+
+@as_text.register
+def _release(built: Release) -> str:
+    """What it is."""
+    return f"{built.id}: version {built.version}, {len(built.files)} files"
+
+
+@as_text.register
+def _log(end: ServiceLog) -> str:
+    """Its lines."""
+    return "\n".join(end.log)
+
+
+@as_text.register
+def _rehearsal(rehearsal: Rehearsal) -> str:
+    """The summary for a reader."""
+    lines = [*map(str, rehearsal.stages)]
+    if rehearsal.rolled_back:
+        lines.append(f"the second release was unhealthy and was rolled back; {rehearsal.active} is active")
+    return "\n".join(lines)

@@ -1,0 +1,17 @@
+"""The settings."""
+
+from __future__ import annotations
+
+from ..core.config import SettingRows
+from .dispatch import as_text
+
+
+@as_text.register
+def _settings(settings: SettingRows) -> str:
+    """Settings for a reader: key, value, origin, and what is allowed."""
+    lines = []
+    for row in settings:
+        value = " ".join(row.value) if isinstance(row.value, tuple) else row.value
+        lines.append(f"{row.key:<26} {value!s:<44} {row.origin}")
+        lines.append(f"{'':<26} {row.help} ({row.allowed})")
+    return "\n".join(lines)

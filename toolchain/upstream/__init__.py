@@ -1,0 +1,1 @@
+"""Upstream and forks, watched and judged; nothing is built here."""

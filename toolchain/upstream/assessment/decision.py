@@ -1,0 +1,246 @@
+"""The decision: five paths, each open or closed by a rule, and the first open one that fits is taken.
+
+The rules are those of the requirements. A fork under two weeks old is built, one under four is cherry-picked, an older
+one or one with conflicts beyond its time box gives way to our series; conflicts in the core KV cache or in Metal stop;
+a Mac without Metal kernels on any path goes to MLX; and what is left is to wait.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ...core.records import record
+from ..fork.freshness import Verdict as Age
+
+Path = Literal["build the fork", "cherry-pick", "our series", "MLX", "wait"]
+Confidence = Literal["high", "medium", "low"]
+PATHS: tuple[Path, ...] = ("build the fork", "cherry-pick", "our series", "MLX", "wait")
+
+BUILD_MINUTES = 13.0
+"""a full build of llama-server, measured with 2 cores (docs/results/transcript.md)"""
+ANCHOR_MINUTES = 10.0
+"""to give an edit of the series a new anchor and check it: a guess"""
+_NEAR_DAYS = 2.0
+_NEAR_SHARE = 0.5
+
+MLX_NEEDS = (
+    "MLX needs Apple silicon, Xcode's Metal toolchain to build Ollama's MLX engine, and the model as safetensors: that"
+    " engine does not run GGUF files, so models are fetched or converted again"
+)
+MLX_COSTS = "it costs the cache types: only the llama-server path of Ollama reads OLLAMA_KV_CACHE_TYPE"
+
+
+@record
+class ForkFacts:
+    """What the decision needs to know of a fork's best branch."""
+
+    branch: str
+    age: Age
+    days: float
+    turbo: bool
+    """whether its own work is about TurboQuant"""
+    merge_minutes: float
+    """of the way onto the pin with the least work"""
+    stop: tuple[str, ...]
+    """areas of that way which end it"""
+    patches_on_fork: tuple[str, ...]
+    """Ollama's patches that fail on the branch as it stands"""
+    patches_on_merge: tuple[str, ...]
+    """and on the result of the way onto the pin"""
+    metal: bool
+    api_breaking: bool | None
+    """None: not known"""
+
+
+@record
+class SeriesFacts:
+    """What the decision needs to know of our series."""
+
+    ok: bool
+    failing: int
+    """edits without a place; 0 where the tree as a whole is not served"""
+    reason: str
+    metal: bool
+
+
+@record
+class Facts:
+    """All that decides."""
+
+    fork: ForkFacts | None
+    series: SeriesFacts
+    mac: bool
+    """whether the result is to run on a Mac, and so with Metal"""
+    exact_pin: bool
+    pin: str
+    fresh_days: float
+    stale_days: float
+    conflict_box: float
+    build_box: float
+
+
+@record
+class PathFacts:
+    """One path: whether it is open, why, and how long it is thought to take until there is something to verify."""
+
+    path: Path
+    open: bool
+    reasons: tuple[str, ...]
+    minutes: float = 0.0
+
+
+@record
+class Decision:
+    """What to do."""
+
+    decision: Path
+    confidence: Confidence
+    reasons: tuple[str, ...]
+    """of this path, then what closed those before it, then what lowers the confidence"""
+    next: Path
+    """where to go when this path runs out of its time box"""
+    paths: tuple[PathFacts, ...]
+
+
+def decide(facts: Facts) -> Decision:
+    """Take the first open path, in the order of `PATHS`."""
+    paths = (_build(facts), _pick(facts), _series(facts), _mlx(facts), _wait())
+    taken = next(path for path in paths if path.open)
+    after: Path = next((path.path for path in paths[paths.index(taken) + 1 :] if path.open), "wait")
+    doubts = tuple(_doubts(facts, taken))
+    before = [f"not {path.path}: {path.reasons[0]}" for path in paths[: paths.index(taken)]]
+    box = f"time boxes: {facts.conflict_box:g} min of conflicts or {facts.build_box:g} min of failing builds end it"
+    return Decision(
+        decision=taken.path,
+        confidence="high" if not doubts else "medium" if len(doubts) == 1 else "low",
+        reasons=(
+            *taken.reasons,
+            *before,
+            *doubts,
+            *(() if taken.path in ("wait", "MLX") else (f"{box}, then: {after}",)),
+        ),
+        next=after,
+        paths=paths,
+    )
+
+
+def _build(facts: Facts) -> PathFacts:
+    fork = facts.fork
+    closed = _unfit(facts)
+    if fork and not closed:
+        if fork.age != "fresh":
+            closed.append(f"{fork.branch} is {fork.age}: {fork.days:.1f} days, fresh is under {facts.fresh_days:g}")
+        if extensive := _extensive(fork, facts):
+            closed.append(f"{extensive}, so it counts as very stale")
+        if fork.patches_on_fork:
+            closed.append(f"Ollama's {', '.join(fork.patches_on_fork)} would not apply to it")
+        if fork.api_breaking:
+            closed.append("Ollama uses what it lacks (see the API gate)")
+    if closed or fork is None:
+        return PathFacts(path="build the fork", open=False, reasons=tuple(closed))
+    return PathFacts(
+        path="build the fork",
+        open=True,
+        reasons=(f"{fork.branch} is fresh ({fork.days:.1f} days), and Ollama's patches apply to it",),
+        minutes=BUILD_MINUTES,
+    )
+
+
+def _pick(facts: Facts) -> PathFacts:
+    fork = facts.fork
+    closed = _unfit(facts)
+    if fork and not closed:
+        if fork.age == "very stale":
+            closed.append(f"{fork.branch} is very stale: {fork.days:.1f} days, {facts.stale_days:g} are the most")
+        if extensive := _extensive(fork, facts):
+            closed.append(extensive)
+        if fork.patches_on_merge:
+            closed.append(f"Ollama's {', '.join(fork.patches_on_merge)} would no longer apply")
+    if closed or fork is None:
+        return PathFacts(path="cherry-pick", open=False, reasons=tuple(closed))
+    work = f"about {fork.merge_minutes:g} min of conflicts" if fork.merge_minutes else "without a conflict"
+    return PathFacts(
+        path="cherry-pick",
+        open=True,
+        reasons=(f"the work of {fork.branch} ({fork.age}) goes onto {facts.pin} {work}",),
+        minutes=fork.merge_minutes + BUILD_MINUTES,
+    )
+
+
+def _series(facts: Facts) -> PathFacts:
+    series, closed = facts.series, list[str]()
+    mending = series.failing * ANCHOR_MINUTES
+    if not series.ok and (not series.failing or mending > facts.conflict_box):
+        closed.append(series.reason or f"{series.failing} of its edits do not hold on {facts.pin}")
+    if facts.mac and not series.metal:
+        closed.append("the series has no Metal kernels, and this is for a Mac")
+    if closed:
+        return PathFacts(path="our series", open=False, reasons=tuple(closed))
+    how = f"the series holds on {facts.pin} as it is"
+    if not series.ok:
+        how = f"{series.failing} edits of the series need a new anchor on {facts.pin}, about {mending:g} min"
+    return PathFacts(path="our series", open=True, reasons=(how,), minutes=mending + BUILD_MINUTES)
+
+
+def _mlx(facts: Facts) -> PathFacts:
+    """For a Mac to which no open path brings Metal kernels. It gives no cache types, so it comes after all that do."""
+    if not facts.mac or facts.series.metal:
+        why = "the series has Metal kernels" if facts.mac else "this is not for a Mac"
+        return PathFacts(path="MLX", open=False, reasons=(why,))
+    return PathFacts(
+        path="MLX",
+        open=True,
+        reasons=("this is for a Mac, and no open path brings Metal kernels to it", MLX_NEEDS, MLX_COSTS),
+    )
+
+
+def _wait() -> PathFacts:
+    return PathFacts(
+        path="wait",
+        open=True,
+        reasons=("look again when the pin, the fork or the series moved",),
+    )
+
+
+def _unfit(facts: Facts) -> list[str]:
+    """Why a fork is out of the question, however old it is."""
+    fork = facts.fork
+    if fork is None:
+        return ["no fork was named"]
+    if fork.age == "unrelated":
+        return [f"{fork.branch} shares no commit with llama.cpp"]
+    if not fork.turbo:
+        return [f"nothing of {fork.branch}'s own is about TurboQuant"]
+    if facts.mac and not fork.metal:
+        return [f"{fork.branch} has no Metal kernels for the types, and this is for a Mac"]
+    return []
+
+
+def _extensive(fork: ForkFacts, facts: Facts) -> str:
+    """Conflicts that end a path, in words; empty where there are none."""
+    if fork.stop:
+        return f"conflicts in {' and '.join(fork.stop)}"
+    if fork.merge_minutes > facts.conflict_box:
+        return f"about {fork.merge_minutes:g} min of conflicts, {facts.conflict_box:g} are allowed"
+    return ""
+
+
+def _doubts(facts: Facts, taken: PathFacts) -> list[str]:
+    """What lowers the confidence in a path; `low` takes two."""
+    doubts = []
+    if not facts.exact_pin:
+        doubts.append(f"doubt: the pin itself is not in the mirror, {facts.pin} stands in")
+    fork = facts.fork
+    if fork and fork.turbo and fork.age != "unrelated":
+        if min(abs(fork.days - facts.fresh_days), abs(fork.days - facts.stale_days)) < _NEAR_DAYS:
+            doubts.append(f"doubt: an age of {fork.days:.1f} days is near a threshold")
+        if taken.path in ("build the fork", "cherry-pick"):
+            if fork.api_breaking is None:
+                doubts.append("doubt: the C surface could not be compared")
+            if fork.api_breaking:
+                doubts.append("doubt: Ollama uses what the fork lacks; the merge must bring it back")
+            if fork.merge_minutes > (1 - _NEAR_SHARE) * facts.conflict_box:
+                doubts.append("doubt: the estimate of conflicts is near its box")
+    if taken.path == "our series" and not facts.series.ok:
+        doubts.append("doubt: the series needs work before it renders")
+    return doubts

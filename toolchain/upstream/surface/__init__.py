@@ -1,0 +1,9 @@
+"""The C surface of llama.cpp: what a tree declares, what changed between two, and what of it Ollama uses."""
+
+from .compare import ApiDiff, SurfaceChange, diff
+from .comparison import compare, take
+from .snapshot import PLATFORM
+from .surface import Snapshot
+from .usage import Usage
+
+__all__ = ["PLATFORM", "ApiDiff", "Snapshot", "SurfaceChange", "Usage", "compare", "diff", "take"]

@@ -1,0 +1,145 @@
+"""From what the operator names to a snapshot or a comparison; what a commit gave is kept in the workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...core.errors import ConfigError, RecordError, ToolchainError
+from ...core.records import read, record, sha256_bytes, to_json, write
+from ...core.run import Run
+from ...sources import Repository, open_origin, pin, recognise, release_name
+from ...sources.mirror import ensure_contents, is_url
+from ...stages import Target
+from . import server, snapshot, usage
+from .clang import PLATFORMS
+from .compare import ApiDiff, diff
+from .snapshot import FOLDER, PLATFORM
+from .surface import Snapshot
+from .trees import CommitTree, FolderTree, SourceTree
+from .usage import ServerUse, Usage
+
+
+def take(run: Run, tree: str = "", platform: str = PLATFORM) -> Snapshot:
+    """The snapshot of one tree; an empty name is HEAD of llama.cpp."""
+    _known(platform)
+    with run.console.step(f"snapshot of {tree or 'llama.cpp'}"):
+        return snapshot.kept(_Origins(run).tree(tree or "HEAD"), run.workspace, platform)
+
+
+def compare(run: Run, old: str, new: str, platform: str = PLATFORM, *, surface_only: bool = False) -> ApiDiff:
+    """Compare two trees. An empty `old` is the llama.cpp that Ollama pins, an empty `new` HEAD of llama.cpp.
+
+    With `surface_only` Ollama is not looked at, and everything counts as used.
+    """
+    _known(platform)
+    origins = _Origins(run)
+    with run.console.step("compare the C surfaces"):
+        before, after = origins.tree(old) if old else origins.pinned(), origins.tree(new or "HEAD")
+        was, now = (snapshot.kept(tree, run.workspace, platform) for tree in (before, after))
+    if surface_only:
+        return diff(was, now)
+    with run.console.step("what of it Ollama uses"):
+        found = origins.usage()
+        return diff(was, now, found, check(found.server, before, after, run.workspace))
+
+
+def check(uses: Sequence[usage.Use], old: SourceTree, new: SourceTree, workspace: Path) -> tuple[ServerUse, ...]:
+    """Each use of llama.cpp's programs, and which of the two trees provides it."""
+    before, after = (_provided(uses, tree, workspace) for tree in (old, new))
+    return tuple(
+        ServerUse(kind=use.kind, text=use.text, where=use.where, in_old=use in before, in_new=use in after)
+        for use in uses
+    )
+
+
+@record
+class _Provided:
+    uses: tuple[usage.Use, ...]
+
+
+def _provided(uses: Sequence[usage.Use], tree: SourceTree, workspace: Path) -> frozenset[usage.Use]:
+    if not isinstance(tree, CommitTree):
+        return server.provided(uses, tree)
+    asked = sha256_bytes(to_json(tuple(uses)).encode())[:16]
+    path = workspace / FOLDER / f"{tree.origin}-programs-{asked}-{server.REVISION}.json"
+    try:
+        return frozenset(read(path, _Provided).uses)
+    except RecordError:
+        found = server.provided(uses, tree)
+        write(path, _Provided(uses=tuple(sorted(found, key=lambda use: (use.kind, use.text, use.program)))))
+        return found
+
+
+def _known(platform: str) -> None:
+    if platform not in PLATFORMS:
+        raise ConfigError(f"--platform {platform}: not known", hint=f"one of {', '.join(PLATFORMS)}")
+
+
+class _Origins:
+    """The configured repositories, opened when they are asked for."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._opened: dict[Target, Repository] = {}
+
+    def _repository(self, target: Target) -> Repository:
+        if target not in self._opened:
+            settings = self._run.config.sources
+            origin = settings.ollama if target == "ollama" else settings.llama_cpp
+            self._opened[target] = open_origin(target, origin, self._run.config, self._run.console)
+        return self._opened[target]
+
+    def tree(self, name: str) -> SourceTree:
+        """A commit of llama.cpp by branch, tag, build or id; a folder; or PATH@REF, a commit of another repository."""
+        path, separator, ref = name.rpartition("@")
+        if separator and ("/" in path or path == ".") and Path(path).expanduser().is_dir():
+            return self._commit(Repository.open(Path(path), offline=True), ref)
+        if ("/" in name or name == ".") and (folder := Path(name).expanduser()).is_dir():
+            try:
+                bare = Repository.open(folder, offline=True)
+            except ToolchainError:
+                return FolderTree(folder)
+            is_bare = bare.git("rev-parse", "--is-bare-repository").strip() == "true"
+            return self._commit(bare, "HEAD") if is_bare else FolderTree(folder)
+        return self._commit(self._repository("llama.cpp"), name)
+
+    def _commit(self, repository: Repository, ref: str) -> CommitTree:
+        settings, console = self._run.config.sources, self._run.console
+        if pin.is_numbered(ref):
+            found = pin.resolve(repository, ref, nearest=settings.nearest_pin, console=console)
+            commit, describe = found.commit, pin.describe(found)
+        else:
+            commit = repository.resolve(ref)
+            describe = release_name(repository, commit)
+        if not repository.offline and is_url(settings.llama_cpp):
+            ensure_contents(repository, commit, console)
+        return CommitTree(repository, commit, describe)
+
+    def _ollama(self) -> tuple[Repository, str]:
+        settings = self._run.config.sources
+        repository = self._repository("ollama")
+        commit = repository.resolve(settings.ollama_ref or "HEAD")
+        if is_url(settings.ollama):
+            ensure_contents(repository, commit, self._run.console)
+        return repository, commit
+
+    def pinned(self) -> SourceTree:
+        """The llama.cpp that Ollama is built with: the commit that it names, or what its own tree has."""
+        repository, commit = self._ollama()
+        layout = recognise(repository, commit)
+        if "llama.cpp" not in layout.era.targets:
+            return CommitTree(repository, commit, release_name(repository, commit))
+        return self._commit(self._repository("llama.cpp"), layout.pin)
+
+    def usage(self) -> Usage:
+        """What the configured Ollama uses. Raises `UnknownLayout` for a tree that is not Ollama's."""
+        repository, commit = self._ollama()
+        path = self._run.workspace / FOLDER / f"{commit}-usage-{usage.REVISION}.json"
+        try:
+            found = read(path, Usage)
+        except RecordError:
+            tree = CommitTree(repository, commit, release_name(repository, commit))
+            found = usage.find(tree, recognise(repository, commit).era)
+            write(path, found)
+        return found

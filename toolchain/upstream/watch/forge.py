@@ -1,0 +1,203 @@
+"""What the forge knows and a mirror does not: published releases, and pull requests on our subject.
+
+Answers are kept with their ETag, so that asking again costs nothing where nothing is new. A limit is respected until
+the time that the forge names. Nothing here fails a run: whatever goes wrong becomes a note.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from ...core.errors import RecordError
+from ...core.records import read, record, write
+from ...sources.pin import is_build
+
+_TIMEOUT_S = 10.0
+_PAUSE_S = 60.0
+"""how long to stay away after a refusal that names no time"""
+_PULLS, _RELEASES = 30, 10
+
+
+@record
+class Item:
+    """A release or a pull request."""
+
+    key: str
+    """owner/name and a tag, or owner/name#number"""
+    title: str
+    date: str
+    url: str
+
+
+@record
+class Answer:
+    """One kept answer."""
+
+    etag: str
+    items: tuple[Item, ...]
+
+
+@record
+class Kept:
+    """All answers, and until when the forge wants to be left alone (seconds since 1970)."""
+
+    answers: dict[str, Answer]
+    not_before: float
+
+
+@record
+class Asked:
+    """What the forge said, fresh or kept, and why it may be old."""
+
+    items: tuple[Item, ...]
+    notes: tuple[str, ...]
+
+
+def ask(
+    api: str,
+    repositories: Sequence[str],
+    words: Sequence[str],
+    cache: Path,
+    now: Callable[[], float] = time.time,
+    *,
+    titles: Sequence[str] = (),
+) -> Asked:
+    """Releases of the repositories, and their pull requests that mention one of the `words`, or name one of the
+    `titles` in their own.
+
+    `api` is the root of the forge's REST interface; `cache` the file of kept answers.
+    """
+    try:
+        kept = read(cache, Kept)
+    except RecordError:
+        kept = Kept(answers={}, not_before=0.0)
+    answers, notes, not_before = dict(kept.answers), list[str](), kept.not_before
+    items: list[Item] = []
+    with requests.Session() as session:
+        session.headers["Accept"] = "application/vnd.github+json"
+        for path, taken in _questions(repositories, words, titles):
+            url = api.rstrip("/") + path
+            if now() < not_before:
+                notes.append(f"{url}: not asked, the forge wants to be left alone for {not_before - now():.0f} s")
+            else:
+                try:
+                    answers[url], not_before = _get(session, url, answers.get(url), taken, now(), not_before)
+                except _Refused as error:
+                    not_before = max(not_before, error.until)
+                    notes.append(f"{url}: {error}")
+                except (requests.ConnectionError, requests.Timeout) as error:
+                    notes.append(f"{api}: not reached ({type(error).__name__}); what is known of it may be old")
+                    items += [item for answer in answers.values() for item in answer.items]
+                    break
+                except (requests.RequestException, ValueError) as error:
+                    notes.append(f"{url}: {_first_line(error)}")
+            if url in answers:
+                items += answers[url].items
+    write(cache, Kept(answers=answers, not_before=not_before))
+    return Asked(items=tuple({item.key: item for item in items}.values()), notes=tuple(notes))
+
+
+class _Refused(Exception):
+    def __init__(self, message: str, until: float) -> None:
+        super().__init__(message)
+        self.until = until
+
+
+Taker = Callable[[Any], tuple[Item, ...]]
+
+
+def _questions(repositories: Sequence[str], words: Sequence[str], titles: Sequence[str]) -> list[tuple[str, Taker]]:
+    wanted = [*map(_quoted, words), *(f"{_quoted(title)}+in:title" for title in titles)]
+    found: list[tuple[str, Taker]] = []
+    for repository in repositories:
+        # builds of a day or two fill the list, so that the newest release proper may be beyond it
+        found.append((f"/repos/{repository}/releases?per_page={_RELEASES}", _releases(repository)))
+        found.append((f"/repos/{repository}/releases/latest", _latest(repository)))
+        for word in wanted:
+            query = f"repo:{repository}+is:pr+{word}"
+            found.append((f"/search/issues?q={query}&sort=created&order=desc&per_page={_PULLS}", _pulls(repository)))
+    return found
+
+
+def _quoted(words: str) -> str:
+    return f"%22{'+'.join(words.split())}%22" if " " in words else words
+
+
+def _get(
+    session: requests.Session, url: str, known: Answer | None, taken: Taker, now: float, not_before: float
+) -> tuple[Answer, float]:
+    headers = {"If-None-Match": known.etag} if known and known.etag else {}
+    answer = session.get(url, headers=headers, timeout=_TIMEOUT_S)
+    if answer.headers.get("X-RateLimit-Remaining") == "0":
+        not_before = max(not_before, _number(answer.headers.get("X-RateLimit-Reset"), now + _PAUSE_S))
+    if known and answer.status_code == requests.codes.not_modified:
+        return known, not_before
+    if answer.status_code in (requests.codes.forbidden, requests.codes.too_many_requests):
+        after = _number(answer.headers.get("Retry-After"), 0.0)
+        until = max(not_before, now + (after or _PAUSE_S))
+        raise _Refused(f"refused with {answer.status_code}, to be asked again in {until - now:.0f} s", until)
+    if answer.status_code == requests.codes.not_found and url.endswith("/latest"):
+        return known or Answer(etag="", items=()), not_before  # nothing was released yet
+    answer.raise_for_status()
+    try:
+        items = taken(answer.json())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"an answer of another shape ({type(error).__name__})") from error
+    return Answer(etag=answer.headers.get("ETag", ""), items=items), not_before
+
+
+def _releases(repository: str) -> Taker:
+    """Published releases, but no nightly builds: those are tags, and the mirror has them."""
+
+    def taken(data: Any) -> tuple[Item, ...]:
+        return tuple(
+            _release(repository, one)
+            for one in data
+            if not one.get("draft") and not (one.get("prerelease") and is_build(one["tag_name"]))
+        )
+
+    return taken
+
+
+def _latest(repository: str) -> Taker:
+    return lambda data: (_release(repository, data),)
+
+
+def _release(repository: str, one: Any) -> Item:
+    return Item(
+        key=f"{repository} {one['tag_name']}",
+        title=str(one.get("name") or one["tag_name"]),
+        date=str(one.get("published_at") or "")[:10],
+        url=str(one.get("html_url", "")),
+    )
+
+
+def _pulls(repository: str) -> Taker:
+    def taken(data: Any) -> tuple[Item, ...]:
+        return tuple(
+            Item(
+                key=f"{repository}#{int(one['number'])}",
+                title=str(one["title"]),
+                date=str(one.get("created_at") or "")[:10],
+                url=str(one.get("html_url", "")),
+            )
+            for one in data["items"]
+        )
+
+    return taken
+
+
+def _number(text: str | None, otherwise: float) -> float:
+    try:
+        return float(text) if text else otherwise
+    except ValueError:
+        return otherwise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
