@@ -14,6 +14,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from ..core import extras
 from ..core.config import BuildConfig
 from ..core.errors import MissingTool
 from ..core.records import record, write_bytes
@@ -25,7 +26,7 @@ _WHEEL = "./inv installs it into .venv; or: pip install {}"
 _COMPILER_HINT = (
     "xcode-select --install"
     if sys.platform == "darwin"
-    else "install gcc and g++ or clang, or set build.compiler=zig and pip install ziglang"
+    else f"install gcc and g++ or clang, or: {extras.command('zig')}"
 )
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
@@ -128,7 +129,7 @@ def compilers(settings: BuildConfig, workspace: Path) -> tuple[str, Tool, Tool]:
         if settings.compiler == "system" or (cc.ok and cxx.ok) or not _has_zig():
             return "system", cc, cxx
     wrappers = _zig_wrappers(workspace) if _has_zig() else {}
-    hint = _WHEEL.format("ziglang")
+    hint = f"{extras.command('zig')}, or: pip install ziglang"
     cc = find("cc", hint=hint, path=wrappers.get("cc", "-"))
     cxx = find("c++", hint=hint, path=wrappers.get("c++", "-"))
     return "zig", cc, cxx

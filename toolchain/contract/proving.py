@@ -30,8 +30,8 @@ from ..series.patched import INCLUDED, Patched, included, patch, reader, write_o
 from ..series.tree import Tree
 from ..sources import open_origin
 from . import behaviour, holding
+from .flags import CPP, defined
 from .operations import QUERIES
-from .uses import CPP, defined
 
 _SCRATCH = re.compile(r"\S*/turboquant-prove-\w+/")
 _SHOWN = 400

@@ -1,6 +1,7 @@
 """What our sources use of a tree, told by libclang: every file that we add or edit is parsed with the series in it.
 
-This needs the headers of the C and C++ libraries, and so a compiler beside libclang. Holding a contract needs neither.
+This needs the headers of the C and C++ libraries, and so a compiler beside libclang, which is the extra `clang`.
+Holding a contract needs neither: import this module where a contract is recorded.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..metal.drivers import drivers
 from ..series.patched import INCLUDED, Patched, Read, included, write_out
 from ..series.symbols import Form, Kind
 from .declared import Declarations, declarations
+from .flags import CPP, defined
 
 SOURCES = (".c", ".cpp", ".m")
 _KINDS: dict[Any, Kind] = {
@@ -47,10 +49,6 @@ _KINDS: dict[Any, Kind] = {
 _TYPES = (CursorKind.STRUCT_DECL, CursorKind.CLASS_DECL, CursorKind.UNION_DECL, CursorKind.CLASS_TEMPLATE)
 _FUNCTIONS = (CursorKind.FUNCTION_DECL, CursorKind.CXX_METHOD, CursorKind.CONSTRUCTOR, CursorKind.FUNCTION_TEMPLATE)
 _OPTIONS = cindex.TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD
-CPP = ("-std=gnu++17", "-include", "memory")
-"""upstream builds its Metal files with libc++ alone, whose headers include more of each other"""
-_DEFINED = ("-D_GNU_SOURCE", '-DGGML_VERSION="0"', '-DGGML_COMMIT="0"')
-_CMAKE = re.compile(r"target_compile_definitions\(\s*\S+\s+\w+\s+(\w+)\s*\)")
 _IMPORTED = re.compile(r'^\s*#\s*(?:import|include)\s+"', re.ASCII)
 
 
@@ -208,12 +206,6 @@ def _parse(root: Path, path: str, patched: Patched) -> Any:
             where = f"{at[0]}:{at[1]}" if at else path
             raise SeriesError(f"{where}: our sources do not compile on this tree: {found.spelling}")
     return unit
-
-
-def defined(patched: Patched) -> list[str]:
-    """What our lines of the build define, and what upstream's does where its sources need it."""
-    ours = [path for path in patched.own if path.endswith("CMakeLists.txt")]
-    return [*_DEFINED, *(f"-D{name}" for path in ours for name in _CMAKE.findall(patched.own_text(path)))]
 
 
 def _plain(text: str, own: tuple[tuple[int, int], ...]) -> str:

@@ -161,7 +161,7 @@ def of(config: Config, layout: Layout, *, loaded_in: str = "") -> Service:
     `loaded_in` is the domain that it was installed in. An automatic domain stays there: over SSH, with nobody at the
     screen, the service must not be loaded a second time in another domain.
     """
-    manager = config.deploy.service_manager
+    manager: str = config.deploy.service_manager
     if manager == "auto":
         manager = "launchd" if sys.platform == "darwin" else "standin"
     if manager == "launchd":

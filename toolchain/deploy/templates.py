@@ -7,9 +7,7 @@ import shlex
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from ..core.checkout import TEMPLATES
+from ..core import templates
 from ..core.errors import ConfigError
 from .layout import Layout
 
@@ -26,7 +24,6 @@ def plist(layout: Layout, *, label: str, home: Path, user: str = "") -> bytes:
     """
     text = _render(
         "launchd.plist.j2",
-        escape=True,
         label=label,
         shim=layout.shim,
         log=layout.log,
@@ -47,11 +44,8 @@ def plist(layout: Layout, *, label: str, home: Path, user: str = "") -> bytes:
 
 def shim(layout: Layout) -> bytes:
     """The shell script that launchd runs."""
-    return _render("shim.sh.j2", escape=False, prefix=shlex.quote(str(layout.prefix))).encode()
+    return _render("shim.sh.j2", prefix=shlex.quote(str(layout.prefix))).encode()
 
 
-def _render(name: str, *, escape: bool, **values: object) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=escape, undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    return environment.get_template(name).render({key: str(value) for key, value in values.items()})
+def _render(name: str, **values: object) -> str:
+    return templates.render(name, **{key: str(value) for key, value in values.items()})

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..build import platform_name, tools
+from ..core import extras
 from ..core.config import Config
 from ..core.errors import MissingTool
 from ..core.records import record
@@ -47,7 +48,7 @@ def doctor(config: Config) -> Findings:
     kind, cc, cxx = tools.compilers(config.build, workspace)
     found = [_platform(), _python(), *map(_tool, (tools.git(), tools.cmake(), tools.ninja(), tools.go(_GO_NEEDED)))]
     found += [_tool(cc, f"a C compiler ({kind})"), _tool(cxx, f"a C++ compiler ({kind})")]
-    found += [_disk(workspace, config.build.min_free_gb), _launchd(config)]
+    found += [_extras(), _disk(workspace, config.build.min_free_gb), _launchd(config)]
     if sys.platform == "darwin":
         found.append(_program("codesign", "signs what was built", "xcode-select --install"))
     return Findings(found)
@@ -76,6 +77,11 @@ def _python() -> Finding:
     return Finding(
         name="python", ok=ok, found=platform.python_version(), needed=f">= {_PYTHON_NEEDED}", where=sys.executable
     )
+
+
+def _extras() -> Finding:
+    there = extras.installed()
+    return Finding(name="extras", ok=True, found=", ".join(there) or "none", needed="none, until a task asks for one")
 
 
 def _disk(workspace: Path, needed_gb: float) -> Finding:

@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import extras
 from ..core.errors import MissingTool
 
 CLANG_NEEDED = 17
@@ -42,7 +43,7 @@ def drivers() -> Drivers:
     if spec is None or not spec.origin:
         raise MissingTool(
             f"clang {CLANG_NEEDED} or newer: not found",
-            hint="install clang, or: .venv/bin/pip install -r requirements-zig.lock",
+            hint=f"install clang, or: {extras.command('zig')}",
         )
     version = f"ziglang {importlib.metadata.version('ziglang')}"
     zig = (sys.executable, "-m", "ziglang")

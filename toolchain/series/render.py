@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 
+from ..core import templates
 from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
 from ..core.records import record, sha256_bytes
 from ..sources.repository import Repository
@@ -181,11 +181,9 @@ def own_file(loaded: LoadedPart, path: str, facts: Facts) -> bytes:
 
 def fill(template: str, facts: Mapping[str, Any], where: str) -> str:
     """A rendered insert. An unknown fact is an error, not an empty string."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    environment.trim_blocks = environment.lstrip_blocks = True
     try:
-        return environment.from_string(template).render(facts)
-    except jinja2.TemplateError as error:
+        return templates.fill(template, facts)
+    except templates.TemplateError as error:
         raise SeriesError(f"{where}: insert: {error}", hint="facts are declared in series.yaml") from error
 
 

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from git import RemoteProgress
 from git.util import CallableRemoteProgress
 
+from ..core import locks
 from ..core.console import Console, Step
-from ..core.errors import FetchFailed, LockHeld
+from ..core.errors import FetchFailed
 from .repository import Repository
 
 _STEPS = 8
@@ -165,9 +165,6 @@ def _fetch(mirror: Repository, *words: str, step: Step) -> None:
 
 @contextmanager
 def _locked(git_dir: Path) -> Iterator[None]:
-    git_dir.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(git_dir.with_name(f"{git_dir.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise LockHeld(f"{git_dir}: another run is fetching it", hint="wait for it to end") from None
+    lock = git_dir.with_name(f"{git_dir.name}.lock")
+    with locks.held(lock, f"{git_dir}: another run is fetching it", hint="wait for it to end"):
+        yield

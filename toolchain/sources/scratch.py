@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock, Timeout
-
+from ..core import locks
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
+from ..core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, PatchFailed
 from ..core.records import sha256_bytes, write_bytes
 from ..stages import Checkout, Rendered, Scratch, Sources
 from . import eras
@@ -44,14 +43,9 @@ def scratch_root(config: Config, sources: Sources) -> Path:
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Hold the scratch trees for one run. Raises `LockHeld`."""
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(root / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise LockHeld(
-            f"{root}: another run is using it", hint="wait for it, or give it a workspace of its own"
-        ) from None
+    hint = "wait for it, or give it a workspace of its own"
+    with locks.held(root / ".lock", f"{root}: another run is using it", hint=hint):
+        yield
 
 
 def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -> Scratch:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import jinja2
-
+from ..core import templates
 from ..core.cachetypes.table import bits_per_value, type_table
-from ..core.checkout import TEMPLATES
 from ..core.errors import ToolchainError
 from ..core.records import record
 from ..serving.cachelog import MIB, portions
@@ -33,15 +31,8 @@ class ProofRow:
 
 def render_report(verification: Verification, release: Release, failures: Sequence[ToolchainError]) -> str:
     """The report on a verification of `release`, as Markdown; `failures` are the proofs that did not hold."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    return environment.get_template("verification.md.j2").render(
+    return templates.render(
+        "verification.md.j2",
         verification=verification,
         release=release,
         failures=[failure.message for failure in failures],

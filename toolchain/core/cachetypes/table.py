@@ -5,19 +5,17 @@ Whatever else needs a list of types (defaults, pairs to try, candidates of a pro
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
+from ..checkout import PATCHES
 from ..errors import SeriesError
 from ..records import record
-
-SERIES = Path(__file__).parents[3] / "patches"
-"""the toolkit's own series"""
 
 
 @record
@@ -55,7 +53,7 @@ BESIDE = ("q8_0", "q4_0", "f16", "bf16")
 """upstream's types that our Metal kernels read where the other of K and V is ours"""
 
 
-def own(root: Path = SERIES) -> tuple[CacheType, ...]:
+def own(root: Path = PATCHES) -> tuple[CacheType, ...]:
     """The types that the series at `root` adds, of series.yaml alone: it need not be sealed.
 
     The first is the standard one. Raises `SeriesError`.
@@ -69,7 +67,7 @@ def own(root: Path = SERIES) -> tuple[CacheType, ...]:
         raise SeriesError(f"{path}: {error}") from error
 
 
-@functools.cache
+@cache
 def _stated(text: str) -> tuple[CacheType, ...]:
     data: Any = yaml.safe_load(text)
     return msgspec.convert(data.get("types") if isinstance(data, dict) else None, tuple[CacheType, ...])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.cachetypes.grammar import parse
-from ...core.cachetypes.table import SERIES, own, type_table
+from ...core.cachetypes.table import own, type_table
 from ...core.errors import ConfigError, ModelInvalid
 from ...core.run import Run
 from ...host import machine
@@ -34,7 +34,7 @@ def plan_for(
     with run.console.step(f"header of {model}"):
         found = gguf.load(place)
     series = run.config.series.path
-    added = own(Path(series) if series else SERIES)
+    added = own(Path(series)) if series else own()
     return plan.plan(
         found,
         geometry.read(found),

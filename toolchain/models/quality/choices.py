@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...build import find_release
+from ...core import extras
 from ...core.cachetypes import grammar
 from ...core.errors import ConfigError, ReleaseInvalid
 from ...core.records import write
@@ -78,7 +79,8 @@ def _program(path: Path, name: str) -> Path:
 
 
 def measure(run: Run, chosen: Selection, dumped: DumpSource | None, out: str) -> Benchmark:
-    """Run the benchmark and write its files."""
+    """Run the benchmark and write its files. Raises `MissingExtra`, before anything is run."""
+    extras.require("plots", "the picture of the report")
     series = load_series(run)
     found = lab.run(chosen, dumped, series, run.config, run.console, workspace=run.workspace)
     folder = Path(out).expanduser().absolute() if out else run.workspace / "quality"
