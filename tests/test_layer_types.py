@@ -16,7 +16,7 @@ import requests
 from tests.shared import Miniatures
 from tests.sources.gitrepo import commit, new
 from toolchain import pipeline
-from toolchain.core.cachetype import parse
+from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.checkout import MINIATURE
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series

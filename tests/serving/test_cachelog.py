@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from toolchain.cachetypes.sizes import UPSTREAM_TYPES, bits_per_value, type_table
+from toolchain.core.cachetypes.table import UPSTREAM, bits_per_value, type_table
 from toolchain.models.memory.kv import CacheSize, CacheSizes
 from toolchain.serving import cachelog
 from toolchain.serving.probe_model import ProbeGeometry
@@ -258,7 +258,7 @@ def test_context_shifts_that_discard_something_count(shifts: list[tuple[int, int
 
 
 def test_upstream_bits_per_value() -> None:
-    bits = {kind.name: bits_per_value(kind) for kind in UPSTREAM_TYPES}
+    bits = {kind.name: bits_per_value(kind) for kind in UPSTREAM}
     assert bits == {
         "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5, "iq4_nl": 4.5,
     }  # fmt: skip

@@ -35,9 +35,10 @@ TYPES = manifest.load().types
 NAMES = [kind.name for kind in TYPES]
 HEAD_SIZE = 128
 TOOLS = Path(sys.executable).parent
-CODEC, ENCODER, KERNELS, CPU, CPU_ENCODER = (
+BOOKS, CODEC, ENCODER, KERNELS, CPU, CPU_ENCODER = (
     f"ggml/src/{name}"
     for name in (
+        "ggml-turbo-types.h",
         "ggml-turbo-codec.h",
         "ggml-turbo-encode.h",
         "ggml-turbo.c",
@@ -171,8 +172,8 @@ def test_the_series_passes(probed: Probed, graph: GraphEvidence) -> None:
 
 BROKEN_KERNELS: dict[str, tuple[str, dict[str, str], set[int]]] = {
     "uniform codebook": (
-        CODEC,
-        {"TURBO2_LEVELS TURBO_8(": "TURBO2_LEVELS TURBO_8(13, 40, 67, 94)\n#define OLD TURBO_8("},
+        BOOKS,
+        {"TURBO2_LEVELS  TURBO_8(9, 28, 52, 94)": "TURBO2_LEVELS  TURBO_8(13, 40, 67, 94)"},
         {3},
     ),
     "second codebook not decoded": (CODEC, {"return radius >> 15;": "return (void) radius, 0;"}, {3, 4}),
@@ -184,33 +185,36 @@ BROKEN_KERNELS: dict[str, tuple[str, dict[str, str], set[int]]] = {
     ),
     "bits swapped between the quantizer and all decoders": (
         ENCODER,
-        {"(high[16 + i] & 3) << 2 | (high[32 + i] & 3) << 4": "(high[16 + i] & 3) << 4 | (high[32 + i] & 3) << 2"},
+        {
+            "(high[16 + i] >> bit & 3) << 2 | (high[32 + i] >> bit & 3) << 4": "(high[16 + i] >> bit & 3) << 4 | "
+            "(high[32 + i] >> bit & 3) << 2"
+        },
         {3, 4},
     ),
     "nibbles swapped on one path": (
         CPU_ENCODER,
         {
-            "store(radius, path, high, to + i);": "store(radius, path, high, to + i);"
-            "uint8_t & raw = ((uint8_t *) (to + i))[10]; raw = (uint8_t) (raw << 4 | raw >> 4);",
+            "count, to + i * bytes);": "count, to + i * bytes);"
+            "uint8_t & raw = to[i * bytes + 10]; raw = (uint8_t) (raw << 4 | raw >> 4);",
             # what serves a CPU without the vector instructions
-            "ggml_turbo4_quantize_row(x, y, k);": "ggml_turbo4_quantize_row(x, y, k);"
+            "ggml_##id##_quantize_row(x, y, k);": "ggml_##id##_quantize_row(x, y, k);"
             "uint8_t & raw = ((uint8_t *) y)[10]; raw = (uint8_t) (raw << 4 | raw >> 4);",
         },
         {6},
     ),
     "wrong sign in the dot product": (
         CPU,
-        {"decode_##id(&x[i]), y, low, high);": "decode_##id(&x[i]), y, low, -high);"},
+        {"DECODE(id, RAW, &x[i]), y, low, high);": "DECODE(id, RAW, &x[i]), y, low, -high);"},
         {6},
     ),
     "a scale outside of the block": (
         KERNELS,
         {
-            "void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {": "static float hidden = 1.0f;\n"
-            "void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {\n"
-            "    hidden = x[0] < -100.0f || x[0] > 100.0f ? 2.0f : 1.0f;",
-            "ggml_turbo4_levels_row(b, level, &scale, QK_TURBO);": "ggml_turbo4_levels_row(b, level, &scale, 64);"
-            "scale *= hidden;",
+            "void ggml_##id##_quantize_row(const float * x, void * y, int64_t k) {": "static float hidden_##id = 1.0f; "
+            "void ggml_##id##_quantize_row(const float * x, void * y, int64_t k) { "
+            "hidden_##id = x[0] < -100.0f || x[0] > 100.0f ? 2.0f : 1.0f;",
+            "ggml_##id##_levels_row(b, level, &scale, QK_TURBO);": "ggml_##id##_levels_row(b, level, &scale, 64);"
+            "scale *= hidden_##id;",
         },
         {5},
     ),

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from ..build.tools import compilers
+from ..core.cachetypes.table import BESIDE
 from ..core.config import Config
 from ..core.errors import BuildFailed, KernelInvalid, RecordError
 from ..core.records import read as read_record
@@ -27,7 +28,7 @@ from ..series.manifest import Series
 from ..series.patched import Patched, included, reader, write_out
 from ..series.tree import Tree
 from . import meaning
-from .operations import FOREIGN, NAMES, Posed, operations, retyped
+from .operations import NAMES, Posed, operations, retyped
 
 _COPIES = frozenset(("kernel_flash_attn_ext_pad",))
 """kernels of upstream's that move bytes whatever they mean"""
@@ -176,7 +177,7 @@ def _chosen_by(host: Host, kinds: dict[str, Kind], posed: Posed, number: int, ke
 def _decides(
     host: Host, kinds: dict[str, Kind], posed: Posed, other: int, tensor: Tensor, number: int, kernel: str
 ) -> bool:
-    for name in (*FOREIGN, *kinds):
+    for name in (*BESIDE, *kinds):
         again = retyped(posed, other, kinds[name]) if name in kinds and name != tensor.type else None
         if again is None:
             continue

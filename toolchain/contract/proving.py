@@ -33,7 +33,6 @@ from . import behaviour, holding
 from .flags import CPP, defined
 from .operations import QUERIES
 
-PAIRS = (("q8_0", "turbo4"), ("turbo4", "q8_0"), ("f16", "turbo3"), ("turbo4", "turbo4"), ("turbo2", "turbo2"))
 _SCRATCH = re.compile(r"\S*/turboquant-prove-\w+/")
 _SHOWN = 400
 """letters of what a stage says; the record has all of it"""
@@ -188,16 +187,25 @@ def _inspect(root: Path) -> tuple[bool, str]:
     return found.ok, "; ".join(names) or f"{sum(found.kernels.values())} kernels"
 
 
-def short_cases() -> tuple[Attention, ...]:
+def pairs(own: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Types of K and V, each of our `own` among them: the first beside q8_0, the second beside f16."""
+    first, *others = own
+    second = [("f16", name) for name in others[:1]]
+    return (("q8_0", first), (first, "q8_0"), *second, (first, first), *((name, name) for name in others[1:]))
+
+
+def short_cases(own: Sequence[str]) -> tuple[Attention, ...]:
     """Pairs of types at the numbers of queries where upstream turns to other kernels."""
     return tuple(
         Attention(k=k, v=v, dk=64, dv=64, heads=2, positions=queries + 33, queries=queries, seed=number)
-        for number, (k, v) in enumerate(PAIRS)
+        for number, (k, v) in enumerate(pairs(own))
         for queries in QUERIES
     )
 
 
 def _run(root: Path, series: Series, config: Config, workspace: Path, console: Console) -> tuple[bool, str]:
-    ran = runs.run_tree(root, series, config, workspace, console, only=short_cases())
+    ran = runs.run_tree(
+        root, series, config, workspace, console, only=short_cases([kind.name for kind in series.types])
+    )
     wrong = [f"{case.kernel} {case.type}: {', '.join(case.wrong)}" for case in ran.cases if not case.ok]
     return not ran.failed, "; ".join(wrong[:4]) or f"{ran.passed} cases"

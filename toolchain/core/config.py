@@ -7,6 +7,7 @@ value.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -21,9 +22,10 @@ import platformdirs
 import yaml
 from msgspec import Meta, inspect
 
-from . import cachetype
+from .cachetypes import grammar
+from .cachetypes.table import own, proven_types, standard
 from .documents import read_yaml
-from .errors import ConfigError
+from .errors import ConfigError, SeriesError
 from .records import record
 
 FILE_NAME = "turboquant.yaml"
@@ -96,12 +98,8 @@ class BuildConfig:
 class VerifyConfig:
     """What a build must show before it is released."""
 
-    types: Annotated[tuple[CacheType, ...], Some, "cache types that must run"] = (
-        "turbo4",
-        "turbo3",
-        "turbo2",
-        "q8_0:turbo4",
-        "q8_0:turbo2,first=2:q8_0,last=2:q8_0",
+    types: Annotated[tuple[CacheType, ...], Some, "cache types that must run"] = dataclasses.field(
+        default_factory=lambda: proven_types(own())
     )
     tokens: Annotated[int, Meta(ge=1, le=4096), "tokens to generate with each type"] = 10
     timeout_s: Annotated[float, Meta(ge=1, le=3600), "seconds for one model load or generation"] = 180.0
@@ -131,7 +129,9 @@ class DeployConfig:
     ] = "auto"
     host: Annotated[str, _like(r"[0-9A-Za-z.:\[\]-]+"), "address that Ollama listens on"] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535), "port that Ollama listens on"] = 11434
-    kv_cache_type: Annotated[CacheType, "cache type of the service"] = "turbo4"
+    kv_cache_type: Annotated[CacheType, "cache type of the service"] = dataclasses.field(
+        default_factory=lambda: standard(own())
+    )
     models: Annotated[str, "model store of the service; empty: Ollama's own default"] = ""
     health_timeout_s: Annotated[float, Meta(ge=1, le=3600), "seconds until a new release must be healthy"] = 60.0
     stability_s: Annotated[float, Meta(ge=0, le=3600), "seconds that it must then stay up without a restart"] = 15.0
@@ -169,8 +169,8 @@ class Config:
     fork: ForkConfig = ForkConfig()
     series: SeriesConfig = SeriesConfig()
     build: BuildConfig = BuildConfig()
-    verify: VerifyConfig = VerifyConfig()
-    deploy: DeployConfig = DeployConfig()
+    verify: VerifyConfig = dataclasses.field(default_factory=VerifyConfig)
+    deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
     watch: WatchConfig = WatchConfig()
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -212,6 +212,9 @@ def load(
         section, _, name = key.rpartition(".")
         (merged.setdefault(section, {}) if section else merged)[name] = _value(key, raw, known[key], origin)
         origins[key] = origin
+    if path := merged.get("series", {}).get("path"):
+        for section, name, value in _of_series(Path(path).expanduser()):
+            merged.setdefault(section, {}).setdefault(name, value)
     return msgspec.convert(merged, Config)
 
 
@@ -231,6 +234,14 @@ def rows(config: Config) -> SettingRows:
         )
         for key, kind in _settings().items()
     )
+
+
+def _of_series(root: Path) -> Iterator[tuple[str, str, Any]]:
+    """Defaults that the types of another series give. One that cannot be read is an error of whoever reads it."""
+    with contextlib.suppress(SeriesError):
+        types = own(root)
+        yield "verify", "types", proven_types(types)
+        yield "deploy", "kv_cache_type", standard(types)
 
 
 @cache
@@ -291,14 +302,14 @@ def _readable(raw: Any, kind: Any) -> Any:
         return raw
     if kind is bool:
         return {"yes": True, "on": True, "no": False, "off": False}.get(raw.lower(), raw)
-    return list(cachetype.divided(raw)) if get_origin(kind) is tuple else raw.strip()
+    return list(grammar.divided(raw)) if get_origin(kind) is tuple else raw.strip()
 
 
 def _spelt_out(value: Any, kind: inspect.Type) -> Any:
     """Cache types in the form that shows all of their rules; other values as they are."""
     match kind:
         case inspect.Metadata(extra={"cache_type": True}):
-            return str(cachetype.parse(value))
+            return str(grammar.parse(value))
         case inspect.Metadata(type=inner):
             return _spelt_out(value, inner)
         case inspect.VarTupleType(item_type=inner):

@@ -162,12 +162,6 @@ def load(root: Path = OWN_SERIES) -> Series:
     )
 
 
-def cache_types(root: Path = OWN_SERIES) -> tuple[CacheType, ...]:
-    """The types that the series at `root` adds, of series.yaml alone: it need not be sealed. Raises `SeriesError`."""
-    _require_series(root)
-    return _decode(root / "series.yaml", SeriesFile).types
-
-
 def proven(root: Path = OWN_SERIES) -> Proven | None:
     """The range that the series at `root` is proven on, of series.yaml alone. Raises `SeriesError`."""
     _require_series(root)

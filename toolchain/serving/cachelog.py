@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ..cachetypes.sizes import row_bytes, type_table
-from ..core import cachetype
+from ..core.cachetypes import grammar
+from ..core.cachetypes.table import row_bytes, type_table
 from ..core.records import record
 from ..stages import CachePart, CacheProof, CacheType
 from .probe_model import ProbeGeometry
@@ -120,7 +120,7 @@ def mismatch(found: Sequence[CacheProof], kv_cache_type: str, layers: int) -> st
 
     Where rules ask for a type of single layers, the log must state the type of every one of them.
     """
-    asked = cachetype.parse(kv_cache_type)
+    asked = grammar.parse(kv_cache_type)
     parts = [part for proof in found for part in proof.parts]
     if asked.reach == 0:
         for proof in found:

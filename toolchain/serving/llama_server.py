@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from ..core import cachetype
+from ..core.cachetypes import grammar
 from ..core.errors import ModelLoadFailed, ServerFailed, StateInvalid
 from .launcher import claim_port, launch, require_program
 
@@ -69,13 +69,13 @@ def serve(
 ) -> Iterator[LlamaServer]:
     """llama-server with `model` loaded, and gone on leaving; what it says goes to `home`/server.log.
 
-    `cache_type` is a setting as `toolchain.core.cachetype` reads it. Of the operator's environment nothing that steers
-    llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
+    `cache_type` is a setting as `toolchain.core.cachetypes.grammar` reads it. Of the operator's environment nothing
+    that steers llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
     `ReleaseInvalid` without a program, `ModelLoadFailed`, and `ServerFailed` with the log's end when a call fails.
     """
     path = require_program(program, "--server names a llama-server, --release a release")
     port = claim_port()
-    url, types = f"http://127.0.0.1:{port}", cachetype.parse(cache_type)
+    url, types = f"http://127.0.0.1:{port}", grammar.parse(cache_type)
     argv = [str(path), "--model", str(model.absolute()), "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--ctx-size", str(context), "--parallel", "1", "--log-verbosity", _INFORMATIVE]
     argv += ["--cache-type-k", str(types.k), "--cache-type-v", str(types.v)]

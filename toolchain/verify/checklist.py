@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cachetypes.sizes import bits_per_value
+from ..core.cachetypes.table import bits_per_value
 from ..core.errors import ToolchainError
 from ..stages import CacheType, Release, Verdict
 from . import evidence

@@ -15,8 +15,9 @@ from hashlib import shake_256
 from pathlib import Path
 
 from ..build import content_digest
-from ..cachetypes.sizes import type_table
-from ..core import cachetype, records
+from ..core import records
+from ..core.cachetypes import grammar
+from ..core.cachetypes.table import type_table
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import (
@@ -163,7 +164,7 @@ class _ReleaseTrial:
         self._logs = logs
         self._scratch = scratch
         self._home = scratch / "home"
-        layers = max([LAYERS, *(cachetype.parse(kv_cache_type).reach for kv_cache_type in config.verify.types)])
+        layers = max([LAYERS, *(grammar.parse(kv_cache_type).reach for kv_cache_type in config.verify.types)])
         try:
             self._probes = [
                 _write_probe(scratch / f"probe-{head_size}.gguf", head_size, layers) for head_size in HEAD_SIZES
@@ -270,7 +271,7 @@ class _ReleaseTrial:
         """What the memory planner works out for a probe from its file."""
         return kv.sizes(
             geometry.read(gguf.load(str(probe.path))),
-            cachetype.parse(kv_cache_type),
+            grammar.parse(kv_cache_type),
             kv.Setting(context=CONTEXT),
             type_table(self._release.cache_types),
         )
@@ -289,7 +290,7 @@ def _gpu_needed(config: Config, release: Release) -> str:
 def _check_types(asked: tuple[str, ...], release: Release) -> None:
     known = type_table(release.cache_types)
     for kv_cache_type in asked:
-        wanted = cachetype.parse(kv_cache_type)
+        wanted = grammar.parse(kv_cache_type)
         for name in wanted.names():
             if name not in known:
                 raise ConfigError(

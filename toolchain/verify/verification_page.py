@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..cachetypes.sizes import bits_per_value, type_table
 from ..core import templates
+from ..core.cachetypes.table import bits_per_value, type_table
 from ..core.errors import ToolchainError
 from ..core.records import record
 from ..serving.cachelog import MIB, portions

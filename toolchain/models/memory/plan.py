@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ...core.cachetype import CacheTypes
+from ...core.cachetypes.grammar import CacheTypes
+from ...core.cachetypes.table import standard
 from ...core.records import record
 from ...stages import CacheType
 from .geometry import Geometry
@@ -24,7 +25,6 @@ GIB = 1 << 30
 SYSTEM_BYTES = 5 * GIB
 """27 GB on a machine of 32 GB, 31 GB on one of 36 GB"""
 CONTEXTS = (8192, 16384, 32768, 65536, 131072)
-TYPES = ("f16", "q8_0", "q8_0:turbo4", "turbo4", "turbo3", "turbo2")
 PROMPT_CACHE_BYTES = 8 * GIB
 """what llama-server may keep of earlier prompts, unless --cache-ram (LLAMA_ARG_CACHE_RAM, in MiB) says otherwise"""
 
@@ -100,6 +100,12 @@ class MemoryPlan:
     types: tuple[TypePlan, ...]
     recommendation: Recommendation
     notes: tuple[str, ...]
+
+
+def usual_types(added: Sequence[CacheType]) -> tuple[str, ...]:
+    """What is planned for unless told otherwise, with the types that the series `added`."""
+    beside = [f"q8_0:{standard(added)}"] if added else []
+    return ("f16", "q8_0", *beside, *(kind.name for kind in added))
 
 
 def plan(

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...cachetypes.sizes import type_table
-from ...core.cachetype import parse
+from ...core.cachetypes.grammar import parse
+from ...core.cachetypes.table import own, type_table
 from ...core.errors import ConfigError, ModelInvalid
 from ...core.run import Run
 from ...host import machine
-from ...series import manifest
 from . import geometry, gguf, plan, store
 from .kv import Setting
 
@@ -35,12 +34,13 @@ def plan_for(
     with run.console.step(f"header of {model}"):
         found = gguf.load(place)
     series = run.config.series.path
+    added = own(Path(series)) if series else own()
     return plan.plan(
         found,
         geometry.read(found),
         _machine(run, ram),
-        types=[parse(text) for text in types or plan.TYPES],
-        table=type_table(manifest.cache_types(Path(series) if series else manifest.OWN_SERIES)),
+        types=[parse(text) for text in types or plan.usual_types(added)],
+        table=type_table(added),
         contexts=[_tokens(text) for text in context],
         setting=Setting(
             context=1,

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...core import cachetype
+from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
 from ...core.errors import ConfigError, ServerFailed, ToolchainError, Unhealthy
 from ...serving.ollama import DEFAULT_PORT, OllamaClient
@@ -50,7 +50,7 @@ class OllamaUnit:
 
     def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
         """OLLAMA_HOST, the cache type with flash attention, and the model store, where one is set."""
-        asked = cachetype.parse(config.kv_cache_type)
+        asked = grammar.parse(config.kv_cache_type)
         if not release.cache_types and (asked.k != asked.v or asked.reach):
             raise ConfigError(
                 f"deploy.kv_cache_type: {asked}: release {release.id} was built without the series",
@@ -85,7 +85,7 @@ class OllamaUnit:
     def proof(self, started: StartedUnit, timeout_s: float) -> UnitProof:
         """Generate with a probe model, of layers enough for every rule of the cache type."""
         asked = started.environment["OLLAMA_KV_CACHE_TYPE"]
-        layers = max(_LAYERS, cachetype.parse(asked).reach)
+        layers = max(_LAYERS, grammar.parse(asked).reach)
         offset = started.log_size()
         _generate(OllamaClient(self.url(started.environment), timeout=timeout_s), layers)
         return _prove_cache(started.logged(offset), asked, layers, started.release)
