@@ -46,10 +46,15 @@ def patched(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) ->
     folder = tmp_path_factory.mktemp("patched")
     tree = miniatures.patched(folder)
     config = load(file=folder / "turboquant.yaml", environ={})
-    host = build_host(tree, config, folder)
-    known = formats(manifest.load(), config, folder)
+    workspace = miniatures.workspace
+    host = build_host(tree, config, workspace)
     return Patched(
-        tree=tree, workspace=folder, config=config, host=host, library=compiled(tree, host, folder), formats=known
+        tree=tree,
+        workspace=workspace,
+        config=config,
+        host=host,
+        library=compiled(tree, host, workspace),
+        formats=formats(manifest.load(), config, workspace),
     )
 
 
