@@ -34,7 +34,7 @@ def content(channels: Floats) -> Doubles:
 def losses(dumped: Sequence[Sample], layers: Sequence[Layer]) -> tuple[float | None, ...]:
     """The loss of each attention layer of `layers`, in their order; None if the dump lacks the layer.
 
-    A dump lists layers with full attention before windowed ones. Queries have the weights' mean squares, else equal ones.
+    A dump lists layers with full attention before windowed ones. Queries have the weights' mean squares, else equal.
     """
     keys = [sample for sample in dumped if sample.keys]
     order = sorted(range(len(layers)), key=lambda number: layers[number].windowed)

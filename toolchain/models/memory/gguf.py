@@ -103,9 +103,7 @@ def load(place: str) -> ModelHeader:
     tensors = tuple(tensor for part in parts for tensor in part.tensors)
     total = _integer(parts[0].metadata.get("split.tensors.count", len(tensors)))
     if total != len(tensors) or len({tensor.name for tensor in tensors}) != len(tensors):
-        raise ModelInvalid(
-            f"{place}: {count} files have {len(tensors)} tensors, not {total} as stated", hint=_HINT
-        )
+        raise ModelInvalid(f"{place}: {count} files have {len(tensors)} tensors, not {total} as stated", hint=_HINT)
     return ModelHeader(
         parts=tuple(part.name for part in parts),
         metadata=parts[0].metadata,
