@@ -82,8 +82,8 @@ def test_another_order_of_parameters(change: Change, check: Callable[[], Checked
     assert checked.contract == (), "no signature has changed"
     assert checked.behaviour
     assert checked.behaviour.wrong == (
-        "FLASH_ATTN_EXT: scale is parameter 1, and our code reads it as parameter 0",
-        "FLASH_ATTN_EXT: max_bias is parameter 0, and our code reads it as parameter 1",
+        "FLASH_ATTN_EXT: scale is parameter 1, but our code reads it as parameter 0",
+        "FLASH_ATTN_EXT: max_bias is parameter 0, but our code reads it as parameter 1",
     )
 
 
@@ -91,7 +91,7 @@ def test_other_operands_and_dimensions(change: Change, check: Callable[[], Check
     change({BACKEND: ("by(to, GGML_OP_SET_ROWS, from, numbers)", "by(to, GGML_OP_SET_ROWS, numbers, from)")})
     checked = check()
     assert checked.behaviour
-    assert "SET_ROWS: source is operand 1, and our code reads it as operand 0" in checked.behaviour.wrong
+    assert "SET_ROWS: source is operand 1, but our code reads it as operand 0" in checked.behaviour.wrong
 
 
 @pytest.mark.parametrize(("reserved", "wrong"), [(0, True), (4096, False)])

@@ -1,7 +1,7 @@
 """A small server that answers as llama-server does, installed by the tests as lib/ollama/llama-server.
 
 It is a real process that takes its settings from llama-server's own variables, loads for a moment, and states its
-caches as llama.cpp does. What it is told to do wrong stands in behaviour.json beside it.
+caches as llama.cpp does. Its faults are configured in behaviour.json beside it.
 """
 
 import json

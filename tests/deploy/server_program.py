@@ -2,7 +2,7 @@
 
 It is a real process that listens on OLLAMA_HOST and answers the calls that a health check makes, with what Ollama
 would answer: blobs are held against their digest, an import needs a GGUF file, and a cache type that the release
-does not have fails every generation. What it is told to do wrong stands in lib/ollama/behaviour.json beside it.
+does not have fails every generation. Its faults are configured in lib/ollama/behaviour.json beside it.
 """
 
 import hashlib

@@ -122,15 +122,15 @@ def test_a_build_that_embeds_in_another_way_is_taken_by_its_includes(tree: Path)
         (added(WHOLE, "\n"), "ggml-metal.metal as well as 4 files in ggml/src/ggml-metal/kernels"),
         (lambda tree: shutil.rmtree(tree / KERNELS), "neither ggml/src/ggml-metal/ggml-metal.metal nor files"),
         (removed(BUILD), "no ggml/src/ggml-metal/CMakeLists.txt"),
-        (removed(KERNELS / "quantize.metal"), "CMakeLists.txt lists kernels/quantize.metal, which is not there"),
-        (added(KERNELS / "turbo.metal"), "kernels/turbo.metal is there, and CMakeLists.txt neither lists it"),
+        (removed(KERNELS / "quantize.metal"), "CMakeLists.txt lists kernels/quantize.metal, which is missing"),
+        (added(KERNELS / "turbo.metal"), "kernels/turbo.metal exists, but CMakeLists.txt neither lists it"),
         (
             changed(HOST, "X(FA, fa)", "X(FA, fa) \\\n    X(TURBO, turbo)"),
             "ggml-metal-device.m has a library turbo, which CMakeLists.txt does not list",
         ),
         (
             changed(HOST, "    X(FA_AUX, fa_aux) \\\n", ""),
-            "CMakeLists.txt lists kernels/fa_aux.metal, and ggml-metal-device.m has no library of that name",
+            "CMakeLists.txt lists kernels/fa_aux.metal, but ggml-metal-device.m has no library of that name",
         ),
         (
             changed(BUILD, "    kernels/fa.metal\n", "    kernels/fa.metal\n    kernels/fa.metal\n"),
@@ -138,7 +138,7 @@ def test_a_build_that_embeds_in_another_way_is_taken_by_its_includes(tree: Path)
         ),
         (changed(BUILD, "METALLIB_KERNEL_SOURCES", "OTHER"), "has no METALLIB_KERNEL_SOURCES"),
         (changed(HOST, "GGML_METAL_LIBS", "OTHER"), "has no GGML_METAL_LIBS"),
-        (removed(KERNELS / "dequantize.h"), "kernels/dequantize.h: not there, and CMakeLists.txt embeds it"),
+        (removed(KERNELS / "dequantize.h"), "kernels/dequantize.h: missing, but CMakeLists.txt embeds it"),
     ],
 )
 def test_what_does_not_fit_is_refused(tree: Path, change: Change, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Compiling and running Metal kernels where there is no Mac; docs/explanation/metal-harness.md says what is modelled.
+"""Compiles and runs Metal kernels without a Mac; docs/explanation/metal-harness.md says what is modelled.
 
 `compile(path, kernels=[...])` gives a `Library`; `Library.run(kernel, buffers, grid=..., threads=...)` a `Report`.
 """

@@ -1,4 +1,4 @@
-"""Cases of flash attention: their operands, and what comes out in float64."""
+"""Cases of flash attention: their operands, and the result in float64."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ class Attention:
 
 @dataclass(frozen=True, kw_only=True)
 class PosedAttention:
-    """A case as an operation with its operands' bytes, and the result that it should have:
-    (sequences * queries, heads, dv)."""
+    """A case as an operation with its operands' bytes, and the expected result: (sequences * queries, heads, dv)."""
 
     operation: Operation
     operands: tuple[Bytes | None, ...]
@@ -55,7 +54,7 @@ class PosedAttention:
 
 
 def pose(case: Attention, formats: dict[str, Format]) -> PosedAttention:
-    """Random operands of a case, laid out as a cache is: all heads of a position beside each other."""
+    """Random operands of a case, laid out like a cache: all heads of a position side by side."""
     rng = np.random.default_rng([case.seed, case.dk, case.dv, case.heads, case.positions, case.queries])
     rows = case.sequences * case.positions
     q = rng.standard_normal((case.sequences, case.queries, case.heads, case.dk)).astype(np.float32)
@@ -131,7 +130,7 @@ def reference(
 
 def slopes(case: Attention) -> Doubles:
     """ALiBi's slope of every head (Press et al. 2022): powers of 2^(-max_bias / n), and for heads beyond the power of
-    two n every other one of twice as fine a series."""
+    two n every second one of a series twice as fine."""
     power = 1 << int(math.log2(case.heads))
     head = np.arange(case.heads)
     exponent = np.where(head < power, head + 1, (2 * (head - power) + 1) / 2)
@@ -139,7 +138,7 @@ def slopes(case: Attention) -> Doubles:
 
 
 def _mask(rng: np.random.Generator, case: Attention) -> npt.NDArray[np.float16]:
-    """(sequences, queries, positions): -infinity for what a query must not see, ALiBi's distance if it is asked for."""
+    """(sequences, queries, positions): -infinity for hidden positions, ALiBi's distance if requested."""
     mask = np.zeros((case.sequences, case.queries, case.positions), np.float16)
     if case.mask:
         token = case.positions - case.queries + np.arange(case.queries)[:, None]

@@ -1,7 +1,7 @@
 """`metal.audit`: which cache types of a tree have which Metal kernels, and what the host code claims without one.
 
-The kernels are those of the source as the harness compiles it, and the claims and names those that the tree's own host
-code gives when it is asked for an operation. A search for names is `fork.metal`.
+The kernels are those of the source as the harness compiles it, and the claims and names those of the tree's own host
+code for an operation. `fork.metal` only searches for names.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ Answer = Literal["kernel", "claimed, no kernel", "not claimed", "no block fits",
 
 @record
 class AuditedType:
-    """One type: what the host answers for each operation, and what a cache of it would miss."""
+    """One type: the host code's answer for each operation, and what a cache of the type would lack."""
 
     type: str
     block: int
     bytes: int
     answers: dict[str, Answer]
     absent: dict[str, str]
-    """kernels that are asked for and not there, and the operation that asks"""
+    """missing kernels that the host code uses, with their operations"""
     verdict: Verdict
     missing: tuple[str, ...]
 
 
 @record
 class TreeAudit:
-    """One tree. Branches with the same Metal sources are one."""
+    """One tree. Branches with the same Metal sources share one audit."""
 
     branches: tuple[str, ...]
     commit: str
@@ -62,11 +62,11 @@ class TreeAudit:
     types: tuple[AuditedType, ...]
     verdict: Verdict
     why: str = ""
-    """what kept the audit from an answer"""
+    """why the audit failed; empty on success"""
 
 
 class TreeAudits(tuple[TreeAudit, ...]):
-    """One for each tree, or for branches that are the same."""
+    """One for each tree, or for each group of equal branches."""
 
 
 def choose(run: Run, names: Sequence[str], tree: Path | None) -> TreeAudits:
@@ -77,9 +77,9 @@ def choose(run: Run, names: Sequence[str], tree: Path | None) -> TreeAudits:
 
 
 def audit_fork(config: Config, console: Console, workspace: Path, names: Sequence[str] = ()) -> TreeAudits:
-    """Audit the branches of the configured fork (llama.cpp's own repository where there is none), or those named.
+    """Audit the branches of the configured fork (llama.cpp's own repository without a fork), or those named.
 
-    Raises `UnknownRevision` for a branch that is not there.
+    Raises `UnknownRevision` for a missing branch.
     """
     origin = config.fork.origin or config.sources.llama_cpp
     with open_origin("llama.cpp", origin, config, console) as repository:
@@ -102,7 +102,7 @@ def audit_fork(config: Config, console: Console, workspace: Path, names: Sequenc
 def audit_tree(
     tree: Path, config: Config, workspace: Path, *, branches: tuple[str, ...] = (), commit: str = ""
 ) -> TreeAudit:
-    """Audit the sources at `tree`. What does not compile is an answer, too."""
+    """Audit the sources at `tree`. A failed compilation is a result, too."""
     names = branches or (str(tree),)
     try:
         backend = Backend(tree, workspace / "metal" / "kernels")
@@ -152,7 +152,7 @@ def _audit_type(host: Host, kernels: Kernels, kinds: dict[str, Kind], kind: Kind
 
 
 def _operations(kinds: dict[str, Kind], kind: Kind) -> dict[str, Operation | None]:
-    """What a cache of the type asks of a backend; None for a head size that the type has no whole block for."""
+    """The operations that a cache of the type needs; None for a head size that is not a multiple of its block."""
     width = max(kind.block, 128)
     rows, floats = _tensor(kind, width, 2), _tensor(kinds["f32"], width, 2)
     result: dict[str, Operation | None] = {

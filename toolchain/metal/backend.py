@@ -1,4 +1,4 @@
-"""The kernels of a tree's own Metal backend, in one library or in several, of which a device asks them all."""
+"""The kernels of a tree's own Metal backend, in one library or in several."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Value = bool | int | float
 
 
 class Backend:
-    """The libraries of a tree; compiled kernels are kept in the folder `cache`.
+    """The libraries of a tree; compiled kernels are cached in the folder `cache`.
 
-    Kernels that match one of `kernels` (shell patterns; one without any is passed over) are compiled beforehand, with
-    their function constants left open. Others are compiled one by one when they are asked for, with the constants of
-    the dispatch, as a GPU makes a pipeline: what they rule out costs nothing then, neither here nor in what is counted.
+    Kernels that match one of `kernels` (shell patterns; a library without a match is skipped) are compiled beforehand,
+    without values of function constants. Others are compiled one by one on demand, with the constants of the dispatch,
+    as for a GPU's pipeline: excluded branches cost nothing and are not counted.
 
     Raises `MetalLayoutUnknown`, and `KernelInvalid` or `NotModelled` for a source that does not compile.
     """

@@ -1,4 +1,4 @@
-"""What `metal.run` runs: every kernel of the cache types, once for each way in which a cache uses it."""
+"""The cases of `metal.run`: every kernel of the cache types, in each way that a cache uses it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .host import Operation, Tensor
 
 Array = npt.NDArray[Any]
 SIZES = ((64, 64), (128, 128), (192, 128), (192, 192), (256, 256), (320, 256), (512, 512), (576, 512))
-"""head sizes of K and V that upstream's attention serves and a block of 64 fits"""
+"""head sizes of K and V that upstream's attention supports and that are multiples of 64"""
 FOREIGN = ("f16", "q8_0", "q4_0")
-"""upstream's own types, whose kernels show whether harness and reference are to be believed"""
+"""upstream's own types, whose kernels validate harness and reference"""
 _WIDTH = 192
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A row operation of one type: its operands, and the bytes that the result must have, where it must have any."""
+    """A row operation of one type: its operands, and the expected bytes of the result, if any."""
 
     type: str
     operation: Operation
@@ -36,7 +36,7 @@ class Conversion:
 
 
 def conversions(kind: Format) -> Iterator[Conversion]:
-    """Rows and copies of a type, both ways, on values that try the encoder."""
+    """Rows and copies of a type, both ways, on difficult values."""
     values = awkward(kind.name)
     rows, count = kind.encode(values).reshape(len(values), -1), len(values)
     stored = _tensor(kind.name, (_WIDTH, count), (kind.bytes, rows.shape[1]))
@@ -68,8 +68,8 @@ def conversions(kind: Format) -> Iterator[Conversion]:
 
 
 def awkward(name: str) -> Floats:
-    """Rows of values: Gaussian, heavy-tailed, zeros, infinities and no numbers, too small, too large, and some of
-    nearly one magnitude, for which there is a second codebook."""
+    """Rows of values: Gaussian, heavy-tailed, zeros, infinities and NaN, too small, too large, and some of
+    nearly equal magnitude, for which there is a second codebook."""
     rng = np.random.default_rng(sum(name.encode()))
     values = rng.standard_normal((18, _WIDTH)).astype(np.float32)
     values[4] = rng.standard_t(2, _WIDTH)
@@ -88,13 +88,13 @@ def awkward(name: str) -> Floats:
 
 
 def usual(own: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """What people use of our types: K and V of each, keys of upstream's beside each, and the first two."""
+    """Common pairs with our types: each for K and V, each with upstream's keys, and the first two together."""
     beside = [(("q8_0", "f16")[number % 2], name) for number, name in enumerate(own)]
     return (*((name, name) for name in own), *beside, *itertools.pairwise(own[:2]))
 
 
 def pairs(own: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """All types of K and V of which one is our `own`."""
+    """All pairs of types with at least one of our `own`."""
     for k in (*own, *BESIDE):
         for v in (*own, *BESIDE):
             if k in own or v in own:
@@ -124,7 +124,7 @@ def attentions(own: Sequence[str], full: bool = False) -> Iterator[Attention]:
 
 def rare(own: Sequence[str]) -> Iterator[Attention]:
     """Many heads on one of the cache, any number of queries, several sequences, V that lies in K, no mask, and
-    positions enough to be divided over threadgroups. Which of our types is no matter here: the first three."""
+    positions enough to be divided over threadgroups. Uses our first three types."""
     first, second, third = itertools.islice(itertools.cycle(own), 3)
     for queries in (1, 2, 5, 17, 40):
         yield Attention(k=first, v=second, dk=64, dv=64, heads=40, queries=queries, positions=70, seed=queries)
@@ -141,8 +141,8 @@ def rare(own: Sequence[str]) -> Iterator[Attention]:
 
 
 def foreign() -> Iterator[Attention]:
-    """Attention over caches of upstream's own types, also where it chooses another way to go: from 20 queries on, and
-    from 32 on."""
+    """Attention over caches of upstream's own types, also where it switches kernels: from 20 queries on, and from 32
+    on."""
     for number, kind in enumerate(FOREIGN):
         for size in (64, 128):
             for queries in (1, 31, 33):

@@ -1,7 +1,7 @@
 """Compiling a .metal file into a program that runs its kernels: clang or the ziglang wheel, in five steps.
 
 `clang -E`, rewriting to C++ (translation.py), clang's optimiser, counters and checks (instrument.py), and the linker
-with the executor. Results are kept by the digest of all that went in.
+with the executor. Results are cached by the digest of all inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LANGUAGE = [
     "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-ffreestanding", "-fno-math-errno", "-ffp-contract=off",
     "-fno-finite-loops", "-w", "-Xclang", "-ffloat16-excess-precision=none",
 ]  # fmt: skip
-# Each load of the source stays one: no vectorising, and none that the source would not make.
+# Each load of the source stays one load: no vectorising, no speculative loads.
 _OPTIMISE = [
     "-O2", "-gline-tables-only", "-fno-vectorize", "-fno-slp-vectorize", "-fno-unroll-loops",
     "-fsanitize=thread", "-mllvm", "-tsan-instrument-memory-accesses=0", "-mllvm", "-tsan-instrument-func-entry-exit=0",
@@ -57,7 +57,7 @@ _UNKNOWN = re.compile(r"'(\w+)'")
 def preprocess(
     path: Path, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None, *, text: str = ""
 ) -> str:
-    """`clang -E` of a Metal source. `text` is what stands for the file where it is not the file itself.
+    """`clang -E` of a Metal source. `text`, if given, replaces the file's content.
 
     Raises `KernelInvalid` or `NotModelled`, with the user's file and line.
     """
@@ -65,7 +65,7 @@ def preprocess(
         raise KernelInvalid(f"{path}: no such file")
     macros = [f"-D{name}={value}" for name, value in {**_MACROS, **(defines or {})}.items()]
     folders = [word for folder in (*[path.parent][: not text], *include) for word in ("-I", str(folder))]
-    # no comments and no column of blanks: only lines matter
+    # drop comments and indentation: only lines matter
     argv = [
         *drivers().front,
         *_LANGUAGE,
@@ -73,7 +73,7 @@ def preprocess(
         "-nostdinc",
         "-isystem",
         str(HEADERS),
-        # Apple's compiler knows the types of scalars and vectors before it has read <metal_stdlib>
+        # Apple's compiler knows scalar and vector types without <metal_stdlib>
         "-include",
         str(HEADERS / "msl_vector.h"),
         *folders,
@@ -102,7 +102,7 @@ def compile(
 ) -> Library:
     """Compile the kernels of a Metal source whose host names match one of `kernels` (shell patterns; None: all).
 
-    `text` is what stands for the file where it is not the file itself. `constants` fixes function constants, by number
+    `text`, if given, replaces the file's content. `constants` fixes function constants, by number
     or name, as the making of a pipeline does on a GPU: what they rule out is not compiled and counts for nothing. Those
     that it leaves out are given with each dispatch. `cache` is a folder that keeps what was compiled (default: the
     user's cache). Raises `KernelInvalid` for a source that does not
@@ -140,7 +140,7 @@ def check(
 
 
 def _without_places(code: str) -> tuple[str, dict[str, str]]:
-    """The code with short names for the user's files, so that what is kept serves every tree of the same content; and
+    """The code with short names for the user's files, so that the cache works for every tree of the same content; and
     the files by these names."""
     names: dict[str, str] = {}
 
@@ -160,7 +160,7 @@ def _choose(path: Path, known: Mapping[str, Kernel], patterns: Sequence[str] | N
     for pattern in patterns:
         matches = fnmatch.filter(known, pattern)
         if not matches:
-            raise KernelInvalid(f"{path}: no kernel is called {pattern}", hint=f"it has {len(known)}: {_some(known)}")
+            raise KernelInvalid(f"{path}: no kernel matches {pattern}", hint=f"it has {len(known)}: {_some(known)}")
         chosen.update(dict.fromkeys(matches))
     return tuple(chosen)
 
@@ -172,7 +172,7 @@ def _some(names: Mapping[str, object]) -> str:
 
 @functools.cache
 def _own_digest() -> str:
-    """Of the compiler and of what the text that it gets does not show already."""
+    """Digest of the compiler and of all inputs that are not in the text."""
     digest = hashlib.sha256(repr((drivers(), _LANGUAGE, _OPTIMISE, _EXECUTOR)).encode())
     for path in (*sorted(RUNTIME.iterdir()), HEADERS / "msl_interface.h", Path(__file__).with_name("instrument.py")):
         digest.update(path.read_bytes())
@@ -207,13 +207,13 @@ def _build(
         step([*drivers().front, "-w", "-fPIC", "-x", "c", "-c", work / "constants.c", "-o", objects[1]])
         step([*drivers().link, *objects, executor, "-o", work / "program", "-lm"])
         (work / "profile.json").write_bytes(msgspec.json.encode(profile))
-        # the program last: where it is, the rest is
+        # the program last: if it exists, so does the rest
         os.replace(work / "profile.json", store / f"{key}.json")
         os.replace(work / "program", store / f"{key}.program")
 
 
 def _prune(store: Path) -> None:
-    """Forgets what was not used for longest, beyond `KEPT` programs, but nothing that a run may still be using."""
+    """Delete the least recently used beyond `KEPT` programs, except those that a run may still use."""
     kept = sorted(store.glob("*.program"), key=lambda program: program.stat().st_mtime_ns)
     for program in kept[: max(len(kept) - KEPT, 0)]:
         if time.time() - program.stat().st_mtime > IN_USE_SECONDS:
@@ -233,7 +233,7 @@ def _executor(store: Path) -> Path:
 
 
 def _explain(done: Completed, path: Path, places: Mapping[str, str] | None = None) -> KernelInvalid | NotModelled:
-    """The compiler's complaint as one message at a line of the user's."""
+    """The compiler's error as one message with a line of the user's file."""
     errors: list[list[re.Match[str]]] = []
     output = done.output
     for name, file in (places or {}).items():
@@ -248,7 +248,7 @@ def _explain(done: Completed, path: Path, places: Mapping[str, str] | None = Non
     lines = []
     for chain in errors[:10]:
         text = chain[0].group("text")
-        # what goes wrong inside the harness's headers is the doing of whoever called them
+        # errors inside the harness's headers are reported at the line that used them
         inside = [message for message in chain if not message.group("file").startswith((str(HEADERS), "<"))]
         at = inside[0] if inside else chain[0]
         place = f"{at.group('file')}:{at.group('line')}"

@@ -1,7 +1,7 @@
 """`metal.cost`: what attention costs on a tree, counted by the harness on the dispatches of the tree's own host code.
 
-One table for the types of upstream, by upstream's own kernels, and for ours. Everything that an operation dispatches is
-counted: decoding, padding, joining.
+One table for upstream's types, with upstream's own kernels, and for ours. All dispatches of an operation are counted:
+decoding, padding, joining.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Shape:
 
 @record
 class Cost:
-    """What attention took, for a value of K or V and a query head that uses it."""
+    """The cost of attention, for each value of K or V and each query head that uses it."""
 
     k: str
     v: str
@@ -49,15 +49,15 @@ class Cost:
     group: int
     positions: int
     operations: float
-    """arithmetic of all threads, matrices aside"""
+    """arithmetic of all threads, without matrices"""
     matrix: float
-    """multiplications with addition in SIMD-group matrices, rows and columns that are padding included"""
+    """multiply-adds in SIMD-group matrices, including padding"""
     read: float
-    """bytes of K, V and work memory that were loaded, each once for a threadgroup"""
+    """loaded bytes of K, V and work memory, each counted once for a threadgroup"""
     loaded: float
-    """the same as often as a thread loaded them"""
+    """the same, counted for every load of a thread"""
     bytes_per_value: float
-    """what K and V take in the cache"""
+    """bytes of K and V in the cache"""
     threadgroup_bytes: int
     """the most of any dispatch"""
     kernels: tuple[str, ...]
@@ -84,7 +84,7 @@ def shapes(depths: Sequence[int], prompts: Sequence[int]) -> Iterator[Shape]:
             yield Shape(queries=1, group=group, kv_heads=1, positions=positions)
     for positions in prompts:
         for queries in (32, 512):
-            # as many heads as make a prompt fill a GPU, so that nothing has to be joined
+            # enough heads for a prompt to fill a GPU, so that no results have to be joined
             yield Shape(queries=queries, group=4, kv_heads=4, positions=positions)
 
 
@@ -117,11 +117,11 @@ def measure(
 
 
 def count(host: Host, library: Libraries, case: Attention, known: dict[str, Format]) -> Cost:
-    """One case. Raises `KernelInvalid` for one that the host code does not claim."""
+    """One case. Raises `KernelInvalid` for one that the host code does not support."""
     posed = pose(case, known)
     done = execute(host, library, posed.operation, posed.operands, unwritten(4 * posed.expected.size), SECONDS)
     if not done.recorded.claimed:
-        raise KernelInvalid(f"the host code does not claim attention over {case.k}/{case.v}")
+        raise KernelInvalid(f"the host code does not claim to support attention over {case.k}/{case.v}")
     uses = case.queries * case.heads * case.positions * (case.dk + case.dv)
     read, loaded = _read(done)
     return Cost(

@@ -1,6 +1,6 @@
 """`metal.run` on a Mac: the same operations on the GPU, through llama.cpp's own test-backend-ops.
 
-The series adds our types to that program's cases; it holds every operation of the GPU against the CPU's.
+The series adds our types to that program's cases; it compares every operation of the GPU with the CPU's.
 """
 
 from __future__ import annotations

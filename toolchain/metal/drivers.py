@@ -1,4 +1,4 @@
-"""The programs that compile and link: a clang that is new enough, the system's or that of the ziglang wheel."""
+"""The compiler and linker: a clang that is new enough, the system's or the ziglang wheel's."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CLANG_NEEDED = 17
 
 @dataclass(frozen=True)
 class Drivers:
-    """Words that commands begin with."""
+    """The first words of each command."""
 
     front: tuple[str, ...]
-    """compiles what needs no C library"""
+    """compiles code without a C library"""
     native: tuple[str, ...]
-    """compiles what does"""
+    """compiles code with the C library"""
     link: tuple[str, ...]
     version: str
 
@@ -50,7 +50,7 @@ def drivers() -> Drivers:
     front, whole = (*zig, "clang"), (*zig, "cc", "-fno-sanitize=all")
     system = shutil.which("cc")
     if sys.platform == "linux" and system:
-        # zig would first build a C library's start-up code for twenty seconds, and the system has one
+        # zig would build a C library's start-up code for twenty seconds; the system has one
         own = str(Path(spec.origin).parent / "lib/include")
         native = (*front, "-target", f"{platform.machine()}-linux-gnu", "-isystem", own)
         return Drivers(front, native, (system,), version)
@@ -58,12 +58,12 @@ def drivers() -> Drivers:
 
 
 def clang_version(path: str) -> int:
-    """LLVM's major version, 0 for what is no clang."""
+    """LLVM's major version; 0 if it is not clang."""
     found = re.search(r"(Apple )?clang version (\d+)", ask([path, "--version"]))
-    # Apple counts in its own way: its 16 is LLVM's 17
+    # Apple has version numbers of its own: its 16 is LLVM's 17
     return int(found.group(2)) + bool(found.group(1)) if found else 0
 
 
 def machine_flags() -> tuple[str, ...]:
-    """Conversions between half and float by the processor, where that has to be asked for."""
+    """Flags for the processor's conversions between half and float, if needed."""
     return ("-mf16c",) if platform.machine() in ("x86_64", "AMD64") else ()

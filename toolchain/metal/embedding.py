@@ -1,7 +1,7 @@
-"""What CMake embeds for a kernel file: it has no files to include where it is compiled, so all of it is one text.
+"""What CMake embeds for a kernel file: one text, since a device compiles without include files.
 
-A `CMakeLists.txt` puts the shared files that a kernel file names before it, then a few `sed` commands take the includes
-out and put two headers in at their places. Both are read from it, not known here.
+A `CMakeLists.txt` puts the shared files that a kernel file names before it, then a few `sed` commands remove includes
+and insert two headers. Both are read from that file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAME = re.compile(r"\$\{(\w+)\}")
 
 @record
 class SedStep:
-    """What `sed` does to a line that contains `words`: it goes, and a `file` comes, if there is one."""
+    """What `sed` does to a line that contains `words`: deletes it, and inserts `file`, if any."""
 
     words: str
     file: str = ""
@@ -33,18 +33,18 @@ class SedStep:
 
 @record
 class Recipe:
-    """What a tree's build and host code say of kernel libraries. Paths are relative to ggml-metal/."""
+    """The kernel libraries according to a tree's build and host code. Paths are relative to ggml-metal/."""
 
     listed: tuple[str, ...]
     """kernel files that CMake makes libraries of"""
     asked: tuple[str, ...]
     """libraries that the host code loads"""
     always: tuple[str, ...]
-    """files that stand before every kernel file"""
+    """files that precede every kernel file"""
     named: tuple[str, ...]
-    """those that stand before a kernel file that includes them"""
+    """files that precede a kernel file that includes them"""
     steps: tuple[SedStep, ...]
-    """empty where CMake does not say how it embeds, in words known here"""
+    """empty if CMake's embedding commands are unknown"""
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -52,19 +52,19 @@ class Recipe:
 
 
 def recipe(build: str, host: str) -> Recipe:
-    """Read a `CMakeLists.txt` and a `ggml-metal-device.m`. Raises `MetalLayoutUnknown` where either has no list."""
+    """Read a `CMakeLists.txt` and a `ggml-metal-device.m`. Raises `MetalLayoutUnknown` if either has no list."""
     code = mask(build, "cmake", strings=False)
     listed = _LISTED.search(code)
     if not listed:
         raise MetalLayoutUnknown(
-            "CMakeLists.txt of ggml-metal has no METALLIB_KERNEL_SOURCES, by which it would list the kernel files",
-            hint="a newer layout has to be taught to toolchain/metal/embedding.py",
+            "CMakeLists.txt of ggml-metal has no METALLIB_KERNEL_SOURCES, the list of kernel files",
+            hint="add the newer layout to toolchain/metal/embedding.py",
         )
     libraries = _LIBRARIES.search(mask(host, "c", strings=False))
     if not libraries:
         raise MetalLayoutUnknown(
-            "ggml-metal-device.m has no GGML_METAL_LIBS, by which it would list the kernel libraries",
-            hint="a newer layout has to be taught to toolchain/metal/embedding.py",
+            "ggml-metal-device.m has no GGML_METAL_LIBS, the list of kernel libraries",
+            hint="add the newer layout to toolchain/metal/embedding.py",
         )
     variables = dict(_VARIABLE.findall(code))
     always: list[str] = []
@@ -106,7 +106,7 @@ def _steps(code: str, variables: dict[str, str]) -> Iterator[SedStep]:
 
 def _lines(path: Path) -> Iterator[tuple[str, Path, int]]:
     if not path.is_file():
-        raise MetalLayoutUnknown(f"{path}: not there, and CMakeLists.txt embeds it", hint="is the tree complete?")
+        raise MetalLayoutUnknown(f"{path}: missing, but CMakeLists.txt embeds it", hint="is the tree complete?")
     text = path.read_text(encoding="utf-8")
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         yield line, path, number

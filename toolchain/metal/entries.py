@@ -1,4 +1,4 @@
-"""C++ that ties kernels to the executor: an entry for each, and the tables that it reads."""
+"""C++ that connects kernels to the executor: an entry for each, and the tables that it reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SAME = {
 
 
 def entries(source: Translation, chosen: Collection[str]) -> str:
-    """C++ that hands each chosen kernel its arguments, and the tables of kernels and function constants."""
+    """C++ that passes each chosen kernel its arguments, and the tables of kernels and function constants."""
     out = ["using namespace metal;"]
     rows = []
     for number, name in enumerate(chosen):
@@ -33,7 +33,7 @@ def entries(source: Translation, chosen: Collection[str]) -> str:
             else:
                 name_ = _SAME.get(parameter.binding, parameter.binding)
                 arguments.append(f"metal::msl_position{own}({'' if name_ in POSITIONS else '&'}t->{name_})")
-        # one line each, at the place of the kernel: what is wrong with an instantiation is said there
+        # one line each, at the kernel's line, where errors of an instantiation are reported
         path = kernel.file.replace("\\", "\\\\").replace('"', '\\"')
         out += [
             f'# {kernel.line} "{path}"',
@@ -56,7 +56,7 @@ def entries(source: Translation, chosen: Collection[str]) -> str:
 
 
 def storage(source: Translation) -> str:
-    """C that holds the function constants: apart, so that the compiler takes their values for unknown."""
+    """C with the function constants, in a file of its own so that the compiler does not know their values."""
     return "".join(
         f"_Alignas(16) unsigned char {name}[32]; unsigned char {name}_msl_defined;\n" for name in source.constants
     )

@@ -1,4 +1,4 @@
-"""Executing what a tree's Metal host code makes of an operation: its dispatches, on its kernels, in the harness."""
+"""Executes an operation in the harness: the dispatches of a tree's Metal host code, with the tree's kernels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .library import Library
 
 Bytes = npt.NDArray[np.uint8]
 _UNWRITTEN = 0xFF
-"""what a result is filled with: as floats, NaN"""
+"""initial content of a result: NaN, as floats"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Executed:
-    """The result's bytes, what the host code did, a report for each dispatch, and what the harness found in any."""
+    """The result's bytes, what the host code did, a report for each dispatch, and all findings of the harness."""
 
     result: Bytes
     recorded: RecordedOperation
@@ -36,10 +36,10 @@ def execute(
     result: Bytes,
     seconds: float = 60.0,
 ) -> Executed:
-    """Run one operation on `operands` (bytes each); `result` is what its memory holds before, or only its size counts.
+    """Run one operation on `operands` (bytes each); `result` is its memory's initial content, or its size.
 
-    Of an operation that the host does not claim, nothing is run. Raises `KernelInvalid` for a dispatch that no device
-    would take: an unknown kernel, arguments of another size, too many threads, too much threadgroup memory.
+    An operation that the host does not support is not run. Raises `KernelInvalid` for a dispatch that no device
+    accepts: an unknown kernel, arguments of another size, too many threads, too much threadgroup memory.
     """
     recorded = host.record([operation])[0]
     if not recorded.claimed:
@@ -59,12 +59,12 @@ def execute(
 
 
 def unwritten(size: int) -> Bytes:
-    """Memory for a result: what a kernel leaves out will stand out."""
+    """Memory for a result, filled so that unwritten parts are recognized."""
     return np.full(size, _UNWRITTEN, np.uint8)
 
 
 def _bounds(dispatches: Sequence[Dispatch]) -> dict[int, list[int]]:
-    """Where in each tensor's memory something new begins, so that a kernel is given no more than its own part."""
+    """Offsets in each tensor's memory where a new part begins, so that a kernel gets its own part only."""
     starts: dict[int, set[int]] = {}
     for dispatch in dispatches:
         for tensor, offset in dispatch.buffers.values():

@@ -1,4 +1,4 @@
-"""What a dispatch did: counters, results, and what is wrong with the kernel, in words."""
+"""The report of a dispatch: counters, results, and the kernel's errors as sentences."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ KINDS = (
     "out-of-bounds", "uninitialised-threadgroup-read", "race", "divergence", "barrier-not-met", "time-limit", "crash",
     "lockstep", "division-by-zero",
 )  # fmt: skip
-VARIABLES = 1000  # from here on an index is that of a variable; runtime/memory.h
+VARIABLES = 1000  # indices of variables start here, see runtime/memory.h
 _SIGNALS = {4: "an illegal instruction", 5: "a trap", 6: "abort", 7: "a bus error", 8: "a division by zero",
-            10: "a bus error", 11: "an access to memory that is not there"}  # fmt: skip
+            10: "a bus error", 11: "an access to unmapped memory"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ExecutorAnswer:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a kernel: one of `KINDS`, where ("file:line"), how often, and the whole sentence."""
+    """An error in a kernel: one of `KINDS`, where ("file:line"), how often, and the whole sentence."""
 
     kind: str
     where: str
@@ -97,12 +97,12 @@ class BufferTraffic(Traffic):
 
 @dataclass(frozen=True)
 class Report:
-    """One dispatch. `buffers` are the bound buffers as the kernel left them."""
+    """One dispatch. `buffers` are the bound buffers after the kernel."""
 
     kernel: str
     findings: tuple[Finding, ...]
     notes: tuple[Finding, ...]
-    """what is right only because the lanes of a SIMD-group run in step"""
+    """accesses that are right only because the lanes of a SIMD-group run in step"""
     completed: bool
     """whether every thread ran to its end"""
     buffers: tuple[np.ndarray[Any, Any], ...]
@@ -110,7 +110,7 @@ class Report:
     traffic: dict[str, Traffic]
     """by address space: device, constant, threadgroup, thread"""
     buffer_traffic: tuple[BufferTraffic, ...]
-    """by the number of the bound buffer; what falls outside of all of them is in `traffic` alone"""
+    """by the number of the bound buffer; accesses outside of all buffers are only in `traffic`"""
     meetings: dict[str, int]
     """SIMD-group functions, matrix operations and barriers: once for each group that met"""
     operations: dict[str, int]
@@ -120,7 +120,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether it ran to its end and nothing was found."""
+        """Whether it ran to its end without findings."""
         return self.completed and not self.findings
 
     def operations_in(self, lines: Iterable[str]) -> dict[str, int]:
@@ -138,7 +138,7 @@ def judge(
     names: Mapping[tuple[bool, int], str],
     buffers: tuple[np.ndarray[Any, Any], ...],
 ) -> Report:
-    """The executor's outcome in terms of the source. `names` has the parameters by (is threadgroup, index)."""
+    """The executor's outcome, in terms of the source. `names` has the parameters by (is threadgroup, index)."""
     lines: dict[str, Counter[str]] = {}
     for block, times in outcome.blocks.items():
         for line, counts in profile.blocks[int(block)].items():

@@ -1,4 +1,4 @@
-"""Cache types as the cases of a run need them: random rows of a type, and what they decode to, in plain C or NumPy."""
+"""Cache types for the cases of a run: random rows of a type and their decoded values, in plain C or NumPy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A type: `block` values in `bytes` bytes, and the two ways between rows (flat) and floats."""
+    """A type: `block` values in `bytes` bytes, with encoder and decoder for flat rows."""
 
     name: str
     block: int
@@ -42,7 +42,7 @@ class Format:
         return out
 
     def decode(self, rows: Bytes) -> Floats:
-        """What flat rows stand for, flat."""
+        """The decoded values of flat rows, flat."""
         if self._library is None:
             return np.asarray(gguf.quants.dequantize(rows, _gguf_type(self.name)), np.float32).reshape(-1)
         out = np.zeros(rows.size // self.bytes * self.block, np.float32)
@@ -58,7 +58,7 @@ class Format:
 
 
 def formats(series: Series, config: Config, workspace: Path) -> dict[str, Format]:
-    """The series' types by the C that a build gets, and the upstream types that stand beside them in a cache."""
+    """The series' types, from a build's C code, and the upstream types that are combined with them in a cache."""
     library = ctypes.CDLL(str(compile_library(series, config, workspace)))
     own = {
         kind.name: Format(name=kind.name, block=kind.block, bytes=kind.bytes, _library=library) for kind in series.types

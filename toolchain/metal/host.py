@@ -1,8 +1,8 @@
 """A tree's own Metal host code, compiled without Metal: what it claims to support, and the dispatches that it makes.
 
 `ggml-metal-ops.cpp` and `ggml-metal-device.cpp` are plain C++ over a small interface to Objective-C, and so is the
-function that answers which operations are supported. `recorder/recorder.cpp` stands for that interface and writes
-everything down.
+function that says which operations are supported. `recorder/recorder.cpp` replaces that interface and records all
+calls.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SUPPORTS = "bool ggml_metal_device_supports_op("
 _ALLOC = "size_t ggml_backend_metal_buffer_type_get_alloc_size("
 _FLAGS = ("-O1", "-w", "-D_GNU_SOURCE", '-DGGML_VERSION="0"', '-DGGML_COMMIT="0"')
 _CORE = (Path("ggml/src"), Path("ggml/src/ggml-cpu"), Path("ggml/include"))
-# Whichever of these a tree has, without what only a whole backend needs.
+# Those of these that a tree has; files that only a complete backend needs are left out.
 _SOURCES = (
     "ggml/src/ggml.c",
     "ggml/src/ggml-quants.c",
@@ -44,7 +44,7 @@ _SOURCES = (
 class Tensor:
     """An operand: type by name, up to four sizes, and for each the bytes from one to the next.
 
-    `view_of`, the number of an earlier operand, makes it a part of that one's memory, from its beginning on.
+    `view_of`, the number of an earlier operand, makes it a part of that operand's memory, from its beginning on.
     """
 
     type: str
@@ -93,7 +93,7 @@ class Dispatch(msgspec.Struct, frozen=True):
 
 
 class RecordedOperation(msgspec.Struct, frozen=True):
-    """What the host code does for an operation; `extra` are bytes that it allocates behind the result."""
+    """What the host code does for an operation; `extra` are the bytes that it allocates after the result."""
 
     claimed: bool
     extra: int
@@ -101,7 +101,7 @@ class RecordedOperation(msgspec.Struct, frozen=True):
 
 
 class Made(msgspec.Struct, frozen=True):
-    """A library that the host code had compiled from a source of its own."""
+    """A library that the host code compiles from its own source."""
 
     name: str
     source: str
@@ -116,7 +116,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 class Host:
-    """The recorder of one tree. `limits` make the device less able; recorder.cpp names them."""
+    """The recorder of one tree. `limits` restrict the device; recorder.cpp lists them."""
 
     def __init__(self, program: Path, limits: Mapping[str, str] | None = None) -> None:
         self.program = program
@@ -131,24 +131,24 @@ class Host:
     def record(self, operations: Sequence[Operation], *, claims_only: bool = False) -> list[RecordedOperation]:
         """What the host code does for each; `claims_only` leaves out the dispatches.
 
-        Raises `KernelInvalid` where the host code gives up, with what it said.
+        Raises `KernelInvalid` with the host code's message if it aborts.
         """
         done = self._run(["--claims"] if claims_only else [], operations)
         answers = [msgspec.json.decode(line, type=RecordedOperation) for line in done.stdout.splitlines()]
         if done.returncode or len(answers) != len(operations):
             at = operations[min(len(answers), len(operations) - 1)]
             said = done.error_text.strip().splitlines() or [f"it ended with {done.returncode}"]
-            raise KernelInvalid(f"the host code gives up on {at.name} ({at.words()}): {said[0]}")
+            raise KernelInvalid(f"the host code aborts on {at.name} ({at.words()}): {said[0]}")
         return answers
 
     def sources(self, operations: Sequence[Operation]) -> dict[str, str]:
-        """The libraries that the host code makes when it is asked for these operations: Metal source by name."""
+        """The libraries that the host code makes for these operations: Metal source by name."""
         done = self._run(["--sources"], operations)
         made = [msgspec.json.decode(line, type=Made) for line in done.stdout.splitlines()]
         return {one.name: one.source for one in made}
 
     def log(self, operations: Sequence[Operation]) -> str:
-        """What the host code says on the way."""
+        """The host code's log."""
         return self._run(["--claims"], operations).error_text
 
     def _run(self, words: list[str], operations: Sequence[Operation]) -> Captured:
@@ -157,19 +157,19 @@ class Host:
 
 
 def build_host(tree: Path, config: Config, workspace: Path) -> Host:
-    """Compile the recorder for the sources at `tree`, into `workspace`; kept until they change.
+    """Compile the recorder for the sources at `tree`, into `workspace`; cached until they change.
 
     Raises `BuildFailed` for a tree without a Metal backend, or one whose host code does not fit the recorder.
     """
     device = tree / METAL / "ggml-metal-device.m"
     if not device.is_file():
-        raise BuildFailed(f"{tree}: no {METAL / device.name}", hint="a llama.cpp with a Metal backend has it")
+        raise BuildFailed(f"{tree}: no {METAL / device.name}", hint="use a llama.cpp with a Metal backend")
     supports, alloc = _supports(device), _alloc(tree / METAL / "ggml-metal.cpp")
     cc, cxx = (tool.require() for tool in compilers(config.build, workspace)[1:])
     sources = [path for pattern in _SOURCES for path in sorted(tree.glob(pattern))]
     own = [_OWN / "recorder.cpp", _OWN / "absent.c"]
     if not (tree / "ggml/src/ggml-threading.cpp").is_file():
-        # a tree so small that the whole of it can be had
+        # the miniature, which is small enough to compile completely
         sources += [tree / "ggml/src/ggml-backend.cpp", *sorted((tree / "ggml/src/ggml-cpu").glob("*.c*"))]
         own.pop()
     store = workspace / "metal"
@@ -179,7 +179,7 @@ def build_host(tree: Path, config: Config, workspace: Path) -> Host:
         made[0].write_text(supports, encoding="utf-8")
         made[1].write_text(alloc, encoding="utf-8")
         core = tuple(tree / folder for folder in _CORE)
-        # what is kept names no tree, so that it serves every one of the same content
+        # the cached program names no tree, so that it serves every one of the same content
         flags = (*_FLAGS, f"-fmacro-prefix-map={tree}/=")
         plain, backend = (_Compiler(cc, cxx, flags, folders, store) for folders in (core, (_OWN, tree / METAL, *core)))
         paths = [*sources, *own, *made]
@@ -196,7 +196,7 @@ def build_host(tree: Path, config: Config, workspace: Path) -> Host:
 
 
 class _Compiler:
-    """Compiles sources that see the headers of some folders; objects are kept in `store` by all that went in."""
+    """Compiles sources with some include folders; objects are cached in `store` by all their inputs."""
 
     def __init__(self, cc: Tool, cxx: Tool, flags: Sequence[str], folders: Sequence[Path], store: Path) -> None:
         self._store = store
@@ -234,7 +234,7 @@ def _supports(device: Path) -> str:
 
 
 def _alloc(backend: Path) -> str:
-    """A C++ file with the function that says what a result takes in the device's memory."""
+    """A C++ file with the function that returns the size of a result in the device's memory."""
     text = backend.read_text(encoding="utf-8") if backend.is_file() else ""
     headers = re.findall(r'^#\s*include\s+("ggml[^"]+")', text, re.MULTILINE)
     name = _ALLOC.split()[-1]

@@ -1,4 +1,4 @@
-"""Whether the Metal sources of a tree compile as a whole, and whether their kernels and the host code fit together."""
+"""Whether all Metal sources of a tree compile, and whether kernels and host code match."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .backend import check_kernels
 from .layout import kernel_sources
 from .names import compare, patterns, types
 
-# What the host defines by the device that it finds. Tensors need headers of Apple's that the harness does not model.
+# Macros that the host defines for the device. Tensors need Apple's headers, which the harness does not model.
 VARIANTS: dict[str, dict[str, str]] = {"with bfloat": {"GGML_METAL_HAS_BF16": "1"}, "without bfloat": {}}
 NOT_CHECKED = ("GGML_METAL_HAS_TENSOR",)
 
@@ -22,29 +22,29 @@ class Inspection:
 
     tree: Path
     libraries: int
-    """how many the kernels are divided over"""
+    """number of libraries"""
     kernels: dict[str, int]
-    """how many kernels each variant has"""
+    """number of kernels in each variant"""
     flash_attention: int
-    """how many of them, with bfloat, are flash attention's"""
+    """number of flash attention kernels, with bfloat"""
     names: int
-    """calls of the host code that ask for a kernel"""
+    """number of calls of the host code that request a kernel"""
     absent: dict[str, str]
-    """names that the host can ask for and no kernel has; where it builds them"""
+    """names that the host can request but no kernel has; where it builds them"""
     unasked: tuple[str, ...]
-    """kernels that the host cannot ask for"""
+    """kernels that the host never requests"""
     twice: dict[str, str]
-    """kernels that more than one library has, of which the host would take any; the files"""
+    """kernels in more than one library, of which the host would use any; their files"""
     not_checked: tuple[str, ...]
     seconds: float
 
     @property
     def ok(self) -> bool:
-        """Whether kernels and host fit together."""
+        """Whether kernels and host code match."""
         return not self.absent and not self.unasked and not self.twice
 
     def failure(self) -> KernelInvalid | None:
-        """What a run ends with whose kernels and host code do not fit together."""
+        """The error of a run if kernels and host code do not match."""
         if self.ok:
             return None
         parts = [f"{len(self.absent)} names without a kernel"] * bool(self.absent)
@@ -57,7 +57,7 @@ def inspect(tree: Path) -> Inspection:
     """Compile every kernel of a llama.cpp tree and compare names.
 
     Raises `KernelInvalid` for a source that does not compile, `NotModelled` for MSL that the harness lacks,
-    `MetalLayoutUnknown` for kernels that lie in another way, and `UnknownLayout` for a tree without a Metal backend.
+    `MetalLayoutUnknown` for another layout of kernels, and `UnknownLayout` for a tree without a Metal backend.
     """
     started = time.monotonic()
     known, asked = types(tree), patterns(tree)

@@ -1,7 +1,7 @@
 """LLVM's intermediate code with a call before every load and store, and a counter in every block.
 
-The compiler has optimised it before, so what is counted is what is left to do. Addresses of a function's own variables
-are passed over: they are registers on a GPU, as far as they fit.
+The code is already optimised, so only the remaining work is counted. A function's own variables are ignored: on a GPU
+they are registers, as far as they fit.
 """
 
 from __future__ import annotations
@@ -49,28 +49,28 @@ _COLLECTIVES = frozenset({"msl_exchange", "msl_multiply", "msl_move", "msl_barri
 
 @dataclass(frozen=True)
 class Site:
-    """Where an instruction came from: the user's file and line, and the way there through inlined calls."""
+    """Where an instruction came from: the user's file and line, and the path through inlined calls."""
 
     place: tuple[str, int]
     way: tuple[tuple[int, int], ...]
-    """line and column of each call on the way, outermost first; the order of ways is the order of the program"""
+    """line and column of each call on the path, outermost first; paths sort in the program's order"""
 
 
 @dataclass
 class Profile:
-    """What the numbers in an instrumented library mean."""
+    """The meaning of the numbers in an instrumented library."""
 
     sites: list[tuple[str, int]] = field(default_factory=list)
     """file and line of each number"""
     blocks: list[dict[str, dict[str, int]]] = field(default_factory=list)
-    """for each block: "file:line" and operations of each class that it takes there each time"""
+    """for each block: "file:line" and the operations of each class that one execution takes there"""
     variables: list[str] = field(default_factory=list)
     """names of the threadgroup variables"""
     uses: list[list[int]] = field(default_factory=list)
     """for each kernel the numbers of those that it uses"""
 
     def placed(self, files: Mapping[str, str]) -> Profile:
-        """The same with other names of files, where `files` has them."""
+        """The same with the names of files replaced as in `files`."""
 
         def of(place: str) -> str:
             file, _, line = place.rpartition(":")
@@ -85,7 +85,7 @@ class Profile:
 
 
 class _Locations:
-    """The user's line that an instruction came from: the innermost that lies outside the harness's headers."""
+    """The user's line that an instruction came from: the innermost outside of the harness's headers."""
 
     def __init__(self, text: str, own: Path) -> None:
         self.nodes = {
@@ -125,7 +125,7 @@ class _Locations:
 
 def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, Profile]:
     """Instrumented code and what its numbers mean. `own` holds the harness's headers, `constants` are the names of
-    function constants, whose loads count for nothing because a GPU has them as literals."""
+    function constants, whose loads are not counted because a GPU has them as literals."""
     locations = _Locations(text, own)
     pass_ = _Pass(locations, frozenset(f"@{name}" for name in constants))
     lines = text.split("\n")
@@ -148,8 +148,8 @@ def instrument(text: str, own: Path, constants: Collection[str]) -> tuple[str, P
 
 
 def _widenings(lines: Sequence[str]) -> set[int]:
-    """Lines that widen a number to 64 bits for nothing but addresses, which count for nothing: a GPU's loads and stores
-    take an index as it is."""
+    """Lines that widen a number to 64 bits only for addresses. They are not counted: a GPU's loads and stores take an
+    index directly."""
     free, found = set[int](), dict[str, int]()
     elsewhere = set[str]()
     for number, line in enumerate(lines):
@@ -183,7 +183,7 @@ def _variables(text: str, profile: Profile) -> list[str]:
 
 
 def _unmangled(name: str) -> str:
-    """The variable's own name at the end of a mangled one, where its length stands before it."""
+    """The variable's own name at the end of a mangled one, where its length precedes it."""
     whole = re.sub(r"(_\d+)?(\.\d+)*\"?$", "", name)
     for length in re.finditer(r"\d+", whole):
         if len(whole) - length.end() == int(length.group()):
@@ -203,7 +203,7 @@ class _Pass:
         self.block: dict[str, Counter[str]] = {}
 
     def site(self, line: str) -> Site:
-        """Of an instruction; where the optimiser has forgotten it, that of the one before."""
+        """The place of an instruction; if the optimiser lost it, that of the previous one."""
         found = _DEBUG.search(line)
         site = self.locations.find(found.group(1)) if found else self.last
         if site.place[1]:
@@ -222,7 +222,7 @@ class _Pass:
         return self.numbers[site]
 
     def ranks(self) -> list[int]:
-        """For each number its rank in the order of the program, by which the executor keeps lanes in step."""
+        """For each number its rank in the order of the program, with which the executor keeps lanes in step."""
         order = {site: rank for rank, site in enumerate(sorted(self.numbers, key=lambda site: site.way))}
         return [order[site] for site in self.numbers]
 
@@ -266,7 +266,7 @@ class _Pass:
         return line
 
     def divisor(self, line: str, rest: str) -> str:
-        """A look at what is divided by, since not every processor minds a zero."""
+        """A check of the divisor, since not every processor traps on zero."""
         found = _DIVISOR.match(rest)
         if not found:
             return ""
@@ -300,7 +300,7 @@ class _Pass:
         if pointer in self.constants or pointer.removesuffix("_msl_defined") in self.constants:
             return line
         if pointer in self.own:
-            if not self.innermost(line).startswith(self.locations.own):  # a collective's way to the executor is none
+            if not self.innermost(line).startswith(self.locations.own):  # not a collective's access to the executor
                 self.count(line, f"thread_{name}s")
             return line
         what = "atomic" if rest.startswith("atomic") else "read" if name == "load" else "write"

@@ -1,7 +1,7 @@
-"""Where the Metal kernels of a llama.cpp tree lie, and what its build makes libraries of.
+"""Where the Metal kernels of a llama.cpp tree are, and of which files its build makes libraries.
 
-Until August 2026 all of them are one file. Since then each file of `kernels/` is a library of its own, which CMake
-lists as well as the host code, and what is embedded of it is the file behind the shared ones that it includes.
+Until August 2026 all are in one file. Since then each file of `kernels/` is a library, listed by CMake and by the
+host code. What is embedded is that file, after the shared files that it includes.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ HOST, BUILD = FOLDER / "ggml-metal-device.m", FOLDER / "CMakeLists.txt"
 
 @record
 class KernelSource:
-    """The source of one library: what a device compiles at once."""
+    """The source of one library, which a device compiles as a unit."""
 
     path: Path
     include: tuple[Path, ...]
-    """folders for what the file includes, besides its own"""
+    """include folders besides the file's own"""
     text: str = ""
-    """what CMake embeds, with the lines of the files that it is made of; empty: the file as it stands"""
+    """the text that CMake embeds, with line markers of the original files; empty: the file itself"""
     macros: tuple[str, ...] = ()
-    """what the build defines, besides what the host does by the device that it finds"""
+    """macros of the build, besides those that the host defines for the device"""
 
     @property
     def defines(self) -> dict[str, str]:
@@ -40,7 +40,7 @@ class KernelSource:
 def kernel_sources(tree: Path) -> tuple[KernelSource, ...]:
     """The sources of a tree's libraries, in the order of its build.
 
-    Raises `MetalLayoutUnknown` for a tree with both layouts or neither, and for one whose lists do not fit its files.
+    Raises `MetalLayoutUnknown` for a tree with both layouts or neither, and for one whose lists do not match its files.
     """
     whole, files = tree / WHOLE, sorted((tree / KERNELS).glob("*.metal"))
     if whole.is_file() and files:
@@ -54,7 +54,7 @@ def kernel_sources(tree: Path) -> tuple[KernelSource, ...]:
         has = _some(sorted(path.name for path in (tree / FOLDER).glob("*.metal"))) or "no .metal file at all"
         raise MetalLayoutUnknown(
             f"{tree}: neither {WHOLE} nor files in {KERNELS}; {FOLDER} has {has}",
-            hint="name the root of a llama.cpp tree with a Metal backend; a newer layout has to be taught to"
+            hint="name the root of a llama.cpp tree with a Metal backend; add a newer layout to"
             " toolchain/metal/layout.py",
         )
     return _split(tree, files)
@@ -66,7 +66,7 @@ def _split(tree: Path, files: Sequence[Path]) -> tuple[KernelSource, ...]:
     if wrong := [*_differences(found, files)]:
         raise MetalLayoutUnknown(
             f"{tree}: the kernel files and the lists of them differ:" + "".join(f"\n  {line}" for line in wrong),
-            hint=f"a library stands in {BUILD.name} (METALLIB_KERNEL_SOURCES), in {HOST.name} (GGML_METAL_LIBS) and"
+            hint=f"a library must be in {BUILD.name} (METALLIB_KERNEL_SOURCES), in {HOST.name} (GGML_METAL_LIBS) and"
             f" as a file in {KERNELS}",
         )
     folders = (tree / FOLDER, tree / "ggml/src")
@@ -82,15 +82,15 @@ def _split(tree: Path, files: Sequence[Path]) -> tuple[KernelSource, ...]:
 
 
 def _differences(found: Recipe, files: Sequence[Path]) -> list[str]:
-    """What a list names and is not there, what is there and no list names, and where the lists differ."""
+    """Listed files that are missing, files that are not listed, and differences between the lists."""
     listed, there = set(found.listed), {f"kernels/{path.name}" for path in files}
     stems = {name.removeprefix("kernels/").removesuffix(".metal"): name for name in listed}
-    wrong = [f"{BUILD.name} lists {name}, which is not there" for name in found.listed if name not in there]
-    wrong += [f"{name} is there, and {BUILD.name} neither lists it nor embeds it with others"
+    wrong = [f"{BUILD.name} lists {name}, which is missing" for name in found.listed if name not in there]
+    wrong += [f"{name} exists, but {BUILD.name} neither lists it nor embeds it with others"
               for name in sorted(there - listed - set(found.shared))]  # fmt: skip
     wrong += [f"{HOST.name} has a library {name}, which {BUILD.name} does not list"
               for name in found.asked if name not in stems]  # fmt: skip
-    wrong += [f"{BUILD.name} lists {name}, and {HOST.name} has no library of that name"
+    wrong += [f"{BUILD.name} lists {name}, but {HOST.name} has no library of that name"
               for stem, name in sorted(stems.items()) if stem not in found.asked]  # fmt: skip
     for where, names in ((BUILD.name, found.listed), (HOST.name, found.asked)):
         wrong += [f"{where} lists {name} {times} times" for name, times in Counter(names).items() if times > 1]

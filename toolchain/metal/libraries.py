@@ -16,23 +16,23 @@ from .library import Library
 class Libraries:
     """Compiled kernels by dispatch.
 
-    Of a library that the host code makes, each kernel is compiled with the constants of the dispatch, as a GPU makes a
-    pipeline: what they rule out costs nothing then, neither here nor in what is counted.
+    Each kernel of a library that the host code makes is compiled with the constants of the dispatch, as for a GPU's
+    pipeline: branches that they exclude cost nothing, and are not counted.
     """
 
     def __init__(self, backend: Backend, sources: Mapping[str, str], folder: Path) -> None:
-        """`sources` are by the names that dispatches give them; they are written below `folder`."""
+        """`sources` maps the names in dispatches to sources; they are written below `folder`."""
         self.backend = backend
         self._parts: dict[str, KernelSource] = {}
         for name, source in sources.items():
-            # by content: other operations may be given another source of the same name, and others may be using it
+            # by content: other operations may get another source of the same name, and other runs may use the file
             path = folder / sha256_bytes(source.encode())[:16] / f"{name}.metal"
             if not path.is_file():
                 write_bytes(path, source.encode())
             self._parts[name] = KernelSource(path=path, include=())
 
     def known(self) -> frozenset[tuple[str, str]]:
-        """Every kernel there is, as library and name. Raises as `compile` for a source that cannot be compiled."""
+        """Every kernel, as library and name. Raises as `compile` for a source that cannot be compiled."""
         own = {(name, kernel) for name, part in self._parts.items() for kernel in check(part.path).kernels}
         return frozenset({("", kernel) for kernel in self.backend.known} | own)
 

@@ -28,7 +28,7 @@ _MAGIC = 0x314C534D
 _PAGE = 65536
 _SPACES = ("buffer", "constant", "threadgroup")
 _TYPES = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4"]
-_PARALLEL_FROM = 2048  # threads in all, below which a second worker costs more than it saves
+_PARALLEL_FROM = 2048  # total threads, below which a second worker costs more than it saves
 
 _REQUEST = np.dtype(
     [
@@ -49,7 +49,7 @@ class Argument:
     space: int
     index: int
     size: int
-    """bytes of what it points to"""
+    """size of the target in bytes"""
     whole: int
     """1: a reference, so the buffer must hold all of it"""
     writable: int
@@ -126,11 +126,11 @@ class Library:
     ) -> Report:
         """Dispatch `grid` threadgroups of `threads` threads, and wait.
 
-        `buffers` are bound by position; None binds an empty one. They are copied: what the kernel wrote is in the
-        report, with the dtype and shape of what was bound. `threadgroup_bytes` are the lengths of the threadgroup
+        `buffers` are bound by position; None binds an empty one. They are copied: the kernel's output is in the
+        report, with the dtype and shape of the bound buffers. `threadgroup_bytes` are the lengths of the threadgroup
         arguments; with the kernel's variables they must fit in `threadgroup_limit` (Apple GPUs have 32 KiB). `seconds`
-        bounds the CPU time of each of the `workers` processes (0: one for each core, as far as there is work). Raises
-        `KernelInvalid` for a dispatch that does not fit; what a kernel does wrong while it runs is among the report's
+        bounds the CPU time of each of the `workers` processes (0: one for each core, if there is enough work). Raises
+        `KernelInvalid` for a dispatch that does not fit; errors of a running kernel are in the report's
         findings.
         """
         number, entry = self._entry(kernel)
@@ -181,7 +181,7 @@ class Library:
             if entry.name == kernel:
                 return number, entry
         if kernel in self.known:
-            raise KernelInvalid(f"{self.path}: the kernel {kernel} is there but was not compiled")
+            raise KernelInvalid(f"{self.path}: the kernel {kernel} was not compiled")
         raise KernelInvalid(f"{self.path}: there is no kernel {kernel}", hint=f"compiled: {', '.join(self.kernels)}")
 
     def _check(self, entry: KernelEntry, content: Sequence[memoryview], lengths: Sequence[int]) -> None:
@@ -206,7 +206,7 @@ class Library:
                 raise KernelInvalid(f"{entry.name}: threadgroup argument {index} ({argument.name}) has no length")
         for index, length in enumerate(lengths):
             if length % 16 or length < 0:
-                raise KernelInvalid(f"{entry.name}: threadgroup length {length}: Metal wants a multiple of 16")
+                raise KernelInvalid(f"{entry.name}: threadgroup length {length}: Metal needs a multiple of 16")
             if length and index not in groups:
                 raise KernelInvalid(f"{entry.name}: it has no threadgroup argument {index}")
 
@@ -228,7 +228,7 @@ class Library:
         request["constants"] = len(values)
 
     def _execute(self, kernel: str, request: Path, seconds: float) -> ExecutorAnswer:
-        # the workers watch their own time; this limit is for what keeps them from it
+        # the workers watch their own time; this limit is for workers that hang
         limit, what = seconds * 20 + 60, f"{kernel}: the executor"
         done = capture([self.program, request], timeout=limit, failure=KernelInvalid, what=what)
         return msgspec.json.decode(done.stdout, type=ExecutorAnswer)

@@ -1,7 +1,7 @@
-"""The names of kernels that llama.cpp's Metal host code can ask for, and what of them a source has.
+"""The kernel names that llama.cpp's Metal host code can request, and which of them a source has.
 
-Each is handed to the function that makes a pipeline: a literal, or a variable that was given one or was filled by
-`snprintf`, whose own strings are literals, variables, or names of types.
+Each is passed to the function that makes a pipeline: a literal, or a variable that was set to one or was filled by
+`snprintf`, whose strings are literals, variables, or names of types.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TYPE_NAME = re.compile(r'\.type_name\s*=\s*"([^"]+)"')
 
 @record
 class Pattern:
-    """A name that the host builds, in pieces: each has its alternatives, in which `TYPE` and `NUMBER` stand for any."""
+    """A name that the host builds, in pieces: each has its alternatives, with the placeholders `TYPE` and `NUMBER`."""
 
     line: str
     """file:line of the call"""
@@ -38,12 +38,12 @@ class Pattern:
 
 @record
 class Unmatched:
-    """Host and source, where they do not fit together."""
+    """Mismatches of host code and source."""
 
     absent: dict[str, str]
-    """names that the host can ask for and the source lacks for every type and number; where the host builds them"""
+    """names that the host requests but the source lacks for all types and numbers; where the host builds them"""
     unasked: tuple[str, ...]
-    """kernels that the host never asks for"""
+    """kernels that the host never requests"""
 
 
 def types(tree: Path) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def types(tree: Path) -> tuple[str, ...]:
     path = tree / "ggml/src/ggml.c"
     found = _TYPE_NAME.findall(path.read_text(encoding="utf-8")) if path.is_file() else []
     header = tree / "ggml/include/ggml.h"
-    # a table may get the rows of some types from a macro, which makes the name of the number's
+    # a table may get some rows from a macro, which builds the name from a number's
     if found and header.is_file():
         found += [name.lower() for name in _TYPE_NUMBER.findall(header.read_text(encoding="utf-8"))]
     if not found:
@@ -60,14 +60,14 @@ def types(tree: Path) -> tuple[str, ...]:
 
 
 def patterns(tree: Path) -> tuple[Pattern, ...]:
-    """Every name that the host code of a tree can build. Raises `UnknownLayout` where there is none."""
+    """Every name that the host code of a tree can build. Raises `UnknownLayout` if there is none."""
     folder = tree / FOLDER
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix in (".cpp", ".m", ".mm"):
             code = mask(path.read_text(encoding="utf-8"), "c", strings=False)
             for match in _ASKED.finditer(code):
-                # what stands before the call, in the function that it is in
+                # the text before the call, in its function
                 begin = max(code.rfind("\n}", 0, match.start()), 0)
                 for at, pieces in _names(match.group(1).strip(), code[begin : match.start()]):
                     line = f"{path.relative_to(tree)}:{code.count(chr(10), 0, begin + at) + 1}"
@@ -78,7 +78,7 @@ def patterns(tree: Path) -> tuple[Pattern, ...]:
 
 
 def compare(asked: Collection[Pattern], kernels: Collection[str], known_types: Collection[str]) -> Unmatched:
-    """Hold the names that the host can build against the kernels of a source."""
+    """Compare the names that the host can build with the kernels of a source."""
     anything = {TYPE: "(?:" + "|".join(map(re.escape, known_types)) + ")", NUMBER: r"\d+"}
 
     def form_of(spelling: Collection[str]) -> re.Pattern[str]:
@@ -98,7 +98,7 @@ def compare(asked: Collection[Pattern], kernels: Collection[str], known_types: C
 
 
 def _names(argument: str, before: str) -> Iterator[tuple[int, tuple[tuple[str, ...], ...]]]:
-    """The names that an argument can be, each with the offset of its making in the text `before` the call."""
+    """The names that an argument can be, each with the offset where it is built in the text `before` the call."""
     variable = re.escape(argument)
     if literal := re.fullmatch(r'"(kernel_[^"]*)"', argument):
         yield len(before), ((literal.group(1),),)
@@ -110,7 +110,7 @@ def _names(argument: str, before: str) -> Iterator[tuple[int, tuple[tuple[str, .
 
 
 def _filled(variable: str, before: str) -> Iterator[re.Match[str]]:
-    """Calls of snprintf that write to it; the group is what they write."""
+    """Calls of snprintf that write to the variable; the group is their arguments."""
     return re.finditer(rf'\bsnprintf\s*\(\s*{re.escape(variable)}\s*,[^,"]+,\s*("[^;]*)\)\s*;', before)
 
 
@@ -130,7 +130,7 @@ def _pieces(arguments: str, before: str) -> tuple[tuple[str, ...], ...]:
 
 
 def _strings(argument: str, before: str) -> tuple[str, ...]:
-    """What a string can be."""
+    """The possible values of a string."""
     if "ggml_type_name" in argument:
         return (TYPE,)
     if literals := _LITERAL.findall(argument):
@@ -143,13 +143,13 @@ def _strings(argument: str, before: str) -> tuple[str, ...]:
         values.update(dict.fromkeys(map("".join, itertools.product(*parts))))
     for value in re.findall(rf"\b{re.escape(argument.strip())}\s*=([^;=][^;]*);", before):
         values.update(dict.fromkeys((TYPE,) if "ggml_type_name" in value else _LITERAL.findall(value)))
-    # upstream's word for what a switch leaves out, which it does not live to see
+    # upstream's name in a switch's default branch, which aborts
     values.pop("undefined", None)
     return tuple(values) or (TYPE,)
 
 
 def _split(text: str) -> list[str]:
-    """Arguments at the commas that stand in no bracket and no string."""
+    """Arguments, split at commas outside of brackets and strings."""
     parts, depth, start, quoted = [], 0, 0, False
     for at, character in enumerate(text):
         if character == '"':

@@ -1,4 +1,4 @@
-"""What a run of the kernels comes to."""
+"""The results of a run of kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..core.records import record
 
 @record
 class Case:
-    """One case: `type` is K/V for attention. `bit_equal` is only asked of what is not computed in floats."""
+    """One case: `type` is K/V for attention. `bit_equal` only applies to operations without float arithmetic."""
 
     kernel: str
     type: str
@@ -17,11 +17,11 @@ class Case:
     bit_equal: bool | None
     ok: bool
     operations: float | None = None
-    """of attention: arithmetic for a value of K or V and a query head that uses it, all dispatches counted"""
+    """of attention: arithmetic for each value of K or V and each query head, over all dispatches"""
     wrong: tuple[str, ...] = ()
-    """what made it fail"""
+    """why it failed"""
     upstream: tuple[str, ...] = ()
-    """what the harness found in upstream's own kernels, where these ran"""
+    """the harness's findings in upstream's own kernels, if these ran"""
 
 
 @record
@@ -34,7 +34,7 @@ class MetalRun:
     failed: int
 
     def failure(self) -> KernelInvalid | None:
-        """What a run ends with in which a case failed."""
+        """The error of a run in which a case failed."""
         if not self.failed:
             return None
         return KernelInvalid(

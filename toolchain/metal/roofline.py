@@ -1,7 +1,7 @@
-"""An estimate of generation's time from counted costs: what a GPU's peaks allow, whichever is reached first.
+"""An estimate of generation time from counted costs: a roofline of a GPU's peaks.
 
-It is no measurement: latency, occupancy, registers and caches are left out. So it says which type is limited by what,
-and how types compare, rather than how many milliseconds a token will take.
+It is no measurement: latency, occupancy, registers and caches are ignored. It shows what limits each type and how types
+compare, not how many milliseconds a token will take.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .cost import Cost, Costs
 
 @record
 class Gpu:
-    """Peaks: bytes from memory and operations of single lanes, each in a second. `source` says where they are from."""
+    """Peaks: bytes from memory and operations of single lanes, each per second. `source` says where they are from."""
 
     name: str
     bytes_per_second: float
@@ -28,7 +28,7 @@ class Gpu:
 
 @record
 class Workload:
-    """What a token asks for: bytes of weights, and values of K and V at each position over all layers."""
+    """The work for a token: bytes of weights, and values of K and V at each position over all layers."""
 
     name: str
     weight_bytes: float
@@ -38,21 +38,21 @@ class Workload:
 
 @record
 class TokenEstimate:
-    """Milliseconds for one token at a depth, all by peaks alone."""
+    """Milliseconds for one token at a depth, from peaks only."""
 
     type: str
     positions: int
     arithmetic: float
     """of attention"""
     memory: float
-    """of attention, if every byte of K and V comes from memory once, however many heads read it"""
+    """of attention, if every byte of K and V is read from memory once for all heads"""
     memory_uncached: float
     """the same if each threadgroup's reads go to memory"""
     weights: float
 
     @property
     def token(self) -> float:
-        """The weights, and attention by whatever takes longest; reads of other heads are taken to be cached."""
+        """The weights, and attention's largest limit; reads by further heads are assumed to be cached."""
         return self.weights + max(self.arithmetic, self.memory)
 
 
@@ -72,13 +72,13 @@ CLASS_27B = Workload(
 
 
 class TokenEstimates(tuple[TokenEstimate, ...]):
-    """For each type and depth, on the GPU and for the model below unless others are named."""
+    """For each type and depth, by default on the GPU and for the model below."""
 
 
 def estimates(
     costs: Iterable[Cost], depths: Iterable[int] = (32768, 131072), gpu: Gpu = M3_MAX, model: Workload = CLASS_27B
 ) -> TokenEstimates:
-    """For each type with one query and 4 heads on one of K and V, by what it costs at its largest counted depth."""
+    """For each type with one query and 4 heads on one of K and V, from its cost at the largest counted depth."""
     found: dict[str, Cost] = {}
     for one in costs:
         name = one.k if one.k == one.v else f"{one.k}:{one.v}"
@@ -104,7 +104,7 @@ def _estimate(name: str, spent_on: Cost, positions: int, gpu: Gpu, model: Worklo
 
 @record
 class CostEstimate:
-    """What was counted, and what a GPU's peaks make of it."""
+    """The counts, and the estimates from a GPU's peaks."""
 
     counted: Costs
     estimates: TokenEstimates

@@ -27,7 +27,7 @@ from .libraries import Libraries
 from .results import Case, MetalRun
 
 TOLERANCE = 1e-3
-"""largest error of attention, against the largest value of the result"""
+"""largest error of attention, relative to the largest value of the result"""
 ARITHMETIC = ("float", "integer", "convert", "select", "special")
 KERNELS = (
     "kernel_flash_attn_ext_pad", "kernel_flash_attn_ext_blk", "kernel_flash_attn_ext_vec_reduce",
@@ -39,8 +39,8 @@ KERNELS = (
 def choose(
     run: Run, tree: Path | None, program: Path | None, *, patched: Callable[[Run], Path], full: bool = False
 ) -> MetalRun:
-    """On a Mac, or with a `program`, llama.cpp's own test of the GPU; else the harness on `tree`, by default the one
-    that `patched` makes."""
+    """On a Mac, or with a `program`, run llama.cpp's own test on the GPU; else the harness on `tree`, by default that
+    from `patched`."""
     series = load_series(run)
     if program is None and sys.platform != "darwin":
         where = tree or patched(run)
@@ -85,8 +85,8 @@ def run_tree(
 def compile_tree(
     tree: Path, host: Host, workspace: Path, asked: Sequence[Operation], kernels: Iterable[str] = KERNELS
 ) -> Libraries:
-    """The backend's kernels that match one of the patterns, compiled into `workspace`, and what the host code makes
-    libraries of when it is asked for operations. Raises as `Backend`."""
+    """The backend's kernels that match one of the patterns, compiled into `workspace`, and the libraries that the
+    host code makes for operations. Raises as `Backend`."""
     cache = workspace / "metal" / "kernels"
     return Libraries(Backend(tree, cache, kernels), host.sources(asked), host.program.parent)
 
@@ -115,7 +115,7 @@ def run_conversion(host: Host, library: Libraries, case: cases.Conversion) -> Ca
 
 
 def run_attention(host: Host, library: Libraries, case: Attention, known: dict[str, Format]) -> Case:
-    """Attention against float64. What the harness finds counts in our kernels; in upstream's own it is reported."""
+    """Attention against float64. Findings of the harness fail our kernels; in upstream's own they are only reported."""
     posed = pose(case, known)
     kind, size = f"{case.k}/{case.v}", f"{case.dk}/{case.dv}"
     try:
@@ -130,7 +130,7 @@ def run_attention(host: Host, library: Libraries, case: Attention, known: dict[s
     own = {case.k, case.v} - set(BESIDE) != set()
     wrong = [str(finding) for finding in done.findings if own]
     if not error_ <= TOLERANCE:
-        wrong.append(f"the result is off by {error_:.2g} of its largest value")
+        wrong.append(f"the result differs by {error_:.2g} of its largest value")
     return Case(
         kernel=_main(done.recorded), type=kind, head_size=size, max_error=error_, bit_equal=None, ok=not wrong,
         operations=operations(done.reports, case), wrong=tuple(wrong),
@@ -139,7 +139,7 @@ def run_attention(host: Host, library: Libraries, case: Attention, known: dict[s
 
 
 def operations(reports: Sequence[Report], case: Attention) -> float:
-    """Arithmetic of all dispatches for a value of K or V and a query head that uses it."""
+    """Arithmetic of all dispatches for each value of K or V and each query head."""
     spent = sum(report.operations.get(kind, 0) for report in reports for kind in ARITHMETIC)
     return spent / (case.sequences * case.queries * case.heads * case.positions * (case.dk + case.dv))
 
@@ -159,4 +159,4 @@ def _main(recorded: RecordedOperation) -> str:
 
 def _unclaimed(kernel: str, kind: str, head_size: str) -> Case:
     return Case(kernel=kernel, type=kind, head_size=head_size, max_error=None, bit_equal=None, ok=False,
-                wrong=("the host code does not claim it",))  # fmt: skip
+                wrong=("the host code does not claim to support it",))  # fmt: skip

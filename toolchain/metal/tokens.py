@@ -1,4 +1,4 @@
-"""Tokens of a preprocessed Metal source, each with the file and line that it came from."""
+"""Tokens of a preprocessed Metal source, with their file and line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOKEN = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """A piece of code: `kind` is string, number, word or punctuator; `start` is where it stands in the text."""
+    """A piece of code: `kind` is string, number, word or punctuator; `start` is its offset in the text."""
 
     kind: str
     text: str
@@ -32,12 +32,12 @@ class Token:
 
     @property
     def end(self) -> int:
-        """The position behind it."""
+        """The offset after it."""
         return self.start + len(self.text)
 
 
 def tokenize(text: str, own: Path) -> list[Token]:
-    """The tokens of what `clang -E` wrote, without those of files under `own` (the harness's headers)."""
+    """The tokens of the output of `clang -E`, without those of files under `own` (the harness's headers)."""
     found: list[Token] = []
     file, line, skip = "", 1, False
     brackets: list[str] = []
@@ -45,7 +45,7 @@ def tokenize(text: str, own: Path) -> list[Token]:
         kind = match.lastgroup or ""
         word = match.group()
         if match.group("marker") is not None:
-            # the marker names the line behind it
+            # the marker names the line after it
             file, line = match.group("file").replace('\\"', '"').replace("\\\\", "\\"), int(match.group("line")) - 1
             skip = file.startswith("<") or Path(file).is_relative_to(own)
         elif kind == "space":
@@ -80,7 +80,7 @@ def matching(tokens: Sequence[Token], at: int) -> int:
 
 
 def split(tokens: Sequence[Token]) -> list[list[Token]]:
-    """Parts between commas that stand in no bracket of any kind, angle brackets included."""
+    """Parts between commas outside of all brackets, including angle brackets."""
     parts: list[list[Token]] = [[]]
     depth = 0
     for token in tokens:
@@ -101,7 +101,7 @@ def spell(tokens: Sequence[Token]) -> str:
 
 
 def after_template(head: Sequence[Token]) -> int:
-    """The index behind `template <...>`; 0 where there is none."""
+    """The index after `template <...>`; 0 if there is none."""
     if len(head) < 2 or head[0].text != "template" or head[1].text != "<":
         return 0
     at, depth = 1, 0
@@ -116,7 +116,7 @@ def after_template(head: Sequence[Token]) -> int:
 
 
 def parameters_at(head: Sequence[Token]) -> int:
-    """The index of the bracket that begins a function's parameters; the length where there is none."""
+    """The index of the bracket that begins a function's parameters; the length if there is none."""
     at = after_template(head)
     while at < len(head) and head[at].text != "(":
         at = matching(head, at) + 1 if head[at].text == "[[" else at + 1

@@ -19,7 +19,7 @@ HEADERS = Path(__file__).parent / "msl"
 _SECTION = "__DATA,msl_threadgroup" if sys.platform == "darwin" else "msl_threadgroup"
 STORAGE = f'static __attribute__((section("{_SECTION}")))'
 
-# What MSL has and the harness lacks. Known by name, so that it is refused by name.
+# Features of MSL that the harness lacks, so that each is refused by name.
 UNKNOWN_WORDS = re.compile(
     r"texture(1d|2d|3d|cube|_buffer)\w*|depth(2d|cube)\w*|sampler|imageblock\w*|threadgroup_imageblock|ray_data|object_data"
     r"|visible_function_table|intersection_function_table|acceleration_structure|instance_acceleration_structure"
@@ -68,7 +68,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function that can be dispatched: `host_name` is what the host asks for, `function` its name in C++."""
+    """A function that can be dispatched: `host_name` is the name that the host requests, `function` its name in C++."""
 
     host_name: str
     function: str
@@ -79,7 +79,7 @@ class Kernel:
 
 @dataclass
 class Translation:
-    """What one file holds. `text` is C++; entries for chosen kernels are added by `entries`."""
+    """The contents of one file. `text` is C++; entries for chosen kernels are added by `entries`."""
 
     text: str
     kernels: dict[str, Kernel]
@@ -92,7 +92,7 @@ class Translation:
 class _Translator:
     def __init__(self, text: str, fixed: Mapping[int | str, bool | int | float]) -> None:
         self.fixed = fixed
-        # its argument may name macros, which are gone by now; without it a loop runs just as well
+        # its argument may name macros, which are already expanded; loops work without it
         self.text = text = re.sub(r"^[ \t]*#[ \t]*pragma[ \t]+unroll.*$", "", text, flags=re.MULTILINE)
         self.tokens = tokenize(text, HEADERS)
         self.edits: list[tuple[int, int, str]] = []
@@ -110,7 +110,7 @@ class _Translator:
         out, at = [], 0
         for start, end, new in sorted(self.edits, key=lambda edit: (edit[0], -edit[1])):
             if start < at:
-                continue  # inside something that is already replaced
+                continue  # inside code that is already replaced
             out += [self.text[at:start], new, "\n" * (self.text.count("\n", start, end) - new.count("\n"))]
             at = end
         out.append(self.text[at:])
@@ -122,7 +122,7 @@ class _Translator:
     # -- declarations ------------------------------------------------------------------------------
 
     def top(self, begin: int, end: int, space: tuple[str, ...]) -> None:
-        """The declarations between two token indices, which lie in the namespaces `space`."""
+        """The declarations between two token indices, in the namespaces `space`."""
         tokens, at = self.tokens, begin
         while at < end:
             stop, opens = at, -1
@@ -148,7 +148,7 @@ class _Translator:
             elif "=" not in words and not words & {"enum", "operator"}:
                 self.function(head)
             at = close + 1
-            # what follows a class or an initialiser belongs to the same declaration
+            # code after a class or an initialiser belongs to the same declaration
             if "(" not in words:
                 while at < end and tokens[at - 1].text != ";" and words & {"struct", "class", "union", "enum", "="}:
                     at += 1
@@ -234,7 +234,7 @@ class _Translator:
         self.attributes([*head[:opens], *head[close + 1 :]])
 
     def function(self, head: list[Token]) -> None:
-        """MSL wants the address space of every pointer and reference spelt out; C++ would not miss it."""
+        """Check that every pointer and reference has an address space: MSL requires it, C++ does not."""
         opens = parameters_at(head)
         for part in split(head[opens + 1 : matching(head, opens)]) if opens < len(head) else []:
             texts = {token.text for token in part}
@@ -288,7 +288,7 @@ class _Translator:
     # -- words -------------------------------------------------------------------------------------
 
     def refuse(self) -> None:
-        """Refuses what is known and not modelled."""
+        """Refuse known features that are not modelled."""
         previous = ""
         for token, following in zip(self.tokens, [*self.tokens[1:], *self.tokens[-1:]], strict=True):
             if token.kind == "word" and previous not in (".", "->"):
@@ -327,7 +327,7 @@ class _Translator:
             elif token.text in ("device", "thread"):
                 self.replace(token, token, "")
             elif token.text == "kernel":
-                self.replace(token, token, "static")  # so that one that nobody chose is not compiled
+                self.replace(token, token, "static")  # so that unused ones are not compiled
             elif token.text == "constant":
                 self.replace(token, token, "const")
             elif token.text == "threadgroup":
@@ -336,7 +336,7 @@ class _Translator:
                 self.replace(token, tokens[at + 3], f"(bool)({tokens[at + 2].text}_msl_defined)")
 
     def attribute(self, at: int) -> None:
-        """An attribute that no kernel's head accounts for: of a function type, or of a statement."""
+        """An attribute outside of a kernel's head: of a function type, or of a statement."""
         close = matching(self.tokens, at)
         words = [attribute[0].text for attribute in split(self.tokens[at + 1 : close])]
         if all(word in _IGNORED or word in ("clang", "gnu") for word in words):
@@ -376,7 +376,7 @@ def _host_name(head: Iterable[Token]) -> str:
 
 
 def _sum(number: str) -> int:
-    """The number of a function constant where it is spelt as a sum of plain numbers; else -1."""
+    """The number of a function constant that is written as a sum of plain numbers; else -1."""
     parts = number.replace("(", " ").replace(")", " ").split("+")
     return sum(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else -1
 
