@@ -125,7 +125,7 @@ def _state_complaint(log: str, planned: kv.CacheSizes) -> str:
     return ""
 
 
-def _row_complaint(saved: slot.State, sized: geometry.Geometry, types: grammar.CacheTypes, table: Table) -> str:
+def _row_complaint(saved: slot.SavedSlot, sized: geometry.Geometry, types: grammar.CacheTypes, table: Table) -> str:
     """Rows of the saved slot, in the order of the caches, against the planner's; in bytes."""
     order = [layer for windowed in (False, True) for layer in sized.cached if layer.windowed is windowed]
     if len(saved.layers) != len(order):

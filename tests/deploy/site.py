@@ -1,4 +1,4 @@
-"""A place to deploy to: a prefix with its own launchd stand-in and port, and small releases to put there."""
+"""A place to deploy to: a prefix with its own launchd emulator and port, and small releases to put there."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ from toolchain.core import records
 from toolchain.core.config import Config
 from toolchain.core.console import Console
 from toolchain.deploy import installer
-from toolchain.deploy.journal import KILL_VARIABLE, Entry
-from toolchain.deploy.layout import Layout
+from toolchain.deploy.journal import KILL_VARIABLE, JournalEntry
+from toolchain.deploy.prefix import Prefix
+from toolchain.service.emulator import launchctl as client
+from toolchain.service.emulator import settings
+from toolchain.service.emulator.verbs import STOP_VERB
 from toolchain.stages import CacheType, Deployment, Release, Verification
-from toolchain.standin import launchctl as client
-from toolchain.standin import settings
-from toolchain.standin.verbs import STOP_VERB
 
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
+_LLAMA_SERVER = Path(__file__).with_name("llama_server_program.py")
+BUILD = 1
+"""build of llama.cpp in every release"""
 _CHILDREN = multiprocessing.get_context("forkserver")  # quick: what a deploy imports is there before the fork
 _CHILDREN.set_forkserver_preload(["toolchain.deploy.installer", "toolchain.serving.probe_model"])
 
@@ -50,7 +53,7 @@ class Site:
         prefix = folder / "pre & fix"  # a space and an ampersand must survive the shell and XML
         values = {
             "deploy.prefix": str(prefix),
-            "deploy.service_manager": "standin",
+            "deploy.service_manager": "emulator",
             "deploy.port": free_port(),
             "deploy.models": str(folder / "models"),
             "deploy.health_timeout_s": 15,
@@ -63,8 +66,17 @@ class Site:
         return cls(folder, configuration.load(file=folder / "turboquant.yaml", environ={}))
 
     @property
-    def layout(self) -> Layout:
-        return Layout.of(self.config)
+    def prefix(self) -> Prefix:
+        return Prefix.of(self.config)
+
+    @property
+    def emulator(self) -> Path:
+        """Root of the emulator."""
+        return self.prefix.folder / "launchd"
+
+    @property
+    def log_file(self) -> Path:
+        return self.prefix.logs / "ollama.log"
 
     def configured(self, **changes: Any) -> Site:
         """The same place under another configuration of the section deploy."""
@@ -73,14 +85,18 @@ class Site:
     def release(
         self, version: str, *, does: str = "serve", answers: str = "", types: tuple[CacheType, ...] = TURBO
     ) -> Path:
-        """Make a release directory whose server reports `answers` and behaves as `does` says."""
+        """Make a release directory whose servers report `answers` and behave as `does` says."""
         folder = self.folder / f"built-{version}"
         (folder / "bin").mkdir(parents=True)
         (folder / "lib/ollama").mkdir(parents=True)
-        text = f"#!{sys.executable} -IS\n" + _PROGRAM.read_text()
-        _program(folder / "bin/ollama", text)
-        _program(folder / "lib/ollama/llama-server", "#!/bin/sh\nexit 0\n")
-        behaviour = {"does": does, "answers": answers or version, "types": [kind.name for kind in types]}
+        _program(folder / "bin/ollama", _PROGRAM)
+        _program(folder / "lib/ollama/llama-server", _LLAMA_SERVER)
+        behaviour = {
+            "does": does,
+            "answers": answers or version,
+            "types": [kind.name for kind in types],
+            "build": answers or BUILD,
+        }
         (folder / "lib/ollama/behaviour.json").write_text(json.dumps(behaviour))
         (folder / "lib/ollama/libggml.so").symlink_to("libggml.so.0")
         (folder / "lib/ollama/libggml.so.0").write_text("not a library")
@@ -91,7 +107,7 @@ class Site:
             platform="test",
             ollama_commit="0" * 40,
             llama_cpp_commit="1" * 40,
-            llama_cpp_build=1,
+            llama_cpp_build=BUILD,
             series_sha256="2" * 64,
             cache_types=types,
             tools={},
@@ -129,27 +145,27 @@ class Site:
         with self.child(operation, *arguments, kill_at=at) as process:
             process.join(60)
             assert process.exitcode == -signal.SIGKILL
-        assert records.read(self.layout.journal, Entry).step == at
+        assert records.read(self.prefix.journal, JournalEntry).step == at
 
     def launchctl(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return launchctl(self.layout.standin, *words)
+        return launchctl(self.emulator, *words)
 
     def log(self) -> str:
-        return self.layout.log.read_text() if self.layout.log.exists() else ""
+        return self.log_file.read_text() if self.log_file.exists() else ""
 
     def assert_clean(self) -> None:
         """Nothing half done: no journal, only known releases, and `current` names one of them."""
         deployment = self.status()
-        there = sorted(path.name for path in self.layout.releases.iterdir()) if self.layout.releases.is_dir() else []
+        there = sorted(path.name for path in self.prefix.releases.iterdir()) if self.prefix.releases.is_dir() else []
         assert there == sorted(deployment.releases)
-        assert not self.layout.journal.exists()
-        assert sorted(path.name for path in self.layout.prefix.glob("current*")) == ["current"] * bool(there)
+        assert not self.prefix.journal.exists()
+        assert sorted(path.name for path in self.prefix.folder.glob("current*")) == ["current"] * bool(there)
         for name in there:
-            built.check(self.layout.release(name))
-            assert (self.layout.release(name) / "environment").is_file()
+            built.check(self.prefix.release(name))
+            assert (self.prefix.release(name) / "environment").is_file()
 
     def close(self) -> None:
-        """Stop the stand-in and everything in it."""
+        """Stop the emulator and everything in it."""
         self.launchctl(STOP_VERB)
 
 
@@ -179,7 +195,7 @@ def _run(operation: Callable[..., object], arguments: tuple[Any, ...], kill_at: 
 
 
 def launchctl(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Call the stand-in at `root`."""
+    """Call the emulator at `root`."""
     return subprocess.run(
         [sys.executable, "-I", "-S", client.__file__, *words],
         env={**os.environ, settings.ROOT_VARIABLE: str(root)},
@@ -209,6 +225,6 @@ def await_file(path: Path) -> None:
         time.sleep(0.005)
 
 
-def _program(path: Path, text: str) -> None:
-    path.write_text(text)
+def _program(path: Path, source: Path) -> None:
+    path.write_text(f"#!{sys.executable} -IS\n{source.read_text()}")
     path.chmod(0o755)

@@ -9,7 +9,9 @@ import pytest
 
 from tests.processes import alive
 from toolchain.core.errors import ConfigError, LockHeld, NothingToRollBackTo, ReleaseInvalid, RolledBack
-from toolchain.deploy import environment, installer, service
+from toolchain.deploy import environment, installer
+from toolchain.service import managers
+from toolchain.service.units.ollama import OllamaUnit
 from toolchain.serving.ollama import OllamaClient
 
 from .site import Site, await_file, identifier, install
@@ -26,7 +28,8 @@ def test_install_upgrade_and_roll_back(site: Site, capsys: pytest.CaptureFixture
     second = site.install(b)
     assert (second.active, second.parent, second.version) == (identifier(b), identifier(a), "0.2.0-turbo1")
     assert not alive(first.pid)
-    assert OllamaClient(environment.base_url(site.layout.current)).names() == ()  # the probe model is gone again
+    url = OllamaUnit().url(environment.read(site.prefix.current))
+    assert OllamaClient(url).names() == ()  # the probe model is gone again
     back = installer.rollback(site.config, site.console)
     assert (back.active, back.version, back.healthy) == (identifier(a), "0.1.0-turbo1", True)
     with pytest.raises(NothingToRollBackTo, match="no parent"):
@@ -42,8 +45,8 @@ def test_install_upgrade_and_roll_back(site: Site, capsys: pytest.CaptureFixture
 
 def test_an_upgrade_keeps_the_plist_and_its_one_bootstrap(running: Site) -> None:
     target = f"gui/{os.getuid()}/io.turboquant.ollama"
-    runs = service.of(running.config, running.layout).inspect().runs
-    plist = running.layout.standin / "LaunchAgents" / "io.turboquant.ollama.plist"
+    runs = managers.choose(running.config.deploy, running.prefix.folder).inspect().runs
+    plist = running.emulator / "LaunchAgents" / "io.turboquant.ollama.plist"
     before, stat = plist.read_bytes(), plist.stat()
     running.install(running.release("next"))
     assert plist.read_bytes() == before
@@ -51,7 +54,7 @@ def test_an_upgrade_keeps_the_plist_and_its_one_bootstrap(running: Site) -> None
     shown = running.launchctl("print", target).stdout
     assert f"\truns = {runs + 1}\n" in shown  # kickstarted: another bootstrap would have begun to count anew
     content = plistlib.loads(before)
-    assert content["ProgramArguments"] == [str(running.layout.shim)]
+    assert content["ProgramArguments"] == [str(running.prefix.shim)]
     assert (content["RunAtLoad"], content["KeepAlive"], content["ProcessType"]) == (True, True, "Interactive")
     assert content["EnvironmentVariables"]["HOME"] == str(Path.home())
     assert "WorkingDirectory" not in content
@@ -72,7 +75,7 @@ def test_a_new_environment_restarts_and_a_bad_one_comes_back(site: Site) -> None
     # iq4_nl is llama.cpp's own, so the release may have it; this server then refuses every generation
     with pytest.raises(RolledBack, match="unknown cache type iq4_nl"):
         site.configured(kv_cache_type="iq4_nl").install(release)
-    assert environment.read(site.layout.current)["OLLAMA_KV_CACHE_TYPE"] == "q8_0:turbo4"
+    assert environment.read(site.prefix.current)["OLLAMA_KV_CACHE_TYPE"] == "q8_0:turbo4"
     assert site.status().healthy
     site.assert_clean()
 
@@ -83,9 +86,9 @@ def test_environment_and_binary_go_back_together(site: Site) -> None:
     stock.install(site.release("stock", types=()))
     turbo = site.install(site.release("turbo"))
     assert turbo.healthy
-    assert environment.read(site.layout.current)["OLLAMA_KV_CACHE_TYPE"] == "turbo4"
+    assert environment.read(site.prefix.current)["OLLAMA_KV_CACHE_TYPE"] == "turbo4"
     assert installer.rollback(site.config, site.console).version == "stock"
-    assert environment.read(site.layout.current)["OLLAMA_KV_CACHE_TYPE"] == "q8_0"
+    assert environment.read(site.prefix.current)["OLLAMA_KV_CACHE_TYPE"] == "q8_0"
 
 
 def test_a_stock_release_refuses_a_turbo_type_before_anything_happens(site: Site) -> None:
@@ -94,7 +97,7 @@ def test_a_stock_release_refuses_a_turbo_type_before_anything_happens(site: Site
         site.install(stock)
     with pytest.raises(ConfigError, match="no cache type 'turbo3'"):
         site.configured(kv_cache_type="q8_0:turbo3").install(site.release("turbo"))
-    assert not site.layout.releases.exists()
+    assert not site.prefix.releases.exists()
     assert site.status().reason == "nothing is installed"
 
 
@@ -116,7 +119,7 @@ def test_uninstall_leaves_logs_and_models(site: Site) -> None:
     assert (gone.active, gone.releases, gone.reason) == ("", (), "nothing is installed")
     assert not alive(pid)
     assert site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").returncode == 113
-    left = {path.name for path in site.layout.prefix.iterdir()}
+    left = {path.name for path in site.prefix.folder.iterdir()}
     assert left <= {"logs", "launchd", "lock"}
     assert "started" in "".join(installer.logs(site.config, 5).log)
 
@@ -128,13 +131,13 @@ def test_a_new_label_replaces_the_old_service(site: Site) -> None:
     assert new.healthy
     assert not alive(old.pid)
     assert site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").returncode == 113
-    assert [path.name for path in (site.layout.standin / "LaunchAgents").iterdir()] == ["io.turboquant.other.plist"]
+    assert [path.name for path in (site.emulator / "LaunchAgents").iterdir()] == ["io.turboquant.other.plist"]
 
 
 def test_a_damaged_release_is_refused_and_a_damaged_copy_replaced(running: Site) -> None:
     release = running.release("brittle")
     running.install(release)
-    copied = running.layout.release(identifier(release)) / "lib/ollama/libggml.so.0"
+    copied = running.prefix.release(identifier(release)) / "lib/ollama/libggml.so.0"
     copied.write_text("damaged")
     assert running.install(release).healthy
     assert copied.read_text() == "not a library"
@@ -147,7 +150,7 @@ def test_a_damaged_release_is_refused_and_a_damaged_copy_replaced(running: Site)
 
 def test_an_active_link_that_was_deleted_does_not_make_it_a_first_install(running: Site) -> None:
     before = running.status()
-    running.layout.current.unlink()
+    running.prefix.current.unlink()
     with pytest.raises(RolledBack):
         running.install(running.release("bad", does="fail-to-generate"))
     assert running.status().active == before.active
@@ -168,7 +171,7 @@ def test_folders_that_cannot_be_written(running: Site, capsys: pytest.CaptureFix
 def test_two_deployers_do_not_meet(running: Site) -> None:
     slow = running.release("slow")
     with running.child(install, slow, running.configured(stability_s=30.0).config) as other:
-        await_file(running.layout.lock_owner)
+        await_file(running.prefix.lock_owner)
         with pytest.raises(LockHeld, match=f"pid {other.pid}"):
             running.install(running.release("waiting"))
         os.kill(other.pid or 0, signal.SIGKILL)

@@ -15,8 +15,8 @@ from tests.processes import alive
 from toolchain.core import records
 from toolchain.core.errors import DomainUnavailable
 from toolchain.deploy import installer, journal
-from toolchain.deploy.journal import BEFORE_SWAP, INSTALL_STEPS, ROLLBACK_STEPS, UNINSTALL_STEPS, Entry
-from toolchain.standin import settings
+from toolchain.deploy.journal import BEFORE_SWAP, INSTALL_STEPS, ROLLBACK_STEPS, UNINSTALL_STEPS, JournalEntry
+from toolchain.service.emulator import settings
 
 from .site import Site, await_file, identifier, install
 
@@ -96,7 +96,7 @@ def test_killed_while_going_back(running: Site) -> None:
 def test_killed_reinstall_with_another_environment(running: Site) -> None:
     old = running.status()
     changed = running.configured(kv_cache_type="f16")
-    release = running.layout.release(old.active)
+    release = running.prefix.release(old.active)
     before = (release / "environment").read_text()
     source = running.built(old.active)
     changed.killed(install, source, changed.config, at="shim")
@@ -111,7 +111,7 @@ def test_killed_uninstall_is_finished(empty: Site, step: str) -> None:
     empty.killed(installer.uninstall, empty.config, at=step)
     assert empty.status().reason == "nothing is installed"
     assert not alive(pid)
-    assert not empty.layout.releases.exists()
+    assert not empty.prefix.releases.exists()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -119,7 +119,7 @@ def test_killed_at_any_moment(running: Site, fresh: Path, seed: int) -> None:
     """Not at the border of a step but somewhere inside."""
     old = running.status()
     with running.child(install, fresh, running.config) as process:
-        await_file(running.layout.journal)
+        await_file(running.prefix.journal)
         time.sleep(random.Random(seed).uniform(0, 0.8))
         process.kill()
         process.join()
@@ -135,7 +135,7 @@ def test_a_release_that_kills_its_deployer_again_and_again_is_given_up(running: 
     running.killed(install, fresh, running.config, at="health")
     for left in reversed(range(journal.TRIES)):
         running.killed(installer.status, running.config, at="health")
-        assert records.read(running.layout.journal, Entry).tries_left == left
+        assert records.read(running.prefix.journal, JournalEntry).tries_left == left
     after = running.status()
     assert (after.active, after.healthy) == (old.active, True)
     running.assert_clean()
@@ -143,11 +143,11 @@ def test_a_release_that_kills_its_deployer_again_and_again_is_given_up(running: 
 
 def test_while_launchd_cannot_be_asked_nothing_is_undone(running: Site, fresh: Path) -> None:
     running.killed(install, fresh, running.config, at="health")
-    known = settings.read(running.layout.standin)
+    known = settings.read(running.emulator)
     elsewhere = settings.Settings(owner_pid=os.getpid(), domains=("system",))
-    settings.write(running.layout.standin, elsewhere)
+    settings.write(running.emulator, elsewhere)
     with pytest.raises(DomainUnavailable, match="cannot tell"):
         running.status()
-    assert records.read(running.layout.journal, Entry).tries_left == journal.TRIES
-    settings.write(running.layout.standin, known)
+    assert records.read(running.prefix.journal, JournalEntry).tries_left == journal.TRIES
+    settings.write(running.emulator, known)
     assert running.status().active == identifier(fresh)

@@ -38,8 +38,8 @@ def test_what_no_verification_proves_is_refused_before_anything_happens(site: Si
         assert refused.value.exit_code == 56
         assert f"./inv verify --release {identifier(release)}, or" in refused.value.hint
         assert "--unverified" in refused.value.hint
-    assert not site.layout.releases.exists()
-    assert not site.layout.journal.exists()
+    assert not site.prefix.releases.exists()
+    assert not site.prefix.journal.exists()
     stock = site.configured(kv_cache_type="q8_0")
     with pytest.raises(Unverified) as refused:
         _attempt(stock, site.release("stock", types=()), None)
@@ -68,7 +68,7 @@ def test_the_installed_manifest_names_its_proof(site: Site) -> None:
     proven = verification(release)
     deployed = _attempt(site, release, proven)
     assert deployed.verified
-    folder = site.layout.release(identifier(release))
+    folder = site.prefix.release(identifier(release))
     stated = records.read(folder / built.MANIFEST, Release)
     assert stated.verification == records.sha256_file(folder / "verification.json")
     assert records.read(folder / "verification.json", Verification) == proven
@@ -90,7 +90,7 @@ def test_the_installed_manifest_names_its_proof(site: Site) -> None:
 def test_a_newer_verification_restarts_nothing_and_replaces_no_proof(site: Site) -> None:
     release = site.release("1")
     first = _attempt(site, release, verification(release))
-    folder = site.layout.release(identifier(release))
+    folder = site.prefix.release(identifier(release))
     before = (folder / "verification.json").stat(), (folder / built.MANIFEST).stat()
     assert _attempt(site, release, verification(release, seconds=2.0)) == first
     assert _attempt(_allowed(site), release, None) == first  # neither does one that nobody proved
@@ -105,7 +105,7 @@ def test_an_unverified_release_is_installed_when_asked_for_and_proven_later(
     first = _attempt(_allowed(site), release, verification(release, ok=False))
     assert (first.healthy, first.verified) == (True, False)
     assert "its verification failed; it is installed nevertheless" in capsys.readouterr().err
-    assert not (site.layout.release(identifier(release)) / "verification.json").exists()
+    assert not (site.prefix.release(identifier(release)) / "verification.json").exists()
     later = _attempt(site, release, verification(release))
     assert later == replace(first, verified=True)  # the pid too: nothing was restarted
     site.assert_clean()
@@ -115,7 +115,7 @@ def test_an_unverified_release_is_installed_when_asked_for_and_proven_later(
 def test_a_rollback_to_a_release_from_before_there_were_proofs(site: Site) -> None:
     old, new = site.release("1"), site.release("2")
     _attempt(_allowed(site), old, None)
-    manifest = site.layout.release(identifier(old)) / built.MANIFEST
+    manifest = site.prefix.release(identifier(old)) / built.MANIFEST
     manifest.write_bytes((old / built.MANIFEST).read_bytes().replace(b'"verification": ""', b'"unknown": ""'))
     assert _attempt(site, new, verification(new)).verified
     back = installer.rollback(site.config, site.console)
@@ -131,11 +131,11 @@ def test_an_installed_release_can_be_installed_elsewhere_with_its_proof(
 ) -> None:
     release = site.release("1")
     _attempt(site, release, verification(release))
-    copied = site.layout.release(identifier(release))
+    copied = site.prefix.release(identifier(release))
     other = Site.make(tmp_path_factory.mktemp("other"))
     try:
         found = _attempt(other, copied, records.read(copied / "verification.json", Verification))
         assert (found.active, found.verified) == (identifier(release), True)
-        assert not (other.layout.release(identifier(release)) / "environment").samefile(copied / "environment")
+        assert not (other.prefix.release(identifier(release)) / "environment").samefile(copied / "environment")
     finally:
         other.close()

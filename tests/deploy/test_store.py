@@ -13,7 +13,7 @@ import pytest
 
 from toolchain.core.errors import DiskFull
 from toolchain.deploy import store
-from toolchain.deploy.layout import DISCARDED, TEMPORARY, Layout
+from toolchain.deploy.prefix import DISCARDED, TEMPORARY, Prefix
 
 from .site import Site, identifier
 
@@ -62,46 +62,46 @@ def test_an_unreadable_source_leaves_nothing_either(running: Site, monkeypatch: 
 
 
 def test_current_is_never_missing_while_it_is_swapped(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
+    prefix = Prefix(tmp_path)
     for name in "ab":
-        (layout.releases / name).mkdir(parents=True)
-        (layout.releases / name / "id").write_text(name)
-    store.swap("a", layout)
+        (prefix.releases / name).mkdir(parents=True)
+        (prefix.releases / name / "id").write_text(name)
+    store.swap("a", prefix)
     seen, problems, done = set(), [], threading.Event()
 
     def watch() -> None:
         while not done.is_set():
             try:
-                seen.add((layout.current / "id").read_text())
+                seen.add((prefix.current / "id").read_text())
             except OSError as error:
                 problems.append(error)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     for _ in range(60):
-        store.swap("b", layout)
-        store.swap("a", layout)
+        store.swap("b", prefix)
+        store.swap("a", prefix)
     done.set()
     watcher.join()
     assert problems == []
     assert seen == {"a", "b"}
-    assert layout.active() == "a"
+    assert prefix.active() == "a"
 
 
 def test_sweep_deletes_left_overs_and_brings_a_replaced_release_back(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
+    prefix = Prefix(tmp_path)
     for name in ("keep", "unknown", TEMPORARY + "x", DISCARDED + "caught", DISCARDED + "keep", DISCARDED + "unknown"):
-        (layout.releases / name).mkdir(parents=True)
-        (layout.releases / name / "from").write_text(name)
-    (layout.prefix / "current.new").symlink_to("nowhere")
-    store.sweep({"keep", "caught"}, layout)
-    assert sorted(path.name for path in layout.releases.iterdir()) == ["caught", "keep"]
-    assert (layout.releases / "keep" / "from").read_text() == "keep"
-    assert not (layout.prefix / "current.new").is_symlink()
+        (prefix.releases / name).mkdir(parents=True)
+        (prefix.releases / name / "from").write_text(name)
+    (prefix.folder / "current.new").symlink_to("nowhere")
+    store.sweep({"keep", "caught"}, prefix)
+    assert sorted(path.name for path in prefix.releases.iterdir()) == ["caught", "keep"]
+    assert (prefix.releases / "keep" / "from").read_text() == "keep"
+    assert not (prefix.folder / "current.new").is_symlink()
 
 
 def test_links_stay_links_in_the_copy(running: Site) -> None:
     release = running.release("linked")
     running.install(release)
-    link = running.layout.release(identifier(release)) / "lib/ollama/libggml.so"
+    link = running.prefix.release(identifier(release)) / "lib/ollama/libggml.so"
     assert link.readlink() == Path("libggml.so.0")

@@ -38,7 +38,7 @@ def test_an_unhealthy_release_is_rolled_back(
     assert caught.value.exit_code == 51
     now = running.status()
     assert (now.active, now.healthy, now.releases) == (old.active, True, old.releases)
-    (captured,) = running.layout.logs.glob(f"failed-{identifier(bad)}-*.log")
+    (captured,) = running.prefix.logs.glob(f"failed-{identifier(bad)}-*.log")
     assert str(captured) in caught.value.message
     lines = captured.read_text().splitlines()
     assert lines[0].startswith(f"started {identifier(bad)}")
@@ -60,7 +60,7 @@ def test_a_server_that_never_answers_is_given_up(running: Site) -> None:
 def test_a_parent_that_fails_too_is_said(site: Site) -> None:
     good = site.release("good")
     site.install(good)
-    (site.layout.release(identifier(good)) / "lib/ollama/behaviour.json").write_text("{}")
+    (site.prefix.release(identifier(good)) / "lib/ollama/behaviour.json").write_text("{}")
     with pytest.raises(Unhealthy, match="is not healthy either"):
         site.install(site.release("bad", does="exit"))
     assert site.status().active == identifier(good)
@@ -73,6 +73,6 @@ def test_an_unhealthy_first_release_leaves_nothing_running(site: Site) -> None:
     assert caught.value.exit_code == 52
     assert site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").returncode == 113
     assert site.status().active == ""
-    assert not (site.layout.standin / "LaunchAgents" / "io.turboquant.ollama.plist").exists()
+    assert not (site.emulator / "LaunchAgents" / "io.turboquant.ollama.plist").exists()
     assert "cannot load the library" in "".join(installer.logs(site.config, 20).log)
     site.assert_clean()

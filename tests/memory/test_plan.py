@@ -42,7 +42,7 @@ PLAIN = geometry.Geometry(
 
 def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), **setting: Any) -> plan.MemoryPlan:
     found = load(path)
-    machine = plan.PlannedMachine(ram=ram, gpu=metal_limit(ram))
+    machine = plan.Hardware(ram=ram, gpu=metal_limit(ram))
     return plan.plan(
         found,
         geometry.read(found),

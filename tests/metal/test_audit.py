@@ -47,7 +47,7 @@ def changed(path: Path, pattern: str, new: str) -> Break:
     return change
 
 
-def audited(tree: Path, config: Config, tmp_path: Path, change: Break) -> audit.Audited:
+def audited(tree: Path, config: Config, tmp_path: Path, change: Break) -> audit.TreeAudit:
     copy = tmp_path / "copy"
     shutil.copytree(tree / "ggml", copy / "ggml")
     change(copy)

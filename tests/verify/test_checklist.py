@@ -25,7 +25,7 @@ from toolchain.serving.probe_model import write_probe
 from toolchain.sources import create
 from toolchain.stages import Release, Verdict
 from toolchain.verify import checklist, evidence
-from toolchain.verify.evidence import Device, DeviceTransform, Graph, Operation, Probed
+from toolchain.verify.evidence import Device, DeviceTransform, GraphEvidence, OperationEvidence, Probed
 
 from .conftest import MakeRelease
 
@@ -143,11 +143,16 @@ def probed(tree: Tree) -> Probed:
 
 
 @pytest.fixture(scope="module")
-def graph(tree: Tree, model: Path) -> Graph:
+def graph(tree: Tree, model: Path) -> GraphEvidence:
     return _graph(tree, model)
 
 
-def _graph(tree: Tree, model: Path) -> Graph:
+@pytest.fixture(scope="module", autouse=True)
+def _measured_first(probed: Probed, graph: GraphEvidence) -> None:
+    """A changed tree is built anew by the next change alone, so the series itself is measured before any."""
+
+
+def _graph(tree: Tree, model: Path) -> GraphEvidence:
     return evidence.examine_graph(tree.release, model, HEAD_SIZE, "turbo4", folder=model.parent, timeout_s=30)
 
 
@@ -156,7 +161,7 @@ def _failed(verdicts: tuple[Verdict, ...]) -> set[int]:
     return {verdict.number for verdict in verdicts if not verdict.ok}
 
 
-def test_the_series_passes(probed: Probed, graph: Graph) -> None:
+def test_the_series_passes(probed: Probed, graph: GraphEvidence) -> None:
     verdicts = checklist.judge(probed, graph, TYPES)
     assert not _failed(verdicts), verdicts
     assert all(verdict.evidence for verdict in verdicts)
@@ -236,7 +241,7 @@ BROKEN_ROTATIONS: dict[str, tuple[dict[str, str], set[int]]] = {
 
 @pytest.mark.usefixtures("probed", "graph")  # of the tree before it is broken
 @pytest.mark.parametrize(("file", "changes", "failed"), BROKEN_KERNELS.values(), ids=BROKEN_KERNELS.keys())
-def test_broken_kernels(tree: Tree, graph: Graph, file: str, changes: dict[str, str], failed: set[int]) -> None:
+def test_broken_kernels(tree: Tree, graph: GraphEvidence, file: str, changes: dict[str, str], failed: set[int]) -> None:
     with tree.changed(file, changes):
         verdicts = checklist.judge(evidence.probe(tree.release, NAMES), graph, TYPES)
     assert _failed(verdicts) == failed, verdicts
@@ -250,12 +255,12 @@ def test_a_broken_rotation(tree: Tree, model: Path, probed: Probed, changes: dic
     assert _failed(verdicts) == failed, verdicts
 
 
-def test_what_another_device_may_do(probed: Probed, graph: Graph) -> None:
+def test_what_another_device_may_do(probed: Probed, graph: GraphEvidence) -> None:
     """A radius of its own if that is as good, and rounding in products; but it decodes to the bit, or takes no type."""
     (cpu,) = probed.devices
 
     def failed(cpu_too: bool = True, **changes: Any) -> set[int]:
-        def altered(one: Operation) -> Operation:
+        def altered(one: OperationEvidence) -> OperationEvidence:
             return replace(one, **changes.get(one.op, {}))
 
         kinds = tuple(replace(kind, operations=tuple(map(altered, kind.operations))) for kind in cpu.types)
@@ -274,7 +279,7 @@ def test_what_another_device_may_do(probed: Probed, graph: Graph) -> None:
     assert failed(cpu_too=False, GET_ROWS={"of": 0}) == {6}
 
 
-def test_a_gpu_that_has_to_be_compared(probed: Probed, graph: Graph) -> None:
+def test_a_gpu_that_has_to_be_compared(probed: Probed, graph: GraphEvidence) -> None:
     (cpu,) = probed.devices
     done = next(one for one in cpu.types[0].operations if one.op == "GET_ROWS")
     attention = tuple(replace(done, op=f"FLASH_ATTN_EXT of {queries}") for queries in ("1", "many"))
@@ -293,7 +298,9 @@ def test_a_gpu_that_has_to_be_compared(probed: Probed, graph: Graph) -> None:
 @pytest.mark.parametrize(
     ("entries", "twice", "failed"), [(1e-6, 1e-6, set()), (0.5, 1e-6, {1}), (1e-6, 2.0, {2}), (math.nan, 1e-6, {1})]
 )
-def test_a_devices_own_transform(probed: Probed, graph: Graph, entries: float, twice: float, failed: set[int]) -> None:
+def test_a_devices_own_transform(
+    probed: Probed, graph: GraphEvidence, entries: float, twice: float, failed: set[int]
+) -> None:
     done = DeviceTransform(n=64, done=True, entries=entries, skew=1e-6, twice=twice)
     missing = DeviceTransform(n=128, done=False, entries=0, skew=9, twice=9)
     device = replace(probed.devices[0], rotations=(done, missing))
@@ -313,7 +320,7 @@ def test_a_devices_own_transform(probed: Probed, graph: Graph, entries: float, t
     ],
 )
 def test_each_codebook_counts(
-    probed: Probed, graph: Graph, which: int, changes: dict[str, Any], failed: set[int]
+    probed: Probed, graph: GraphEvidence, which: int, changes: dict[str, Any], failed: set[int]
 ) -> None:
     first, second = probed.types[1].codebooks
     books = (replace(first, **changes), second) if which == 0 else (first, replace(second, **changes))
@@ -321,13 +328,13 @@ def test_each_codebook_counts(
     assert _failed(checklist.judge(replace(probed, types=types), graph, TYPES)) == failed
 
 
-def test_only_the_lowest_bits_of_the_radius_may_do_something_else(probed: Probed, graph: Graph) -> None:
+def test_only_the_lowest_bits_of_the_radius_may_do_something_else(probed: Probed, graph: GraphEvidence) -> None:
     for shared, failed in (((9,) * 4 + (0,) * 6, set()), ((0,) * 10, set()), ((0,) * 4 + (1,) + (0,) * 5, {4})):
         types = (replace(probed.types[0], shared=shared), *probed.types[1:])
         assert _failed(checklist.judge(replace(probed, types=types), graph, TYPES)) == failed
 
 
-def test_a_type_of_another_size(probed: Probed, graph: Graph) -> None:
+def test_a_type_of_another_size(probed: Probed, graph: GraphEvidence) -> None:
     kinds = (replace(TYPES[0], bytes=TYPES[0].bytes - 2), *TYPES[1:])
     assert _failed(checklist.judge(probed, graph, kinds)) == {5}
 

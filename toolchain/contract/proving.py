@@ -41,7 +41,7 @@ POINTS = 5
 
 
 @record
-class ProvingStage:
+class ProofStage:
     """One thing that was done at a point; `said` is what went wrong, or how much was done."""
 
     name: str
@@ -57,7 +57,7 @@ class ProvenBuild:
     name: str
     commit: str
     date: str
-    stages: tuple[ProvingStage, ...]
+    stages: tuple[ProofStage, ...]
 
     @property
     def ok(self) -> bool:
@@ -114,8 +114,8 @@ def _shortened(said: str) -> str:
     return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
 
 
-def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console: Console) -> list[ProvingStage]:
-    stages: list[ProvingStage] = []
+def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console: Console) -> list[ProofStage]:
+    stages: list[ProofStage] = []
 
     def stage(name: str, work: Callable[[], tuple[bool, str]]) -> bool:
         begun = time.monotonic()
@@ -124,7 +124,7 @@ def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console
         except ToolchainError as error:
             ok, said = False, error.message
         said = _SCRATCH.sub("", said)
-        stages.append(ProvingStage(name=name, ok=ok, said=said, seconds=round(time.monotonic() - begun, 1)))
+        stages.append(ProofStage(name=name, ok=ok, said=said, seconds=round(time.monotonic() - begun, 1)))
         return ok
 
     texts: list[Patched] = []

@@ -7,8 +7,6 @@ Holding a contract needs neither: import this module where a contract is recorde
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from clang import cindex
 from clang.cindex import CursorKind
 
 from ..core.errors import SeriesError
+from ..core.process import ask, capture
 from ..core.records import record
 from ..host.libclang import index
 from ..metal.drivers import drivers
@@ -228,14 +227,8 @@ def _plain(text: str, own: tuple[tuple[int, int], ...]) -> str:
 def _system() -> tuple[str, ...]:
     """Where the compiler of this machine finds the C and C++ libraries' headers."""
     words = [*drivers().native, "-E", "-v", "-x", "c++", "/dev/null"]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False).stderr
-    _, _, listed = said.partition("#include <...> search starts here:")
+    _, _, listed = capture(words, timeout=120).complaint.partition("#include <...> search starts here:")
     found = [line.strip() for line in listed.partition("End of search list.")[0].splitlines() if line.strip()]
     # zig's own headers lack a few that every other compiler brings along
-    gcc = shutil.which("gcc")
-    if gcc:
-        asked = subprocess.run(
-            [gcc, "-print-file-name=include"], capture_output=True, text=True, timeout=60, check=False
-        )
-        found.append(asked.stdout.strip())
-    return tuple(str(Path(folder)) for folder in found if Path(folder).is_dir())
+    found.append(ask(["gcc", "-print-file-name=include"]).strip())
+    return tuple(str(Path(folder)) for folder in found if folder and Path(folder).is_dir())

@@ -119,9 +119,10 @@ class DeployConfig:
         "turboquant"
     )
     label: Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]{2,120}"), "launchd label"] = "io.turboquant.ollama"
-    agents_dir: Annotated[str, "folder of the plist; empty: ~/Library/LaunchAgents, or the stand-in's own"] = ""
+    agents_dir: Annotated[str, "folder of the plist; empty: ~/Library/LaunchAgents, or the emulator's own"] = ""
     service_manager: Annotated[
-        Literal["auto", "launchd", "standin"], "launchd, or our stand-in where there is none"
+        Literal["auto", "launchd", "emulator", "standin"],
+        "launchd, or its emulator where there is none (standin: the emulator's former name)",
     ] = "auto"
     domain: Annotated[
         str, _like(r"auto|system|(gui|user)/\d+"), "launchd domain: auto, gui/UID, user/UID or system"

@@ -14,6 +14,7 @@ import hashlib
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -53,10 +54,17 @@ def to_json(record: Any) -> str:
     return msgspec.json.format(raw, indent=2).decode() + "\n"
 
 
-def read(path: Path, kind: type[R]) -> R:
-    """Read a record. Raises `RecordError` when the file is missing, truncated or of another shape."""
+def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = None) -> R:
+    """Read a record. Raises `RecordError` when the file is missing, truncated or of another shape.
+
+    `former_names` gives the present name of each field that an earlier version wrote under another one.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind, dec_hook=_decode_hook)
+        raw = path.read_bytes()
+        if former_names:
+            fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+            raw = msgspec.json.encode({former_names.get(name, name): value for name, value in fields.items()})
+        return msgspec.json.decode(raw, type=kind, dec_hook=_decode_hook)
     except FileNotFoundError:
         raise RecordError(f"{path}: there is no {kind.__name__} record", hint="run the stage before this one") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -21,7 +21,7 @@ _ENVIRONMENT = jinja2.Environment(
 )
 
 
-def render(name: str, **values: Any) -> str:
+def render(name: str, /, **values: Any) -> str:
     """A file of templates/, filled in. Values are escaped where the name says that it makes HTML or a plist."""
     return _ENVIRONMENT.get_template(name).render(values)
 

@@ -1,4 +1,4 @@
-"""Installing a release as a launchd service that can always be rolled back.
+"""Installing a release as a service that can always be rolled back.
 
 `installer.py` tells the story; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..build import release as built
@@ -17,11 +17,12 @@ from ..core import records
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
+from ..service.manager import Definition, Manager
+from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import health, state, store
+from . import environment, health, installed, store
 from .journal import RESTORE, Journal
-from .layout import Layout
-from .service import Service, account, render_plist
+from .prefix import Prefix
 
 _CAPTURE_BYTES = 1 << 20
 _TAIL_LINES = 15
@@ -32,14 +33,25 @@ class Deploy:
     """What every step needs."""
 
     config: Config
-    layout: Layout
-    service: Service
+    prefix: Prefix
+    manager: Manager
+    unit: Unit
     journal: Journal
     console: Console
 
+    @property
+    def log(self) -> Path:
+        """stdout and stderr of the service."""
+        return self.prefix.logs / self.unit.log
+
+    @property
+    def definition(self) -> Definition:
+        """What the manager is told. It changes only with the configuration, never with the release."""
+        return Definition(program=self.prefix.shim, log=self.log)
+
     def manifest(self, identifier: str) -> Release:
         """The manifest of an installed release."""
-        return records.read(self.layout.release(identifier) / built.MANIFEST, Release)
+        return records.read(self.prefix.release(identifier) / built.MANIFEST, Release)
 
 
 def activate(deploy: Deploy) -> None:
@@ -53,7 +65,7 @@ def activate(deploy: Deploy) -> None:
         _start(deploy, entry.release)
     except DomainUnavailable:
         raise  # nobody can tell how the release is; the journal stays for a command that can
-    except ToolchainError as failure:  # launchd's refusals too: whatever happened, the old service must come back
+    except ToolchainError as failure:  # the manager's refusals too: whatever happened, the old service must come back
         log = _capture_log(deploy)
         restore(deploy, failure, log)
     finish(deploy)
@@ -70,7 +82,7 @@ def finish(deploy: Deploy) -> None:
 
 def restore(deploy: Deploy, failure: ToolchainError, log: Path) -> None:
     """Bring back what was active before. Always raises: `RolledBack`, or `Unhealthy` when nothing healthy is left."""
-    journal, entry, layout = deploy.journal, deploy.journal.entry, deploy.layout
+    journal, entry, prefix = deploy.journal, deploy.journal.entry, deploy.prefix
     journal.begin_step(RESTORE)
     found = f"release {entry.release}: {failure.message}\n  its log: {log}"
     if not entry.previous:
@@ -81,29 +93,23 @@ def restore(deploy: Deploy, failure: ToolchainError, log: Path) -> None:
         ) from failure
     deploy.console.warn(f"{failure.message}; going back to {entry.previous}")
     if entry.environment_before is not None:
-        store.write_environment(entry.release, entry.environment_before, layout)
-    store.swap(entry.previous, layout)
+        store.write_environment(entry.release, entry.environment_before, prefix)
+    store.swap(entry.previous, prefix)
     try:
+        offset = _log_size(deploy)
         _load_and_restart(deploy)
-        health.check(
-            deploy.manifest(entry.previous),
-            layout.release(entry.previous),
-            layout.log,
-            deploy.service,
-            deploy.config.deploy,
-            deploy.console,
-        )
+        _check_health(deploy, entry.previous, offset)
     except ToolchainError as second:
-        # It was healthy once and its plist keeps it alive; taking it down as well would only make things worse.
+        # It was healthy once and the manager keeps it alive; taking it down as well would only make things worse.
         tidy(deploy)
         journal.clear()
         raise Unhealthy(
             f"{found}\n  release {entry.previous}, which is active again, is not healthy either: {second.message}",
             hint="./inv deploy.logs shows why; ./inv deploy.rollback --to names an older release",
         ) from failure
-    current = state.read(layout)
+    current = installed.read(prefix)
     if current.active != entry.previous:
-        state.write(layout, current.activated(entry.previous))
+        installed.write(prefix, current.activated(entry.previous))
     tidy(deploy)
     journal.clear()
     raise RolledBack(
@@ -113,105 +119,109 @@ def restore(deploy: Deploy, failure: ToolchainError, log: Path) -> None:
 
 def prune(deploy: Deploy) -> tuple[str, ...]:
     """Delete the oldest releases above deploy.keep, never the active one or its parent. Returns their ids."""
-    known = state.read(deploy.layout)
+    known = installed.read(deploy.prefix)
     protected = {known.active, known.parent()}
     spare = [one.id for one in known.releases if one.id not in protected]
     surplus = max(0, len(known.releases) - deploy.config.deploy.keep)
     doomed = tuple(spare[:surplus])
     if doomed:
-        state.write(deploy.layout, known.without(set(doomed)))
+        installed.write(deploy.prefix, known.without(set(doomed)))
     tidy(deploy)
     return doomed
 
 
 def tidy(deploy: Deploy) -> None:
     """Delete from releases/ whatever is neither active nor known to the state."""
-    known = {one.id for one in state.read(deploy.layout).releases}
-    store.sweep(known | {deploy.layout.active()}, deploy.layout)
+    known = {one.id for one in installed.read(deploy.prefix).releases}
+    store.sweep(known | {deploy.prefix.active()}, deploy.prefix)
 
 
-def former(deploy: Deploy) -> Service | None:
-    """The service as it was loaded, when the configuration now gives it another label, domain or plist."""
-    known, service = state.read(deploy.layout), deploy.service
-    old = replace(service, label=known.label, domain=known.domain, plist=Path(known.plist))
-    return old if known.label and old != service else None
+def former(deploy: Deploy) -> Manager | None:
+    """The service as it was loaded, when the configuration now gives it another label, domain or file."""
+    known = installed.read(deploy.prefix).registration()
+    return deploy.manager.adopt(known) if known and known != deploy.manager.registration else None
 
 
 def _start(deploy: Deploy, identifier: str) -> None:
-    journal, layout = deploy.journal, deploy.layout
+    journal = deploy.journal
     journal.begin_step("swap")
-    store.swap(identifier, layout)
-    journal.begin_step("plist")
-    deploy.service.write_plist(render_plist(deploy.service, layout))
+    store.swap(identifier, deploy.prefix)
+    journal.begin_step("unit")
+    deploy.manager.install(deploy.definition)
     journal.begin_step("restart")
-    journal.note(log_offset=_log_size(layout))
+    journal.note(log_offset=_log_size(deploy))
     _load_and_restart(deploy)
     journal.begin_step("health")
-    release = deploy.manifest(identifier)
-    health.check(release, layout.release(identifier), layout.log, deploy.service, deploy.config.deploy, deploy.console)
+    _check_health(deploy, identifier, journal.entry.log_offset)
+
+
+def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
+    started = StartedUnit(
+        release=deploy.manifest(identifier),
+        environment=environment.read(deploy.prefix.release(identifier)),
+        log=deploy.log,
+        log_offset=log_offset,
+    )
+    health.check(deploy.unit, started, deploy.manager, deploy.config.deploy, deploy.console)
 
 
 def _load_and_restart(deploy: Deploy) -> None:
-    """A restart, or the whole bootout cycle when launchd's copy of the plist is another one."""
-    service, layout = deploy.service, deploy.layout
-    layout.logs.mkdir(parents=True, exist_ok=True)
-    user, _ = account(service)
-    if user and os.geteuid() == 0:
-        shutil.chown(layout.logs, user)
-    known, old = state.read(layout), former(deploy)
-    digest = records.sha256_file(service.plist)
+    """A restart, or unloading and loading when the manager has loaded another definition than the installed one."""
+    manager, prefix = deploy.manager, deploy.prefix
+    prefix.logs.mkdir(parents=True, exist_ok=True)
+    if manager.user and os.geteuid() == 0:
+        shutil.chown(prefix.logs, manager.user)
+    known, old = installed.read(prefix), former(deploy)
+    digest = manager.digest()
     if old:
-        deploy.console.note(f"{old.target} is replaced by {service.target}")
-        _remove(old, keep=service.plist)
-    elif known.plist_sha256 == digest:
-        service.restart()
+        deploy.console.note(f"{old.target} is replaced by {manager.target}")
+        _remove(old, keep=manager.registration.file)
+    elif digest and known.unit_sha256 == digest:
+        manager.restart()
         return
-    service.reload()
-    state.write(
-        layout,
-        replace(known, label=service.label, domain=service.domain, plist=str(service.plist), plist_sha256=digest),
-    )
+    manager.reload()
+    installed.write(prefix, known.registered(manager.registration, digest))
 
 
-def _remove(service: Service, *, keep: Path | None = None) -> None:
-    service.unload()
-    if service.plist != keep:
-        service.plist.unlink(missing_ok=True)
+def _remove(manager: Manager, *, keep: str = "") -> None:
+    manager.unload()
+    if manager.registration.file != keep:
+        manager.delete()
 
 
 def _bless(deploy: Deploy) -> None:
-    entry, layout = deploy.journal.entry, deploy.layout
-    known = state.read(layout)
+    entry, prefix = deploy.journal.entry, deploy.prefix
+    known = installed.read(prefix)
     before = known.find(entry.release)
     if entry.operation == "rollback" and before:
-        state.write(layout, known.activated(entry.release))
+        installed.write(prefix, known.activated(entry.release))
         return
     parent = entry.previous if entry.previous != entry.release else (before.parent if before else "")
-    blessed = state.Installed(
+    blessed = installed.InstalledRelease(
         id=entry.release,
         parent=parent,
         version=deploy.manifest(entry.release).version,
         installed=_now().isoformat(timespec="seconds"),
     )
-    state.write(layout, known.blessed(blessed))
+    installed.write(prefix, known.blessed(blessed))
 
 
 def _dismantle(deploy: Deploy) -> None:
     """After a failed first install: no service that crashes in a loop, no link to a release that does not work."""
-    _remove(deploy.service)
-    deploy.layout.current.unlink(missing_ok=True)
-    deploy.layout.state.unlink(missing_ok=True)
+    _remove(deploy.manager)
+    deploy.prefix.current.unlink(missing_ok=True)
+    deploy.prefix.state.unlink(missing_ok=True)
     tidy(deploy)
 
 
 def _capture_log(deploy: Deploy) -> Path:
     """Save what the service logged since the release was started, before a rollback writes over the trail."""
-    entry, layout = deploy.journal.entry, deploy.layout
-    target = layout.logs / f"failed-{entry.release}-{_now():%Y%m%dT%H%M%SZ}.log"
+    entry, prefix = deploy.journal.entry, deploy.prefix
+    target = prefix.logs / f"failed-{entry.release}-{_now():%Y%m%dT%H%M%SZ}.log"
     data = b""
-    if layout.log.exists():
-        with layout.log.open("rb") as file:
-            file.seek(max(entry.log_offset, layout.log.stat().st_size - _CAPTURE_BYTES))
+    if deploy.log.exists():
+        with deploy.log.open("rb") as file:
+            file.seek(max(entry.log_offset, deploy.log.stat().st_size - _CAPTURE_BYTES))
             data = file.read()
     records.write_bytes(target, data)
     for line in data.decode(errors="replace").splitlines()[-_TAIL_LINES:]:
@@ -219,8 +229,8 @@ def _capture_log(deploy: Deploy) -> Path:
     return target
 
 
-def _log_size(layout: Layout) -> int:
-    return layout.log.stat().st_size if layout.log.exists() else 0
+def _log_size(deploy: Deploy) -> int:
+    return deploy.log.stat().st_size if deploy.log.exists() else 0
 
 
 def _now() -> datetime.datetime:
@@ -228,16 +238,16 @@ def _now() -> datetime.datetime:
 
 
 def remove_everything(deploy: Deploy) -> None:
-    """Uninstall: unload the service, then delete the plist and the prefix but for its logs."""
-    layout, journal = deploy.layout, deploy.journal
-    journal.begin_step("bootout")
-    for service in (former(deploy), deploy.service):
-        if service:
-            _remove(service)
+    """Uninstall: unload the service, then delete its definition and the prefix but for its logs."""
+    prefix, journal = deploy.prefix, deploy.journal
+    journal.begin_step("unload")
+    for manager in (former(deploy), deploy.manager):
+        if manager:
+            _remove(manager)
     journal.begin_step("remove")
-    layout.current.unlink(missing_ok=True)
-    store.sweep(set(), layout)
-    for folder in (layout.releases, layout.shim.parent):
+    prefix.current.unlink(missing_ok=True)
+    store.sweep(set(), prefix)
+    for folder in (prefix.releases, prefix.shim.parent):
         shutil.rmtree(folder, ignore_errors=True)
-    layout.state.unlink(missing_ok=True)
+    prefix.state.unlink(missing_ok=True)
     journal.clear()

@@ -3,7 +3,7 @@
 Each takes the prefix's lock (looking does so only to repair), and first finishes or undoes a deploy that was
 interrupted. The story of an install:
 
-    copy -> environment -> shim -> swap -> plist -> restart -> health -> bless -> prune
+    copy -> environment -> shim -> swap -> unit -> restart -> health -> bless -> prune
                                    from here on a failure brings the release before back
 """
 
@@ -21,11 +21,12 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
 from ..core.records import record
+from ..service import address, managers, units
 from ..stages import Deployment, Verification
-from . import activation, conflicts, environment, health, proof, recovery, service, state, store, templates
+from . import activation, environment, installed, port, proof, recovery, shim, store
 from .activation import Deploy
-from .journal import Entry, Journal
-from .layout import Layout
+from .journal import Journal, JournalEntry
+from .prefix import Prefix
 
 _LOCK_WAIT_S = 2.0
 """a program that a killed deployer was just starting may hold its lock for a moment longer"""
@@ -44,22 +45,24 @@ def install(
     with console.step("check of the release"):
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
-    text = environment.render(release, config.deploy)
-    if not environment.is_loopback(config.deploy.host):
-        console.warn(f"deploy.host: {config.deploy.host} lets other machines in, and Ollama asks nobody who they are")
+    unit = units.choose(config.deploy)
+    text = environment.render(unit.environment(release, config.deploy))
+    host = config.deploy.host
+    if not address.is_loopback(host):
+        console.warn(f"deploy.host: {host} lets other machines in, and {unit.name} asks nobody who they are")
     with _locked(config, console) as deploy:
-        layout = deploy.layout
-        deploy.service.check_folder()
-        conflicts.check(deploy.service, activation.former(deploy), config.deploy)
-        previous, same = layout.active() or state.read(layout).active, store.holds(release, layout)
-        before = store.environment_text(release.id, layout)
-        if same and proven and not proof.is_proven(layout.release(release.id)):
-            proof.write(layout.release(release.id), release, proven)
+        prefix = deploy.prefix
+        deploy.manager.check()
+        port.check(deploy.manager, activation.former(deploy), unit.competitors, config.deploy)
+        previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
+        before = store.environment_text(release.id, prefix)
+        if same and proven and not proof.is_proven(prefix.release(release.id)):
+            proof.write(prefix.release(release.id), release, proven)
         if same and before == text and previous == release.id and _runs_as_configured(deploy):
             console.note(f"release {release.id} is installed and healthy already")
             return _look(deploy)
         deploy.journal.begin(
-            Entry(
+            JournalEntry(
                 operation="install",
                 step="copy",
                 release=release.id,
@@ -71,11 +74,11 @@ def install(
         try:
             if not same:
                 with console.step(f"copy of {release.id}") as step:
-                    store.copy_in(release_dir, release, proven, layout, step)
+                    store.copy_in(release_dir, release, proven, prefix, step)
             deploy.journal.begin_step("environment")
-            store.write_environment(release.id, text, layout)
+            store.write_environment(release.id, text, prefix)
             deploy.journal.begin_step("shim")
-            records.write_bytes(layout.shim, templates.shim(layout), mode=0o755)
+            records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager), mode=0o755)
         except BaseException:
             recovery.undo(deploy)
             raise
@@ -89,18 +92,18 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
     Raises `NothingToRollBackTo`, and what `install` raises after its swap.
     """
     with _locked(config, console) as deploy:
-        known = state.read(deploy.layout)
+        known = installed.read(deploy.prefix)
         target = to or known.parent()
         if not known.find(target):
-            installed = ", ".join(one.id for one in known.releases) or "none"
+            there = ", ".join(one.id for one in known.releases) or "none"
             raise NothingToRollBackTo(
-                f"{to}: no such release in {deploy.layout.prefix}"
+                f"{to}: no such release in {deploy.prefix.folder}"
                 if to
                 else f"the active release {known.active or '(none)'} has no parent that is still installed",
-                hint=f"installed: {installed}",
+                hint=f"installed: {there}",
             )
-        built.check(deploy.layout.release(target))
-        deploy.journal.begin(Entry(operation="rollback", step="swap", release=target, previous=known.active))
+        built.check(deploy.prefix.release(target))
+        deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
         activation.activate(deploy)
         return _look(deploy)
 
@@ -108,19 +111,19 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
 def status(config: Config, console: Console | None = None) -> Deployment:
     """What is active and whether it is healthy. An interrupted deploy is finished or undone first.
 
-    Raises `DomainUnavailable` when launchd cannot be asked: then nobody can tell whether the service runs.
+    Raises `DomainUnavailable` when the manager cannot be asked: then nobody can tell whether the service runs.
     """
     console = console or Console()
     recover(config, console)
-    layout = Layout.of(config)
-    if not layout.state.exists() and not layout.journal.exists():
-        return _nothing(layout)
+    prefix = Prefix.of(config)
+    if not prefix.state.exists() and not prefix.journal.exists():
+        return _nothing(prefix)
     return _look(_deploy(config, console))
 
 
 def recover(config: Config, console: Console) -> None:
     """Finish or undo a deploy that was interrupted. Nothing to do while the one who deploys is alive."""
-    if not Layout.of(config).journal.exists():
+    if not Prefix.of(config).journal.exists():
         return
     try:
         with _locked(config, console):
@@ -139,7 +142,7 @@ class ServiceLog:
 def logs(config: Config, lines: int = 50) -> ServiceLog:
     """The last lines of the service's log; none when it never ran."""
     recover(config, Console())
-    path = Layout.of(config).log
+    path = Prefix.of(config).logs / units.choose(config.deploy).log
     if not path.exists():
         return ServiceLog(log=())
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -157,19 +160,20 @@ def prune(config: Config, console: Console) -> Deployment:
 def uninstall(config: Config, console: Console) -> Deployment:
     """Stop the service and delete it with its releases. The logs and the models stay."""
     with _locked(config, console) as deploy:
-        active = deploy.layout.active()
-        deploy.journal.begin(Entry(operation="uninstall", step="bootout", release="", previous=active))
+        active = deploy.prefix.active()
+        deploy.journal.begin(JournalEntry(operation="uninstall", step="unload", release="", previous=active))
         activation.remove_everything(deploy)
-        return _nothing(deploy.layout)
+        return _nothing(deploy.prefix)
 
 
 def _deploy(config: Config, console: Console) -> Deploy:
-    layout = Layout.of(config)
+    prefix = Prefix.of(config)
     return Deploy(
         config=config,
-        layout=layout,
-        service=service.of(config, layout, loaded_in=state.read(layout).domain),
-        journal=Journal(layout.journal),
+        prefix=prefix,
+        manager=managers.choose(config.deploy, prefix.folder, loaded_in=installed.read(prefix).domain),
+        unit=units.choose(config.deploy),
+        journal=Journal(prefix.journal),
         console=console,
     )
 
@@ -177,15 +181,15 @@ def _deploy(config: Config, console: Console) -> Deploy:
 @contextmanager
 def _locked(config: Config, console: Console) -> Iterator[Deploy]:
     """Hold the prefix's lock, with an interrupted deploy already dealt with. Raises `LockHeld`."""
-    layout = Layout.of(config)
-    busy = f"{layout.prefix}: another deploy is under way"
+    prefix = Prefix.of(config)
+    busy = f"{prefix.folder}: another deploy is under way"
     with ExitStack() as stack:
         try:
-            lock = locks.held(layout.lock, busy, hint="wait until it has ended", timeout_s=_LOCK_WAIT_S)
+            lock = locks.held(prefix.lock, busy, hint="wait until it has ended", timeout_s=_LOCK_WAIT_S)
             stack.enter_context(lock)
         except OSError as error:
             raise ConfigError(
-                f"deploy.prefix: {layout.prefix} cannot be used: {error.strerror}",
+                f"deploy.prefix: {prefix.folder} cannot be used: {error.strerror}",
                 hint="name a folder that you may write",
             ) from error
         deploy = _deploy(config, console)
@@ -197,23 +201,20 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
 
 
 def _runs_as_configured(deploy: Deploy) -> bool:
-    """Whether the service runs the active release, from the plist that the configuration gives."""
-    known = state.read(deploy.layout)
-    plist = deploy.service.plist
+    """Whether the service runs the active release, by the definition that the configuration gives."""
+    known, prefix, manager = installed.read(deploy.prefix), deploy.prefix, deploy.manager
     return (
-        known.active == deploy.layout.active()
-        and plist.is_file()
-        and plist.read_bytes() == service.render_plist(deploy.service, deploy.layout)
-        and records.sha256_file(plist) == known.plist_sha256
-        and deploy.layout.shim.is_file()
-        and deploy.layout.shim.read_bytes() == templates.shim(deploy.layout)
+        known.active == prefix.active()
+        and manager.digest() == records.sha256_bytes(manager.render(deploy.definition)) == known.unit_sha256
+        and prefix.shim.is_file()
+        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager)
         and _look(deploy).healthy
     )
 
 
-def _nothing(layout: Layout) -> Deployment:
+def _nothing(prefix: Prefix) -> Deployment:
     return Deployment(
-        prefix=layout.prefix,
+        prefix=prefix.folder,
         active="",
         parent="",
         version="",
@@ -225,13 +226,13 @@ def _nothing(layout: Layout) -> Deployment:
 
 
 def _look(deploy: Deploy) -> Deployment:
-    layout = deploy.layout
-    known, active = state.read(layout), layout.active()
-    running = deploy.service.inspect()
+    prefix = deploy.prefix
+    known, active = installed.read(prefix), prefix.active()
+    running = deploy.manager.inspect()
     version, reason = "", ""
     try:
-        expected = deploy.manifest(active).version if active else ""
-        version = health.answer(environment.base_url(layout.release(active))) if active else ""
+        expected = deploy.unit.version(deploy.manifest(active)) if active else ""
+        version = deploy.unit.ready(environment.read(prefix.release(active))) if active else ""
         if not active:
             reason = "no release is active"
         elif not running.running:
@@ -241,13 +242,13 @@ def _look(deploy: Deploy) -> Deployment:
     except ToolchainError as error:
         reason = error.message
     return Deployment(
-        prefix=layout.prefix,
+        prefix=prefix.folder,
         active=active,
         parent=known.parent() if known.active == active else "",
         version=version,
         pid=running.pid,
         healthy=not reason,
         releases=tuple(one.id for one in known.releases),
-        verified=bool(active) and proof.is_proven(layout.release(active)),
+        verified=bool(active) and proof.is_proven(prefix.release(active)),
         reason=reason,
     )

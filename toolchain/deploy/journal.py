@@ -19,7 +19,7 @@ Operation = Literal["install", "rollback", "uninstall"]
 
 BEFORE_SWAP = ("copy", "environment", "shim")
 """steps that change nothing that runs: undone by deleting"""
-FROM_SWAP = ("swap", "plist", "restart", "health", "bless", "prune")
+FROM_SWAP = ("swap", "unit", "restart", "health", "bless", "prune")
 """steps after which going on is as good as going back"""
 AFTER_HEALTH = ("bless", "prune")
 """steps that only write down what was found"""
@@ -27,7 +27,9 @@ RESTORE = "restore"
 """the step of going back to the release before, after a failed health check"""
 INSTALL_STEPS = (*BEFORE_SWAP, *FROM_SWAP)
 ROLLBACK_STEPS = FROM_SWAP[:-1]
-UNINSTALL_STEPS = ("bootout", "remove")
+UNINSTALL_STEPS = ("unload", "remove")
+_FORMER_STEPS = {"plist": "unit", "bootout": "unload"}
+"""names of steps in a journal that an earlier version of this toolkit left behind"""
 
 TRIES = 2
 """how often a deploy that was killed is tried again before it is undone: a release that takes the machine down
@@ -38,7 +40,7 @@ KILL_VARIABLE = "TURBOQUANT_TEST_KILL_AT"
 
 
 @record
-class Entry:
+class JournalEntry:
     """journal.json."""
 
     operation: Operation
@@ -62,20 +64,23 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._entry: Entry | None = None
+        self._entry: JournalEntry | None = None
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> JournalEntry:
         """What is under way."""
         assert self._entry is not None, "no deploy is under way"
         return self._entry
 
-    def read(self) -> Entry | None:
+    def read(self) -> JournalEntry | None:
         """The entry of an interrupted deploy, which becomes the current one. Raises `RecordError`."""
-        self._entry = records.read(self._path, Entry) if self._path.exists() else None
+        self._entry = None
+        if self._path.exists():
+            entry = records.read(self._path, JournalEntry)
+            self._entry = replace(entry, step=_FORMER_STEPS.get(entry.step, entry.step))
         return self._entry
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self, entry: JournalEntry) -> None:
         """Announce an operation and its first step."""
         self._entry = replace(entry, pid=os.getpid())
         self.begin_step(entry.step)

@@ -17,7 +17,7 @@ def recover(deploy: Deploy) -> None:
     entry = deploy.journal.read()
     if entry is None:
         return
-    deploy.service.inspect()  # while launchd cannot be asked, nothing is tried and no try is used up
+    deploy.manager.inspect()  # while the manager cannot be asked, nothing is tried and no try is used up
     deploy.console.warn(f"a deploy was interrupted: {entry.operation} {entry.release} at step {entry.step!r}")
     if entry.operation == "uninstall":
         activation.remove_everything(deploy)
@@ -27,7 +27,7 @@ def recover(deploy: Deploy) -> None:
         activation.finish(deploy)
     elif entry.step == RESTORE or entry.tries_left <= 0:
         failure = Unhealthy("its deploy was interrupted while it was being undone, or too often")
-        activation.restore(deploy, failure, deploy.layout.log)
+        activation.restore(deploy, failure, deploy.log)
     else:
         deploy.journal.note(tries_left=entry.tries_left - 1)
         activation.activate(deploy)
@@ -37,6 +37,6 @@ def undo(deploy: Deploy) -> None:
     """Undo the steps before the swap: the new release goes, the environment of one that was there comes back."""
     entry = deploy.journal.entry
     activation.tidy(deploy)
-    if entry.environment_before is not None and deploy.layout.release(entry.release).is_dir():
-        store.write_environment(entry.release, entry.environment_before, deploy.layout)
+    if entry.environment_before is not None and deploy.prefix.release(entry.release).is_dir():
+        store.write_environment(entry.release, entry.environment_before, deploy.prefix)
     deploy.journal.clear()

@@ -14,26 +14,26 @@ from ..core.console import Step
 from ..core.errors import DiskFull, ReleaseInvalid
 from ..stages import Release, Verification
 from . import environment, proof
-from .layout import DISCARDED, TEMPORARY, Layout
+from .prefix import DISCARDED, TEMPORARY, Prefix
 
 _SLACK = 1.05
 """of the release's size that must be free before a copy begins: file systems round up"""
 
 
-def copy_in(source: Path, release: Release, proven: Verification | None, layout: Layout, step: Step) -> None:
+def copy_in(source: Path, release: Release, proven: Verification | None, prefix: Prefix, step: Step) -> None:
     """Copy a release directory into the prefix with its proof, check the copy against its manifest, and name it.
 
     A directory of that id that is there already is replaced. Raises `DiskFull` or `ReleaseInvalid`; nothing of the
     copy is then left.
     """
-    target = layout.release(release.id)
-    temporary = layout.releases / (TEMPORARY + release.id)
+    target = prefix.release(release.id)
+    temporary = prefix.releases / (TEMPORARY + release.id)
     shutil.rmtree(temporary, ignore_errors=True)
-    layout.releases.mkdir(parents=True, exist_ok=True)
+    prefix.releases.mkdir(parents=True, exist_ok=True)
     total = sum((source / name).lstat().st_size for name in release.files)
-    if shutil.disk_usage(layout.releases).free < total * _SLACK:
+    if shutil.disk_usage(prefix.releases).free < total * _SLACK:
         raise DiskFull(
-            f"{layout.releases}: release {release.id} needs {total / 1e6:.0f} MB, which are not free",
+            f"{prefix.releases}: release {release.id} needs {total / 1e6:.0f} MB, which are not free",
             hint="free some space, or set deploy.keep lower and run ./inv deploy.prune",
         )
     try:
@@ -44,13 +44,13 @@ def copy_in(source: Path, release: Release, proven: Verification | None, layout:
             step.update(done / 1e6, total / 1e6, name)
         proof.write(temporary, release, proven)
         built.check(temporary)
-        if (before := environment_text(release.id, layout)) is not None:
+        if (before := environment_text(release.id, prefix)) is not None:
             (temporary / environment.FILE_NAME).write_text(before, encoding="utf-8")
-        doomed = layout.releases / (DISCARDED + release.id)
+        doomed = prefix.releases / (DISCARDED + release.id)
         if target.exists():
             target.rename(doomed)
         temporary.rename(target)
-        records.flush_directory(layout.releases)
+        records.flush_directory(prefix.releases)
         shutil.rmtree(doomed, ignore_errors=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -72,55 +72,46 @@ def _copy_file(source: Path, target: Path) -> None:
         records.flush_to_disk(file.fileno())
 
 
-def holds(release: Release, layout: Layout) -> bool:
+def holds(release: Release, prefix: Prefix) -> bool:
     """Whether the prefix has exactly this release, undamaged."""
-    folder = layout.release(release.id)
+    folder = prefix.release(release.id)
     try:
         return folder.is_dir() and replace(built.check(folder), verification="") == release
     except ReleaseInvalid:
         return False
 
 
-def write_environment(identifier: str, text: str, layout: Layout) -> None:
+def write_environment(identifier: str, text: str, prefix: Prefix) -> None:
     """Set the environment file of an installed release, atomically."""
-    records.write_bytes(layout.release(identifier) / environment.FILE_NAME, text.encode())
+    records.write_bytes(prefix.release(identifier) / environment.FILE_NAME, text.encode())
 
 
-def environment_text(identifier: str, layout: Layout) -> str | None:
+def environment_text(identifier: str, prefix: Prefix) -> str | None:
     """The environment file of an installed release; None where there is none."""
-    path = layout.release(identifier) / environment.FILE_NAME
+    path = prefix.release(identifier) / environment.FILE_NAME
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def swap(identifier: str, layout: Layout) -> None:
+def swap(identifier: str, prefix: Prefix) -> None:
     """Point `current` to a release by one rename: whoever looks sees the old one or the new one."""
-    temporary = layout.prefix / f"{layout.current.name}.new"
+    temporary = prefix.folder / f"{prefix.current.name}.new"
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(Path(layout.releases.name) / identifier)
-    os.replace(temporary, layout.current)
-    records.flush_directory(layout.prefix)
+    temporary.symlink_to(Path(prefix.releases.name) / identifier)
+    os.replace(temporary, prefix.current)
+    records.flush_directory(prefix.folder)
 
 
-def discard(identifier: str, layout: Layout) -> None:
-    """Delete a release. It vanishes from its place by one rename first."""
-    doomed = layout.releases / (DISCARDED + identifier)
-    shutil.rmtree(doomed, ignore_errors=True)
-    if (folder := layout.release(identifier)).exists():
-        folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-
-
-def sweep(keep: set[str], layout: Layout) -> None:
+def sweep(keep: set[str], prefix: Prefix) -> None:
     """Delete whatever is in releases/ and not in `keep`: what an interrupted deploy left behind.
 
     A release to keep that was caught between the two renames of its replacement comes back first.
     """
-    (layout.prefix / f"{layout.current.name}.new").unlink(missing_ok=True)
-    if not layout.releases.is_dir():
+    (prefix.folder / f"{prefix.current.name}.new").unlink(missing_ok=True)
+    if not prefix.releases.is_dir():
         return
-    for entry in sorted(layout.releases.iterdir()):
+    for entry in sorted(prefix.releases.iterdir()):
         original = entry.name.removeprefix(DISCARDED)
-        if original != entry.name and original in keep and not layout.release(original).exists():
-            entry.rename(layout.release(original))
+        if original != entry.name and original in keep and not prefix.release(original).exists():
+            entry.rename(prefix.release(original))
         elif entry.name not in keep:
             shutil.rmtree(entry, ignore_errors=True)

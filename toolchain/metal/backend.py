@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import KernelInvalid
-from . import source
 from .compiler import check, preprocess
 from .compiler import compile as compile_metal
 from .layout import KernelSource, kernel_sources
 from .library import Library
+from .translation import read
 
 Value = bool | int | float
 
@@ -36,7 +36,7 @@ class Backend:
         self._lock = threading.Lock()
         wanted = tuple(kernels)
         for part in kernel_sources(tree):
-            names = source.read(preprocess(part.path, part.include, part.defines, text=part.text)).kernels
+            names = read(preprocess(part.path, part.include, part.defines, text=part.text)).kernels
             self._where |= dict.fromkeys(names, part)
             if present := [pattern for pattern in wanted if fnmatch.filter(names, pattern)]:
                 library = compile_part(part, present, cache)

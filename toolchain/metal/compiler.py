@@ -1,7 +1,7 @@
 """Compiling a .metal file into a program that runs its kernels: clang or the ziglang wheel, in five steps.
 
-`clang -E`, rewriting to C++ (source.py), clang's optimiser, counters and checks (instrument.py), and the linker with
-the executor. Results are kept by the digest of all that went in.
+`clang -E`, rewriting to C++ (translation.py), clang's optimiser, counters and checks (instrument.py), and the linker
+with the executor. Results are kept by the digest of all that went in.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ import platformdirs
 
 from ..core.errors import KernelInvalid, NotModelled
 from ..core.process import Completed, run
-from . import source
 from .drivers import drivers, machine_flags
 from .entries import entries, storage
 from .instrument import Profile, instrument
 from .library import Library
-from .source import HEADERS, UNKNOWN_WORDS
+from .translation import HEADERS, UNKNOWN_WORDS, Kernel, Translation, read
 
 RUNTIME = Path(__file__).parent / "runtime"
 MAX_SECONDS = 600.0
@@ -108,7 +107,7 @@ def compile(
     user's cache). Raises `KernelInvalid` for a source that does not
     compile or a pattern that matches nothing, `NotModelled` for MSL that the harness lacks.
     """
-    found = source.read(preprocess(path, include, defines, text=text), constants)
+    found = read(preprocess(path, include, defines, text=text), constants)
     chosen = _choose(path, found.kernels, kernels)
     code = found.text + "\n" + entries(found, chosen)
     key = hashlib.sha256(code.encode() + _own_digest().encode()).hexdigest()[:32]
@@ -126,9 +125,9 @@ def compile(
 
 def check(
     path: Path, *, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None, text: str = ""
-) -> source.Source:
+) -> Translation:
     """Compile all kernels of a Metal source as far as the types go, and return what it holds. Raises as `compile`."""
-    found = source.read(preprocess(path, include, defines, text=text))
+    found = read(preprocess(path, include, defines, text=text))
     with tempfile.TemporaryDirectory(prefix="metal-") as folder:
         code = Path(folder) / "kernels.cpp"
         code.write_text(found.text + "\n" + entries(found, tuple(found.kernels)), encoding="utf-8")
@@ -139,7 +138,7 @@ def check(
     return found
 
 
-def _choose(path: Path, known: Mapping[str, source.Kernel], patterns: Sequence[str] | None) -> tuple[str, ...]:
+def _choose(path: Path, known: Mapping[str, Kernel], patterns: Sequence[str] | None) -> tuple[str, ...]:
     if patterns is None:
         return tuple(known)
     chosen: dict[str, None] = {}
@@ -165,7 +164,7 @@ def _own_digest() -> str:
     return digest.hexdigest()
 
 
-def _build(path: Path, code: str, found: source.Source, store: Path, key: str) -> None:
+def _build(path: Path, code: str, found: Translation, store: Path, key: str) -> None:
     executor = _executor(store)
     with tempfile.TemporaryDirectory(prefix="metal-", dir=store) as folder:
         work = Path(folder)

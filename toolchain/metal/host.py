@@ -7,9 +7,7 @@ everything down.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ import msgspec
 from ..build.tools import compilers
 from ..core.config import Config
 from ..core.errors import BuildFailed, KernelInvalid
-from ..core.process import run
+from ..core.process import Captured, capture, run
 from ..core.records import sha256_bytes
 from ..series.place import find_scopes
 
@@ -91,7 +89,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     threads: tuple[int, int, int]
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class RecordedOperation(msgspec.Struct, frozen=True):
     """What the host code does for an operation; `extra` are bytes that it allocates behind the result."""
 
     claimed: bool
@@ -123,20 +121,20 @@ class Host:
 
     def types(self) -> dict[str, Kind]:
         """The tree's types by name."""
-        said = subprocess.run([self.program, "--types"], capture_output=True, text=True, timeout=60, check=True).stdout
+        said = capture([self.program, "--types"], timeout=60).stdout
         kinds = [msgspec.json.decode(line, type=Kind) for line in said.splitlines()]
         return {kind.name: kind for kind in kinds}
 
-    def record(self, operations: Sequence[Operation], *, claims_only: bool = False) -> list[Recorded]:
+    def record(self, operations: Sequence[Operation], *, claims_only: bool = False) -> list[RecordedOperation]:
         """What the host code does for each; `claims_only` leaves out the dispatches.
 
         Raises `KernelInvalid` where the host code gives up, with what it said.
         """
         done = self._run(["--claims"] if claims_only else [], operations)
-        answers = [msgspec.json.decode(line, type=Recorded) for line in done.stdout.splitlines()]
+        answers = [msgspec.json.decode(line, type=RecordedOperation) for line in done.stdout.splitlines()]
         if done.returncode or len(answers) != len(operations):
             at = operations[min(len(answers), len(operations) - 1)]
-            said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+            said = done.complaint.strip().splitlines() or [f"it ended with {done.returncode}"]
             raise KernelInvalid(f"the host code gives up on {at.name} ({at.words()}): {said[0]}")
         return answers
 
@@ -148,14 +146,11 @@ class Host:
 
     def log(self, operations: Sequence[Operation]) -> str:
         """What the host code says on the way."""
-        return self._run(["--claims"], operations).stderr
+        return self._run(["--claims"], operations).complaint
 
-    def _run(self, words: list[str], operations: Sequence[Operation]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.program, *words],
-            input="\n".join(operation.words() for operation in operations),
-            capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **self.limits},
-        )  # fmt: skip
+    def _run(self, words: list[str], operations: Sequence[Operation]) -> Captured:
+        given = "\n".join(operation.words() for operation in operations).encode()
+        return capture([self.program, *words], given=given, timeout=120, check=False, env=self.limits)
 
 
 def build_host(tree: Path, config: Config, workspace: Path) -> Host:

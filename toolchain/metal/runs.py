@@ -22,7 +22,7 @@ from .backend import Backend
 from .execute import execute, unwritten
 from .findings import Report
 from .formats import Format, formats
-from .host import Host, Operation, Recorded, build_host
+from .host import Host, Operation, RecordedOperation, build_host
 from .libraries import Libraries
 from .results import Case, MetalRun
 
@@ -150,7 +150,7 @@ def _claimed(host: Host, wanted: Iterable[Attention], known: dict[str, Format]) 
     return [case for case, answer in zip(listed, answers, strict=True) if answer.claimed]
 
 
-def _main(recorded: Recorded) -> str:
+def _main(recorded: RecordedOperation) -> str:
     """The kernel that an operation is about, among those that prepare and finish it."""
     names = [dispatch.kernel for dispatch in recorded.dispatches]
     aside = ("_pad", "_blk", "_reduce")

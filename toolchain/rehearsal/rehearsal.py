@@ -1,7 +1,7 @@
 """A rehearsal: every stage on the miniature upstream, in one folder, and a release that must be rolled back.
 
 Nothing is faked but the upstream. The stages are the functions that `./inv ship` runs, the build is Ollama's own, the
-service is started by the launchd stand-in. No network and no root are needed, and no process is left behind.
+service is started by the launchd emulator. No network and no root are needed, and no process is left behind.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ..core.records import record, write
 from ..core.run import Run
 from ..host import doctor
 from ..series import manifest
+from ..service.emulator import settings as emulator
 from ..stages import Release
-from ..standin import settings as standin
 from . import miniature
 
 _FAULTY_PART = """
@@ -118,7 +118,7 @@ def _run_stages(folder: Path, console: Console, stages: _Stages) -> str:
     port = _free_port()
     good = _run_in(folder, console, port=port, suffix="turbo1")
     bad = _run_in(folder, console, port=port, suffix="turbo2", series=_faulty_series(folder))
-    _prepare_standin(folder)
+    _prepare_emulator(folder)
 
     with stages("doctor"):
         missing = [item for item in doctor.doctor(good.config) if not item.ok]
@@ -156,7 +156,7 @@ def _run_in(folder: Path, console: Console, *, port: int, suffix: str, series: s
         "build.suffix": suffix,
         "build.min_free_gb": 0.5,
         "deploy.prefix": str(folder / "prefix"),
-        "deploy.service_manager": "standin",
+        "deploy.service_manager": "emulator",
         "deploy.models": str(folder / "models"),
         "deploy.port": port,
         "deploy.stability_s": 2.0,
@@ -195,10 +195,10 @@ def _faulty_series(folder: Path) -> str:
     return str(path)
 
 
-def _prepare_standin(folder: Path) -> None:
-    """The stand-in ends with this process, however it ends, and does not make a crash loop wait."""
+def _prepare_emulator(folder: Path) -> None:
+    """The emulator ends with this process, however it ends, and does not make a crash loop wait."""
     root = _new(folder / "prefix" / "launchd")
-    write(root / standin.FILE_NAME, standin.Settings(owner_pid=os.getpid(), throttle_cap_s=0.5))
+    write(root / emulator.FILE_NAME, emulator.Settings(owner_pid=os.getpid(), throttle_cap_s=0.5))
 
 
 def _new(folder: Path) -> Path:
@@ -213,7 +213,7 @@ def _free_port() -> int:
 
 
 def _end_processes(folder: Path) -> None:
-    """End what works in `folder` or runs from it: the stand-in, which ends its jobs, then whatever is left."""
+    """End what works in `folder` or runs from it: the emulator, which ends its jobs, then whatever is left."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         left = list(_processes_in(folder))
         for process in left:

@@ -13,7 +13,7 @@ from ..stages import CacheProof, CacheType, Release, TypeProof, Verification
 
 
 @record
-class ProofRow:
+class CacheRow:
     """One cache of one proof, as the table shows it. A failed proof may have none: its cells are then empty."""
 
     kv_cache_type: str
@@ -40,7 +40,7 @@ def render_report(verification: Verification, release: Release, failures: Sequen
     )
 
 
-def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[ProofRow]:
+def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[CacheRow]:
     def bits(cache: CacheProof, side: str) -> str:
         """Mean over the layers."""
         held = {name: layers for where, name, layers, _ in portions(cache) if where == side}
@@ -48,8 +48,8 @@ def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[ProofRow]:
             return "?"
         return f"{sum(bits_per_value(types[name]) * n for name, n in held.items()) / sum(held.values()):.4g}"
 
-    def row(type_k: str, type_v: str, cells: str, mib: str, expected_mib: str, bits: str) -> ProofRow:
-        return ProofRow(
+    def row(type_k: str, type_v: str, cells: str, mib: str, expected_mib: str, bits: str) -> CacheRow:
+        return CacheRow(
             kv_cache_type=proof.kv_cache_type,
             head_size=proof.head_size,
             type_k=type_k,

@@ -67,17 +67,17 @@ def find_model(name: str, root: Path) -> tuple[str, int]:
     raise ModelInvalid(f"{name}: neither a file nor a model in {root}", hint="`ollama list` shows what is there")
 
 
-def _machine(run: Run, ram: float) -> plan.PlannedMachine:
+def _machine(run: Run, ram: float) -> plan.Hardware:
     """This machine, or a Mac with `ram` GiB."""
     if ram:
         if not math.isfinite(ram) or not 0 < ram <= _MAX_RAM_GIB:
             raise ConfigError(f"--ram {ram:g}: expected GiB, up to {_MAX_RAM_GIB}", hint="--ram 36")
         size = int(ram * plan.GIB)
-        return plan.PlannedMachine(ram=size, gpu=machine.metal_limit(size))
+        return plan.Hardware(ram=size, gpu=machine.metal_limit(size))
     found = machine.look(run.config)
     if not found.ram:
         raise ConfigError("how much memory this machine has is not known", hint="--ram 36 names it, in GiB")
-    return plan.PlannedMachine(ram=found.ram, gpu=found.gpu_limit)
+    return plan.Hardware(ram=found.ram, gpu=found.gpu_limit)
 
 
 def _tokens(text: str) -> int:

@@ -1,0 +1,96 @@
+"""A small server that answers as llama-server does, installed by the tests as lib/ollama/llama-server.
+
+It is a real process that takes its settings from llama-server's own variables, loads for a moment, and states its
+caches as llama.cpp does. What it is told to do wrong stands in behaviour.json beside it.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+BEHAVIOUR = json.loads(Path(__file__).with_name("behaviour.json").read_text())
+LOADING_S = 0.2
+LAYERS = 3
+_loaded = threading.Event()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if not _loaded.is_set():
+            self._answer(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}})
+        elif self.path == "/health":
+            self._answer(200, {"status": "ok"})
+        elif self.path == "/props":
+            self._answer(200, {"build_info": f"b{BEHAVIOUR['build']}-0123456", "model_path": _setting("MODEL")})
+        else:
+            self._answer(404, {"error": {"code": 404, "message": "File Not Found"}})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != "/completion":
+            self._answer(404, {"error": {"code": 404, "message": "File Not Found"}})
+        elif BEHAVIOUR["does"] == "fail-to-generate":
+            self._answer(500, {"error": {"code": 500, "message": "Compute error."}})
+        else:
+            self._answer(200, {"content": "x" * body["n_predict"], "tokens_predicted": body["n_predict"]})
+
+    def _answer(self, status: int, data: dict[str, Any]) -> None:
+        text = json.dumps(data).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet: the log belongs to what the tests look for."""
+
+
+def _setting(name: str) -> str:
+    return os.environ[f"LLAMA_ARG_{name}"]
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"0.00.191.264 I {line}\n")
+    sys.stdout.flush()
+
+
+def _load() -> None:
+    time.sleep(LOADING_S)
+    sides = {side: _layers(_setting(f"CACHE_TYPE_{side}")) for side in "KV"}
+    names = {side: "+".join(dict.fromkeys(types)) for side, types in sides.items()}
+    _say(
+        f"llama_kv_cache: size =    0.14 MiB (   256 cells, {LAYERS:3} layers,  1/1 seqs), "
+        f"K ({names['K']}):    0.07 MiB, V ({names['V']}):    0.07 MiB"
+    )
+    if any("," in _setting(f"CACHE_TYPE_{side}") for side in "KV"):
+        for side, types in sides.items():
+            for number, kind in enumerate(types):
+                _say(f"llama_kv_cache: {side} of attention layers {number} (of {LAYERS}): {kind}, 0.02 MiB")
+    _loaded.set()
+
+
+def _layers(setting: str) -> list[str]:
+    """The type of each layer; of the rules only first=N:TYPE is known here."""
+    base, _, rule = setting.partition(",first=")
+    count, _, other = rule.partition(":")
+    if BEHAVIOUR["does"] == "use-f16":
+        base = other = "f16"
+    return [other] * int(count or 0) + [base] * (LAYERS - int(count or 0))
+
+
+def main() -> int:
+    if not Path(_setting("MODEL")).read_bytes().startswith(b"GGUF"):
+        _say("error: failed to load model")
+        return 1
+    threading.Thread(target=_load, daemon=True).start()
+    ThreadingHTTPServer((_setting("HOST"), int(_setting("PORT"))), Handler).serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""A program that is not Ollama as the service: what deploy needs is what the protocol says."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import alive, ended
+from toolchain.build import release as built
+from toolchain.core.config import Config, DeployConfig
+from toolchain.core.console import Console
+from toolchain.core.errors import ConfigError, RolledBack
+from toolchain.deploy import environment, installer
+from toolchain.deploy.journal import BEFORE_SWAP
+from toolchain.service import units
+from toolchain.service.units.llama_server import LlamaServerUnit
+
+from .site import BUILD, Site, identifier, install
+
+pytestmark = pytest.mark.slow
+
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A place where llama-server runs as the service."""
+    place = Site.make(tmp_path_factory.mktemp("served"))
+    (place.folder / "model.gguf").write_bytes(b"GGUF")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(units, "choose", lambda _: _unit(place.folder))
+        place.install(place.release("good"))
+        yield place
+    place.close()
+
+
+def _unit(folder: Path) -> LlamaServerUnit:
+    return LlamaServerUnit(model=folder / "model.gguf", context=256)
+
+
+def _install(release: Path, config: Config, console: Console) -> object:
+    """As `install`, in a process of its own."""
+    units.choose = lambda _: _unit(release.parent)  # type: ignore[assignment]
+    return install(release, config, console)
+
+
+def test_install_upgrade_and_roll_back(served: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    old, release = served.status(), served.release(f"new-{next(_names)}")
+    new = served.install(release)
+    assert (new.active, new.parent, new.version, new.healthy) == (identifier(release), old.active, f"b{BUILD}", True)
+    assert "K (turbo4):    0.07 MiB" in capsys.readouterr().err  # the proof that it is in use
+    assert ended(old.pid)
+    assert served.install(release) == new  # the pid too: nothing was restarted
+    assert b"llama_kv_cache" in (served.prefix.logs / "llama-server.log").read_bytes()
+    assert not served.log_file.exists()
+    back = installer.rollback(served.config, served.console)
+    assert (back.active, back.healthy) == (old.active, True)
+    served.assert_clean()
+
+
+def test_types_of_single_layers_are_proven(served: Site) -> None:
+    before = served.status()
+    asked = "q8_0:turbo4,first=1:q8_0"
+    changed = served.configured(kv_cache_type=asked).install(served.built(before.active))
+    assert changed.healthy
+    variables = environment.read(served.prefix.current)
+    assert variables["LLAMA_ARG_CACHE_TYPE_K"] == "q8_0"
+    assert variables["LLAMA_ARG_CACHE_TYPE_V"] == "turbo4,first=1:q8_0"
+    assert served.install(served.built(before.active)).healthy
+
+
+@pytest.mark.parametrize(
+    ("does", "answers", "reason"),
+    [
+        ("serve", "7", "answers version 'b7', not 'b1'"),
+        ("fail-to-generate", "", "does not generate: .*Compute error"),
+        ("use-f16", "", r"told to use the cache types turbo4:turbo4, but: .* K \(f16\)"),
+    ],
+)
+def test_an_unhealthy_release_is_rolled_back(
+    served: Site, does: str, answers: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolchain.deploy.health.WRONG_VERSION_GRACE_S", 0.2)
+    old = served.status()
+    with pytest.raises(RolledBack, match=reason):
+        served.install(served.release(f"bad-{next(_names)}", does=does, answers=answers))
+    assert (served.status().active, served.status().healthy) == (old.active, True)
+    served.assert_clean()
+
+
+def test_a_model_that_does_not_load_ends_again_and_again(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = served.status()
+    monkeypatch.setattr(units, "choose", lambda _: LlamaServerUnit(model=served.folder / "turboquant.yaml"))
+    with pytest.raises(RolledBack, match="ends again and again, the last time with: 1"):
+        served.install(served.release(f"bad-{next(_names)}"))
+    monkeypatch.setattr(units, "choose", lambda _: _unit(served.folder))
+    assert (served.status().active, served.status().healthy) == (old.active, True)
+
+
+@pytest.mark.parametrize("step", ["environment", "unit", "restart", "health", "bless"])
+def test_killed_upgrade(served: Site, step: str) -> None:
+    old, release = served.status(), served.release(f"new-{next(_names)}")
+    served.killed(_install, release, served.config, at=step)
+    after = served.status()
+    assert after.active == (old.active if step in BEFORE_SWAP else identifier(release))
+    assert after.healthy
+    assert alive(after.pid)
+    served.assert_clean()
+
+
+def test_what_a_release_lacks_is_refused(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = served.status()
+    with pytest.raises(ConfigError, match="no cache type 'turbo4'"):
+        served.install(served.release("stock", types=()))
+    with pytest.raises(ConfigError, match="built without the series"):
+        served.configured(kv_cache_type="q8_0,first=1:f16").install(served.folder / "built-stock")
+    assert served.status() == before
+
+
+@pytest.mark.parametrize(
+    ("host", "called"),
+    [("127.0.0.1", "http://127.0.0.1:1"), ("[::]", "http://[::1]:1"), ("0.0.0.0", "http://127.0.0.1:1")],
+)
+def test_where_it_answers(served: Site, host: str, called: str) -> None:
+    unit = _unit(served.folder)
+    manifest = served.prefix.release(served.status().active)
+    assert os.access(manifest / unit.program[0], os.X_OK)
+    release = built.check(manifest)
+    assert unit.url(unit.environment(release, DeployConfig(host=host, port=1))) == called

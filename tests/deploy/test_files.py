@@ -1,0 +1,185 @@
+"""The shim, the plist and the environment file: what a shell and an XML parser make of them."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import string
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolchain.build import release as built
+from toolchain.core import records
+from toolchain.core.cachetypes.table import UPSTREAM
+from toolchain.core.config import DeployConfig
+from toolchain.core.errors import ConfigError, ReleaseInvalid
+from toolchain.deploy import environment, shim
+from toolchain.deploy.prefix import Prefix
+from toolchain.service import launchd
+from toolchain.service.manager import Definition
+from toolchain.service.units.ollama import OllamaUnit
+from toolchain.stages import Release
+
+from .site import Site
+
+_line = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=40)
+_path = _line.filter(lambda text: "\0" not in text).map(lambda text: Path("/") / f"a{text}")
+
+
+def _shim(prefix: Prefix) -> bytes:
+    manager = launchd.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
+    return shim.render(prefix, OllamaUnit(), manager)
+
+
+def _plist(prefix: Prefix, *, label: str, home: Path, user: str = "") -> bytes:
+    definition = Definition(program=prefix.shim, log=prefix.logs / "ollama.log")
+    return launchd.property_list(definition, label=label, home=home, user=user)
+
+
+def _environment(release: Release, config: DeployConfig) -> str:
+    return environment.render(OllamaUnit().environment(release, config))
+
+
+def _run_shim(folder: Path, text: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the rendered shim over a release whose ollama prints its arguments and environment."""
+    prefix = Prefix(folder / 'it\'s a $(prefix) `x` "y"')
+    release = prefix.releases / "one"
+    (release / "bin").mkdir(parents=True)
+    (release / "environment").write_text(text)
+    (release / "bin/ollama").write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\nenv -0\n')
+    (release / "bin/ollama").chmod(0o755)
+    prefix.current.symlink_to("releases/one")
+    prefix.shim.parent.mkdir()
+    prefix.shim.write_bytes(_shim(prefix))
+    return subprocess.run(["/bin/sh", prefix.shim], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
+
+
+@settings(max_examples=15, deadline=None)
+@given(_line, _line)
+def test_the_shim_hands_every_value_over_as_it_stands(first: str, second: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        done = _run_shim(Path(folder), f"# a remark\n\nA_1={first}\nB={second}")  # no newline at the end either
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split(b"\n", 2)
+    assert lines[0].endswith(b"/releases/one/bin/ollama")  # resolved, not through `current`
+    assert lines[1] == b"serve"
+    variables = set(lines[2].split(b"\0"))
+    assert {b"A_1=" + first.encode(), b"B=" + second.encode()} <= variables
+
+
+@pytest.mark.parametrize("text", ["rm -rf /\n", "A-B=1\n", "a=1\n", "A$(touch x)=1\n", "=1\n"])
+def test_the_shim_refuses_what_is_no_variable(tmp_path: Path, text: str) -> None:
+    done = _run_shim(tmp_path, text)
+    assert done.returncode == 78
+    assert b"environment: not" in done.stderr
+    assert done.stdout == b""
+
+
+def test_the_shim_ends_when_there_is_no_release(tmp_path: Path) -> None:
+    prefix = Prefix(tmp_path)
+    done = subprocess.run(["/bin/sh", "-c", _shim(prefix)], capture_output=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout == b""
+
+
+@given(_path, _path, st.text(string.ascii_letters + ".<>&'\"", min_size=1))
+def test_the_plist_says_what_it_was_given_or_is_refused(folder: Path, home: Path, label: str) -> None:
+    prefix = Prefix(folder)
+    try:
+        data = _plist(prefix, label=label, home=home)
+    except ConfigError:
+        assert any(not _xml_can_hold(letter) for letter in f"{folder}{home}")
+        return
+    content = plistlib.loads(data)
+    assert content["ProgramArguments"] == [str(prefix.shim)]
+    assert content["StandardOutPath"] == content["StandardErrorPath"] == str(prefix.logs / "ollama.log")
+    assert content["Label"] == label
+    assert data == _plist(prefix, label=label, home=home)
+
+
+def _xml_can_hold(letter: str) -> bool:
+    return letter in "\t\n" or " " <= letter <= "\ud7ff" or "\ue000" <= letter <= "\ufffd" or letter >= "\U00010000"
+
+
+def test_a_control_character_in_the_prefix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="property list"):
+        _plist(Prefix(tmp_path / "a\x01b"), label="x", home=tmp_path)
+
+
+def test_the_user_of_a_system_daemon(tmp_path: Path) -> None:
+    with_user = plistlib.loads(_plist(Prefix(tmp_path), label="x", home=tmp_path, user="someone"))
+    assert with_user["UserName"] == "someone"
+    assert "UserName" not in plistlib.loads(_plist(Prefix(tmp_path), label="x", home=tmp_path))
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Release:
+    place = Site.make(tmp_path)
+    return records.read(place.release("1") / built.MANIFEST, Release)
+
+
+def test_the_environment_file(release: Release, tmp_path: Path) -> None:
+    text = _environment(release, DeployConfig(kv_cache_type="q8_0:turbo4", models=str(tmp_path / "a b")))
+    (tmp_path / "environment").write_text(text)
+    assert environment.read(tmp_path) == {
+        "OLLAMA_HOST": "127.0.0.1:11434",
+        "OLLAMA_KV_CACHE_TYPE": "q8_0:turbo4",
+        "OLLAMA_FLASH_ATTENTION": "1",
+        "OLLAMA_MODELS": str(tmp_path / "a b"),
+    }
+    assert "OLLAMA_MODELS" not in _environment(release, DeployConfig())
+
+
+@pytest.mark.parametrize(
+    ("host", "written", "called"),
+    [
+        ("127.0.0.1", "127.0.0.1:1", "http://127.0.0.1:1"),
+        ("0.0.0.0", "0.0.0.0:1", "http://127.0.0.1:1"),
+        ("::1", "[::1]:1", "http://[::1]:1"),
+        ("[::]", "[::]:1", "http://[::1]:1"),
+        ("localhost", "localhost:1", "http://localhost:1"),
+    ],
+)
+def test_hosts(release: Release, tmp_path: Path, host: str, written: str, called: str) -> None:
+    (tmp_path / "environment").write_text(_environment(release, DeployConfig(host=host, port=1)))
+    assert environment.read(tmp_path)["OLLAMA_HOST"] == written
+    assert OllamaUnit().url(environment.read(tmp_path)) == called
+
+
+@pytest.mark.parametrize("kind", ["turbo3", "q8_0:turbo3", "turbo3:f16", "nonsense"])
+def test_a_type_that_the_release_lacks(release: Release, kind: str) -> None:
+    with pytest.raises(ConfigError, match="has no cache type"):
+        _environment(release, DeployConfig(kv_cache_type=kind))
+
+
+def test_every_type_of_llama_cpp_suits_a_stock_release(release: Release) -> None:
+    stock = replace(release, cache_types=())
+    for kind in (one.name for one in UPSTREAM):
+        assert f"OLLAMA_KV_CACHE_TYPE={kind}\n" in _environment(stock, DeployConfig(kv_cache_type=kind))
+    for kind in ("q8_0:f16", "q4_0,first=1:q8_0"):
+        with pytest.raises(ConfigError, match="built without the series"):
+            _environment(stock, DeployConfig(kv_cache_type=kind))
+
+
+def test_rules_reach_the_service(release: Release) -> None:
+    asked = "q8_0:turbo4,first=2:q8_0,last=2:q8_0"
+    assert f"OLLAMA_KV_CACHE_TYPE={asked}\n" in _environment(release, DeployConfig(kv_cache_type=asked))
+    with pytest.raises(ConfigError, match="has no cache type 'turbo9'"):
+        _environment(release, DeployConfig(kv_cache_type="turbo4,last=1:turbo9"))
+
+
+def test_a_line_break_does_not_become_a_variable(release: Release) -> None:
+    with pytest.raises(ConfigError, match="control character"):
+        _environment(release, DeployConfig(models="/x\nLD_PRELOAD=/evil"))
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../x", "a/b", "", ".hidden", "a\nb", "-x"])
+def test_a_release_id_never_leads_out_of_releases(name: str) -> None:
+    with pytest.raises(ReleaseInvalid):
+        Prefix(Path(os.sep)).release(name)

@@ -1,0 +1,88 @@
+"""What is installed: the releases with their parents, and where the service was registered for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..core import records
+from ..core.records import record
+from ..service.manager import Registration
+from .prefix import Prefix
+
+_FORMER_NAMES = {"plist": "unit_file", "plist_sha256": "unit_sha256"}
+"""of fields, in the state of an installation that an earlier version of this toolkit made"""
+
+
+@record
+class InstalledRelease:
+    """A release that was found healthy. `parent` was active when it was installed; empty for the first."""
+
+    id: str
+    parent: str
+    version: str
+    installed: str
+    """UTC, ISO 8601"""
+
+
+@record
+class InstallState:
+    """state.json. `releases` are in the order of their installation, the newest last.
+
+    `label`, `domain` and `unit_file` tell where the service was registered, and `unit_sha256` is the digest of the
+    definition that the manager has loaded: only another one is loaded anew.
+    """
+
+    active: str = ""
+    releases: tuple[InstalledRelease, ...] = ()
+    label: str = ""
+    domain: str = ""
+    unit_file: str = ""
+    unit_sha256: str = ""
+
+    def find(self, identifier: str) -> InstalledRelease | None:
+        """The record of a release."""
+        return next((release for release in self.releases if release.id == identifier), None)
+
+    def parent(self) -> str:
+        """Id of the release that a rollback from the active one goes to: its parent, when that is still installed."""
+        active = self.find(self.active)
+        return active.parent if active and self.find(active.parent) else ""
+
+    def registration(self) -> Registration | None:
+        """Where the service was registered; None before it ever was."""
+        return Registration(label=self.label, domain=self.domain, file=self.unit_file) if self.label else None
+
+    def registered(self, registration: Registration, digest: str) -> InstallState:
+        """The service is registered there, with a definition of that digest."""
+        return replace(
+            self,
+            label=registration.label,
+            domain=registration.domain,
+            unit_file=registration.file,
+            unit_sha256=digest,
+        )
+
+    def blessed(self, release: InstalledRelease) -> InstallState:
+        """`release` is active and the newest."""
+        others = tuple(other for other in self.releases if other.id != release.id)
+        return replace(self, active=release.id, releases=(*others, release))
+
+    def activated(self, identifier: str) -> InstallState:
+        """An installed release is active again. Its parent stays what it was."""
+        return replace(self, active=identifier)
+
+    def without(self, identifiers: set[str]) -> InstallState:
+        """Those releases are gone."""
+        return replace(self, releases=tuple(one for one in self.releases if one.id not in identifiers))
+
+
+def read(prefix: Prefix) -> InstallState:
+    """The state of a prefix; an empty one where nothing was installed. Raises `RecordError`."""
+    if not prefix.state.exists():
+        return InstallState()
+    return records.read(prefix.state, InstallState, former_names=_FORMER_NAMES)
+
+
+def write(prefix: Prefix, state: InstallState) -> None:
+    """Replace state.json atomically."""
+    records.write(prefix.state, state)

@@ -1,0 +1,17 @@
+"""The emulator as a manager: launchd's driver over the emulator's command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ...core.config import DeployConfig
+from .. import launchd
+from . import launchctl
+
+
+def manager(config: DeployConfig, home: Path, loaded_in: str) -> launchd.LaunchdManager:
+    """The emulator whose root is `home`/launchd; `loaded_in` is as in `launchd.connect`."""
+    root = home / "launchd"
+    command = (sys.executable, "-I", "-S", launchctl.__file__)
+    return launchd.connect(config, command, {launchctl.ROOT_VARIABLE: str(root)}, loaded_in, root / "LaunchAgents")
