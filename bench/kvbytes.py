@@ -21,12 +21,11 @@ import numpy as np
 import psutil
 
 from tests.memory import models
-from toolchain.cachetypes import sizes
-from toolchain.core import cachetype
+from toolchain.core.cachetypes import grammar
+from toolchain.core.cachetypes import table as cachetypes
 from toolchain.core.errors import ModelLoadFailed
 from toolchain.models.memory import geometry, gguf, kv, working
 from toolchain.models.quality.codec import Floats
-from toolchain.series import manifest
 from toolchain.serving import cachelog, slot
 from toolchain.serving.llama_server import serve
 from toolchain.stages import CacheType
@@ -56,16 +55,16 @@ def main() -> None:
     parser.add_argument("--types", default=" ".join(TYPES), help="settings, divided by blanks")
     parser.add_argument("--contexts", default=" ".join(map(str, CONTEXTS)))
     asked = parser.parse_args()
-    table = sizes.type_table(manifest.cache_types())
+    table = cachetypes.type_table(cachetypes.own())
     runs = wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         paths = asked.models or [
             models.write(Path(folder) / f"{name}.gguf", make()) for name, make in models.TINY.items()
         ]
         for path in paths:
-            for setting in cachetype.divided(asked.types):
+            for setting in grammar.divided(asked.types):
                 for context in map(int, asked.contexts.split()):
-                    said = compare(asked.server, path, cachetype.parse(setting), context, table, Path(folder))
+                    said = compare(asked.server, path, grammar.parse(setting), context, table, Path(folder))
                     sys.stdout.write(f"{path.stem:<14} {setting:<30} {context:>6}  {said}\n")
                     sys.stdout.flush()
                     runs += 1
@@ -74,7 +73,7 @@ def main() -> None:
     sys.exit(bool(wrong))
 
 
-def compare(server: Path, path: Path, types: cachetype.CacheTypes, context: int, table: Table, folder: Path) -> str:
+def compare(server: Path, path: Path, types: grammar.CacheTypes, context: int, table: Table, folder: Path) -> str:
     """One run: what differs, or the figures that agree."""
     found = gguf.load(str(path))
     sized = geometry.read(found)
@@ -105,7 +104,7 @@ def compare(server: Path, path: Path, types: cachetype.CacheTypes, context: int,
     )
 
 
-def _refused(server: Path, path: Path, types: cachetype.CacheTypes, context: int, folder: Path, why: str) -> str:
+def _refused(server: Path, path: Path, types: grammar.CacheTypes, context: int, folder: Path, why: str) -> str:
     with tempfile.TemporaryDirectory(dir=folder) as home:
         try:
             with serve(server, path, home=Path(home), context=context, timeout_s=120, cache_type=str(types)):
@@ -126,7 +125,7 @@ def _state_complaint(log: str, planned: kv.CacheSizes) -> str:
     return ""
 
 
-def _row_complaint(saved: slot.State, sized: geometry.Geometry, types: cachetype.CacheTypes, table: Table) -> str:
+def _row_complaint(saved: slot.SavedSlot, sized: geometry.Geometry, types: grammar.CacheTypes, table: Table) -> str:
     """Rows of the saved slot, in the order of the caches, against the planner's; in bytes."""
     order = [layer for windowed in (False, True) for layer in sized.cached if layer.windowed is windowed]
     if len(saved.layers) != len(order):
@@ -140,7 +139,7 @@ def _row_complaint(saved: slot.State, sized: geometry.Geometry, types: cachetype
         ):
             if stored is not None:
                 width = stored.shape[1] * {"f32": 4, "f16": 2}.get(name, 1)
-                if width != sizes.row_bytes(table[name], values):
+                if width != cachetypes.row_bytes(table[name], values):
                     return f"a row of {side} in layer {layer.index} has {width} bytes"
     return ""
 

@@ -50,6 +50,11 @@ class Miniatures:
         shutil.copytree(made, folder, symlinks=True, dirs_exist_ok=True)
         return miniature.Miniature(ollama=folder / "ollama", llama_cpp=folder / "llama.cpp")
 
+    @property
+    def workspace(self) -> Path:
+        """For what is kept by its content, as kernels and host code are that were compiled: shared by all tests."""
+        return once(self._factory, "workspace", lambda _: None)
+
     def run(self, folder: Path, upstream: miniature.Miniature) -> Run:
         """A run on a miniature, with its workspace in `folder` and no setting from elsewhere."""
         (folder / "turboquant.yaml").touch()

@@ -16,14 +16,14 @@ import requests
 from tests.shared import Miniatures
 from tests.sources.gitrepo import commit, new
 from toolchain import pipeline
-from toolchain.core.cachetype import parse
+from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.checkout import MINIATURE
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
 from toolchain.series.render import outcome_of
 from toolchain.series.tree import Tree
 from toolchain.serving import cachelog
-from toolchain.serving.probe_model import Geometry, write_probe
+from toolchain.serving.probe_model import ProbeGeometry, write_probe
 from toolchain.sources import Repository
 
 pytestmark = pytest.mark.slow
@@ -185,8 +185,8 @@ def test_llama_bench_says_that_it_takes_no_rules(programs: Path, plain: Path) ->
     assert "llama-bench takes no rules for single layers" in done.stderr
 
 
-def _geometry(layers: int) -> Geometry:
-    return Geometry(head_size=64, heads=4, kv_heads=2, layers=layers, context=1024)
+def _geometry(layers: int) -> ProbeGeometry:
+    return ProbeGeometry(head_size=64, heads=4, kv_heads=2, layers=layers, context=1024)
 
 
 def _caches(log: Path, *, layers: int) -> tuple[cachelog.Cache, ...]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from .core.cachetypes.table import CacheType as CacheType
 from .core.records import record
 
 Target = Literal["ollama", "llama.cpp"]
@@ -98,15 +99,6 @@ class RenderedTarget:
     """unified diff with full blob ids, against `commit`"""
     sha256: str
     files: tuple[FileChecksum, ...]
-
-
-@record
-class CacheType:
-    """A KV-cache type that the series adds: `block` values take `bytes` bytes."""
-
-    name: str
-    block: int
-    bytes: int
 
 
 @record

@@ -13,15 +13,6 @@ struct Tables : turbo_tables {
     constexpr Tables(const turbo_codebook & from) : turbo_tables(), book(from) { turbo_fill(&book, this); }
 };
 
-constexpr turbo_codebook books[3][2] = {
-    { TURBO2_CODEBOOK, TURBO2_CODEBOOK2 },
-    { TURBO3_CODEBOOK, TURBO3_CODEBOOK2 },
-    { TURBO4_CODEBOOK, TURBO4_CODEBOOK2 },
-};
-constexpr Tables tables2[2] = { books[0][0], books[0][1] };
-constexpr Tables tables3[2] = { books[1][0], books[1][1] };
-constexpr Tables tables4[2] = { books[2][0], books[2][1] };
-
 // A block on its way, and where its path begins and ends.
 struct Block {
     int16_t  v[QK_TURBO], y[QK_TURBO];
@@ -184,12 +175,13 @@ int16_t judge_again(const Tables * tables, Block & block) {
     return best;
 }
 
-template <const Tables * tables, class Stored>
-void quantize(void (*store)(uint16_t, uint64_t, const uint8_t *, Stored *), const float * x, Stored * to, int64_t n) {
+// n blocks of `count` raw bits for each value.
+template <const Tables * tables, int count> void quantize(const float * x, uint8_t * to, int64_t n) {
+    constexpr int bytes = 10 + 8 * count;
     constexpr int CHUNK = 16;
     Block         blocks[CHUNK];
     Block *       list[2][CHUNK];
-    for (; n > 0; n -= CHUNK, x += CHUNK * QK_TURBO, to += CHUNK) {
+    for (; n > 0; n -= CHUNK, x += CHUNK * QK_TURBO, to += CHUNK * bytes) {
         const int here      = n < CHUNK ? (int) n : CHUNK;
         int       listed[2] = {};
         for (int i = 0; i < here; ++i) {
@@ -221,37 +213,30 @@ void quantize(void (*store)(uint16_t, uint64_t, const uint8_t *, Stored *), cons
                 path = 0;
                 memset(high, 0, sizeof(high));
             }
-            store(radius, path, high, to + i);
+            turbo_store(radius, path, high, count, to + i * bytes);
         }
     }
 }
 
+#    define TABLES(ID, id, RAW)                                            \
+        constexpr turbo_codebook id##_books[2] = TURBO_CODEBOOKS(ID, RAW); \
+        constexpr Tables         id##_tables[2] = { id##_books[0], id##_books[1] };
+TURBO_TYPES(TABLES)
+
 }  // namespace
 
-void ggml_cpu_turbo4_quantize_row(const float * x, void * y, int64_t k) {
-    quantize<tables4>(turbo_store_4, x, (block_turbo4 *) y, k / QK_TURBO);
-}
-
-void ggml_cpu_turbo3_quantize_row(const float * x, void * y, int64_t k) {
-    quantize<tables3>(turbo_store_3, x, (block_turbo3 *) y, k / QK_TURBO);
-}
-
-void ggml_cpu_turbo2_quantize_row(const float * x, void * y, int64_t k) {
-    quantize<tables2>(turbo_store_2, x, (block_turbo2 *) y, k / QK_TURBO);
-}
+#    define QUANTIZER(ID, id, RAW)                                                \
+        void ggml_cpu_##id##_quantize_row(const float * x, void * y, int64_t k) { \
+            quantize<id##_tables, RAW>(x, (uint8_t *) y, k / QK_TURBO);           \
+        }
+TURBO_TYPES(QUANTIZER)
 
 #else
 
-void ggml_cpu_turbo4_quantize_row(const float * x, void * y, int64_t k) {
-    ggml_turbo4_quantize_row(x, y, k);
-}
-
-void ggml_cpu_turbo3_quantize_row(const float * x, void * y, int64_t k) {
-    ggml_turbo3_quantize_row(x, y, k);
-}
-
-void ggml_cpu_turbo2_quantize_row(const float * x, void * y, int64_t k) {
-    ggml_turbo2_quantize_row(x, y, k);
-}
+#    define QUANTIZER(ID, id, RAW)                                                \
+        void ggml_cpu_##id##_quantize_row(const float * x, void * y, int64_t k) { \
+            ggml_##id##_quantize_row(x, y, k);                                    \
+        }
+TURBO_TYPES(QUANTIZER)
 
 #endif

@@ -19,7 +19,7 @@ static_assert(QK8_0 == 32 && QK4_0 == 32, "blocks of upstream's types");
 
 bool is_turbo(ggml_type type) {
     switch (type) {
-        GGML_TURBO_CASES:
+        GGML_TURBO_CASES
             return true;
         default:
             return false;
@@ -67,11 +67,11 @@ void f32_floats(const void * row, float * values, int64_t n) {
     memcpy(values, row, n * sizeof(float));
 }
 
+#define CODEC(ID, id, RAW) case GGML_TYPE_##ID: return { QK_TURBO, ggml_cpu_##id##_levels_row, ggml_cpu_##id##_dequantize_row };
+
 ggml_turbo_codec codec_of(ggml_type type) {
     switch (type) {
-        case GGML_TYPE_TURBO4: return { QK_TURBO, ggml_cpu_turbo4_levels_row, ggml_cpu_turbo4_dequantize_row };
-        case GGML_TYPE_TURBO3: return { QK_TURBO, ggml_cpu_turbo3_levels_row, ggml_cpu_turbo3_dequantize_row };
-        case GGML_TYPE_TURBO2: return { QK_TURBO, ggml_cpu_turbo2_levels_row, ggml_cpu_turbo2_dequantize_row };
+        TURBO_TYPES(CODEC)
         case GGML_TYPE_Q8_0:   return { QK8_0, levels_row<block_q8_0>, floats_row<block_q8_0> };
         case GGML_TYPE_Q4_0:   return { QK4_0, levels_row<block_q4_0>, floats_row<block_q4_0> };
         case GGML_TYPE_F16:    return { 0, nullptr, f16_floats };

@@ -56,9 +56,6 @@ static inline float scale_of(uint16_t radius) {
     return to_float(radius) * (1.0f / TURBO_UNIT);
 }
 
-// The codebook of a block.
-#define BOOK(id, b) ggml_##id##_levels[turbo_book((b)->d)]
-
 // Lanes are added by halves: lane l and l + 8, then l and l + 4, and so on.
 #if defined(TURBO_AVX512) || defined(TURBO_AVX2)
 static inline float total_of_8(__m256 lanes) {
@@ -69,7 +66,8 @@ static inline float total_of_8(__m256 lanes) {
 #endif
 
 // Byte j of a block's levels is selected by its index, whose bits are brought together from the planes: group g of eight
-// values takes bit g of every byte of a plane.
+// values takes bit g of every byte of a plane. `raw` of these bits are stored as they are; the compiler knows how many, so
+// that decode() has no branches.
 
 #if defined(TURBO_AVX512)
 
@@ -97,21 +95,22 @@ static inline __m512i spread_path(uint16_t radius, const uint8_t * plane) {
     return choose(1, spread(turbo_bit0(path, past), 0), spread(turbo_bit1(path, past), 1));
 }
 
+#    define MOST_RAW 3
+
 // Tables repeat up to 64 entries, so that bits above the index do not matter.
-static inline vector decode_turbo4(const block_turbo4 * b) {
-    const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) BOOK(turbo4, b)));
-    const __m512i high  = choose(0x0c, spread_pairs(b->qs), spread(load_word(b->qh), 4));
-    return _mm512_permutexvar_epi8(choose(3, spread_path(b->d, b->path), high), table);
-}
-
-static inline vector decode_turbo3(const block_turbo3 * b) {
-    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) BOOK(turbo3, b)));
-    return _mm512_permutexvar_epi8(choose(3, spread_path(b->d, b->path), spread_pairs(b->qs)), table);
-}
-
-static inline vector decode_turbo2(const block_turbo2 * b) {
-    const __m512i table = _mm512_set1_epi64((int64_t) load_word((const uint8_t *) BOOK(turbo2, b)));
-    return _mm512_permutexvar_epi8(choose(3, spread_path(b->d, b->path), spread(load_word(b->qs), 2)), table);
+TURBO_INLINE vector decode(int raw, uint16_t d, const uint8_t * path, const uint8_t * planes, const int8_t * book) {
+    __m512i table, high;
+    if (raw == 3) {
+        table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) book));
+        high  = choose(0x0c, spread_pairs(planes + 8), spread(load_word(planes), 4));
+    } else if (raw == 2) {
+        table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) book));
+        high  = spread_pairs(planes);
+    } else {
+        table = _mm512_set1_epi64((int64_t) load_word((const uint8_t *) book));
+        high  = spread(load_word(planes), 2);
+    }
+    return _mm512_permutexvar_epi8(choose(3, spread_path(d, path), high), table);
 }
 
 static inline void store(int8_t * to, vector v) {
@@ -174,44 +173,39 @@ static inline void spread_pairs(uint16_t radius, const uint8_t * plane, const ui
     half[1] = _mm256_or_si256(half[1], _mm256_and_si256(upper, mask));
 }
 
-static inline vector decode_turbo4(const block_turbo4 * b) {
-    const __m128i * book  = (const __m128i *) BOOK(turbo4, b);
-    const __m256i   below = _mm256_broadcastsi128_si256(_mm_loadu_si128(book));
-    const __m256i   above = _mm256_broadcastsi128_si256(_mm_loadu_si128(book + 1));
-    const __m256i   high  = word_of(b->qh);
-    // to bit 7, by which a blend selects
-    const __m256i sign[2] = { _mm256_sllv_epi64(high, _mm256_set_epi64x(4, 5, 6, 7)),
-                              _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3)) };
-    vector        v;
-    spread_pairs(b->d, b->path, b->qs, v.half);
-    for (int i = 0; i < 2; ++i) {
-        v.half[i] = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, v.half[i]), _mm256_shuffle_epi8(above, v.half[i]),
-                                       sign[i]);
+#    define MOST_RAW 3
+
+TURBO_INLINE vector decode(int raw, uint16_t d, const uint8_t * path, const uint8_t * planes, const int8_t * book) {
+    vector v;
+    if (raw == 3) {
+        const __m256i below = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) book));
+        const __m256i above = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) book + 1));
+        const __m256i high  = word_of(planes);
+        // to bit 7, by which a blend selects
+        const __m256i sign[2] = { _mm256_sllv_epi64(high, _mm256_set_epi64x(4, 5, 6, 7)),
+                                  _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3)) };
+        spread_pairs(d, path, planes + 8, v.half);
+        for (int i = 0; i < 2; ++i) {
+            v.half[i] = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, v.half[i]), _mm256_shuffle_epi8(above, v.half[i]),
+                                           sign[i]);
+        }
+    } else if (raw == 2) {
+        const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) book));
+        spread_pairs(d, path, planes, v.half);
+        v.half[0] = _mm256_shuffle_epi8(table, v.half[0]);
+        v.half[1] = _mm256_shuffle_epi8(table, v.half[1]);
+    } else {
+        // bit 2 of the index goes to bit 3, as shifts of both halves reach it: the table holds every four levels twice
+        const __m128i levels = _mm_loadl_epi64((const __m128i *) book);
+        const __m256i table  = _mm256_broadcastsi128_si256(_mm_unpacklo_epi32(levels, levels));
+        const __m256i high   = word_of(planes);
+        const __m256i mask   = _mm256_set1_epi8(0x08);
+        const __m256i lower  = _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3));
+        const __m256i upper  = _mm256_srlv_epi64(high, _mm256_set_epi64x(4, 3, 2, 1));
+        spread_path(d, path, v.half);
+        v.half[0] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[0], _mm256_and_si256(lower, mask)));
+        v.half[1] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[1], _mm256_and_si256(upper, mask)));
     }
-    return v;
-}
-
-static inline vector decode_turbo3(const block_turbo3 * b) {
-    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) BOOK(turbo3, b)));
-    vector        v;
-    spread_pairs(b->d, b->path, b->qs, v.half);
-    v.half[0] = _mm256_shuffle_epi8(table, v.half[0]);
-    v.half[1] = _mm256_shuffle_epi8(table, v.half[1]);
-    return v;
-}
-
-static inline vector decode_turbo2(const block_turbo2 * b) {
-    // bit 2 of the index goes to bit 3, as shifts of both halves reach it: the table holds every four levels twice
-    const __m128i book  = _mm_loadl_epi64((const __m128i *) BOOK(turbo2, b));
-    const __m256i table = _mm256_broadcastsi128_si256(_mm_unpacklo_epi32(book, book));
-    const __m256i high  = word_of(b->qs);
-    const __m256i mask  = _mm256_set1_epi8(0x08);
-    const __m256i lower = _mm256_sllv_epi64(high, _mm256_set_epi64x(0, 1, 2, 3));
-    const __m256i upper = _mm256_srlv_epi64(high, _mm256_set_epi64x(4, 3, 2, 1));
-    vector        v;
-    spread_path(b->d, b->path, v.half);
-    v.half[0] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[0], _mm256_and_si256(lower, mask)));
-    v.half[1] = _mm256_shuffle_epi8(table, _mm256_or_si256(v.half[1], _mm256_and_si256(upper, mask)));
     return v;
 }
 
@@ -259,40 +253,28 @@ static inline uint8x16_t spread_pairs(const uint8_t * qs, int q) {  // to bits 2
     return vshlq_u8(vld1q_u8(qs), vdupq_n_s8((int8_t) (2 - 2 * q)));
 }
 
-static inline vector decode_turbo4(const block_turbo4 * b) {
-    const int8_t *    book  = BOOK(turbo4, b);
-    const int8x16x2_t table = { { vld1q_s8(book), vld1q_s8(book + 16) } };
-    const uint64_t    path = load_word(b->path), past = turbo_past(b->d);
-    const uint64_t    bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
-    vector            v;
-    for (int q = 0; q < 4; ++q) {
-        const uint8x16_t high = vbslq_u8(vdupq_n_u8(0x0c), spread_pairs(b->qs, q), spread(load_word(b->qh), q, 4));
-        const uint8x16_t all  = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), high);
-        v.val[q]              = vqtbl2q_s8(table, vandq_u8(all, vdupq_n_u8(31)));
-    }
-    return v;
-}
+#    define MOST_RAW 3
 
-static inline vector decode_turbo3(const block_turbo3 * b) {
-    const int8x16_t table = vld1q_s8(BOOK(turbo3, b));
-    const uint64_t  path = load_word(b->path), past = turbo_past(b->d);
-    const uint64_t  bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
-    vector          v;
+TURBO_INLINE vector decode(int raw, uint16_t d, const uint8_t * path, const uint8_t * planes, const int8_t * book) {
+    const uint64_t word = load_word(path), past = turbo_past(d);
+    const uint64_t bit0 = turbo_bit0(word, past), bit1 = turbo_bit1(word, past);
+    vector         v;
     for (int q = 0; q < 4; ++q) {
-        const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), spread_pairs(b->qs, q));
-        v.val[q]             = vqtbl1q_s8(table, vandq_u8(all, vdupq_n_u8(15)));
-    }
-    return v;
-}
-
-static inline vector decode_turbo2(const block_turbo2 * b) {
-    const int8x16_t table = vcombine_s8(vld1_s8(BOOK(turbo2, b)), vdup_n_s8(0));
-    const uint64_t  path = load_word(b->path), past = turbo_past(b->d);
-    const uint64_t  bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
-    vector          v;
-    for (int q = 0; q < 4; ++q) {
-        const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), spread_path(bit0, bit1, q), spread(load_word(b->qs), q, 2));
-        v.val[q]             = vqtbl1q_s8(table, vandq_u8(all, vdupq_n_u8(7)));
+        const uint8x16_t low = spread_path(bit0, bit1, q);
+        if (raw == 3) {
+            const int8x16x2_t table = { { vld1q_s8(book), vld1q_s8(book + 16) } };
+            const uint8x16_t  plane = spread(load_word(planes), q, 4);
+            const uint8x16_t  high  = vbslq_u8(vdupq_n_u8(0x0c), spread_pairs(planes + 8, q), plane);
+            const uint8x16_t  all   = vbslq_u8(vdupq_n_u8(3), low, high);
+            v.val[q]                = vqtbl2q_s8(table, vandq_u8(all, vdupq_n_u8(31)));
+        } else if (raw == 2) {
+            const uint8x16_t all = vbslq_u8(vdupq_n_u8(3), low, spread_pairs(planes, q));
+            v.val[q]             = vqtbl1q_s8(vld1q_s8(book), vandq_u8(all, vdupq_n_u8(15)));
+        } else {
+            const int8x16_t  table = vcombine_s8(vld1_s8(book), vdup_n_s8(0));
+            const uint8x16_t all   = vbslq_u8(vdupq_n_u8(3), low, spread(load_word(planes), q, 2));
+            v.val[q]               = vqtbl1q_s8(table, vandq_u8(all, vdupq_n_u8(7)));
+        }
     }
     return v;
 }
@@ -337,16 +319,17 @@ typedef struct {
     float lane[LANES];
 } sums;
 
-#    define DECODE(id)                                                   \
-        static inline vector decode_##id(const block_##id * b) {         \
-            vector v;                                                    \
-            float  scale;                                                \
-            ggml_##id##_levels_row(b, v.value, &scale, QK_TURBO);        \
-            return v;                                                    \
-        }
-DECODE(turbo4)
-DECODE(turbo3)
-DECODE(turbo2)
+#    define MOST_RAW 6  // eight bits of an index
+
+TURBO_INLINE vector decode(int raw, uint16_t d, const uint8_t * path, const uint8_t * planes, const int8_t * book) {
+    const uint64_t word = turbo_load_plane(path), past = turbo_past(d);
+    const uint64_t bit0 = turbo_bit0(word, past), bit1 = turbo_bit1(word, past);
+    vector         v;
+    for (int j = 0; j < QK_TURBO; ++j) {
+        v.value[j] = book[turbo_index(bit0, bit1, planes, raw, j)];
+    }
+    return v;
+}
 
 static inline void store(int8_t * to, vector v) {
     memcpy(to, v.value, sizeof(v.value));
@@ -373,38 +356,39 @@ static inline float total(sums lanes) {
 
 #endif
 
-#define FUNCTIONS(id)                                                                                               \
-    void ggml_cpu_##id##_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {                    \
-        for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {                     \
-            store(levels, decode_##id(b));                                                                          \
-            *scale++ = scale_of(b->d);                                                                              \
-        }                                                                                                           \
-    }                                                                                                               \
-    void ggml_cpu_##id##_dequantize_row(const void * x, float * y, int64_t k) {                                     \
-        int8_t level[QK_TURBO];                                                                                     \
-        for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {                          \
-            const float scale = scale_of(b->d);                                                                     \
-            store(level, decode_##id(b));                                                                           \
-            for (int j = 0; j < QK_TURBO; ++j) {                                                                    \
-                y[j] = scale * (float) level[j];                                                                    \
-            }                                                                                                       \
-        }                                                                                                           \
-    }                                                                                                               \
-    void ggml_vec_dot_##id##_q8_0(                                                                                  \
-        int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) {             \
-        assert(nrc == 1 && n % QK_TURBO == 0);                                                                      \
-        (void) bs, (void) bx, (void) by, (void) nrc;                                                                \
-        const block_##id * x     = vx;                                                                              \
-        const block_q8_0 * y     = vy;                                                                              \
-        sums               lanes;                                                                                   \
-        memset(&lanes, 0, sizeof(lanes));                                                                           \
-        for (int i = 0; i < n / QK_TURBO; ++i, y += 2) {                                                            \
-            const float scale = scale_of(x[i].d);                                                                   \
-            const float low = scale * to_float(y[0].d), high = scale * to_float(y[1].d);                            \
-            lanes = add_products(lanes, decode_##id(&x[i]), y, low, high);                                          \
-        }                                                                                                           \
-        *s = total(lanes);                                                                                          \
+#define DECODE(id, RAW, b) decode(RAW, (b)->d, (b)->path, (b)->raw, ggml_##id##_levels[turbo_book((b)->d)])
+
+#define FUNCTIONS(ID, id, RAW)                                                                          \
+    _Static_assert((RAW) <= MOST_RAW, "decode() takes no more raw bits for " #id);                      \
+    void ggml_cpu_##id##_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {        \
+        for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {         \
+            store(levels, DECODE(id, RAW, b));                                                          \
+            *scale++ = scale_of(b->d);                                                                  \
+        }                                                                                               \
+    }                                                                                                   \
+    void ggml_cpu_##id##_dequantize_row(const void * x, float * y, int64_t k) {                         \
+        int8_t level[QK_TURBO];                                                                         \
+        for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {              \
+            const float scale = scale_of(b->d);                                                         \
+            store(level, DECODE(id, RAW, b));                                                           \
+            for (int j = 0; j < QK_TURBO; ++j) {                                                        \
+                y[j] = scale * (float) level[j];                                                        \
+            }                                                                                           \
+        }                                                                                               \
+    }                                                                                                   \
+    void ggml_vec_dot_##id##_q8_0(                                                                      \
+        int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc) { \
+        assert(nrc == 1 && n % QK_TURBO == 0);                                                          \
+        (void) bs, (void) bx, (void) by, (void) nrc;                                                    \
+        const block_##id * x     = vx;                                                                  \
+        const block_q8_0 * y     = vy;                                                                  \
+        sums               lanes;                                                                       \
+        memset(&lanes, 0, sizeof(lanes));                                                               \
+        for (int i = 0; i < n / QK_TURBO; ++i, y += 2) {                                                \
+            const float scale = scale_of(x[i].d);                                                       \
+            const float low = scale * to_float(y[0].d), high = scale * to_float(y[1].d);                \
+            lanes = add_products(lanes, DECODE(id, RAW, &x[i]), y, low, high);                          \
+        }                                                                                               \
+        *s = total(lanes);                                                                              \
     }
-FUNCTIONS(turbo4)
-FUNCTIONS(turbo3)
-FUNCTIONS(turbo2)
+TURBO_TYPES(FUNCTIONS)

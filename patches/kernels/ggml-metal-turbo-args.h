@@ -7,14 +7,11 @@
 #define TURBO_FC_V        60001
 #define TURBO_FC_FEATURES 60002
 
-// What a cache type is called in TURBO_FC_K and TURBO_FC_V. That of our own types is their count of raw bits.
-#define TURBO_KIND_F16   0
-#define TURBO_KIND_TURBO2 1
-#define TURBO_KIND_TURBO3 2
-#define TURBO_KIND_TURBO4 3
-#define TURBO_KIND_Q4_0  4
-#define TURBO_KIND_BF16  5
-#define TURBO_KIND_Q8_0  8
+// What a cache type is called in TURBO_FC_K and TURBO_FC_V. Our own types have the counts of their raw bits, from 1 to 6.
+#define TURBO_KIND_F16  0
+#define TURBO_KIND_Q8_0 8
+#define TURBO_KIND_Q4_0 9
+#define TURBO_KIND_BF16 10
 
 // Bits of TURBO_FC_FEATURES
 #define TURBO_HAS_MASK  1

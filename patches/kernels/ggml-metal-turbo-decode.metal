@@ -1,5 +1,5 @@
 // The TurboQuant cache types on Metal, and the types that may stand beside them in a cache: how their blocks are read.
-// ggml-turbo.h has the formats. The host pastes this file, ggml-metal-turbo-encode.metal and
+// ggml-turbo.h has the formats. The host pastes ggml-turbo-types.h, this file, ggml-metal-turbo-encode.metal and
 // ggml-metal-turbo-attention.metal into one source, which uses nothing of the backend's own kernels.
 
 // A block of 64 values with RAW plainly stored bits for each: turbo4 has three, turbo3 two, turbo2 one. A plane of single
@@ -11,35 +11,31 @@ struct block_turbo {
     ushort planes[4 * RAW];
 };
 
-static_assert(sizeof(block_turbo<3>) == 34 && sizeof(block_turbo<2>) == 26 && sizeof(block_turbo<1>) == 18,
-              "the blocks of ggml-turbo.h");
+#define TURBO_SIZE(ID, TYPE, BITS) static_assert(sizeof(block_turbo<BITS>) == 10 + 8 * BITS, "the block of ggml-turbo.h");
+TURBO_TYPES(TURBO_SIZE)
 
-// The codebooks of ggml-turbo-codec.h, over 128, with bits 0 and 1 of the index exchanged, which saves an operation. As
+// The codebooks of ggml-turbo-types.h, over 128, with bits 0 and 1 of the index exchanged, which saves an operation. As
 // halves they need no conversion, and each lies in one line of 64 bytes, so that a load by 32 lanes touches a single line
 // whatever they ask for.
 #define TURBO_FOUR(a, b, c, d) half(a / 128.0f), half(c / 128.0f), half(b / 128.0f), half(d / 128.0f)
 #define TURBO_EIGHT(a, b, c, d) TURBO_FOUR(-d, -c, -b, -a), TURBO_FOUR(a, b, c, d)
+#define TURBO_8(a, b, c, d) { TURBO_EIGHT(a, b, c, d) }
+#define TURBO_16(a, b, c, d, e, f, g, h) \
+    { TURBO_FOUR(-h, -g, -f, -e), TURBO_EIGHT(a, b, c, d), TURBO_FOUR(e, f, g, h) }
+#define TURBO_32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)                                             \
+    { TURBO_FOUR(-p, -o, -n, -m), TURBO_FOUR(-l, -k, -j, -i), TURBO_FOUR(-h, -g, -f, -e),                    \
+      TURBO_EIGHT(a, b, c, d), TURBO_FOUR(e, f, g, h), TURBO_FOUR(i, j, k, l), TURBO_FOUR(m, n, o, p) }
 
-alignas(64) constexpr constant static half turbo4_levels[2][32] = {
-    { TURBO_FOUR(-109, -90, -76, -65), TURBO_FOUR(-56, -49, -43, -37), TURBO_FOUR(-32, -27, -23, -18),
-      TURBO_EIGHT(2, 6, 10, 14), TURBO_FOUR(18, 23, 27, 32), TURBO_FOUR(37, 43, 49, 56), TURBO_FOUR(65, 76, 90, 109) },
-    { TURBO_FOUR(-127, -127, -118, -108), TURBO_FOUR(-99, -90, -80, -71), TURBO_FOUR(-61, -52, -43, -34),
-      TURBO_EIGHT(0, 2, 15, 24), TURBO_FOUR(34, 43, 52, 61), TURBO_FOUR(71, 80, 90, 99), TURBO_FOUR(108, 118, 127, 127) },
-};
-alignas(64) constexpr constant static half turbo3_levels[2][16] = {
-    { TURBO_FOUR(-93, -66, -49, -37), TURBO_EIGHT(4, 11, 19, 27), TURBO_FOUR(37, 49, 66, 93) },
-    { TURBO_FOUR(-127, -127, -106, -84), TURBO_EIGHT(0, 19, 40, 62), TURBO_FOUR(84, 106, 127, 127) },
-};
-alignas(64) constexpr constant static half turbo2_levels[2][8] = {
-    { TURBO_EIGHT(9, 28, 52, 94) },
-    { TURBO_EIGHT(0, 64, 127, 127) },
-};
+#define TURBO_BOOKS(ID, TYPE, BITS) \
+    alignas(64) constexpr constant static half TYPE##_levels[2][4 << BITS] = { ID##_LEVELS, ID##_LEVELS2 };
+TURBO_TYPES(TURBO_BOOKS)
 
 // The codebook that a radius, as its bits, belongs to by its sign.
 template <short RAW>
 static inline constant const half * turbo_book(ushort radius) {
     const ushort book = radius >> 15;
-    return RAW == 3 ? turbo4_levels[book] : RAW == 2 ? turbo3_levels[book] : turbo2_levels[book];
+#define TURBO_BOOK(ID, TYPE, BITS) RAW == BITS ? TYPE##_levels[book] :
+    return TURBO_TYPES(TURBO_BOOK) nullptr;
 }
 
 // Two 16-bit words as they lie, since a block is aligned to no more.
@@ -110,11 +106,10 @@ static inline ushort turbo_unit_at(ushort unit) {
 
 // A unit of a row of any type that a cache may have beside ours. Every kernel of attention reads rows in these units.
 static inline void turbo_unit_of(short kind, device const uchar * row, ushort unit, thread half4 & a, thread half4 & b) {
+#define TURBO_UNIT_CASE(ID, TYPE, BITS) case BITS: turbo_unit<BITS>(row, unit, a, b); break;
     const ushort piece = unit / 2, side = unit % 2;
     switch (kind) {
-        case TURBO_KIND_TURBO4: turbo_unit<3>(row, unit, a, b); break;
-        case TURBO_KIND_TURBO3: turbo_unit<2>(row, unit, a, b); break;
-        case TURBO_KIND_TURBO2: turbo_unit<1>(row, unit, a, b); break;
+        TURBO_TYPES(TURBO_UNIT_CASE)
         case TURBO_KIND_Q8_0: {
             device const uchar * block = row + piece / 2 * 34;
             device const packed_char4 * values = (device const packed_char4 *) (block + 2) + piece % 2 * 4 + side;
@@ -203,7 +198,7 @@ typedef decltype(kernel_turbo_copy_from<3, float4>) turbo_copy_from_t;
 
 #define TURBO_NAME(name) #name
 
-#define TURBO_DECODERS(TYPE, RAW)                                                                  \
+#define TURBO_DECODERS(ID, TYPE, RAW)                                                              \
     template [[host_name(TURBO_NAME(kernel_turbo_get_rows_##TYPE))]]                               \
     kernel turbo_get_rows_t kernel_turbo_get_rows<RAW>;                                            \
     template [[host_name(TURBO_NAME(kernel_turbo_copy_##TYPE##_f32))]]                             \
@@ -211,6 +206,4 @@ typedef decltype(kernel_turbo_copy_from<3, float4>) turbo_copy_from_t;
     template [[host_name(TURBO_NAME(kernel_turbo_copy_##TYPE##_f16))]]                             \
     kernel turbo_copy_from_t kernel_turbo_copy_from<RAW, half4>;
 
-TURBO_DECODERS(turbo4, 3)
-TURBO_DECODERS(turbo3, 2)
-TURBO_DECODERS(turbo2, 1)
+TURBO_TYPES(TURBO_DECODERS)

@@ -4,15 +4,30 @@
 // ways into a state and errors come by shuffles, so a block needs no threadgroup memory and no barrier. What the reference
 // has in tables is computed, every error once: for eight values at a time, lane 4 * i + s takes value i and subset s.
 
-// For turbo2, turbo3 and turbo4; of the wide ones, eight for either codebook.
-constexpr constant static short turbo_trials[3][4] = {
-    { 106, 121, 139, 160 }, { 182, 195, 207, 221 }, { 211, 218, 226, 233 },
-};
-constexpr constant static short turbo_wide_trials[3][16] = {
-    { 51, 63, 77, 93, 106, 121, 139, 160, 84, 132, 152, 159, 165, 178, 190, 203 },
-    { 90, 104, 119, 136, 158, 182, 209, 241, 178, 218, 254, 274, 284, 295, 305, 318 },
-    { 90, 103, 119, 137, 158, 181, 209, 241, 152, 198, 218, 234, 254, 264, 274, 284 },
-};
+// Where a type's trials stand, of the wide ones eight for either codebook; the units of a level, and the shift of errors in
+// 8 bits.
+#define TURBO_TRIALS(ID, TYPE, BITS)                                          \
+    constexpr constant static short TYPE##_trials[4] = { ID##_TRIALS };       \
+    constexpr constant static short TYPE##_wide_trials[16] = { ID##_WIDE, ID##_WIDE2 };
+TURBO_TYPES(TURBO_TRIALS)
+
+template <short RAW>
+static inline constant const short * turbo_trials(bool wide) {
+#define TURBO_TRIALS_OF(ID, TYPE, BITS) RAW == BITS ? (wide ? TYPE##_wide_trials : TYPE##_trials) :
+    return TURBO_TYPES(TURBO_TRIALS_OF) nullptr;
+}
+
+template <short RAW>
+static inline short turbo_units() {
+#define TURBO_UNITS(ID, TYPE, BITS) RAW == BITS ? ID##_UNIT :
+    return TURBO_TYPES(TURBO_UNITS) 0;
+}
+
+template <short RAW>
+static inline short turbo_shift() {
+#define TURBO_SHIFTS(ID, TYPE, BITS) RAW == BITS ? ID##_SHIFT :
+    return TURBO_TYPES(TURBO_SHIFTS) 0;
+}
 
 // Level k of a codebook (0 or 1), in ascending order.
 template <short RAW>
@@ -24,7 +39,7 @@ static inline int turbo_level(ushort book, ushort k) {
 template <short RAW>
 static inline void turbo_subset_levels(ushort book, ushort subset, thread float * level) {
     _Pragma("clang loop unroll(full)") for (ushort k = 0; k < 1 << RAW; ++k) {
-        level[k] = turbo_level<RAW>(book, 4 * k + subset) * (RAW == 1 ? 1 : 2);
+        level[k] = turbo_level<RAW>(book, 4 * k + subset) * turbo_units<RAW>();
     }
 }
 
@@ -61,7 +76,7 @@ struct turbo_best { uint peak, book, error, worst; };
 // Four trials on the way through the trellis, in 8 bits, or in 16 if WIDE. A trial has half of a word.
 template <short RAW, bool WIDE>
 static inline void turbo_try(int2 v, constant const short * peaks, ushort book, ushort lane, thread turbo_best & best) {
-    const ushort shift  = WIDE ? 0 : RAW == 3 ? 2 : RAW == 2 ? 3 : 4;
+    const ushort shift  = WIDE ? 0 : turbo_shift<RAW>();
     const ushort subset = turbo_subset(lane), other = subset ^ 2, lower = lane >> 1, upper = lower + 16;
     float level[1 << RAW];
     turbo_subset_levels<RAW>(book, lane & 3, level);
@@ -159,12 +174,12 @@ static inline void quantize_turbo(device const float * src, device block_turbo<R
         const uint square = simd_sum(uint(eighth.x * eighth.x + eighth.y * eighth.y));
         turbo_best best = { 0, 0, 0, 0 };
         if (square <= 5u << 26 && square >= 1u << 26) {
-            turbo_try<RAW, false>(v, turbo_trials[RAW - 1], 0, lane, best);
+            turbo_try<RAW, false>(v, turbo_trials<RAW>(false), 0, lane, best);
         }
         if (best.peak == 0 || best.worst >= 128) {
             best.peak = 0;
             for (ushort i = 0; i < 4; ++i) {
-                turbo_try<RAW, true>(i < 2 ? v : -v, turbo_wide_trials[RAW - 1] + 4 * i, i / 2, lane, best);
+                turbo_try<RAW, true>(i < 2 ? v : -v, turbo_trials<RAW>(true) + 4 * i, i / 2, lane, best);
             }
         }
         v = best.book ? -v : v;
@@ -182,7 +197,7 @@ static inline void quantize_turbo(device const float * src, device block_turbo<R
         int2 level = int2(turbo_level<RAW>(best.book, subset.x), turbo_level<RAW>(best.book, subset.y));
         for (ushort k = 4; k < 4 << RAW; k += 4) {
             const int2 next = int2(turbo_level<RAW>(best.book, k + subset.x), turbo_level<RAW>(best.book, k + subset.y));
-            const bool2 beyond = y > ((level + next) >> (RAW == 1 ? 1 : 0));
+            const bool2 beyond = y > ((level + next) >> (2 - turbo_units<RAW>()));
             level = select(level, next, beyond);
             high += uint2(beyond);
         }
@@ -269,7 +284,7 @@ kernel void kernel_turbo_copy_to(
 typedef decltype(kernel_turbo_set_rows<int64_t, 3>) turbo_set_rows_t;
 typedef decltype(kernel_turbo_copy_to<3>) turbo_copy_to_t;
 
-#define TURBO_ENCODERS(TYPE, RAW)                                                                  \
+#define TURBO_ENCODERS(ID, TYPE, RAW)                                                              \
     template [[host_name(TURBO_NAME(kernel_turbo_set_rows_i64_##TYPE))]]                           \
     kernel turbo_set_rows_t kernel_turbo_set_rows<int64_t, RAW>;                                   \
     template [[host_name(TURBO_NAME(kernel_turbo_set_rows_i32_##TYPE))]]                           \
@@ -277,6 +292,4 @@ typedef decltype(kernel_turbo_copy_to<3>) turbo_copy_to_t;
     template [[host_name(TURBO_NAME(kernel_turbo_copy_f32_##TYPE))]]                               \
     kernel turbo_copy_to_t kernel_turbo_copy_to<RAW>;
 
-TURBO_ENCODERS(turbo4, 3)
-TURBO_ENCODERS(turbo3, 2)
-TURBO_ENCODERS(turbo2, 1)
+TURBO_TYPES(TURBO_ENCODERS)

@@ -5,6 +5,7 @@
 #include "ggml-metal-turbo.h"
 #include "ggml-metal-turbo-args.h"
 #include "ggml-metal-turbo-source.h"
+#include "ggml-turbo-types.h"
 
 #include <algorithm>
 #include <cmath>
@@ -72,7 +73,8 @@ ggml_metal_pipeline_with_params turbo_pipeline(ggml_metal_device_t dev, const ch
 }
 
 bool turbo_type(ggml_type type) {
-    return type == GGML_TYPE_TURBO4 || type == GGML_TYPE_TURBO3 || type == GGML_TYPE_TURBO2;
+#define TURBO_TYPE(ID, id, RAW) type == GGML_TYPE_##ID ||
+    return TURBO_TYPES(TURBO_TYPE) false;
 }
 
 // Makes a kernel the next to be dispatched. Ours have their threadgroup memory as variables; what an operation before has set
@@ -171,10 +173,9 @@ int turbo_encode_rows(ggml_metal_op_t ctx, ggml_tensor * op) {
 // -- attention --------------------------------------------------------------------------------------------------
 
 int turbo_kind(ggml_type type) {
+#define TURBO_KIND(ID, id, RAW) case GGML_TYPE_##ID: return RAW;
     switch (type) {
-        case GGML_TYPE_TURBO4: return TURBO_KIND_TURBO4;
-        case GGML_TYPE_TURBO3: return TURBO_KIND_TURBO3;
-        case GGML_TYPE_TURBO2: return TURBO_KIND_TURBO2;
+        TURBO_TYPES(TURBO_KIND)
         case GGML_TYPE_Q8_0:   return TURBO_KIND_Q8_0;
         case GGML_TYPE_Q4_0:   return TURBO_KIND_Q4_0;
         case GGML_TYPE_F16:    return TURBO_KIND_F16;

@@ -22,18 +22,7 @@
 // Blocks whose largest magnitude is below this are zero: FP16 has no radius for them with any four low bits.
 #define TURBO_TINY 0x1p-18f
 
-// The codebooks by their upper half; level k belongs to subset k % 4, so the neighbours within a subset are four levels
-// apart. The first are trained on N(0,1) with the encoder as it is, times the factor that rounding hurts least.
-#define TURBO4_LEVELS TURBO_32(2, 6, 10, 14, 18, 23, 27, 32, 37, 43, 49, 56, 65, 76, 90, 109)
-#define TURBO3_LEVELS TURBO_16(4, 11, 19, 27, 37, 49, 66, 93)
-#define TURBO2_LEVELS TURBO_8(9, 28, 52, 94)
-
-// The second ones are nearly uniform, but for two subsets that share the zero and two that share the outermost level, so
-// that every path can take these.
-#define TURBO4_LEVELS2 TURBO_32(0, 2, 15, 24, 34, 43, 52, 61, 71, 80, 90, 99, 108, 118, 127, 127)
-#define TURBO3_LEVELS2 TURBO_16(0, 19, 40, 62, 84, 106, 127, 127)
-#define TURBO2_LEVELS2 TURBO_8(0, 64, 127, 127)
-
+// A codebook by its upper half
 #define TURBO_32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \
     { -p, -o, -n, -m, -l, -k, -j, -i, -h, -g, -f, -e, -d, -c, -b, -a, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p }
 #define TURBO_16(a, b, c, d, e, f, g, h) { -h, -g, -f, -e, -d, -c, -b, -a, a, b, c, d, e, f, g, h }
@@ -112,6 +101,20 @@ TURBO_INLINE uint64_t turbo_bit0(uint64_t path, uint64_t past) {
 
 TURBO_INLINE uint64_t turbo_bit1(uint64_t path, uint64_t past) {
     return path ^ path << 2 ^ path << 5 ^ past >> 3 ^ past;
+}
+
+// The index of value j of a block, whose trellis gives the words bit0 and bit1.
+TURBO_INLINE uint8_t turbo_index(uint64_t bit0, uint64_t bit1, const uint8_t * raw, int count, int j) {
+    const int       t     = turbo_position(j);
+    const uint8_t * pairs = raw + count % 2 * (QK_TURBO / 8);
+    int             index = (int) (bit1 >> t & 1) << 1 | (int) (bit0 >> t & 1);
+    for (int bit = 0; bit + 1 < count; bit += 2, pairs += QK_TURBO / 4) {
+        index |= (pairs[j % 16] >> 2 * (j / 16) & 3) << (2 + bit);
+    }
+    if (count % 2) {
+        index |= (raw[j % 8] >> j / 8 & 1) << (1 + count);
+    }
+    return (uint8_t) index;
 }
 
 // Which of the codebooks.

@@ -35,10 +35,16 @@
 #define TURBO_FLAT (5u << 26)
 #define TURBO_PEAKED (1u << 26)
 
+// As large as the longest codebook
+#define TURBO_LEVELS_OF(ID, id, RAW) int8_t id[4 << (RAW)];
+typedef union {
+    TURBO_TYPES(TURBO_LEVELS_OF)
+} turbo_longest;
+
 // A codebook, and how the encoder measures with it. A level is 1 or 2 units wide; squared errors are counted in 4
 // square units, and in 8-bit metrics in 4 << shift.
 typedef struct {
-    int8_t  level[32];
+    int8_t  level[sizeof(turbo_longest)];
     int     count;
     int     unit;
     int     shift;
@@ -46,14 +52,12 @@ typedef struct {
     int16_t wide[TURBO_WIDE_TRIALS];
 } turbo_codebook;
 
-#define TURBO4_CODEBOOK { TURBO4_LEVELS, 32, 2, 2, { 211, 218, 226, 233 }, { 90, 103, 119, 137, 158, 181, 209, 241 } }
-#define TURBO3_CODEBOOK { TURBO3_LEVELS, 16, 2, 3, { 182, 195, 207, 221 }, { 90, 104, 119, 136, 158, 182, 209, 241 } }
-#define TURBO2_CODEBOOK { TURBO2_LEVELS, 8, 1, 4, { 106, 121, 139, 160 }, { 51, 63, 77, 93, 106, 121, 139, 160 } }
-
-// The second ones; they are not judged in 8 bits.
-#define TURBO4_CODEBOOK2 { TURBO4_LEVELS2, 32, 2, 0, { 0 }, { 152, 198, 218, 234, 254, 264, 274, 284 } }
-#define TURBO3_CODEBOOK2 { TURBO3_LEVELS2, 16, 2, 0, { 0 }, { 178, 218, 254, 274, 284, 295, 305, 318 } }
-#define TURBO2_CODEBOOK2 { TURBO2_LEVELS2, 8, 1, 0, { 0 }, { 84, 132, 152, 159, 165, 178, 190, 203 } }
+// Both codebooks of a type; the second is not judged in 8 bits.
+#define TURBO_CODEBOOKS(ID, RAW)                                                            \
+    {                                                                                       \
+        { ID##_LEVELS, 4 << (RAW), ID##_UNIT, ID##_SHIFT, { ID##_TRIALS }, { ID##_WIDE } }, \
+        { ID##_LEVELS2, 4 << (RAW), ID##_UNIT, 0, { 0 }, { ID##_WIDE2 } },                  \
+    }
 
 // Squared errors to the nearest level of each subset.
 typedef struct {
@@ -295,27 +299,24 @@ TURBO_INLINE void turbo_store_bit(const uint8_t * high, int bit, uint8_t * plane
     turbo_store_plane(plane, word);
 }
 
-TURBO_INLINE void turbo_store_pairs(const uint8_t * high, uint8_t * qs) {
+// Two bits of every byte, from `bit` up, as pairs.
+TURBO_INLINE void turbo_store_pairs(const uint8_t * high, int bit, uint8_t * pairs) {
     for (int i = 0; i < QK_TURBO / 4; ++i) {
-        qs[i] = (uint8_t) ((high[i] & 3) | (high[16 + i] & 3) << 2 | (high[32 + i] & 3) << 4 | (high[48 + i] & 3) << 6);
+        pairs[i] = (uint8_t) ((high[i] >> bit & 3) | (high[16 + i] >> bit & 3) << 2 | (high[32 + i] >> bit & 3) << 4 |
+                              (high[48 + i] >> bit & 3) << 6);
     }
 }
 
-TURBO_INLINE void turbo_store_4(uint16_t radius, uint64_t path, const uint8_t * high, block_turbo4 * b) {
-    b->d = radius;
-    turbo_store_plane(b->path, path);
-    turbo_store_pairs(high, b->qs);
-    turbo_store_bit(high, 2, b->qh);
-}
-
-TURBO_INLINE void turbo_store_3(uint16_t radius, uint64_t path, const uint8_t * high, block_turbo3 * b) {
-    b->d = radius;
-    turbo_store_plane(b->path, path);
-    turbo_store_pairs(high, b->qs);
-}
-
-TURBO_INLINE void turbo_store_2(uint16_t radius, uint64_t path, const uint8_t * high, block_turbo2 * b) {
-    b->d = radius;
-    turbo_store_plane(b->path, path);
-    turbo_store_bit(high, 0, b->qs);
+// A block of a type with `count` raw bits, which `high` holds.
+TURBO_INLINE void turbo_store(uint16_t radius, uint64_t path, const uint8_t * high, int count, uint8_t * block) {
+    uint8_t * raw = block + sizeof(radius) + QK_TURBO / 8;
+    memcpy(block, &radius, sizeof(radius));
+    turbo_store_plane(block + sizeof(radius), path);
+    if (count % 2) {
+        turbo_store_bit(high, count - 1, raw);
+        raw += QK_TURBO / 8;
+    }
+    for (int bit = 0; bit + 1 < count; bit += 2, raw += QK_TURBO / 4) {
+        turbo_store_pairs(high, bit, raw);
+    }
 }

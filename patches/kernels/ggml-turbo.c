@@ -2,9 +2,8 @@
 
 #include "ggml-turbo-encode.h"
 
-const int8_t ggml_turbo4_levels[2][32] = { TURBO4_LEVELS, TURBO4_LEVELS2 };
-const int8_t ggml_turbo3_levels[2][16] = { TURBO3_LEVELS, TURBO3_LEVELS2 };
-const int8_t ggml_turbo2_levels[2][8]  = { TURBO2_LEVELS, TURBO2_LEVELS2 };
+#define LEVELS(ID, id, RAW) const int8_t ggml_##id##_levels[2][4 << (RAW)] = { ID##_LEVELS, ID##_LEVELS2 };
+TURBO_TYPES(LEVELS)
 
 float ggml_turbo_half_to_float(uint16_t half) {
     return turbo_half_to_float(half);
@@ -78,143 +77,45 @@ static uint16_t encode(const encoder * e, const float * x, uint64_t * path, uint
     return radius;
 }
 
-void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k) {
-    encoder e = { .book = { TURBO4_CODEBOOK, TURBO4_CODEBOOK2 } };
-    fill(&e);
-    for (block_turbo4 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        uint8_t        high[QK_TURBO];
-        uint64_t       path;
-        const uint16_t radius = encode(&e, x, &path, high);
-        turbo_store_4(radius, path, high, b);
+#define FUNCTIONS(ID, id, RAW)                                                                  \
+    void ggml_##id##_quantize_row(const float * x, void * y, int64_t k) {                       \
+        encoder e = { .book = TURBO_CODEBOOKS(ID, RAW) };                                       \
+        fill(&e);                                                                               \
+        for (block_##id * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {            \
+            uint8_t        high[QK_TURBO];                                                      \
+            uint64_t       path;                                                                \
+            const uint16_t radius = encode(&e, x, &path, high);                                 \
+            turbo_store(radius, path, high, RAW, (uint8_t *) b);                                \
+        }                                                                                       \
+    }                                                                                           \
+    void ggml_##id##_indices(const block_##id * x, uint8_t * index) {                           \
+        const uint64_t path = turbo_load_plane(x->path), past = turbo_past(x->d);               \
+        const uint64_t bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);            \
+        for (int j = 0; j < QK_TURBO; ++j) {                                                    \
+            index[j] = turbo_index(bit0, bit1, x->raw, RAW, j);                                 \
+        }                                                                                       \
+    }                                                                                           \
+    void ggml_##id##_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {    \
+        uint8_t index[QK_TURBO];                                                                \
+        for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) { \
+            ggml_##id##_indices(b, index);                                                      \
+            for (int j = 0; j < QK_TURBO; ++j) {                                                \
+                levels[j] = ggml_##id##_levels[turbo_book(b->d)][index[j]];                     \
+            }                                                                                   \
+            *scale++ = turbo_scale_of(b->d);                                                    \
+        }                                                                                       \
+    }                                                                                           \
+    void ggml_##id##_dequantize_row(const void * x, float * y, int64_t k) {                     \
+        int8_t level[QK_TURBO];                                                                 \
+        float  scale;                                                                           \
+        for (const block_##id * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {      \
+            ggml_##id##_levels_row(b, level, &scale, QK_TURBO);                                 \
+            for (int j = 0; j < QK_TURBO; ++j) {                                                \
+                y[j] = scale * (float) level[j];                                                \
+            }                                                                                   \
+        }                                                                                       \
     }
-}
-
-void ggml_turbo3_quantize_row(const float * x, void * y, int64_t k) {
-    encoder e = { .book = { TURBO3_CODEBOOK, TURBO3_CODEBOOK2 } };
-    fill(&e);
-    for (block_turbo3 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        uint8_t        high[QK_TURBO];
-        uint64_t       path;
-        const uint16_t radius = encode(&e, x, &path, high);
-        turbo_store_3(radius, path, high, b);
-    }
-}
-
-void ggml_turbo2_quantize_row(const float * x, void * y, int64_t k) {
-    encoder e = { .book = { TURBO2_CODEBOOK, TURBO2_CODEBOOK2 } };
-    fill(&e);
-    for (block_turbo2 * b = y; k >= QK_TURBO; k -= QK_TURBO, x += QK_TURBO, ++b) {
-        uint8_t        high[QK_TURBO];
-        uint64_t       path;
-        const uint16_t radius = encode(&e, x, &path, high);
-        turbo_store_2(radius, path, high, b);
-    }
-}
-
-static int bit_of(const uint8_t * plane, int j) {
-    return plane[j % 8] >> j / 8 & 1;
-}
-
-static int pair_of(const uint8_t * pairs, int j) {
-    return pairs[j % 16] >> 2 * (j / 16) & 3;
-}
-
-// Bits 0 and 1 of the indices.
-static void trellis_bits(uint16_t radius, const uint8_t * plane, uint8_t * index) {
-    const uint64_t path = turbo_load_plane(plane), past = turbo_past(radius);
-    const uint64_t bit0 = turbo_bit0(path, past), bit1 = turbo_bit1(path, past);
-    for (int j = 0; j < QK_TURBO; ++j) {
-        const int t = turbo_position(j);
-        index[j]    = (uint8_t) ((bit1 >> t & 1) << 1 | (bit0 >> t & 1));
-    }
-}
-
-void ggml_turbo4_indices(const block_turbo4 * x, uint8_t * index) {
-    trellis_bits(x->d, x->path, index);
-    for (int j = 0; j < QK_TURBO; ++j) {
-        index[j] |= (uint8_t) (pair_of(x->qs, j) << 2 | bit_of(x->qh, j) << 4);
-    }
-}
-
-void ggml_turbo3_indices(const block_turbo3 * x, uint8_t * index) {
-    trellis_bits(x->d, x->path, index);
-    for (int j = 0; j < QK_TURBO; ++j) {
-        index[j] |= (uint8_t) (pair_of(x->qs, j) << 2);
-    }
-}
-
-void ggml_turbo2_indices(const block_turbo2 * x, uint8_t * index) {
-    trellis_bits(x->d, x->path, index);
-    for (int j = 0; j < QK_TURBO; ++j) {
-        index[j] |= (uint8_t) (bit_of(x->qs, j) << 2);
-    }
-}
-
-void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {
-    uint8_t index[QK_TURBO];
-    for (const block_turbo4 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
-        ggml_turbo4_indices(b, index);
-        for (int j = 0; j < QK_TURBO; ++j) {
-            levels[j] = ggml_turbo4_levels[turbo_book(b->d)][index[j]];
-        }
-        *scale++ = turbo_scale_of(b->d);
-    }
-}
-
-void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {
-    uint8_t index[QK_TURBO];
-    for (const block_turbo3 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
-        ggml_turbo3_indices(b, index);
-        for (int j = 0; j < QK_TURBO; ++j) {
-            levels[j] = ggml_turbo3_levels[turbo_book(b->d)][index[j]];
-        }
-        *scale++ = turbo_scale_of(b->d);
-    }
-}
-
-void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * scale, int64_t k) {
-    uint8_t index[QK_TURBO];
-    for (const block_turbo2 * b = x; k >= QK_TURBO; k -= QK_TURBO, levels += QK_TURBO, ++b) {
-        ggml_turbo2_indices(b, index);
-        for (int j = 0; j < QK_TURBO; ++j) {
-            levels[j] = ggml_turbo2_levels[turbo_book(b->d)][index[j]];
-        }
-        *scale++ = turbo_scale_of(b->d);
-    }
-}
-
-void ggml_turbo4_dequantize_row(const void * x, float * y, int64_t k) {
-    int8_t level[QK_TURBO];
-    float  scale;
-    for (const block_turbo4 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo4_levels_row(b, level, &scale, QK_TURBO);
-        for (int j = 0; j < QK_TURBO; ++j) {
-            y[j] = scale * (float) level[j];
-        }
-    }
-}
-
-void ggml_turbo3_dequantize_row(const void * x, float * y, int64_t k) {
-    int8_t level[QK_TURBO];
-    float  scale;
-    for (const block_turbo3 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo3_levels_row(b, level, &scale, QK_TURBO);
-        for (int j = 0; j < QK_TURBO; ++j) {
-            y[j] = scale * (float) level[j];
-        }
-    }
-}
-
-void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k) {
-    int8_t level[QK_TURBO];
-    float  scale;
-    for (const block_turbo2 * b = x; k >= QK_TURBO; k -= QK_TURBO, y += QK_TURBO, ++b) {
-        ggml_turbo2_levels_row(b, level, &scale, QK_TURBO);
-        for (int j = 0; j < QK_TURBO; ++j) {
-            y[j] = scale * (float) level[j];
-        }
-    }
-}
+TURBO_TYPES(FUNCTIONS)
 
 #ifndef GGML_TURBO_STANDALONE
 
@@ -236,9 +137,8 @@ bool ggml_turbo_validate_row(enum ggml_type type, const void * data, size_t nbyt
 size_t ggml_turbo_quantize(enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row) {
     const int64_t k = nrows * n_per_row;
     switch (type) {
-        case GGML_TYPE_TURBO4: ggml_turbo4_quantize_row(src, dst, k); break;
-        case GGML_TYPE_TURBO3: ggml_turbo3_quantize_row(src, dst, k); break;
-        case GGML_TYPE_TURBO2: ggml_turbo2_quantize_row(src, dst, k); break;
+#    define QUANTIZE(ID, id, RAW) case GGML_TYPE_##ID: ggml_##id##_quantize_row(src, dst, k); break;
+        TURBO_TYPES(QUANTIZE)
         default: GGML_ABORT("%s is not a turbo type", ggml_type_name(type));
     }
     return (size_t) nrows * ggml_row_size(type, n_per_row);

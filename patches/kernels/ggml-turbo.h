@@ -25,6 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ggml-turbo-types.h"
+
 #ifdef GGML_TURBO_STANDALONE
 #    define GGML_API extern
 #else
@@ -41,60 +43,37 @@ extern "C" {
 // its bits from the lowest are the values in the order of the trellis: t = 8 * (j % 8) + j / 8. Pairs are 16 bytes with
 // two bits per value: pair j / 16 of byte j % 16.
 
-// path: u. Index: c0, c1, a pair of qs, a bit of qh, from bit 0 up.
-typedef struct {
-    uint16_t d;
-    uint8_t  path[QK_TURBO / 8];
-    uint8_t  qh[QK_TURBO / 8];
-    uint8_t  qs[QK_TURBO / 4];
-} block_turbo4;
-
-// Index: c0, c1, a pair of qs.
-typedef struct {
-    uint16_t d;
-    uint8_t  path[QK_TURBO / 8];
-    uint8_t  qs[QK_TURBO / 4];
-} block_turbo3;
-
-// Index: c0, c1, a bit of qs.
-typedef struct {
-    uint16_t d;
-    uint8_t  path[QK_TURBO / 8];
-    uint8_t  qs[QK_TURBO / 8];
-} block_turbo2;
+// path: u. Index from bit 0 up: c0, c1, the raw bits. Of these the pairs are stored behind a plane of the last one, which
+// there is if they are odd in number: turbo4 has a plane and pairs, turbo3 pairs, turbo2 a plane.
+#define TURBO_BLOCK(ID, id, RAW)              \
+    typedef struct {                          \
+        uint16_t d;                           \
+        uint8_t  path[QK_TURBO / 8];          \
+        uint8_t  raw[(RAW) * (QK_TURBO / 8)]; \
+    } block_##id;
+TURBO_TYPES(TURBO_BLOCK)
 
 #ifndef __cplusplus
-_Static_assert(sizeof(block_turbo4) == 34, "turbo4 is 4.25 bits per value");
-_Static_assert(sizeof(block_turbo3) == 26, "turbo3 is 3.25 bits per value");
-_Static_assert(sizeof(block_turbo2) == 18, "turbo2 is 2.25 bits per value");
+#    define TURBO_SIZE(ID, id, RAW) _Static_assert(sizeof(block_##id) == 10 + 8 * (RAW), #id " has no padding");
+TURBO_TYPES(TURBO_SIZE)
 #endif
 
-// The codebooks in ascending order, symmetric about zero; the second goes with a negative radius.
-GGML_API const int8_t ggml_turbo4_levels[2][32];
-GGML_API const int8_t ggml_turbo3_levels[2][16];
-GGML_API const int8_t ggml_turbo2_levels[2][8];
-
-// Quantize k values (a multiple of 64) from x to the blocks at y. Any float is accepted: NaN counts as zero, and what
-// lies beyond the largest radius saturates; the result always decodes to finite values, the same on every platform.
-GGML_API void ggml_turbo4_quantize_row(const float * x, void * y, int64_t k);
-GGML_API void ggml_turbo3_quantize_row(const float * x, void * y, int64_t k);
-GGML_API void ggml_turbo2_quantize_row(const float * x, void * y, int64_t k);
-
-// Decode k values (a multiple of 64).
-GGML_API void ggml_turbo4_dequantize_row(const void * x, float * y, int64_t k);
-GGML_API void ggml_turbo3_dequantize_row(const void * x, float * y, int64_t k);
-GGML_API void ggml_turbo2_dequantize_row(const void * x, float * y, int64_t k);
-
-// Decode k values (a multiple of 64) to integers: k levels in order, and for every 64 of them a scale, radius / 128. A
-// value is scale * level, exactly as ggml_turbo*_dequantize_row computes it.
-GGML_API void ggml_turbo4_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
-GGML_API void ggml_turbo3_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
-GGML_API void ggml_turbo2_levels_row(const void * x, int8_t * levels, float * scale, int64_t k);
-
-// The indices (0..31, 0..15, 0..7) of one block, in order of the values.
-GGML_API void ggml_turbo4_indices(const block_turbo4 * x, uint8_t * index);
-GGML_API void ggml_turbo3_indices(const block_turbo3 * x, uint8_t * index);
-GGML_API void ggml_turbo2_indices(const block_turbo2 * x, uint8_t * index);
+// For each type:
+// - levels: its codebooks in ascending order, symmetric about zero; the second goes with a negative radius.
+// - quantize_row: quantizes k values (a multiple of 64) from x to the blocks at y. Any float is accepted: NaN counts as
+//   zero, and what lies beyond the largest radius saturates; the result always decodes to finite values, the same on every
+//   platform.
+// - dequantize_row: decodes k values (a multiple of 64).
+// - levels_row: decodes k values (a multiple of 64) to integers: k levels in order, and for every 64 of them a scale,
+//   radius / 128. A value is scale * level, exactly as dequantize_row computes it.
+// - indices: the indices of one block, in order of the values.
+#define TURBO_FUNCTIONS(ID, id, RAW)                                                                         \
+    GGML_API const int8_t ggml_##id##_levels[2][4 << (RAW)];                                                 \
+    GGML_API void         ggml_##id##_quantize_row(const float * x, void * y, int64_t k);                    \
+    GGML_API void         ggml_##id##_dequantize_row(const void * x, float * y, int64_t k);                  \
+    GGML_API void         ggml_##id##_levels_row(const void * x, int8_t * levels, float * scale, int64_t k); \
+    GGML_API void         ggml_##id##_indices(const block_##id * x, uint8_t * index);
+TURBO_TYPES(TURBO_FUNCTIONS)
 
 // IEEE half precision, rounded to nearest even; bit-exact on every platform.
 GGML_API float    ggml_turbo_half_to_float(uint16_t half);
@@ -122,24 +101,19 @@ GGML_API size_t ggml_turbo_quantize(
 #    endif
 
 // The labels of our types, for a switch.
-#    define GGML_TURBO_CASES       \
-    case GGML_TYPE_TURBO4:         \
-    case GGML_TYPE_TURBO3:         \
-    case GGML_TYPE_TURBO2
+#    define GGML_TURBO_CASE(ID, id, RAW) case GGML_TYPE_##ID:
+#    define GGML_TURBO_CASES TURBO_TYPES(GGML_TURBO_CASE)
 
 // Entries for the table of struct ggml_type_traits.
-#    define GGML_TURBO_TRAITS_OF(ID, id)                                          \
-        [GGML_TYPE_##ID] = {                                                      \
-            .type_name      = #id,                                                \
-            .blck_size      = QK_TURBO,                                           \
-            .type_size      = sizeof(block_##id),                                 \
-            .is_quantized   = true,                                               \
-            .to_float       = (ggml_to_float_t) ggml_##id##_dequantize_row,       \
-            .from_float_ref = (ggml_from_float_t) ggml_##id##_quantize_row,       \
-        }
-#    define GGML_TURBO_TRAITS             \
-        GGML_TURBO_TRAITS_OF(TURBO4, turbo4), \
-        GGML_TURBO_TRAITS_OF(TURBO3, turbo3), \
-        GGML_TURBO_TRAITS_OF(TURBO2, turbo2)
+#    define GGML_TURBO_TRAITS_OF(ID, id, RAW)                               \
+        [GGML_TYPE_##ID] = {                                                \
+            .type_name      = #id,                                          \
+            .blck_size      = QK_TURBO,                                     \
+            .type_size      = sizeof(block_##id),                           \
+            .is_quantized   = true,                                         \
+            .to_float       = (ggml_to_float_t) ggml_##id##_dequantize_row, \
+            .from_float_ref = (ggml_from_float_t) ggml_##id##_quantize_row, \
+        },
+#    define GGML_TURBO_TRAITS TURBO_TYPES(GGML_TURBO_TRAITS_OF)
 
 #endif

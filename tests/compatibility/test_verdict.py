@@ -10,7 +10,8 @@ import pytest
 from bench import extreme
 from tests.tasks.test_command import inv
 from toolchain.core import config as configuration
-from toolchain.core.cachetype import parse
+from toolchain.core.cachetypes.grammar import parse
+from toolchain.core.cachetypes.table import nominal, own, type_table
 from toolchain.core.config import Config
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError
@@ -25,7 +26,8 @@ from toolchain.text import as_text
 
 ADDED = tuple(CacheType(name=f"turbo{bits}", block=64, bytes=8 * bits + 2) for bits in (4, 3, 2))
 TEXT = "What the model reads. " * 40
-TURBO4_DB = verdict.NOMINAL_DB["turbo4"]
+TABLE = type_table(own())
+TURBO4_DB = nominal(own())["turbo4"]
 
 
 def _examine(model: Path, asked: str, config: Config, server: Path | None = None) -> Compatibility:
@@ -50,7 +52,7 @@ def test_the_nominal_figures_are_those_of_the_kernels(config: Config, workspace:
     for codec in codecs:
         found = compare(sample.rotated(), codec.restore(sample.rotated()), np.random.default_rng(0))
         slack = 0.7 if codec.name == "iq4_nl" else 0.15  # ours searches the scale, llama.cpp's does not
-        assert found.snr_db == pytest.approx(verdict.NOMINAL_DB[codec.name], abs=slack), codec.name
+        assert found.snr_db == pytest.approx(TABLE[codec.name].db, abs=slack), codec.name
 
 
 def test_from_the_weights_alone(model: Path, scaled: Path, config: Config) -> None:
@@ -113,11 +115,13 @@ def _layers(*losses: float) -> list[LayerLoss]:
 
 
 def test_prediction_is_the_mean_noise_and_the_worst_layer() -> None:
-    assert verdict.predict(parse("turbo4").k, _layers(0, 0)) == pytest.approx(TURBO4_DB)
-    assert verdict.predict(parse("turbo4").k, _layers(10, -30)) == pytest.approx(TURBO4_DB - 10 + 3, abs=0.01)
-    assert verdict.predict(parse("turbo4").k, _layers(10, *[0] * 19)) == pytest.approx(TURBO4_DB - 10 + 5)
-    assert verdict.predict(parse("turbo4,layers=0:f16").k, _layers(30, 0)) == pytest.approx(TURBO4_DB + 3, abs=0.05)
-    assert verdict.predict(parse("turbo4").k, [LayerLoss(layer=0, weights_db=None)]) is None
+    assert verdict.predict(parse("turbo4").k, _layers(0, 0), TABLE) == pytest.approx(TURBO4_DB)
+    assert verdict.predict(parse("turbo4").k, _layers(10, -30), TABLE) == pytest.approx(TURBO4_DB - 10 + 3, abs=0.01)
+    assert verdict.predict(parse("turbo4").k, _layers(10, *[0] * 19), TABLE) == pytest.approx(TURBO4_DB - 10 + 5)
+    assert verdict.predict(parse("turbo4,layers=0:f16").k, _layers(30, 0), TABLE) == pytest.approx(
+        TURBO4_DB + 3, abs=0.05
+    )
+    assert verdict.predict(parse("turbo4").k, [LayerLoss(layer=0, weights_db=None)], TABLE) is None
     assert LayerLoss(layer=0, weights_db=None, keys_db=3).worst_db == 3
     assert LayerLoss(layer=0, weights_db=5, keys_db=3).worst_db == 5
 

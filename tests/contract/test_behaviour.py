@@ -15,7 +15,7 @@ from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import BehaviourChanged
 from toolchain.core.run import Run
-from toolchain.metal.host import Kind, Recorded
+from toolchain.metal.host import Kind, RecordedOperation
 from toolchain.text import as_text
 
 from .conftest import Edits
@@ -103,7 +103,7 @@ def test_work_memory_that_is_not_reserved(reserved: int, wrong: bool) -> None:
         "kernel": "kernel_new", "library": "ours", "constants": {}, "bytes": {}, "memory": 0, "groups": [1, 1, 1],
         "threads": [32, 1, 1], "buffers": {"0": [0, size]},
     }  # fmt: skip
-    recorded = msgspec.convert({"claimed": True, "extra": reserved, "dispatches": [dispatch]}, Recorded)
+    recorded = msgspec.convert({"claimed": True, "extra": reserved, "dispatches": [dispatch]}, RecordedOperation)
     found = [one.says for one in behaviour.memory_findings(posed, recorded)]
     said = f"kernel_new works at byte {size} of the result, for which {size} bytes are reserved"
     assert found == ([said] if wrong else [])

@@ -39,9 +39,12 @@ def test_later_layers_win_and_origins_are_known(tmp_path: Path) -> None:
         ("deploy: {port: 80.5}", ["deploy.port", "80.5"]),
         ("deploy: {port: true}", ["deploy.port", "True"]),
         ("deploy: {port: many}", ["'many'"]),
+        ("deploy: {port: .inf}", ["deploy.port", "inf"]),
+        ('deploy: {label: "abc\\n"}', ["deploy.label"]),
+        ("watch: {titles: [Metal, 'a;b']}", ["watch.titles", "text like"]),
         ("deploy: {port: null}", ["deploy.port", "None"]),
         ("deploy: {prot: 80}", ["deploy.prot", "did you mean", "deploy.port"]),
-        ("deploy: {service_manager: systemd}", ["auto | launchd | emulator"]),
+        ("deploy: {service_manager: systemd}", ["auto | emulator | launchd"]),
         ("deploy: {kv_cache_type: 'turbo4; rm'}", ["deploy.kv_cache_type"]),
         ("deploy: {label: '../x'}", ["deploy.label"]),
         ("verify: {types: []}", ["verify.types"]),
@@ -67,6 +70,33 @@ def test_text_layers_are_converted(tmp_path: Path) -> None:
     assert config.sources.offline is True
     assert config.verify.types == ("turbo4", "q8_0:turbo2")
     assert config.deploy.health_timeout_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("on", True), ("No", False), ("TRUE", True), ("0", False), ("1", True), ("off", False)]
+)
+def test_words_for_a_switch(word: str, value: bool) -> None:
+    assert load(environ={"TURBOQUANT_SOURCES_OFFLINE": word}).sources.offline is value
+
+
+def test_numbers_where_text_is_meant_and_the_reverse(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "build: {suffix: 2, jobs: '3'}\nverify: {timeout_s: 5, tokens: 7.0}")
+    assert (config.build.suffix, config.build.jobs) == ("2", 3)
+    assert (config.verify.timeout_s, config.verify.tokens) == (5.0, 7)
+
+
+def test_a_value_that_another_layer_hides_must_be_good_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"deploy\.port: 0 \(from .*turboquant\.yaml\)"):
+        config_of(tmp_path, "deploy: {port: 0}", {"TURBOQUANT_DEPLOY_PORT": "80"})
+
+
+def test_every_setting_has_a_help_and_a_range() -> None:
+    shown = {row.key: row for row in rows(Config())}
+    assert all(row.help and row.allowed for row in shown.values())
+    assert shown["fork.fresh_days"].allowed == "float from 0 to 3650"
+    assert shown["deploy.domain"].allowed == r"text like auto|system|(gui|user)/\d+"
+    assert shown["build.compiler"].allowed == "auto | system | zig"
+    assert shown["verify.types"].allowed.startswith("TYPE or K:V")
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:

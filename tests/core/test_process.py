@@ -10,7 +10,7 @@ import pytest
 
 from tests.processes import ended
 from toolchain.core.errors import BuildFailed, CommandFailed, MissingTool
-from toolchain.core.process import TAIL_LINES, run
+from toolchain.core.process import TAIL_LINES, ask, capture, kill_group, run, spawn
 
 PYTHON = [sys.executable, "-c"]
 
@@ -57,3 +57,40 @@ def test_a_time_limit_kills_the_whole_group(tmp_path: Path) -> None:
     assert time.monotonic() - started < 20
     pid = int(pid_file.read_text())
     assert ended(pid)
+
+
+def test_streams_are_captured_apart(tmp_path: Path) -> None:
+    script = "import os, sys; sys.stdout.buffer.write(sys.stdin.buffer.read()); print(os.environ, file=sys.stderr)"
+    found = capture([*PYTHON, script], given=b"\0\xff\n", base={}, env={"ONE": "1"}, cwd=tmp_path)
+    assert found.stdout == b"\0\xff\n"
+    assert "'ONE': '1'" in found.complaint
+    assert "'PATH'" not in found.complaint, "base stands for our own environment"
+    assert "'PATH'" in capture([*PYTHON, script], env={"ONE": "1"}).complaint
+
+
+def test_a_captured_failure_shows_stderr() -> None:
+    script = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
+    with pytest.raises(BuildFailed, match=r"^the probe ended with 3: err$"):
+        capture([*PYTHON, script], failure=BuildFailed, what="the probe")
+    assert capture([*PYTHON, script], check=False).returncode == 3
+    with pytest.raises(BuildFailed, match=r"ran past its 0\.5 s"):
+        capture([*PYTHON, "import time; time.sleep(60)"], timeout=0.5, check=False, failure=BuildFailed)
+
+
+def test_asking_a_program_never_fails(tmp_path: Path) -> None:
+    assert ask([*PYTHON, "print('3.1')"]) == "3.1\n"
+    assert ask([*PYTHON, "print('3.1'); exit(1)"]) == ask(["no-such-program"]) == ask([tmp_path]) == ""
+
+
+def test_a_child_in_a_session_of_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "child.log"
+    child = spawn([*PYTHON, "import os, time; print(os.getsid(0), flush=True); time.sleep(60)"], log=log)
+    deadline = time.monotonic() + 20
+    while not log.read_text().endswith("\n") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert log.read_text() == f"{child.pid}\n"
+    kill_group(child.pid)
+    assert child.wait() == -9
+    with pytest.raises(BuildFailed, match="cannot be started") as caught:
+        spawn([tmp_path], failure=BuildFailed, hint="built for this machine?")
+    assert caught.value.hint == "built for this machine?"

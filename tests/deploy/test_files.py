@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.build import release as built
-from toolchain.cachetypes.sizes import UPSTREAM_TYPES
 from toolchain.core import records
+from toolchain.core.cachetypes.table import UPSTREAM
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, ReleaseInvalid
 from toolchain.deploy import environment, shim
@@ -160,7 +160,7 @@ def test_a_type_that_the_release_lacks(release: Release, kind: str) -> None:
 
 def test_every_type_of_llama_cpp_suits_a_stock_release(release: Release) -> None:
     stock = replace(release, cache_types=())
-    for kind in (kind.name for kind in UPSTREAM_TYPES):
+    for kind in (one.name for one in UPSTREAM):
         assert f"OLLAMA_KV_CACHE_TYPE={kind}\n" in _environment(stock, DeployConfig(kv_cache_type=kind))
     for kind in ("q8_0:f16", "q4_0,first=1:q8_0"):
         with pytest.raises(ConfigError, match="built without the series"):

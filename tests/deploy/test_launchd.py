@@ -15,11 +15,13 @@ from tests.processes import alive
 from toolchain.core import records
 from toolchain.core.errors import ConfigError, DomainUnavailable, LaunchdRefused, PortInUse, ServiceConflict
 from toolchain.deploy import installed, installer, port
+from toolchain.host import ports
 from toolchain.service import launchd, managers
 from toolchain.service.emulator import settings
 from toolchain.service.launchd import LaunchdManager
 from toolchain.service.manager import Definition
-from toolchain.service.units.ollama import DEFAULT_PORT, OllamaUnit
+from toolchain.service.units.ollama import OllamaUnit
+from toolchain.serving.ollama import DEFAULT_PORT
 
 from .site import Site, free_port
 
@@ -158,7 +160,7 @@ def test_a_port_that_a_program_holds_is_named_with_it(site: Site) -> None:
     other.reload()
     pid = other.inspect().pid
     deadline = time.monotonic() + 10
-    while pid not in port._listeners(number):
+    while pid not in ports.listeners(number):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     with pytest.raises(PortInUse, match=f"port {number} is taken by pid {pid} ") as caught:

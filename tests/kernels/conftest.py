@@ -59,7 +59,7 @@ class Kernels:
 
     def levels(self, kind: CacheType) -> npt.NDArray[np.int8]:
         """Both codebooks (2, levels)."""
-        count = {"turbo4": 32, "turbo3": 16, "turbo2": 8}[kind.name]
+        count = 4 << (kind.bytes - 10) // 8
         table = (ctypes.c_int8 * count * 2).in_dll(self._lib, f"ggml_{kind.name}_levels")
         return np.array(table, dtype=np.int8)
 

@@ -1,4 +1,4 @@
-"""The rules as llama-server reads and applies them, against toolchain.core.cachetype."""
+"""The rules as llama-server reads and applies them, against toolchain.core.cachetypes.grammar."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.test_cachetype import CASES, sides
-from toolchain.core.cachetype import LayerTypes, parse
+from tests.cachetypes.test_grammar import CASES, sides
+from toolchain.core.cachetypes.grammar import LayerTypes, parse
 from toolchain.core.errors import ConfigError
 from toolchain.series.manifest import OWN_SERIES
 from toolchain.serving import cachelog

@@ -24,5 +24,5 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: models.write(folder / f"{name}.gguf", spec, data=False) for name, spec in made.items()}
 
 
-def load(path: Path) -> gguf.Model:
+def load(path: Path) -> gguf.ModelHeader:
     return gguf.load(str(path))

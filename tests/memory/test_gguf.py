@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.core.errors import ModelInvalid
-from toolchain.models.memory import gguf
-from toolchain.models.memory import source as memory_source
+from toolchain.models.memory import gguf, origin
 
 from . import models
 
@@ -57,7 +56,7 @@ def test_every_model_is_read_as_by_the_reference(tiny: dict[str, Path]) -> None:
         assert [(one.name, one.shape, one.type, one.bytes) for one in found.tensors] == [
             (one.name, tuple(map(int, one.shape)), one.tensor_type.name, one.n_bytes) for one in expected.tensors
         ]
-        assert (found.size, found.header_only, found.files) == (path.stat().st_size, False, 1)
+        assert (found.size, found.header_only, found.parts) == (path.stat().st_size, False, (str(path),))
         for key, field in expected.fields.items():
             if not key.startswith("GGUF."):
                 kept, stated = found.metadata[key], field.contents()
@@ -160,7 +159,7 @@ def test_parts_are_read_from_any_of_them(tmp_path: Path) -> None:
     whole = models.dense(layers=2)
     for part in parts:
         found = gguf.load(str(part))
-        assert (found.files, len(found.tensors)) == (3, len(whole.tensors))
+        assert (len(found.parts), len(found.tensors)) == (3, len(whole.tensors))
         assert found.metadata["llama.block_count"] == 2
         assert found.size == sum(path.stat().st_size for path in parts)
 
@@ -247,7 +246,7 @@ def test_a_header_by_ranges(site: str, tmp_path: Path) -> None:
     assert found.tensors == gguf.load(str(path)).tensors
     assert _Handler.served < found.size / 4
     parts = _split(tmp_path)
-    assert gguf.load(f"{site}/{parts[0].name}").files == 2
+    assert gguf.load(f"{site}/{parts[0].name}").parts == tuple(f"{site}/{part.name}" for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +273,7 @@ def test_servers_that_do_something_else(site: str, tmp_path: Path, fault: str, m
 
 def test_a_server_that_is_too_slow(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models.write(tmp_path / "m.gguf", models.dense(layers=2))
-    monkeypatch.setattr(memory_source, "_REQUEST_S", 0.2)
+    monkeypatch.setattr(origin, "_REQUEST_S", 0.2)
     _Handler.fault = "slow"
     with pytest.raises(ModelInvalid, match="not read after"):
         gguf.load(f"{site}/m.gguf")

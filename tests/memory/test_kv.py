@@ -6,16 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.cachetypes.sizes import type_table
-from toolchain.core.cachetype import parse
+from toolchain.core.cachetypes.grammar import parse
+from toolchain.core.cachetypes.table import own, type_table
 from toolchain.core.errors import ArchitectureUnknown, ConfigError, ModelInvalid
 from toolchain.models.memory import geometry, kv
-from toolchain.series import manifest
 
 from . import models
 from .conftest import load
 
-TABLE = type_table(manifest.cache_types())
+TABLE = type_table(own())
 ALLOCATED = [
     line.split() for line in (Path(__file__).parent / "allocated.txt").read_text().splitlines() if line[0] != "#"
 ]

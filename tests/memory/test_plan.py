@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toolchain.models.memory.planning as request
-from toolchain.core.cachetype import parse
+from toolchain.core.cachetypes.grammar import parse
+from toolchain.core.cachetypes.table import own
 from toolchain.core.config import load as load_config
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid
@@ -41,12 +42,12 @@ PLAIN = geometry.Geometry(
 
 def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), **setting: Any) -> plan.MemoryPlan:
     found = load(path)
-    machine = plan.PlannedMachine(ram=ram, gpu=metal_limit(ram))
+    machine = plan.Hardware(ram=ram, gpu=metal_limit(ram))
     return plan.plan(
         found,
         geometry.read(found),
         machine,
-        types=[parse(one) for one in types or plan.TYPES],
+        types=[parse(one) for one in types or plan.usual_types(own())],
         table=TABLE,
         contexts=contexts,
         setting=kv.Setting(context=1, **setting),

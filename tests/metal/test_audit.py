@@ -34,8 +34,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Pa
 
 
 @pytest.fixture(scope="module")
-def config(tree: Path) -> Config:
-    return load(file=tree.parent / "turboquant.yaml", environ={}, flags={"fork.origin": str(tree)})
+def config(tree: Path, miniatures: Miniatures) -> Config:
+    flags = {"fork.origin": str(tree), "workspace": str(miniatures.workspace)}
+    return load(file=tree.parent / "turboquant.yaml", environ={}, flags=flags)
 
 
 def changed(path: Path, pattern: str, new: str) -> Break:
@@ -47,22 +48,23 @@ def changed(path: Path, pattern: str, new: str) -> Break:
     return change
 
 
-def audited(tree: Path, config: Config, tmp_path: Path, change: Break) -> audit.Audited:
+def audited(tree: Path, config: Config, tmp_path: Path, change: Break) -> audit.TreeAudit:
     copy = tmp_path / "copy"
     shutil.copytree(tree / "ggml", copy / "ggml")
     change(copy)
-    return audit.audit_tree(copy, config, tree.parent)
+    return audit.audit_tree(copy, config, Path(config.workspace))
 
 
 def test_a_tree_that_has_all(tree: Path, config: Config) -> None:
-    found = audit.audit_tree(tree, config, tree.parent)
+    found = audit.audit_tree(tree, config, Path(config.workspace))
     assert found.verdict == "complete", found
     assert [kind.type for kind in found.types] == ["turbo4", "turbo3", "turbo2"]
     assert all(set(kind.answers.values()) == {"kernel"} and not kind.absent for kind in found.types)
 
 
 def test_a_claim_without_a_kernel(tree: Path, config: Config, tmp_path: Path) -> None:
-    found = audited(tree, config, tmp_path, changed(TURBO, r"^TURBO_ENCODERS\(turbo3, 2\)$", ""))
+    others = "TURBO_ENCODERS(TURBO4, turbo4, 3) TURBO_ENCODERS(TURBO2, turbo2, 1)"
+    found = audited(tree, config, tmp_path, changed(TURBO, r"^TURBO_TYPES\(TURBO_ENCODERS\)$", others))
     kind = next(kind for kind in found.types if kind.type == "turbo3")
     assert (found.verdict, kind.verdict) == ("partial", "partial")
     assert kind.answers["set_rows"] == kind.answers["copy from f32"] == "claimed, no kernel"
@@ -111,9 +113,9 @@ def test_branches_of_a_fork(tree: Path, config: Config) -> None:
         repository.git.execute(
             ["git", "-c", "user.name=A Fork", "-c", "user.email=fork@example.invalid", "commit", "-qm", "types"]
         )
-    found = audit.audit_fork(config, Console(json=True), tree.parent)
+    found = audit.audit_fork(config, Console(json=True), Path(config.workspace))
     verdicts = {name: one.verdict for one in found for name in one.branches}
     assert verdicts == {stock: "none", "same": "none", "turbo": "complete"}
     assert len(found) == 2
     with pytest.raises(UnknownRevision, match="no branch absent"):
-        audit.audit_fork(config, Console(json=True), tree.parent, ["absent"])
+        audit.audit_fork(config, Console(json=True), Path(config.workspace), ["absent"])

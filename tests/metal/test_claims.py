@@ -27,7 +27,8 @@ def patched(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) ->
     folder = tmp_path_factory.mktemp("claims")
     tree = miniatures.patched(folder)
     config = load(file=folder / "turboquant.yaml", environ={})
-    return Patched(host=build_host(tree, config, folder), formats=formats(manifest.load(), config, folder))
+    workspace = miniatures.workspace
+    return Patched(host=build_host(tree, config, workspace), formats=formats(manifest.load(), config, workspace))
 
 
 def reserved(patched: Patched, queries: int, positions: int, heads: int, kv_heads: int, head: int) -> tuple[int, int]:

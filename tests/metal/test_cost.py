@@ -7,7 +7,7 @@ import pytest
 from toolchain.metal import cost, roofline
 from toolchain.metal.attention import Attention
 from toolchain.metal.cost import Cost
-from toolchain.metal.roofline import Gpu, Model
+from toolchain.metal.roofline import Gpu, Workload
 from toolchain.text import as_text
 
 from .test_kernels import Patched, patched
@@ -50,7 +50,7 @@ def test_long_prompts_decode_for_more_rows(patched: Patched) -> None:
 
 def test_the_estimate_takes_the_longer_of_two() -> None:
     gpu = Gpu(name="a GPU", bytes_per_second=1e9, operations_per_second=1e9, source="nowhere")
-    model = Model(name="a model", weight_bytes=1e9, values_per_position=1000, source="nowhere")
+    model = Workload(name="a model", weight_bytes=1e9, values_per_position=1000, source="nowhere")
     base = {"queries": 1, "group": 4, "positions": 1000, "loaded": 0.0, "threadgroup_bytes": 0, "kernels": ()}
     slow = Cost(k="a", v="a", operations=1.0, matrix=0.5, read=1.0, bytes_per_value=2.0, **base)  # type: ignore[arg-type]
     wide = Cost(k="b", v="b", operations=0.1, matrix=0.0, read=2.0, bytes_per_value=2.0, **base)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.shared import Miniatures
+from toolchain.core.cachetypes.table import own
 from toolchain.core.config import Config, load
 from toolchain.core.console import Console
 from toolchain.metal import cases, runs
@@ -45,10 +46,15 @@ def patched(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) ->
     folder = tmp_path_factory.mktemp("patched")
     tree = miniatures.patched(folder)
     config = load(file=folder / "turboquant.yaml", environ={})
-    host = build_host(tree, config, folder)
-    known = formats(manifest.load(), config, folder)
+    workspace = miniatures.workspace
+    host = build_host(tree, config, workspace)
     return Patched(
-        tree=tree, workspace=folder, config=config, host=host, library=compiled(tree, host, folder), formats=known
+        tree=tree,
+        workspace=workspace,
+        config=config,
+        host=host,
+        library=compiled(tree, host, workspace),
+        formats=formats(manifest.load(), config, workspace),
     )
 
 
@@ -75,7 +81,7 @@ def test_every_case_passes(patched: Patched) -> None:
         for head in (64, 128):
             variants = {case.kernel.rsplit("_", 1)[-1] for case in ours if f"_{kernel}_dk{head}_" in case.kernel}
             assert variants == {"rows1", "rows2"}
-    assert {case.type for case in ours} == {"/".join(pair) for pair in cases.pairs()}
+    assert {case.type for case in ours} == {"/".join(pair) for pair in cases.pairs([kind.name for kind in own()])}
 
 
 @settings(max_examples=12, deadline=None)

@@ -166,13 +166,13 @@ def test_a_kernel_in_two_libraries(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("queries", [1, 33])
-def test_attention_over_several_libraries(made: Path, tmp_path: Path, queries: int) -> None:
+def test_attention_over_several_libraries(made: Path, tmp_path: Path, miniatures: Miniatures, queries: int) -> None:
     """Its kernels lie in two of them; a device asks all."""
     (tmp_path / "turboquant.yaml").touch()
-    host = build_host(made, load(file=tmp_path / "turboquant.yaml", environ={}), tmp_path)
+    host = build_host(made, load(file=tmp_path / "turboquant.yaml", environ={}), miniatures.workspace)
     known = {"q8_0": Format(name="q8_0", block=32, bytes=34)}
     case = Attention(k="q8_0", v="q8_0", dk=64, dv=64, queries=queries, heads=4, kv_heads=2)
-    libraries = runs.compile_tree(made, host, tmp_path, [pose(case, known).operation])
+    libraries = runs.compile_tree(made, host, miniatures.workspace, [pose(case, known).operation])
     done = runs.run_attention(host, libraries, case, known)
     assert done.ok, done.wrong
     assert libraries.backend.of("kernel_flash_attn_ext_vec_reduce", {}).path.name == "fa_aux.metal"
@@ -187,10 +187,11 @@ def test_the_series_holds_on_the_other_layout(tmp_path: Path, miniatures: Miniat
     assert not (tree / WHOLE).exists()
     config = load(file=tmp_path / "turboquant.yaml", environ={})
     assert inspection.inspect(tree).ok
-    assert audit.audit_tree(tree, config, tmp_path).verdict == "complete"
+    workspace = miniatures.workspace
+    assert audit.audit_tree(tree, config, workspace).verdict == "complete"
 
     series = manifest.load()
-    known, host = formats(series, config, tmp_path), build_host(tree, config, tmp_path)
+    known, host = formats(series, config, workspace), build_host(tree, config, workspace)
     rows = list(cases.conversions(known["turbo4"]))
     attentions = [
         Attention(k=k, v=v, dk=64, dv=64, queries=queries, heads=4, kv_heads=2, seed=queries)
@@ -198,7 +199,7 @@ def test_the_series_holds_on_the_other_layout(tmp_path: Path, miniatures: Miniat
         for queries in (1, 33)
     ]
     asked = [case.operation for case in rows] + [pose(case, known).operation for case in attentions]
-    libraries = runs.compile_tree(tree, host, tmp_path, asked)
+    libraries = runs.compile_tree(tree, host, workspace, asked)
     done = [runs.run_conversion(host, libraries, case) for case in rows]
     done += [runs.run_attention(host, libraries, case, known) for case in attentions]
     assert [case for case in done if not case.ok] == []

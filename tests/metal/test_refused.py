@@ -108,6 +108,27 @@ def test_what_was_compiled_is_kept(write: Write, tmp_path: Path, monkeypatch: py
     assert len(list(store.glob("*.json"))) == 1
 
 
+@pytest.mark.slow
+def test_what_was_compiled_serves_another_tree_of_the_same_content(tmp_path: Path) -> None:
+    """And what is found is said of that tree's files, also of those that it includes."""
+    bad = '#include <metal_stdlib>\n#include "shared.h"\nkernel void bad(device float * x) {\n    x[AT] = 1;\n}\n'
+    found = []
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        folder.mkdir()
+        (folder / "shared.h").write_text("#define AT 99\nkernel void also(device float * x) { x[AT] = 1; }\n")
+        (folder / "user.metal").write_text(bad)
+        library = compile(folder / "user.metal", cache=tmp_path / "store")
+        places = [
+            library.run(name, [np.zeros(1, "f4")], grid=(1,), threads=(1,)).findings[0].where
+            for name in ("bad", "also")
+        ]
+        assert places == [f"{folder / 'user.metal'}:4", f"{folder / 'shared.h'}:2"]
+        found.append(library.program)
+    assert found[0] == found[1]
+    (tmp_path / "other" / "shared.h").write_text("#define AT 98\nkernel void also(device float * x) { x[AT] = 1; }\n")
+    assert compile(tmp_path / "other" / "user.metal", cache=tmp_path / "store").program != found[0]
+
+
 def test_a_kernel_that_was_left_out(cache: Path) -> None:
     library = compile(Path(__file__).with_name("broken.metal"), kernels=["by_*"], cache=cache)
     assert library.kernels == ("by_zero",)

@@ -14,7 +14,7 @@ from toolchain.series.manifest import OWN_SERIES
 
 HEADER = Path(__file__).with_name("strict.h")
 PARTS = (
-    "ggml-metal-turbo-args.h", "ggml-metal-turbo-decode.metal", "ggml-metal-turbo-encode.metal",
+    "ggml-metal-turbo-args.h", "ggml-turbo-types.h", "ggml-metal-turbo-decode.metal", "ggml-metal-turbo-encode.metal",
     "ggml-metal-turbo-attention.metal",
 )  # fmt: skip
 # what is no C++, and what stands for it; the rest is done by macros

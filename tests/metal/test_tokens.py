@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toolchain.metal.source import read
 from toolchain.metal.tokens import matching, split, tokenize
+from toolchain.metal.translation import read
 
 NOWHERE = Path("/nowhere/at/all")
 PIECES = st.sampled_from(

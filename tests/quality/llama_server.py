@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.quality import slots
-from toolchain.core.cachetype import parse
+from toolchain.core.cachetypes.grammar import parse
 
 SEED = 7
 

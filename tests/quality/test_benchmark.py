@@ -138,11 +138,11 @@ def test_kernels_are_compiled_once(series: manifest.Series, config: Config, work
     assert not codecs["turbo2"].restore(x * 0).any()
 
 
-def _copy(tmp_path: Path, edit: tuple[str, str]) -> manifest.Series:
-    """The series with one text replaced in the quantizers."""
+def _copy(tmp_path: Path, edit: tuple[str, str], file: str = "ggml-turbo.c") -> manifest.Series:
+    """The series with one text replaced in a file of the kernels."""
     root = tmp_path / "patches"
     shutil.copytree(manifest.OWN_SERIES, root)
-    source = root / "kernels" / "ggml-turbo.c"
+    source = root / "kernels" / file
     assert edit[0] in source.read_text()
     source.write_text(source.read_text().replace(*edit))
     manifest.seal(root)
@@ -159,7 +159,7 @@ def test_kernels_that_do_not_compile(tmp_path: Path, config: Config) -> None:
 
 
 def test_kernels_without_a_type(tmp_path: Path, config: Config) -> None:
-    renamed = _copy(tmp_path, ("ggml_turbo3_quantize_row", "ggml_turbo3_other"))
+    renamed = _copy(tmp_path, ("X(TURBO3, turbo3, 2) ", " "), "ggml-turbo-types.h")
     with pytest.raises(BuildFailed, match=r"turbo3|quantize_row"):
         kernels.load(renamed, config, tmp_path)
 

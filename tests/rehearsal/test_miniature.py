@@ -26,7 +26,7 @@ from toolchain.core.run import Run
 from toolchain.rehearsal import miniature
 from toolchain.serving import cachelog
 from toolchain.serving.ollama_server import serve
-from toolchain.serving.probe_model import Geometry, write_probe
+from toolchain.serving.probe_model import ProbeGeometry, write_probe
 from toolchain.stages import Sources
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,7 @@ def test_the_same_trees_give_the_same_commits(upstream: miniature.Miniature, tmp
 
 @pytest.mark.parametrize("kv_cache_type", ["", "q8_0"])
 def test_ollama_serves_and_shifts_its_context(stock: Path, probe: Path, tmp_path: Path, kv_cache_type: str) -> None:
-    geometry = Geometry(head_size=64, heads=4, kv_heads=2, layers=2, context=1024)
+    geometry = ProbeGeometry(head_size=64, heads=4, kv_heads=2, layers=2, context=1024)
     with serve(
         stock,
         version="0.33.0-turbo1",

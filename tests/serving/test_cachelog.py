@@ -9,16 +9,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from toolchain.cachetypes.sizes import UPSTREAM_TYPES, bits_per_value, type_table
+from toolchain.core.cachetypes.table import UPSTREAM, bits_per_value, type_table
 from toolchain.models.memory.kv import CacheSize, CacheSizes
 from toolchain.serving import cachelog
-from toolchain.serving.probe_model import Geometry
+from toolchain.serving.probe_model import ProbeGeometry
 from toolchain.stages import CacheType
 from toolchain.verify import planned
 
 ADDED = (CacheType(name="turbo4", block=64, bytes=34), CacheType(name="turbo2", block=64, bytes=18))
 TYPES = type_table(ADDED)
-GEOMETRY = Geometry(head_size=64, heads=4, kv_heads=2, layers=8, context=512)
+GEOMETRY = ProbeGeometry(head_size=64, heads=4, kv_heads=2, layers=8, context=512)
 
 prefixes = st.sampled_from(["", "0.01.234.567 I ", "[1234] ", "time=now level=INFO msg=", "\x1b[0m"])
 noise = st.lists(
@@ -35,7 +35,7 @@ noise = st.lists(
     max_size=3,
 )
 geometries = st.builds(
-    Geometry,
+    ProbeGeometry,
     head_size=st.sampled_from([64, 128, 256]),
     heads=st.just(8),
     kv_heads=st.sampled_from([1, 2, 4, 8]),
@@ -49,7 +49,9 @@ def f32(value: float) -> float:
     return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
-def cache_line(geometry: Geometry, cells: int, type_k: str, type_v: str, *, layers: int = 0, extra_k: float = 0) -> str:
+def cache_line(
+    geometry: ProbeGeometry, cells: int, type_k: str, type_v: str, *, layers: int = 0, extra_k: float = 0
+) -> str:
     """The line that llama-server prints, sizes in MiB and `extra_k` MiB too many."""
     layers = layers or geometry.layers
     k, v = (
@@ -77,7 +79,7 @@ ROTATED = "\n".join(f"llama_kv_cache: attn_rot_{side} = 1, n_embd_head_k_all = 6
     between=noise,
 )
 def test_every_honest_log_is_accepted(
-    geometry: Geometry, padded: int, type_k: str, type_v: str, prefix: str, before: list[str], between: list[str]
+    geometry: ProbeGeometry, padded: int, type_k: str, type_v: str, prefix: str, before: list[str], between: list[str]
 ) -> None:
     cells = padded * 256
     line = cache_line(geometry, cells, type_k, type_v)
@@ -100,7 +102,7 @@ def test_every_honest_log_is_accepted(
     stated=st.sampled_from(sorted(TYPES)),
     extra=st.floats(0.011, 100) | st.floats(-100, -0.011),
 )
-def test_a_wrong_type_or_size_is_refused(geometry: Geometry, asked: str, stated: str, extra: float) -> None:
+def test_a_wrong_type_or_size_is_refused(geometry: ProbeGeometry, asked: str, stated: str, extra: float) -> None:
     def complaint(line: str) -> str:
         return cachelog.complaint(cachelog.caches(f"{line}\n{ROTATED}", geometry, ADDED), asked, geometry, 512, ADDED)
 
@@ -114,7 +116,7 @@ def test_a_wrong_type_or_size_is_refused(geometry: Geometry, asked: str, stated:
         assert "MiB, the log says" in complaint(line)
 
 
-def layer_lines(geometry: Geometry, cells: int, side: str, types: Sequence[str]) -> list[str]:
+def layer_lines(geometry: ProbeGeometry, cells: int, side: str, types: Sequence[str]) -> list[str]:
     """What llama-server adds where there are rules: the layers of each type."""
     lines = []
     for name in dict.fromkeys(types):
@@ -256,7 +258,7 @@ def test_context_shifts_that_discard_something_count(shifts: list[tuple[int, int
 
 
 def test_upstream_bits_per_value() -> None:
-    bits = {kind.name: bits_per_value(kind) for kind in UPSTREAM_TYPES}
+    bits = {kind.name: bits_per_value(kind) for kind in UPSTREAM}
     assert bits == {
         "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5, "iq4_nl": 4.5,
     }  # fmt: skip

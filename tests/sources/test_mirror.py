@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,11 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 
 from tests.sources.gitrepo import commit, git, history, new
-from toolchain.core.console import Console
+from toolchain.core.console import Console, Step
 from toolchain.core.errors import FetchFailed, LockHeld
 from toolchain.sources import Repository, mirror
 
@@ -142,6 +144,39 @@ def test_a_clone_survives_kill_nine(remote: Path, tmp_path: Path) -> None:
     child.kill()
     child.wait()
     assert _open(remote, tmp_path).count("HEAD") == 20
+
+
+def test_an_interrupted_fetch_takes_its_git_with_it(
+    remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "hang"
+    script.write_text(f"#!/bin/sh\nsleep 1\nkill -INT {os.getpid()}\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(mirror, "_OPTIONS", (*mirror._OPTIONS, f"--upload-pack={script}"))
+    with pytest.raises(KeyboardInterrupt):
+        _open(remote, tmp_path)
+    assert not [one for one in psutil.Process().children(recursive=True) if str(script) in " ".join(one.cmdline())]
+    monkeypatch.undo()
+    assert _open(remote, tmp_path).count("HEAD") == 20
+
+
+def test_a_remote_whose_words_are_not_in_utf8(remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "greeting"
+    script.write_bytes(b'#!/bin/sh\necho gr\xfc\xdfe >&2\nexec git-upload-pack "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(mirror, "_OPTIONS", (*mirror._OPTIONS, f"--upload-pack={script}"))
+    assert _open(remote, tmp_path).count("HEAD") == 20
+    script.write_bytes(b"#!/bin/sh\necho gr\xfc\xdfe >&2\nexit 1\n")
+    with pytest.raises(FetchFailed, match="gr\ufffd\ufffde"):
+        _open(remote, tmp_path)
+
+
+def test_progress_of_a_fetch_is_shown(remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[float, float | None, str]] = []
+    monkeypatch.setattr(Step, "update", lambda _, done=0.0, total=None, detail="": shown.append((done, total, detail)))
+    _open(remote, tmp_path)
+    assert {detail.partition(",")[0] for _, _, detail in shown} >= {"counting objects", "receiving objects"}
+    assert all(total and 0 <= done <= total for done, total, _ in shown)
 
 
 def test_a_remote_that_is_not_there(tmp_path: Path) -> None:

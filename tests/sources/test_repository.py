@@ -45,11 +45,14 @@ def test_a_blob_reader_that_died_is_replaced(repo: Path) -> None:
     made = commit(repo, {"a": "one", "b": "two"})
     repository = Repository.open(repo)
     assert repository.read_blob(made, "a") == b"one"
-    assert repository._reader is not None
-    os.kill(repository._reader.pid, signal.SIGKILL)
-    repository._reader.wait()
+    assert repository._git.cat_file_all is not None
+    reader = repository._git.cat_file_all.proc
+    os.kill(reader.pid, signal.SIGKILL)
+    reader.wait()
     assert repository.read_blob(made, "b") == b"two"
-    reader = repository._reader
+    assert repository.read_blob(made, "a\r") is None
+    reader = repository._git.cat_file_all.proc
+    assert reader is not None
     del repository
     gc.collect()
     assert reader.poll() is not None, "the reader outlived its repository"
@@ -63,6 +66,45 @@ def test_lost_content_is_not_taken_for_a_file_that_never_was(repo: Path) -> None
     assert repository.read_blob(made, "b") is None
     with pytest.raises(FetchFailed, match=f"a at {made[:12]}"):
         repository.read_blob(made, "a")
+
+
+def test_paths_that_are_no_utf8(repo: Path) -> None:
+    blob = git(repo, "hash-object", "-w", "--stdin", stdin=b"content")
+    path = os.fsdecode(b"folder/caf\xe9")
+    git(repo, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
+    made = git(repo, "commit-tree", git(repo, "write-tree"), "-m", "x")
+    repository = Repository.open(repo)
+    assert repository.paths(made) == [path]
+    assert repository.exists(made, path)
+    assert repository.read_blob(made, path) == b"content"
+    assert repository.read_blob(made, f"{path}e") is None
+
+
+def test_what_is_asked_of_a_submodule(repo: Path) -> None:
+    pinned = commit(repo, {"a": "1"})
+    git(repo, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub")
+    made = git(repo, "commit-tree", git(repo, "write-tree"), "-p", pinned, "-m", "x")
+    repository = Repository.open(repo)
+    assert repository.exists(made, "sub")
+    assert not repository.exists(made, "sub/file")
+    assert repository.read_blob(made, "sub/file") is None
+
+
+@pytest.mark.parametrize(
+    ("message", "subject"),
+    [
+        ("one\n\ntwo\n", "one"),
+        ("one\ntwo\n\nthree", "one two"),
+        ("\n\none \r\n two\r\n\r\nthree", "one  two"),
+        ("", ""),
+    ],
+)
+def test_the_subject_of_a_commit_is_as_git_shows_it(repo: Path, message: str, subject: str) -> None:
+    parent = commit(repo, {"a": "1"})
+    made = git(repo, "commit-tree", f"{parent}^{{tree}}", "-p", parent, "-F", "-", stdin=message.encode())
+    found = Repository.open(repo).commit(made)
+    assert found.subject == subject == git(repo, "show", "-s", "--format=%s", made)
+    assert found.date == git(repo, "show", "-s", "--format=%cI", made)
 
 
 def test_open_takes_work_trees_bare_repositories_and_linked_work_trees(repo: Path, tmp_path: Path) -> None:

@@ -20,9 +20,8 @@ from tests.kernels.conftest import compiler
 from toolchain.core.errors import HeaderInvalid, MissingTool
 from toolchain.core.records import read, to_json, write
 from toolchain.host.libclang import index
-from toolchain.upstream.surface.clang import PLATFORMS
 from toolchain.upstream.surface.snapshot import take
-from toolchain.upstream.surface.surface import Snapshot
+from toolchain.upstream.surface.surface import PLATFORMS, Snapshot
 from toolchain.upstream.surface.trees import FolderTree
 
 from .conftest import GGML, LLAMA, tree

@@ -162,6 +162,9 @@ def test_out_of_reach(forge: Forge, tmp_path: Path) -> None:
 
 def test_damaged_answers_are_asked_for_again(forge: Forge, tmp_path: Path) -> None:
     asking(forge, tmp_path)
-    (tmp_path / "forge.json").write_text("{")
+    damaged = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert len(damaged) == 4, "what is known, and three answers"
+    for path in damaged:
+        path.write_text("{")
     assert [item.key for item in asking(forge, tmp_path).items] == KEYS
     assert forge.asked[-1][1] == ""

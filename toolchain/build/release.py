@@ -13,9 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock
-
-from ..core import records
+from ..core import locks, records
 from ..core.errors import DiskFull, RecordError, ReleaseInvalid
 from ..core.run import Run
 from ..stages import Release
@@ -25,6 +23,8 @@ ADDED_LATER = frozenset({MANIFEST, "environment", "verification.json"})
 """files that later stages put beside the release's own; no manifest lists them"""
 PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
 _MAKING = ".making-"
+_LOCK_WAIT_S = 600.0
+"""another run copies some hundred MB meanwhile"""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _REBUILD = "build it again, and copy whole directories only"
 
@@ -84,11 +84,11 @@ def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> R
 
     `fill` puts the files into an empty directory; `draft` is the manifest but for `id` and `files`. The directory
     appears under its id by one rename. A sound one of the same id is left as it is, with its own manifest; a
-    damaged one is replaced. Raises `ReleaseInvalid`, `DiskFull`.
+    damaged one is replaced. Raises `ReleaseInvalid`, `DiskFull`, `LockHeld`.
     """
     parent = workspace / "releases"
-    parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(parent / ".lock"):
+    busy, hint = f"{parent}: another run is making a release", "wait for it to end"
+    with locks.held(parent / ".lock", busy, hint=hint, timeout_s=_LOCK_WAIT_S):
         _clear(parent)
         temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=parent))
         try:

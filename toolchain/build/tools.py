@@ -8,14 +8,15 @@ import platform
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from packaging.version import Version
 
+from ..core import extras
 from ..core.config import BuildConfig
 from ..core.errors import MissingTool
+from ..core.process import ask
 from ..core.records import record, write_bytes
 
 CMAKE_NEEDED = "3.24"
@@ -25,7 +26,7 @@ _WHEEL = "./inv installs it into .venv; or: pip install {}"
 _COMPILER_HINT = (
     "xcode-select --install"
     if sys.platform == "darwin"
-    else "install gcc and g++ or clang, or set build.compiler=zig and pip install ziglang"
+    else f"install gcc and g++ or clang, or: {extras.command('zig')}"
 )
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
@@ -83,14 +84,8 @@ def find(name: str, *args: str, needed: str = "", hint: str = "", path: str = ""
 
 
 def _version(argv: list[str]) -> str:
-    if not argv[0]:
-        return ""
-    try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    found = _VERSION.search(done.stdout)
-    return found.group() if done.returncode == 0 and found else ""
+    found = _VERSION.search(ask(argv)) if argv[0] else None
+    return found.group() if found else ""
 
 
 def git() -> Tool:
@@ -128,7 +123,7 @@ def compilers(settings: BuildConfig, workspace: Path) -> tuple[str, Tool, Tool]:
         if settings.compiler == "system" or (cc.ok and cxx.ok) or not _has_zig():
             return "system", cc, cxx
     wrappers = _zig_wrappers(workspace) if _has_zig() else {}
-    hint = _WHEEL.format("ziglang")
+    hint = f"{extras.command('zig')}, or: pip install ziglang"
     cc = find("cc", hint=hint, path=wrappers.get("cc", "-"))
     cxx = find("c++", hint=hint, path=wrappers.get("c++", "-"))
     return "zig", cc, cxx
@@ -155,17 +150,10 @@ def toolset(settings: BuildConfig, go_mod: str, workspace: Path) -> Toolset:
 
 def _system_compiler(variable: str, name: str) -> Tool:
     # The compilers of a bare macOS are stand-ins that open a dialogue; ask xcode-select before running one.
-    if sys.platform == "darwin" and not _succeeds(["xcode-select", "-p"]):
+    if sys.platform == "darwin" and not ask(["xcode-select", "-p"]):
         return Tool(name=name, path="", version="", hint=_COMPILER_HINT)
     chosen = os.environ.get(variable, "")
     return find(name, hint=_COMPILER_HINT, path=(shutil.which(chosen) or "-") if chosen else shutil.which(name) or "-")
-
-
-def _succeeds(argv: list[str]) -> bool:
-    try:
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
 
 
 def _has_zig() -> bool:

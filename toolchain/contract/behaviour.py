@@ -17,17 +17,18 @@ from typing import Any
 import msgspec
 
 from ..build.tools import compilers
+from ..core.cachetypes.table import BESIDE
 from ..core.config import Config
 from ..core.errors import BuildFailed, KernelInvalid, RecordError
 from ..core.records import read as read_record
 from ..core.records import record, sha256_bytes, sha256_file, write
 from ..metal import host as metal_host
-from ..metal.host import Dispatch, Host, Kind, Recorded, Tensor, build_host
+from ..metal.host import Dispatch, Host, Kind, RecordedOperation, Tensor, build_host
 from ..series.manifest import Series
 from ..series.patched import Patched, included, reader, write_out
 from ..series.tree import Tree
 from . import meaning
-from .operations import FOREIGN, NAMES, Posed, operations, retyped
+from .operations import NAMES, Posed, operations, retyped
 
 _COPIES = frozenset(("kernel_flash_attn_ext_pad",))
 """kernels of upstream's that move bytes whatever they mean"""
@@ -94,20 +95,24 @@ def _asked(root: Path, own: Sequence[str], config: Config, workspace: Path) -> B
 
 
 @record
-class _Finding:
+class _Objection:
     posed: Posed
     says: str
 
 
 def _findings(
-    host: Host, kinds: dict[str, Kind], own: Sequence[str], posed: Sequence[Posed], recorded: Sequence[Recorded]
-) -> Iterator[_Finding]:
+    host: Host,
+    kinds: dict[str, Kind],
+    own: Sequence[str],
+    posed: Sequence[Posed],
+    recorded: Sequence[RecordedOperation],
+) -> Iterator[_Objection]:
     stem = re.sub(r"\d+$", "", own[0])
     ours, others = list[tuple[Posed, int, tuple[Any, ...]]](), list[Posed]()
     for one, answer in zip(posed, recorded, strict=True):
         if not answer.claimed:
             if one.types == f"{own[0]}:{own[0]}" and one.size == "128":
-                yield _Finding(posed=one, says="the host code does not claim it")
+                yield _Objection(posed=one, says="the host code does not claim it")
             continue
         yield from memory_findings(one, answer)
         for number, tensor in enumerate(one.tensors):
@@ -115,12 +120,12 @@ def _findings(
                 continue
             bound = _binding(answer, number)
             if not bound:
-                yield _Finding(posed=one, says=f"no kernel is given {_called(one, number)}")
+                yield _Objection(posed=one, says=f"no kernel is given {_called(one, number)}")
             foreign = [dispatch for dispatch in bound if not _is_ours(dispatch, stem)]
             for kernel in dict.fromkeys(dispatch.kernel for dispatch in foreign):
                 by = _chosen_by(host, kinds, one, number, kernel)
                 says = f"{kernel} of upstream's is given {_called(one, number)}, which it cannot decode{by}"
-                yield _Finding(posed=one, says=says)
+                yield _Objection(posed=one, says=says)
             other = kinds[next(name for name in own if name != tensor.type)] if len(own) > 1 else None
             again = retyped(one, number, other) if other and bound and not foreign else None
             if again:
@@ -129,7 +134,7 @@ def _findings(
     for (one, number, choice), answer in zip(ours, host.record([two.operation for two in others]), strict=True):
         if answer.claimed and _choice(answer, number) == choice:
             says = f"{choice[0][1]} is chosen, with its constants, without regard to the type of {_called(one, number)}"
-            yield _Finding(posed=one, says=says)
+            yield _Objection(posed=one, says=says)
 
 
 def _called(posed: Posed, number: int) -> str:
@@ -137,7 +142,7 @@ def _called(posed: Posed, number: int) -> str:
     return f"{NAMES[posed.operation.name][number]} ({tensor.type if tensor else 'none'})"
 
 
-def _binding(answer: Recorded, number: int) -> list[Dispatch]:
+def _binding(answer: RecordedOperation, number: int) -> list[Dispatch]:
     return [
         dispatch
         for dispatch in answer.dispatches
@@ -150,7 +155,7 @@ def _is_ours(dispatch: Dispatch, stem: str) -> bool:
     return bool(getattr(dispatch, "library", "")) or stem in dispatch.kernel
 
 
-def _choice(answer: Recorded, number: int) -> tuple[Any, ...]:
+def _choice(answer: RecordedOperation, number: int) -> tuple[Any, ...]:
     return tuple(
         (getattr(dispatch, "library", ""), dispatch.kernel, tuple(sorted(dispatch.constants.items())))
         for dispatch in _binding(answer, number)
@@ -172,7 +177,7 @@ def _chosen_by(host: Host, kinds: dict[str, Kind], posed: Posed, number: int, ke
 def _decides(
     host: Host, kinds: dict[str, Kind], posed: Posed, other: int, tensor: Tensor, number: int, kernel: str
 ) -> bool:
-    for name in (*FOREIGN, *kinds):
+    for name in (*BESIDE, *kinds):
         again = retyped(posed, other, kinds[name]) if name in kinds and name != tensor.type else None
         if again is None:
             continue
@@ -185,7 +190,7 @@ def _decides(
     return False
 
 
-def memory_findings(posed: Posed, answer: Recorded) -> Iterator[_Finding]:
+def memory_findings(posed: Posed, answer: RecordedOperation) -> Iterator[_Objection]:
     """Work memory behind the result has to be there."""
     result = posed.operation.result
     size = result.nb[-1] * result.ne[-1]
@@ -196,10 +201,10 @@ def memory_findings(posed: Posed, answer: Recorded) -> Iterator[_Finding]:
                     f"{dispatch.kernel} works at byte {offset} of the result, for which {size + answer.extra} bytes are"
                     " reserved"
                 )
-                yield _Finding(posed=posed, says=says)
+                yield _Objection(posed=posed, says=says)
 
 
-def _grouped(findings: Iterator[_Finding]) -> list[str]:
+def _grouped(findings: Iterator[_Objection]) -> list[str]:
     """One line for what is the same at several numbers of queries and head sizes."""
     groups: dict[tuple[str, str, str], list[Posed]] = {}
     for one in findings:

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ..core.cachetypes.table import BESIDE
 from ..core.records import record
 from ..metal.host import Kind, Operation, Tensor
 
 QUERIES = (1, 31, 32, 33, 512)
 SIZES = ((64, 64), (128, 128), (256, 256), (576, 512))
 """head sizes of K and V: small, common, large, and of one latent attention"""
-FOREIGN = ("q8_0", "q4_0", "f16", "bf16")
 HEADS, POSITIONS = 4, 512
 _SCALE = 0x3F800000
 
@@ -43,7 +43,7 @@ class Posed:
 
 def pairs(own: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Types of K and V, one of them ours at least."""
-    foreign = [name for name in FOREIGN if name in known]
+    foreign = [name for name in BESIDE if name in known]
     for name in own:
         for other in (*own, *foreign):
             yield other, name

@@ -30,10 +30,9 @@ from ..series.patched import INCLUDED, Patched, included, patch, reader, write_o
 from ..series.tree import Tree
 from ..sources import open_origin
 from . import behaviour, holding
+from .flags import CPP, defined
 from .operations import QUERIES
-from .uses import CPP, defined
 
-PAIRS = (("q8_0", "turbo4"), ("turbo4", "q8_0"), ("f16", "turbo3"), ("turbo4", "turbo4"), ("turbo2", "turbo2"))
 _SCRATCH = re.compile(r"\S*/turboquant-prove-\w+/")
 _SHOWN = 400
 """letters of what a stage says; the record has all of it"""
@@ -42,7 +41,7 @@ POINTS = 5
 
 
 @record
-class ProvingStage:
+class ProofStage:
     """One thing that was done at a point; `said` is what went wrong, or how much was done."""
 
     name: str
@@ -58,7 +57,7 @@ class ProvenBuild:
     name: str
     commit: str
     date: str
-    stages: tuple[ProvingStage, ...]
+    stages: tuple[ProofStage, ...]
 
     @property
     def ok(self) -> bool:
@@ -115,8 +114,8 @@ def _shortened(said: str) -> str:
     return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
 
 
-def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console: Console) -> list[ProvingStage]:
-    stages: list[ProvingStage] = []
+def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console: Console) -> list[ProofStage]:
+    stages: list[ProofStage] = []
 
     def stage(name: str, work: Callable[[], tuple[bool, str]]) -> bool:
         begun = time.monotonic()
@@ -125,7 +124,7 @@ def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console
         except ToolchainError as error:
             ok, said = False, error.message
         said = _SCRATCH.sub("", said)
-        stages.append(ProvingStage(name=name, ok=ok, said=said, seconds=round(time.monotonic() - begun, 1)))
+        stages.append(ProofStage(name=name, ok=ok, said=said, seconds=round(time.monotonic() - begun, 1)))
         return ok
 
     texts: list[Patched] = []
@@ -188,16 +187,25 @@ def _inspect(root: Path) -> tuple[bool, str]:
     return found.ok, "; ".join(names) or f"{sum(found.kernels.values())} kernels"
 
 
-def short_cases() -> tuple[Attention, ...]:
+def pairs(own: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Types of K and V, each of our `own` among them: the first beside q8_0, the second beside f16."""
+    first, *others = own
+    second = [("f16", name) for name in others[:1]]
+    return (("q8_0", first), (first, "q8_0"), *second, (first, first), *((name, name) for name in others[1:]))
+
+
+def short_cases(own: Sequence[str]) -> tuple[Attention, ...]:
     """Pairs of types at the numbers of queries where upstream turns to other kernels."""
     return tuple(
         Attention(k=k, v=v, dk=64, dv=64, heads=2, positions=queries + 33, queries=queries, seed=number)
-        for number, (k, v) in enumerate(PAIRS)
+        for number, (k, v) in enumerate(pairs(own))
         for queries in QUERIES
     )
 
 
 def _run(root: Path, series: Series, config: Config, workspace: Path, console: Console) -> tuple[bool, str]:
-    ran = runs.run_tree(root, series, config, workspace, console, only=short_cases())
+    ran = runs.run_tree(
+        root, series, config, workspace, console, only=short_cases([kind.name for kind in series.types])
+    )
     wrong = [f"{case.kernel} {case.type}: {', '.join(case.wrong)}" for case in ran.cases if not case.ok]
     return not ran.failed, "; ".join(wrong[:4]) or f"{ran.passed} cases"

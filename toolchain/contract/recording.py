@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..core import extras
 from ..core.console import Console
 from ..core.records import record
 from ..core.run import Run
@@ -15,7 +16,6 @@ from ..series.patched import patch, reader
 from ..series.symbols import ABSENT, Form, Kind, Symbol, save
 from ..series.tree import Tree
 from ..sources import open_origin, pin
-from . import uses
 from .holding import fewest, held
 
 
@@ -34,8 +34,9 @@ class Recorded:
 def record_anew(run: Run, series: Series, names: Sequence[str]) -> Recorded:
     """Record on the named trees of llama.cpp (by default the first served and the newest), and seal the series.
 
-    Raises `ConfigError` for a tree that no part serves, and the errors of `record_on`.
+    Raises `MissingExtra`, `ConfigError` for a tree that no part serves, and the errors of `record_on`.
     """
+    extras.require("clang", "recording a contract")
     settings, console = run.config.sources, run.console
     with open_origin("llama.cpp", settings.llama_cpp, run.config, console) as repository:
         wanted = [*names] or [drift.SINCE, "HEAD"]
@@ -54,6 +55,8 @@ def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[
 
     Raises the error of an edit that does not hold, and `SeriesError` where our sources do not compile.
     """
+    from . import uses  # needs libclang, an extra
+
     found: dict[tuple[Kind, str], dict[Form, None]] = {}
     parsed = []
     for tree in sorted(trees, key=lambda one: int(one.version), reverse=True):

@@ -1,13 +1,12 @@
 """What our sources use of a tree, told by libclang: every file that we add or edit is parsed with the series in it.
 
-This needs the headers of the C and C++ libraries, and so a compiler beside libclang. Holding a contract needs neither.
+This needs the headers of the C and C++ libraries, and so a compiler beside libclang, which is the extra `clang`.
+Holding a contract needs neither: import this module where a contract is recorded.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,12 +17,14 @@ from clang import cindex
 from clang.cindex import CursorKind
 
 from ..core.errors import SeriesError
+from ..core.process import ask, capture
 from ..core.records import record
 from ..host.libclang import index
 from ..metal.drivers import drivers
 from ..series.patched import INCLUDED, Patched, Read, included, write_out
 from ..series.symbols import Form, Kind
 from .declared import Declarations, declarations
+from .flags import CPP, defined
 
 SOURCES = (".c", ".cpp", ".m")
 _KINDS: dict[Any, Kind] = {
@@ -47,10 +48,6 @@ _KINDS: dict[Any, Kind] = {
 _TYPES = (CursorKind.STRUCT_DECL, CursorKind.CLASS_DECL, CursorKind.UNION_DECL, CursorKind.CLASS_TEMPLATE)
 _FUNCTIONS = (CursorKind.FUNCTION_DECL, CursorKind.CXX_METHOD, CursorKind.CONSTRUCTOR, CursorKind.FUNCTION_TEMPLATE)
 _OPTIONS = cindex.TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD
-CPP = ("-std=gnu++17", "-include", "memory")
-"""upstream builds its Metal files with libc++ alone, whose headers include more of each other"""
-_DEFINED = ("-D_GNU_SOURCE", '-DGGML_VERSION="0"', '-DGGML_COMMIT="0"')
-_CMAKE = re.compile(r"target_compile_definitions\(\s*\S+\s+\w+\s+(\w+)\s*\)")
 _IMPORTED = re.compile(r'^\s*#\s*(?:import|include)\s+"', re.ASCII)
 
 
@@ -210,12 +207,6 @@ def _parse(root: Path, path: str, patched: Patched) -> Any:
     return unit
 
 
-def defined(patched: Patched) -> list[str]:
-    """What our lines of the build define, and what upstream's does where its sources need it."""
-    ours = [path for path in patched.own if path.endswith("CMakeLists.txt")]
-    return [*_DEFINED, *(f"-D{name}" for path in ours for name in _CMAKE.findall(patched.own_text(path)))]
-
-
 def _plain(text: str, own: tuple[tuple[int, int], ...]) -> str:
     """Of an Objective-C file, line for line: its headers, and the C functions that hold lines of ours."""
     declared = declarations(text)
@@ -236,14 +227,8 @@ def _plain(text: str, own: tuple[tuple[int, int], ...]) -> str:
 def _system() -> tuple[str, ...]:
     """Where the compiler of this machine finds the C and C++ libraries' headers."""
     words = [*drivers().native, "-E", "-v", "-x", "c++", "/dev/null"]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False).stderr
-    _, _, listed = said.partition("#include <...> search starts here:")
+    _, _, listed = capture(words, timeout=120).complaint.partition("#include <...> search starts here:")
     found = [line.strip() for line in listed.partition("End of search list.")[0].splitlines() if line.strip()]
     # zig's own headers lack a few that every other compiler brings along
-    gcc = shutil.which("gcc")
-    if gcc:
-        asked = subprocess.run(
-            [gcc, "-print-file-name=include"], capture_output=True, text=True, timeout=60, check=False
-        )
-        found.append(asked.stdout.strip())
-    return tuple(str(Path(folder)) for folder in found if Path(folder).is_dir())
+    found.append(ask(["gcc", "-print-file-name=include"]).strip())
+    return tuple(str(Path(folder)) for folder in found if folder and Path(folder).is_dir())

@@ -65,6 +65,12 @@ class RecordError(ToolchainError):
     exit_code = 8
 
 
+class MissingExtra(ToolchainError):
+    """A package that only this task needs is not installed."""
+
+    exit_code = 9
+
+
 # -- sources ---------------------------------------------------------------------------------------
 
 

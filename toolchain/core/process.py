@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
+import shutil
+import signal
 import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from .errors import CommandFailed, MissingTool, ToolchainError
 from .records import record
 
 TAIL_LINES = 30
+_ASK_S, _COMPLAINT = 60.0, 500
+Child: TypeAlias = subprocess.Popen[bytes]
 
 
 @record
@@ -26,6 +32,64 @@ class Completed:
     returncode: int
     output: str
     seconds: float
+
+
+@record
+class Captured:
+    """A finished program whose stdout and stderr were kept apart."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """stdout as text."""
+        return self.stdout.decode(errors="replace")
+
+    @property
+    def complaint(self) -> str:
+        """stderr as text."""
+        return self.stderr.decode(errors="replace")
+
+
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    base: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    failure: type[ToolchainError] = CommandFailed,
+    hint: str = "",
+    **streams: Any,
+) -> Child:
+    """Start a program in a session of its own, so that `kill_group` ends it and what it started.
+
+    `env` is laid over `base`, which is the process's own environment unless it is given. stdin is empty, stdout and
+    stderr go to the file `log`, which begins anew (without one, to where ours go), and `streams` are passed to Popen.
+    Raises `MissingTool` when the program does not exist, and `failure` with the `hint` when it cannot be started.
+    """
+    words = [str(word) for word in argv]
+    with contextlib.ExitStack() as files:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            streams |= {"stdout": files.enter_context(log.open("wb")), "stderr": subprocess.STDOUT}
+        try:
+            return subprocess.Popen(
+                words,
+                cwd=cwd,
+                env={**(os.environ if base is None else base), **(env or {})},
+                start_new_session=True,
+                **{"stdin": subprocess.DEVNULL, **streams},
+            )
+        except OSError as error:
+            if cwd is not None and not cwd.is_dir():
+                raise CommandFailed(f"{cwd}: no such directory (for {words[0]})") from error
+            if isinstance(error, FileNotFoundError) and shutil.which(words[0]) is None:
+                raise MissingTool(f"{words[0]}: no such program", hint="./inv doctor lists what is needed") from error
+            raise failure(f"{words[0]} cannot be started: {error.strerror or error}", hint=hint) from error
 
 
 def run(
@@ -50,60 +114,38 @@ def run(
     words = [str(word) for word in argv]
     started = time.monotonic()
     lines: list[str] = []
-    sink = None
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        sink = log.open("a", encoding="utf-8")
-        sink.write(f"$ {shlex.join(words)}\n")
-    try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env={**os.environ, **env} if env is not None else None,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
-        if sink:
-            sink.close()
-        if cwd is not None and not cwd.is_dir():
-            raise CommandFailed(f"{cwd}: no such directory (for {words[0]})") from error
-        raise MissingTool(f"{words[0]}: no such program", hint="./inv doctor lists what is needed") from error
     timed_out = threading.Event()
 
     def expire() -> None:
         timed_out.set()
         kill_group(process.pid)
 
-    timer = threading.Timer(timeout, expire) if timeout else None
-    if timer:
-        timer.start()
-    try:
+    with contextlib.ExitStack() as opened:
+        sink = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            sink = opened.enter_context(log.open("a", encoding="utf-8"))
+            sink.write(f"$ {shlex.join(words)}\n")
+        process = spawn(words, cwd=cwd, env=env, failure=failure, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if sink:
-                sink.write(line)
-                sink.flush()
-            if on_line:
-                on_line(line.rstrip("\n"))
-        returncode = process.wait()
-    except BaseException:
-        kill_group(process.pid)
-        process.wait()
-        raise
-    finally:
-        if timer:
-            timer.cancel()
-        if sink:
-            sink.close()
-        if process.stdout:
-            process.stdout.close()
+        output = opened.enter_context(io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace"))
+        if timeout:
+            timer = threading.Timer(timeout, expire)
+            opened.callback(timer.cancel)
+            timer.start()
+        try:
+            for line in output:
+                lines.append(line)
+                if sink:
+                    sink.write(line)
+                    sink.flush()
+                if on_line:
+                    on_line(line.rstrip("\n"))
+            returncode = process.wait()
+        except BaseException:
+            kill_group(process.pid)
+            process.wait()
+            raise
     done = Completed(
         argv=tuple(words), returncode=returncode, output="".join(lines), seconds=time.monotonic() - started
     )
@@ -111,6 +153,50 @@ def run(
         why = f"ran past its {timeout:g} s" if timed_out.is_set() else f"ended with {returncode}"
         raise failure(describe_failure(done, why=why, what=what, cwd=cwd, log=log))
     return done
+
+
+def capture(
+    argv: Sequence[str | Path],
+    *,
+    given: bytes = b"",
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    base: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    failure: type[ToolchainError] = CommandFailed,
+    what: str = "",
+) -> Captured:
+    """Run a program to its end, with `given` on its stdin, and return its stdout and stderr as bytes.
+
+    `env` and `base` are as in `spawn`; `check` and `failure` as in `run`, with the end of stderr in the message.
+    `timeout` (seconds) kills the whole process group and raises `failure` whatever `check` says.
+    """
+    pipe = subprocess.PIPE
+    process = spawn(argv, cwd=cwd, env=env, base=base, failure=failure, stdin=pipe, stdout=pipe, stderr=pipe)
+    why = ""
+    try:
+        stdout, stderr = process.communicate(given, timeout=timeout)
+    except BaseException as error:
+        kill_group(process.pid)
+        stdout, stderr = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        why = f"ran past its {timeout:g} s"
+    done = Captured(argv=tuple(map(str, argv)), returncode=process.returncode, stdout=stdout, stderr=stderr)
+    if why or (check and done.returncode != 0):
+        said = done.complaint.strip()[-_COMPLAINT:]
+        why = why or f"ended with {done.returncode}"
+        raise failure(f"{what or Path(done.argv[0]).name} {why}{f': {said}' if said else ''}")
+    return done
+
+
+def ask(argv: Sequence[str | Path]) -> str:
+    """What a program prints on stdout; empty when it is missing, fails, or takes over a minute."""
+    try:
+        return capture(argv, timeout=_ASK_S).text
+    except ToolchainError:
+        return ""
 
 
 def describe_failure(done: Completed, *, why: str, what: str, cwd: Path | None, log: Path | None) -> str:
@@ -126,7 +212,5 @@ def describe_failure(done: Completed, *, why: str, what: str, cwd: Path | None, 
 
 def kill_group(leader: int) -> None:
     """Kill a process group that `start_new_session` made, if it is still there."""
-    import signal
-
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)

@@ -9,17 +9,14 @@ interrupted. The story of an install:
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import filelock
-
 from ..build import release as built
-from ..core import records
+from ..core import locks, records
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
@@ -185,30 +182,22 @@ def _deploy(config: Config, console: Console) -> Deploy:
 def _locked(config: Config, console: Console) -> Iterator[Deploy]:
     """Hold the prefix's lock, with an interrupted deploy already dealt with. Raises `LockHeld`."""
     prefix = Prefix.of(config)
-    lock = filelock.FileLock(prefix.lock)
-    try:
-        prefix.folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=_LOCK_WAIT_S)
-    except filelock.Timeout:
-        owner = prefix.lock_owner.read_text().strip() if prefix.lock_owner.exists() else "unknown"
-        raise LockHeld(
-            f"{prefix.folder}: another deploy is under way (pid {owner})", hint="wait until it has ended"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"deploy.prefix: {prefix.folder} cannot be used: {error.strerror}", hint="name a folder that you may write"
-        ) from error
-    try:
-        records.write_bytes(prefix.lock_owner, f"{os.getpid()}\n".encode())
+    busy = f"{prefix.folder}: another deploy is under way"
+    with ExitStack() as stack:
+        try:
+            lock = locks.held(prefix.lock, busy, hint="wait until it has ended", timeout_s=_LOCK_WAIT_S)
+            stack.enter_context(lock)
+        except OSError as error:
+            raise ConfigError(
+                f"deploy.prefix: {prefix.folder} cannot be used: {error.strerror}",
+                hint="name a folder that you may write",
+            ) from error
         deploy = _deploy(config, console)
         try:
             recovery.recover(deploy)
         except (RolledBack, Unhealthy) as outcome:
             console.warn(f"the interrupted deploy was undone: {outcome.message}")
         yield _deploy(config, console)
-    finally:
-        prefix.lock_owner.unlink(missing_ok=True)
-        lock.release()
 
 
 def _runs_as_configured(deploy: Deploy) -> bool:

@@ -10,6 +10,7 @@ import psutil
 
 from ..core.config import DeployConfig
 from ..core.errors import PortInUse, ServiceConflict
+from ..host.ports import listeners
 from ..service import address
 from ..service.manager import Manager
 from ..service.unit import Competitor
@@ -26,7 +27,7 @@ def check(manager: Manager, former: Manager | None, competitors: tuple[Competito
             _refuse(manager.adopt(replace(manager.registration, label=known.label)), known)
     own = {state.pid for one in ours if (state := one.inspect()).running}
     hint = f"stop it, or set deploy.port to another port than {config.port}"
-    for pid in _listeners(config.port):
+    for pid in listeners(config.port):
         if pid and not own & _lineage(pid):
             raise PortInUse(f"port {config.port} is taken by pid {pid} ({_program(pid)})", hint=hint)
     if not own and _taken(address.reachable(config.host), config.port):
@@ -40,26 +41,6 @@ def _refuse(other: Manager, known: Competitor) -> None:
             f"{known.name} is loaded ({other.target}{running}) and serves port {known.port} too",
             hint=f"{known.remedy}, or set deploy.port to another one",
         )
-
-
-def _listeners(port: int) -> set[int]:
-    """Processes that listen on a TCP port; 0 stands for one that we may not see."""
-    try:
-        return {
-            link.pid or 0
-            for link in psutil.net_connections(kind="tcp")
-            if link.status == psutil.CONN_LISTEN and link.laddr and link.laddr.port == port
-        }
-    except psutil.AccessDenied:  # macOS tells the whole table to root alone, and our own processes' to us
-        return {process.pid for process in psutil.process_iter() if _listens(process, port)}
-
-
-def _listens(process: psutil.Process, port: int) -> bool:
-    try:
-        links = process.net_connections(kind="tcp")
-    except psutil.Error:
-        return False
-    return any(link.status == psutil.CONN_LISTEN and link.laddr and link.laddr.port == port for link in links)
 
 
 def _lineage(pid: int) -> set[int]:

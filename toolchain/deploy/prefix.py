@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import locks
 from ..core.config import Config
 from ..core.errors import ReleaseInvalid
 
@@ -56,7 +57,7 @@ class Prefix:
     @property
     def lock_owner(self) -> Path:
         """Process id of the lock's holder, for the message to the other one."""
-        return self.folder / "lock.owner"
+        return locks.owner(self.lock)
 
     @property
     def shim(self) -> Path:

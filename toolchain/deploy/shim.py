@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from ..core.checkout import TEMPLATES
+from ..core import templates
 from ..service.manager import Manager
 from ..service.unit import Unit
 from .prefix import Prefix
@@ -14,9 +12,9 @@ from .prefix import Prefix
 
 def render(prefix: Prefix, unit: Unit, manager: Manager) -> bytes:
     """The script. The same arguments give the same bytes, whatever release is active."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
     program, *arguments = unit.program
-    text = environment.get_template("shim.sh.j2").render(
+    text = templates.render(
+        "shim.sh.j2",
         prefix=shlex.quote(str(prefix.folder)),
         name=unit.name,
         manager=manager.kind,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..build import platform_name, tools
+from ..core import extras
 from ..core.config import Config
 from ..core.errors import MissingTool
 from ..core.records import record
@@ -18,7 +19,7 @@ _PYTHON_NEEDED = "3.11"
 
 
 @record
-class Finding:
+class Requirement:
     """One thing that a run needs: whether it is there and, if not, what to do."""
 
     name: str
@@ -30,7 +31,7 @@ class Finding:
     hint: str = ""
 
 
-class Findings(tuple[Finding, ...]):
+class Requirements(tuple[Requirement, ...]):
     """All that was looked at."""
 
     def failure(self) -> MissingTool | None:
@@ -41,20 +42,20 @@ class Findings(tuple[Finding, ...]):
         return MissingTool(f"missing: {', '.join(item.name for item in missing)}", hint=missing[0].hint)
 
 
-def doctor(config: Config) -> Findings:
+def doctor(config: Config) -> Requirements:
     """Look at every tool, the disk, the platform and the service manager. Changes nothing but zig's wrappers."""
     workspace = Path(config.workspace).expanduser().absolute()
     kind, cc, cxx = tools.compilers(config.build, workspace)
     found = [_platform(), _python(), *map(_tool, (tools.git(), tools.cmake(), tools.ninja(), tools.go(_GO_NEEDED)))]
     found += [_tool(cc, f"a C compiler ({kind})"), _tool(cxx, f"a C++ compiler ({kind})")]
-    found += [_disk(workspace, config.build.min_free_gb), _launchd(config)]
+    found += [_extras(), _disk(workspace, config.build.min_free_gb), _launchd(config)]
     if sys.platform == "darwin":
         found.append(_program("codesign", "signs what was built", "xcode-select --install"))
-    return Findings(found)
+    return Requirements(found)
 
 
-def _tool(tool: tools.Tool, needed: str = "") -> Finding:
-    return Finding(
+def _tool(tool: tools.Tool, needed: str = "") -> Requirement:
+    return Requirement(
         name=tool.name,
         ok=tool.ok,
         found=tool.version,
@@ -64,25 +65,32 @@ def _tool(tool: tools.Tool, needed: str = "") -> Finding:
     )
 
 
-def _platform() -> Finding:
+def _platform() -> Requirement:
     name = platform_name()
     ok = name == "macos-arm64" or name.startswith("linux-")
     hint = "" if ok else "Linux, or macOS on Apple silicon (not a Python that runs under Rosetta)"
-    return Finding(name="platform", ok=ok, found=name, needed="linux or macos-arm64", hint=hint)
+    return Requirement(name="platform", ok=ok, found=name, needed="linux or macos-arm64", hint=hint)
 
 
-def _python() -> Finding:
+def _python() -> Requirement:
     ok = sys.version_info >= tuple(map(int, _PYTHON_NEEDED.split(".")))
-    return Finding(
+    return Requirement(
         name="python", ok=ok, found=platform.python_version(), needed=f">= {_PYTHON_NEEDED}", where=sys.executable
     )
 
 
-def _disk(workspace: Path, needed_gb: float) -> Finding:
+def _extras() -> Requirement:
+    there = extras.installed()
+    return Requirement(
+        name="extras", ok=True, found=", ".join(there) or "none", needed="none, until a task asks for one"
+    )
+
+
+def _disk(workspace: Path, needed_gb: float) -> Requirement:
     there = next(folder for folder in (workspace, *workspace.parents) if folder.is_dir())
     free = shutil.disk_usage(there).free / 1e9
     ok = free >= needed_gb
-    return Finding(
+    return Requirement(
         name="disk",
         ok=ok,
         found=f"{free:.1f} GB free",
@@ -92,17 +100,17 @@ def _disk(workspace: Path, needed_gb: float) -> Finding:
     )
 
 
-def _launchd(config: Config) -> Finding:
+def _launchd(config: Config) -> Requirement:
     if config.deploy.service_manager in ("emulator", "standin") or (
         config.deploy.service_manager == "auto" and sys.platform != "darwin"
     ):
-        return Finding(name="launchctl", ok=True, found="the emulator", needed="launchd on macOS")
+        return Requirement(name="launchctl", ok=True, found="the emulator", needed="launchd on macOS")
     return _program("launchctl", "launchd on macOS", "set deploy.service_manager=emulator where there is no launchd")
 
 
-def _program(name: str, needed: str, hint: str) -> Finding:
+def _program(name: str, needed: str, hint: str) -> Requirement:
     where = shutil.which(name) or ""
-    return Finding(
+    return Requirement(
         name=name,
         ok=bool(where),
         found="there" if where else "",

@@ -1,4 +1,4 @@
-"""libclang as this machine has it."""
+"""libclang as this machine has it. It is the extra `clang`: import this module where it is used."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ are in bytes. Nothing is changed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -23,9 +24,9 @@ from ..core.config import Config
 from ..core.errors import ServerFailed, ToolchainError
 from ..core.process import run
 from ..core.records import record
-from ..serving.ollama import OllamaClient
+from ..serving.ollama import DEFAULT_PORT, OllamaClient
+from .ports import listeners
 
-OLLAMA_PORT = 11434
 _MIB = 1 << 20
 _TIMEOUT_S = 30.0
 _ANSWER_S = 2.0
@@ -80,7 +81,7 @@ def look(config: Config) -> Machine:
     return Machine(
         platform=f"{platform.system()} {platform.machine()}",
         free_disk=shutil.disk_usage(there).free,
-        ports=ports({OLLAMA_PORT, config.deploy.port}),
+        ports=ports({DEFAULT_PORT, config.deploy.port}),
         **facts,
         unknown=tuple(unknown),
     )
@@ -106,7 +107,7 @@ def ports(numbers: set[int]) -> tuple[Port, ...]:
             version = OllamaClient(f"http://127.0.0.1:{number}", _ANSWER_S).version()
         except ServerFailed:
             version = ""
-        found.append(Port(number=number, ollama=version, program=_listener(number)))
+        found.append(Port(number=number, ollama=version, program=_program(number)))
     return tuple(found)
 
 
@@ -206,13 +207,9 @@ def _number(values: Mapping[str, str], name: str, unknown: list[str]) -> int:
     return int(value)
 
 
-def _listener(port: int) -> str:
+def _program(port: int) -> str:
     """The program that listens on a port, when we may see it."""
-    for process in psutil.process_iter():
-        try:
-            links = process.net_connections(kind="tcp")
-            if any(link.status == psutil.CONN_LISTEN and link.laddr.port == port for link in links):
-                return f"{process.name()} (pid {process.pid})"
-        except (psutil.Error, AttributeError):
-            continue
+    for pid in filter(None, listeners(port)):
+        with contextlib.suppress(psutil.Error):
+            return f"{psutil.Process(pid).name()} (pid {pid})"
     return ""

@@ -45,7 +45,7 @@ class Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Posed:
+class PosedAttention:
     """A case as an operation with its operands' bytes, and the result that it should have:
     (sequences * queries, heads, dv)."""
 
@@ -54,7 +54,7 @@ class Posed:
     expected: Doubles
 
 
-def pose(case: Attention, formats: dict[str, Format]) -> Posed:
+def pose(case: Attention, formats: dict[str, Format]) -> PosedAttention:
     """Random operands of a case, laid out as a cache is: all heads of a position beside each other."""
     rng = np.random.default_rng([case.seed, case.dk, case.dv, case.heads, case.positions, case.queries])
     rows = case.sequences * case.positions
@@ -81,7 +81,7 @@ def pose(case: Attention, formats: dict[str, Format]) -> Posed:
         _flat("f32", (case.heads,), 4) if case.sinks else None,
     ]
     words = np.array([case.scale, case.max_bias, case.softcap], np.float32).view(np.int32)
-    return Posed(
+    return PosedAttention(
         operation=Operation(
             name="FLASH_ATTN_EXT",
             result=_flat("f32", (case.dv, case.heads, case.queries, case.sequences), 4),

@@ -53,7 +53,7 @@ class AuditedType:
 
 
 @record
-class Audited:
+class TreeAudit:
     """One tree. Branches with the same Metal sources are one."""
 
     branches: tuple[str, ...]
@@ -65,18 +65,18 @@ class Audited:
     """what kept the audit from an answer"""
 
 
-class Audits(tuple[Audited, ...]):
+class TreeAudits(tuple[TreeAudit, ...]):
     """One for each tree, or for branches that are the same."""
 
 
-def choose(run: Run, names: Sequence[str], tree: Path | None) -> Audits:
+def choose(run: Run, names: Sequence[str], tree: Path | None) -> TreeAudits:
     """The tree, or the branches `names` of the configured fork (all, if none is named)."""
     if tree:
-        return Audits([audit_tree(tree, run.config, run.workspace)])
+        return TreeAudits([audit_tree(tree, run.config, run.workspace)])
     return audit_fork(run.config, run.console, run.workspace, names)
 
 
-def audit_fork(config: Config, console: Console, workspace: Path, names: Sequence[str] = ()) -> Audits:
+def audit_fork(config: Config, console: Console, workspace: Path, names: Sequence[str] = ()) -> TreeAudits:
     """Audit the branches of the configured fork (llama.cpp's own repository where there is none), or those named.
 
     Raises `UnknownRevision` for a branch that is not there.
@@ -96,12 +96,12 @@ def audit_fork(config: Config, console: Console, workspace: Path, names: Sequenc
             with console.step(f"audit {group[0]}"), tempfile.TemporaryDirectory(prefix="audit-") as folder:
                 _extract(repository, commit, Path(folder))
                 done.append(audit_tree(Path(folder), config, workspace, branches=tuple(group), commit=commit))
-    return Audits(done)
+    return TreeAudits(done)
 
 
 def audit_tree(
     tree: Path, config: Config, workspace: Path, *, branches: tuple[str, ...] = (), commit: str = ""
-) -> Audited:
+) -> TreeAudit:
     """Audit the sources at `tree`. What does not compile is an answer, too."""
     names = branches or (str(tree),)
     try:
@@ -118,11 +118,11 @@ def audit_tree(
         ]
         kernels = Libraries(backend, host.sources(asked), host.program.parent).known()
     except (KernelInvalid, NotModelled, MetalLayoutUnknown, BuildFailed) as error:
-        return Audited(branches=names, commit=commit, kernels=0, types=(), verdict="unknown", why=error.message)
+        return TreeAudit(branches=names, commit=commit, kernels=0, types=(), verdict="unknown", why=error.message)
     found = tuple(_audit_type(host, kernels, kinds, kind) for kind in kinds.values() if _OURS.search(kind.name))
     verdicts = {kind.verdict for kind in found}
     verdict: Verdict = "none" if verdicts <= {"none"} else "complete" if verdicts == {"complete"} else "partial"
-    return Audited(branches=names, commit=commit, kernels=len(kernels), types=found, verdict=verdict)
+    return TreeAudit(branches=names, commit=commit, kernels=len(kernels), types=found, verdict=verdict)
 
 
 def _audit_type(host: Host, kernels: Kernels, kinds: dict[str, Kind], kind: Kind) -> AuditedType:

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..core.errors import KernelInvalid
-from . import source
 from .compiler import check, preprocess
 from .compiler import compile as compile_metal
 from .layout import KernelSource, kernel_sources
 from .library import Library
+from .translation import read
 
 Value = bool | int | float
 
@@ -30,13 +30,13 @@ class Backend:
 
     def __init__(self, tree: Path, cache: Path, kernels: Iterable[str] = ()) -> None:
         self.tree, self.cache = tree, cache
-        self._made: dict[tuple[str, tuple[tuple[int | str, Value], ...]], Library] = {}
+        self._made: dict[tuple[Path, str, tuple[tuple[int | str, Value], ...]], Library] = {}
         self._open: dict[str, Library] = {}
         self._where: dict[str, KernelSource] = {}
         self._lock = threading.Lock()
         wanted = tuple(kernels)
         for part in kernel_sources(tree):
-            names = source.read(preprocess(part.path, part.include, part.defines, text=part.text)).kernels
+            names = read(preprocess(part.path, part.include, part.defines, text=part.text)).kernels
             self._where |= dict.fromkeys(names, part)
             if present := [pattern for pattern in wanted if fnmatch.filter(names, pattern)]:
                 library = compile_part(part, present, cache)
@@ -53,11 +53,15 @@ class Backend:
             return self._open[kernel]
         if kernel not in self._where:
             raise KernelInvalid(f"{self.tree}: no library has a kernel {kernel}")
-        key = kernel, tuple(sorted(constants.items(), key=str))
+        return self.pipeline(self._where[kernel], kernel, constants)
+
+    def pipeline(self, part: KernelSource, kernel: str, constants: Mapping[int | str, Value]) -> Library:
+        """One kernel of a source, compiled once with those constants. Raises as `compile`."""
+        key = part.path, kernel, tuple(sorted(constants.items(), key=str))
         with self._lock:
             made = self._made.get(key)
         if made is None:
-            made = compile_part(self._where[kernel], [kernel], self.cache, constants)
+            made = compile_part(part, [kernel], self.cache, constants)
             with self._lock:
                 self._made[key] = made
         return made

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..core.cachetypes.table import BESIDE
 from .attention import Attention
 from .formats import Bytes, Floats, Format
 from .host import Operation, Tensor
@@ -16,13 +18,6 @@ from .host import Operation, Tensor
 Array = npt.NDArray[Any]
 SIZES = ((64, 64), (128, 128), (192, 128), (192, 192), (256, 256), (320, 256), (512, 512), (576, 512))
 """head sizes of K and V that upstream's attention serves and a block of 64 fits"""
-PAIRS = (
-    ("turbo4", "turbo4"), ("turbo3", "turbo3"), ("turbo2", "turbo2"), ("q8_0", "turbo4"), ("f16", "turbo3"),
-    ("q8_0", "turbo2"), ("turbo4", "turbo3"),
-)  # fmt: skip
-"""what people use"""
-BESIDE = ("q8_0", "q4_0", "f16", "bf16")
-"""upstream's types that may be K or V where the other is ours"""
 FOREIGN = ("f16", "q8_0", "q4_0")
 """upstream's own types, whose kernels show whether harness and reference are to be believed"""
 _WIDTH = 192
@@ -92,50 +87,57 @@ def awkward(name: str) -> Floats:
     return values
 
 
-def pairs() -> Iterator[tuple[str, str]]:
-    """All types of K and V of which one is ours."""
-    own = ("turbo4", "turbo3", "turbo2")
+def usual(own: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """What people use of our types: K and V of each, keys of upstream's beside each, and the first two."""
+    beside = [(("q8_0", "f16")[number % 2], name) for number, name in enumerate(own)]
+    return (*((name, name) for name in own), *beside, *itertools.pairwise(own[:2]))
+
+
+def pairs(own: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """All types of K and V of which one is our `own`."""
     for k in (*own, *BESIDE):
         for v in (*own, *BESIDE):
             if k in own or v in own:
                 yield k, v
 
 
-def attentions(full: bool = False) -> Iterator[Attention]:
-    """Attention for every head size, with one token and with many, two pairs of types in turn (with `full`, all that
-    people use); for every pair of types, at head size 64 (with `full`, also 128), in one of the kernels in turn (with
-    `full`, in both); and for what is rare. What a model may add, and how many heads share one of the cache, go round.
+def attentions(own: Sequence[str], full: bool = False) -> Iterator[Attention]:
+    """Attention over our `own` types for every head size, with one token and with many, two pairs of types in turn
+    (with `full`, all that people use); for every pair of types, at head size 64 (with `full`, also 128), in one of the
+    kernels in turn (with `full`, in both); and for what is rare. What a model may add, and how many heads share one of
+    the cache, go round.
     """
-    number = 0
+    number, people = 0, usual(own)
     for size, (dk, dv) in enumerate(SIZES):
-        some = [PAIRS[size % len(PAIRS)], PAIRS[(size + 3) % len(PAIRS)]]
-        for k, v in PAIRS if full else some:
+        some = [people[size % len(people)], people[(size + 3) % len(people)]]
+        for k, v in people if full else some:
             for queries in (1, 33):
                 number += 1
                 yield _attention(k, v, dk, dv, queries, number)
-    for at, (k, v) in enumerate(pairs()):
+    for at, (k, v) in enumerate(pairs(own)):
         for dk in (64, 128) if full else (64,):
             for queries in (1, 33) if full else ((1, 33)[at % 2],):
                 number += 1
                 yield _attention(k, v, dk, dk, queries, number)
-    yield from rare()
+    yield from rare(own)
 
 
-def rare() -> Iterator[Attention]:
+def rare(own: Sequence[str]) -> Iterator[Attention]:
     """Many heads on one of the cache, any number of queries, several sequences, V that lies in K, no mask, and
-    positions enough to be divided over threadgroups."""
+    positions enough to be divided over threadgroups. Which of our types is no matter here: the first three."""
+    first, second, third = itertools.islice(itertools.cycle(own), 3)
     for queries in (1, 2, 5, 17, 40):
-        yield Attention(k="turbo4", v="turbo3", dk=64, dv=64, heads=40, queries=queries, positions=70, seed=queries)
+        yield Attention(k=first, v=second, dk=64, dv=64, heads=40, queries=queries, positions=70, seed=queries)
     for queries in (3, 9):
-        yield Attention(k="q8_0", v="turbo4", dk=128, dv=128, heads=8, kv_heads=2, queries=queries, sequences=3,
+        yield Attention(k="q8_0", v=first, dk=128, dv=128, heads=8, kv_heads=2, queries=queries, sequences=3,
                         positions=37, seed=queries)  # fmt: skip
-        yield Attention(k="turbo4", v="turbo4", dk=576, dv=512, heads=4 * queries, v_in_k=True, positions=50,
+        yield Attention(k=first, v=first, dk=576, dv=512, heads=4 * queries, v_in_k=True, positions=50,
                         seed=queries)  # fmt: skip
-        yield Attention(k="turbo4", v="turbo2", dk=64, dv=64, heads=queries, positions=600, sinks=True, seed=queries)
-        yield Attention(k="q8_0", v="turbo2", dk=64, dv=64, heads=queries, mask=False, seed=queries)
-    yield Attention(k="turbo3", v="turbo3", dk=64, dv=64, heads=20, positions=600, seed=3)
-    yield Attention(k="turbo4", v="turbo4", dk=128, dv=128, heads=12, positions=50, seed=4)
-    yield Attention(k="turbo4", v="q8_0", dk=128, dv=128, heads=10, queries=29, positions=40, seed=5)
+        yield Attention(k=first, v=third, dk=64, dv=64, heads=queries, positions=600, sinks=True, seed=queries)
+        yield Attention(k="q8_0", v=third, dk=64, dv=64, heads=queries, mask=False, seed=queries)
+    yield Attention(k=second, v=second, dk=64, dv=64, heads=20, positions=600, seed=3)
+    yield Attention(k=first, v=first, dk=128, dv=128, heads=12, positions=50, seed=4)
+    yield Attention(k=first, v="q8_0", dk=128, dv=128, heads=10, queries=29, positions=40, seed=5)
 
 
 def foreign() -> Iterator[Attention]:

@@ -1,7 +1,7 @@
 """Compiling a .metal file into a program that runs its kernels: clang or the ziglang wheel, in five steps.
 
-`clang -E`, rewriting to C++ (source.py), clang's optimiser, counters and checks (instrument.py), and the linker with
-the executor. Results are kept by the digest of all that went in.
+`clang -E`, rewriting to C++ (translation.py), clang's optimiser, counters and checks (instrument.py), and the linker
+with the executor. Results are kept by the digest of all that went in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,12 +22,11 @@ import platformdirs
 
 from ..core.errors import KernelInvalid, NotModelled
 from ..core.process import Completed, run
-from . import source
 from .drivers import drivers, machine_flags
 from .entries import entries, storage
 from .instrument import Profile, instrument
 from .library import Library
-from .source import HEADERS, UNKNOWN_WORDS
+from .translation import HEADERS, UNKNOWN_WORDS, Kernel, Translation, read
 
 RUNTIME = Path(__file__).parent / "runtime"
 MAX_SECONDS = 600.0
@@ -51,6 +50,7 @@ _APPLE_HEADERS = re.compile(r"'((metal_tensor|MetalPerformancePrimitives/|simd/|
 _MESSAGE = re.compile(
     r"^(?P<file>[^\n:]+):(?P<line>\d+):(?:\d+:)? (?P<kind>fatal error|error|note): (?P<text>.*)$", re.MULTILINE
 )
+_MARKER = re.compile(r'^# (?P<line>\d+) "(?P<file>(?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 _UNKNOWN = re.compile(r"'(\w+)'")
 
 
@@ -108,9 +108,9 @@ def compile(
     user's cache). Raises `KernelInvalid` for a source that does not
     compile or a pattern that matches nothing, `NotModelled` for MSL that the harness lacks.
     """
-    found = source.read(preprocess(path, include, defines, text=text), constants)
+    found = read(preprocess(path, include, defines, text=text), constants)
     chosen = _choose(path, found.kernels, kernels)
-    code = found.text + "\n" + entries(found, chosen)
+    code, places = _without_places(found.text + "\n" + entries(found, chosen))
     key = hashlib.sha256(code.encode() + _own_digest().encode()).hexdigest()[:32]
     store = cache or platformdirs.user_cache_path("turboquant") / "metal"
     program = store / f"{key}.program"
@@ -118,17 +118,17 @@ def compile(
         os.utime(program)
     else:
         store.mkdir(parents=True, exist_ok=True)
-        _build(path, code, found, store, key)
+        _build(path, code, storage(found), found.constants, places, store, key)
         _prune(store)
     profile = msgspec.json.decode((store / f"{key}.json").read_bytes(), type=Profile)
-    return Library(path, program, profile, tuple(found.kernels))
+    return Library(path, program, profile.placed(places), tuple(found.kernels))
 
 
 def check(
     path: Path, *, include: Sequence[Path] = (), defines: Mapping[str, str] | None = None, text: str = ""
-) -> source.Source:
+) -> Translation:
     """Compile all kernels of a Metal source as far as the types go, and return what it holds. Raises as `compile`."""
-    found = source.read(preprocess(path, include, defines, text=text))
+    found = read(preprocess(path, include, defines, text=text))
     with tempfile.TemporaryDirectory(prefix="metal-") as folder:
         code = Path(folder) / "kernels.cpp"
         code.write_text(found.text + "\n" + entries(found, tuple(found.kernels)), encoding="utf-8")
@@ -139,7 +139,21 @@ def check(
     return found
 
 
-def _choose(path: Path, known: Mapping[str, source.Kernel], patterns: Sequence[str] | None) -> tuple[str, ...]:
+def _without_places(code: str) -> tuple[str, dict[str, str]]:
+    """The code with short names for the user's files, so that what is kept serves every tree of the same content; and
+    the files by these names."""
+    names: dict[str, str] = {}
+
+    def shorten(marker: re.Match[str]) -> str:
+        file = re.sub(r"\\(.)", r"\1", marker.group("file"))
+        if file.startswith("<") or Path(file).is_relative_to(HEADERS):
+            return marker.group()
+        return f'# {marker.group("line")} "{names.setdefault(file, f"/@{len(names)}")}"'
+
+    return _MARKER.sub(shorten, code), {name: file for file, name in names.items()}
+
+
+def _choose(path: Path, known: Mapping[str, Kernel], patterns: Sequence[str] | None) -> tuple[str, ...]:
     if patterns is None:
         return tuple(known)
     chosen: dict[str, None] = {}
@@ -165,20 +179,33 @@ def _own_digest() -> str:
     return digest.hexdigest()
 
 
-def _build(path: Path, code: str, found: source.Source, store: Path, key: str) -> None:
+def _build(
+    path: Path,
+    code: str,
+    values: str,
+    constants: Collection[str],
+    places: Mapping[str, str],
+    store: Path,
+    key: str,
+) -> None:
+    def step(argv: Sequence[str | Path]) -> None:
+        done = run(argv, check=False, timeout=MAX_SECONDS)
+        if done.returncode:
+            raise _explain(done, path, places)
+
     executor = _executor(store)
     with tempfile.TemporaryDirectory(prefix="metal-", dir=store) as folder:
         work = Path(folder)
         (work / "kernels.cpp").write_text(code, encoding="utf-8")
         flags = [*_LANGUAGE, *_OPTIMISE, *machine_flags(), "-nostdinc", "-fPIC", "-S", "-emit-llvm"]
-        _step(path, [*drivers().front, *flags, work / "kernels.cpp", "-o", work / "kernels.ll"])
-        text, profile = instrument((work / "kernels.ll").read_text(encoding="utf-8"), HEADERS, found.constants)
+        step([*drivers().front, *flags, work / "kernels.cpp", "-o", work / "kernels.ll"])
+        text, profile = instrument((work / "kernels.ll").read_text(encoding="utf-8"), HEADERS, constants)
         (work / "counted.ll").write_text(text, encoding="utf-8")
-        (work / "constants.c").write_text(storage(found), encoding="utf-8")
+        (work / "constants.c").write_text(values, encoding="utf-8")
         objects = [work / "counted.o", work / "constants.o"]
-        _step(path, [*drivers().front, "-w", "-O1", "-fPIC", "-c", work / "counted.ll", "-o", objects[0]])
-        _step(path, [*drivers().front, "-w", "-fPIC", "-x", "c", "-c", work / "constants.c", "-o", objects[1]])
-        _step(path, [*drivers().link, *objects, executor, "-o", work / "program", "-lm"])
+        step([*drivers().front, "-w", "-O1", "-fPIC", "-c", work / "counted.ll", "-o", objects[0]])
+        step([*drivers().front, "-w", "-fPIC", "-x", "c", "-c", work / "constants.c", "-o", objects[1]])
+        step([*drivers().link, *objects, executor, "-o", work / "program", "-lm"])
         (work / "profile.json").write_bytes(msgspec.json.encode(profile))
         # the program last: where it is, the rest is
         os.replace(work / "profile.json", store / f"{key}.json")
@@ -194,12 +221,6 @@ def _prune(store: Path) -> None:
             program.with_suffix(".json").unlink(missing_ok=True)
 
 
-def _step(path: Path, argv: Sequence[str | Path]) -> None:
-    done = run(argv, check=False, timeout=MAX_SECONDS)
-    if done.returncode:
-        raise _explain(done, path)
-
-
 def _executor(store: Path) -> Path:
     """The executor's object file, compiled once for each cache."""
     out = store / f"executor-{_own_digest()[:16]}.o"
@@ -211,16 +232,19 @@ def _executor(store: Path) -> Path:
     return out
 
 
-def _explain(done: Completed, path: Path) -> KernelInvalid | NotModelled:
+def _explain(done: Completed, path: Path, places: Mapping[str, str] | None = None) -> KernelInvalid | NotModelled:
     """The compiler's complaint as one message at a line of the user's."""
     errors: list[list[re.Match[str]]] = []
-    for message in _MESSAGE.finditer(done.output):
+    output = done.output
+    for name, file in (places or {}).items():
+        output = output.replace(f"{name}:", f"{file}:")
+    for message in _MESSAGE.finditer(output):
         if message.group("kind") != "note":
             errors.append([])
         if errors:
             errors[-1].append(message)
     if not errors:
-        return KernelInvalid(f"{path}: the compiler failed:\n{done.output[-3000:].rstrip()}")
+        return KernelInvalid(f"{path}: the compiler failed:\n{output[-3000:].rstrip()}")
     lines = []
     for chain in errors[:10]:
         text = chain[0].group("text")

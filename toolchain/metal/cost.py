@@ -15,6 +15,7 @@ from ..core.console import Console
 from ..core.errors import KernelInvalid
 from ..core.records import record
 from ..series.manifest import Series
+from . import cases
 from .attention import Attention, pose
 from .execute import Executed, execute, unwritten
 from .formats import Format, formats
@@ -22,10 +23,6 @@ from .host import Host, build_host
 from .libraries import Libraries
 from .runs import compile_tree, operations
 
-PAIRS = (
-    ("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("turbo4", "turbo4"), ("turbo3", "turbo3"),
-    ("turbo2", "turbo2"), ("q8_0", "turbo4"),
-)  # fmt: skip
 MATRIX = 8 * 8 * 8
 """multiplications and additions of one product of SIMD-group matrices"""
 SECONDS = 3000.0
@@ -75,6 +72,11 @@ class Costs:
     costs: tuple[Cost, ...]
 
 
+def pairs(own: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Types of K and V to count: upstream's, our `own`, and the first of these with keys of upstream's."""
+    return (*((name, name) for name in (*cases.FOREIGN, *own)), ("q8_0", own[0]))
+
+
 def shapes(depths: Sequence[int], prompts: Sequence[int]) -> Iterator[Shape]:
     """One query with 1, 4 and 8 heads on one of the cache at each depth, and 32 and 512 queries with 4."""
     for positions in depths:
@@ -101,15 +103,16 @@ def measure(
     with console.step("compile the host code"):
         host = build_host(tree, config, workspace)
     known = formats(series, config, workspace)
-    cases = [
+    chosen = pairs([kind.name for kind in series.types])
+    wanted = [
         Attention(k=k, v=v, dk=head, dv=head, queries=shape.queries, heads=shape.group * shape.kv_heads,
                   kv_heads=shape.kv_heads, positions=shape.positions)
-        for shape in shapes(depths, prompts) for k, v in PAIRS
+        for shape in shapes(depths, prompts) for k, v in chosen
     ]  # fmt: skip
-    tiny = [pose(Attention(k=k, v=v, dk=head, dv=head), known).operation for k, v in PAIRS]
+    tiny = [pose(Attention(k=k, v=v, dk=head, dv=head), known).operation for k, v in chosen]
     library = compile_tree(tree, host, workspace, tiny, kernels=())
-    with console.step(f"count {len(cases)} dispatches"), ThreadPoolExecutor(2) as pool:
-        costs = tuple(pool.map(lambda case: count(host, library, case, known), cases))
+    with console.step(f"count {len(wanted)} dispatches"), ThreadPoolExecutor(2) as pool:
+        costs = tuple(pool.map(lambda case: count(host, library, case, known), wanted))
     return Costs(tree=str(tree), head=head, costs=costs)
 
 

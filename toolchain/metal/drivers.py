@@ -9,12 +9,13 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import extras
 from ..core.errors import MissingTool
+from ..core.process import ask
 
 CLANG_NEEDED = 17
 
@@ -42,7 +43,7 @@ def drivers() -> Drivers:
     if spec is None or not spec.origin:
         raise MissingTool(
             f"clang {CLANG_NEEDED} or newer: not found",
-            hint="install clang, or: .venv/bin/pip install -r requirements-zig.lock",
+            hint=f"install clang, or: {extras.command('zig')}",
         )
     version = f"ziglang {importlib.metadata.version('ziglang')}"
     zig = (sys.executable, "-m", "ziglang")
@@ -58,11 +59,7 @@ def drivers() -> Drivers:
 
 def clang_version(path: str) -> int:
     """LLVM's major version, 0 for what is no clang."""
-    try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    found = re.search(r"(Apple )?clang version (\d+)", said)
+    found = re.search(r"(Apple )?clang version (\d+)", ask([path, "--version"]))
     # Apple counts in its own way: its 16 is LLVM's 17
     return int(found.group(2)) + bool(found.group(1)) if found else 0
 

@@ -24,7 +24,7 @@ _NAME = re.compile(r"\$\{(\w+)\}")
 
 
 @record
-class Step:
+class SedStep:
     """What `sed` does to a line that contains `words`: it goes, and a `file` comes, if there is one."""
 
     words: str
@@ -43,7 +43,7 @@ class Recipe:
     """files that stand before every kernel file"""
     named: tuple[str, ...]
     """those that stand before a kernel file that includes them"""
-    steps: tuple[Step, ...]
+    steps: tuple[SedStep, ...]
     """empty where CMake does not say how it embeds, in words known here"""
 
     @property
@@ -93,7 +93,7 @@ def embed(folder: Path, path: Path, found: Recipe) -> str:
     return _written(lines)
 
 
-def _steps(code: str, variables: dict[str, str]) -> Iterator[Step]:
+def _steps(code: str, variables: dict[str, str]) -> Iterator[SedStep]:
     """`sed -e "/words/r file" -e "/words/d"` is one step: the file instead of the line."""
     files: dict[str, str] = {}
     for words, delete, variable in _STEP.findall(code):
@@ -101,7 +101,7 @@ def _steps(code: str, variables: dict[str, str]) -> Iterator[Step]:
         if not delete:
             files[plain] = variables.get(variable, "")
         else:
-            yield Step(words=plain, file=files.pop(plain, ""))
+            yield SedStep(words=plain, file=files.pop(plain, ""))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Path, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .source import POSITIONS, Source
+from .translation import POSITIONS, Translation
 
 _SAME = {
     "dispatch_threads_per_threadgroup": "threads_per_threadgroup",
@@ -12,7 +12,7 @@ _SAME = {
 }
 
 
-def entries(source: Source, chosen: Collection[str]) -> str:
+def entries(source: Translation, chosen: Collection[str]) -> str:
     """C++ that hands each chosen kernel its arguments, and the tables of kernels and function constants."""
     out = ["using namespace metal;"]
     rows = []
@@ -55,7 +55,7 @@ def entries(source: Source, chosen: Collection[str]) -> str:
     return "\n".join(out) + "\n"
 
 
-def storage(source: Source) -> str:
+def storage(source: Translation) -> str:
     """C that holds the function constants: apart, so that the compiler takes their values for unknown."""
     return "".join(
         f"_Alignas(16) unsigned char {name}[32]; unsigned char {name}_msl_defined;\n" for name in source.constants

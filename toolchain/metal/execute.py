@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .findings import Finding, Report
-from .host import Dispatch, Host, Operation, Recorded
+from .host import Dispatch, Host, Operation, RecordedOperation
 from .libraries import Libraries
 from .library import Library
 
@@ -23,7 +23,7 @@ class Executed:
     """The result's bytes, what the host code did, a report for each dispatch, and what the harness found in any."""
 
     result: Bytes
-    recorded: Recorded
+    recorded: RecordedOperation
     reports: tuple[Report, ...] = ()
     findings: tuple[Finding, ...] = ()
 

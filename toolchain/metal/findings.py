@@ -51,7 +51,7 @@ class RawFinding:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExecutorAnswer:
     """What the executor prints."""
 
     findings: list[RawFinding]
@@ -133,7 +133,7 @@ class Report:
 
 def judge(
     kernel: str,
-    outcome: Outcome,
+    outcome: ExecutorAnswer,
     profile: Profile,
     names: Mapping[tuple[bool, int], str],
     buffers: tuple[np.ndarray[Any, Any], ...],

@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..build.quantizers import compile_library
+from ..core.cachetypes.table import BESIDE, type_table
 from ..core.config import Config
 from ..series.manifest import Series
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-
-_FOREIGN = {"f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,8 @@ def formats(series: Series, config: Config, workspace: Path) -> dict[str, Format
     own = {
         kind.name: Format(name=kind.name, block=kind.block, bytes=kind.bytes, _library=library) for kind in series.types
     }
-    return own | {name: Format(name=name, block=block, bytes=size) for name, (block, size) in _FOREIGN.items()}
+    upstream = [kind for kind in type_table(()).values() if kind.name in BESIDE]
+    return own | {kind.name: Format(name=kind.name, block=kind.block, bytes=kind.bytes) for kind in upstream}
 
 
 def _gguf_type(name: str) -> gguf.GGMLQuantizationType:

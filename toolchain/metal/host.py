@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from ..build.tools import compilers
+from ..build.tools import Tool, compilers
 from ..core.config import Config
 from ..core.errors import BuildFailed, KernelInvalid
-from ..core.process import run
-from ..core.records import sha256_bytes
+from ..core.process import Captured, capture, run
+from ..core.records import sha256_bytes, sha256_file
 from ..series.place import find_scopes
 
 METAL = Path("ggml/src/ggml-metal")
@@ -29,6 +29,7 @@ _OWN = Path(__file__).parent / "recorder"
 _SUPPORTS = "bool ggml_metal_device_supports_op("
 _ALLOC = "size_t ggml_backend_metal_buffer_type_get_alloc_size("
 _FLAGS = ("-O1", "-w", "-D_GNU_SOURCE", '-DGGML_VERSION="0"', '-DGGML_COMMIT="0"')
+_CORE = (Path("ggml/src"), Path("ggml/src/ggml-cpu"), Path("ggml/include"))
 # Whichever of these a tree has, without what only a whole backend needs.
 _SOURCES = (
     "ggml/src/ggml.c",
@@ -91,7 +92,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     threads: tuple[int, int, int]
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class RecordedOperation(msgspec.Struct, frozen=True):
     """What the host code does for an operation; `extra` are bytes that it allocates behind the result."""
 
     claimed: bool
@@ -123,20 +124,20 @@ class Host:
 
     def types(self) -> dict[str, Kind]:
         """The tree's types by name."""
-        said = subprocess.run([self.program, "--types"], capture_output=True, text=True, timeout=60, check=True).stdout
+        said = capture([self.program, "--types"], timeout=60).stdout
         kinds = [msgspec.json.decode(line, type=Kind) for line in said.splitlines()]
         return {kind.name: kind for kind in kinds}
 
-    def record(self, operations: Sequence[Operation], *, claims_only: bool = False) -> list[Recorded]:
+    def record(self, operations: Sequence[Operation], *, claims_only: bool = False) -> list[RecordedOperation]:
         """What the host code does for each; `claims_only` leaves out the dispatches.
 
         Raises `KernelInvalid` where the host code gives up, with what it said.
         """
         done = self._run(["--claims"] if claims_only else [], operations)
-        answers = [msgspec.json.decode(line, type=Recorded) for line in done.stdout.splitlines()]
+        answers = [msgspec.json.decode(line, type=RecordedOperation) for line in done.stdout.splitlines()]
         if done.returncode or len(answers) != len(operations):
             at = operations[min(len(answers), len(operations) - 1)]
-            said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+            said = done.complaint.strip().splitlines() or [f"it ended with {done.returncode}"]
             raise KernelInvalid(f"the host code gives up on {at.name} ({at.words()}): {said[0]}")
         return answers
 
@@ -148,14 +149,11 @@ class Host:
 
     def log(self, operations: Sequence[Operation]) -> str:
         """What the host code says on the way."""
-        return self._run(["--claims"], operations).stderr
+        return self._run(["--claims"], operations).complaint
 
-    def _run(self, words: list[str], operations: Sequence[Operation]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.program, *words],
-            input="\n".join(operation.words() for operation in operations),
-            capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **self.limits},
-        )  # fmt: skip
+    def _run(self, words: list[str], operations: Sequence[Operation]) -> Captured:
+        given = "\n".join(operation.words() for operation in operations).encode()
+        return capture([self.program, *words], given=given, timeout=120, check=False, env=self.limits)
 
 
 def build_host(tree: Path, config: Config, workspace: Path) -> Host:
@@ -174,40 +172,52 @@ def build_host(tree: Path, config: Config, workspace: Path) -> Host:
         # a tree so small that the whole of it can be had
         sources += [tree / "ggml/src/ggml-backend.cpp", *sorted((tree / "ggml/src/ggml-cpu").glob("*.c*"))]
         own.pop()
-    headers = [*(tree / METAL).glob("*.h"), *(tree / "ggml/include").glob("*.h"), *(tree / "ggml/src").glob("*.h")]
-    headers += _OWN.iterdir()
-    digest = sha256_bytes(
-        b"".join(path.read_bytes() for path in sorted({*sources, *headers, *own}))
-        + (supports + alloc).encode()
-        + cc.version.encode()
-    )
-    folder = workspace / "metal" / f"host-{digest[:16]}"
-    program = folder / "recorder"
-    if program.is_file():
-        return Host(program)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "supports.c").write_text(supports, encoding="utf-8")
-    (folder / "alloc.cpp").write_text(alloc, encoding="utf-8")
-    paths = (_OWN, tree / METAL, tree / "ggml/src", tree / "ggml/src/ggml-cpu", tree / "ggml/include")
-    include = [word for path in paths for word in ("-I", str(path))]
-
-    def compile_one(source: Path) -> Path:
-        out = folder / f"{source.parent.name}-{source.name}.o"
-        plus = source.suffix == ".cpp"
-        argv = [cxx.path if plus else cc.path, "-std=gnu++17" if plus else "-std=gnu11", *_FLAGS, *include]
-        run([*argv, "-c", str(source), "-o", str(out)], failure=BuildFailed, what=f"compiling {source.name}")
-        return out
-
-    with ThreadPoolExecutor() as pool:
-        objects = list(pool.map(compile_one, [*sources, *own, folder / "supports.c", folder / "alloc.cpp"]))
-    part = program.with_suffix(".part")
-    run(
-        [cxx.path, *map(str, objects), "-lm", "-lpthread", "-o", str(part)],
-        failure=BuildFailed,
-        what="linking the recorder",
-    )
-    part.replace(program)
+    store = workspace / "metal"
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="host-", dir=store) as scratch, ThreadPoolExecutor() as pool:
+        made = [Path(scratch) / "supports.c", Path(scratch) / "alloc.cpp"]
+        made[0].write_text(supports, encoding="utf-8")
+        made[1].write_text(alloc, encoding="utf-8")
+        core = tuple(tree / folder for folder in _CORE)
+        # what is kept names no tree, so that it serves every one of the same content
+        flags = (*_FLAGS, f"-fmacro-prefix-map={tree}/=")
+        plain, backend = (_Compiler(cc, cxx, flags, folders, store) for folders in (core, (_OWN, tree / METAL, *core)))
+        paths = [*sources, *own, *made]
+        objects = list(pool.map(lambda path: (plain if path.parent in core else backend).compile(path), paths))
+        digest = sha256_bytes("\n".join([cxx.version, *(out.name for out in objects)]).encode())
+        program = store / f"host-{digest[:16]}" / "recorder"
+        if not program.is_file():
+            part = Path(scratch) / "recorder"
+            words = [*map(str, objects), "-lm", "-lpthread", "-o", str(part)]
+            run([cxx.path, *words], failure=BuildFailed, what="linking the recorder")
+            program.parent.mkdir(exist_ok=True)
+            part.replace(program)
     return Host(program)
+
+
+class _Compiler:
+    """Compiles sources that see the headers of some folders; objects are kept in `store` by all that went in."""
+
+    def __init__(self, cc: Tool, cxx: Tool, flags: Sequence[str], folders: Sequence[Path], store: Path) -> None:
+        self._store = store
+        include = [word for folder in folders for word in ("-I", str(folder))]
+        self._commands = {
+            ".c": ([cc.path, "-std=gnu11", *flags, *include], cc.version),
+            ".cpp": ([cxx.path, "-std=gnu++17", *flags, *include], cxx.version),
+        }
+        headers = [path for folder in folders for path in sorted(folder.glob("*.h"))]
+        self._seen = "".join(f"{path.name} {sha256_file(path)}\n" for path in headers) + " ".join(_FLAGS)
+
+    def compile(self, source: Path) -> Path:
+        """The object file of a source. Raises `BuildFailed`."""
+        command, version = self._commands[source.suffix]
+        key = sha256_bytes(f"{self._seen}\n{version}\n{source.name} {sha256_file(source)}".encode())
+        out = self._store / f"{source.name}-{key[:16]}.o"
+        if not out.is_file():
+            part = self._store / f".{out.name}.{os.getpid()}"
+            run([*command, "-c", source, "-o", part], failure=BuildFailed, what=f"compiling {source.name}")
+            part.replace(out)
+        return out
 
 
 def _supports(device: Path) -> str:

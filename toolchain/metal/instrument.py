@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,6 +68,20 @@ class Profile:
     """names of the threadgroup variables"""
     uses: list[list[int]] = field(default_factory=list)
     """for each kernel the numbers of those that it uses"""
+
+    def placed(self, files: Mapping[str, str]) -> Profile:
+        """The same with other names of files, where `files` has them."""
+
+        def of(place: str) -> str:
+            file, _, line = place.rpartition(":")
+            return f"{files.get(file, file)}:{line}"
+
+        return Profile(
+            sites=[(files.get(file, file), line) for file, line in self.sites],
+            blocks=[{of(place): counts for place, counts in block.items()} for block in self.blocks],
+            variables=self.variables,
+            uses=self.uses,
+        )
 
 
 class _Locations:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from .backend import Backend
+from ..core.records import sha256_bytes, write_bytes
+from .backend import Backend, Value
 from .compiler import check
-from .compiler import compile as compile_metal
 from .host import Dispatch
+from .layout import KernelSource
 from .library import Library
 
 
@@ -21,36 +21,24 @@ class Libraries:
     """
 
     def __init__(self, backend: Backend, sources: Mapping[str, str], folder: Path) -> None:
-        """`sources` are by the names that dispatches give them; they are written into `folder`."""
+        """`sources` are by the names that dispatches give them; they are written below `folder`."""
         self.backend = backend
-        self._paths: dict[str, Path] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        self._parts: dict[str, KernelSource] = {}
         for name, source in sources.items():
-            self._paths[name] = folder / f"{name}.metal"
-            self._paths[name].write_text(source, encoding="utf-8")
-        self._made: dict[tuple[str, str, tuple[tuple[str, bool | int], ...]], Library] = {}
-        self._lock = threading.Lock()
+            # by content: other operations may be given another source of the same name, and others may be using it
+            path = folder / sha256_bytes(source.encode())[:16] / f"{name}.metal"
+            if not path.is_file():
+                write_bytes(path, source.encode())
+            self._parts[name] = KernelSource(path=path, include=())
 
     def known(self) -> frozenset[tuple[str, str]]:
         """Every kernel there is, as library and name. Raises as `compile` for a source that cannot be compiled."""
-        own = {(name, kernel) for name, path in self._paths.items() for kernel in check(path).kernels}
+        own = {(name, kernel) for name, part in self._parts.items() for kernel in check(part.path).kernels}
         return frozenset({("", kernel) for kernel in self.backend.known} | own)
 
     def of(self, dispatch: Dispatch) -> Library:
         """The library that has the kernel of a dispatch. Raises as `compile` for one that cannot be compiled."""
-        constants: dict[int | str, bool | int | float] = {int(key): value for key, value in dispatch.constants.items()}
+        constants: dict[int | str, Value] = {int(key): value for key, value in dispatch.constants.items()}
         if not dispatch.library:
             return self.backend.of(dispatch.kernel, constants)
-        key = (dispatch.library, dispatch.kernel, tuple(sorted(dispatch.constants.items())))
-        with self._lock:
-            made = self._made.get(key)
-        if made is None:
-            made = compile_metal(
-                self._paths[dispatch.library],
-                kernels=[dispatch.kernel],
-                constants=constants,
-                cache=self.backend.cache,
-            )
-            with self._lock:
-                self._made[key] = made
-        return made
+        return self.backend.pipeline(self._parts[dispatch.library], dispatch.kernel, constants)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ import msgspec
 import numpy as np
 
 from ..core.errors import KernelInvalid
-from ..core.process import kill_group
-from .findings import VARIABLES, Outcome, Report, judge
+from ..core.process import capture
+from .findings import VARIABLES, ExecutorAnswer, Report, judge
 from .instrument import Profile
 
 Buffer = np.ndarray[Any, Any] | np.generic | bytes | bytearray | ctypes.Structure | None
@@ -57,7 +56,7 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class Entry:
+class KernelEntry:
     """A kernel that was compiled."""
 
     name: str
@@ -76,7 +75,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class _Description:
-    kernels: tuple[Entry, ...]
+    kernels: tuple[KernelEntry, ...]
     constants: tuple[Constant, ...]
     variables: tuple[int, ...]
 
@@ -91,8 +90,7 @@ class Library:
 
     @cached_property
     def _description(self) -> _Description:
-        done = subprocess.run([self.program, "--list"], capture_output=True, timeout=60, check=True)
-        return msgspec.json.decode(done.stdout, type=_Description)
+        return msgspec.json.decode(capture([self.program, "--list"], timeout=60).stdout, type=_Description)
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -178,7 +176,7 @@ class Library:
         names |= {(True, VARIABLES + at): name for at, name in enumerate(self.profile.variables)}
         return judge(kernel, outcome, self.profile, names, tuple(results))
 
-    def _entry(self, kernel: str) -> tuple[int, Entry]:
+    def _entry(self, kernel: str) -> tuple[int, KernelEntry]:
         for number, entry in enumerate(self._description.kernels):
             if entry.name == kernel:
                 return number, entry
@@ -186,7 +184,7 @@ class Library:
             raise KernelInvalid(f"{self.path}: the kernel {kernel} is there but was not compiled")
         raise KernelInvalid(f"{self.path}: there is no kernel {kernel}", hint=f"compiled: {', '.join(self.kernels)}")
 
-    def _check(self, entry: Entry, content: Sequence[memoryview], lengths: Sequence[int]) -> None:
+    def _check(self, entry: KernelEntry, content: Sequence[memoryview], lengths: Sequence[int]) -> None:
         if len(content) > BUFFERS or len(lengths) > BUFFERS:
             raise KernelInvalid(f"{entry.name}: more than {BUFFERS} buffers")
         buffers = {a.index: a for a in entry.parameters if _SPACES[a.space] != "threadgroup"}
@@ -229,21 +227,11 @@ class Library:
             request["values"][at]["value"][: len(raw)] = np.frombuffer(raw, "u1")
         request["constants"] = len(values)
 
-    def _execute(self, kernel: str, request: Path, seconds: float) -> Outcome:
-        process = subprocess.Popen(
-            [self.program, request],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        try:
-            # the workers watch their own time; this is for what keeps them from it
-            said, complaint = process.communicate(timeout=seconds * 20 + 60)
-        except BaseException:
-            kill_group(process.pid)
-            process.communicate()
-            raise
-        if process.returncode:
-            raise KernelInvalid(f"{kernel}: the executor ended with {process.returncode}: {complaint.decode().strip()}")
-        return msgspec.json.decode(said, type=Outcome)
+    def _execute(self, kernel: str, request: Path, seconds: float) -> ExecutorAnswer:
+        # the workers watch their own time; this limit is for what keeps them from it
+        limit, what = seconds * 20 + 60, f"{kernel}: the executor"
+        done = capture([self.program, request], timeout=limit, failure=KernelInvalid, what=what)
+        return msgspec.json.decode(done.stdout, type=ExecutorAnswer)
 
 
 def _three(kernel: str, what: str, size: tuple[int, ...]) -> tuple[int, int, int]:

@@ -27,7 +27,7 @@ class Gpu:
 
 
 @record
-class Model:
+class Workload:
     """What a token asks for: bytes of weights, and values of K and V at each position over all layers."""
 
     name: str
@@ -37,7 +37,7 @@ class Model:
 
 
 @record
-class TimeEstimate:
+class TokenEstimate:
     """Milliseconds for one token at a depth, all by peaks alone."""
 
     type: str
@@ -63,7 +63,7 @@ M3_MAX = Gpu(
     source="Apple's specifications: 400 GB/s, 40 cores; 128 lanes for each at 1.38 GHz make the 14.1 TFLOPS that are"
     " published for it. Every counted operation and every multiplication with addition takes a lane once",
 )
-CLASS_27B = Model(
+CLASS_27B = Workload(
     name="27B class at Q4_K_M",
     weight_bytes=16e9,
     values_per_position=86_016,
@@ -71,13 +71,13 @@ CLASS_27B = Model(
 )
 
 
-class TimeEstimates(tuple[TimeEstimate, ...]):
+class TokenEstimates(tuple[TokenEstimate, ...]):
     """For each type and depth, on the GPU and for the model below unless others are named."""
 
 
 def estimates(
-    costs: Iterable[Cost], depths: Iterable[int] = (32768, 131072), gpu: Gpu = M3_MAX, model: Model = CLASS_27B
-) -> TimeEstimates:
+    costs: Iterable[Cost], depths: Iterable[int] = (32768, 131072), gpu: Gpu = M3_MAX, model: Workload = CLASS_27B
+) -> TokenEstimates:
     """For each type with one query and 4 heads on one of K and V, by what it costs at its largest counted depth."""
     found: dict[str, Cost] = {}
     for one in costs:
@@ -85,14 +85,14 @@ def estimates(
         known = found.get(name)
         if (one.queries, one.group) == (1, 4) and (known is None or one.positions > known.positions):
             found[name] = one
-    return TimeEstimates(_estimate(name, one, depth, gpu, model) for depth in depths for name, one in found.items())
+    return TokenEstimates(_estimate(name, one, depth, gpu, model) for depth in depths for name, one in found.items())
 
 
-def _estimate(name: str, spent_on: Cost, positions: int, gpu: Gpu, model: Model) -> TimeEstimate:
+def _estimate(name: str, spent_on: Cost, positions: int, gpu: Gpu, model: Workload) -> TokenEstimate:
     values = model.values_per_position * positions
     spent = (spent_on.operations + spent_on.matrix) * spent_on.group * values
     read = spent_on.read * spent_on.group * values
-    return TimeEstimate(
+    return TokenEstimate(
         type=name,
         positions=positions,
         arithmetic=1e3 * spent / gpu.operations_per_second,
@@ -107,7 +107,7 @@ class CostEstimate:
     """What was counted, and what a GPU's peaks make of it."""
 
     counted: Costs
-    estimates: TimeEstimates
+    estimates: TokenEstimates
 
 
 def measure(run: Run, tree: Path, head: int, depths: Sequence[int], prompts: Sequence[int]) -> CostEstimate:

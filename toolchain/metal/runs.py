@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.cachetypes.table import BESIDE
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ToolchainError
@@ -21,7 +22,7 @@ from .backend import Backend
 from .execute import execute, unwritten
 from .findings import Report
 from .formats import Format, formats
-from .host import Host, Operation, Recorded, build_host
+from .host import Host, Operation, RecordedOperation, build_host
 from .libraries import Libraries
 from .results import Case, MetalRun
 
@@ -66,7 +67,10 @@ def run_tree(
         host = build_host(tree, config, workspace)
     known = formats(series, config, workspace)
     conversions = [case for kind in series.types for case in cases.conversions(known[kind.name]) if not only]
-    attentions = [*only] or [*cases.attentions(full), *_claimed(host, cases.foreign(), known)]
+    attentions = [*only] or [
+        *cases.attentions([kind.name for kind in series.types], full),
+        *_claimed(host, cases.foreign(), known),
+    ]
     asked = [case.operation for case in conversions] + [pose(case, known).operation for case in attentions]
     with console.step("compile the kernels"):
         library = compile_tree(tree, host, workspace, asked)
@@ -123,7 +127,7 @@ def run_attention(host: Host, library: Libraries, case: Attention, known: dict[s
                     wrong=(error.message,))  # fmt: skip
     result = done.result.view(np.float32).reshape(posed.expected.shape)
     error_ = float(np.max(np.abs(result - posed.expected)) / np.max(np.abs(posed.expected)))
-    own = {case.k, case.v} - set(cases.BESIDE) != set()
+    own = {case.k, case.v} - set(BESIDE) != set()
     wrong = [str(finding) for finding in done.findings if own]
     if not error_ <= TOLERANCE:
         wrong.append(f"the result is off by {error_:.2g} of its largest value")
@@ -146,7 +150,7 @@ def _claimed(host: Host, wanted: Iterable[Attention], known: dict[str, Format]) 
     return [case for case, answer in zip(listed, answers, strict=True) if answer.claimed]
 
 
-def _main(recorded: Recorded) -> str:
+def _main(recorded: RecordedOperation) -> str:
     """The kernel that an operation is about, among those that prepare and finish it."""
     names = [dispatch.kernel for dispatch in recorded.dispatches]
     aside = ("_pad", "_blk", "_reduce")

@@ -7,9 +7,7 @@ import io
 import os
 from pathlib import Path
 
-import jinja2
-
-from ..core.checkout import TEMPLATES
+from ..core import templates
 from ..core.records import write, write_bytes
 from .drift import Drift, Survey
 
@@ -27,15 +25,7 @@ def save(drift: Drift, folder: Path) -> Path:
     image = plot(drift, folder)
     write(folder / "drift.json", drift)
     write_bytes(folder / "drift.png", image)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    page = environment.get_template("drift.html.j2")
-    html = page.render(drift=drift, image=base64.b64encode(image).decode(), share=share)
+    html = templates.render("drift.html.j2", drift=drift, image=base64.b64encode(image).decode(), share=share)
     write_bytes(folder / "drift.html", html.encode())
     return folder / "drift.html"
 

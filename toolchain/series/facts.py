@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from ..core.cachetypes.table import UPSTREAM, CacheType, bits_per_value
 from ..core.errors import AnchorMissing
 from .lexing import language_of, mask
 from .manifest import Fact, Series
@@ -15,18 +17,26 @@ Facts = dict[str, Any]
 
 
 def read_facts(series: Series, trees: tuple[Tree, ...]) -> Facts:
-    """Every declared fact, with `types`, the series' own cache types.
+    """Every declared fact, with `types`, the series' own cache types, and `upstream_types`, the others.
 
     A number comes as an int, a fact of `all` matches as a list. Raises `AnchorMissing` for a fact that the tree does
     not show and that has no default.
     """
-    facts: Facts = {"types": [{"name": t.name, "block": t.block, "bytes": t.bytes} for t in series.types]}
+    facts: Facts = {"types": _described(series.types), "upstream_types": _described(UPSTREAM)}
     by_target = {tree.target: tree for tree in trees}
     for name, fact in series.facts.items():
         tree = by_target.get(fact.target)
         if tree is not None:
             facts[name] = _read(name, fact, tree)
     return facts
+
+
+def _described(kinds: Iterable[CacheType]) -> list[dict[str, Any]]:
+    """What a template may ask of a type; `bits` are the whole bits that a value takes."""
+    return [
+        {"name": kind.name, "block": kind.block, "bytes": kind.bytes, "bits": int(bits_per_value(kind))}
+        for kind in kinds
+    ]
 
 
 def _read(name: str, fact: Fact, tree: Tree) -> Any:

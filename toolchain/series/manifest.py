@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..core.checkout import PATCHES
-from ..core.config import UniqueKeyLoader
+from ..core.documents import read_yaml
 from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
 from ..core.run import Run
@@ -162,12 +162,6 @@ def load(root: Path = OWN_SERIES) -> Series:
     )
 
 
-def cache_types(root: Path = OWN_SERIES) -> tuple[CacheType, ...]:
-    """The types that the series at `root` adds, of series.yaml alone: it need not be sealed. Raises `SeriesError`."""
-    _require_series(root)
-    return _decode(root / "series.yaml", SeriesFile).types
-
-
 def proven(root: Path = OWN_SERIES) -> Proven | None:
     """The range that the series at `root` is proven on, of series.yaml alone. Raises `SeriesError`."""
     _require_series(root)
@@ -273,7 +267,6 @@ def _compiled(where: str, pattern: str) -> None:
 
 def _decode(path: Path, kind: type[S]) -> S:
     try:
-        data: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)  # noqa: S506  a SafeLoader
-        return msgspec.convert(data, kind)
+        return msgspec.convert(read_yaml(path), kind)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise SeriesError(f"{path}: {error}") from error

@@ -7,16 +7,15 @@ temporary object store beside it.
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 
+from ..core import templates
 from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
 from ..core.records import record, sha256_bytes
 from ..sources.repository import Repository
@@ -182,11 +181,9 @@ def own_file(loaded: LoadedPart, path: str, facts: Facts) -> bytes:
 
 def fill(template: str, facts: Mapping[str, Any], where: str) -> str:
     """A rendered insert. An unknown fact is an error, not an empty string."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    environment.trim_blocks = environment.lstrip_blocks = True
     try:
-        return environment.from_string(template).render(facts)
-    except jinja2.TemplateError as error:
+        return templates.fill(template, facts)
+    except templates.TemplateError as error:
         raise SeriesError(f"{where}: insert: {error}", hint="facts are declared in series.yaml") from error
 
 
@@ -206,7 +203,7 @@ def _diff(
         env = {
             "GIT_INDEX_FILE": str(Path(folder, "index")),
             "GIT_OBJECT_DIRECTORY": str(objects),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(_object_dirs(repository)),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(repository.objects),
         }
         repository.git("read-tree", tree.commit, env=env)
         if files:
@@ -243,12 +240,6 @@ def _diff(
                 )
             )
     return diff, tuple(changed)
-
-
-def _object_dirs(repository: Repository) -> list[str]:
-    """The repository's own object store; git follows its alternates from there."""
-    common = repository.git("rev-parse", "--git-common-dir").strip()
-    return [str((repository.git_dir / common / "objects").resolve())]
 
 
 def result_of(outcome: EditOutcome, tree: Tree) -> EditResult:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ..cachetypes.sizes import row_bytes, type_table
-from ..core import cachetype
+from ..core.cachetypes import grammar
+from ..core.cachetypes.table import row_bytes, type_table
 from ..core.records import record
 from ..stages import CachePart, CacheProof, CacheType
-from .probe_model import Geometry
+from .probe_model import ProbeGeometry
 
 MIB = 1 << 20
 CELL_PADDING = 256
@@ -41,7 +41,7 @@ class Cache:
     rotated_v: bool | None
 
 
-def cache_bytes(kind: CacheType, geometry: Geometry, *, cells: int, layers: int) -> int:
+def cache_bytes(kind: CacheType, geometry: ProbeGeometry, *, cells: int, layers: int) -> int:
     """Bytes of K (or of V) in a cache: rows of `kv_width` values, packed in blocks, for each cell and layer."""
     return row_bytes(kind, geometry.kv_width) * cells * layers
 
@@ -63,7 +63,7 @@ def stated(log: str) -> tuple[Cache, ...]:
     return tuple(found)
 
 
-def caches(log: str, geometry: Geometry, added: Iterable[CacheType]) -> tuple[Cache, ...]:
+def caches(log: str, geometry: ProbeGeometry, added: Iterable[CacheType]) -> tuple[Cache, ...]:
     """The KV caches that a log states, with the bytes that they must take.
 
     `expected_bytes` follows from the line's cells and layers, the model's `geometry` and the size of the stated types,
@@ -82,7 +82,7 @@ def context_shifts(log: str) -> int:
 
 
 def complaint(
-    found: Sequence[Cache], kv_cache_type: str, geometry: Geometry, num_ctx: int, added: Sequence[CacheType]
+    found: Sequence[Cache], kv_cache_type: str, geometry: ProbeGeometry, num_ctx: int, added: Sequence[CacheType]
 ) -> str:
     """Why the caches of one model are not what was asked for; empty when all is proven.
 
@@ -120,7 +120,7 @@ def mismatch(found: Sequence[CacheProof], kv_cache_type: str, layers: int) -> st
 
     Where rules ask for a type of single layers, the log must state the type of every one of them.
     """
-    asked = cachetype.parse(kv_cache_type)
+    asked = grammar.parse(kv_cache_type)
     parts = [part for proof in found for part in proof.parts]
     if asked.reach == 0:
         for proof in found:
@@ -173,7 +173,7 @@ def _part(match: re.Match[str]) -> CachePart:
     return CachePart(side=side, layers=tuple(layers), of=int(of), type=name, mib=float(size))
 
 
-def _bytes(proof: CacheProof, geometry: Geometry, types: Mapping[str, CacheType]) -> int:
+def _bytes(proof: CacheProof, geometry: ProbeGeometry, types: Mapping[str, CacheType]) -> int:
     held = list(portions(proof))
     if not all(name in types for _, name, _, _ in held):
         return 0

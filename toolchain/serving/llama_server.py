@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from ..core import cachetype
-from ..core.errors import ModelLoadFailed, ReleaseInvalid, ServerFailed, StateInvalid
-from ..core.process import TAIL_LINES, kill_group
+from ..core.cachetypes import grammar
+from ..core.errors import ModelLoadFailed, ServerFailed, StateInvalid
+from .launcher import claim_port, launch, require_program
 
-_POLL_S = 0.05
 _SLOT_FILE = "slot.bin"
 _INFORMATIVE = "4"
 """the level of llama.cpp's log at which it states what its caches are"""
@@ -73,45 +69,28 @@ def serve(
 ) -> Iterator[LlamaServer]:
     """llama-server with `model` loaded, and gone on leaving; what it says goes to `home`/server.log.
 
-    `cache_type` is a setting as `toolchain.core.cachetype` reads it. Of the operator's environment nothing that steers
-    llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
+    `cache_type` is a setting as `toolchain.core.cachetypes.grammar` reads it. Of the operator's environment nothing
+    that steers llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
     `ReleaseInvalid` without a program, `ModelLoadFailed`, and `ServerFailed` with the log's end when a call fails.
     """
-    if not os.access(program, os.X_OK) or program.is_dir():
-        raise ReleaseInvalid(f"{program}: no such program", hint="--server names a llama-server, --release a release")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    argv = [str(program.absolute()), "--model", str(model.absolute()), "--host", "127.0.0.1", "--port", str(port)]
-    types = cachetype.parse(cache_type)
+    path = require_program(program, "--server names a llama-server, --release a release")
+    port = claim_port()
+    url, types = f"http://127.0.0.1:{port}", grammar.parse(cache_type)
+    argv = [str(path), "--model", str(model.absolute()), "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--ctx-size", str(context), "--parallel", "1", "--log-verbosity", _INFORMATIVE]
     argv += ["--cache-type-k", str(types.k), "--cache-type-v", str(types.v)]
     argv += ["--slot-save-path", f"{home}/", "--cache-ram", "0"]
     argv += ["--threads", str(threads)] if threads else []
-    log = home / "server.log"
-    with log.open("wb") as sink:
-        try:
-            process = subprocess.Popen(
-                argv,
-                env={**own_environment(), **(environment or {})},
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+    with launch(argv, home=home, log=home / "server.log", base=own_environment(), env=environment or {}) as launched:
+        if not launched.wait_until(lambda: _is_ready(url), timeout_s):
+            how = launched.end() or f"took over {timeout_s:g} s"
+            raise ModelLoadFailed(
+                f"{model}: llama-server {how}\n{launched.tail()}".rstrip(), hint="does llama.cpp run this model?"
             )
-        except OSError as error:
-            raise ServerFailed(f"{program} cannot be started: {error.strerror or error}") from error
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait(process, url, model, log, timeout_s)
         try:
             yield LlamaServer(url, home, timeout_s)
         except ServerFailed as error:
-            raise ServerFailed(f"{error.message}\n{_tail(log)}".rstrip(), hint=error.hint) from error
-    finally:
-        kill_group(process.pid)
-        process.wait()
+            raise ServerFailed(f"{error.message}\n{launched.tail()}".rstrip(), hint=error.hint) from error
 
 
 def own_environment() -> dict[str, str]:
@@ -120,19 +99,9 @@ def own_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, model: Path, log: Path, timeout_s: float) -> None:
-    """Until the model is loaded. Raises `ModelLoadFailed` with the log's end when it is not."""
-    deadline = time.monotonic() + timeout_s
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(requests.RequestException), requests.Session() as session:
-            session.trust_env = False
-            if session.get(f"{url}/health", timeout=5).status_code == requests.codes.ok:
-                return
-        time.sleep(_POLL_S)
-    how = f"ended with {process.returncode}" if process.returncode is not None else f"took over {timeout_s:g} s"
-    raise ModelLoadFailed(f"{model}: llama-server {how}\n{_tail(log)}".rstrip(), hint="does llama.cpp run this model?")
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "".join(f"    {line}\n" for line in lines[-TAIL_LINES:])
+def _is_ready(url: str) -> bool:
+    """Whether the model is loaded."""
+    with contextlib.suppress(requests.RequestException), requests.Session() as session:
+        session.trust_env = False
+        return bool(session.get(f"{url}/health", timeout=5).status_code == requests.codes.ok)
+    return False

@@ -20,6 +20,9 @@ from ..core.records import record, sha256_file
 _POLL_S = 0.05
 _NANOSECONDS = 1e9
 
+DEFAULT_PORT = 11434
+"""the port that Ollama.app and Homebrew's service use, unless their own settings say otherwise"""
+
 
 @record
 class Generation:

@@ -28,7 +28,7 @@ _ROPE_BASE = 10000.0
 
 
 @record
-class Geometry:
+class ProbeGeometry:
     """The sizes of a model that decide what its cache costs. K and V hold `kv_heads * head_size` values per cell."""
 
     head_size: int
@@ -50,7 +50,7 @@ class Geometry:
 
 def write_probe(
     path: Path, *, head_size: int, heads: int, kv_heads: int, layers: int, context: int, seed: int
-) -> Geometry:
+) -> ProbeGeometry:
     """Write a random model to `path` and return its geometry. The same arguments give the same bytes.
 
     Matrices are F16 of shape (outputs, inputs), norms F32. Raises `ToolchainError` for a head count that `kv_heads`
@@ -61,7 +61,7 @@ def write_probe(
             f"no model has {heads} heads of {head_size}, {kv_heads} of K and V, {layers} layers, context {context}",
             hint="all positive, an even head size, and heads a multiple of the K and V heads",
         )
-    geometry = Geometry(head_size=head_size, heads=heads, kv_heads=kv_heads, layers=layers, context=context)
+    geometry = ProbeGeometry(head_size=head_size, heads=heads, kv_heads=kv_heads, layers=layers, context=context)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(f"probe-{head_size}")
     writer.add_context_length(context)
@@ -104,7 +104,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> int:
     return len(tokens)
 
 
-def _add_tensors(writer: gguf.GGUFWriter, geometry: Geometry, vocabulary: int, rng: np.random.Generator) -> None:
+def _add_tensors(writer: gguf.GGUFWriter, geometry: ProbeGeometry, vocabulary: int, rng: np.random.Generator) -> None:
     width, q_width, kv_width = EMBEDDING, geometry.query_width, geometry.kv_width
 
     def matrix(outputs: int, inputs: int, gain: float = 1.0) -> npt.NDArray[np.float16]:

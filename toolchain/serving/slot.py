@@ -38,7 +38,7 @@ _HINT = "the server must be of the llama.cpp that the series serves, with an f16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layer:
+class SavedLayer:
     """K and V of one layer, (cells, width) each; `v` is None in a model that derives it from K."""
 
     k: Floats
@@ -46,14 +46,14 @@ class Layer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class State:
+class SavedSlot:
     """A sequence's caches. `layers` are attention layers in the file's order; `rest` counts the bytes left alone."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[SavedLayer, ...]
     rest: int
 
 
-def load(path: Path, *, has_v: bool = True, decode: Decoder | None = None) -> State:
+def load(path: Path, *, has_v: bool = True, decode: Decoder | None = None) -> SavedSlot:
     """Read a saved slot. `decode` serves the one type beside f16 and f32 that the cache may be of.
 
     Raises `StateInvalid` when it is truncated, damaged or of another layout, version or type.
@@ -65,22 +65,22 @@ def load(path: Path, *, has_v: bool = True, decode: Decoder | None = None) -> St
     return parse(data, has_v=has_v, decode=decode, name=str(path))
 
 
-def parse(data: bytes, *, has_v: bool = True, decode: Decoder | None = None, name: str = "state") -> State:
+def parse(data: bytes, *, has_v: bool = True, decode: Decoder | None = None, name: str = "state") -> SavedSlot:
     """As `load`, from memory."""
-    reader = _Reader(data, name, decode)
+    reader = _SlotReader(data, name, decode)
     magic, version, tokens = reader.unpack("III")
     if (magic, version) != (_MAGIC, _VERSION):
         raise reader.refuse(f"magic {magic:08x} version {version}, known is {_MAGIC:08x} version {_VERSION}")
     reader.skip(4 * tokens)
-    layers: list[Layer] = []
+    layers: list[SavedLayer] = []
     while not reader.done and (not layers or reader.at_cache()):
         layers += _read_cache(reader, has_v)
     if not layers:
         raise reader.refuse("there is no cell in it")
-    return State(layers=tuple(layers), rest=reader.left)
+    return SavedSlot(layers=tuple(layers), rest=reader.left)
 
 
-def _read_cache(reader: _Reader, has_v: bool) -> list[Layer]:
+def _read_cache(reader: _SlotReader, has_v: bool) -> list[SavedLayer]:
     streams, cells = reader.unpack("II")
     if streams != 1:
         raise reader.refuse(f"{streams} streams instead of 1")
@@ -94,10 +94,10 @@ def _read_cache(reader: _Reader, has_v: bool) -> list[Layer]:
     values: list[Floats | None] = [None] * count
     if has_v:
         values = [(_read_columns if transposed else _read_rows)(reader, cells) for _ in range(count)]
-    return [Layer(k=k, v=v) for k, v in zip(keys, values, strict=True)]
+    return [SavedLayer(k=k, v=v) for k, v in zip(keys, values, strict=True)]
 
 
-def _cell_bytes(reader: _Reader, cells: int) -> int:
+def _cell_bytes(reader: _SlotReader, cells: int) -> int:
     """Size of one cell's record: whether positions have further dimensions stands nowhere, but shows."""
     for size in (12, 20):
         words = np.frombuffer(reader.peek(cells * size), dtype="<i4").reshape(cells, -1)
@@ -106,7 +106,7 @@ def _cell_bytes(reader: _Reader, cells: int) -> int:
     raise reader.refuse(f"its {cells} cells are not those of one sequence")
 
 
-def _read_rows(reader: _Reader, cells: int) -> Floats:
+def _read_rows(reader: _SlotReader, cells: int) -> Floats:
     (kind,), (row_bytes,) = reader.unpack("i"), reader.unpack("Q")
     if kind not in _DTYPES and reader.decode is not None:
         return reader.decoded(cells, row_bytes)
@@ -116,7 +116,7 @@ def _read_rows(reader: _Reader, cells: int) -> Floats:
     return reader.numbers(dtype, cells, row_bytes // dtype.itemsize)
 
 
-def _read_columns(reader: _Reader, cells: int) -> Floats:
+def _read_columns(reader: _SlotReader, cells: int) -> Floats:
     kind, value_bytes, width = reader.unpack("iII")
     dtype = _dtype(reader, kind)
     if value_bytes != dtype.itemsize or width == 0:
@@ -124,13 +124,13 @@ def _read_columns(reader: _Reader, cells: int) -> Floats:
     return np.ascontiguousarray(reader.numbers(dtype, width, cells).T)
 
 
-def _dtype(reader: _Reader, kind: int) -> np.dtype[np.floating]:
+def _dtype(reader: _SlotReader, kind: int) -> np.dtype[np.floating]:
     if kind not in _DTYPES:
         raise reader.refuse(f"a cache of ggml type {kind}, which is neither f16 nor f32")
     return _DTYPES[kind]
 
 
-class _Reader:
+class _SlotReader:
     """A position in the file; reading past its end is the file's fault."""
 
     def __init__(self, data: bytes, name: str, decode: Decoder | None) -> None:

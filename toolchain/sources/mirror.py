@@ -13,16 +13,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from git import RemoteProgress
+from git.util import CallableRemoteProgress
 
-from ..core import process
+from ..core import locks
 from ..core.console import Console, Step
-from ..core.errors import DiskFull, FetchFailed, LockHeld
-from .repository import NEUTRAL, Repository, environment, out_of_space
+from ..core.errors import FetchFailed
+from .repository import Repository
 
 _STEPS = 8
 _WHOLE = "turboquant.whole"
-_PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ (?:objects|deltas)):\s+\d+% \((\d+)/(\d+)\)")
+_STAGES = {RemoteProgress.RECEIVING: "receiving objects", RemoteProgress.RESOLVING: "resolving deltas"}
 _OPTIONS = ("--filter=blob:none", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no")
 _IDS_PER_FETCH = 2000
 _HINT = "check the URL and the network; what was fetched is kept, and --set sources.offline=true uses a whole mirror"
@@ -150,25 +151,20 @@ def _kind(tag: str) -> str:
 
 
 def _fetch(mirror: Repository, *words: str, step: Step) -> None:
-    def show(line: str) -> None:
-        if found := _PROGRESS.match(line):
-            step.update(float(found.group(2)), float(found.group(3)), found.group(1).lower())
+    def show(stage: int, done: float, total: float | None, told: str) -> None:
+        if total:
+            name = _STAGES.get(stage & RemoteProgress.OP_MASK, "counting objects")
+            step.update(done, total, f"{name}, {told}" if told else name)
 
-    git = ("git", *NEUTRAL, f"--git-dir={mirror.git_dir}", "fetch", "--progress")
-    done = process.run([*git, *words], env=environment(offline=False), on_line=show, check=False)
-    if done.returncode == 0:
-        return
-    said = "\n  ".join(line for line in done.output.splitlines() if not _PROGRESS.match(line))
-    if out_of_space(said, mirror.git_dir):
-        raise DiskFull(f"{mirror.git_dir}: the disk is full", hint="free some space, then run it again: it goes on")
-    raise FetchFailed(f"{mirror.git('config', 'remote.origin.url').strip()}: git fetch failed\n  {said}", hint=_HINT)
+    progress = CallableRemoteProgress(show)
+    if mirror.fetch(*words, progress=progress) != 0:
+        said = "\n  ".join(progress.other_lines + progress.error_lines)
+        url = mirror.git("config", "remote.origin.url").strip()
+        mirror.refuse(f"{url}: git fetch failed\n  {said}", FetchFailed, _HINT)
 
 
 @contextmanager
 def _locked(git_dir: Path) -> Iterator[None]:
-    git_dir.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(git_dir.with_name(f"{git_dir.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise LockHeld(f"{git_dir}: another run is fetching it", hint="wait for it to end") from None
+    lock = git_dir.with_name(f"{git_dir.name}.lock")
+    with locks.held(lock, f"{git_dir}: another run is fetching it", hint="wait for it to end"):
+        yield

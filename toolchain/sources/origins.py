@@ -115,9 +115,8 @@ def _dirty(path: Path, repository: Repository) -> tuple[str, ...]:
     """Paths that a local work tree holds uncommitted."""
     if repository.git("rev-parse", "--is-bare-repository").strip() == "true" or path == repository.git_dir:
         return ()
-    listed = repository.git(
-        f"--work-tree={path}", "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal"
-    )
+    tree = Repository(repository.git_dir, offline=True, work_tree=path)
+    listed = tree.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal")
     entries = listed.encode(errors="surrogateescape").decode(errors="replace").split("\0")
     return tuple(entry[3:] for entry in entries if entry)
 

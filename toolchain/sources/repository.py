@@ -1,52 +1,29 @@
-"""Reading git repositories, and nothing else: plumbing commands and one persistent reader of blobs.
-
-Whatever the operator has configured (hooks, line endings, colours, signing) has no influence here, and nor
-has a GIT_DIR that a hook left in the environment.
-"""
+"""git repositories, read through GitPython: commands, one persistent reader of objects, trees and commits."""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import shutil
-import subprocess
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import dropwhile, takewhile
+from operator import not_
 from pathlib import Path
-from typing import Self
+from typing import Any, NoReturn, Self, TypeVar
 
-from ..core.errors import (
-    CommandFailed,
-    DiskFull,
-    FetchFailed,
-    MissingTool,
-    NotARepository,
-    ToolchainError,
-    UnknownRevision,
-)
+from git import GitCmdObjectDB, GitConfigParser, InvalidGitRepositoryError, NoSuchPathError, RemoteProgress, Repo, Tree
+from git.cmd import handle_process_output
+from git.objects import IndexObject
+
+from ..core.errors import CommandFailed, DiskFull, FetchFailed, NotARepository, ToolchainError, UnknownRevision
+from ..core.process import kill_group
 from ..core.records import record
+from .command import Command
 
-NEUTRAL = (
-    *("-c", "core.autocrlf=false"),
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "core.fsmonitor=false"),
-    *("-c", "core.quotePath=false"),
-    *("-c", "advice.detachedHead=false"),
-    *("-c", "gc.auto=0"),
-    *("-c", "maintenance.auto=false"),
-)
-_INHERITED = (
-    "GIT_SSH",
-    "GIT_SSL_",
-    "GIT_ASKPASS",
-    "GIT_PROXY",
-    "GIT_CONFIG_",
-    "GIT_HTTP",
-    "GIT_TRACE",
-    "GIT_EXEC_PATH",
-)
-
-
+_Answer = TypeVar("_Answer")
+_TRUST = re.compile(r"git config --global --add safe\.directory .+")
 _SAID_LINES = 12
 
 
@@ -60,18 +37,6 @@ class Commit:
     subject: str
 
 
-def environment(*, offline: bool, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The whole environment of a git process: no repository state from outside, no prompts, plain English."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_INHERITED)
-    }
-    kept |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
-    if offline:
-        # Partial clones fetch missing objects on their own; older gits know only the second way to forbid it.
-        kept |= {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
-    return kept | dict(extra or {})
-
-
 def out_of_space(said: str, where: Path) -> bool:
     """Whether git's words, about a folder, mean that the disk is full. A checkout does not say why it cannot write."""
     if "No space left on device" in said or "Disk quota exceeded" in said:
@@ -79,16 +44,26 @@ def out_of_space(said: str, where: Path) -> bool:
     return "unable to write" in said and shutil.disk_usage(where).free < 1 << 20
 
 
+class _Repo(Repo):
+    """GitPython's repository. git alone reads the configuration: GitPython gives up on one that is not in UTF-8."""
+
+    def _config_reader(self, *_: Any) -> GitConfigParser:
+        return GitConfigParser(os.devnull, read_only=True)
+
+
 class Repository:
     """A git repository by its git directory. Objects are read; work trees and refs are left alone.
 
-    `offline` forbids a partial clone to fetch what it lacks.
+    `offline` forbids a partial clone to fetch what it lacks. With `work_tree`, commands work on the files there.
     """
 
-    def __init__(self, git_dir: Path, *, offline: bool = False) -> None:
+    def __init__(self, git_dir: Path, *, offline: bool = False, work_tree: Path | None = None) -> None:
         self.git_dir = git_dir
         self.offline = offline
-        self._reader: subprocess.Popen[bytes] | None = None
+        # Without a work tree, commands run in the git directory: elsewhere a .gitattributes would count.
+        options = {"work_tree": str(work_tree)} if work_tree else {}
+        self._git = Command(work_tree or git_dir, offline=offline, git_dir=str(git_dir), **options)
+        weakref.finalize(self, self._git.clear_cache)
 
     @classmethod
     def open(cls, path: Path, *, offline: bool = False) -> Self:
@@ -96,16 +71,18 @@ class Repository:
         path = path.expanduser().absolute()
         if not path.is_dir():
             raise NotARepository(f"{path}: no such directory", hint="name a git work tree or a bare repository")
-        # The ceiling keeps git from finding a repository that merely surrounds the path.
-        env = environment(offline=offline, extra={"GIT_CEILING_DIRECTORIES": str(path.resolve().parent)})
-        done = _git(["-C", str(path), "rev-parse", "--absolute-git-dir"], env)
-        if done.returncode != 0:
-            why = done.stderr.decode(errors="replace").strip().removeprefix("fatal: ").splitlines()
+        # git itself looks, since it also asks who owns the folder. The ceiling keeps it from finding a repository
+        # that merely surrounds the path.
+        env = {"GIT_CEILING_DIRECTORIES": str(path.resolve().parent)}
+        status, found, said = Command(path).run("rev-parse", "--absolute-git-dir", env=env)
+        if status != 0:
+            why = said.strip().removeprefix("fatal: ").splitlines()
             raise NotARepository(
                 f"{path}: not a git repository ({why[0] if why else 'git cannot tell why'})",
-                hint="name the root of a git work tree or a bare repository; a source archive has no history",
+                hint=_trust(said)
+                or "name the root of a git work tree or a bare repository; a source archive has no history",
             )
-        return cls(Path(os.fsdecode(done.stdout.rstrip(b"\n"))), offline=offline)
+        return cls(Path(os.fsdecode(found.rstrip(b"\n"))), offline=offline)
 
     def __enter__(self) -> Self:
         return self
@@ -114,46 +91,72 @@ class Repository:
         self.close()
 
     def close(self) -> None:
-        """End the blob reader; the next `read_blob` starts another."""
-        if self._reader is not None:
-            _end(self._reader)
-            self._reader = None
+        """End the processes that read objects; the next reading starts others."""
+        self._git.clear_cache()
+
+    @cached_property
+    def _repo(self) -> Repo:
+        try:
+            repo = _Repo(self.git_dir, expand_vars=False)
+        except (InvalidGitRepositoryError, NoSuchPathError) as error:
+            raise NotARepository(f"{self.git_dir}: not a git repository", hint="was it moved or removed?") from error
+        repo.git = self._git
+        repo.odb = GitCmdObjectDB(repo.odb.root_path(), self._git)
+        return repo
+
+    @property
+    def objects(self) -> Path:
+        """The folder of its objects; git follows its alternates from there."""
+        return Path(self._repo.odb.root_path()).resolve()
+
+    def borrow(self, *lenders: Repository) -> None:
+        """Read the objects of other repositories as well, and no longer those that were borrowed before."""
+        self._repo.alternates = [str(path) for path in dict.fromkeys(lender.objects for lender in lenders)]
 
     def git(
         self,
+        command: str,
         *args: str | Path,
         env: Mapping[str, str] | None = None,
-        stdin: bytes | None = None,
+        stdin: bytes = b"",
         accept: tuple[int, ...] = (0,),
         failure: type[ToolchainError] = CommandFailed,
         hint: str = "",
     ) -> str:
-        """What `git ARGS` prints on stdout, as it is. Raises `failure` with git's own words on any end but `accept`."""
-        done = self._run(args, env, stdin)
-        if done.returncode not in accept:
-            said = done.stderr.decode(errors="replace").strip() or f"ended with {done.returncode}"
-            if out_of_space(said, self.git_dir):
-                raise DiskFull(f"{self.git_dir}: the disk is full", hint="free some space, then run it again")
-            said = "\n  ".join(said.splitlines()[-_SAID_LINES:])
-            raise failure(f"git {' '.join(map(str, args))}\n  in: {self.git_dir}\n  {said}", hint=hint)
-        return done.stdout.decode(errors="surrogateescape")
+        """What `git COMMAND` prints on stdout, as it is. Raises `failure` with git's words on any end but `accept`."""
+        status, out, said = self._git.run(command, *args, env=env, stdin=stdin)
+        if status not in accept:
+            said = "\n  ".join((said.strip() or f"ended with {status}").splitlines()[-_SAID_LINES:])
+            self.refuse(f"git {' '.join(map(str, (command, *args)))}\n  in: {self.git_dir}\n  {said}", failure, hint)
+        return os.fsdecode(out)
 
-    def succeeds(self, *args: str | Path, env: Mapping[str, str] | None = None) -> bool:
-        """Whether `git ARGS` ends with 0."""
-        return self._run(args, env).returncode == 0
+    def succeeds(self, command: str, *args: str | Path, env: Mapping[str, str] | None = None) -> bool:
+        """Whether `git COMMAND` ends with 0."""
+        return bool(self._git.run(command, *args, env=env)[0] == 0)
 
-    def _run(
-        self, args: tuple[str | Path, ...], env: Mapping[str, str] | None, stdin: bytes | None = None
-    ) -> subprocess.CompletedProcess[bytes]:
-        words = [f"--git-dir={self.git_dir}", *map(str, args)]
-        return _git(words, environment(offline=self.offline, extra=env), stdin or b"")
+    def fetch(self, *args: str, progress: RemoteProgress) -> int:
+        """`git fetch`, its lines given to `progress` as they come; how it ended."""
+        words = ("--progress", *args)
+        process = self._git.fetch(*words, as_process=True, with_stdout=False, universal_newlines=True)
+        try:
+            handle_process_output(process, None, progress.new_message_handler(), decode_streams=False)
+            return int(process.proc.wait())
+        except BaseException:
+            kill_group(process.proc.pid)  # before the caller lets go of its lock
+            process.proc.wait()
+            raise
+
+    def refuse(self, said: str, failure: type[ToolchainError], hint: str) -> NoReturn:
+        """Raise `failure` for what git said, or what it means: a full disk, a repository of somebody else."""
+        if out_of_space(said, self.git_dir):
+            raise DiskFull(f"{self.git_dir}: the disk is full", hint="free some space, then run it again")
+        raise failure(said, hint=_trust(said) or hint)
 
     def resolve(self, revision: str) -> str:
         """The full commit id of a branch, tag, remote branch or commit. Raises `UnknownRevision`."""
         for name in (revision, f"refs/remotes/origin/{revision}"):
-            done = self._run(("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"), None)
-            if done.returncode == 0:
-                return done.stdout.decode().strip()
+            if found := self._ask(self._git.get_object_header, f"{name}^{{commit}}"):
+                return os.fsdecode(found[0])
         raise UnknownRevision(
             f"{self.git_dir}: no branch, tag or commit {revision!r}",
             hint="git tag / git branch -a list what there is; a mirror may need an update",
@@ -164,12 +167,13 @@ class Repository:
 
         Raises `FetchFailed` when the tree names the file but its content is unavailable.
         """
-        # cat-file reads names line by line, and takes a carriage return before the end for part of it
-        single = "\n" in path or path.endswith("\r")
-        found = self._ask_alone(f"{commit}:{path}") if single else self._ask(f"{commit}:{path}")
-        if found is not None:
-            kind, data = found
-            return data if kind == "blob" else None
+        name = f"{commit}:{path}"
+        if not path.isprintable():  # git's reader takes names line by line, and GitPython gives it UTF-8 alone
+            entry = self._entry(commit, path)
+            name = entry.hexsha if entry else ""
+        if name and (found := self._ask(self._git.get_object_data, name)):
+            _, kind, _, data = found
+            return data if os.fsdecode(kind) == "blob" else None
         if not self.exists(commit, path):
             return None
         raise FetchFailed(
@@ -177,55 +181,28 @@ class Repository:
             hint="the repository is partial or damaged: fetch it again, online",
         )
 
-    def _ask(self, name: str) -> tuple[str, bytes] | None:
-        for _ in range(2):
-            reader = self._reader or self._start_reader()
-            assert reader.stdin is not None
-            assert reader.stdout is not None
-            try:
-                reader.stdin.write(os.fsencode(name) + b"\n")
-                reader.stdin.flush()
-                header = reader.stdout.readline()
-            except BrokenPipeError:
-                header = b""
-            if header:
-                break
-            self.close()  # git died, as it does when it cannot fetch an object of a partial clone
-        else:
-            return None
-        words = header.split()
-        if header.endswith((b" missing\n", b" ambiguous\n")) or len(words) != 3:
-            return None
-        size = int(words[2])
-        data = reader.stdout.read(size + 1)
-        return words[1].decode(), data[:size]
-
-    def _ask_alone(self, name: str) -> tuple[str, bytes] | None:
-        kind = self._run(("cat-file", "-t", name), None)
-        if kind.returncode:
-            return None
-        found = kind.stdout.decode().strip()
-        return found, self._run(("cat-file", found, name), None).stdout
-
-    def _start_reader(self) -> subprocess.Popen[bytes]:
-        argv = ["git", *NEUTRAL, f"--git-dir={self.git_dir}", "cat-file", "--batch"]
-        try:
-            reader = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment(offline=self.offline),
-            )
-        except FileNotFoundError as error:
-            raise _no_git() from error
-        self._reader = reader
-        weakref.finalize(self, _end, reader)
-        return reader
-
     def exists(self, commit: str, path: str) -> bool:
         """Whether the tree of `commit` has a file or folder `path`."""
-        return bool(self._run(("ls-tree", "-z", "--name-only", "--full-tree", commit, "--", path), None).stdout)
+        return self._entry(commit, path) is not None
+
+    def _entry(self, commit: str, path: str) -> IndexObject | None:
+        def find() -> IndexObject:
+            tree, _, _ = self._git.get_object_header(f"{commit}^{{tree}}")
+            return Tree(self._repo, bytes.fromhex(os.fsdecode(tree)), path="") / path
+
+        return self._ask(find)
+
+    def _ask(self, ask: Callable[..., _Answer], *args: str) -> _Answer | None:
+        """An answer of git's persistent readers, or None; they are started again where they died, as they do on an
+        object of a partial clone that cannot be fetched."""
+        for _ in range(2):
+            try:
+                return ask(*args)
+            except BrokenPipeError:
+                self.close()
+            except (KeyError, ValueError):
+                return None
+        return None
 
     def paths(self, commit: str, under: str = "") -> list[str]:
         """All files of the tree at `commit`, or those below the folder `under`, sorted as git sorts them."""
@@ -239,14 +216,13 @@ class Repository:
         Raises `FetchFailed` when the contents of some files are unavailable.
         """
         words = [word for text in texts for word in ("-e", text)]
-        done = self._run(("grep", "-z", "-I", "-F", *options, *words, commit, "--", *under), None)
-        if done.returncode not in (0, 1):
-            said = done.stderr.decode(errors="replace").strip()
-            raise FetchFailed(
-                f"{self.git_dir} at {commit[:12]}: some files cannot be read: {said}",
-                hint="the repository is partial or damaged: fetch it again, online",
-            )
-        return os.fsdecode(done.stdout).replace("\n", "\0").split("\0")[:-1]
+        found = self.git(
+            *("grep", "-z", "-I", "-F", *options, *words, commit, "--", *under),
+            accept=(0, 1),
+            failure=FetchFailed,
+            hint="the repository is partial or damaged: fetch it again, online",
+        )
+        return found.replace("\n", "\0").split("\0")[:-1]
 
     def describe(self, commit: str) -> str:
         """Newest tag before the commit and the distance (`git describe --tags`), or the short commit id."""
@@ -258,14 +234,15 @@ class Repository:
 
     def merge_base(self, one: str, other: str) -> str | None:
         """The best common ancestor; None for unrelated histories."""
-        return self._run(("merge-base", one, other), None).stdout.decode().strip() or None
+        _, found, _ = self._git.run("merge-base", one, other)
+        return found.decode().strip() or None
 
     def commit(self, revision: str) -> Commit:
-        """Id, date and subject of a commit."""
-        found = self._log("-1", revision)
-        if found is None:
-            raise UnknownRevision(f"{self.git_dir}: no commit {revision!r}")
-        return found
+        """Id, date and subject of a commit. Raises `UnknownRevision`."""
+        found = self._repo.commit(self.resolve(revision))
+        lines = (line.rstrip() for line in str(found.message).split("\n"))
+        subject = " ".join(takewhile(bool, dropwhile(not_, lines)))  # the first paragraph, as git's own %s
+        return Commit(id=found.hexsha, date=found.committed_datetime.isoformat(), subject=subject)
 
     def last_commit_touching(self, revisions: str, path: str, *, containing: str = "") -> Commit | None:
         """Newest commit of a range (or history) that changed `path`.
@@ -273,14 +250,8 @@ class Repository:
         With `containing`, the newest one that changed how often this text occurs in the file.
         """
         pickaxe = [f"-S{containing}"] if containing else []
-        return self._log("-1", *pickaxe, revisions, "--", path)
-
-    def _log(self, *args: str) -> Commit | None:
-        line = self.git("log", "--no-show-signature", "--format=%H%x00%cI%x00%s", *args, failure=UnknownRevision)
-        if not line.strip():
-            return None
-        commit, date, subject = line.rstrip("\n").split("\0", 2)
-        return Commit(id=commit, date=date, subject=subject)
+        found = self.git("log", "-1", "--format=%H", *pickaxe, revisions, "--", path, failure=UnknownRevision)
+        return self.commit(found.strip()) if found else None
 
     @property
     def is_shallow(self) -> bool:
@@ -288,20 +259,7 @@ class Repository:
         return self.git("rev-parse", "--is-shallow-repository").strip() == "true"
 
 
-def _git(words: list[str], env: Mapping[str, str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(["git", *NEUTRAL, *words], env=env, input=stdin, capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise _no_git() from error
-
-
-def _no_git() -> MissingTool:
-    return MissingTool("git: no such program", hint="install git (macOS: xcode-select --install)")
-
-
-def _end(reader: subprocess.Popen[bytes]) -> None:
-    for stream in (reader.stdin, reader.stdout):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
-    reader.wait()
+def _trust(said: str) -> str:
+    """What to try where git refuses a repository for its owner; nothing where it does not."""
+    command = _TRUST.search(said)
+    return f"it is somebody else's; if you trust it: {command[0]}" if command else ""

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock, Timeout
-
+from ..core import locks
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, LockHeld, PatchFailed
+from ..core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, PatchFailed
 from ..core.records import sha256_bytes, write_bytes
 from ..stages import Checkout, Rendered, Scratch, Sources
 from . import eras
@@ -44,14 +43,9 @@ def scratch_root(config: Config, sources: Sources) -> Path:
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Hold the scratch trees for one run. Raises `LockHeld`."""
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(root / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise LockHeld(
-            f"{root}: another run is using it", hint="wait for it, or give it a workspace of its own"
-        ) from None
+    hint = "wait for it, or give it a workspace of its own"
+    with locks.held(root / ".lock", f"{root}: another run is using it", hint=hint):
+        yield
 
 
 def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -> Scratch:
@@ -113,19 +107,15 @@ class _Tree:
         self.path = path
         self.source = source
         self.console = console
-        self.repository = Repository(path / ".git", offline=True)
+        self.repository = Repository(path / ".git", offline=True, work_tree=path)
         self._switching = path / ".git" / _SWITCHING
         self._prepare()
-
-    def _git(self, *args: str | Path, env: Mapping[str, str] | None = None) -> str:
-        return self.repository.git(f"--work-tree={self.path}", *args, env=env)
 
     def _prepare(self) -> None:
         """Create the repository, or finish a switch that was interrupted."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.repository.git("init", "--quiet", self.path)
-        objects = Repository(self.source.git_dir).git("rev-parse", "--path-format=absolute", "--git-path", "objects")
-        write_bytes(self.repository.git_dir / "objects" / "info" / "alternates", objects.encode())
+        self.repository.borrow(Repository(self.source.git_dir))
         for key, value in {"core.autocrlf": "false", "core.sparseCheckout": "true", "gc.auto": "0"}.items():
             self.repository.git("config", key, value)
         self.repository.git("update-ref", f"refs/heads/{_UPSTREAM}", self.source.commit)
@@ -134,7 +124,7 @@ class _Tree:
                 left.unlink()
             self._leave_out_missing()
             branch, commit = self._switching.read_text().split()
-            self._git("read-tree", "--reset", "-u", commit)
+            self.repository.git("read-tree", "--reset", "-u", commit)
             self._point_head(branch, commit)
 
     def refuse_changes(self) -> None:
@@ -143,8 +133,8 @@ class _Tree:
             strangers = [entry.name for entry in self.path.iterdir() if entry.name != ".git"]
         else:
             # The index may hold stale times of files that a tool touched without changing them.
-            self._git("update-index", "-q", "--really-refresh", env={"GIT_OPTIONAL_LOCKS": "1"})
-            listed = self._git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
+            self.repository.git("update-index", "-q", "--really-refresh", env={"GIT_OPTIONAL_LOCKS": "1"})
+            listed = self.repository.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
             strangers = [entry[3:] for entry in listed.split("\0") if entry]
         if strangers:
             names = ", ".join(sorted(strangers)[:5]) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else "")
@@ -162,7 +152,7 @@ class _Tree:
         dates = self.repository.git("show", "--no-patch", "--format=%ct +0000", upstream).strip()
         with tempfile.TemporaryDirectory() as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-            self._git("read-tree", upstream, env=env)
+            self.repository.git("read-tree", upstream, env=env)
             for name, diff in diffs.items():
                 file = Path(folder) / "diff"
                 file.write_bytes(diff)
@@ -176,20 +166,20 @@ class _Tree:
                     failure=PatchFailed,
                     hint=f"{name} does not fit {self.source.target} {self.source.describe}: run ./inv series.check",
                 )
-            tree = self._git("write-tree", "--missing-ok", env=env).strip()
+            tree = self.repository.git("write-tree", "--missing-ok", env=env).strip()
         identity = {
             f"GIT_{who}_{what}": value
             for who in ("AUTHOR", "COMMITTER")
             for what, value in (("NAME", _NAME), ("EMAIL", _EMAIL), ("DATE", dates))
         }
-        return self._git("commit-tree", tree, "-p", upstream, "-m", message, env=identity).strip()
+        return self.repository.git("commit-tree", tree, "-p", upstream, "-m", message, env=identity).strip()
 
     def switch(self, branch: str, commit: str) -> None:
         """Make the work tree the files of `commit`, writing only those that differ, and HEAD its branch."""
         old = "HEAD" if self.repository.succeeds("rev-parse", "--verify", "--quiet", "HEAD") else None
         write_bytes(self._switching, f"{branch} {commit}\n".encode())
         self._leave_out_missing()
-        self._git("read-tree", "-m", "-u", *([old] if old else []), commit)
+        self.repository.git("read-tree", "-m", "-u", *([old] if old else []), commit)
         self._point_head(branch, commit)
 
     def _point_head(self, branch: str, commit: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
-from ..core.cachetype import divided
+from ..core.cachetypes.grammar import divided
 from ..core.errors import ConfigError
 
 SETTINGS: dict[str, tuple[str, str]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .. import pipeline
 from ..contract import proving, recording
+from ..core import extras
 from ..core.run import Run
 from ..series import drift as surveying
 from ..series import drift_page, manifest
@@ -58,6 +59,7 @@ def drift(
     if run:
         context.finish(proving.prove(context, series, since, until, every))
         return
+    extras.require("plots", "the picture of the survey")
     found = surveying.survey(context, series, since, until, every, candidates=candidates)
     page = drift_page.save(found, Path(out).expanduser() if out else context.workspace / "drift")
     context.console.note(f"report: {page}")

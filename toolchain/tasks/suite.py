@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from ..core import process
+from ..core import extras, process
 from ..core.checkout import ROOT
 from ..core.console import Console
 from ..core.errors import ConfigError
@@ -39,8 +39,9 @@ def run(console: Console, *, fast: bool, args: str) -> SuiteRun:
 def command_line(*, fast: bool, args: str) -> list[str]:
     """pytest's command line; `args` are further words for it, quoted as for a shell, and what they say wins.
 
-    Raises `ConfigError` where a quotation mark is left open.
+    Raises `ConfigError` where a quotation mark is left open, `MissingExtra`.
     """
+    extras.require("dev", "the test suite")
     try:
         more = shlex.split(args)
     except ValueError as error:

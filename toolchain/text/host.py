@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..host.doctor import Findings
+from ..host.doctor import Requirements
 from ..host.machine import Machine
 from ..models.memory.plan import GIB
 from .dispatch import as_text
 
 
 @as_text.register
-def _findings(found: Findings) -> str:
+def _findings(found: Requirements) -> str:
     """What the machine has of what is needed."""
     lines = []
     for item in found:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..metal.audit import Audits
+from ..metal.audit import TreeAudits
 from ..metal.cost import Costs
 from ..metal.inspection import Inspection
 from ..metal.results import MetalRun
-from ..metal.roofline import CLASS_27B, M3_MAX, CostEstimate, TimeEstimates
+from ..metal.roofline import CLASS_27B, M3_MAX, CostEstimate, TokenEstimates
 from .dispatch import as_text
 
 
@@ -41,7 +41,7 @@ def _runs(ran: MetalRun) -> str:
 
 
 @as_text.register
-def _audit(found: Audits) -> str:
+def _audit(found: TreeAudits) -> str:
     """A paragraph for each tree, a line for each type and for each thing that it misses."""
     lines = []
     for tree in found:
@@ -82,7 +82,7 @@ def _costs(found: Costs) -> str:
 
 
 @as_text.register
-def _estimates(found: TimeEstimates) -> str:
+def _estimates(found: TokenEstimates) -> str:
     """A table, with what it was taken from."""
     lines = [
         f"ESTIMATE by peaks alone, {M3_MAX.name}, {CLASS_27B.name}; milliseconds for a token",

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cachetypes.sizes import bits_per_value
+from ..core.cachetypes.table import bits_per_value
 from ..core.errors import ToolchainError
 from ..stages import CacheType, Release, Verdict
 from . import evidence
-from .evidence import Device, Graph, Operation, Probed, Rotation, TypeEvidence
+from .evidence import Device, GraphEvidence, OperationEvidence, Probed, Rotation, TypeEvidence
 
 NAMES = (
     "the rotation is a Walsh-Hadamard transform",
@@ -69,7 +69,7 @@ def examine(
         return ()
     finest = max(release.cache_types, key=bits_per_value)
     probed: Probed | ToolchainError
-    graph: Graph | ToolchainError
+    graph: GraphEvidence | ToolchainError
     try:
         probed = evidence.probe(release_dir, [kind.name for kind in release.cache_types])
     except ToolchainError as error:
@@ -82,14 +82,17 @@ def examine(
 
 
 def judge(
-    probed: Probed | ToolchainError, graph: Graph | ToolchainError, kinds: Sequence[CacheType], gpu_needed: str = ""
+    probed: Probed | ToolchainError,
+    graph: GraphEvidence | ToolchainError,
+    kinds: Sequence[CacheType],
+    gpu_needed: str = "",
 ) -> tuple[Verdict, ...]:
     """The verdicts on this evidence, or on why there is none.
 
     `gpu_needed` says why a device other than the CPU must be among those that were compared; empty: it need not be.
     """
     facts: list[list[tuple[bool, str]]] = [[] for _ in NAMES]
-    if isinstance(graph, Graph):
+    if isinstance(graph, GraphEvidence):
         facts[0] += map(_is_transform, graph.rotations)
         facts[1].append(_returns(graph))
     else:
@@ -143,7 +146,7 @@ def _transforms(devices: Sequence[Device]) -> Iterator[tuple[bool, str]]:
             yield worst < _MAX_TRANSFORM_ERROR, f"{device.name} transforms {sizes} values exact to {worst:.1e}"
 
 
-def _returns(found: Graph) -> tuple[bool, str]:
+def _returns(found: GraphEvidence) -> tuple[bool, str]:
     holds = found.rotated < _MAX_GRAPH_ERROR and found.plain < _MAX_GRAPH_ERROR
     holds = holds and found.rotated < _MAX_GRAPH_EXCESS * found.plain
     return holds, (
@@ -239,7 +242,7 @@ def _agree(device: Device, name: str) -> tuple[bool, str]:
     return True, f"{name} on {device.name}: {', '.join(one.op for one in done)} as the reference"
 
 
-def _as_the_reference(one: Operation, device: Device) -> bool:
+def _as_the_reference(one: OperationEvidence, device: Device) -> bool:
     """To the bit; but other devices may choose another radius if that is as good, and products have rounding."""
     if one.op in _DECODERS or (one.op in _ENCODERS and device.cpu):
         return one.differs == 0

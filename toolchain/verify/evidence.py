@@ -4,8 +4,6 @@ and llama-server is made to save its cache, so that the rotation shows which it 
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..build.steps import PROBE
-from ..core.errors import ReleaseInvalid, VerificationFailed
+from ..core.errors import VerificationFailed
+from ..core.process import capture
 from ..core.records import record
 from ..serving import slot
+from ..serving.launcher import require_program
 from ..serving.llama_server import own_environment, serve
 
 PROBE_PATH = f"lib/ollama/{PROBE}"
@@ -91,7 +91,7 @@ class TypeEvidence:
 
 
 @record
-class Operation:
+class OperationEvidence:
     """An operation of a graph held against the reference: `of` results (0: the device does not take it), how many are
     not the same to the bit, and the relative error of those that need not be. For one that quantizes that is the error
     of what its blocks decode to, beside the `reference` quantizer's."""
@@ -108,7 +108,7 @@ class DeviceType:
     """A type on a device."""
 
     name: str
-    operations: tuple[Operation, ...]
+    operations: tuple[OperationEvidence, ...]
 
 
 @record
@@ -161,7 +161,7 @@ class Rotation:
 
 
 @record
-class Graph:
+class GraphEvidence:
     """What llama-server caches of one text, against an f16 cache of it.
 
     `rotated` and `plain` are relative errors of K and V in the layer after the first, whose input has been through
@@ -185,13 +185,13 @@ def probe(release_dir: Path, names: Sequence[str]) -> Probed:
 
 def examine_graph(
     release_dir: Path, model: Path, head_size: int, cache_type: str, *, folder: Path, timeout_s: float
-) -> Graph:
+) -> GraphEvidence:
     """Let the release's llama-server cache `PROMPT` in f16, in `cache_type`, and in that without the rotation.
 
     Raises `ModelLoadFailed`, `ServerFailed`, `StateInvalid`, and what `probe` raises.
     """
 
-    def cached(kind: str, environment: Mapping[str, str] | None = None) -> slot.State:
+    def cached(kind: str, environment: Mapping[str, str] | None = None) -> slot.SavedSlot:
         with (
             tempfile.TemporaryDirectory(prefix="slot-", dir=folder) as home,
             serve(
@@ -219,7 +219,7 @@ def examine_graph(
             for side, matrix in zip("KV", matrices, strict=True)
         ]
         errors.append(float(np.mean([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs])))
-    return Graph(
+    return GraphEvidence(
         cache_type=cache_type,
         rotations=tuple(describe(side, matrix) for side, matrix in zip("KV", fitted, strict=True)),
         rotated=errors[0],
@@ -287,7 +287,7 @@ def _wrong_signs(block: Matrix) -> int:
     return int((signs != 1 - 2 * parity).sum())
 
 
-def _heads(found: slot.State, layer: int, side: str, head_size: int) -> Floats:
+def _heads(found: slot.SavedSlot, layer: int, side: str, head_size: int) -> Floats:
     """Rows of one head each, (cells * heads, head_size), of one layer."""
     values = found.layers[layer].k if side == "K" else found.layers[layer].v
     assert values is not None
@@ -299,21 +299,12 @@ def _decode(release_dir: Path, name: str, blocks: bytes) -> Floats:
 
 
 def _ask(release_dir: Path, words: Sequence[str], blocks: bytes = b"") -> bytes:
-    program = release_dir / PROBE_PATH
-    if not os.access(program, os.X_OK):
-        raise ReleaseInvalid(f"{program}: no such program", hint="./inv build makes it")
-    try:
-        done = subprocess.run(
-            [str(program.absolute()), *words],
-            env=own_environment(),
-            input=blocks,
-            capture_output=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise VerificationFailed(f"{program} cannot be run: {error}") from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise VerificationFailed(f"{program} ended with {done.returncode}: {said[-500:]}")
-    return done.stdout
+    program = require_program(release_dir / PROBE_PATH, "./inv build makes it")
+    return capture(
+        [str(program), *words],
+        base=own_environment(),
+        given=blocks,
+        timeout=_TIMEOUT_S,
+        failure=VerificationFailed,
+        what=str(program),
+    ).stdout

@@ -15,8 +15,9 @@ from hashlib import shake_256
 from pathlib import Path
 
 from ..build import content_digest
-from ..cachetypes.sizes import type_table
-from ..core import cachetype, records
+from ..core import records
+from ..core.cachetypes import grammar
+from ..core.cachetypes.table import type_table
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import (
@@ -36,7 +37,7 @@ from ..series import manifest
 from ..serving import cachelog
 from ..serving.ollama import Generation
 from ..serving.ollama_server import Server, serve
-from ..serving.probe_model import Geometry, write_probe
+from ..serving.probe_model import ProbeGeometry, write_probe
 from ..stages import Release, TypeProof, Verdict, Verification
 from . import checklist, planned
 from .verification_page import render_report
@@ -61,12 +62,12 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @record
-class ProbeFile:
+class ProbeModel:
     """A model under test: its name in the server's store, its file and its sizes."""
 
     name: str
     path: Path
-    geometry: Geometry
+    geometry: ProbeGeometry
 
 
 def verify(
@@ -97,7 +98,7 @@ def verify(
         tempfile.TemporaryDirectory(prefix="run-", dir=folder, ignore_cleanup_errors=True) as scratch,
         console.step(f"verify {release.id}") as step,
     ):
-        trial = _Trial(release_dir, release, config, logs=folder / "logs", scratch=Path(scratch))
+        trial = _ReleaseTrial(release_dir, release, config, logs=folder / "logs", scratch=Path(scratch))
         steps = len(config.verify.types) + 2
         for done, kv_cache_type in enumerate(config.verify.types):
             step.update(done, steps, kv_cache_type)
@@ -152,7 +153,7 @@ def verify(
     return verification
 
 
-class _Trial:
+class _ReleaseTrial:
     """What the proofs of one run share: the release, the models, and a home with the model store."""
 
     def __init__(self, release_dir: Path, release: Release, config: Config, *, logs: Path, scratch: Path) -> None:
@@ -163,7 +164,7 @@ class _Trial:
         self._logs = logs
         self._scratch = scratch
         self._home = scratch / "home"
-        layers = max([LAYERS, *(cachetype.parse(kv_cache_type).reach for kv_cache_type in config.verify.types)])
+        layers = max([LAYERS, *(grammar.parse(kv_cache_type).reach for kv_cache_type in config.verify.types)])
         try:
             self._probes = [
                 _write_probe(scratch / f"probe-{head_size}.gguf", head_size, layers) for head_size in HEAD_SIZES
@@ -226,7 +227,7 @@ class _Trial:
         )
 
     def _prove_on(
-        self, server: Server, probe: ProbeFile, kv_cache_type: str
+        self, server: Server, probe: ProbeModel, kv_cache_type: str
     ) -> tuple[TypeProof, ToolchainError | None]:
         mark = server.mark()
         first = shifted = None
@@ -266,11 +267,11 @@ class _Trial:
         )
         return proof, failure
 
-    def _planned(self, probe: ProbeFile, kv_cache_type: str) -> kv.CacheSizes:
+    def _planned(self, probe: ProbeModel, kv_cache_type: str) -> kv.CacheSizes:
         """What the memory planner works out for a probe from its file."""
         return kv.sizes(
             geometry.read(gguf.load(str(probe.path))),
-            cachetype.parse(kv_cache_type),
+            grammar.parse(kv_cache_type),
             kv.Setting(context=CONTEXT),
             type_table(self._release.cache_types),
         )
@@ -289,7 +290,7 @@ def _gpu_needed(config: Config, release: Release) -> str:
 def _check_types(asked: tuple[str, ...], release: Release) -> None:
     known = type_table(release.cache_types)
     for kv_cache_type in asked:
-        wanted = cachetype.parse(kv_cache_type)
+        wanted = grammar.parse(kv_cache_type)
         for name in wanted.names():
             if name not in known:
                 raise ConfigError(
@@ -303,7 +304,7 @@ def _check_types(asked: tuple[str, ...], release: Release) -> None:
             )
 
 
-def _write_probe(path: Path, head_size: int, layers: int) -> ProbeFile:
+def _write_probe(path: Path, head_size: int, layers: int) -> ProbeModel:
     geometry = write_probe(
         path,
         head_size=head_size,
@@ -313,10 +314,10 @@ def _write_probe(path: Path, head_size: int, layers: int) -> ProbeFile:
         context=CONTEXT,
         seed=_SEED + head_size,
     )
-    return ProbeFile(name=path.stem, path=path, geometry=geometry)
+    return ProbeModel(name=path.stem, path=path, geometry=geometry)
 
 
-def _import(server: Server, probe: ProbeFile) -> None:
+def _import(server: Server, probe: ProbeModel) -> None:
     """The servers of a run share one model store: the first one imports."""
     if f"{probe.name}:latest" not in server.client.names():
         server.client.create_from_gguf(probe.name, probe.path)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import jinja2
-
-from ..cachetypes.sizes import bits_per_value, type_table
-from ..core.checkout import TEMPLATES
+from ..core import templates
+from ..core.cachetypes.table import bits_per_value, type_table
 from ..core.errors import ToolchainError
 from ..core.records import record
 from ..serving.cachelog import MIB, portions
@@ -15,7 +13,7 @@ from ..stages import CacheProof, CacheType, Release, TypeProof, Verification
 
 
 @record
-class ProofRow:
+class CacheRow:
     """One cache of one proof, as the table shows it. A failed proof may have none: its cells are then empty."""
 
     kv_cache_type: str
@@ -33,15 +31,8 @@ class ProofRow:
 
 def render_report(verification: Verification, release: Release, failures: Sequence[ToolchainError]) -> str:
     """The report on a verification of `release`, as Markdown; `failures` are the proofs that did not hold."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    return environment.get_template("verification.md.j2").render(
+    return templates.render(
+        "verification.md.j2",
         verification=verification,
         release=release,
         failures=[failure.message for failure in failures],
@@ -49,7 +40,7 @@ def render_report(verification: Verification, release: Release, failures: Sequen
     )
 
 
-def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[ProofRow]:
+def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[CacheRow]:
     def bits(cache: CacheProof, side: str) -> str:
         """Mean over the layers."""
         held = {name: layers for where, name, layers, _ in portions(cache) if where == side}
@@ -57,8 +48,8 @@ def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[ProofRow]:
             return "?"
         return f"{sum(bits_per_value(types[name]) * n for name, n in held.items()) / sum(held.values()):.4g}"
 
-    def row(type_k: str, type_v: str, cells: str, mib: str, expected_mib: str, bits: str) -> ProofRow:
-        return ProofRow(
+    def row(type_k: str, type_v: str, cells: str, mib: str, expected_mib: str, bits: str) -> CacheRow:
+        return CacheRow(
             kv_cache_type=proof.kv_cache_type,
             head_size=proof.head_size,
             type_k=type_k,

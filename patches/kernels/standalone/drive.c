@@ -62,69 +62,66 @@ static void same(const char * what, int round, const void * a, const void * b, s
     emit(a, n);
 }
 
-#define DRIVE(id)                                                                     \
-    static void drive_##id(void) {                                                    \
-        const size_t size     = BLOCKS * sizeof(block_##id);                          \
-        float *      x        = malloc(VALUES * sizeof(float));                       \
-        float *      y        = malloc(VALUES * sizeof(float));                       \
-        int8_t *     levels   = malloc(VALUES);                                       \
-        int8_t *     expected = malloc(VALUES);                                       \
-        float *      radius   = malloc(BLOCKS * sizeof(float));                       \
-        float *      scale    = malloc(BLOCKS * sizeof(float));                       \
-        block_##id * b        = malloc(size);                                         \
-        block_##id * c        = malloc(size);                                         \
-        block_q8_0 * q        = malloc(2 * BLOCKS * sizeof(block_q8_0));              \
-        for (int round = 0; round < ROUNDS; ++round) {                                \
-            draw(x, round);                                                           \
-            ggml_##id##_quantize_row(x, b, VALUES);                                   \
-            ggml_cpu_##id##_quantize_row(x, c, VALUES);                               \
-            same(#id ": blocks", round, b, c, size);                                  \
-            if (round % 2) {                                                          \
-                randomize(b, size);                                                   \
-                for (int i = 0; i < BLOCKS; ++i) {                                    \
-                    b[i].d &= 0xbfff; /* finite */                                    \
-                }                                                                     \
-            }                                                                         \
-            ggml_##id##_dequantize_row(b, x, VALUES);                                 \
-            ggml_cpu_##id##_dequantize_row(b, y, VALUES);                             \
-            same(#id ": values", round, x, y, VALUES * sizeof(float));                \
-            for (int j = 0; j < VALUES; ++j) {                                        \
-                if (!isfinite(x[j])) {                                                \
-                    fprintf(stderr, #id ": not finite\n");                            \
-                    exit(1);                                                          \
-                }                                                                     \
-            }                                                                         \
-            ggml_##id##_levels_row(b, expected, scale, VALUES);                       \
-            ggml_cpu_##id##_levels_row(b, levels, radius, VALUES);                    \
-            same(#id ": levels", round, expected, levels, VALUES);                    \
-            same(#id ": radii", round, scale, radius, BLOCKS * sizeof(float));        \
-            randomize(q, 2 * BLOCKS * sizeof(block_q8_0));                            \
-            for (int i = 0; i < 2 * BLOCKS; ++i) {                                    \
-                q[i].d &= 0xbfff;                                                     \
-            }                                                                         \
-            for (int n = 1; n <= BLOCKS; ++n) {                                       \
-                float dot;                                                            \
-                ggml_vec_dot_##id##_q8_0(64 * n, &dot, 0, b, 0, q, 0, 1);             \
-                emit(&dot, sizeof(dot));                                              \
-            }                                                                         \
-        }                                                                             \
-        free(x);                                                                      \
-        free(y);                                                                      \
-        free(levels);                                                                 \
-        free(expected);                                                               \
-        free(radius);                                                                 \
-        free(scale);                                                                  \
-        free(b);                                                                      \
-        free(c);                                                                      \
-        free(q);                                                                      \
+#define DRIVE(ID, id, RAW)                                                     \
+    static void drive_##id(void) {                                             \
+        const size_t size     = BLOCKS * sizeof(block_##id);                   \
+        float *      x        = malloc(VALUES * sizeof(float));                \
+        float *      y        = malloc(VALUES * sizeof(float));                \
+        int8_t *     levels   = malloc(VALUES);                                \
+        int8_t *     expected = malloc(VALUES);                                \
+        float *      radius   = malloc(BLOCKS * sizeof(float));                \
+        float *      scale    = malloc(BLOCKS * sizeof(float));                \
+        block_##id * b        = malloc(size);                                  \
+        block_##id * c        = malloc(size);                                  \
+        block_q8_0 * q        = malloc(2 * BLOCKS * sizeof(block_q8_0));       \
+        for (int round = 0; round < ROUNDS; ++round) {                         \
+            draw(x, round);                                                    \
+            ggml_##id##_quantize_row(x, b, VALUES);                            \
+            ggml_cpu_##id##_quantize_row(x, c, VALUES);                        \
+            same(#id ": blocks", round, b, c, size);                           \
+            if (round % 2) {                                                   \
+                randomize(b, size);                                            \
+                for (int i = 0; i < BLOCKS; ++i) {                             \
+                    b[i].d &= 0xbfff; /* finite */                             \
+                }                                                              \
+            }                                                                  \
+            ggml_##id##_dequantize_row(b, x, VALUES);                          \
+            ggml_cpu_##id##_dequantize_row(b, y, VALUES);                      \
+            same(#id ": values", round, x, y, VALUES * sizeof(float));         \
+            for (int j = 0; j < VALUES; ++j) {                                 \
+                if (!isfinite(x[j])) {                                         \
+                    fprintf(stderr, #id ": not finite\n");                     \
+                    exit(1);                                                   \
+                }                                                              \
+            }                                                                  \
+            ggml_##id##_levels_row(b, expected, scale, VALUES);                \
+            ggml_cpu_##id##_levels_row(b, levels, radius, VALUES);             \
+            same(#id ": levels", round, expected, levels, VALUES);             \
+            same(#id ": radii", round, scale, radius, BLOCKS * sizeof(float)); \
+            randomize(q, 2 * BLOCKS * sizeof(block_q8_0));                     \
+            for (int i = 0; i < 2 * BLOCKS; ++i) {                             \
+                q[i].d &= 0xbfff;                                              \
+            }                                                                  \
+            for (int n = 1; n <= BLOCKS; ++n) {                                \
+                float dot;                                                     \
+                ggml_vec_dot_##id##_q8_0(64 * n, &dot, 0, b, 0, q, 0, 1);      \
+                emit(&dot, sizeof(dot));                                       \
+            }                                                                  \
+        }                                                                      \
+        free(x);                                                               \
+        free(y);                                                               \
+        free(levels);                                                          \
+        free(expected);                                                        \
+        free(radius);                                                          \
+        free(scale);                                                           \
+        free(b);                                                               \
+        free(c);                                                               \
+        free(q);                                                               \
     }
-DRIVE(turbo4)
-DRIVE(turbo3)
-DRIVE(turbo2)
+TURBO_TYPES(DRIVE)
 
 int main(void) {
-    drive_turbo4();
-    drive_turbo3();
-    drive_turbo2();
+#define CALL(ID, id, RAW) drive_##id();
+    TURBO_TYPES(CALL)
     return 0;
 }

@@ -19,8 +19,7 @@ blind to what only the activations do; `keys` sees that.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -38,7 +37,6 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 COLUMNS = 2048
 """of a projection's inputs at most so many are read: a row's norm needs no more"""
 _UNROTATED_BLOCK = 32
-_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,7 @@ def read(model: Path) -> tuple[Layer, ...]:
     """
     header = load(str(model))
     shape = memory.read(header)
-    tensors = {tensor.name: tensor for part in _parts(model) for tensor in part.tensors}
+    tensors = {tensor.name: tensor for part in header.parts for tensor in _open(part).tensors}
     stated = header.metadata.get(f"{shape.architecture}.attention.head_count")
     found = []
     for layer in shape.cached:
@@ -110,15 +108,11 @@ def read(model: Path) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def _parts(model: Path) -> Iterator[gguf.GGUFReader]:
-    match = _PART.search(model.name)
-    count = int(match[1]) if match else 1
-    for number in range(1, count + 1):
-        name = f"{model.name[: match.start()]}-{number:05}-of-{match[1]}.gguf" if match else model.name
-        try:
-            yield gguf.GGUFReader(model.with_name(name))
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise ModelInvalid(f"{model.with_name(name)}: not a GGUF model: {error}") from error
+def _open(part: str) -> gguf.GGUFReader:
+    try:
+        return gguf.GGUFReader(part)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise ModelInvalid(f"{part}: not a GGUF model: {error}") from error
 
 
 def _profile(

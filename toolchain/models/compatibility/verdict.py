@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...cachetypes.sizes import bits_per_value, type_table
-from ...core.cachetype import CacheTypes, LayerRule, LayerTypes, parse
+from ...core.cachetypes.grammar import CacheTypes, LayerRule, LayerTypes, parse
+from ...core.cachetypes.table import bits_per_value, nominal, own, standard, type_table
 from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import CacheCollapse, ConfigError, ModelLoadFailed
@@ -36,22 +36,6 @@ KEPT = "q8_0"
 TOKENS = 1024
 """of the text, for keys and predictions"""
 
-NOMINAL_DB = {
-    "f32": 150.0,
-    "f16": 73.7,
-    "bf16": 55.6,
-    "q8_0": 45.4,
-    "q5_1": 28.4,
-    "q5_0": 27.4,
-    "turbo4": 23.7,
-    "iq4_nl": 22.1,
-    "q4_1": 22.1,
-    "q4_0": 21.3,
-    "turbo3": 17.5,
-    "turbo2": 11.4,
-}
-"""signal to noise of a type on what the rotation makes of keys, close to Gaussian numbers (`./inv quality`)"""
-
 
 def examine(
     model: Path,
@@ -70,7 +54,11 @@ def examine(
     layers, `ModelInvalid`, `ArchitectureUnknown`, and with a server the errors of `trial.predictions` and
     `toolchain.models.quality.dump.saved`.
     """
-    types, table = parse(asked), type_table(added)
+    types = parse(asked)
+    # a release may be from before manifests stated it
+    stated = nominal(own())
+    added = [replace(kind, db=stated.get(kind.name)) if kind.db is None else kind for kind in added]
+    table = type_table(added)
     for name in types.names():
         if name not in table:
             raise ConfigError(f"unknown cache type {name!r} in {asked!r}", hint=", ".join(table))
@@ -79,9 +67,9 @@ def examine(
     types.k.each(len(found))
     layers = [LayerLoss(layer=number, weights_db=_decibels(one.loss())) for number, one in enumerate(found)]
     if server is None:
-        first = _predicted(types, layers)
-        gentler = _gentler(types, layers, table) if first.answer in ("costly", "collapses") else []
-        proposal = next((one for one in gentler if _predicted(parse(one), layers).answer == "fine"), "")
+        first = _predicted(types, layers, table)
+        gentler = _gentler(types, layers, table, added) if first.answer in ("costly", "collapses") else []
+        proposal = next((one for one in gentler if _predicted(parse(one), layers, table).answer == "fine"), "")
         return _result(model, types, layers, [first], proposal)
     heads, dumped = read_heads(model), list[Sample]()
 
@@ -100,14 +88,14 @@ def examine(
         LayerLoss(layer=one.layer, weights_db=one.weights_db, keys_db=_decibels(seen))
         for one, seen in zip(layers, keys.losses(dumped, found), strict=True)
     ]
-    trials = [_measured(types, layers, trial.divergence(exact, run(str(types))))]
+    trials = [_measured(types, layers, table, trial.divergence(exact, run(str(types))))]
     proposal = ""
     if trials[0].answer != "fine":
-        for candidate in _gentler(types, layers, table):
+        for candidate in _gentler(types, layers, table, added):
             try:
-                trials.append(_measured(parse(candidate), layers, trial.divergence(exact, run(candidate))))
+                trials.append(_measured(parse(candidate), layers, table, trial.divergence(exact, run(candidate))))
             except ModelLoadFailed as error:
-                trials.append(_not_run(parse(candidate), layers, error.message.splitlines()[0]))
+                trials.append(_not_run(parse(candidate), layers, table, error.message.splitlines()[0]))
             if trials[-1].answer == "fine":
                 proposal = candidate
                 break
@@ -177,14 +165,15 @@ def _decibels(ratio: float | None) -> float | None:
     return round(10 * math.log10(ratio), 2) if math.isfinite(ratio) and ratio > 0 else 99.0
 
 
-def predict(types: LayerTypes, layers: Sequence[LayerLoss]) -> float | None:
+def predict(types: LayerTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType]) -> float | None:
     """Signal to noise of the scores in dB: of the mean noise over layers, but at most `WORST_DB` above the worst layer.
 
-    None when nothing is known of the layers.
+    None when nothing is known of the layers, or of the types.
     """
-    told = [(one, name) for one, name in zip(layers, types.each(len(layers)), strict=True) if name in NOMINAL_DB]
     left = [
-        NOMINAL_DB[name] - one.worst_db for one, name in told if one.weights_db is not None or one.keys_db is not None
+        db - one.worst_db
+        for one, name in zip(layers, types.each(len(layers)), strict=True)
+        if (db := table[name].db) is not None and (one.weights_db is not None or one.keys_db is not None)
     ]
     if not left:
         return None
@@ -192,33 +181,35 @@ def predict(types: LayerTypes, layers: Sequence[LayerLoss]) -> float | None:
     return min(-10 * math.log10(noise), min(left) + WORST_DB)
 
 
-def _predicted(types: CacheTypes, layers: Sequence[LayerLoss]) -> Trial:
-    value = predict(types.k, layers)
+def _predicted(types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType]) -> Trial:
+    value = predict(types.k, layers, table)
     answer: Answer = "unknown"
     if value is not None:
         answer = "fine" if value >= FINE_DB else "costly" if value >= COLLAPSE_DB else "collapses"
     return Trial(cache=str(types), predicted_db=value, answer=answer)
 
 
-def _not_run(types: CacheTypes, layers: Sequence[LayerLoss], reason: str) -> Trial:
-    return Trial(cache=str(types), predicted_db=predict(types.k, layers), answer="unknown", reason=reason)
+def _not_run(types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType], reason: str) -> Trial:
+    return Trial(cache=str(types), predicted_db=predict(types.k, layers, table), answer="unknown", reason=reason)
 
 
-def _measured(types: CacheTypes, layers: Sequence[LayerLoss], kl: Estimate) -> Trial:
+def _measured(types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType], kl: Estimate) -> Trial:
     answer: Answer = "fine" if kl.mean <= FINE_KL else "costly" if kl.mean <= COLLAPSE_KL else "collapses"
-    value = predict(types.k, layers)
+    value = predict(types.k, layers, table)
     return Trial(cache=str(types), predicted_db=value, kl=kl.mean, kl_error=kl.error, answer=answer)
 
 
-def _gentler(types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType]) -> list[str]:
+def _gentler(
+    types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType], added: Sequence[CacheType]
+) -> list[str]:
     """What to try instead, the cheapest first: K of the worst layers, or of all, kept at q8_0, and finer types."""
-    found = [CacheTypes(k=LayerTypes(base=KEPT), v=types.v), parse(f"{KEPT}:turbo4"), parse(KEPT)]
-    found += [parse(name) for name in ("turbo3", "turbo4")]
-    if kept := _worst_kept(types.k, layers):
+    settings = [KEPT, f"{KEPT}:{standard(added)}", *(kind.name for kind in added)]
+    found = [CacheTypes(k=LayerTypes(base=KEPT), v=types.v), *map(parse, settings)]
+    if kept := _worst_kept(types.k, layers, table):
         found.append(CacheTypes(k=kept, v=types.v))
 
     def precision(side: LayerTypes) -> float:
-        return predict(side, layers) or 0.0
+        return predict(side, layers, table) or 0.0
 
     def bits(one: CacheTypes) -> float:
         return sum(bits_per_value(table[name]) for side in (one.k, one.v) for name in side.each(len(layers)))
@@ -226,24 +217,23 @@ def _gentler(types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str,
     usable = [
         one
         for one in found
-        if set(one.names()) <= set(table)
-        and bits(one) > bits(types)
+        if bits(one) > bits(types)
         and precision(one.k) >= min(FINE_DB, precision(types.k))
         and precision(one.k) + precision(one.v) > precision(types.k) + precision(types.v)
     ]
     return list(dict.fromkeys(str(one) for one in sorted(usable, key=bits)))
 
 
-def _worst_kept(types: LayerTypes, layers: Sequence[LayerLoss]) -> LayerTypes | None:
+def _worst_kept(types: LayerTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType]) -> LayerTypes | None:
     """The fewest layers at q8_0, at most half of them, that make the scores fine; None where there is no such way."""
-    if (predict(types, layers) or FINE_DB) >= FINE_DB:
+    if (predict(types, layers, table) or FINE_DB) >= FINE_DB:
         return None
-    each = types.each(len(layers))
-    worst = sorted(layers, key=lambda one: one.worst_db - NOMINAL_DB.get(each[one.layer], 0), reverse=True)
-    coarse = [one.layer for one in worst if NOMINAL_DB.get(each[one.layer], 0) < NOMINAL_DB[KEPT]]
+    db = [table[name].db or 0 for name in types.each(len(layers))]
+    worst = sorted(layers, key=lambda one: one.worst_db - db[one.layer], reverse=True)
+    coarse = [one.layer for one in worst if db[one.layer] < (table[KEPT].db or 0)]
     for count in range(1, len(layers) // 2 + 1):
         kept = LayerTypes(base=types.base, rules=(*types.rules, *_rules(sorted(coarse[:count]))))
-        if (predict(kept, layers) or 0) >= FINE_DB:
+        if (predict(kept, layers, table) or 0) >= FINE_DB:
             return kept
     return None
 

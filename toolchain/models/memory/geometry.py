@@ -12,7 +12,7 @@ from typing import Any
 from ...core.errors import ArchitectureUnknown, ModelInvalid
 from ...core.records import record
 from . import architectures as known
-from .gguf import Model, Omitted
+from .gguf import ModelHeader, Omitted
 
 MAX_LAYERS = 512
 """llama.cpp's own bound"""
@@ -67,7 +67,7 @@ class Geometry:
     """what was taken for granted about an architecture that is not known"""
 
 
-def read(model: Model) -> Geometry:
+def read(model: ModelHeader) -> Geometry:
     """The geometry of a model. Raises `ModelInvalid` for metadata that contradict themselves or are not there, and
     `ArchitectureUnknown` for an architecture whose cache cannot be told from them."""
     name = model.metadata.get("general.architecture")
@@ -258,7 +258,7 @@ def _widest(keys: _Keys, feed_forward: tuple[int, ...]) -> int:
     return max(*feed_forward, used * expert, keys.count("expert_shared_feed_forward_length", 0))
 
 
-def _vocabulary(model: Model, keys: _Keys) -> int:
+def _vocabulary(model: ModelHeader, keys: _Keys) -> int:
     for tensor in model.tensors:
         if tensor.name == "token_embd.weight" and len(tensor.shape) > 1:
             return tensor.shape[1]

@@ -24,7 +24,7 @@ import gguf
 
 from ...core.errors import ModelInvalid
 from ...core.records import record
-from .source import FileSource, HttpSource, Source
+from .origin import FileSource, HttpSource, ModelOrigin
 
 HEADER_LIMIT = 256 << 20
 """bytes; the largest vocabularies take about 20 MiB"""
@@ -50,7 +50,7 @@ class Omitted:
 
 
 @record
-class Tensor:
+class TensorInfo:
     """One tensor: `bytes` of data, without padding. `shape` is in ggml's order, the contiguous dimension first."""
 
     name: str
@@ -60,16 +60,20 @@ class Tensor:
 
 
 @record
-class Model:
-    """The headers of all files of a model. `size` and `files` count what was read from; `name` is the first file."""
+class ModelHeader:
+    """The headers of all files of a model: `parts` are the places that they were read from, `size` their bytes."""
 
-    name: str
+    parts: tuple[str, ...]
     metadata: Mapping[str, Any]
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[TensorInfo, ...]
     size: int
-    files: int
     header_only: bool
     """the file ends where the data of the tensors would begin"""
+
+    @property
+    def name(self) -> str:
+        """The first file."""
+        return self.parts[0]
 
     @property
     def tensor_bytes(self) -> int:
@@ -77,7 +81,7 @@ class Model:
         return sum(tensor.bytes for tensor in self.tensors)
 
 
-def load(place: str) -> Model:
+def load(place: str) -> ModelHeader:
     """Read the header of the GGUF at `place`, a path or an http(s) URL; all parts of a split model.
 
     Raises `ModelInvalid`, naming the file and the offset of what is wrong.
@@ -100,17 +104,16 @@ def load(place: str) -> Model:
     total = _integer(parts[0].metadata.get("split.tensors.count", len(tensors)))
     if total != len(tensors) or len({tensor.name for tensor in tensors}) != len(tensors):
         raise ModelInvalid(f"{place}: its {count} files hold {len(tensors)} tensors, {total} are stated", hint=_HINT)
-    return Model(
-        name=parts[0].name,
+    return ModelHeader(
+        parts=tuple(part.name for part in parts),
         metadata=parts[0].metadata,
         tensors=tensors,
         size=sum(part.size for part in parts),
-        files=count,
         header_only=any(part.header_only for part in parts),
     )
 
 
-def parse(source: Source) -> Model:
+def parse(source: ModelOrigin) -> ModelHeader:
     """Read one file's header. Raises `ModelInvalid`."""
     cursor = _Cursor(source)
     if cursor.take(4) != b"GGUF":
@@ -141,17 +144,16 @@ def parse(source: Source) -> Model:
             f"{source.name}: truncated: the tensors end at byte {begin + data_bytes}, the file at byte {source.size}",
             hint=_HINT,
         )
-    return Model(
-        name=source.name,
+    return ModelHeader(
+        parts=(source.name,),
         metadata=metadata,
         tensors=tensors,
         size=source.size,
-        files=1,
         header_only=header_only,
     )
 
 
-def _open(place: str) -> Source:
+def _open(place: str) -> ModelOrigin:
     return HttpSource(place) if place.startswith(("http://", "https://")) else FileSource(Path(place))
 
 
@@ -175,9 +177,9 @@ def _value(cursor: _Cursor, kind: int) -> Any:
     return struct.unpack(f"<{count}{layout}", cursor.take(count * struct.calcsize(layout)))
 
 
-def _tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[tuple[Tensor, ...], int]:
+def _tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[tuple[TensorInfo, ...], int]:
     """The tensors, and the bytes of their data with padding."""
-    found: dict[str, Tensor] = {}
+    found: dict[str, TensorInfo] = {}
     end = 0
     for _ in range(count):
         at = cursor.at
@@ -193,7 +195,7 @@ def _tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[tuple[Tensor,
             )
         if name in found:
             raise cursor.refuse(f"the tensor {name!r} stands here a second time", at=at)
-        found[name] = Tensor(name=name, shape=shape, type=kind, bytes=size)
+        found[name] = TensorInfo(name=name, shape=shape, type=kind, bytes=size)
         end = _padded(end + size, alignment)
     last = next(reversed(found.values())).bytes if found else 0
     return tuple(found.values()), end - (_padded(last, alignment) - last)
@@ -226,7 +228,7 @@ def _integer(value: Any) -> int:
 class _Cursor:
     """A position in the file; reading past its end, or past what a header may take, is the file's fault."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ModelOrigin) -> None:
         self.at = 0
         self._source = source
         self._window, self._start = b"", 0

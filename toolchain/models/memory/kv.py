@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...cachetypes.sizes import bits_per_value, row_bytes
-from ...core.cachetype import CacheTypes
+from ...core.cachetypes.grammar import CacheTypes
+from ...core.cachetypes.table import bits_per_value, row_bytes
 from ...core.errors import ConfigError
 from ...core.records import record
 from ...stages import CacheType

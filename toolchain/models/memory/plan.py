@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ...core.cachetype import CacheTypes
+from ...core.cachetypes.grammar import CacheTypes
+from ...core.cachetypes.table import standard
 from ...core.records import record
 from ...stages import CacheType
 from .geometry import Geometry
-from .gguf import Model
+from .gguf import ModelHeader
 from .kv import PADDING, Setting, obstacle, sizes
 from .rotation import note, unrotated_heads
 from .working import working_bytes
@@ -24,13 +25,12 @@ GIB = 1 << 30
 SYSTEM_BYTES = 5 * GIB
 """27 GB on a machine of 32 GB, 31 GB on one of 36 GB"""
 CONTEXTS = (8192, 16384, 32768, 65536, 131072)
-TYPES = ("f16", "q8_0", "q8_0:turbo4", "turbo4", "turbo3", "turbo2")
 PROMPT_CACHE_BYTES = 8 * GIB
 """what llama-server may keep of earlier prompts, unless --cache-ram (LLAMA_ARG_CACHE_RAM, in MiB) says otherwise"""
 
 
 @record
-class PlannedMachine:
+class Hardware:
     """What a plan needs to know of a machine, in bytes. `gpu` is what Metal may use of the RAM; 0 where that is no
     matter."""
 
@@ -102,10 +102,16 @@ class MemoryPlan:
     notes: tuple[str, ...]
 
 
+def usual_types(added: Sequence[CacheType]) -> tuple[str, ...]:
+    """What is planned for unless told otherwise, with the types that the series `added`."""
+    beside = [f"q8_0:{standard(added)}"] if added else []
+    return ("f16", "q8_0", *beside, *(kind.name for kind in added))
+
+
 def plan(
-    model: Model,
+    model: ModelHeader,
     geometry: Geometry,
-    machine: PlannedMachine,
+    machine: Hardware,
     *,
     types: Sequence[CacheTypes],
     table: Mapping[str, CacheType],
@@ -121,7 +127,7 @@ def plan(
     setting = setting or Setting(context=PADDING)
     contexts = tuple(contexts) or _usual(geometry)
     weights = model.tensor_bytes + further_bytes
-    costs = _Costs(geometry, machine, table, setting, weights)
+    costs = _TypeCosts(geometry, machine, table, setting, weights)
     planned = tuple(_plan_type(costs, one, contexts) for one in types)
     return MemoryPlan(
         model=str(model.metadata.get("general.name") or model.name),
@@ -139,11 +145,11 @@ def plan(
     )
 
 
-class _Costs:
+class _TypeCosts:
     def __init__(
         self,
         geometry: Geometry,
-        machine: PlannedMachine,
+        machine: Hardware,
         table: Mapping[str, CacheType],
         setting: Setting,
         weights: int,
@@ -175,7 +181,7 @@ def _usual(geometry: Geometry) -> tuple[int, ...]:
     return tuple(shorter) or (geometry.context_length,)
 
 
-def _plan_type(costs: _Costs, types: CacheTypes, contexts: Sequence[int]) -> TypePlan:
+def _plan_type(costs: _TypeCosts, types: CacheTypes, contexts: Sequence[int]) -> TypePlan:
     if why := obstacle(costs.geometry, types, costs.table):
         return TypePlan(
             types=str(types), obstacle=why, kv_per_token=0, cells=(), largest_context=0, largest_gpu_context=0
@@ -192,7 +198,7 @@ def _plan_type(costs: _Costs, types: CacheTypes, contexts: Sequence[int]) -> Typ
     )
 
 
-def _largest(costs: _Costs, types: CacheTypes, fits: Callable[[Cell], bool]) -> int:
+def _largest(costs: _TypeCosts, types: CacheTypes, fits: Callable[[Cell], bool]) -> int:
     """The most tokens that fit, up to what the model was trained on. What is needed never shrinks with the context,
     and is looked at in steps of llama.cpp's padding."""
     trained = costs.geometry.context_length
@@ -226,7 +232,7 @@ def _recommend(planned: Sequence[TypePlan], goal: int) -> Recommendation:
     return Recommendation(types=best.types, context=best.largest_context, reaches=False, reason=reason)
 
 
-def _notes(model: Model, geometry: Geometry, machine: PlannedMachine, planned: Sequence[TypePlan]) -> list[str]:
+def _notes(model: ModelHeader, geometry: Geometry, machine: Hardware, planned: Sequence[TypePlan]) -> list[str]:
     notes = [geometry.assumed] if geometry.assumed else []
     if not all(cell.fits for one in planned for cell in one.cells):
         notes.append("! does not fit")

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...cachetypes.sizes import type_table
-from ...core.cachetype import parse
+from ...core.cachetypes.grammar import parse
+from ...core.cachetypes.table import own, type_table
 from ...core.errors import ConfigError, ModelInvalid
 from ...core.run import Run
 from ...host import machine
-from ...series import manifest
 from . import geometry, gguf, plan, store
 from .kv import Setting
 
@@ -35,12 +34,13 @@ def plan_for(
     with run.console.step(f"header of {model}"):
         found = gguf.load(place)
     series = run.config.series.path
+    added = own(Path(series)) if series else own()
     return plan.plan(
         found,
         geometry.read(found),
         _machine(run, ram),
-        types=[parse(text) for text in types or plan.TYPES],
-        table=type_table(manifest.cache_types(Path(series) if series else manifest.OWN_SERIES)),
+        types=[parse(text) for text in types or plan.usual_types(added)],
+        table=type_table(added),
         contexts=[_tokens(text) for text in context],
         setting=Setting(
             context=1,
@@ -67,17 +67,17 @@ def find_model(name: str, root: Path) -> tuple[str, int]:
     raise ModelInvalid(f"{name}: neither a file nor a model in {root}", hint="`ollama list` shows what is there")
 
 
-def _machine(run: Run, ram: float) -> plan.PlannedMachine:
+def _machine(run: Run, ram: float) -> plan.Hardware:
     """This machine, or a Mac with `ram` GiB."""
     if ram:
         if not math.isfinite(ram) or not 0 < ram <= _MAX_RAM_GIB:
             raise ConfigError(f"--ram {ram:g}: expected GiB, up to {_MAX_RAM_GIB}", hint="--ram 36")
         size = int(ram * plan.GIB)
-        return plan.PlannedMachine(ram=size, gpu=machine.metal_limit(size))
+        return plan.Hardware(ram=size, gpu=machine.metal_limit(size))
     found = machine.look(run.config)
     if not found.ram:
         raise ConfigError("how much memory this machine has is not known", hint="--ram 36 names it, in GiB")
-    return plan.PlannedMachine(ram=found.ram, gpu=found.gpu_limit)
+    return plan.Hardware(ram=found.ram, gpu=found.gpu_limit)
 
 
 def _tokens(text: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ...core.cachetype import CacheTypes
+from ...core.cachetypes.grammar import CacheTypes
 from ...stages import CacheType
 from .geometry import Geometry
 

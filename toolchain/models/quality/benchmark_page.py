@@ -8,9 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import jinja2
-
-from ...core.checkout import TEMPLATES
+from ...core import templates
 from ...core.records import record, write, write_bytes
 from .benchmark import Benchmark, BenchmarkRow, ScoreRow
 from .measure import DB_PER_BIT, SCORE_DEVIATION
@@ -46,14 +44,8 @@ def save(lab: Benchmark, folder: Path) -> Path:
     image = plot(lab, folder)
     write(folder / "quality.json", lab)
     write_bytes(folder / "snr.png", image)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    html = environment.get_template("quality.html.j2").render(
+    html = templates.render(
+        "quality.html.j2",
         panels=panels(lab),
         layers=[row for row in lab.rows if _is_layer(row.data)],
         attention=lab.attention,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...build import find_release
-from ...core import cachetype
+from ...core import extras
+from ...core.cachetypes import grammar
 from ...core.errors import ConfigError, ReleaseInvalid
 from ...core.records import write
 from ...core.run import Run
@@ -78,7 +79,8 @@ def _program(path: Path, name: str) -> Path:
 
 
 def measure(run: Run, chosen: Selection, dumped: DumpSource | None, out: str) -> Benchmark:
-    """Run the benchmark and write its files."""
+    """Run the benchmark and write its files. Raises `MissingExtra`, before anything is run."""
+    extras.require("plots", "the picture of the report")
     series = load_series(run)
     found = lab.run(chosen, dumped, series, run.config, run.console, workspace=run.workspace)
     folder = Path(out).expanduser().absolute() if out else run.workspace / "quality"
@@ -96,14 +98,14 @@ def swept(caches: Sequence[str], sweeps: Sequence[str], layers: int) -> tuple[st
     found: list[str] = []
     for cache in caches:
         setting, plain, _ = cache.partition(divergence.PLAIN)
-        types = cachetype.parse(setting)
+        types = grammar.parse(setting)
         parts = [str(types)]
         if "alone" in sweeps:
             parts += [f"{types.k}:f16", f"f16:{types.v}"]
         if "layers" in sweeps:
             sides = zip(types.k.each(layers), types.v.each(layers), strict=True)
             parts += [f"f16,layers={number}:{k}:f16,layers={number}:{v}" for number, (k, v) in enumerate(sides)]
-        found += [f"{cachetype.parse(part)}{plain}" for part in parts]
+        found += [f"{grammar.parse(part)}{plain}" for part in parts]
     return tuple(dict.fromkeys(found))
 
 
@@ -125,14 +127,15 @@ def compare(
         raise ConfigError("--bytes and --context are positive")
     layers = len(geometry.read(gguf.load(str(path))).cached) if sweeps else 0
     words = read_text(text).encode()[:size].decode(errors="ignore").encode()
-    folder = run.workspace / "quality"
+    folder, added = run.workspace / "quality", load_series(run).types
+    asked = tuple(caches) or divergence.usual_caches(added)
     found = divergence.measure(
         find_perplexity(run, program),
         path,
         words,
-        caches=swept(tuple(caches) or divergence.CACHES, sweeps, layers),
+        caches=swept(asked, sweeps, layers),
         context=context,
-        added=load_series(run).types,
+        added=added,
         log=folder / "kl.log",
         console=run.console,
     )

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...cachetypes.sizes import bits_per_value, type_table
-from ...core import cachetype
+from ...core.cachetypes import grammar
+from ...core.cachetypes.table import UPSTREAM, bits_per_value, standard, type_table
 from ...core.console import Console
 from ...core.errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
 from ...core.process import run
@@ -24,14 +24,13 @@ from .measure import Estimate
 
 PLAIN = "/plain"
 """after a cache type: with upstream's rotation turned off"""
-CACHES = ("f16", "q8_0", "q4_0", "q4_0/plain", "turbo4", "turbo3", "turbo2", "q8_0:turbo4", "turbo4:f16", "f16:turbo4")
 BYTES = 120_000
 CONTEXT = 1024
 
 _ATTEMPTS = 3
 """llama.cpp ends without waiting for its log's thread, so that on a busy machine the last lines can be lost"""
 
-_FLOATS = ("f32", "f16", "bf16")
+_FLOATS = tuple(kind.name for kind in UPSTREAM if not kind.quantized)
 _CHUNKS = re.compile(r"computing over (\d+) chunks")
 _TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
@@ -72,18 +71,25 @@ class Divergences:
     rows: tuple[Divergence, ...]
 
 
+def usual_caches(added: Sequence[CacheType]) -> tuple[str, ...]:
+    """What is compared with f16 unless told otherwise, with the types that the series `added`."""
+    first = standard(added)
+    beside = [f"q8_0:{first}", f"{first}:f16", f"f16:{first}"] if added else []
+    return ("f16", "q8_0", "q4_0", f"q4_0{PLAIN}", *(kind.name for kind in added), *beside)
+
+
 def measure(
     program: Path,
     model: Path,
     text: bytes,
     *,
-    caches: Sequence[str] = CACHES,
+    caches: Sequence[str],
     context: int = CONTEXT,
     added: Iterable[CacheType],
     log: Path,
     console: Console,
 ) -> Divergences:
-    """Run `model` over `text` once for each cache: what `cachetype.parse` reads, or that with `/plain` behind it.
+    """Run `model` over `text` once for each cache: what `grammar.parse` reads, or that with `/plain` behind it.
 
     Every run must say in its log that it used the types asked for, rotated or not as asked. Raises `ConfigError` for a
     cache that is unknown, `ModelLoadFailed` for what is no model, `TextTooShort`, `CommandFailed` when the program
@@ -91,7 +97,7 @@ def measure(
     """
     types = type_table(added)
     for cache in caches:
-        for name in cachetype.parse(cache.removesuffix(PLAIN)).names():
+        for name in grammar.parse(cache.removesuffix(PLAIN)).names():
             if name not in types:
                 raise ConfigError(f"unknown cache type {name!r} in {cache!r}", hint=", ".join(types))
     read_heads(model)
@@ -107,7 +113,7 @@ def measure(
         for cache in caches:
             with console.step(cache):
                 chunks, layers, figures = _compare([*argv, "--kl-divergence"], cache, log)
-            asked = cachetype.parse(cache.removesuffix(PLAIN))
+            asked = grammar.parse(cache.removesuffix(PLAIN))
             bits = [bits_per_value(types[name]) for name in (*asked.k.each(layers), *asked.v.each(layers))]
             rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / len(bits), **figures))
     return Divergences(
@@ -123,7 +129,7 @@ def measure(
 def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
     """What the program said, and the model's attention layers."""
     plain = cache.endswith(PLAIN)
-    asked = cachetype.parse(cache.removesuffix(PLAIN))
+    asked = grammar.parse(cache.removesuffix(PLAIN))
     done = run(
         [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
         env={"LLAMA_ATTN_ROT_DISABLE": str(int(plain))},

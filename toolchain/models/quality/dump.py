@@ -6,14 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
-
 from ...core.config import Config
 from ...core.console import Console
-from ...core.errors import ConfigError, ModelLoadFailed, TextTooShort
+from ...core.errors import ConfigError, ModelInvalid, ModelLoadFailed, TextTooShort
 from ...core.records import record
 from ...serving import slot
 from ...serving.llama_server import LlamaServer, serve
+from ..memory import gguf
 from .samples import SMALLEST_ROTATION, Sample, rotation_size
 
 FEWEST_TOKENS = 128
@@ -60,13 +59,12 @@ def saved(running: LlamaServer, heads: Heads) -> tuple[Sample, ...]:
 def read_heads(model: Path) -> Heads:
     """The head sizes in a GGUF file. Raises `ModelLoadFailed` when it is none, or names no attention."""
     try:
-        fields = gguf.GGUFReader(model).fields
-        arch = fields["general.architecture"].contents()
+        metadata = gguf.load(str(model)).metadata
+        arch = metadata["general.architecture"]
 
         def number(key: str, default: int = 0) -> int:
-            field = fields.get(f"{arch}.{key}")
-            value = field.contents() if field else default
-            return int(max(value)) if isinstance(value, list) else int(value)
+            value = metadata.get(f"{arch}.{key}", default)
+            return int(max(value)) if isinstance(value, tuple) else int(value)
 
         shared = number("embedding_length") // max(number("attention.head_count"), 1)
         key_size = number("attention.key_length", shared)
@@ -76,11 +74,12 @@ def read_heads(model: Path) -> Heads:
             context=number("context_length", 2**31),
             has_v=number("attention.kv_lora_rank") == 0,
         )
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ModelLoadFailed(f"{model}: not a GGUF model: {error}", hint="--model names a GGUF file") from error
+    except (ModelInvalid, TypeError, ValueError, KeyError) as error:
+        why = error.message if isinstance(error, ModelInvalid) else error
+        raise ModelLoadFailed(f"{model}: not a GGUF model: {why}", hint="--model names a GGUF file") from error
 
 
-def _samples(found: slot.State, heads: Heads) -> Iterator[Sample]:
+def _samples(found: slot.SavedSlot, heads: Heads) -> Iterator[Sample]:
     for index, layer in enumerate(found.layers):
         # upstream takes the largest transform for K and the smallest for V
         parts = [("k", layer.k, heads.key_size, rotation_size(heads.key_size))]

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from ...core import cachetype
+from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
 from ...core.errors import ConfigError, ServerFailed, Unhealthy
 from ...serving.llama_server import LlamaServer
@@ -44,7 +44,7 @@ class LlamaServerUnit:
 
     def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
         """llama-server's own variables for address, model, cache types and log."""
-        asked = cachetype.parse(config.kv_cache_type)
+        asked = grammar.parse(config.kv_cache_type)
         if not release.cache_types and asked.reach:
             raise ConfigError(
                 f"deploy.kv_cache_type: {asked}: release {release.id} was built without the series",

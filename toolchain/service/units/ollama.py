@@ -7,17 +7,15 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...core import cachetype
+from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
 from ...core.errors import ConfigError, ServerFailed, ToolchainError, Unhealthy
-from ...serving.ollama import OllamaClient
+from ...serving.ollama import DEFAULT_PORT, OllamaClient
 from ...stages import Release
 from .. import address
 from ..unit import Competitor, StartedUnit, UnitProof
 from .supported import require_types
 
-DEFAULT_PORT = 11434
-"""the port that Ollama.app and Homebrew's service use, unless their own settings say otherwise"""
 PROBE_NAME = "turboquant-probe"
 PROBE_TOKENS = 4
 _LAYERS = 2
@@ -52,7 +50,7 @@ class OllamaUnit:
 
     def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
         """OLLAMA_HOST, the cache type with flash attention, and the model store, where one is set."""
-        asked = cachetype.parse(config.kv_cache_type)
+        asked = grammar.parse(config.kv_cache_type)
         if not release.cache_types and (asked.k != asked.v or asked.reach):
             raise ConfigError(
                 f"deploy.kv_cache_type: {asked}: release {release.id} was built without the series",
@@ -87,7 +85,7 @@ class OllamaUnit:
     def proof(self, started: StartedUnit, timeout_s: float) -> UnitProof:
         """Generate with a probe model, of layers enough for every rule of the cache type."""
         asked = started.environment["OLLAMA_KV_CACHE_TYPE"]
-        layers = max(_LAYERS, cachetype.parse(asked).reach)
+        layers = max(_LAYERS, grammar.parse(asked).reach)
         offset = started.log_size()
         _generate(OllamaClient(self.url(started.environment), timeout=timeout_s), layers)
         return _prove_cache(started.logged(offset), asked, layers, started.release)
@@ -118,9 +116,9 @@ def _prove_cache(logged: str, asked: str, layers: int, release: Release) -> Unit
     Lines on other models, which clients may load meanwhile, are passed over: a draft model's cache may well be f16.
     """
     from ...serving import cachelog
-    from ...serving.probe_model import Geometry
+    from ...serving.probe_model import ProbeGeometry
 
-    geometry = Geometry(**_SIZES, layers=layers)
+    geometry = ProbeGeometry(**_SIZES, layers=layers)
     found = [
         cache.proof
         for cache in cachelog.caches(logged, geometry, release.cache_types)

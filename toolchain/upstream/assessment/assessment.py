@@ -8,6 +8,7 @@ from typing import Literal
 
 from ... import pipeline
 from ...contract.check import Checked
+from ...core import extras
 from ...core.errors import ConfigError, ToolchainError
 from ...core.records import record
 from ...core.run import Run
@@ -63,9 +64,12 @@ def assess(
     `branch` names a branch of the fork (empty: the most promising one), `now` the day to reckon from, `platform` where
     the result is to run, macos or linux (empty: as here), `model` one whose contexts are planned for this machine or
     for a Mac with `ram` GiB. Without a fork in the settings, its gates are not asked.
-    Raises the errors of `pipeline.prepare` and `fork.request.joined`; a check that cannot be made is a gate `unknown`.
+    Raises `MissingExtra` for a fork, the errors of `pipeline.prepare` and `fork.request.joined`; a check that cannot be
+    made is a gate `unknown`.
     """
     started = time.monotonic()
+    if run.config.fork.origin:
+        extras.require("clang", "the assessment of a fork")
     moment = forks.moment(now)
     target = _platform(platform)
     sources = pipeline.prepare(run)

@@ -34,7 +34,7 @@ class CommitGraph:
 
     def __init__(self, repository: Repository, tips: Iterable[str]) -> None:
         log = repository.git(
-            *("log", "--topo-order", "--reverse", "--no-show-signature", "--stdin"),
+            *("log", "--topo-order", "--reverse", "--stdin"),
             "--format=%H%x00%T%x00%P%x00%ct%x00%ce%x00%ae%x00%s",
             stdin="".join(f"{tip}\n" for tip in tips).encode(),
         )

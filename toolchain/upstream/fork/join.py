@@ -16,7 +16,6 @@ from typing import Self
 from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import FetchFailed, UnknownRevision
-from ...core.records import write_bytes
 from ...sources import pin, versions
 from ...sources.branches import branches
 from ...sources.mirror import fetch_objects, is_url, open_mirror
@@ -52,8 +51,7 @@ class Joined:
         self.repository = Repository(Path(self._folder.name), offline=True)
         try:
             self.repository.git("init", "--quiet", "--bare", self.repository.git_dir)
-            stores = dict.fromkeys(_objects(one) for one in (upstream, fork))
-            write_bytes(self.repository.git_dir / "objects/info/alternates", "".join(f"{s}\n" for s in stores).encode())
+            self.repository.borrow(upstream, fork)
         except BaseException:
             self._folder.cleanup()
             raise
@@ -138,7 +136,3 @@ def open_fork(config: Config, upstream: Repository, console: Console) -> Joined:
 def _near(name: str, names: Iterable[str]) -> list[str]:
     known = list(names)
     return difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
-
-
-def _objects(repository: Repository) -> str:
-    return repository.git("rev-parse", "--path-format=absolute", "--git-path", "objects").strip()

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from git import Git
+
 from ...core.errors import CommandFailed, FetchFailed, MissingTool, ToolchainError
 from ...core.records import record
 from ...sources.repository import Repository
@@ -71,8 +73,7 @@ class Merger:
     def __init__(self, repository: Repository, incomplete: Callable[[str], FetchFailed]) -> None:
         self._repository, self._incomplete = repository, incomplete
         self._reading = threading.Lock()
-        version = tuple(int(part) for part in re.findall(r"\d+", repository.git("version"))[:2])
-        if version < (2, 38):
+        if Git().version_info < (2, 38):
             raise MissingTool("git is too old to merge in memory", hint="install git 2.38 or newer")
 
     def merge(self, ours: str, theirs: str) -> Merge:
@@ -107,16 +108,7 @@ class Merger:
     def _merged(self, ours: str, theirs: str) -> Merge:
         try:
             told = self._repository.git(
-                *(
-                    "-c",
-                    "merge.conflictStyle=merge",
-                    "-c",
-                    "merge.directoryRenames=conflict",
-                    "-c",
-                    "merge.renames=true",
-                ),
-                *("merge-tree", "--write-tree", "-z", "--messages", ours, theirs),
-                accept=(0, 1),
+                *("merge-tree", "--write-tree", "-z", "--messages", ours, theirs), accept=(0, 1)
             )
         except CommandFailed as error:
             if re.search(r"missing|bad object|could not read|unable to read", error.message):

@@ -2,7 +2,8 @@
 
 libclang comes as a wheel without headers of its own; `include/` has the few that C headers ask for, written in
 terms of the compiler's predefined macros, so that they are right for every platform. Any diagnostic of error level
-ends the parse: libclang goes on after errors and then reports wrong layouts.
+ends the parse: libclang goes on after errors and then reports wrong layouts. It is the extra `clang`: import
+this module where it is used.
 """
 
 from __future__ import annotations
@@ -18,14 +19,7 @@ from clang.cindex import CursorKind, TypeKind
 
 from ...core.errors import HeaderInvalid
 from ...host.libclang import index
-from .surface import Declared, Enum, Enumerator, Field, Macro, Struct
-
-PLATFORMS = {
-    "macos-arm64": "arm64-apple-macos14.0",
-    "linux-x86_64": "x86_64-unknown-linux-gnu",
-    "linux-aarch64": "aarch64-unknown-linux-gnu",
-}
-"""Names of the platforms and clang's names for them."""
+from .surface import PLATFORMS, Declared, Enum, Enumerator, Field, Macro, Struct
 
 _STUBS = Path(__file__).parent / "include"
 _UNIT = "turboquant-unit.c"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...core import extras
 from ...core.errors import ConfigError, RecordError, ToolchainError
 from ...core.records import read, record, sha256_bytes, to_json, write
 from ...core.run import Run
@@ -12,17 +13,16 @@ from ...sources import Repository, open_origin, pin, recognise, release_name
 from ...sources.mirror import ensure_contents, is_url
 from ...stages import Target
 from . import server, snapshot, usage
-from .clang import PLATFORMS
 from .compare import ApiDiff, diff
 from .snapshot import FOLDER, PLATFORM
-from .surface import Snapshot
+from .surface import PLATFORMS, Snapshot
 from .trees import CommitTree, FolderTree, SourceTree
 from .usage import ServerUse, Usage
 
 
 def take(run: Run, tree: str = "", platform: str = PLATFORM) -> Snapshot:
     """The snapshot of one tree; an empty name is HEAD of llama.cpp."""
-    _known(platform)
+    _ready(platform)
     with run.console.step(f"snapshot of {tree or 'llama.cpp'}"):
         return snapshot.kept(_Origins(run).tree(tree or "HEAD"), run.workspace, platform)
 
@@ -32,7 +32,7 @@ def compare(run: Run, old: str, new: str, platform: str = PLATFORM, *, surface_o
 
     With `surface_only` Ollama is not looked at, and everything counts as used.
     """
-    _known(platform)
+    _ready(platform)
     origins = _Origins(run)
     with run.console.step("compare the C surfaces"):
         before, after = origins.tree(old) if old else origins.pinned(), origins.tree(new or "HEAD")
@@ -71,7 +71,8 @@ def _provided(uses: Sequence[usage.Use], tree: SourceTree, workspace: Path) -> f
         return found
 
 
-def _known(platform: str) -> None:
+def _ready(platform: str) -> None:
+    extras.require("clang", "reading llama.cpp's headers")
     if platform not in PLATFORMS:
         raise ConfigError(f"--platform {platform}: not known", hint=f"one of {', '.join(PLATFORMS)}")
 

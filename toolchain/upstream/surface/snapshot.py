@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...core import extras
 from ...core.errors import RecordError
 from ...core.records import read, write
-from . import clang, trees
+from . import trees
 from .surface import FORMAT, Snapshot
 from .trees import CommitTree, SourceTree
 
@@ -18,7 +19,10 @@ PLATFORM = "macos-arm64"
 
 
 def take(tree: SourceTree, platform: str = PLATFORM) -> Snapshot:
-    """Parse the public headers of a tree. Raises `HeaderInvalid` with file and line."""
+    """Parse the public headers of a tree. Raises `HeaderInvalid` with file and line, `MissingExtra`."""
+    extras.require("clang", "reading headers")
+    from . import clang
+
     layout, files = trees.headers(tree)
     parsed = clang.parse(files, list(files), (layout.llama, layout.ggml, layout.mtmd), platform)
     return Snapshot(

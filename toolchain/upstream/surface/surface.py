@@ -6,6 +6,12 @@ from typing import Literal
 
 from ...core.records import record
 
+PLATFORMS = {
+    "macos-arm64": "arm64-apple-macos14.0",
+    "linux-x86_64": "x86_64-unknown-linux-gnu",
+    "linux-aarch64": "aarch64-unknown-linux-gnu",
+}
+"""Names of the platforms and clang's names for them."""
 FORMAT = 1
 """version of a snapshot's shape; a kept one of another version is taken anew"""
 

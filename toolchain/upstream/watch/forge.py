@@ -1,6 +1,6 @@
 """What the forge knows and a mirror does not: published releases, and pull requests on our subject.
 
-Answers are kept with their ETag, so that asking again costs nothing where nothing is new. A limit is respected until
+Answers are cached with their ETag, so that asking again costs nothing where nothing is new. A limit is respected until
 the time that the forge names. Nothing here fails a run: whatever goes wrong becomes a note.
 """
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from cachecontrol import CacheControl
+from cachecontrol.caches import FileCache
 
 from ...core.errors import RecordError
 from ...core.records import read, record, write
@@ -21,6 +23,7 @@ _TIMEOUT_S = 10.0
 _PAUSE_S = 60.0
 """how long to stay away after a refusal that names no time"""
 _PULLS, _RELEASES = 30, 10
+_REFUSED = (requests.codes.forbidden, requests.codes.too_many_requests)
 
 
 @record
@@ -35,18 +38,10 @@ class Item:
 
 
 @record
-class Answer:
-    """One kept answer."""
+class ForgeCache:
+    """What each address last listed, and until when the forge wants to be left alone (seconds since 1970)."""
 
-    etag: str
-    items: tuple[Item, ...]
-
-
-@record
-class Kept:
-    """All answers, and until when the forge wants to be left alone (seconds since 1970)."""
-
-    answers: dict[str, Answer]
+    items: dict[str, tuple[Item, ...]]
     not_before: float
 
 
@@ -70,15 +65,17 @@ def ask(
     """Releases of the repositories, and their pull requests that mention one of the `words`, or name one of the
     `titles` in their own.
 
-    `api` is the root of the forge's REST interface; `cache` the file of kept answers.
+    `api` is the root of the forge's REST interface; `cache` the file of what is known, with the answers in a folder
+    beside it.
     """
     try:
-        kept = read(cache, Kept)
+        kept = read(cache, ForgeCache)
     except RecordError:
-        kept = Kept(answers={}, not_before=0.0)
-    answers, notes, not_before = dict(kept.answers), list[str](), kept.not_before
+        kept = ForgeCache(items={}, not_before=0.0)
+    known, notes, not_before = dict(kept.items), list[str](), kept.not_before
     items: list[Item] = []
-    with requests.Session() as session:
+    with requests.Session() as plain:
+        session = CacheControl(plain, FileCache(cache.with_suffix(".answers")))
         session.headers["Accept"] = "application/vnd.github+json"
         for path, taken in _questions(repositories, words, titles):
             url = api.rstrip("/") + path
@@ -86,26 +83,22 @@ def ask(
                 notes.append(f"{url}: not asked, the forge wants to be left alone for {not_before - now():.0f} s")
             else:
                 try:
-                    answers[url], not_before = _get(session, url, answers.get(url), taken, now(), not_before)
-                except _Refused as error:
-                    not_before = max(not_before, error.until)
-                    notes.append(f"{url}: {error}")
+                    answer = session.get(url, timeout=_TIMEOUT_S)
+                    not_before = max(not_before, _until(answer, now()))
+                    if answer.status_code in _REFUSED:
+                        wait = f"to be asked again in {not_before - now():.0f} s"
+                        notes.append(f"{url}: refused with {answer.status_code}, {wait}")
+                    elif answer.status_code != requests.codes.not_found or not url.endswith("/latest"):
+                        known[url] = _items(answer, taken)  # without a release there is no latest
                 except (requests.ConnectionError, requests.Timeout) as error:
                     notes.append(f"{api}: not reached ({type(error).__name__}); what is known of it may be old")
-                    items += [item for answer in answers.values() for item in answer.items]
+                    items += [item for listed in known.values() for item in listed]
                     break
                 except (requests.RequestException, ValueError) as error:
                     notes.append(f"{url}: {_first_line(error)}")
-            if url in answers:
-                items += answers[url].items
-    write(cache, Kept(answers=answers, not_before=not_before))
+            items += known.get(url, ())
+    write(cache, ForgeCache(items=known, not_before=not_before))
     return Asked(items=tuple({item.key: item for item in items}.values()), notes=tuple(notes))
-
-
-class _Refused(Exception):
-    def __init__(self, message: str, until: float) -> None:
-        super().__init__(message)
-        self.until = until
 
 
 Taker = Callable[[Any], tuple[Item, ...]]
@@ -128,27 +121,22 @@ def _quoted(words: str) -> str:
     return f"%22{'+'.join(words.split())}%22" if " " in words else words
 
 
-def _get(
-    session: requests.Session, url: str, known: Answer | None, taken: Taker, now: float, not_before: float
-) -> tuple[Answer, float]:
-    headers = {"If-None-Match": known.etag} if known and known.etag else {}
-    answer = session.get(url, headers=headers, timeout=_TIMEOUT_S)
+def _until(answer: requests.Response, now: float) -> float:
+    """When the forge may be asked again, by an answer's status and headers; 0 for at once."""
+    until = 0.0
     if answer.headers.get("X-RateLimit-Remaining") == "0":
-        not_before = max(not_before, _number(answer.headers.get("X-RateLimit-Reset"), now + _PAUSE_S))
-    if known and answer.status_code == requests.codes.not_modified:
-        return known, not_before
-    if answer.status_code in (requests.codes.forbidden, requests.codes.too_many_requests):
-        after = _number(answer.headers.get("Retry-After"), 0.0)
-        until = max(not_before, now + (after or _PAUSE_S))
-        raise _Refused(f"refused with {answer.status_code}, to be asked again in {until - now:.0f} s", until)
-    if answer.status_code == requests.codes.not_found and url.endswith("/latest"):
-        return known or Answer(etag="", items=()), not_before  # nothing was released yet
+        until = _number(answer.headers.get("X-RateLimit-Reset"), now + _PAUSE_S)
+    if answer.status_code in _REFUSED:
+        until = max(until, now + (_number(answer.headers.get("Retry-After"), 0.0) or _PAUSE_S))
+    return until
+
+
+def _items(answer: requests.Response, taken: Taker) -> tuple[Item, ...]:
     answer.raise_for_status()
     try:
-        items = taken(answer.json())
+        return taken(answer.json())
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"an answer of another shape ({type(error).__name__})") from error
-    return Answer(etag=answer.headers.get("ETag", ""), items=items), not_before
 
 
 def _releases(repository: str) -> Taker:

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.core import records
-from toolchain.core.cachetype import PRESETS, CacheTypes, LayerRule, LayerTypes, divided, parse
+from toolchain.core.cachetypes.grammar import PRESETS, CacheTypes, LayerRule, LayerTypes, divided, parse
 from toolchain.core.config import load, rows
 from toolchain.core.errors import ConfigError
 
-TABLE = Path(__file__).parent.parent / "patches/cachetypes.txt"
+TABLE = Path(__file__).parents[2] / "patches/cachetypes.txt"
 CASES = [line.split() for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
 
 names = st.sampled_from(["turbo4", "turbo2", "q8_0", "f16"])

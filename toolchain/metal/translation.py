@@ -78,7 +78,7 @@ class Kernel:
 
 
 @dataclass
-class Source:
+class Translation:
     """What one file holds. `text` is C++; entries for chosen kernels are added by `entries`."""
 
     text: str
@@ -89,7 +89,7 @@ class Source:
     """function constants: name and type"""
 
 
-class _Reader:
+class _Translator:
     def __init__(self, text: str, fixed: Mapping[int | str, bool | int | float]) -> None:
         self.fixed = fixed
         # its argument may name macros, which are gone by now; without it a loop runs just as well
@@ -103,7 +103,7 @@ class _Reader:
         self.types: dict[str, str] = {}
         self.members: set[str] = set()
 
-    def read(self) -> Source:
+    def read(self) -> Translation:
         self.refuse()
         self.top(0, len(self.tokens), ())
         self.words()
@@ -114,7 +114,7 @@ class _Reader:
             out += [self.text[at:start], new, "\n" * (self.text.count("\n", start, end) - new.count("\n"))]
             at = end
         out.append(self.text[at:])
-        return Source("".join(out), self.kernels, self.constants, self.types)
+        return Translation("".join(out), self.kernels, self.constants, self.types)
 
     def replace(self, first: Token, last: Token, new: str) -> None:
         self.edits.append((first.start, last.end, new))
@@ -381,9 +381,9 @@ def _sum(number: str) -> int:
     return sum(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else -1
 
 
-def read(text: str, fixed: Mapping[int | str, bool | int | float] | None = None) -> Source:
+def read(text: str, fixed: Mapping[int | str, bool | int | float] | None = None) -> Translation:
     """What `clang -E` made of a Metal source, as C++; `fixed` has values of function constants by number or name.
 
     Raises `NotModelled` and `KernelInvalid` with file and line.
     """
-    return _Reader(text, fixed or {}).read()
+    return _Translator(text, fixed or {}).read()

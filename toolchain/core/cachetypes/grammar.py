@@ -21,8 +21,9 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
-from .errors import ConfigError
-from .records import record
+from ..errors import ConfigError
+from ..records import record
+from . import table
 
 # The modes that users of the best-known fork ask for: nothing; K and V of four layers at either end; V of two.
 PRESETS = {
@@ -30,7 +31,8 @@ PRESETS = {
     "1": ("first=4:q8_0,last=4:q8_0", "first=4:q8_0,last=4:q8_0"),
     "7": ("", "first=2:q8_0,last=2:q8_0"),
 }
-_AS_FINE_AS_PRESETS = ("f32", "f16", "bf16", "q8_0")
+_FINE_DB = table.nominal(table.UPSTREAM)["q8_0"]
+_AS_FINE_AS_PRESETS = tuple(kind.name for kind in table.UPSTREAM if (kind.db or 0) >= _FINE_DB)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RULE = re.compile(r"(first|last|layers)=([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _HINT = "for example turbo4, q8_0:turbo4, or q8_0:turbo2,first=2:q8_0,last=2:q8_0"

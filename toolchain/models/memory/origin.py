@@ -20,7 +20,7 @@ _MAX_REDIRECTS = 5
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
-class Source(Protocol):
+class ModelOrigin(Protocol):
     """A file that is read in pieces. `name` is for messages, `size` is in bytes."""
 
     name: str
@@ -46,7 +46,7 @@ class FileSource:
         self._path = path
 
     def read(self, offset: int, length: int) -> bytes:
-        """As `Source.read`."""
+        """As `ModelOrigin.read`."""
         try:
             with self._path.open("rb") as file:
                 file.seek(offset)
@@ -69,7 +69,7 @@ class HttpSource:
         self.read(0, 1)
 
     def read(self, offset: int, length: int) -> bytes:
-        """As `Source.read`; one request. The server may not send more than was asked for."""
+        """As `ModelOrigin.read`; one request. The server may not send more than was asked for."""
         last = offset + length - 1
         try:
             with requests.Session() as session:

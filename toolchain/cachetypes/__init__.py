@@ -1,1 +1,0 @@
-"""The cache types that there are."""

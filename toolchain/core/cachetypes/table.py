@@ -1,0 +1,108 @@
+"""The one table of cache types: upstream's are stated here, ours in the `types` of patches/series.yaml.
+
+Whatever else needs a list of types (defaults, pairs to try, candidates of a proposal) derives it from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from ..checkout import PATCHES
+from ..errors import SeriesError
+from ..records import record
+
+
+@record
+class CacheType:
+    """A type of the KV cache: `block` values take `bytes` bytes."""
+
+    name: str
+    block: int
+    bytes: int
+    db: float | None = None
+    """signal to noise on what the rotation makes of keys, close to Gaussian numbers (`./inv quality`); None: unknown"""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether values share a block: llama.cpp rotates a cache of such a type, and no other."""
+        return self.block > 1
+
+
+UPSTREAM = tuple(
+    CacheType(name=name, block=block, bytes=size, db=db)
+    for name, block, size, db in (
+        ("f32", 1, 4, 150.0),
+        ("f16", 1, 2, 73.7),
+        ("bf16", 1, 2, 55.6),
+        ("q8_0", 32, 34, 45.4),
+        ("q5_1", 32, 24, 28.4),
+        ("q5_0", 32, 22, 27.4),
+        ("q4_1", 32, 20, 22.1),
+        ("q4_0", 32, 18, 21.3),
+        ("iq4_nl", 32, 18, 22.1),
+    )
+)
+"""the cache types that llama.cpp has without us"""
+BESIDE = ("q8_0", "q4_0", "f16", "bf16")
+"""upstream's types that our Metal kernels read where the other of K and V is ours"""
+
+
+def own(root: Path = PATCHES) -> tuple[CacheType, ...]:
+    """The types that the series at `root` adds, of series.yaml alone: it need not be sealed.
+
+    The first is the standard one. Raises `SeriesError`.
+    """
+    path = root / "series.yaml"
+    if not path.is_file():
+        raise SeriesError(f"{root}: there is no series.yaml", hint="series.path names the folder of a patch series")
+    try:
+        return _stated(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise SeriesError(f"{path}: {error}") from error
+
+
+@cache
+def _stated(text: str) -> tuple[CacheType, ...]:
+    data: Any = yaml.safe_load(text)
+    return msgspec.convert(data.get("types") if isinstance(data, dict) else None, tuple[CacheType, ...])
+
+
+def type_table(added: Iterable[CacheType]) -> dict[str, CacheType]:
+    """Every cache type that a release knows, by name: upstream's and those `added` by the series."""
+    return {kind.name: kind for kind in (*UPSTREAM, *added)}
+
+
+def nominal(kinds: Iterable[CacheType]) -> dict[str, float]:
+    """Signal to noise in dB by name, of those that state it."""
+    return {kind.name: kind.db for kind in kinds if kind.db is not None}
+
+
+def bits_per_value(kind: CacheType) -> float:
+    """What one cached value costs, in bits."""
+    return kind.bytes * 8 / kind.block
+
+
+def row_bytes(kind: CacheType, values: int) -> int:
+    """Bytes of a row of `values`, a multiple of the type's block."""
+    return values // kind.block * kind.bytes
+
+
+def standard(added: Sequence[CacheType]) -> str:
+    """The type of the service unless another is asked for: the first that is `added`."""
+    return added[0].name if added else "f16"
+
+
+def proven_types(added: Sequence[CacheType]) -> tuple[str, ...]:
+    """What a release must show unless told otherwise: each type that is `added`, the standard one for V alone, and the
+    smallest with the first and last layers kept finer."""
+    if not added:
+        return ("f16",)
+    smallest = min(added, key=bits_per_value)
+    names = [kind.name for kind in added]
+    return (*names, f"q8_0:{standard(added)}", f"q8_0:{smallest.name},first=2:q8_0,last=2:q8_0")
