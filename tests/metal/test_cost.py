@@ -10,11 +10,9 @@ from toolchain.metal.cost import Cost
 from toolchain.metal.roofline import Gpu, Workload
 from toolchain.text import as_text
 
-from .test_kernels import Patched, patched
+from .conftest import Patched
 
 pytestmark = pytest.mark.slow
-
-__all__ = ["patched"]
 
 
 def counted(patched: Patched, kind: str, queries: int, heads: int, positions: int = 512) -> Cost:
