@@ -56,4 +56,4 @@ def test_the_estimate_takes_the_longer_of_two() -> None:
     assert (a.arithmetic, a.memory, a.memory_uncached, a.weights) == (6.0, 2.0, 4.0, 1000.0)
     assert a.token == 1006.0
     assert b.token == 1002.0
-    assert "ESTIMATE" in as_text([a, b])
+    assert "ESTIMATE" in as_text(roofline.TokenEstimates([a, b]))
