@@ -150,7 +150,7 @@ def test_an_interrupted_fetch_takes_its_git_with_it(
     remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "hang"
-    script.write_text(f"#!/bin/sh\nsleep 1\nkill -INT {os.getpid()}\nexec sleep 60\n")
+    script.write_text(f"#!/bin/sh\nsleep 3\nkill -INT {os.getpid()}\nexec sleep 60\n")
     script.chmod(0o755)
     monkeypatch.setattr(mirror, "_OPTIONS", (*mirror._OPTIONS, f"--upload-pack={script}"))
     with pytest.raises(KeyboardInterrupt):
