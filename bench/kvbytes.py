@@ -62,7 +62,7 @@ def main() -> None:
             models.write(Path(folder) / f"{name}.gguf", make()) for name, make in models.TINY.items()
         ]
         for path in paths:
-            for setting in grammar.divided(asked.types):
+            for setting in grammar.split_settings(asked.types):
                 for context in map(int, asked.contexts.split()):
                     said = compare(asked.server, path, grammar.parse(setting), context, table, Path(folder))
                     sys.stdout.write(f"{path.stem:<14} {setting:<30} {context:>6}  {said}\n")

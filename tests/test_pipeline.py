@@ -86,7 +86,7 @@ def test_a_verification_is_recorded_with_what_it_is_of(tmp_path: Path, run: Run)
         pipeline.verify(stock, bad)
     failed = pipeline.verification_of(run, bad)
     assert proof.doubt(records.read(bad / MANIFEST, Release), failed) == "its verification failed"
-    assert "of other content" in proof.doubt(stated, failed)
+    assert "for other content" in proof.doubt(stated, failed)
     with pytest.raises(ConfigError, match="no cache type turbo4"):
         pipeline.verify(run, good)
     assert pipeline.verification_of(run, good) == proven

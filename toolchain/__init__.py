@@ -1,6 +1,6 @@
 """TurboQuant for Ollama: render, build, verify and deploy a patched Ollama.
 
-The stages, each a function from one frozen record to the next:
+The stages. Each is a function from one frozen record to the next:
 
     sources -> series (rendered patch) -> build -> verify -> release -> deploy
 
@@ -11,5 +11,5 @@ import os
 
 __version__ = "0.1.0"
 
-# GitPython looks for git when it is imported, and would raise; a command that needs git says it better.
+# GitPython raises on import when git is missing. Commands that need git give a clearer error.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

@@ -1,8 +1,8 @@
-"""The story of a run, from two repositories to a service.
+"""A run from two repositories to a service.
 
-Each function is one stage on the records of the stages before it. Every record is kept as JSON, so that a run can be
-explained afterwards: those up to the scratch trees in workspace/runs/<scratch name>/, which a later run on the same
-commits overwrites; all that led to a release, and what came of it, in workspace/runs/<release id>/.
+Each function is one stage, which works on the records of earlier stages. Every record is kept as JSON, so that a run
+can be inspected later. Records up to the scratch trees are in workspace/runs/<scratch name>/; a later run on the same
+commits overwrites them. All records of a release are in workspace/runs/<release id>/.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .verify import verify as verify_release
 
 @record
 class Shipped:
-    """What `ship` did, in short; the whole records lie in `run`."""
+    """Summary of `ship`; the full records are in the folder `run`."""
 
     run: Path
     ollama: str
@@ -52,7 +52,7 @@ class Shipped:
     port: int
     """of the service"""
     passed_over: tuple[PassedOver, ...] = ()
-    """newer releases of Ollama, where none was named"""
+    """newer releases of Ollama that were not taken; only when the run chose the release"""
 
 
 def prepare(run: Run) -> Sources:
@@ -63,22 +63,22 @@ def prepare(run: Run) -> Sources:
 
 
 def prepare_to_ship(run: Run) -> Newest:
-    """The Ollama that is named, else its newest stable release on which the series holds.
+    """The configured Ollama, else its newest stable release to which the series applies.
 
-    Raises the errors of `prepare`, those of `require` for one that is named, else `NoReleaseHolds`.
+    Raises the errors of `prepare`, those of `require` for a configured one, else `NoReleaseHolds`.
     """
     if run.config.sources.ollama_ref:
         found = prepare(run)
         eras.require_served(found)
         require(check_series(run, found))
         return Newest(sources=found, passed_over=())
-    chosen = newest(run, lambda found: complaint(check_series(run, found)))
+    chosen = newest(run, lambda found: failure_message(check_series(run, found)))
     write(_run_dir(run, chosen.sources) / "sources.json", chosen.sources)
     return chosen
 
 
 def render_series(run: Run, found: Sources) -> Rendered:
-    """Render the series; the diffs lie beside the record, one file for each target."""
+    """Render the series; the diffs are written beside the record, one file for each target."""
     eras.require_served(found)
     with run.console.step("render the series"):
         rendered = render.render(load_series(run), found)
@@ -112,13 +112,13 @@ def check_series(run: Run, found: Sources, *, behaviour: bool = True) -> check.C
 
 
 def require(checked: check.Checked) -> None:
-    """Raise `EraNotServed`, `SeriesDoesNotApply` or one of its kinds for a dry run that failed."""
+    """Raise `EraNotServed`, `SeriesDoesNotApply` or a subclass of it for a failed dry run."""
     if found := failure(checked):
         raise found
 
 
 def failure(checked: check.Checked) -> ToolchainError | None:
-    """What `require` raises; None for a dry run that held."""
+    """What `require` raises; None for a dry run that succeeded."""
     if checked.ok:
         return None
     era = eras.named(checked.era)
@@ -127,33 +127,33 @@ def failure(checked: check.Checked) -> ToolchainError | None:
     failing = [edit.name for edit in checked.edits if edit.status in ("moved", "broken")]
     if checked.behaviour and checked.behaviour.wrong:
         return BehaviourChanged(
-            f"the series applies, but llama.cpp does something else with our types: {checked.behaviour.wrong[0]}",
-            hint="the series needs another hook for it; --no-behaviour checks edits and contract alone",
+            f"the series applies, but llama.cpp handles our types wrongly: {checked.behaviour.wrong[0]}",
+            hint="the series needs another edit for this; --no-behaviour checks only edits and contract",
         )
     if checked.contract and not failing and not checked.reason:
         more = f"; and {len(checked.contract) - 3} more" if len(checked.contract) > 3 else ""
         return ContractBroken(
-            f"{len(checked.contract)} of {checked.symbols} symbols that our sources use are not as they were: "
+            f"{len(checked.contract)} of {checked.symbols} symbols that our sources use have changed: "
             + "; ".join(map(str, checked.contract[:3]))
             + more,
-            hint="make our sources fit, then ./inv series.contract with trees old and new, and check again",
+            hint="adapt our sources, run ./inv series.contract on old and new trees, check again",
         )
     return SeriesDoesNotApply(
-        f"{len(failing)} of {len(checked.edits)} edits do not hold: {', '.join(failing)}"
+        f"{len(failing)} of {len(checked.edits)} edits do not apply: {', '.join(failing)}"
         if failing
         else checked.reason,
-        hint="give the failing edits new anchors, then ./inv series.seal and check again",
+        hint="give the failing edits new anchors, run ./inv series.seal, and check again",
     )
 
 
-def complaint(checked: check.Checked) -> str:
-    """What `require` would say of a dry run; empty for one that holds."""
+def failure_message(checked: check.Checked) -> str:
+    """The message that `require` would raise for a dry run; empty on success."""
     found = failure(checked)
     return found.message if found else ""
 
 
 def make_scratch(run: Run, found: Sources, rendered: Rendered) -> Scratch:
-    """Bring the scratch trees to the rendered series."""
+    """Update the scratch trees to the rendered series."""
     scratch = source_stage.create(found, rendered, source_stage.scratch_root(run.config, found), run.console)
     write(_run_dir(run, found) / "scratch.json", scratch)
     return scratch
@@ -166,7 +166,7 @@ def patched_llama_cpp(run: Run) -> Path:
 
 
 def build(run: Run, found: Sources, rendered: Rendered, extra_targets: Sequence[str] = ()) -> Release:
-    """Build the patched trees and assemble the release, which then lies in `directory`."""
+    """Build the patched trees and assemble the release in `directory`."""
     scratch = make_scratch(run, found, rendered)
     release = build_release(
         scratch,
@@ -184,17 +184,17 @@ def build(run: Run, found: Sources, rendered: Rendered, extra_targets: Sequence[
 
 
 def directory(run: Run, release: Release) -> Path:
-    """Where a release lies that was built in this run's workspace."""
+    """The directory of a release that was built in this run's workspace."""
     return release_dir(run.workspace, release)
 
 
 def records_of(run: Run, release: str) -> Path:
-    """Where the records of a release lie, by its id."""
+    """The folder with the records of a release, by its id."""
     return run.workspace / "runs" / release
 
 
 def verify(run: Run, release: Path) -> Verification:
-    """Prove what the release does, and that it is what its manifest says. Raises `ReleaseInvalid` where it is not."""
+    """Verify a release, and check its files against its manifest. Raises `ReleaseInvalid` when they differ."""
     manifest = check_release(release)
     folder = records_of(run, manifest.id)
     write(folder / "release.json", manifest)
@@ -202,7 +202,7 @@ def verify(run: Run, release: Path) -> Verification:
 
 
 def verification_of(run: Run, release: Path) -> Verification | None:
-    """The last verification of a release in this workspace, else the one that lies beside its manifest."""
+    """The last verification of a release in this workspace, else the one beside its manifest."""
     for folder in (records_of(run, load(release).id), release):
         if (folder / proof.FILE_NAME).is_file():
             return read(folder / proof.FILE_NAME, Verification)
@@ -212,7 +212,7 @@ def verification_of(run: Run, release: Path) -> Verification | None:
 def install(
     run: Run, release: Path, verification: Verification | None = None, *, unverified: bool = False
 ) -> Deployment:
-    """Make a release the service, on the verification that is given or known of it.
+    """Make a release the service, with the given verification or the one that was recorded for it.
 
     `unverified` is the setting deploy.allow_unverified.
     """
@@ -227,7 +227,7 @@ def install(
 
 
 def stock(found: Sources) -> Rendered:
-    """The empty rendering: both trees as upstream has them."""
+    """The empty rendering: both trees pristine."""
     empty = sha256_bytes(b"")
     commits = {"llama.cpp": found.llama_cpp.commit, "ollama": found.ollama.commit}
     return Rendered(
@@ -243,12 +243,12 @@ def stock(found: Sources) -> Rendered:
 
 
 def ship(run: Run) -> Shipped:
-    """Sources, series, build, verification and deployment in one go; the first failure ends it."""
+    """Sources, series, build, verification and deployment in one run; the first failure ends it."""
     chosen = prepare_to_ship(run)
     found = chosen.sources
     proven = load_series(run).proven
     if proven and (beyond := proven.beyond(str(found.pin.build))):
-        run.console.warn(f"{beyond}; verification has to show that the GPU agrees")
+        run.console.warn(f"{beyond}; only verification can show that the GPU kernels are right")
     rendered = render_series(run, found)
     release = build(run, found, rendered)
     built = directory(run, release)

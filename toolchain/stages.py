@@ -1,7 +1,7 @@
-"""What each stage hands to the next: the records that flow through the pipeline.
+"""The records that each stage passes to the next.
 
     sources.prepare  -> Sources       which commits, and how Ollama names its llama.cpp
-    series.render    -> Rendered      one unified diff per target, and the checksums that tie it down
+    series.render    -> Rendered      one unified diff per target, with checksums
     sources.scratch  -> Scratch       work trees with the rendered series committed as one branch
     build.build      -> Release       a directory of binaries, licences and a manifest
     verify.verify    -> Verification  what the built server proved
@@ -23,23 +23,23 @@ Target = Literal["ollama", "llama.cpp"]
 
 @record
 class Checkout:
-    """A commit in a git repository that this toolkit may read and never changes."""
+    """A commit in a git repository that the toolkit reads and never changes."""
 
     target: Target
     origin: str
-    """the URL or path that the operator named"""
+    """the configured URL or path"""
     git_dir: Path
     commit: str
     describe: str
     """Ollama: newest tag before the commit and the distance, or the short commit id; llama.cpp: b10488, or
     v0.3.0 (b10700) where a version is pinned"""
     dirty: tuple[str, ...] = ()
-    """paths that the operator's own work tree holds uncommitted; they are not part of the run"""
+    """uncommitted paths of the operator's work tree; they are not part of the run"""
 
 
 @record
 class Pin:
-    """The llama.cpp that an Ollama tree asks for, and the commit that serves it here."""
+    """The llama.cpp that an Ollama tree names, and the commit that is used for it."""
 
     name: str
     """as Ollama writes it: a build such as b10488, a version such as v0.3.0, or a commit"""
@@ -47,7 +47,7 @@ class Pin:
     build: int
     """build number of `commit`: the length of its history"""
     exact: bool
-    """false when the mirror lacks the pin and the nearest build before it stands in"""
+    """false when the mirror lacks the pin and the nearest earlier build is used instead"""
 
 
 @record
@@ -57,13 +57,13 @@ class Sources:
     ollama: Checkout
     llama_cpp: Checkout
     era: str
-    """name of the era of Ollama's tree; `sources.eras` knows what that means"""
+    """name of the era of Ollama's tree, see `sources.eras`"""
     pin: Pin
 
 
 @record
 class EditResult:
-    """What became of one edit on one pristine tree."""
+    """The outcome of one edit on one pristine tree."""
 
     name: str
     """file of the series and name of the edit, as in types/enum"""
@@ -71,16 +71,16 @@ class EditResult:
     file: str
     status: Literal["applies", "upstreamed", "moved", "broken", "skipped"]
     line: int = 0
-    """line of the pristine file where it goes, counted from 1"""
+    """line of the pristine file where the edit goes, from 1"""
     reason: str = ""
     candidates: tuple[str, ...] = ()
     culprit: str = ""
-    """the upstream commit that broke it, when it could be found"""
+    """the upstream commit that broke the edit, if it was found"""
 
 
 @record
 class FileChecksum:
-    """One file of a target before and after the series; the pristine digest is empty for a file of ours."""
+    """One file of a target before and after the series; the pristine digest is empty for an added file."""
 
     path: str
     pristine: str
@@ -103,10 +103,10 @@ class RenderedTarget:
 
 @record
 class Rendered:
-    """The series rendered for both targets, with the manifest that ties edits, blobs and result together."""
+    """The series rendered for both targets, with the outcome of each edit and the facts that were read."""
 
     series_sha256: str
-    """over every file of patches/ that took part"""
+    """digest of the seal, and so of every file of the series"""
     targets: tuple[RenderedTarget, ...]
     edits: tuple[EditResult, ...]
     facts: dict[str, str]
@@ -115,7 +115,7 @@ class Rendered:
 
 @record
 class Scratch:
-    """Work trees of this run, each with the series as one commit on `branch`."""
+    """Work trees, each with the series as one commit on `branch`."""
 
     root: Path
     ollama: Path
@@ -130,12 +130,12 @@ class Release:
     """manifest.json of a release directory.
 
     The directory holds bin/ollama, lib/ollama/ (llama-server and its libraries), licenses/ and this manifest;
-    `files` lists every file but the manifest itself, by its path relative to the directory.
+    `files` maps the path of every file but the manifest, relative to the directory, to its digest.
     """
 
     id: str
     version: str
-    """what /api/version answers"""
+    """the version that /api/version reports"""
     created: str
     """UTC, ISO 8601"""
     platform: str
@@ -150,12 +150,12 @@ class Release:
     flags: dict[str, str]
     files: dict[str, str]
     verification: str = ""
-    """digest of the verification.json beside the manifest, in a release that was installed on it"""
+    """digest of the verification.json beside the manifest; only in an installed release"""
 
 
 @record
 class CachePart:
-    """One line of llama-server's log that states which attention layers of a cache have a type."""
+    """One line of llama-server's log: which attention layers of a cache have one type."""
 
     side: str
     """K or V"""
@@ -169,26 +169,26 @@ class CachePart:
 
 @record
 class CacheProof:
-    """One line of llama-server's log that states a KV cache's type and size."""
+    """One line of llama-server's log: a KV cache's types and size."""
 
     line: str
     cells: int
     layers: int
     type_k: str
-    """several types, joined by +, where rules give some layers another one"""
+    """several types, joined by +, when rules give some layers another type"""
     type_v: str
     mib: float
     mib_k: float
     mib_v: float
     expected_bytes: int
-    """K and V computed from the model's geometry and the types' true bytes per block"""
+    """bytes of K and V, computed from the model's geometry and the types' bytes per block"""
     parts: tuple[CachePart, ...] = ()
-    """the layers of each type, where there are rules"""
+    """the layers of each type, when there are rules"""
 
 
 @record
 class TypeProof:
-    """What one cache type (or K:V pair) showed on one model."""
+    """The result of running one cache type (or K:V pair) on one model."""
 
     kv_cache_type: str
     model: str
@@ -203,7 +203,7 @@ class TypeProof:
 
 @record
 class Verdict:
-    """One point of the verification checklist, numbered from 1, on the built programs of a release."""
+    """One item of the verification checklist, numbered from 1, on the built programs of a release."""
 
     number: int
     name: str
@@ -216,19 +216,19 @@ Answer = Literal["fine", "costly", "collapses", "unknown"]
 
 @record
 class LayerLoss:
-    """By how many dB the attention scores of one layer fall short of a cache type's signal to noise.
+    """By how many dB the SNR of one layer's attention scores is below that of the cache type.
 
-    From the weights of queries and keys, and on the keys of a text; None where it could not be told.
+    Computed from the weights of queries and keys, and from the keys of a text; None: unknown.
     """
 
     layer: int
-    """counted in attention layers, as in a cache type's rules"""
+    """among attention layers, as in a cache type's rules"""
     weights_db: float | None
     keys_db: float | None = None
 
     @property
     def worst_db(self) -> float:
-        """The larger of both; 0 when neither is known."""
+        """The larger of the two; 0 when both are unknown."""
         return max((one for one in (self.weights_db, self.keys_db) if one is not None), default=0.0)
 
 
@@ -238,9 +238,9 @@ class Trial:
 
     cache: str
     predicted_db: float | None
-    """signal to noise of the attention scores; None when nothing is known of the layers"""
+    """SNR of the attention scores; None when the layers' losses are unknown"""
     kl: float | None = None
-    """measured divergence of the predictions from those with f16, nats per token; None when it was not run"""
+    """measured KL divergence from f16, nats per token; None when it was not measured"""
     kl_error: float = 0.0
     answer: Answer
     reason: str = ""
@@ -248,7 +248,7 @@ class Trial:
 
 @record
 class Compatibility:
-    """Whether a model bears the cache type that is asked for. `proposal` is empty when it does, or nothing does."""
+    """Whether a model works with the requested cache type. `proposal` is empty when it does, or when no type does."""
 
     model: str
     asked: str
@@ -258,24 +258,24 @@ class Compatibility:
     layers: tuple[LayerLoss, ...]
     trials: tuple[Trial, ...]
     text_sha256: str = ""
-    """of the text that the model read; empty where it read none"""
+    """digest of the text that the model read; empty when it read none"""
 
 
 @record
 class Verification:
-    """verification.json of a release: what was proven, on which binary."""
+    """verification.json of a release: what was proven, on which binaries."""
 
     release: str
     content_sha256: str = ""
-    """the release's `content_digest`: of no other is anything proven"""
+    """`content_digest` of the release; the proof is valid for this content only"""
     version: str
     proofs: tuple[TypeProof, ...]
     checklist: tuple[Verdict, ...] = ()
-    """six verdicts; none on a release that adds no types"""
+    """six verdicts; empty for a release that adds no types"""
     unknown_type_message: str
-    """what the API answered to a type that does not exist"""
+    """the API's answer to a type that does not exist"""
     guard: Compatibility | None = None
-    """what the service's cache type does to `verify.model`"""
+    """compatibility of `verify.model` with the service's cache type"""
     ok: bool
     seconds: float
 
@@ -288,11 +288,11 @@ class Deployment:
     active: str
     """release id, empty when nothing is installed"""
     parent: str
-    """the release that was active before; rollback goes there"""
+    """the release that was active before, to which a rollback returns"""
     version: str
     pid: int
     healthy: bool
     releases: tuple[str, ...]
     verified: bool = False
-    """whether the active release was installed on a verification, and is what was verified"""
+    """whether the active release was installed with a verification and is unchanged since"""
     reason: str = ""

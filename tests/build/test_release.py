@@ -105,7 +105,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda d: (d / "lib/ollama/libx.so.1.2").unlink(), r"libx\.so\.1\.2 is missing"),
     "extra": (lambda d: (d / "lib/ollama/evil.so").touch(), r"evil\.so is not in the manifest"),
     "extra link": (lambda d: (d / "lib/more").symlink_to("ollama"), "lib/more is not in the manifest"),
-    "not executable": (lambda d: (d / "bin/ollama").chmod(0o644), "bin/ollama cannot be executed"),
+    "not executable": (lambda d: (d / "bin/ollama").chmod(0o644), "bin/ollama is not executable"),
     "relinked": (lambda d: _relink(d / "lib/ollama/libx.so", "libx.so.1.2"), r"libx\.so was changed"),
     "link out": (lambda d: _relink(d / "lib/ollama/libx.so", "../../../x"), "leads out"),
     "absolute link": (lambda d: _relink(d / "lib/ollama/libx.so", "/etc/passwd"), "leads out"),
@@ -114,7 +114,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "leads out",
     ),
     "link instead of file": (lambda d: _relink(d / "licenses/ollama.txt", "../bin/ollama"), "was changed"),
-    "pipe": (lambda d: os.mkfifo(d / "bin/pipe"), "neither a file nor a link"),
+    "pipe": (lambda d: os.mkfifo(d / "bin/pipe"), "not a file or a link"),
     "no manifest": (lambda d: (d / MANIFEST).unlink(), "not a release"),
     "half a manifest": (lambda d: (d / MANIFEST).write_text('{"id": "x"'), "not a release"),
 }
@@ -131,9 +131,9 @@ def test_damage_is_found_and_named(made: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": "9.9.9"}, "does not belong to this content"),
-        ({"series_sha256": "0" * 64}, "does not belong to this content"),
-        ({"id": "../../elsewhere"}, "no name for a release"),
+        ({"version": "9.9.9"}, "does not match the content"),
+        ({"series_sha256": "0" * 64}, "does not match the content"),
+        ({"id": "../../elsewhere"}, "not a valid release id"),
         ({"files": {}}, "not in the manifest"),
     ],
 )
@@ -150,7 +150,7 @@ def test_paths_of_a_manifest_stay_inside(tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("release")
     fill(folder)
     records.write(folder / MANIFEST, replace(DRAFT, id="x", files={name: "0" * 64}))
-    with pytest.raises(ReleaseInvalid, match="no path inside it"):
+    with pytest.raises(ReleaseInvalid, match="not a path inside the release"):
         check(folder)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.core import records
-from toolchain.core.cachetypes.grammar import PRESETS, CacheTypes, LayerRule, LayerTypes, divided, parse
+from toolchain.core.cachetypes.grammar import PRESETS, CacheTypes, LayerRule, LayerTypes, parse, split_settings
 from toolchain.core.config import load, rows
 from toolchain.core.errors import ConfigError
 
@@ -120,7 +120,13 @@ def test_no_such_preset(text: str) -> None:
 
 def test_several_settings_in_one_text() -> None:
     text = "turbo4, q8_0:turbo2;turbo2,first=2:q8_0,last=2:q8_0,q8_0:turbo4 f16"
-    assert list(divided(text)) == ["turbo4", "q8_0:turbo2", "turbo2,first=2:q8_0,last=2:q8_0", "q8_0:turbo4", "f16"]
+    assert list(split_settings(text)) == [
+        "turbo4",
+        "q8_0:turbo2",
+        "turbo2,first=2:q8_0,last=2:q8_0",
+        "q8_0:turbo4",
+        "f16",
+    ]
 
 
 def test_the_names_that_a_release_must_know() -> None:

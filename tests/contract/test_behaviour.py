@@ -70,10 +70,10 @@ def test_a_kernel_that_is_chosen_by_the_type_of_k_alone(change: Change, check: C
         for name in ("turbo4", "turbo3", "turbo2")
     ]
     assert checked.behaviour.wrong[0].endswith(
-        "kernel_kv_q8_0_f16 of upstream's is given V (turbo4), which it cannot decode: it is chosen by the type of K"
-        " alone"
+        "upstream's kernel_kv_q8_0_f16 gets V (turbo4), which it cannot decode: the choice depends on the type of K"
+        " only"
     )
-    with pytest.raises(BehaviourChanged, match="by the type of K alone"):
+    with pytest.raises(BehaviourChanged, match="on the type of K only"):
         pipeline.require(checked)
 
 
@@ -105,7 +105,7 @@ def test_work_memory_that_is_not_reserved(reserved: int, wrong: bool) -> None:
         "threads": [32, 1, 1], "buffers": {"0": [0, size]},
     }  # fmt: skip
     recorded = msgspec.convert({"claimed": True, "extra": reserved, "dispatches": [dispatch]}, RecordedOperation)
-    found = [one.says for one in behaviour.memory_findings(posed, recorded)]
+    found = [one.text for one in behaviour.memory_findings(posed, recorded)]
     said = f"kernel_new works at byte {size} of the result, for which {size} bytes are reserved"
     assert found == ([said] if wrong else [])
 

@@ -36,7 +36,7 @@ def test_points_of_history(run: Run, change: Callable[[Edits], str]) -> None:
     assert good.stages[-1].said == f"{len(proving.pairs([kind.name for kind in own()])) * 5} cases"
     failed = {stage.name: stage.said for stage in bad.stages if not stage.ok}
     assert set(failed) - {"metal.check"} == {"behaviour", "metal.run"}
-    assert "by the type of K alone" in failed["behaviour"]
+    assert "on the type of K only" in failed["behaviour"]
     assert "2 builds hold and behave" in as_text(found)
     failure = found.failure()
     assert isinstance(failure, SeriesDoesNotApply)

@@ -29,7 +29,7 @@ def test_recorded_on_two_trees(tmp_path: Path, run: Run, upstream: Miniature, ch
     assert before.contract == ()
 
     change({"ggml/include/ggml-backend.h": ("ggml_backend_dev_get(size_t number)", "ggml_backend_dev_get(int number)")})
-    recorded = recording.record_anew(run, before, ["b9000", "HEAD"])
+    recorded = recording.record_contract(run, before, ["b9000", "HEAD"])
     made = manifest.load(own)
     assert recorded.symbols == len(made.contract) > 150
     by_name = {symbol.name: symbol for symbol in made.contract}
@@ -52,7 +52,7 @@ def test_what_does_not_compile_is_not_recorded(tmp_path: Path, run: Run, change:
     own = tmp_path / "series"
     copytree(manifest.OWN_SERIES, own)
     with pytest.raises(SeriesError, match=r"ggml-cpu-turbo-fa-op\.cpp:\d+: our sources do not compile.*use_ref"):
-        recording.record_anew(run, manifest.load(own), ["HEAD"])
+        recording.record_contract(run, manifest.load(own), ["HEAD"])
 
 
 def test_a_malformed_line() -> None:

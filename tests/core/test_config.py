@@ -54,7 +54,7 @@ def test_later_layers_win_and_origins_are_known(tmp_path: Path) -> None:
         ("workspace: [a]", ["workspace"]),
         ("- a list", ["expected a mapping"]),
         ("a: [", ["not YAML"]),
-        ("deploy: {port: 1, port: 2}", ["'port'", "a second time"]),
+        ("deploy: {port: 1, port: 2}", ["'port'", "occurs twice"]),
     ],
 )
 def test_bad_settings(tmp_path: Path, text: str, words: list[str]) -> None:

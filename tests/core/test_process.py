@@ -52,7 +52,7 @@ def test_a_time_limit_kills_the_whole_group(tmp_path: Path) -> None:
     child = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     started = time.monotonic()
-    with pytest.raises(CommandFailed, match="ran past its 2 s"):
+    with pytest.raises(CommandFailed, match="exceeded its time limit of 2 s"):
         run([*PYTHON, script], timeout=2)
     assert time.monotonic() - started < 20
     pid = int(pid_file.read_text())
@@ -63,9 +63,9 @@ def test_streams_are_captured_apart(tmp_path: Path) -> None:
     script = "import os, sys; sys.stdout.buffer.write(sys.stdin.buffer.read()); print(os.environ, file=sys.stderr)"
     found = capture([*PYTHON, script], given=b"\0\xff\n", base={}, env={"ONE": "1"}, cwd=tmp_path)
     assert found.stdout == b"\0\xff\n"
-    assert "'ONE': '1'" in found.complaint
-    assert "'PATH'" not in found.complaint, "base stands for our own environment"
-    assert "'PATH'" in capture([*PYTHON, script], env={"ONE": "1"}).complaint
+    assert "'ONE': '1'" in found.error_text
+    assert "'PATH'" not in found.error_text, "base stands for our own environment"
+    assert "'PATH'" in capture([*PYTHON, script], env={"ONE": "1"}).error_text
 
 
 def test_a_captured_failure_shows_stderr() -> None:
@@ -73,7 +73,7 @@ def test_a_captured_failure_shows_stderr() -> None:
     with pytest.raises(BuildFailed, match=r"^the probe ended with 3: err$"):
         capture([*PYTHON, script], failure=BuildFailed, what="the probe")
     assert capture([*PYTHON, script], check=False).returncode == 3
-    with pytest.raises(BuildFailed, match=r"ran past its 0\.5 s"):
+    with pytest.raises(BuildFailed, match=r"exceeded its time limit of 0\.5 s"):
         capture([*PYTHON, "import time; time.sleep(60)"], timeout=0.5, check=False, failure=BuildFailed)
 
 

@@ -32,7 +32,7 @@ def test_install_upgrade_and_roll_back(site: Site, capsys: pytest.CaptureFixture
     assert OllamaClient(url).names() == ()  # the probe model is gone again
     back = installer.rollback(site.config, site.console)
     assert (back.active, back.version, back.healthy) == (identifier(a), "0.1.0-turbo1", True)
-    with pytest.raises(NothingToRollBackTo, match="no parent"):
+    with pytest.raises(NothingToRollBackTo, match="no installed parent"):
         installer.rollback(site.config, site.console)
     with pytest.raises(NothingToRollBackTo, match=r"0\.9\.0: no such release"):
         installer.rollback(site.config, site.console, to="0.9.0")

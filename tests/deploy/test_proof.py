@@ -30,8 +30,8 @@ def test_what_no_verification_proves_is_refused_before_anything_happens(site: Si
     for verified, why in (
         (None, "it was never verified"),
         (verification(release, ok=False), "its verification failed"),
-        (verification(other), rf"of other content \({identifier(other)}\)"),
-        (replace(verification(release), content_sha256=""), "of other content"),
+        (verification(other), rf"for other content \({identifier(other)}\)"),
+        (replace(verification(release), content_sha256=""), "for other content"),
     ):
         with pytest.raises(Unverified, match=f"{identifier(release)}: .*{why}") as refused:
             _attempt(site, release, verified)
@@ -58,7 +58,7 @@ def test_a_verification_is_of_all_that_it_depends_on(site: Site) -> None:
         {"platform": "macos-arm64"},
         {"id": "1-other"},
     ):
-        assert "of other content" in proof.doubt(replace(release, **change), proven)
+        assert "for other content" in proof.doubt(replace(release, **change), proven)
 
 
 @pytest.mark.slow

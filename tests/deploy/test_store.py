@@ -21,7 +21,7 @@ from .site import Site, identifier
 def test_a_disk_without_room_is_seen_before_the_copy(running: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     before = running.status()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(DiskFull, match="which are not free"):
+    with pytest.raises(DiskFull, match="MB of free space"):
         running.install(running.release("too-big"))
     assert running.status() == before
     running.assert_clean()

@@ -61,14 +61,14 @@ def test_a_parent_that_fails_too_is_said(site: Site) -> None:
     good = site.release("good")
     site.install(good)
     (site.prefix.release(identifier(good)) / "lib/ollama/behaviour.json").write_text("{}")
-    with pytest.raises(Unhealthy, match="is not healthy either"):
+    with pytest.raises(Unhealthy, match="is unhealthy, too"):
         site.install(site.release("bad", does="exit"))
     assert site.status().active == identifier(good)
     assert site.install(site.release("better")).healthy
 
 
 def test_an_unhealthy_first_release_leaves_nothing_running(site: Site) -> None:
-    with pytest.raises(Unhealthy, match="no release before it") as caught:
+    with pytest.raises(Unhealthy, match="no previous release") as caught:
         site.install(site.release("bad", does="exit"))
     assert caught.value.exit_code == 52
     assert site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").returncode == 113

@@ -121,7 +121,7 @@ def test_this_machine(tmp_path: Path) -> None:
     assert found.free_disk > 0
     if sys.platform != "darwin":
         assert found.ram == psutil.virtual_memory().total
-        assert any("macOS alone" in one for one in found.unknown)
+        assert any("macOS only" in one for one in found.unknown)
 
 
 @contextlib.contextmanager

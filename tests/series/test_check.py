@@ -52,7 +52,7 @@ def test_an_anchor_that_matches_twice_is_broken(upstream: Upstream, make_series:
     checked = check(manifest.load(make_series()), upstream.sources(), Console())
     edit = {edit.name: edit for edit in checked.edits}["types/size"]
     assert (edit.status, edit.culprit[:12]) == ("broken", culprit[:12])
-    assert "stands 2 times" in edit.reason
+    assert "occurs 2 times" in edit.reason
 
 
 def test_a_fact_that_is_gone(upstream: Upstream, make_series: SeriesMaker) -> None:

@@ -148,7 +148,7 @@ def test_edits_that_want_the_same_place(upstream: Upstream, make_series: SeriesM
     [
         ("b99", UnknownRevision, "b99"),
         ("side", ConfigError, "not a commit of llama.cpp's mainline"),
-        ("b3", ConfigError, "no build lies between b3 and b2"),
+        ("b3", ConfigError, "no build between b3 and b2"),
     ],
 )
 def test_ranges_that_are_none(

@@ -73,7 +73,7 @@ def test_line_drift_does_no_harm(upstream: Upstream, make_series: SeriesMaker) -
     ("changes", "error", "words"),
     [
         ({"anchor": "KIND_NONE"}, AnchorMissing, ["ids", "KIND_NONE", "enum kind", "types.h"]),
-        ({"anchor": "KIND_A", "scope": ""}, AnchorAmbiguous, ["ids", "stands 2 times", "lines 1, 2"]),
+        ({"anchor": "KIND_A", "scope": ""}, AnchorAmbiguous, ["ids", "occurs 2 times", "lines 1, 2"]),
         ({"scope": "enum nokind"}, AnchorMissing, ["enum nokind"]),
         ({"file": "none.h"}, AnchorMissing, ["none.h"]),
         ({"count": 2}, AnchorMissing, ["KIND_COUNT"]),
@@ -147,7 +147,7 @@ def test_ranges(upstream: Upstream, make_series: SeriesMaker) -> None:
     assert [file.path for file in render(series, upstream.sources()).targets[0].files] == ["old.c"]
     upstream.commit("llama.cpp", {"more": "x"}, "second")
     assert [file.path for file in render(series, upstream.sources()).targets[0].files] == ["new.c"]
-    with pytest.raises(SeriesError, match=r"does not serve llama\.cpp 2: types \(<2\)"):
+    with pytest.raises(SeriesError, match=r"does not support llama\.cpp 2: types \(<2\)"):
         render(manifest.load(make_series(parts=[old], name="old")), upstream.sources())
 
 
@@ -174,7 +174,7 @@ def test_a_broken_seal(make_series: SeriesMaker, damage: str) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("types.yaml", "edits:\n  - name: a\n    name: b\n", "a second time"),
+        ("types.yaml", "edits:\n  - name: a\n    name: b\n", "occurs twice"),
         ("types.yaml", "edits:\n  - {name: a, file: x, position: nowhere, insert: y}\n", "nowhere"),
         ("types.yaml", "edits:\n  - {name: a, file: x, position: before, insert: y}\n", "needs an anchor"),
         (

@@ -77,7 +77,7 @@ def test_every_stage_asks_the_era(tmp_path: Path, third: Submodule) -> None:
     checked = pipeline.check_series(run, found)
     assert (checked.ok, checked.era, checked.edits) == (False, "submodule", ())
     for attempt in (lambda: pipeline.require(checked), lambda: pipeline.render_series(run, found)):
-        with pytest.raises(EraNotServed, match="Ollama ollama 1 is of the submodule era, which came later") as refused:
+        with pytest.raises(EraNotServed, match="Ollama ollama 1 belongs to the submodule era, which came later") as refused:
             attempt()
         assert refused.value.hint == third.hint
     assert [target.target for target in pipeline.stock(found).targets] == ["ollama"]
@@ -123,6 +123,6 @@ def test_where_llama_cpp_lies_in_a_tree() -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(UnknownLayout, match="'steam' is no era of Ollama") as caught:
+    with pytest.raises(UnknownLayout, match="'steam' is not an era of Ollama") as caught:
         eras.named("steam")
     assert caught.value.hint == "known: pinned, vendored"

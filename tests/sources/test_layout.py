@@ -37,9 +37,9 @@ def test_eras(tmp_path: Path, files: dict[str, str], expected: tuple[str, str]) 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"README": ""}, "no layout of Ollama"),
-        ({"LLAMA_CPP_VERSION": "b1"}, "no layout of Ollama"),
-        ({"llama/llama.cpp/llama.h": ""}, "no layout of Ollama"),
+        ({"README": ""}, "no known layout of Ollama"),
+        ({"LLAMA_CPP_VERSION": "b1"}, "no known layout of Ollama"),
+        ({"llama/llama.cpp/llama.h": ""}, "no known layout of Ollama"),
         ({**PINNED, "LLAMA_CPP_VERSION": "\n"}, "LLAMA_CPP_VERSION names no"),
         ({**PINNED, "LLAMA_CPP_VERSION": "--upload-pack=x"}, "LLAMA_CPP_VERSION names no"),
         ({**VENDORED, "Makefile.sync": "all:\n"}, "Makefile.sync names no"),

@@ -114,7 +114,7 @@ def test_an_interrupted_clone_goes_on_where_it_stood(
     assert set(git(git_dir, "tag").split()) == {"b2", "b4", "b6"}
     (git_dir / "objects/pack/tmp_pack_killed").write_bytes(b"half a pack")
     (git_dir / "packed-refs.lock").touch()
-    with pytest.raises(FetchFailed, match="no whole mirror"):
+    with pytest.raises(FetchFailed, match="no complete mirror"):
         _open(remote, tmp_path, offline=True)
     made = _open(remote, tmp_path)
     assert made.count("HEAD") == 20

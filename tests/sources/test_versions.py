@@ -97,7 +97,7 @@ def test_a_tag_that_its_tree_contradicts_is_somebody_elses(
     git(repo, "tag", "v0.4.0", made[6])
     with pytest.raises(PinMissing):
         resolve(repo, "v0.4.0")
-    assert f"v0.4.0 is {made[6][:12]}, which says that it is 0.2.0: it is not believed" in capsys.readouterr().err
+    assert f"v0.4.0 is {made[6][:12]}, whose tree states 0.2.0; the tag is ignored" in capsys.readouterr().err
     git(repo, "tag", "v0.4.0-rc1", made[9])
     assert resolve(repo, "v0.4.0-rc1").build == 9
 
@@ -117,7 +117,7 @@ def test_a_shallow_clone_needs_a_build_beside_the_version(llama: tuple[Path, dic
     repo, made = llama
     git(repo, "tag", "v0.4.0")
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repo}", "shallow")
-    with pytest.raises(PinMissing, match=r"v0\.4\.0 has no build number, .*shallow"):
+    with pytest.raises(PinMissing, match=r"v0\.4\.0 has no build number .*shallow"):
         resolve(tmp_path / "shallow", "v0.4.0")
     git(tmp_path / "shallow", "tag", "b10")
     assert resolve(tmp_path / "shallow", "v0.4.0") == Pin(name="v0.4.0", commit=made[10], build=10, exact=True)

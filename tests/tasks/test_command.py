@@ -65,7 +65,7 @@ def test_config_as_json(tmp_path: Path) -> None:
         (["sources", "--ollama", "/", "--llama-cpp", "/"], 10, "not a git repository"),
         (["build.check"], 31, "no release was built yet"),
         (["build.check", "--release", "none"], 31, "not a release directory"),
-        (["deploy.rollback"], 53, "no parent"),
+        (["deploy.rollback"], 53, "no installed parent"),
         (["series.check", "--set", "series.path=/nowhere"], 10, "git"),
         (["series.seal", "--set", "series.path=/nowhere"], 20, "no series.yaml"),
         (["config", "--bogus"], 2, "--bogus"),

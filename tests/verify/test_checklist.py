@@ -354,7 +354,7 @@ def test_a_release_without_evidence(tmp_path: Path, make_release: MakeRelease, m
     program = folder / evidence.PROBE_PATH
     program.parent.mkdir(parents=True)
     for script, words in (
-        ("echo no JSON", "not what it should state"),
+        ("echo no JSON", "unexpected output"),
         ("echo broken >&2; exit 3", "ended with 3: broken"),
     ):
         program.write_text(f"#!/bin/sh\n{script}\n")

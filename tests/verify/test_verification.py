@@ -170,7 +170,7 @@ def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(verification, "write_probe", write_probe)
-    with pytest.raises(DiskFull, match="no room"):
+    with pytest.raises(DiskFull, match="no space for the probe models"):
         run()
     assert list(_folder(tmp_path).iterdir()) == []
 
@@ -213,7 +213,7 @@ def test_a_release_id_that_would_leave_the_workspace(tmp_path: Path, make_releas
     release = make_release()
     manifest = release / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"id": "release"', f'"id": "{name}"'))
-    with pytest.raises(ReleaseInvalid, match="cannot be the name"):
+    with pytest.raises(ReleaseInvalid, match="not a valid release id"):
         verify(release, config.load(environ={}), Console(), workspace=tmp_path / "workspace")
     assert not (tmp_path / "workspace").exists()
 

@@ -29,10 +29,10 @@ def build(
     workspace: Path,
     extra_targets: Sequence[str] = (),
 ) -> Release:
-    """Build the scratch trees and return the release, which then lies in `release_dir(workspace, release)`.
+    """Build the scratch trees and return the release; its directory is `release_dir(workspace, release)`.
 
-    What is up to date is not built again. `extra_targets` are further programs of llama.cpp (llama-bench,
-    llama-perplexity); they stay in `program_dir` and are no part of the release. Raises `MissingTool`,
+    Builds incrementally. `extra_targets` are further programs of llama.cpp (llama-bench, llama-perplexity); they are in
+    `program_dir`, not in the release. Raises `MissingTool`,
     `DiskFull`, `BuildFailed`, `EraNotServed`, `ConfigError`, `LockHeld`.
     """
     with locked(scratch.root):
@@ -59,7 +59,7 @@ def build(
 
 
 def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path) -> steps.BuildPlan:
-    """Look at tree, tools and disk before anything is started. Raises what `build` raises."""
+    """Check tree, tools and disk before the build starts. Raises what `build` raises."""
     era = eras.of(sources)
     if era.unbuilt:
         raise EraNotServed(f"{eras.sentence(sources)}: {era.unbuilt}", hint=era.hint)
@@ -93,14 +93,14 @@ def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path)
 
 
 def version_of(sources: Sources, config: Config) -> str:
-    """What /api/version will answer: upstream's version and our suffix, such as 0.33.0-turbo1."""
+    """The version that /api/version will report: upstream's with our suffix, such as 0.33.0-turbo1."""
     name = sources.ollama.describe
     upstream = name[1:] if name.startswith("v") and name[1:2].isdigit() else f"0.0.0-{name}"
     return f"{upstream}-{config.build.suffix}"
 
 
 def program_dir(plan: steps.BuildPlan) -> Path:
-    """Where the programs lie that `extra_targets` named."""
+    """The folder of the programs that `extra_targets` named."""
     return plan.cmake_folder / "bin"
 
 

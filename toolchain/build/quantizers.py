@@ -1,4 +1,4 @@
-"""The series' reference quantizers as a shared library: the C files that a release gets, compiled alone."""
+"""The series' reference quantizers as a shared library, compiled from the same C files as in a release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..core.records import sha256_bytes
 from ..series.manifest import Series
 from .tools import compilers
 
-# They are plain C that needs nothing of ggml; the files for one backend do.
+# These are plain C without ggml; files of a backend need ggml.
 SOURCE = "kernels/ggml-turbo.c"
 _FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-DGGML_TURBO_STANDALONE")
 

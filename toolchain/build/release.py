@@ -1,4 +1,4 @@
-"""Release directories: assembled whole or not at all, named by their content, and checked against their manifest."""
+"""Release directories: assembled atomically, named by their content, and checked against their manifest."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from ..stages import Release
 
 MANIFEST = "manifest.json"
 ADDED_LATER = frozenset({MANIFEST, "environment", "verification.json"})
-"""files that later stages put beside the release's own; no manifest lists them"""
+"""files that later stages add; no manifest lists them"""
 PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
 _MAKING = ".making-"
 _LOCK_WAIT_S = 600.0
-"""another run copies some hundred MB meanwhile"""
+"""time for another run to copy some hundred MB"""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _REBUILD = "build it again, and copy whole directories only"
 
 
 def release_dir(workspace: Path, release: Release) -> Path:
-    """Where a built release lies."""
+    """The directory of a built release."""
     return workspace / "releases" / release.id
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """Digest of every file below `folder` by its relative path, but those of `ADDED_LATER`; sorted.
+    """Digest of every file below `folder` by its relative path, sorted, without those of `ADDED_LATER`.
 
     A symbolic link is not followed: its digest is that of its target's text. Raises `ReleaseInvalid` for a
     link that leaves the folder or for anything that is neither file nor link.
@@ -54,7 +54,7 @@ def file_digests(folder: Path) -> dict[str, str]:
         elif stat.S_ISREG(path.lstat().st_mode):
             found[name] = records.sha256_file(path)
         else:
-            raise ReleaseInvalid(f"{path}: neither a file nor a link", hint=_REBUILD)
+            raise ReleaseInvalid(f"{path}: not a file or a link", hint=_REBUILD)
     return dict(sorted(found.items()))
 
 
@@ -65,14 +65,14 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def release_id(release: Release) -> str:
-    """The name that a release must have: its version, and 12 digits over what it was made from and of."""
+    """The id of a release: its version, and 12 digits of a digest over its sources and files."""
     identity = (release.platform, release.ollama_commit, release.llama_cpp_commit, release.series_sha256)
     content = records.to_json([*identity, dict(sorted(release.files.items()))])
     return f"{release.version}-{records.sha256_bytes(content.encode())[:12]}"
 
 
 def content_digest(release: Release) -> str:
-    """Digest over all that a verification can depend on: every file, and what the manifest says of them."""
+    """Digest over everything that a verification depends on: all files and the manifest."""
     origin = (release.ollama_commit, release.llama_cpp_commit, str(release.llama_cpp_build), release.series_sha256)
     types = [(kind.name, kind.block, kind.bytes) for kind in release.cache_types]
     stated = [release.id, release.version, release.platform, *origin, types, dict(sorted(release.files.items()))]
@@ -82,12 +82,12 @@ def content_digest(release: Release) -> str:
 def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> Release:
     """Make a release directory in workspace/releases and return its manifest.
 
-    `fill` puts the files into an empty directory; `draft` is the manifest but for `id` and `files`. The directory
-    appears under its id by one rename. A sound one of the same id is left as it is, with its own manifest; a
-    damaged one is replaced. Raises `ReleaseInvalid`, `DiskFull`, `LockHeld`.
+    `fill` puts the files into an empty directory; `draft` is the manifest without `id` and `files`. The directory
+    gets its name by one rename. An intact one with the same id is kept, with its own manifest; a damaged
+    one is replaced. Raises `ReleaseInvalid`, `DiskFull`, `LockHeld`.
     """
     parent = workspace / "releases"
-    busy, hint = f"{parent}: another run is making a release", "wait for it to end"
+    busy, hint = f"{parent}: another run is making a release", "wait until it ends"
     with locks.held(parent / ".lock", busy, hint=hint, timeout_s=_LOCK_WAIT_S):
         _clear(parent)
         temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=parent))
@@ -108,7 +108,7 @@ def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> R
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(
-                    f"{parent}: no space left for the release", hint="free some space, then run it again"
+                    f"{parent}: no space left for the release", hint="free some space, then try again"
                 ) from error
             raise
         finally:
@@ -117,7 +117,7 @@ def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> R
 
 
 def _clear(parent: Path) -> None:
-    """Remove what an assembly that was killed, or has just ended, left behind."""
+    """Remove leftovers of an assembly, finished or killed."""
     for left in parent.glob(f"{_MAKING}*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -129,12 +129,12 @@ def load(folder: Path) -> Release:
     except RecordError as error:
         raise ReleaseInvalid(f"{folder}: not a release: {error.message}", hint=_REBUILD) from error
     if not _ID.fullmatch(release.id):
-        raise ReleaseInvalid(f"{folder}: {release.id!r} is no name for a release", hint=_REBUILD)
+        raise ReleaseInvalid(f"{folder}: {release.id!r} is not a valid release id", hint=_REBUILD)
     return release
 
 
 def check(folder: Path) -> Release:
-    """Hold every file of a release directory against its manifest, and the id against both.
+    """Check every file of a release directory against its manifest, and the id against both.
 
     Raises `ReleaseInvalid` naming the files that are missing, changed or not in the manifest.
     """
@@ -142,17 +142,17 @@ def check(folder: Path) -> Release:
     for name in release.files:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or name != str(path) or name in ADDED_LATER:
-            raise ReleaseInvalid(f"{folder}: the manifest lists {name!r}, which is no path inside it", hint=_REBUILD)
+            raise ReleaseInvalid(f"{folder}: the manifest lists {name!r}, not a path inside the release", hint=_REBUILD)
     found = file_digests(folder)
     differences = [f"{name} is missing" for name in release.files if name not in found]
     differences += [f"{name} is not in the manifest" for name in found if name not in release.files]
     differences += [f"{name} was changed" for name in found if release.files.get(name, found[name]) != found[name]]
     differences += [f"{name} is not in the release" for name in PROGRAMS if name not in found]
     differences += [
-        f"{name} cannot be executed" for name in PROGRAMS if name in found and not os.access(folder / name, os.X_OK)
+        f"{name} is not executable" for name in PROGRAMS if name in found and not os.access(folder / name, os.X_OK)
     ]
     if not differences and release.id != release_id(release):
-        differences = [f"the id {release.id} does not belong to this content"]
+        differences = [f"the id {release.id} does not match the content"]
     if differences:
         shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
         raise ReleaseInvalid(f"{folder}: {shown}", hint=_REBUILD)

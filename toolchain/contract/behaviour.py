@@ -1,8 +1,8 @@
-"""What only behaviour tells: which kernels the host code of a patched tree sends our types to, and what upstream's
-operations hand it.
+"""What no signature shows: which kernels the host code of a patched tree selects for our types, and which numbers
+upstream's operations pass.
 
-The tree's own Metal host code is compiled and asked (`metal.host`), without Metal and without a work tree. What it
-answers depends on a few files alone, so that the answer is kept by their contents.
+The tree's own Metal host code is compiled and run (`metal.host`), without Metal and without a work tree. The result
+depends on a few files only, so it is cached by their contents.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from . import meaning
 from .operations import NAMES, Posed, operations, retyped
 
 _COPIES = frozenset(("kernel_flash_attn_ext_pad",))
-"""kernels of upstream's that move bytes whatever they mean"""
+"""upstream's kernels that move bytes of any type"""
 _HERE = Path(__file__).parent
 _JUDGING = [
     *(_HERE / f"{name}.py" for name in ("behaviour", "meaning", "operations")),
@@ -47,17 +47,17 @@ _WHOLE = "ggml/src/ggml-threading.cpp"
 
 @record
 class Behaviour:
-    """What the host code does with our types; `skipped` says why it was not asked."""
+    """What the host code does with our types; `skipped` says why it was not run."""
 
     skipped: str = ""
     operations: int = 0
     wrong: tuple[str, ...] = ()
     seconds: float = 0.0
-    """0 where the answer was known"""
+    """0 when the result was cached"""
 
 
 def behave(series: Series, tree: Tree, patched: Patched, config: Config, workspace: Path) -> Behaviour:
-    """Ask the host code of a tree with the series in it. What keeps it from being compiled is a finding, too."""
+    """Run the host code of a tree with the series applied. A failure to compile it is a finding as well."""
     started = time.monotonic()
     paths = host_files(tree, patched)
     if not any(path.startswith(_METAL) for path in paths):
@@ -66,7 +66,7 @@ def behave(series: Series, tree: Tree, patched: Patched, config: Config, workspa
     try:
         return read_record(kept, Behaviour)
     except RecordError:
-        pass  # never asked
+        pass  # not cached yet
     kind, cc, cxx = compilers(config.build, workspace)
     if not (cc.ok and cxx.ok):
         return Behaviour(skipped=f"no C++ compiler ({kind}): {cxx.hint or cc.hint}")
@@ -74,12 +74,12 @@ def behave(series: Series, tree: Tree, patched: Patched, config: Config, workspa
         root = Path(made).resolve()
         read = reader(tree, patched)
         write_out(included(read, frozenset(paths), paths), root)
-        found = _asked(root, [one.name for one in series.types], config, workspace)
+        found = _run_host(root, [one.name for one in series.types], config, workspace)
     write(kept, found)
     return Behaviour(**{**vars(found), "seconds": round(time.monotonic() - started, 1)})
 
 
-def _asked(root: Path, own: Sequence[str], config: Config, workspace: Path) -> Behaviour:
+def _run_host(root: Path, own: Sequence[str], config: Config, workspace: Path) -> Behaviour:
     wrong = list(meaning.changed(root, config, workspace))
     try:
         host = build_host(root, config, workspace)
@@ -88,16 +88,16 @@ def _asked(root: Path, own: Sequence[str], config: Config, workspace: Path) -> B
         recorded = host.record([one.operation for one in posed])
         wrong += _grouped(_findings(host, kinds, own, posed, recorded))
     except msgspec.ValidationError:
-        return Behaviour(wrong=(*wrong, "the host code of the Metal backend gives up on an operation that it claims"))
+        return Behaviour(wrong=(*wrong, "the Metal host code aborts on an operation that it claims to support"))
     except (BuildFailed, KernelInvalid) as error:
         return Behaviour(wrong=(*wrong, error.message.replace(f"{root}/", "")))
     return Behaviour(operations=len(posed), wrong=tuple(wrong))
 
 
 @record
-class _Objection:
+class _Finding:
     posed: Posed
-    says: str
+    text: str
 
 
 def _findings(
@@ -106,13 +106,13 @@ def _findings(
     own: Sequence[str],
     posed: Sequence[Posed],
     recorded: Sequence[RecordedOperation],
-) -> Iterator[_Objection]:
+) -> Iterator[_Finding]:
     stem = re.sub(r"\d+$", "", own[0])
     ours, others = list[tuple[Posed, int, tuple[Any, ...]]](), list[Posed]()
     for one, answer in zip(posed, recorded, strict=True):
         if not answer.claimed:
             if one.types == f"{own[0]}:{own[0]}" and one.size == "128":
-                yield _Objection(posed=one, says="the host code does not claim it")
+                yield _Finding(posed=one, text="the host code does not claim to support it")
             continue
         yield from memory_findings(one, answer)
         for number, tensor in enumerate(one.tensors):
@@ -120,12 +120,12 @@ def _findings(
                 continue
             bound = _binding(answer, number)
             if not bound:
-                yield _Objection(posed=one, says=f"no kernel is given {_called(one, number)}")
+                yield _Finding(posed=one, text=f"no kernel gets {_called(one, number)}")
             foreign = [dispatch for dispatch in bound if not _is_ours(dispatch, stem)]
             for kernel in dict.fromkeys(dispatch.kernel for dispatch in foreign):
                 by = _chosen_by(host, kinds, one, number, kernel)
-                says = f"{kernel} of upstream's is given {_called(one, number)}, which it cannot decode{by}"
-                yield _Objection(posed=one, says=says)
+                text = f"upstream's {kernel} gets {_called(one, number)}, which it cannot decode{by}"
+                yield _Finding(posed=one, text=text)
             other = kinds[next(name for name in own if name != tensor.type)] if len(own) > 1 else None
             again = retyped(one, number, other) if other and bound and not foreign else None
             if again:
@@ -133,8 +133,8 @@ def _findings(
                 others.append(again)
     for (one, number, choice), answer in zip(ours, host.record([two.operation for two in others]), strict=True):
         if answer.claimed and _choice(answer, number) == choice:
-            says = f"{choice[0][1]} is chosen, with its constants, without regard to the type of {_called(one, number)}"
-            yield _Objection(posed=one, says=says)
+            text = f"{choice[0][1]} and its constants are chosen regardless of the type of {_called(one, number)}"
+            yield _Finding(posed=one, text=text)
 
 
 def _called(posed: Posed, number: int) -> str:
@@ -151,7 +151,7 @@ def _binding(answer: RecordedOperation, number: int) -> list[Dispatch]:
 
 
 def _is_ours(dispatch: Dispatch, stem: str) -> bool:
-    # a library of ours has a name; a kernel of ours in upstream's library is named after the types
+    # our library is named; our kernels in upstream's library are named after the types
     return bool(getattr(dispatch, "library", "")) or stem in dispatch.kernel
 
 
@@ -163,7 +163,7 @@ def _choice(answer: RecordedOperation, number: int) -> tuple[Any, ...]:
 
 
 def _chosen_by(host: Host, kinds: dict[str, Kind], posed: Posed, number: int, kernel: str) -> str:
-    """Which operand's type it is that upstream chose a kernel by."""
+    """Which operand's type determines upstream's choice of a kernel."""
     deciding = []
     for other, tensor in enumerate(posed.tensors):
         name = NAMES[posed.operation.name][other]
@@ -171,7 +171,7 @@ def _chosen_by(host: Host, kinds: dict[str, Kind], posed: Posed, number: int, ke
             continue
         if _decides(host, kinds, posed, other, tensor, number, kernel):
             deciding.append(name)
-    return f": it is chosen by the type of {' and '.join(deciding)} alone" if deciding else ""
+    return f": the choice depends on the type of {' and '.join(deciding)} only" if deciding else ""
 
 
 def _decides(
@@ -184,31 +184,31 @@ def _decides(
         try:
             answer = host.record([again.operation])[0]
         except (KernelInvalid, msgspec.ValidationError):
-            continue  # upstream gives up on what no cache asks for
+            continue  # upstream aborts on operations that no cache needs
         if answer.claimed:
             return kernel not in [dispatch.kernel for dispatch in _binding(answer, number)]
     return False
 
 
-def memory_findings(posed: Posed, answer: RecordedOperation) -> Iterator[_Objection]:
-    """Work memory behind the result has to be there."""
+def memory_findings(posed: Posed, answer: RecordedOperation) -> Iterator[_Finding]:
+    """Work memory after the result must be allocated."""
     result = posed.operation.result
     size = result.nb[-1] * result.ne[-1]
     for dispatch in answer.dispatches:
         for tensor, offset in dispatch.buffers.values():
             if tensor == 0 and offset > 0 and offset >= size + answer.extra:
-                says = (
+                text = (
                     f"{dispatch.kernel} works at byte {offset} of the result, for which {size + answer.extra} bytes are"
                     " reserved"
                 )
-                yield _Objection(posed=posed, says=says)
+                yield _Finding(posed=posed, text=text)
 
 
-def _grouped(findings: Iterator[_Objection]) -> list[str]:
-    """One line for what is the same at several numbers of queries and head sizes."""
+def _grouped(findings: Iterator[_Finding]) -> list[str]:
+    """One line for findings that repeat for several numbers of queries and head sizes."""
     groups: dict[tuple[str, str, str], list[Posed]] = {}
     for one in findings:
-        said = re.sub(r"\b\d{3,}\b", "N", one.says) if "byte" in one.says else re.sub(r"_dk\d+_dv\d+", "", one.says)
+        said = re.sub(r"\b\d{3,}\b", "N", one.text) if "byte" in one.text else re.sub(r"_dk\d+_dv\d+", "", one.text)
         groups.setdefault((one.posed.operation.name, one.posed.types, said), []).append(one.posed)
     lines = []
     for (name, types, says), at in groups.items():
@@ -222,7 +222,7 @@ def _grouped(findings: Iterator[_Objection]) -> list[str]:
 
 
 def host_files(tree: Tree, patched: Patched) -> list[str]:
-    """The files that the host code is made of."""
+    """The source files of the host code."""
     there = {path for under in ("ggml/include", "ggml/src") for path in tree.repository.paths(tree.commit, under)}
     there |= {path for path in patched.files if path.startswith("ggml/")}
     small = _WHOLE not in there

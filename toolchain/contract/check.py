@@ -1,4 +1,4 @@
-"""Dry run of the series: a status for every edit, and for one that fails, where it went and which commit did it."""
+"""Dry run of the series: a status for every edit, and for a failed one candidates and the commit that broke it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .behaviour import Behaviour
 from .holding import Breach
 
 _HISTORY = 400
-"""how many versions of a file are searched for the commit that broke an edit"""
+"""number of versions of a file that are searched for the commit that broke an edit"""
 _EXPLAINED = 12
-"""breaches of the contract for which the commit is searched"""
+"""number of breaches of the contract for which the commit is searched"""
 
 
 @record
@@ -36,27 +36,27 @@ class Checked:
     ollama: str
     edits: tuple[EditResult, ...]
     era: str
-    """of Ollama's tree; one that the series does not serve has no edits"""
+    """of Ollama's tree; an unsupported era has no edits"""
     ok: bool
     symbols: int = 0
-    """how many of upstream's the contract was held against"""
+    """number of upstream's symbols that were compared with the contract"""
     contract: tuple[Breach, ...] = ()
-    """those that the tree lacks, or has in another form"""
+    """symbols that the tree lacks or declares differently"""
     behaviour: Behaviour | None = None
-    """what upstream's host code does with our types; none where edits or contract fail already, or nobody asked"""
+    """what upstream's host code does with our types; None if edits or contract failed, or if not requested"""
     beyond: str = ""
-    """says so where the tree is newer than what the series was proven on"""
+    """a message if the tree is newer than the proven range"""
     reason: str = ""
-    """why the trees as a whole are not served, or why the rendered whole does not hold together"""
+    """why the series does not support the trees at all, or why the edits conflict"""
 
 
 Ask = Callable[[Tree, patched.Patched], Behaviour]
 
 
 def check(series: Series, sources: Sources, console: Console, ask: Ask | None = None) -> Checked:
-    """Hold every edit against both trees without changing anything; never raises for an edit that fails.
+    """Try every edit on both trees without changing anything; never raises for a failed edit.
 
-    `ask` looks at what the patched llama.cpp does, where edits and contract hold.
+    `ask` examines the behaviour of the patched llama.cpp, once edits and contract are right.
     """
     results: list[EditResult] = []
     reasons: list[str] = []
@@ -77,12 +77,12 @@ def check(series: Series, sources: Sources, console: Console, ask: Ask | None = 
                     outcomes, found = _check_tree(series, tree, facts)
                     results += found
                 if tree.target == "llama.cpp" and series.contract:
-                    with console.step("hold the contract"):
+                    with console.step("check the contract"):
                         text = patched.assemble(series, tree, facts, outcomes)
                         symbols, breaches = hold_contract(series, tree, text)
                 held = not breaches and all(edit.status not in ("moved", "broken") for edit in results)
                 if tree.target == "llama.cpp" and ask and held:
-                    with console.step("ask the host code"):
+                    with console.step("run the host code"):
                         behaviour = ask(tree, text or patched.assemble(series, tree, facts, outcomes))
             except (SeriesError, PatchFailed) as error:
                 reasons.append(error.message)
@@ -103,7 +103,7 @@ def check(series: Series, sources: Sources, console: Console, ask: Ask | None = 
 
 
 def hold_contract(series: Series, tree: Tree, text: patched.Patched) -> tuple[int, list[Breach]]:
-    """How many symbols our text on this tree uses, and those that the tree breaks, with the commits that did it."""
+    """Number of symbols that our text uses on this tree, and those that the tree breaks, with the commits that did."""
     words = text.words()
     symbols = holding.asked(series.contract, words)
     breaches = holding.hold(symbols, tree, words, [path for path in text.own if path not in text.added])
@@ -115,9 +115,9 @@ def hold_contract(series: Series, tree: Tree, text: patched.Patched) -> tuple[in
 
 
 def _changed(symbol: Symbol, tree: Tree) -> str:
-    """The commit after which a symbol was no longer there, or not in a form of the contract."""
+    """The commit after which a symbol was missing, or not in a form of the contract."""
     files = sorted({form.file for form in symbol.forms if form.form != ABSENT})
-    # where it went, or that it has moved, does not matter here: the files where it was are what is looked at
+    # only the files where it was declared matter here, not where it moved to
     try:
         return _first_bad(tree, files, lambda older: holding.held(symbol, patched.reader(older)) is None)
     except FetchFailed:
@@ -133,13 +133,13 @@ def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[EditOutc
             result = result_of(outcome, tree)
             results.append(_explained(result, outcome, loaded, tree, facts) if outcome.error else result)
     if not any(outcome.error for outcome in outcomes):
-        # what no edit shows alone: files of ours that exist already, plain patches, two edits of one place
+        # what no single edit shows: added files that exist already, plain patches, overlapping edits
         render_target(series, tree, outcomes, facts, {})
     return outcomes, results
 
 
 def _explained(result: EditResult, outcome: EditOutcome, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditResult:
-    """A failed edit with its candidates and the commit that broke it; `moved` when the place has one clear heir."""
+    """A failed edit with its candidates and the commit that broke it; `moved` when there is exactly one candidate."""
     found = _candidates(outcome.edit, tree)
     try:
         culprit = _culprit(outcome.edit, loaded, tree, facts)
@@ -161,7 +161,7 @@ def _candidates(edit: Edit, tree: Tree) -> list[str]:
 
 
 def _files_with(edit: Edit, tree: Tree) -> Iterator[str]:
-    """Files of the same kind that hold the longest word of the anchor or scope: where a moved file went."""
+    """Files of the same kind that contain the longest word of the anchor or scope, to find a moved file."""
     words = edit.anchor or edit.all_scopes[0]
     longest = max(words.replace("(", " ").split(), key=len)
     suffix = edit.file.rpartition(".")[2]
@@ -178,14 +178,14 @@ def _files_with(edit: Edit, tree: Tree) -> Iterator[str]:
 
 
 def _culprit(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> str:
-    """The commit after which the edit no longer held: `id date subject`, or empty when it never did."""
+    """The commit after which the edit no longer applied: `id date subject`, or empty if it never did."""
     return _first_bad(tree, [edit.file], lambda older: outcome_of(edit, loaded, older, facts).status != "broken")
 
 
 def _first_bad(tree: Tree, files: Sequence[str], holds: Callable[[Tree], bool]) -> str:
-    """The commit after which something no longer held: `id date subject`, or empty when it never did.
+    """The commit after which something no longer held: `id date subject`, or empty if it never did.
 
-    The versions of the files are searched by doubling steps back to one where it holds, then by bisection.
+    Goes back through the files' versions in doubling steps to one where it holds, then bisects.
     """
     log = tree.repository.git(
         *("log", f"--max-count={_HISTORY}", "--no-merges", "--format=%H%x09%cs%x09%s", tree.commit, "--", *files)

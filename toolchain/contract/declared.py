@@ -1,6 +1,6 @@
-"""What a C or C++ file declares, read from its text alone, so that no compiler and no include path is needed.
+"""The declarations of a C or C++ file, read from its text alone, without a compiler or include paths.
 
-Function bodies are passed over; the names in one are looked up when they are asked for.
+Function bodies are skipped; names in them are looked up on demand.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Declarations:
             count = len([one for one in taken.strip("()").split(",") if one.strip()]) if taken else 0
             self._add("macro", match[1], f"of {count} arguments" if taken else "without arguments", match.start(1))
         if not self._balanced():
-            # branches of the preprocessor that each open a brace: the first one of each counts
+            # preprocessor branches that each open a brace: use the first branch
             self.code = _DIRECTIVE.sub(_blank, _first_branches(mask(text, "c", strings=True)))
         self._scope(0, len(self.code), "")
 
@@ -82,7 +82,7 @@ class Declarations:
         return bisect.bisect_left(self._lines, offset) + 1
 
     def local(self, function: str, name: str) -> list[Declaration]:
-        """Parameters and variables of a name in a function's bodies; members of a lambda's or a loop's head, too."""
+        """Parameters and variables of a name in a function's bodies, also those in heads of lambdas and loops."""
         found = []
         for body in self.bodies.get(function, []):
             for start, end, form in _locals(self.code, body, name):
@@ -92,7 +92,7 @@ class Declarations:
         return found
 
     def holds(self, function: str, statement: str) -> int:
-        """The line in a function's bodies where a statement stands; 0 where it does not."""
+        """The line of a statement in a function's bodies; 0 if it is not there."""
         wanted = r"\s*".join(map(re.escape, tokens_of(statement)))
         for body in self.bodies.get(function, []):
             match = re.search(wanted, self.code[body.start : body.end])
@@ -101,7 +101,7 @@ class Declarations:
         return 0
 
     def statement_at(self, line: int) -> str:
-        """The statement that begins on a line, spaced by its tokens; for names that a macro declares."""
+        """The statement that begins on a line, with normalized spaces; for names that a macro declares."""
         begin = self._lines[line - 2] + 1 if line > 1 else 0
         end = self.code.find(";", begin)
         return " ".join(tokens_of(self.code[begin : end if end >= 0 else len(self.code)]))
@@ -120,7 +120,7 @@ class Declarations:
 
     def _scope(self, start: int, end: int, path: str) -> None:
         """Statements from `start` to `end`; `path` is the type that they are members of."""
-        # a statement may go on behind a block, as an array's does: `text` is what it read like so far, from `origin` on
+        # a statement may continue after a block, as an array's does: `text` is its part so far, from `origin` on
         begin, depth, text, position, origin = start, 0, "", start, start
         while True:
             match = _BRACKET.search(self.code, position, end)
@@ -151,7 +151,7 @@ class Declarations:
                 begin, text = position, ""
 
     def _block(self, head: str, begin: int, opening: int, closing: int, path: str) -> str | None:
-        """A braced block after `head`. Returns what the statement reads like so far; None when it is over."""
+        """A braced block after `head`. Returns the statement's text so far; None when it has ended."""
         if _SPACE.search(head.strip()) and "(" not in head:
             self._scope(opening + 1, closing, path)
             return None
@@ -246,12 +246,12 @@ def _locals(code: str, body: Body, name: str) -> Iterator[tuple[int, int, str]]:
         if after[0] in "([" and not re.search(r"\w\s*$|[*&>]\s*$", piece):
             continue
         form = type_of(piece)
-        # whether upstream changes a value of its own does not matter to who reads it
+        # const does not matter to code that only reads the variable
         yield match.start(), match.end(), form if re.search(r"[*&]", form) else form.removeprefix("const ")
 
 
 def _declaring(before: str) -> str:
-    """The end of `before` that may be a type: back to where a statement, a parameter or a loop's head begins."""
+    """The end of `before` that may be a type: from the beginning of a statement, parameter or loop head."""
     depth = 0
     for position in range(len(before) - 1, -1, -1):
         char = before[position]
@@ -269,7 +269,7 @@ def _declaring(before: str) -> str:
 
 
 def _declaring_first(before: str) -> str:
-    """The type in front of a declaration's first name, where `before` ends in the comma behind it."""
+    """The type before a declaration's first name, when `before` ends in the comma after that name."""
     begin = max(before.rfind(char) for char in ";{}") + 1
     statement = before[begin:]
     if statement.count("(") != statement.count(")"):
@@ -288,7 +288,7 @@ def _closing(code: str, opening: int, end: int) -> int:
 
 
 def _initialised(head: str) -> bool:
-    """Whether an equals sign stands in a head, outside of parentheses."""
+    """Whether a head has an equals sign outside of parentheses."""
     depth = 0
     for part in tokens_of(head):
         depth += (part in ("(", "[")) - (part in (")", "]"))
@@ -300,7 +300,7 @@ def _initialised(head: str) -> bool:
 
 
 def _without_initialisers(head: str) -> str:
-    """A function's head without what a constructor initialises: the rest after the parameters' closing and a colon."""
+    """A function's head without a constructor's initialisers, which follow the parameters and a colon."""
     depth = 0
     for position, char in enumerate(head):
         depth += (char == "(") - (char == ")")

@@ -1,4 +1,4 @@
-"""Whether a tree still has what our sources use, in a form in which they can use it; where not, what it has instead."""
+"""Whether a tree still has the symbols that our sources use, in a usable form; if not, what it has instead."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from .spelling import parameters
 _NUMBER = re.compile(r"(?:unsigned|signed|bool|char|short|int|long|float|double|size_t|u?int\d+_t|auto)(?: \w+)*$")
 _HEADERS = (".h", ".hpp", ".inc")
 _ELSEWHERE = 30
-"""files that are searched for what is not where it was"""
+"""number of files that are searched for a symbol that moved"""
 _UNDER = ("ggml", "include", "src", "common", "tools", "tests")
 _NOUNS = {"enumerator": "enum value", "local": "variable", "field": "field"}
 
 
 @record
 class Breach:
-    """A symbol that a tree lacks, or has in a form that our sources cannot use."""
+    """A symbol that a tree lacks, or declares in a form that our sources cannot use."""
 
     kind: Kind
     name: str
     where: str
-    """file:line of what the tree has, or the file where it was"""
+    """file:line of the tree's declaration, or the file where it was"""
     reason: str
     used: tuple[str, ...] = ()
-    """files of ours, or edited by us, that use it"""
+    """added or edited files that use it"""
     culprit: str = ""
-    """the upstream commit that changed it, when it could be found"""
+    """the upstream commit that changed it, if it was found"""
 
     def __str__(self) -> str:
         return f"{_NOUNS.get(self.kind, self.kind)} {self.name}: {self.reason} ({self.where})"
 
 
 def asked(symbols: Iterable[Symbol], words: Mapping[str, Sequence[str]]) -> list[Symbol]:
-    """The symbols that our text on a tree uses: parts, facts and templates may leave some of them out."""
+    """The symbols that our text uses on this tree; parts, facts and templates may leave some out."""
     return [symbol for symbol in symbols if symbol.word in words]
 
 
 def hold(
     symbols: Sequence[Symbol], tree: Tree, words: Mapping[str, Sequence[str]], roots: Sequence[str] = ()
 ) -> list[Breach]:
-    """What a pristine tree breaks of the symbols. `roots` are the files whose includes reach what they use.
+    """The symbols that a pristine tree breaks. `roots` are the files that use them; their includes are searched.
 
     Raises `FetchFailed` for a file that a partial clone lacks.
     """
@@ -68,7 +68,7 @@ def hold(
 
 
 def held(symbol: Symbol, read: Read) -> Breach | None:
-    """Hold one symbol against the files that it was recorded in."""
+    """Check one symbol in the files where it was recorded."""
     seen: list[tuple[Form, Declaration]] = []
     for form in symbol.forms:
         if form.form == ABSENT:
@@ -90,7 +90,7 @@ def held(symbol: Symbol, read: Read) -> Breach | None:
 
 
 def fewest(symbol: Symbol) -> tuple[Form, ...]:
-    """The forms without those that another one stands for: a function's that only have further defaults."""
+    """The forms without those that another one covers: functions that differ only in added defaults."""
     kept = []
     for form in symbol.forms:
         one = Declaration(kind=symbol.kind, name=symbol.name, form=form.form.removeprefix("static "), line=0)
@@ -124,7 +124,7 @@ def _fits(symbol: Symbol, form: Form, one: Declaration) -> bool:
     if wanted == one.form:
         return True
     (returns, takes), (returned, taken) = parameters(wanted), parameters(one.form)
-    # a caller need not care for parameters that have defaults
+    # a caller can ignore parameters with defaults
     more = taken[len(takes) :]
     known = taken[: len(takes)]
     same = all(new in (old, f"{old} =") for new, old in zip(known, takes, strict=False))
@@ -132,8 +132,8 @@ def _fits(symbol: Symbol, form: Form, one: Declaration) -> bool:
 
 
 def _plain(form: str) -> str:
-    """The type of a variable that we find in a function of upstream's: any number is as good as another, and whether it
-    can be written does not matter to who reads it."""
+    """The type of a variable in one of upstream's functions: all numeric types are equal, and const does not matter to
+    code that only reads it."""
     bare = re.sub(r"\bconst\b ?|\b\w+::", "", form).strip()
     return "number" if _NUMBER.match(bare) or bare.startswith("by ") else bare
 
@@ -165,14 +165,14 @@ def _distance(form: Form, one: Declaration) -> int:
 
 
 class _Elsewhere:
-    """Looks for what is not where it was; made once for a tree, since it reads much."""
+    """Searches for symbols that moved. One instance for each tree, since it reads many files."""
 
     def __init__(self, tree: Tree, read: Read, roots: Sequence[str]) -> None:
         self._tree, self._read, self._roots = tree, read, roots
         self._reached: frozenset[str] | None = None
 
     def explain(self, symbol: Symbol, breach: Breach) -> Breach | None:
-        """A breach with what is known of it; None where the symbol has only moved to a header that we include."""
+        """A breach with its details; None if the symbol only moved to a header that we include."""
         if breach.reason != "is gone" or symbol.kind == "local":
             return breach
         for path, one in self._others(symbol):
@@ -184,7 +184,7 @@ class _Elsewhere:
                 return _of(symbol, where, f"moved, and {_difference(symbol, form, one)}")
             if one.static and not path.endswith(_HEADERS):
                 return _of(symbol, where, "became static")
-            return _of(symbol, where, f"moved from {symbol.forms[0].file} to a file that we do not include")
+            return _of(symbol, where, f"moved from {symbol.forms[0].file} to a file that our sources do not include")
         return breach
 
     def _others(self, symbol: Symbol) -> Iterator[tuple[str, Declaration]]:
@@ -192,7 +192,7 @@ class _Elsewhere:
         names = [path.removeprefix(f"{self._tree.commit}:") for path in paths]
         near = [form.file for form in symbol.forms]
         folder = PurePosixPath(near[0]).parent
-        # a header is where it should be, and what lies beside the old place comes first
+        # headers first, and those beside the old place before others
         order = sorted(names, key=lambda path: (PurePosixPath(path).parent != folder, not path.endswith(_HEADERS)))
         for path in [path for path in order if language_of(path) == "c" and path not in near][:_ELSEWHERE]:
             content = self._read(path)

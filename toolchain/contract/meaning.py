@@ -1,6 +1,6 @@
-"""Whether upstream's operations still hand over what our code reads by number: parameters, operands, dimensions.
+"""Whether upstream's operations still have the numbering that our code relies on: parameters, operands, dimensions.
 
-A program of ours makes each operation by upstream's own function, and says what it finds where.
+A program of ours makes each operation with upstream's own function, and prints the number of each value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WANTED: dict[str, dict[str, tuple[str, ...]]] = {
     "GET_ROWS": {"operand": ("source", "rows")},
     "CPY": {"operand": ("source",)},
 }
-"""what our host code and our CPU code take for granted, in the order of the numbers"""
+"""the numbering that our host code and CPU code assume, from 0"""
 _OWN = Path(__file__).parent / "meaning.c"
 _ABSENT = Path(host.__file__).parent / "recorder" / "absent.c"
 _SOURCES = ("ggml/src/ggml.c", "ggml/src/ggml-quants.c", "ggml/src/ggml-turbo*.c", "ggml/src/ggml-threading.cpp")
@@ -34,7 +34,7 @@ _FLAGS = ("-O0", "-w", "-D_GNU_SOURCE", '-DGGML_VERSION="0"', '-DGGML_COMMIT="0"
 
 
 def changed(tree: Path, config: Config, workspace: Path) -> Iterator[str]:
-    """What stands elsewhere in the tree at `tree`, a line each. What keeps the program from running is such a line."""
+    """One line for each value with another number in the tree at `tree`. A failed program is a line, too."""
     try:
         said = _program(tree, config, workspace)
     except (BuildFailed, CommandFailed) as error:
@@ -44,8 +44,8 @@ def changed(tree: Path, config: Config, workspace: Path) -> Iterator[str]:
         operation, what, name, number = line.split()
         wanted = WANTED[operation][what].index(name)
         if int(number) != wanted:
-            there = f"{what} {number}" if int(number) >= 0 else "not where any of ours would look"
-            yield f"{operation}: {name} is {there}, and our code reads it as {what} {wanted}"
+            actual = f"{what} {number}" if int(number) >= 0 else "in no known place"
+            yield f"{operation}: {name} is {actual}, but our code reads it as {what} {wanted}"
 
 
 def _program(tree: Path, config: Config, workspace: Path) -> str:
@@ -54,7 +54,7 @@ def _program(tree: Path, config: Config, workspace: Path) -> str:
     if (tree / _SOURCES[-1]).is_file():
         sources.append(_ABSENT)
     else:
-        # a tree so small that the whole of it can be had
+        # the miniature, which is small enough to compile completely
         sources += [tree / "ggml/src/ggml-backend.cpp", *sorted((tree / "ggml/src/ggml-cpu").glob("*.c*"))]
     sinks = "ggml_flash_attn_ext_add_sinks(" in (tree / "ggml/include/ggml.h").read_text(encoding="utf-8")
     folders = ("ggml/include", "ggml/src", "ggml/src/ggml-cpu")

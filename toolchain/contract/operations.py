@@ -1,5 +1,5 @@
-"""The operations that a cache of our types asks of a backend: every pair of types, at the numbers of queries where
-upstream has turned to other kernels; and the same with one operand of another type."""
+"""The operations that a cache of our types needs from a backend: every pair of types, at the numbers of queries where
+upstream switches kernels; and the same with one operand of another type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..metal.host import Kind, Operation, Tensor
 
 QUERIES = (1, 31, 32, 33, 512)
 SIZES = ((64, 64), (128, 128), (256, 256), (576, 512))
-"""head sizes of K and V: small, common, large, and of one latent attention"""
+"""head sizes of K and V: small, common, large, and one of MLA"""
 HEADS, POSITIONS = 4, 512
 _SCALE = 0x3F800000
 
@@ -22,12 +22,12 @@ NAMES = {
     "GET_ROWS": ("result", "source", "rows"),
     "CPY": ("result", "source"),
 }
-"""what the tensors of an operation are, by number"""
+"""names of an operation's tensors, by number"""
 
 
 @record
 class Posed:
-    """An operation as the recorder takes it, and what of it matters here."""
+    """An operation for the recorder, with the properties that are tested."""
 
     operation: Operation
     types: str
@@ -42,7 +42,7 @@ class Posed:
 
 
 def pairs(own: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Types of K and V, one of them ours at least."""
+    """Pairs of types for K and V, at least one of them ours."""
     foreign = [name for name in BESIDE if name in known]
     for name in own:
         for other in (*own, *foreign):
@@ -64,7 +64,7 @@ def operations(kinds: dict[str, Kind], own: Sequence[str]) -> Iterator[Posed]:
 
 
 def attention(kinds: dict[str, Kind], k: str, v: str, size: tuple[int, int], queries: int) -> Posed:
-    """Attention of so many queries over a cache, its heads beside each other as a cache has them."""
+    """Attention of `queries` queries over a cache, with its heads side by side as in a cache."""
     dk, dv = size
     f32 = kinds["f32"]
     operation = Operation(
@@ -83,7 +83,7 @@ def attention(kinds: dict[str, Kind], k: str, v: str, size: tuple[int, int], que
 
 
 def retyped(posed: Posed, number: int, kind: Kind) -> Posed | None:
-    """The same with another type for one tensor; None where its rows are no whole blocks of it."""
+    """The same with another type for one tensor; None if its rows are not whole blocks."""
     tensor = posed.tensors[number]
     if tensor is None or tensor.ne[0] % kind.block:
         return None

@@ -1,7 +1,7 @@
-"""`series.drift --run`: at chosen builds of llama.cpp not only whether the series applies, but what it then does.
+"""`series.drift --run`: on selected builds of llama.cpp, whether the series applies and whether it works.
 
 For each build: edits, contract and behaviour as in `series.check`; a compile, syntax only, of every C and C++ file that
-we add or edit; `metal.check`; and a short `metal.run`. On that the range rests that series.yaml calls proven.
+we add or edit; `metal.check`; and a short `metal.run`. The `proven` range of series.yaml is based on this.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from .operations import QUERIES
 
 _SCRATCH = re.compile(r"\S*/turboquant-prove-\w+/")
 _SHOWN = 400
-"""letters of what a stage says; the record has all of it"""
+"""maximum length of a stage's message on the terminal; the record has all of it"""
 POINTS = 5
-"""builds, where nobody says how many"""
+"""number of builds by default"""
 
 
 @record
 class ProofStage:
-    """One thing that was done at a point; `said` is what went wrong, or how much was done."""
+    """One stage at one build; `said` is what failed, or how much was done."""
 
     name: str
     ok: bool
@@ -52,7 +52,7 @@ class ProofStage:
 
 @record
 class ProvenBuild:
-    """One build with the series in it."""
+    """One build with the series applied."""
 
     name: str
     commit: str
@@ -61,20 +61,20 @@ class ProvenBuild:
 
     @property
     def ok(self) -> bool:
-        """Whether all of it holds."""
+        """Whether all stages passed."""
         return all(stage.ok for stage in self.stages)
 
 
 @record
 class Proving:
-    """All points, oldest first."""
+    """All builds, oldest first."""
 
     series_sha256: str
     points: tuple[ProvenBuild, ...]
     seconds: float
 
     def failure(self) -> SeriesDoesNotApply | None:
-        """What a run ends with in which one of the builds fails."""
+        """The error of a run in which a build failed."""
         failed = [point.name for point in self.points if not point.ok]
         if not failed:
             return None
@@ -82,9 +82,9 @@ class Proving:
 
 
 def prove(run: Run, series: Series, since: str, until: str, every: int) -> Proving:
-    """Run the series at builds from `since` to `until`, `every` so many (0: five, spread evenly).
+    """Run the series on builds from `since` to `until`, one for `every` builds (0: five, spread evenly).
 
-    Nothing that fails at a point is raised. Raises `ConfigError` for an empty range.
+    Failures are recorded, not raised. Raises `ConfigError` for an empty range.
     """
     settings, console = run.config.sources, run.console
     started = time.monotonic()
@@ -183,19 +183,19 @@ def _compile(root: Path, sources: Sequence[str], text: Patched, config: Config, 
 
 def _inspect(root: Path) -> tuple[bool, str]:
     found = inspection.inspect(root)
-    names = [*(f"no kernel {name}" for name in found.absent), *(f"nothing asks for {name}" for name in found.unasked)]
+    names = [*(f"no kernel {name}" for name in found.absent), *(f"nothing uses {name}" for name in found.unasked)]
     return found.ok, "; ".join(names) or f"{sum(found.kernels.values())} kernels"
 
 
 def pairs(own: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Types of K and V, each of our `own` among them: the first beside q8_0, the second beside f16."""
+    """Pairs of types that include each of our `own`: the first with q8_0, the second with f16."""
     first, *others = own
     second = [("f16", name) for name in others[:1]]
     return (("q8_0", first), (first, "q8_0"), *second, (first, first), *((name, name) for name in others[1:]))
 
 
 def short_cases(own: Sequence[str]) -> tuple[Attention, ...]:
-    """Pairs of types at the numbers of queries where upstream turns to other kernels."""
+    """Pairs of types at the numbers of queries where upstream switches kernels."""
     return tuple(
         Attention(k=k, v=v, dk=64, dv=64, heads=2, positions=queries + 33, queries=queries, seed=number)
         for number, (k, v) in enumerate(pairs(own))

@@ -1,4 +1,4 @@
-"""`series.contract`: what our sources use of several trees, merged into the contract of the series."""
+"""`series.contract`: the symbols that our sources use on several trees, merged into the contract of the series."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .holding import fewest, held
 
 @record
 class Recorded:
-    """A contract as it was made, against the one before it."""
+    """A recorded contract, compared with the previous one."""
 
     trees: tuple[str, ...]
     symbols: int
@@ -31,10 +31,10 @@ class Recorded:
     gone: tuple[str, ...]
 
 
-def record_anew(run: Run, series: Series, names: Sequence[str]) -> Recorded:
-    """Record on the named trees of llama.cpp (by default the first served and the newest), and seal the series.
+def record_contract(run: Run, series: Series, names: Sequence[str]) -> Recorded:
+    """Record on the named trees of llama.cpp (by default the first supported and the newest), and seal the series.
 
-    Raises `MissingExtra`, `ConfigError` for a tree that no part serves, and the errors of `record_on`.
+    Raises `MissingExtra`, `ConfigError` for an unsupported tree, and the errors of `record_on`.
     """
     extras.require("clang", "recording a contract")
     settings, console = run.config.sources, run.console
@@ -51,16 +51,16 @@ def record_anew(run: Run, series: Series, names: Sequence[str]) -> Recorded:
 
 
 def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[Symbol, ...]:
-    """The symbols that our sources use on any of the trees, with the forms that the trees have; the newest comes first.
+    """The symbols that our sources use on any of the trees, with their forms there, the newest first.
 
-    Raises the error of an edit that does not hold, and `SeriesError` where our sources do not compile.
+    Raises the error of an edit that does not apply, and `SeriesError` where our sources do not compile.
     """
     from . import uses  # needs libclang, an extra
 
     found: dict[tuple[Kind, str], dict[Form, None]] = {}
     parsed = []
     for tree in sorted(trees, key=lambda one: int(one.version), reverse=True):
-        with console.step(f"what our sources use of llama.cpp {tree.version}"):
+        with console.step(f"find the symbols that our sources use of llama.cpp {tree.version}"):
             patched = patch(series, tree, read_facts(series, (tree,)))
             read = reader(tree, patched)
             used = uses.find(patched, read, frozenset(tree.repository.paths(tree.commit)))
@@ -72,7 +72,7 @@ def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[
     for number, symbol in enumerate(symbols):
         key = (symbol.kind, symbol.name)
         for words, used, read in parsed:
-            # our text has the word, but not in what is compiled there
+            # our text has the word, but not in code that is compiled there
             if key not in used and symbol.word in words and held(symbol, read):
                 symbols[number] = replace(symbol, forms=(*symbol.forms, Form(form=ABSENT, file="-")))
                 break
@@ -80,7 +80,7 @@ def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[
 
 
 def summary(before: Sequence[Symbol], after: Sequence[Symbol], trees: Sequence[Tree]) -> Recorded:
-    """What a contract says anew."""
+    """What changed in a contract."""
     old, new = ({f"{one.kind} {one.name}" for one in side} for side in (before, after))
     return Recorded(
         trees=tuple(tree.version for tree in trees),

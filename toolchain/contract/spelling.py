@@ -1,7 +1,7 @@
-"""C and C++ declarations as spelled: names and types out of tokens, in a form in which two trees can be compared.
+"""C and C++ declarations as spelled: names and types from tokens, normalized so that two trees can be compared.
 
-Nothing is looked up. What says the same in other words (`struct`, `inline`, an attribute, the name of a parameter) is
-left out, so that what remains differs only where a caller may have to.
+Names are not resolved. What does not matter to a caller (`struct`, `inline`, attributes, parameter names) is left out,
+so that forms differ only if callers may be affected.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Spelled:
 
 @lru_cache(maxsize=8192)
 def spell(statement: str) -> tuple[Spelled, ...]:
-    """The names that a declaration (without its body and its semicolon) declares; none where it declares none."""
+    """The names that a declaration (without its body and its semicolon) declares, if any."""
     tokens = _TOKEN.findall(statement)
     static = "static" in tokens
     tokens = _unwrapped(_without_template(_cleaned(tokens)))
@@ -63,18 +63,18 @@ def spell(statement: str) -> tuple[Spelled, ...]:
 def parameters(form: str) -> tuple[str, tuple[str, ...]]:
     """Return type and parameters of a function's form."""
     returned, _, rest = form.partition("(")
-    # a return type has no parenthesis, and what follows the last one is no parameter
+    # a return type has no parenthesis, and nothing after the last one is a parameter
     tokens = _TOKEN.findall(rest.rpartition(")")[0])
     return returned.strip(), tuple(_text(part) for part in _split(tokens, ",") if part)
 
 
 def type_of(tokens: str) -> str:
-    """A type as it is compared."""
+    """A type in its normalized form."""
     return _text(_cleaned(_TOKEN.findall(tokens)))
 
 
 def tokens_of(text: str) -> list[str]:
-    """The tokens of a piece of code, comments being gone already."""
+    """The tokens of code without comments."""
     return _TOKEN.findall(text)
 
 
@@ -118,7 +118,7 @@ def _unwrapped(tokens: list[str]) -> list[str]:
 
 
 def _call(tokens: Sequence[str]) -> int | None:
-    """Where a function's parameters open: the first parenthesis outside of <>, after a name."""
+    """Index of the parenthesis that opens a function's parameters: the first one outside of <>, after a name."""
     depth = 0
     for position, one in enumerate(tokens):
         if one == "[" or (one == "<" and position and _WORD.match(tokens[position - 1])):
@@ -171,7 +171,7 @@ def parameter(tokens: list[str]) -> str:
 
 
 def _declarator(tokens: list[str]) -> tuple[str, str] | None:
-    """Name and type of a variable, member or parameter; the name is empty where there is none."""
+    """Name and type of a variable, member or parameter; the name may be empty."""
     tokens = _split(tokens, "=", angles=False)[0]
     for position in range(len(tokens) - 2):
         if tokens[position] == "(" and tokens[position + 1] in ("*", "&"):
@@ -202,7 +202,7 @@ def _declarator(tokens: list[str]) -> tuple[str, str] | None:
 
 
 def _base(tokens: list[str]) -> list[str]:
-    """What several declarators of one declaration share: the type up to the first star."""
+    """The part that several declarators of one declaration share: the type up to the first star."""
     tokens = _split(tokens, "=", angles=False)[0]
     end = len(tokens)
     while end and tokens[end - 1] == "]":
@@ -229,7 +229,7 @@ def _closing(tokens: Sequence[str], opening: int) -> int:
 
 
 def _split(tokens: Sequence[str], at: str, *, angles: bool = True, keep_first: bool = False) -> list[list[str]]:
-    """The parts between separators that are in no bracket; with `keep_first`, all but what follows the last one."""
+    """The parts between separators outside of brackets; with `keep_first`, without the part after the last one."""
     parts: list[list[str]] = [[]]
     depth = 0
     for one in tokens:

@@ -1,7 +1,7 @@
-"""What our sources use of a tree, told by libclang: every file that we add or edit is parsed with the series in it.
+"""The symbols of a tree that our sources use, found by libclang in every added or edited file, with the series applied.
 
-This needs the headers of the C and C++ libraries, and so a compiler beside libclang, which is the extra `clang`.
-Holding a contract needs neither: import this module where a contract is recorded.
+This needs the headers of the C and C++ libraries, and so a compiler, and libclang (the extra `clang`). Checking a
+contract needs neither, so import this module only to record one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _IMPORTED = re.compile(r'^\s*#\s*(?:import|include)\s+"', re.ASCII)
 
 @record
 class Used:
-    """A symbol of upstream's that our lines refer to, and where it is declared with the series in the tree."""
+    """A symbol of upstream that our lines refer to, and where it is declared in the patched tree."""
 
     kind: Kind
     name: str
@@ -64,7 +64,7 @@ class Used:
 def find(patched: Patched, read: Read, present: frozenset[str]) -> dict[tuple[Kind, str], tuple[Form, ...]]:
     """Every symbol that our lines use, with its forms on this tree.
 
-    Raises `SeriesError` where our lines do not compile on the tree, or a declaration cannot be read.
+    Raises `SeriesError` when our lines do not compile on the tree, or a declaration cannot be parsed.
     """
     roots = [path for path in patched.own if path.endswith(SOURCES)]
     present |= frozenset(patched.files)
@@ -94,13 +94,13 @@ def _form(used: Used, declared: Declarations) -> str:
     if there:
         return ("static " if there[-1].static else "") + there[-1].form
     if used.kind == "type" or (used.kind == "function" and _is_constructor(used.name)):
-        # a type that is only mentioned
+        # a type that is only named
         return ""
-    raise SeriesError(f"{used.file}:{used.line}: the declaration of {used.name} ({used.kind}) cannot be read")
+    raise SeriesError(f"{used.file}:{used.line}: the declaration of {used.name} ({used.kind}) cannot be parsed")
 
 
 def _is_constructor(name: str) -> bool:
-    """A constructor that nothing declares is the compiler's own."""
+    """Whether the name is a constructor, which may be implicit."""
     outer, _, inner = name.rpartition("::")
     return outer.rpartition("::")[2] == inner
 
@@ -156,7 +156,7 @@ def _used(cursor: Any, root: Path, patched: Patched) -> Used | None:
 
 
 def _qualified(cursor: Any) -> str:
-    """A name with the types that it is a member of; namespaces, and types without a name, are left out."""
+    """A name qualified with its enclosing types, without namespaces and unnamed types."""
     names = [re.sub(r"<.*", "", cursor.spelling)]
     parent = cursor.semantic_parent
     while parent is not None and parent.kind != CursorKind.TRANSLATION_UNIT:
@@ -208,7 +208,7 @@ def _parse(root: Path, path: str, patched: Patched) -> Any:
 
 
 def _plain(text: str, own: tuple[tuple[int, int], ...]) -> str:
-    """Of an Objective-C file, line for line: its headers, and the C functions that hold lines of ours."""
+    """An Objective-C file reduced to its headers and the C functions with our lines; line numbers stay."""
     declared = declarations(text)
     kept = [
         (declared.line(body.start), declared.line(body.end))
@@ -225,10 +225,10 @@ def _plain(text: str, own: tuple[tuple[int, int], ...]) -> str:
 
 @cache
 def _system() -> tuple[str, ...]:
-    """Where the compiler of this machine finds the C and C++ libraries' headers."""
+    """The folders where this machine's compiler finds the headers of the C and C++ libraries."""
     words = [*drivers().native, "-E", "-v", "-x", "c++", "/dev/null"]
-    _, _, listed = capture(words, timeout=120).complaint.partition("#include <...> search starts here:")
+    _, _, listed = capture(words, timeout=120).error_text.partition("#include <...> search starts here:")
     found = [line.strip() for line in listed.partition("End of search list.")[0].splitlines() if line.strip()]
-    # zig's own headers lack a few that every other compiler brings along
+    # zig's own headers lack a few that every other compiler has
     found.append(ask(["gcc", "-print-file-name=include"]).strip())
     return tuple(str(Path(folder)) for folder in found if folder and Path(folder).is_dir())

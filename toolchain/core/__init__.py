@@ -1,1 +1,1 @@
-"""What every room stands on: settings, the console, errors, programs, records. It knows no other room."""
+"""What every package builds on: settings, console, errors, processes, records. It imports no other package of ours."""

@@ -1,4 +1,4 @@
-"""Where the folders of this checkout lie."""
+"""The folders of this checkout."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The one configuration: defaults < turboquant.yaml < environment < flags.
 
 A setting is named by its dotted key (`deploy.port`), in the environment by TURBOQUANT_DEPLOY_PORT. Its type, allowed
-range, help and default stand once, in the sections below; `./inv config` prints the result with the origin of each
+range, help and default are stated once, in the sections below; `./inv config` prints the result with the origin of each
 value.
 """
 
@@ -33,12 +33,12 @@ ENV_PREFIX = "TURBOQUANT_"
 
 
 def _like(pattern: str) -> Meta:
-    """Text that matches a pattern as a whole; msgspec by itself is content with a part that does."""
+    """Text that matches a pattern as a whole; msgspec's own `pattern` accepts a partial match."""
     return Meta(pattern=rf"^(?:{pattern})\Z")
 
 
 CacheType = Annotated[str, Meta(extra={"cache_type": True})]
-"""what the grammar of cache types reads, kept in the form that shows all of its rules"""
+"""a setting in the grammar of cache types, stored in its canonical form with all rules"""
 Days = Annotated[float, Meta(ge=0, le=3650)]
 Minutes = Annotated[float, Meta(ge=0, le=10000)]
 Repository = Annotated[str, _like(r"[\w.-]+/[\w.-]+")]
@@ -53,25 +53,25 @@ class SourcesConfig:
     ollama: Annotated[str, "Ollama: a URL or a local git repository"] = "https://github.com/ollama/ollama.git"
     ollama_ref: Annotated[
         str,
-        "branch, tag or commit of Ollama; empty: what HEAD names, for ship its newest stable release that is served",
+        "branch, tag or commit of Ollama; empty: HEAD; for ship, the newest stable release that the series supports",
     ] = ""
     llama_cpp: Annotated[str, "llama.cpp: a URL or a local git repository"] = (
         "https://github.com/ggml-org/llama.cpp.git"
     )
     llama_cpp_ref: Annotated[str, "commit of llama.cpp; empty: the one that Ollama pins"] = ""
     nearest_pin: Annotated[bool, "when the pin is not in the mirror, take the newest build before it"] = False
-    offline: Annotated[bool, "never touch the network; fail when an object is missing"] = False
+    offline: Annotated[bool, "never use the network; fail when an object is missing"] = False
 
 
 @record
 class ForkConfig:
-    """Which fork of llama.cpp is assessed, and when it counts as too far gone."""
+    """Which fork of llama.cpp is assessed, and when it counts as stale."""
 
     origin: Annotated[str, "a TurboQuant fork of llama.cpp: a URL or a local git repository; empty: none"] = ""
     fresh_days: Annotated[Days, "age of its base in days below which it is fresh"] = 14.0
     stale_days: Annotated[Days, "age of its base in days above which it is very stale"] = 28.0
-    conflict_minutes: Annotated[Minutes, "minutes of resolving conflicts that end a path"] = 15.0
-    build_minutes: Annotated[Minutes, "minutes of failing builds that end a path"] = 120.0
+    conflict_minutes: Annotated[Minutes, "minutes of conflict resolution after which a path is abandoned"] = 15.0
+    build_minutes: Annotated[Minutes, "minutes of failing builds after which a path is abandoned"] = 120.0
 
 
 @record
@@ -91,12 +91,12 @@ class BuildConfig:
     compiler: Annotated[
         Literal["auto", "system", "zig"], "C and C++ compiler: auto (the system's, else zig), system or zig"
     ] = "auto"
-    min_free_gb: Annotated[float, Meta(ge=0, le=1000), "free disk that a build must find, in GB"] = 6.0
+    min_free_gb: Annotated[float, Meta(ge=0, le=1000), "free disk space that a build requires, in GB"] = 6.0
 
 
 @record
 class VerifyConfig:
-    """What a build must show before it is released."""
+    """What a build must prove before it is released."""
 
     types: Annotated[tuple[CacheType, ...], Some, "cache types that must run"] = dataclasses.field(
         default_factory=lambda: proven_types(own())
@@ -104,11 +104,11 @@ class VerifyConfig:
     tokens: Annotated[int, Meta(ge=1, le=4096), "tokens to generate with each type"] = 10
     timeout_s: Annotated[float, Meta(ge=1, le=3600), "seconds for one model load or generation"] = 180.0
     model: Annotated[
-        str, "a model that must bear the service's cache type: a GGUF file, or a name in Ollama's store"
+        str, "a model that must work with the service's cache type: a GGUF file, or a name in Ollama's store"
     ] = ""
-    collapse: Annotated[
-        Literal["refuse", "accept"], "what to do when it does not: refuse, or accept with a warning"
-    ] = "refuse"
+    collapse: Annotated[Literal["refuse", "accept"], "when its answers collapse: refuse, or accept with a warning"] = (
+        "refuse"
+    )
 
 
 @record
@@ -134,33 +134,33 @@ class DeployConfig:
     )
     models: Annotated[str, "model store of the service; empty: Ollama's own default"] = ""
     health_timeout_s: Annotated[float, Meta(ge=1, le=3600), "seconds until a new release must be healthy"] = 60.0
-    stability_s: Annotated[float, Meta(ge=0, le=3600), "seconds that it must then stay up without a restart"] = 15.0
+    stability_s: Annotated[float, Meta(ge=0, le=3600), "seconds that it must then run without a restart"] = 15.0
     allow_unverified: Annotated[bool, "install a release that no verification proves, with a warning"] = False
-    keep: Annotated[int, Meta(ge=2, le=100), "releases to keep, the active one and its parent always"] = 3
+    keep: Annotated[int, Meta(ge=2, le=100), "releases to keep; the active one and its parent are always kept"] = 3
 
 
 @record
 class WatchConfig:
-    """What is watched beside the repositories themselves."""
+    """What is watched besides the repositories."""
 
-    api: Annotated[str, "the forge's REST interface; empty: never asked"] = "https://api.github.com"
+    api: Annotated[str, "the forge's REST API; empty: not used"] = "https://api.github.com"
     ollama: Annotated[Repository, "owner/name of Ollama at the forge"] = "ollama/ollama"
-    llama_cpp: Annotated[Repository, "owner/name of llama.cpp there"] = "ggml-org/llama.cpp"
+    llama_cpp: Annotated[Repository, "owner/name of llama.cpp at the forge"] = "ggml-org/llama.cpp"
     words: Annotated[
         tuple[Annotated[str, _like(r"[\w-]+")], ...],
         Some,
-        "words that make a pull request of interest, wherever they stand in it",
+        "words that make a pull request relevant, anywhere in its title or text",
     ] = ("turboquant",)
     titles: Annotated[
         tuple[Annotated[str, _like(r"[\w-]+( [\w-]+)*")], ...],
         Some,
-        "words that make a commit or pull request of interest when they stand in its title",
+        "words that make a commit or pull request relevant when its title has them",
     ] = ("flash attention", "KV cache", "Metal")
 
 
 @record
 class Config:
-    """All settings. `origins` maps each dotted key to the place that its value came from."""
+    """All settings. `origins` maps each dotted key to where its value came from."""
 
     workspace: Annotated[str, "folder for mirrors, scratch trees, builds and logs"] = platformdirs.user_cache_dir(
         "turboquant"
@@ -237,7 +237,7 @@ def rows(config: Config) -> SettingRows:
 
 
 def _of_series(root: Path) -> Iterator[tuple[str, str, Any]]:
-    """Defaults that the types of another series give. One that cannot be read is an error of whoever reads it."""
+    """Defaults from the types of another series. An unreadable series is reported by the task that loads it."""
     with contextlib.suppress(SeriesError):
         types = own(root)
         yield "verify", "types", proven_types(types)
@@ -286,7 +286,7 @@ def _value(key: str, raw: Any, kind: Any, origin: str) -> Any:
     """A value in its setting's type. Raises `ConfigError`."""
     try:
         value = msgspec.convert(_readable(raw, get_args(kind)[0]), kind, strict=False)
-        return _spelt_out(value, inspect.type_info(kind))
+        return _canonical(value, inspect.type_info(kind))
     except msgspec.ValidationError:
         allowed = _allowed(inspect.type_info(kind))
         raise ConfigError(f"{key}: {raw!r} (from {origin}) is not allowed", hint=f"allowed: {allowed}") from None
@@ -295,25 +295,25 @@ def _value(key: str, raw: Any, kind: Any, origin: str) -> Any:
 
 
 def _readable(raw: Any, kind: Any) -> Any:
-    """A value as msgspec takes it for `kind`: words for a switch, lists in one text, a number where text is meant."""
+    """A value as msgspec accepts it for `kind`: yes/no as bool, one string as a list, a number as text."""
     if kind is str and not isinstance(raw, bool | dict | list | None):
         return str(raw)
     if not isinstance(raw, str):
         return raw
     if kind is bool:
         return {"yes": True, "on": True, "no": False, "off": False}.get(raw.lower(), raw)
-    return list(grammar.divided(raw)) if get_origin(kind) is tuple else raw.strip()
+    return list(grammar.split_settings(raw)) if get_origin(kind) is tuple else raw.strip()
 
 
-def _spelt_out(value: Any, kind: inspect.Type) -> Any:
-    """Cache types in the form that shows all of their rules; other values as they are."""
+def _canonical(value: Any, kind: inspect.Type) -> Any:
+    """Cache types in their canonical form, with all rules; other values unchanged."""
     match kind:
         case inspect.Metadata(extra={"cache_type": True}):
             return str(grammar.parse(value))
         case inspect.Metadata(type=inner):
-            return _spelt_out(value, inner)
+            return _canonical(value, inner)
         case inspect.VarTupleType(item_type=inner):
-            return tuple(_spelt_out(part, inner) for part in value)
+            return tuple(_canonical(part, inner) for part in value)
     return value
 
 

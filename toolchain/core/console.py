@@ -1,6 +1,6 @@
-"""What a run says while it works: progress for people on stderr, one JSON document on stdout.
+"""A run's output: progress for people on stderr, one JSON document on stdout.
 
-stdout belongs to the result. On a terminal the progress is drawn by rich; elsewhere it is plain lines,
+Only the result goes to stdout. On a terminal rich draws the progress; elsewhere it is plain lines,
 at most one every few seconds for a step that counts.
 """
 
@@ -33,7 +33,7 @@ class Step:
 
 
 class Console:
-    """Messages and progress on stderr, the result on stdout: as JSON when `json` is set, else as `as_text` has it."""
+    """Messages and progress on stderr, the result on stdout: JSON when `json` is set, else from `as_text`."""
 
     def __init__(self, *, json: bool = False, as_text: Callable[[Any], str] = to_json) -> None:
         self.json = json
@@ -47,7 +47,7 @@ class Console:
         self._rich.print(message, markup=False)
 
     def warn(self, message: str) -> None:
-        """One line that deserves attention."""
+        """One line of warning."""
         self._rich.print(f"warning: {message}", style="yellow", markup=False)
 
     def error(self, message: str) -> None:
@@ -56,7 +56,7 @@ class Console:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """Show that a piece of work is under way, and how long it took."""
+        """Show a piece of work in progress, then how long it took."""
         started = time.monotonic()
         drawn = self._rich_step(title) if self._rich.is_terminal else self._plain_step(title)
         with drawn as step:

@@ -9,7 +9,7 @@ import yaml
 
 
 def read_yaml(path: Path) -> Any:
-    """What the file says. Raises `OSError`, `UnicodeDecodeError`, `yaml.YAMLError`."""
+    """The file's data. Raises `OSError`, `UnicodeDecodeError`, `yaml.YAMLError`."""
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader
 
 
@@ -22,7 +22,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands here a second time", key_node.start_mark
+                    None, None, f"the key {key!r} occurs twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

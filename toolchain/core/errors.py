@@ -1,8 +1,8 @@
-"""Every way in which a run can end badly, each with an exit code of its own.
+"""Every expected failure, each with its own exit code.
 
 A `ToolchainError` is for the person at the terminal: what is wrong, with which thing, and what to try.
-Anything else that escapes is a bug and keeps its traceback. The table in docs/reference/exit-codes.md is made from
-this module (`exit_code_table`), and a test holds the codes distinct.
+Any other exception is a bug and keeps its traceback. The table in docs/reference/exit-codes.md is made from
+this module (`exit_code_table`), and a test checks that the codes are distinct.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class NotARepository(ToolchainError):
 
 
 class UnknownLayout(ToolchainError):
-    """The tree has no layout of Ollama that is known."""
+    """The tree has no known layout of Ollama."""
 
     exit_code = 11
 
@@ -111,7 +111,7 @@ class UnknownRevision(ToolchainError):
 
 
 class EraNotServed(ToolchainError):
-    """The tree is of an era of Ollama that the series does not serve."""
+    """The tree belongs to an era of Ollama that the series does not support."""
 
     exit_code = 16
 
@@ -129,7 +129,7 @@ class Unrelated(ToolchainError):
 
 
 class NoReleaseHolds(ToolchainError):
-    """The series holds on none of Ollama's stable releases."""
+    """The series applies to none of Ollama's stable releases."""
 
     exit_code = 19
 
@@ -162,7 +162,7 @@ class ChecksumMismatch(ToolchainError):
 
 
 class SeriesDoesNotApply(ToolchainError):
-    """`series.check` found at least one edit that does not hold."""
+    """`series.check` found at least one edit that does not apply."""
 
     exit_code = 24
 
@@ -174,13 +174,13 @@ class PatchFailed(ToolchainError):
 
 
 class ContractBroken(SeriesDoesNotApply):
-    """llama.cpp lacks something that the series' sources use, or has it in another form."""
+    """llama.cpp lacks a symbol that the series' sources use, or declares it differently."""
 
     exit_code = 26
 
 
 class BehaviourChanged(SeriesDoesNotApply):
-    """llama.cpp's own code does something else with a cache of our types than the series needs."""
+    """llama.cpp's host code handles a cache of our types differently than the series requires."""
 
     exit_code = 27
 
@@ -222,7 +222,7 @@ class ModelLoadFailed(ToolchainError):
 
 
 class VerificationFailed(ToolchainError):
-    """The build runs but does not do what was asked of it."""
+    """The build runs but does not do what was configured."""
 
     exit_code = 43
 
@@ -243,7 +243,7 @@ class RolledBack(ToolchainError):
 
 
 class Unhealthy(ToolchainError):
-    """The service is not healthy and there was nothing healthy to go back to."""
+    """The service is unhealthy, and there was no healthy release to go back to."""
 
     exit_code = 52
 
@@ -255,19 +255,19 @@ class NothingToRollBackTo(ToolchainError):
 
 
 class ServiceConflict(ToolchainError):
-    """Another Ollama (the app, Homebrew's service) would fight over the port."""
+    """Another Ollama (the app, Homebrew's service) would compete for the port."""
 
     exit_code = 54
 
 
 class DomainUnavailable(ToolchainError):
-    """The launchd domain is absent, so the state of the service cannot be told."""
+    """The launchd domain is unavailable, so the state of the service is unknown."""
 
     exit_code = 55
 
 
 class Unverified(ToolchainError):
-    """The release was never verified, or not with success, or not as it is now."""
+    """The release was not verified, failed verification, or was changed since."""
 
     exit_code = 56
 
@@ -276,7 +276,7 @@ class Unverified(ToolchainError):
 
 
 class StateInvalid(ToolchainError):
-    """A saved slot of llama-server is truncated or of a layout that is not known."""
+    """A saved slot of llama-server is truncated or has an unknown layout."""
 
     exit_code = 60
 
@@ -288,7 +288,7 @@ class TextTooShort(ToolchainError):
 
 
 class CacheCollapse(ToolchainError):
-    """The asked cache type would ruin what this model answers."""
+    """The requested cache type makes this model's answers collapse."""
 
     exit_code = 62
 
@@ -303,7 +303,7 @@ class ModelInvalid(ToolchainError):
 
 
 class ArchitectureUnknown(ToolchainError):
-    """How llama.cpp lays out this model's cache is not known."""
+    """The cache layout of this model's architecture is unknown."""
 
     exit_code = 71
 
@@ -318,13 +318,13 @@ class KernelInvalid(ToolchainError):
 
 
 class NotModelled(ToolchainError):
-    """A Metal source uses something that the harness does not model."""
+    """A Metal source uses a feature that the harness does not model."""
 
     exit_code = 91
 
 
 class MetalLayoutUnknown(ToolchainError):
-    """The Metal kernels of a tree lie in no way that is known, or not as their lists say."""
+    """The Metal kernels of a tree have an unknown file layout, or one that differs from the tree's file lists."""
 
     exit_code = 92
 

@@ -1,4 +1,4 @@
-"""Packages that only some tasks need: extras of pyproject.toml, which ./inv installs when they are asked for."""
+"""Packages that only some tasks need: extras of pyproject.toml, which ./inv installs on request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def installed() -> tuple[str, ...]:
 
 
 def command(extra: str) -> str:
-    """The command line that runs, with an extra, what runs now."""
+    """The current command line, with an extra requested."""
     return f"TURBOQUANT_EXTRAS={extra} {shlex.join(['./inv', *sys.argv[1:]])}"
 
 

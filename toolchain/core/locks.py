@@ -14,16 +14,16 @@ from .records import write_bytes
 
 
 def owner(path: Path) -> Path:
-    """The file that names the process id of who holds the lock `path`."""
+    """The file with the process id of the holder of the lock `path`."""
     return path.with_name(f"{path.name}.owner")
 
 
 @contextmanager
 def held(path: Path, busy: str, *, hint: str, timeout_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock `path`, whose folder is made; it ends with the process that holds it.
+    """Hold the lock `path`; its folder is created. The lock ends with the process.
 
-    Waits `timeout_s` seconds for another holder. Raises `LockHeld`, which says what keeps it `busy` and whose process
-    that is, and `OSError` where the lock cannot be made.
+    Waits `timeout_s` seconds for another holder. Raises `LockHeld` with the text `busy` and the holder's process
+    id, and `OSError` when the lock cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, noted = FileLock(path), owner(path)

@@ -1,4 +1,4 @@
-"""Running other programs: argument lists only, the log kept, the tail at hand when one fails."""
+"""Running other programs: argument lists only, with a log, and its tail in the error when one fails."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .errors import CommandFailed, MissingTool, ToolchainError
 from .records import record
 
 TAIL_LINES = 30
-_ASK_S, _COMPLAINT = 60.0, 500
+_ASK_S, _STDERR_CHARACTERS = 60.0, 500
 Child: TypeAlias = subprocess.Popen[bytes]
 
 
 @record
 class Completed:
-    """A finished program: what it was called with, how it ended, what it said (stdout and stderr as one)."""
+    """A finished program: its arguments, exit status and output (stdout and stderr as one)."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -49,7 +49,7 @@ class Captured:
         return self.stdout.decode(errors="replace")
 
     @property
-    def complaint(self) -> str:
+    def error_text(self) -> str:
         """stderr as text."""
         return self.stderr.decode(errors="replace")
 
@@ -65,10 +65,10 @@ def spawn(
     hint: str = "",
     **streams: Any,
 ) -> Child:
-    """Start a program in a session of its own, so that `kill_group` ends it and what it started.
+    """Start a program in its own session, so that `kill_group` ends it and its children.
 
-    `env` is laid over `base`, which is the process's own environment unless it is given. stdin is empty, stdout and
-    stderr go to the file `log`, which begins anew (without one, to where ours go), and `streams` are passed to Popen.
+    `env` is added to `base`, by default the process's own environment. stdin is empty; stdout and stderr go to the
+    file `log`, which is overwritten (without `log`: to our own), and `streams` are passed to Popen.
     Raises `MissingTool` when the program does not exist, and `failure` with the `hint` when it cannot be started.
     """
     words = [str(word) for word in argv]
@@ -107,7 +107,7 @@ def run(
     """Run a program to its end and return what it printed.
 
     stdout and stderr are read as one stream, line by line: appended to `log` as they come, and passed to
-    `on_line` for progress. `env` is laid over the process's own environment. A non-zero end raises `failure`
+    `on_line` for progress. `env` is added to the process's own environment. A non-zero exit status raises `failure`
     with the command and the last lines, unless `check` is false; `timeout` (seconds) kills the whole process
     group and counts as a failure. Raises `MissingTool` when the program does not exist.
     """
@@ -150,7 +150,7 @@ def run(
         argv=tuple(words), returncode=returncode, output="".join(lines), seconds=time.monotonic() - started
     )
     if check and (returncode != 0 or timed_out.is_set()):
-        why = f"ran past its {timeout:g} s" if timed_out.is_set() else f"ended with {returncode}"
+        why = f"exceeded its time limit of {timeout:g} s" if timed_out.is_set() else f"ended with {returncode}"
         raise failure(describe_failure(done, why=why, what=what, cwd=cwd, log=log))
     return done
 
@@ -182,17 +182,17 @@ def capture(
         stdout, stderr = process.communicate()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
-        why = f"ran past its {timeout:g} s"
+        why = f"exceeded its time limit of {timeout:g} s"
     done = Captured(argv=tuple(map(str, argv)), returncode=process.returncode, stdout=stdout, stderr=stderr)
     if why or (check and done.returncode != 0):
-        said = done.complaint.strip()[-_COMPLAINT:]
+        said = done.error_text.strip()[-_STDERR_CHARACTERS:]
         why = why or f"ended with {done.returncode}"
         raise failure(f"{what or Path(done.argv[0]).name} {why}{f': {said}' if said else ''}")
     return done
 
 
 def ask(argv: Sequence[str | Path]) -> str:
-    """What a program prints on stdout; empty when it is missing, fails, or takes over a minute."""
+    """A program's stdout; empty when it is missing, fails, or takes over a minute."""
     try:
         return capture(argv, timeout=_ASK_S).text
     except ToolchainError:
@@ -200,7 +200,7 @@ def ask(argv: Sequence[str | Path]) -> str:
 
 
 def describe_failure(done: Completed, *, why: str, what: str, cwd: Path | None, log: Path | None) -> str:
-    """What failed, its command, and the tail of what it said."""
+    """What failed, its command, and the tail of its output."""
     tail = "".join(f"    {line}\n" for line in deque(done.output.splitlines(), maxlen=TAIL_LINES))
     parts = [f"{what or Path(done.argv[0]).name} {why}", f"  command: {shlex.join(done.argv)}"]
     if cwd:

@@ -1,7 +1,7 @@
-"""Frozen records that the stages hand on, and their atomic JSON files.
+"""Frozen records that the stages pass on, and their atomic JSON files.
 
-Every stage's result is a `record`. It is written beside its products, so that a run can stop, resume and
-be explained, and it is what `--json` prints.
+Every stage's result is a `record`. It is written beside its products, so that a run can stop, resume and be
+inspected later. `--json` prints it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def to_json(record: Any) -> str:
 def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = None) -> R:
     """Read a record. Raises `RecordError` when the file is missing, truncated or of another shape.
 
-    `former_names` gives the present name of each field that an earlier version wrote under another one.
+    `former_names` maps field names of earlier versions to the current ones.
     """
     try:
         raw = path.read_bytes()
@@ -66,7 +66,7 @@ def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = 
             raw = msgspec.json.encode({former_names.get(name, name): value for name, value in fields.items()})
         return msgspec.json.decode(raw, type=kind, dec_hook=_decode_hook)
     except FileNotFoundError:
-        raise RecordError(f"{path}: there is no {kind.__name__} record", hint="run the stage before this one") from None
+        raise RecordError(f"{path}: there is no {kind.__name__} record", hint="run the stage before it") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(
             f"{path}: not a {kind.__name__} record: {error}", hint="delete it and run its stage again"
@@ -81,7 +81,7 @@ def write(path: Path, record: Any) -> None:
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Atomic write: temporary file beside `path`, flushed to the disk, renamed over it.
 
-    Raises `DiskFull`; the old content is then still there.
+    Raises `DiskFull`; the old content then remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -96,13 +96,13 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"{path}: no space left on the disk", hint="free some space, then run it again") from error
+            raise DiskFull(f"{path}: no space left on the disk", hint="free some space, then try again") from error
         raise
     flush_directory(path.parent)
 
 
 def flush_to_disk(descriptor: int) -> None:
-    """fsync that also reaches the platter on macOS, where plain fsync stops at the drive's cache."""
+    """fsync that also flushes the drive's cache on macOS, which plain fsync does not."""
     if sys.platform == "darwin":
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:

@@ -1,4 +1,4 @@
-"""What every task, and every stage behind it, works with."""
+"""The context of every task and stage: settings and console."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from .errors import ToolchainError
 
 @runtime_checkable
 class Fallible(Protocol):
-    """A record that may say that something is not as it should be."""
+    """A record that may report a failure."""
 
     def failure(self) -> ToolchainError | None:
-        """The error that the run ends with once the record was printed; None where all is well."""
+        """The error to raise after the record is printed; None on success."""
 
 
 @runtime_checkable
 class Coded(Protocol):
-    """A record whose exit code says what was found, without an error."""
+    """A record whose exit code reports a finding that is not an error."""
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing was found."""
+        """0 when nothing was found."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a task works with."""
+    """Settings and console of a task."""
 
     config: Config
     console: Console
 
     @property
     def workspace(self) -> Path:
-        """Folder for everything that a run makes before it is deployed."""
+        """Folder for everything that a run makes before deployment."""
         return Path(self.config.workspace).expanduser().absolute()
 
     def finish(self, record: Any, failure: ToolchainError | None = None) -> None:
-        """Print the task's record, then end as it says: raises `failure` or the record's own, or `SystemExit`."""
+        """Print the task's record, then raise `failure`, the record's own, or `SystemExit` with its exit code."""
         self.console.result(record)
         if failure is None and isinstance(record, Fallible):
             failure = record.failure()

@@ -1,4 +1,4 @@
-"""The one jinja environment: for templates/ and for the templates of the series."""
+"""The only jinja environment, for templates/ and the templates of the series."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def render(name: str, /, **values: Any) -> str:
-    """A file of templates/, filled in. Values are escaped where the name says that it makes HTML or a plist."""
+    """A file of templates/, rendered. Values are escaped when the name ends in .html.j2 or .plist.j2."""
     return _ENVIRONMENT.get_template(name).render(values)
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:
-    """A template given as text, filled in as it is. Raises `TemplateError`, for an unknown name, too."""
+    """A template given as text, rendered without escaping. Raises `TemplateError`, also for an unknown name."""
     return _ENVIRONMENT.from_string(text).render(values)

@@ -1,6 +1,6 @@
 """Installing a release as a service that can always be rolled back.
 
-`installer.py` tells the story; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
+Start with `installer.py`; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
 """
 
 from .installer import install, logs, prune, recover, rollback, status, uninstall

@@ -1,7 +1,6 @@
-"""Making a release the active one, and going back when it is not healthy: the steps from the swap on.
+"""Making a release active, and rolling back if it is unhealthy: the steps from the swap on.
 
-install, rollback and the recovery of either run the same steps, so that a deploy that was killed goes on exactly
-as it would have.
+install, rollback and their recovery run the same steps, so that a killed deploy continues as it would have.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _TAIL_LINES = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Deploy:
-    """What every step needs."""
+    """The context of every step."""
 
     config: Config
     prefix: Prefix
@@ -46,7 +45,7 @@ class Deploy:
 
     @property
     def definition(self) -> Definition:
-        """What the manager is told. It changes only with the configuration, never with the release."""
+        """The service's definition. It changes only with the configuration, never with the release."""
         return Definition(program=self.prefix.shim, log=self.log)
 
     def manifest(self, identifier: str) -> Release:
@@ -57,22 +56,22 @@ class Deploy:
 def activate(deploy: Deploy) -> None:
     """Swap, restart, check, bless, prune: make the journal's release the active one.
 
-    When it is not healthy, its log is captured and the release before comes back: raises `RolledBack`, or
-    `Unhealthy` when there is none or that one is not healthy either.
+    If it is unhealthy, its log is saved and the previous release is restored: raises `RolledBack`, or `Unhealthy` if
+    there is none or if that one is unhealthy, too.
     """
     entry = deploy.journal.entry
     try:
         _start(deploy, entry.release)
     except DomainUnavailable:
-        raise  # nobody can tell how the release is; the journal stays for a command that can
-    except ToolchainError as failure:  # the manager's refusals too: whatever happened, the old service must come back
+        raise  # health unknown: the journal stays, so that a later command decides
+    except ToolchainError as failure:  # also the manager's: the old service must come back after any failure
         log = _capture_log(deploy)
         restore(deploy, failure, log)
     finish(deploy)
 
 
 def finish(deploy: Deploy) -> None:
-    """What remains to be done for a release that was found healthy."""
+    """The remaining steps for a healthy release."""
     deploy.journal.begin_step("bless")
     _bless(deploy)
     deploy.journal.begin_step("prune")
@@ -81,7 +80,7 @@ def finish(deploy: Deploy) -> None:
 
 
 def restore(deploy: Deploy, failure: ToolchainError, log: Path) -> None:
-    """Bring back what was active before. Always raises: `RolledBack`, or `Unhealthy` when nothing healthy is left."""
+    """Restore the previous release. Always raises: `RolledBack`, or `Unhealthy` if no healthy release is left."""
     journal, entry, prefix = deploy.journal, deploy.journal.entry, deploy.prefix
     journal.begin_step(RESTORE)
     found = f"release {entry.release}: {failure.message}\n  its log: {log}"
@@ -89,7 +88,7 @@ def restore(deploy: Deploy, failure: ToolchainError, log: Path) -> None:
         _dismantle(deploy)
         journal.clear()
         raise Unhealthy(
-            f"{found}\n  there was no release before it; the service is stopped and unloaded", hint=f"read {log}"
+            f"{found}\n  there is no previous release; the service is stopped and unloaded", hint=f"read {log}"
         ) from failure
     deploy.console.warn(f"{failure.message}; going back to {entry.previous}")
     if entry.environment_before is not None:
@@ -100,11 +99,11 @@ def restore(deploy: Deploy, failure: ToolchainError, log: Path) -> None:
         _load_and_restart(deploy)
         _check_health(deploy, entry.previous, offset)
     except ToolchainError as second:
-        # It was healthy once and the manager keeps it alive; taking it down as well would only make things worse.
+        # It was healthy once and the manager keeps restarting it. Stopping it would only make things worse.
         tidy(deploy)
         journal.clear()
         raise Unhealthy(
-            f"{found}\n  release {entry.previous}, which is active again, is not healthy either: {second.message}",
+            f"{found}\n  release {entry.previous}, which is active again, is unhealthy, too: {second.message}",
             hint="./inv deploy.logs shows why; ./inv deploy.rollback --to names an older release",
         ) from failure
     current = installed.read(prefix)
@@ -131,13 +130,13 @@ def prune(deploy: Deploy) -> tuple[str, ...]:
 
 
 def tidy(deploy: Deploy) -> None:
-    """Delete from releases/ whatever is neither active nor known to the state."""
+    """Delete everything in releases/ that is neither active nor in the state."""
     known = {one.id for one in installed.read(deploy.prefix).releases}
     store.sweep(known | {deploy.prefix.active()}, deploy.prefix)
 
 
 def former(deploy: Deploy) -> Manager | None:
-    """The service as it was loaded, when the configuration now gives it another label, domain or file."""
+    """The loaded service, if the configuration now has another label, domain or file for it."""
     known = installed.read(deploy.prefix).registration()
     return deploy.manager.adopt(known) if known and known != deploy.manager.registration else None
 
@@ -166,7 +165,7 @@ def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
 
 
 def _load_and_restart(deploy: Deploy) -> None:
-    """A restart, or unloading and loading when the manager has loaded another definition than the installed one."""
+    """Restart, or unload and load if the loaded definition is not the installed one."""
     manager, prefix = deploy.manager, deploy.prefix
     prefix.logs.mkdir(parents=True, exist_ok=True)
     if manager.user and os.geteuid() == 0:
@@ -207,7 +206,7 @@ def _bless(deploy: Deploy) -> None:
 
 
 def _dismantle(deploy: Deploy) -> None:
-    """After a failed first install: no service that crashes in a loop, no link to a release that does not work."""
+    """Clean up a failed first install: no crashing service, no link to a broken release."""
     _remove(deploy.manager)
     deploy.prefix.current.unlink(missing_ok=True)
     deploy.prefix.state.unlink(missing_ok=True)
@@ -215,7 +214,7 @@ def _dismantle(deploy: Deploy) -> None:
 
 
 def _capture_log(deploy: Deploy) -> Path:
-    """Save what the service logged since the release was started, before a rollback writes over the trail."""
+    """Save the service's log since the release was started, before a rollback adds to it."""
     entry, prefix = deploy.journal.entry, deploy.prefix
     target = prefix.logs / f"failed-{entry.release}-{_now():%Y%m%dT%H%M%SZ}.log"
     data = b""
@@ -238,7 +237,7 @@ def _now() -> datetime.datetime:
 
 
 def remove_everything(deploy: Deploy) -> None:
-    """Uninstall: unload the service, then delete its definition and the prefix but for its logs."""
+    """Uninstall: unload the service, then delete its definition and the prefix, except for its logs."""
     prefix, journal = deploy.prefix, deploy.journal
     journal.begin_step("unload")
     for manager in (former(deploy), deploy.manager):

@@ -1,7 +1,7 @@
 """The `environment` file of an installed release: the variables that the shim gives to its program.
 
-It lies in the release directory, so that a rollback brings back the environment together with the binary: a
-stock binary that finds a TurboQuant type in its environment fails every model load.
+It is in the release directory, so that a rollback restores environment and binary together: a stock binary with a
+TurboQuant type in its environment fails every model load.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def render(values: Mapping[str, str]) -> str:
     """KEY=VALUE lines. Raises `ConfigError` when a line cannot hold a value."""
     for key, value in values.items():
         if any(ord(letter) < ord(" ") for letter in value):
-            raise ConfigError(f"{key}: {value!r} holds a control character")
+            raise ConfigError(f"{key}: {value!r} contains a control character")
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 

@@ -1,7 +1,7 @@
-"""Whether a release that was just started is worth keeping.
+"""Whether a release that was just started is healthy.
 
-Three questions in a row: does the version answer that was installed (and not just any server), does it generate with
-the cache type that was asked for, and does the process then stay up.
+Three checks: the installed version answers (and not another server), it generates with the configured cache type, and
+the process stays up.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ..service.manager import Manager, ServiceState
 from ..service.unit import StartedUnit, Unit
 
 CRASHES = 2
-"""ends of the process after which waiting longer is useless: one may be bad luck with the port, two are a loop"""
+"""exits of the process after which waiting is useless: one may be a busy port, two are a loop"""
 WRONG_VERSION_GRACE_S = 2.0
-"""how long the instance before may still answer after it was told to end"""
+"""how long the previous instance may still answer after it was stopped"""
 _POLL_S = 0.05
 
 
@@ -35,8 +35,8 @@ def check(unit: Unit, started: StartedUnit, manager: Manager, config: DeployConf
         step.update(detail=f"stays up for {config.stability_s:g} s")
         _watch(before, manager, config.stability_s)
         if (found := unit.ready(started.environment)) != unit.version(started.release):
-            now = f"with version {found!r}" if found else "no more"
-            raise Unhealthy(f"{unit.url(started.environment)} answered at first, and now {now}")
+            now = f"answers with version {found!r}" if found else "does not answer"
+            raise Unhealthy(f"{unit.url(started.environment)} answered at first, but now {now}")
 
 
 def _await_version(unit: Unit, started: StartedUnit, manager: Manager, timeout_s: float) -> ServiceState:
@@ -53,7 +53,7 @@ def _await_version(unit: Unit, started: StartedUnit, manager: Manager, timeout_s
         if found and found != wanted and waited > WRONG_VERSION_GRACE_S:
             raise Unhealthy(f"{url} answers version {found!r}, not {wanted!r} of release {identifier}")
         if state.runs - first.runs >= CRASHES:
-            raise Unhealthy(f"release {identifier} ends again and again, the last time with: {state.last_end}")
+            raise Unhealthy(f"release {identifier} keeps exiting, last with: {state.last_end}")
         if waited > timeout_s:
             last = f"; its last process ended with: {state.last_end}" if state.last_end and not state.running else ""
             raise Unhealthy(f"release {identifier} did not answer at {url} within {timeout_s:g} s{last}")

@@ -1,4 +1,4 @@
-"""What is installed: the releases with their parents, and where the service was registered for them."""
+"""What is installed: the releases with their parents, and where the service is registered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..service.manager import Registration
 from .prefix import Prefix
 
 _FORMER_NAMES = {"plist": "unit_file", "plist_sha256": "unit_sha256"}
-"""of fields, in the state of an installation that an earlier version of this toolkit made"""
+"""former names of fields, in an installation that an earlier version of this toolkit made"""
 
 
 @record
@@ -26,10 +26,10 @@ class InstalledRelease:
 
 @record
 class InstallState:
-    """state.json. `releases` are in the order of their installation, the newest last.
+    """state.json. `releases` are in order of installation, the newest last.
 
-    `label`, `domain` and `unit_file` tell where the service was registered, and `unit_sha256` is the digest of the
-    definition that the manager has loaded: only another one is loaded anew.
+    `label`, `domain` and `unit_file` say where the service was registered. `unit_sha256` is the digest of the loaded
+    definition; the service is loaded again only if it changes.
     """
 
     active: str = ""
@@ -53,7 +53,7 @@ class InstallState:
         return Registration(label=self.label, domain=self.domain, file=self.unit_file) if self.label else None
 
     def registered(self, registration: Registration, digest: str) -> InstallState:
-        """The service is registered there, with a definition of that digest."""
+        """The state after the service was registered there, with a definition of that digest."""
         return replace(
             self,
             label=registration.label,
@@ -63,21 +63,21 @@ class InstallState:
         )
 
     def blessed(self, release: InstalledRelease) -> InstallState:
-        """`release` is active and the newest."""
+        """The state after `release` was blessed: active and the newest."""
         others = tuple(other for other in self.releases if other.id != release.id)
         return replace(self, active=release.id, releases=(*others, release))
 
     def activated(self, identifier: str) -> InstallState:
-        """An installed release is active again. Its parent stays what it was."""
+        """The state after an installed release became active again, with its old parent."""
         return replace(self, active=identifier)
 
     def without(self, identifiers: set[str]) -> InstallState:
-        """Those releases are gone."""
+        """The state without those releases."""
         return replace(self, releases=tuple(one for one in self.releases if one.id not in identifiers))
 
 
 def read(prefix: Prefix) -> InstallState:
-    """The state of a prefix; an empty one where nothing was installed. Raises `RecordError`."""
+    """The state of a prefix; an empty one if nothing is installed. Raises `RecordError`."""
     if not prefix.state.exists():
         return InstallState()
     return records.read(prefix.state, InstallState, former_names=_FORMER_NAMES)

@@ -1,10 +1,10 @@
-"""The operations on an installation: install, roll back, look, prune, uninstall.
+"""The operations on an installation: install, rollback, status, prune, uninstall.
 
-Each takes the prefix's lock (looking does so only to repair), and first finishes or undoes a deploy that was
-interrupted. The story of an install:
+Each takes the prefix's lock (status only to repair), and first finishes or undoes an interrupted deploy. The steps of
+an install:
 
     copy -> environment -> shim -> swap -> unit -> restart -> health -> bless -> prune
-                                   from here on a failure brings the release before back
+                                   from here on a failure restores the previous release
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from .journal import Journal, JournalEntry
 from .prefix import Prefix
 
 _LOCK_WAIT_S = 2.0
-"""a program that a killed deployer was just starting may hold its lock for a moment longer"""
+"""a program that a killed deployer was starting may briefly hold its lock"""
 
 
 def install(
     release_dir: Path, config: Config, console: Console, verification: Verification | None = None
 ) -> Deployment:
-    """Install a release directory on its verification and make it the running service.
+    """Install a release directory with its verification and make it the running service.
 
-    Installing what already runs changes nothing, but a release that was there unproven gets its proof. Raises before
+    Installing the running release changes nothing, except that an unproven one gets its proof. Raises before
     anything is changed: `ReleaseInvalid`, `Unverified`, `ConfigError` (a cache type that the release lacks),
     `ServiceConflict`, `PortInUse`, `LockHeld`, `DiskFull`. Afterwards: `RolledBack` when the release is unhealthy and
-    the one before it is back, `Unhealthy` when there is no healthy one, `LaunchdRefused`, `DomainUnavailable`.
+    the previous one is restored, `Unhealthy` when there is no healthy one, `LaunchdRefused`, `DomainUnavailable`.
     """
     with console.step("check of the release"):
         release = replace(built.check(release_dir), verification="")
@@ -49,7 +49,7 @@ def install(
     text = environment.render(unit.environment(release, config.deploy))
     host = config.deploy.host
     if not address.is_loopback(host):
-        console.warn(f"deploy.host: {host} lets other machines in, and {unit.name} asks nobody who they are")
+        console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
     with _locked(config, console) as deploy:
         prefix = deploy.prefix
         deploy.manager.check()
@@ -59,7 +59,7 @@ def install(
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
         if same and before == text and previous == release.id and _runs_as_configured(deploy):
-            console.note(f"release {release.id} is installed and healthy already")
+            console.note(f"release {release.id} is already installed and healthy")
             return _look(deploy)
         deploy.journal.begin(
             JournalEntry(
@@ -95,12 +95,12 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
         known = installed.read(deploy.prefix)
         target = to or known.parent()
         if not known.find(target):
-            there = ", ".join(one.id for one in known.releases) or "none"
+            ids = ", ".join(one.id for one in known.releases) or "none"
             raise NothingToRollBackTo(
                 f"{to}: no such release in {deploy.prefix.folder}"
                 if to
-                else f"the active release {known.active or '(none)'} has no parent that is still installed",
-                hint=f"installed: {there}",
+                else f"the active release {known.active or '(none)'} has no installed parent",
+                hint=f"installed: {ids}",
             )
         built.check(deploy.prefix.release(target))
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
@@ -109,9 +109,9 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
 
 
 def status(config: Config, console: Console | None = None) -> Deployment:
-    """What is active and whether it is healthy. An interrupted deploy is finished or undone first.
+    """What is active and whether it is healthy. Finishes or undoes an interrupted deploy first.
 
-    Raises `DomainUnavailable` when the manager cannot be asked: then nobody can tell whether the service runs.
+    Raises `DomainUnavailable` when the manager is unavailable, so that the state of the service is unknown.
     """
     console = console or Console()
     recover(config, console)
@@ -122,7 +122,7 @@ def status(config: Config, console: Console | None = None) -> Deployment:
 
 
 def recover(config: Config, console: Console) -> None:
-    """Finish or undo a deploy that was interrupted. Nothing to do while the one who deploys is alive."""
+    """Finish or undo a deploy that was interrupted. Does nothing while the deploying process is alive."""
     if not Prefix.of(config).journal.exists():
         return
     try:
@@ -140,7 +140,7 @@ class ServiceLog:
 
 
 def logs(config: Config, lines: int = 50) -> ServiceLog:
-    """The last lines of the service's log; none when it never ran."""
+    """The last lines of the service's log; empty if it never ran."""
     recover(config, Console())
     path = Prefix.of(config).logs / units.choose(config.deploy).log
     if not path.exists():
@@ -150,7 +150,7 @@ def logs(config: Config, lines: int = 50) -> ServiceLog:
 
 
 def prune(config: Config, console: Console) -> Deployment:
-    """Delete old releases: deploy.keep of them stay, the active one and its parent always."""
+    """Delete old releases: keeps deploy.keep of them, and always the active one and its parent."""
     with _locked(config, console) as deploy:
         for gone in activation.prune(deploy):
             console.note(f"deleted release {gone}")
@@ -180,17 +180,17 @@ def _deploy(config: Config, console: Console) -> Deploy:
 
 @contextmanager
 def _locked(config: Config, console: Console) -> Iterator[Deploy]:
-    """Hold the prefix's lock, with an interrupted deploy already dealt with. Raises `LockHeld`."""
+    """Hold the prefix's lock, after an interrupted deploy was finished or undone. Raises `LockHeld`."""
     prefix = Prefix.of(config)
-    busy = f"{prefix.folder}: another deploy is under way"
+    busy = f"{prefix.folder}: another deploy is in progress"
     with ExitStack() as stack:
         try:
-            lock = locks.held(prefix.lock, busy, hint="wait until it has ended", timeout_s=_LOCK_WAIT_S)
+            lock = locks.held(prefix.lock, busy, hint="wait until it ends", timeout_s=_LOCK_WAIT_S)
             stack.enter_context(lock)
         except OSError as error:
             raise ConfigError(
                 f"deploy.prefix: {prefix.folder} cannot be used: {error.strerror}",
-                hint="name a folder that you may write",
+                hint="name a folder that you can write to",
             ) from error
         deploy = _deploy(config, console)
         try:
@@ -201,7 +201,7 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
 
 
 def _runs_as_configured(deploy: Deploy) -> bool:
-    """Whether the service runs the active release, by the definition that the configuration gives."""
+    """Whether the service runs the active release with the configured definition."""
     known, prefix, manager = installed.read(deploy.prefix), deploy.prefix, deploy.manager
     return (
         known.active == prefix.active()
@@ -236,9 +236,9 @@ def _look(deploy: Deploy) -> Deployment:
         if not active:
             reason = "no release is active"
         elif not running.running:
-            reason = f"the service is not running{f', it ended with: {running.last_end}' if running.last_end else ''}"
+            reason = f"the service is not running{f'; it ended with: {running.last_end}' if running.last_end else ''}"
         elif version != expected:
-            reason = f"version {expected!r} should answer, but {version!r} does" if version else "it does not answer"
+            reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
     except ToolchainError as error:
         reason = error.message
     return Deployment(

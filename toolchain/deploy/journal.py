@@ -1,7 +1,7 @@
-"""The intent journal: what a deploy is about to do, on the disk before it does it.
+"""The intent journal: each step of a deploy is written to disk before it is taken.
 
-A deploy that is killed leaves journal.json behind. The next command reads which step was under way, and finishes
-or undoes the deploy (recovery.py).
+A deploy that is killed leaves journal.json behind. The next command reads its step, and finishes or undoes
+the deploy (recovery.py).
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ..core.records import record
 Operation = Literal["install", "rollback", "uninstall"]
 
 BEFORE_SWAP = ("copy", "environment", "shim")
-"""steps that change nothing that runs: undone by deleting"""
+"""steps before anything running is changed: undone by deleting files"""
 FROM_SWAP = ("swap", "unit", "restart", "health", "bless", "prune")
-"""steps after which going on is as good as going back"""
+"""steps from which the deploy is finished rather than undone"""
 AFTER_HEALTH = ("bless", "prune")
-"""steps that only write down what was found"""
+"""steps that only record the result"""
 RESTORE = "restore"
-"""the step of going back to the release before, after a failed health check"""
+"""the step that restores the previous release, after a failed health check"""
 INSTALL_STEPS = (*BEFORE_SWAP, *FROM_SWAP)
 ROLLBACK_STEPS = FROM_SWAP[:-1]
 UNINSTALL_STEPS = ("unload", "remove")
 _FORMER_STEPS = {"plist": "unit", "bootout": "unload"}
-"""names of steps in a journal that an earlier version of this toolkit left behind"""
+"""former names of steps, in a journal of an earlier version of this toolkit"""
 
 TRIES = 2
-"""how often a deploy that was killed is tried again before it is undone: a release that takes the machine down
-during its health check must not do so at every command from then on"""
+"""how often a killed deploy is retried before it is undone: a release that crashes the machine during its health
+check must not do so again at every later command"""
 
 KILL_VARIABLE = "TURBOQUANT_TEST_KILL_AT"
-"""fault injection: names the step at whose beginning the process kills itself, as kill -9 or a power cut would"""
+"""fault injection: the step at whose beginning the process kills itself, like kill -9 or a power cut"""
 
 
 @record
@@ -46,13 +46,13 @@ class JournalEntry:
     operation: Operation
     step: str
     release: str
-    """the release that shall become active; empty for an uninstall"""
+    """the release to activate; empty for an uninstall"""
     previous: str
-    """the release that was active; empty when none was"""
+    """the release that was active before; may be empty"""
     source: str = ""
-    """the release directory that is copied in; empty when it was there before"""
+    """the release directory to copy; empty if it was already in the prefix"""
     environment_before: str | None = None
-    """text of the environment file that a release of the same id had before"""
+    """previous environment file of a release with this id"""
     log_offset: int = 0
     """size of the service's log when the new release was started"""
     tries_left: int = TRIES
@@ -60,7 +60,7 @@ class JournalEntry:
 
 
 class Journal:
-    """The journal of one prefix. `begin` writes it, `clear` removes it; in between each step is announced."""
+    """The journal of one prefix. `begin` writes it, each step is recorded before it is taken, `clear` removes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,8 +68,8 @@ class Journal:
 
     @property
     def entry(self) -> JournalEntry:
-        """What is under way."""
-        assert self._entry is not None, "no deploy is under way"
+        """The current entry."""
+        assert self._entry is not None, "no deploy is in progress"
         return self._entry
 
     def read(self) -> JournalEntry | None:
@@ -81,7 +81,7 @@ class Journal:
         return self._entry
 
     def begin(self, entry: JournalEntry) -> None:
-        """Announce an operation and its first step."""
+        """Record an operation and its first step."""
         self._entry = replace(entry, pid=os.getpid())
         self.begin_step(entry.step)
 
@@ -94,14 +94,14 @@ class Journal:
         records.write(self._path, self.entry)
 
     def begin_step(self, step: str) -> None:
-        """Announce a step. On the disk when this returns."""
+        """Record a step; it is on the disk when this returns."""
         self._entry = replace(self.entry, step=step)
         records.write(self._path, self._entry)
         if os.environ.get(KILL_VARIABLE) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def clear(self) -> None:
-        """The operation has ended, well or not, and left nothing to do."""
+        """Delete the journal: the operation has ended and nothing remains to be done."""
         self._path.unlink(missing_ok=True)
         records.flush_directory(self._path.parent)
         self._entry = None

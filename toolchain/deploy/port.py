@@ -1,4 +1,4 @@
-"""Who else would fight over the port: looked for before anything is changed."""
+"""Looks for other services on the port, before anything is changed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..service.unit import Competitor
 
 
 def check(manager: Manager, former: Manager | None, competitors: tuple[Competitor, ...], config: DeployConfig) -> None:
-    """Raises `ServiceConflict` for a service that is known to take the port, `PortInUse` for any other listener.
+    """Raises `ServiceConflict` for a known competing service, `PortInUse` for any other listener.
 
-    `former` is our own service where it was registered before.
+    `former` is our own service under its previous registration.
     """
     ours = [manager, former] if former else [manager]
     for known in competitors:
@@ -44,7 +44,7 @@ def _refuse(other: Manager, known: Competitor) -> None:
 
 
 def _lineage(pid: int) -> set[int]:
-    """A process and those that started it."""
+    """A process and its ancestors."""
     try:
         return {pid, *(parent.pid for parent in psutil.Process(pid).parents())}
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""The prefix of an installation: where things lie in it."""
+"""The layout of an installation's prefix."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..core.errors import ReleaseInvalid
 SHIM_NAME = "turboquant-ollama"
 _RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
 TEMPORARY = ".new-"
-"""prefix of a release that is being copied in; whatever bears it may be deleted"""
+"""name prefix of a release that is being copied; anything with it may be deleted"""
 DISCARDED = ".old-"
-"""prefix of a release on its way out"""
+"""name prefix of a release that is being deleted"""
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """The paths of one prefix. Nothing outside it is ours, except the definition that the manager reads."""
+    """The paths in one prefix. Outside of it we only write the definition that the manager reads."""
 
     folder: Path
 
@@ -46,17 +46,17 @@ class Prefix:
 
     @property
     def journal(self) -> Path:
-        """What the deploy that is under way intends; absent when none is."""
+        """The intent journal; absent when no deploy is in progress."""
         return self.folder / "journal.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the one deployer."""
+        """The lock of the deploying process."""
         return self.folder / "lock"
 
     @property
     def lock_owner(self) -> Path:
-        """Process id of the lock's holder, for the message to the other one."""
+        """File with the process id of the lock's holder, for messages."""
         return locks.owner(self.lock)
 
     @property
@@ -70,11 +70,11 @@ class Prefix:
         return self.folder / "logs"
 
     def release(self, identifier: str) -> Path:
-        """Directory of a release. Raises `ReleaseInvalid` for an id that could lead out of releases/."""
+        """Directory of a release. Raises `ReleaseInvalid` for an id that could be a path outside of releases/."""
         if not _RELEASE_ID.fullmatch(identifier):
             raise ReleaseInvalid(f"{identifier!r} is not a release id", hint="./inv deploy.status lists the releases")
         return self.releases / identifier
 
     def active(self) -> str:
-        """Id of the release that `current` points to; empty when there is none."""
+        """Id of the release that `current` points to; may be empty."""
         return self.current.readlink().name if self.current.is_symlink() else ""

@@ -1,4 +1,4 @@
-"""The verification that a release is installed on: asked for before, kept beside the manifest afterwards."""
+"""The verification that a release is installed with: required before, and kept beside the manifest."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FILE_NAME = "verification.json"
 
 
 def doubt(release: Release, verification: Verification | None) -> str:
-    """Why this verification does not prove this release; empty where it does."""
+    """Why this verification does not prove this release; empty if it does."""
     if verification is None:
         return "it was never verified"
     if verification.content_sha256 != built.content_digest(release):
-        return f"its verification is of other content ({verification.release})"
+        return f"its verification is for other content ({verification.release})"
     return "" if verification.ok else "its verification failed"
 
 
 def require(
     release: Release, verification: Verification | None, config: DeployConfig, console: Console
 ) -> Verification | None:
-    """The verification where it proves the release; None where it does not and `deploy.allow_unverified` is set.
+    """The verification if it proves the release; None if it does not and `deploy.allow_unverified` is set.
 
     Raises `Unverified`.
     """
@@ -38,16 +38,16 @@ def require(
         types = "" if release.cache_types else f" --set verify.types={config.kv_cache_type}"
         raise Unverified(
             f"{release.id}: {why}",
-            hint=f"./inv verify --release {release.id}{types}, or install it with --unverified nevertheless",
+            hint=f"./inv verify --release {release.id}{types}, or install it anyway with --unverified",
         )
-    console.warn(f"{release.id}: {why}; it is installed nevertheless, as deploy.allow_unverified says")
+    console.warn(f"{release.id}: {why}; installing it anyway, because deploy.allow_unverified is set")
     return None
 
 
 def write(folder: Path, release: Release, verification: Verification | None) -> None:
     """Write the manifest of an installed release, and its verification beside it, which the manifest names.
 
-    Killed in between, the release is there and unproven.
+    If killed in between, the release is installed but unproven.
     """
     digest = ""
     if verification is not None:
@@ -58,7 +58,7 @@ def write(folder: Path, release: Release, verification: Verification | None) -> 
 
 
 def is_proven(folder: Path) -> bool:
-    """Whether an installed release has the verification that its manifest names, and is proven by it."""
+    """Whether an installed release has the verification that its manifest names, and this proves it."""
     try:
         release = built.load(folder)
         if not release.verification or records.sha256_file(folder / FILE_NAME) != release.verification:

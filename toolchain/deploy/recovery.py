@@ -1,7 +1,7 @@
-"""After a deploy that was killed: finish it or undo it, as the intent journal says.
+"""Finishes or undoes a killed deploy, according to the intent journal.
 
-Before the swap nothing that runs has changed, so the deploy is undone. From the swap on it is finished: the same
-steps run again, health check included, which ends with a healthy release, the new one or the one before.
+Before the swap nothing running was changed, so the deploy is undone. From the swap on it is finished: the same steps
+run again, with the health check, so that the new release or the previous one is healthy in the end.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from .journal import AFTER_HEALTH, BEFORE_SWAP, RESTORE
 
 
 def recover(deploy: Deploy) -> None:
-    """Deal with a left-over journal, if there is one. Raises `RolledBack` or `Unhealthy` when the release failed."""
+    """Handle a leftover journal, if there is one. Raises `RolledBack` or `Unhealthy` when the release failed."""
     entry = deploy.journal.read()
     if entry is None:
         return
-    deploy.manager.inspect()  # while the manager cannot be asked, nothing is tried and no try is used up
+    deploy.manager.inspect()  # fails if the manager is unavailable, before a try is used up
     deploy.console.warn(f"a deploy was interrupted: {entry.operation} {entry.release} at step {entry.step!r}")
     if entry.operation == "uninstall":
         activation.remove_everything(deploy)
@@ -26,7 +26,7 @@ def recover(deploy: Deploy) -> None:
     elif entry.step in AFTER_HEALTH:
         activation.finish(deploy)
     elif entry.step == RESTORE or entry.tries_left <= 0:
-        failure = Unhealthy("its deploy was interrupted while it was being undone, or too often")
+        failure = Unhealthy("its deploy was interrupted too often, or during the rollback")
         activation.restore(deploy, failure, deploy.log)
     else:
         deploy.journal.note(tries_left=entry.tries_left - 1)
@@ -34,7 +34,7 @@ def recover(deploy: Deploy) -> None:
 
 
 def undo(deploy: Deploy) -> None:
-    """Undo the steps before the swap: the new release goes, the environment of one that was there comes back."""
+    """Undo the steps before the swap: delete the new release, or restore the environment of an existing one."""
     entry = deploy.journal.entry
     activation.tidy(deploy)
     if entry.environment_before is not None and deploy.prefix.release(entry.release).is_dir():

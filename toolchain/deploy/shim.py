@@ -1,4 +1,4 @@
-"""The shell script that the manager starts: it reads the active release's environment and becomes its program."""
+"""The shell script that the manager starts: it reads the active release's environment and executes its program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The release directories of a prefix: copied in, made current, thrown out. Each appears and disappears by a rename."""
+"""The release directories of a prefix: copied, made current, deleted. Each appears and disappears by a rename."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from . import environment, proof
 from .prefix import DISCARDED, TEMPORARY, Prefix
 
 _SLACK = 1.05
-"""of the release's size that must be free before a copy begins: file systems round up"""
+"""factor on the release's size for the required free space, because file systems round up"""
 
 
 def copy_in(source: Path, release: Release, proven: Verification | None, prefix: Prefix, step: Step) -> None:
     """Copy a release directory into the prefix with its proof, check the copy against its manifest, and name it.
 
-    A directory of that id that is there already is replaced. Raises `DiskFull` or `ReleaseInvalid`; nothing of the
-    copy is then left.
+    An existing directory of that id is replaced. Raises `DiskFull` or `ReleaseInvalid`, and then leaves nothing of the
+    copy.
     """
     target = prefix.release(release.id)
     temporary = prefix.releases / (TEMPORARY + release.id)
@@ -33,7 +33,7 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
     total = sum((source / name).lstat().st_size for name in release.files)
     if shutil.disk_usage(prefix.releases).free < total * _SLACK:
         raise DiskFull(
-            f"{prefix.releases}: release {release.id} needs {total / 1e6:.0f} MB, which are not free",
+            f"{prefix.releases}: release {release.id} needs {total / 1e6:.0f} MB of free space",
             hint="free some space, or set deploy.keep lower and run ./inv deploy.prune",
         )
     try:
@@ -55,7 +55,7 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
-                f"{temporary}: the disk is full", hint="free some space; the service is untouched"
+                f"{temporary}: the disk is full", hint="free some space; the service is unchanged"
             ) from error
         raise
     finally:
@@ -87,13 +87,13 @@ def write_environment(identifier: str, text: str, prefix: Prefix) -> None:
 
 
 def environment_text(identifier: str, prefix: Prefix) -> str | None:
-    """The environment file of an installed release; None where there is none."""
+    """The environment file of an installed release; None if there is none."""
     path = prefix.release(identifier) / environment.FILE_NAME
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def swap(identifier: str, prefix: Prefix) -> None:
-    """Point `current` to a release by one rename: whoever looks sees the old one or the new one."""
+    """Point `current` to a release by one rename, so that it is always the old one or the new one."""
     temporary = prefix.folder / f"{prefix.current.name}.new"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(Path(prefix.releases.name) / identifier)
@@ -102,9 +102,9 @@ def swap(identifier: str, prefix: Prefix) -> None:
 
 
 def sweep(keep: set[str], prefix: Prefix) -> None:
-    """Delete whatever is in releases/ and not in `keep`: what an interrupted deploy left behind.
+    """Delete everything in releases/ that is not in `keep`: leftovers of an interrupted deploy.
 
-    A release to keep that was caught between the two renames of its replacement comes back first.
+    A release to keep is restored first if its replacement was interrupted between the two renames.
     """
     (prefix.folder / f"{prefix.current.name}.new").unlink(missing_ok=True)
     if not prefix.releases.is_dir():

@@ -1,1 +1,1 @@
-"""The machine that a run is on: what it is, and what it has of what a run needs."""
+"""The machine: its properties, and which requirements it meets."""

@@ -1,4 +1,4 @@
-"""What this machine has of what a run needs, and how to get the rest."""
+"""Which requirements this machine meets, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..core.errors import MissingTool
 from ..core.records import record
 
 _GO_NEEDED = "1.26"
-"""what the newest Ollama that is known asks for; a build reads the tree's own go.mod"""
+"""required by the newest known Ollama; a build reads the tree's own go.mod"""
 _PYTHON_NEEDED = "3.11"
 
 
 @record
 class Requirement:
-    """One thing that a run needs: whether it is there and, if not, what to do."""
+    """One requirement: whether it is met and, if not, what to do."""
 
     name: str
     ok: bool
@@ -32,10 +32,10 @@ class Requirement:
 
 
 class Requirements(tuple[Requirement, ...]):
-    """All that was looked at."""
+    """All requirements that were checked."""
 
     def failure(self) -> MissingTool | None:
-        """What is missing, with the first remedy; None where nothing is."""
+        """The error for missing requirements, with the first one's hint; None if all are met."""
         missing = [item for item in self if not item.ok]
         if not missing:
             return None
@@ -43,14 +43,14 @@ class Requirements(tuple[Requirement, ...]):
 
 
 def doctor(config: Config) -> Requirements:
-    """Look at every tool, the disk, the platform and the service manager. Changes nothing but zig's wrappers."""
+    """Check every tool, the disk, the platform and the service manager. Changes nothing except zig's wrappers."""
     workspace = Path(config.workspace).expanduser().absolute()
     kind, cc, cxx = tools.compilers(config.build, workspace)
     found = [_platform(), _python(), *map(_tool, (tools.git(), tools.cmake(), tools.ninja(), tools.go(_GO_NEEDED)))]
     found += [_tool(cc, f"a C compiler ({kind})"), _tool(cxx, f"a C++ compiler ({kind})")]
     found += [_extras(), _disk(workspace, config.build.min_free_gb), _launchd(config)]
     if sys.platform == "darwin":
-        found.append(_program("codesign", "signs what was built", "xcode-select --install"))
+        found.append(_program("codesign", "signs the build", "xcode-select --install"))
     return Requirements(found)
 
 
@@ -80,15 +80,15 @@ def _python() -> Requirement:
 
 
 def _extras() -> Requirement:
-    there = extras.installed()
+    present = extras.installed()
     return Requirement(
-        name="extras", ok=True, found=", ".join(there) or "none", needed="none, until a task asks for one"
+        name="extras", ok=True, found=", ".join(present) or "none", needed="none, until a task needs one"
     )
 
 
 def _disk(workspace: Path, needed_gb: float) -> Requirement:
-    there = next(folder for folder in (workspace, *workspace.parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free / 1e9
+    present_folder = next(folder for folder in (workspace, *workspace.parents) if folder.is_dir())
+    free = shutil.disk_usage(present_folder).free / 1e9
     ok = free >= needed_gb
     return Requirement(
         name="disk",
@@ -105,7 +105,7 @@ def _launchd(config: Config) -> Requirement:
         config.deploy.service_manager == "auto" and sys.platform != "darwin"
     ):
         return Requirement(name="launchctl", ok=True, found="the emulator", needed="launchd on macOS")
-    return _program("launchctl", "launchd on macOS", "set deploy.service_manager=emulator where there is no launchd")
+    return _program("launchctl", "launchd on macOS", "set deploy.service_manager=emulator on a machine without launchd")
 
 
 def _program(name: str, needed: str, hint: str) -> Requirement:
@@ -113,7 +113,7 @@ def _program(name: str, needed: str, hint: str) -> Requirement:
     return Requirement(
         name=name,
         ok=bool(where),
-        found="there" if where else "",
+        found="present" if where else "",
         needed=needed,
         where=where,
         hint="" if where else hint,

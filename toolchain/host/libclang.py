@@ -1,4 +1,4 @@
-"""libclang as this machine has it. It is the extra `clang`: import this module where it is used."""
+"""libclang of this machine. It is the extra `clang`, so import this module only where it is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _XCODE = Path("/Library/Developer/CommandLineTools/usr/lib/libclang.dylib")
 
 @cache
 def index() -> Any:
-    """libclang's index: the wheel's library, or that of Xcode's command line tools where the wheel has none."""
+    """libclang's index: with the wheel's library, or that of Xcode's command line tools if the wheel has none."""
     native = Path(cindex.__file__).parent / "native"
     if not any(native.glob("libclang.*")) and _XCODE.is_file():
         cindex.Config.set_library_file(str(_XCODE))

@@ -1,7 +1,7 @@
-"""What this machine is: memory, chip, GPU, system, disk, and who serves Ollama's port. What cannot be told is said.
+"""What this machine is: memory, chip, GPU, system, disk, and what listens on Ollama's port. Unknown facts are reported.
 
 On macOS the facts come from sysctl, sw_vers, system_profiler and xcode-select, elsewhere from psutil and /proc. Sizes
-are in bytes. Nothing is changed.
+are in bytes. Changes nothing.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _SMALL_MAC = 32 << 30
 
 @record
 class Port:
-    """A loopback port that somebody listens on. `ollama` is the version of an Ollama there, empty when it is none."""
+    """A loopback port with a listener. `ollama` is the version of an Ollama there; empty for other programs."""
 
     number: int
     ollama: str
     program: str
-    """empty when we may not see it"""
+    """empty without permission to see it"""
 
 
 @record
 class Machine:
-    """The facts. Texts are empty and sizes 0 where they are not known; `unknown` says why."""
+    """The facts. Unknown texts are empty and unknown sizes 0; `unknown` says why."""
 
     platform: str
     """as in Linux x86_64 or Darwin arm64"""
@@ -60,17 +60,17 @@ class Machine:
     gpu_family: str
     ram: int
     gpu_limit: int
-    """what Metal may use of the RAM; 0 where there is no Metal"""
+    """bytes of RAM that Metal may use; 0 without Metal"""
     developer_tools: str
     """folder of Xcode or its command line tools"""
     free_disk: int
-    """where the workspace is"""
+    """free bytes on the workspace's disk"""
     ports: tuple[Port, ...]
     unknown: tuple[str, ...]
 
 
 def look(config: Config) -> Machine:
-    """Look at this machine."""
+    """Collect the facts of this machine."""
     unknown: list[str] = []
     if sys.platform == "darwin":
         facts = _mac(unknown)
@@ -88,15 +88,15 @@ def look(config: Config) -> Machine:
 
 
 def metal_limit(ram: int, wired_limit_mb: int = 0) -> int:
-    """What Metal may use of `ram` bytes: two thirds up to 32 GiB and three quarters above, which is what Metal states
-    on Macs of these sizes, unless iogpu.wired_limit_mb says otherwise."""
+    """How much of `ram` bytes Metal may use: two thirds up to 32 GiB and three quarters above, as Metal reports on Macs
+    of these sizes, unless iogpu.wired_limit_mb is set."""
     if wired_limit_mb > 0:
         return min(ram, wired_limit_mb * _MIB)
     return ram * 2 // 3 if ram <= _SMALL_MAC else ram * 3 // 4
 
 
 def ports(numbers: set[int]) -> tuple[Port, ...]:
-    """Those of the loopback ports `numbers` that somebody listens on."""
+    """Those of the loopback ports `numbers` that have a listener."""
     found = []
     for number in sorted(numbers):
         with socket.socket() as probe:
@@ -117,7 +117,7 @@ def parse_sysctl(text: str) -> dict[str, str]:
 
 
 def parse_sw_vers(text: str) -> str:
-    """`sw_vers`, as in macOS 15.6 (24G84); empty when it says something else."""
+    """`sw_vers`, as in macOS 15.6 (24G84); empty for other output."""
     facts = dict(re.findall(r"^(\w+):\s+(.+?)\s*$", text, re.MULTILINE))
     if not {"ProductName", "ProductVersion", "BuildVersion"} <= facts.keys():
         return ""
@@ -135,7 +135,7 @@ def parse_displays(text: str) -> str:
 
 
 def gpu_family(chip: str) -> str:
-    """Metal's family of an Apple chip's GPU, as in Apple9; empty for one that is not known."""
+    """Metal's family of an Apple chip's GPU, as in Apple9; empty for an unknown chip."""
     match = re.match(r"Apple (M\d+)", chip)
     return _GPU_FAMILIES.get(match[1], "") if match else ""
 
@@ -165,7 +165,7 @@ def _mac(unknown: list[str]) -> dict[str, Any]:
 
 
 def _elsewhere(unknown: list[str]) -> dict[str, Any]:
-    unknown += ["the GPU, which is looked at on macOS alone"]
+    unknown += ["the GPU, which is examined on macOS only"]
     chip = ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -186,14 +186,14 @@ def _elsewhere(unknown: list[str]) -> dict[str, Any]:
 
 
 def _said(argv: list[str], unknown: list[str]) -> str:
-    """What a program prints; empty, with the reason in `unknown`, when it fails."""
+    """A program's output; empty, with the reason in `unknown`, when it fails."""
     try:
         done = run(argv, timeout=_TIMEOUT_S, check=False)
     except ToolchainError as error:
         unknown.append(error.message)
         return ""
     if done.returncode != 0 and argv[0] != "sysctl":  # sysctl prints what it knows, and fails for the rest
-        last = (done.output.strip().splitlines() or ["no word"])[-1]
+        last = (done.output.strip().splitlines() or ["no message"])[-1]
         unknown.append(f"{' '.join(argv)}: {last}")
         return ""
     return done.output
@@ -208,7 +208,7 @@ def _number(values: Mapping[str, str], name: str, unknown: list[str]) -> int:
 
 
 def _program(port: int) -> str:
-    """The program that listens on a port, when we may see it."""
+    """The program that listens on a port; empty without permission to see it."""
     for pid in filter(None, listeners(port)):
         with contextlib.suppress(psutil.Error):
             return f"{psutil.Process(pid).name()} (pid {pid})"

@@ -1,4 +1,4 @@
-"""Who listens on a TCP port of this machine."""
+"""The listeners on a TCP port of this machine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import psutil
 
 
 def listeners(port: int) -> tuple[int, ...]:
-    """Process ids of those that listen on a port, ascending; 0 stands for one that we may not see."""
+    """Process ids of the listeners on a port, ascending; 0 for one that we have no permission to see."""
     try:
         return tuple(sorted({link.pid or 0 for link in psutil.net_connections(kind="tcp") if _listens(link, port)}))
-    except psutil.AccessDenied:  # macOS shows the whole table to root alone, and our own processes' to us
+    except psutil.AccessDenied:  # macOS shows all processes to root only
         return tuple(sorted(_visible(port)))
 
 

@@ -137,7 +137,7 @@ class Host:
         answers = [msgspec.json.decode(line, type=RecordedOperation) for line in done.stdout.splitlines()]
         if done.returncode or len(answers) != len(operations):
             at = operations[min(len(answers), len(operations) - 1)]
-            said = done.complaint.strip().splitlines() or [f"it ended with {done.returncode}"]
+            said = done.error_text.strip().splitlines() or [f"it ended with {done.returncode}"]
             raise KernelInvalid(f"the host code gives up on {at.name} ({at.words()}): {said[0]}")
         return answers
 
@@ -149,7 +149,7 @@ class Host:
 
     def log(self, operations: Sequence[Operation]) -> str:
         """What the host code says on the way."""
-        return self._run(["--claims"], operations).complaint
+        return self._run(["--claims"], operations).error_text
 
     def _run(self, words: list[str], operations: Sequence[Operation]) -> Captured:
         given = "\n".join(operation.words() for operation in operations).encode()

@@ -1,4 +1,4 @@
-"""The series against a range of upstream: where it holds, where it stops holding, and by which commit."""
+"""The series on a range of upstream: where it applies, where it stops, and by which commit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .render import ollama_version, served_parts
 from .tree import Tree
 
 SINCE = "b8619"
-"""the first build that rotates the cache"""
+"""the first build with a rotated cache"""
 POINTS = 75
 
 
@@ -31,19 +31,19 @@ class Point:
     commit: str
     date: str
     failing: tuple[str, ...]
-    """edits that do not hold"""
+    """edits that do not apply"""
     reason: str = ""
-    """why the tree as a whole is not served"""
+    """why the series does not support the tree at all"""
 
     @property
     def holds(self) -> bool:
-        """Whether the series applies as it is."""
+        """Whether the series applies without changes."""
         return not self.failing and not self.reason
 
 
 @record
 class EditDrift:
-    """One edit over all points: how often it holds, of how many."""
+    """One edit over all points: on how many it applies, of how many."""
 
     name: str
     file: str
@@ -53,18 +53,18 @@ class EditDrift:
 
 @record
 class Turn:
-    """A commit with which an edit stopped holding, or began to."""
+    """A commit at which an edit stops to apply, or starts to."""
 
     edit: str
     holds: bool
-    """from this commit on"""
+    """whether it applies from this commit on"""
     point: str
-    """the first point that has it"""
+    """the first point with this commit"""
     commit: str
     date: str
     subject: str
     reason: str
-    """why the edit does not hold on the other side"""
+    """why the edit does not apply on the other side"""
 
 
 @record
@@ -76,7 +76,7 @@ class Survey:
     edits: tuple[EditDrift, ...]
     turns: tuple[Turn, ...]
     held: int
-    """points that hold as a whole"""
+    """points where the whole series applies"""
 
 
 @record
@@ -86,27 +86,27 @@ class Drift:
     series_sha256: str
     surveys: tuple[Survey, ...]
     judged: int
-    """contents looked at this time; all others were known"""
+    """contents judged in this run; the others were known"""
     seconds: float
 
 
 @record
 class _Stop:
-    """A point to be: its trees, the one in question last."""
+    """A point before it is judged: its trees, the one under test last."""
 
     name: str
     trees: tuple[Tree, ...]
 
 
 def survey(run: Run, series: Series, since: str, until: str, every: int, *, candidates: bool = False) -> Drift:
-    """Hold the series against builds of llama.cpp from `since` to `until`, and against Ollama's releases.
+    """Try the series on builds of llama.cpp from `since` to `until`, and on Ollama's releases.
 
-    `every` is a number of builds; 0 spreads some 75 points evenly. `candidates` takes Ollama's release candidates as
-    well. Raises `ConfigError` for an empty range.
+    `every` is a number of builds; 0 spreads about 75 points evenly. `candidates` includes Ollama's release candidates.
+    Raises `ConfigError` for an empty range.
     """
     memory = Memory(run.workspace / "drift" / "judged.json")
     settings, console = run.config.sources, run.console
-    with console.step("the series against the range") as step:
+    with console.step("test the series on the range") as step:
         llama_cpp = open_origin("llama.cpp", settings.llama_cpp, run.config, console)
         ollama = open_origin("ollama", settings.ollama, run.config, console)
         with llama_cpp, ollama:
@@ -123,7 +123,7 @@ def survey(run: Run, series: Series, since: str, until: str, every: int, *, cand
 
 
 def spread(repository: Repository, since: str, until: str, every: int, count: int) -> dict[int, str]:
-    """Commits by build from `since` to `until`, both included: `every` so many builds, or with 0 `count` of them.
+    """Commits by build from `since` to `until`, inclusive: one for `every` builds, or with 0 `count` of them.
 
     Raises `ConfigError` for an empty range.
     """
@@ -141,7 +141,7 @@ def _build(repository: Repository, commit: str, build: int) -> _Stop:
 
 
 def _builds(repository: Repository, mainline: dict[int, str], since: str, until: str, every: int) -> list[int]:
-    """Builds from one end to the other, both included."""
+    """Builds from `since` to `until`, inclusive."""
 
     def number(name: str) -> int:
         found = pin.find(repository, mainline, name)
@@ -156,13 +156,13 @@ def _builds(repository: Repository, mainline: dict[int, str], since: str, until:
     first, last = number(since), number(until) if until else max(mainline)
     between = [build for build in mainline if first <= build <= last]
     if not between:
-        raise ConfigError(f"no build lies between {since} and {until or 'the newest'}", hint="--since is the older end")
+        raise ConfigError(f"no build between {since} and {until or 'the newest'}", hint="--since is the older end")
     step = every or max(1, len(between) // POINTS)
     return sorted({*between[::step], between[-1]})
 
 
 def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str], candidates: bool) -> list[_Stop]:
-    """Ollama's releases of an era that is served, each with the llama.cpp that it pins or the newest build before."""
+    """Ollama's releases of a supported era, each with the llama.cpp that it pins or the newest build before it."""
     stops: list[_Stop] = []
     for name in releases(ollama, candidates=candidates).values():
         commit = ollama.resolve(f"refs/tags/{name}")
@@ -234,7 +234,7 @@ def _taken(series: Series, tree: Tree) -> list[str]:
 def _turns(
     series: Series, stops: Sequence[_Stop], states: dict[str, dict[str, EditState]], memory: Memory, console: Console
 ) -> list[Turn]:
-    """For each pair of neighbours between which an edit changed its mind, the commit in between that did it."""
+    """For each pair of neighbours where an edit's state differs, the commit between them that changed it."""
     found = []
     for before, after in pairwise(stops):
         old, new = states.get(before.name, {}), states.get(after.name, {})
@@ -261,7 +261,7 @@ def _turn(after: _Stop, name: str, old: EditState, new: EditState, commit: str) 
 def _culprit(
     series: Series, before: _Stop, after: _Stop, name: str, old: EditState, memory: Memory, console: Console
 ) -> str:
-    """Bisect the commits that touched what the edit looks at; the newer end when none can be told apart."""
+    """Bisect the commits that touched the edit's files; the newer end if that finds none."""
     tree = after.trees[-1]
     looked = {old.file} | {
         probe.file
@@ -288,7 +288,7 @@ def _state(judged: Judged, name: str) -> EditState:
 
 
 def first_changed(commits: Sequence[str], changed: Callable[[str], bool]) -> str:
-    """The first of the commits, oldest first, on which `changed`, which then goes on to hold; else an empty text."""
+    """The first of the commits, oldest first, for which `changed` is true, as for all later ones; else empty."""
     low, high = 0, len(commits)
     while low < high:
         middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""A drift survey for readers: text, a picture, and a page of HTML with both."""
+"""A drift survey as a picture, and as an HTML page with text and picture."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..core.records import write, write_bytes
 from .drift import Drift, Survey
 
 _LABELS = 16
-"""points whose names the picture has room for"""
+"""points whose names fit the picture"""
 
 
 def share(survey: Survey) -> float:
-    """Per cent of the points that hold."""
+    """Percentage of the points where the series applies."""
     return 100 * survey.held / len(survey.points) if survey.points else 0.0
 
 
@@ -49,14 +49,14 @@ def plot(drift: Drift, folder: Path) -> bytes:
         names = [f"{point.name}\n{point.date}" for point in survey.points]
         axes.set_xticks(range(0, len(names), step), names[::step])
         axes.tick_params(labelsize=7, length=0)
-        axes.set_title(f"{survey.target}: {survey.held} of {len(survey.points)} points hold ({share(survey):.1f}%)")
+        axes.set_title(f"{survey.target}: {survey.held} of {len(survey.points)} points apply ({share(survey):.1f}%)")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     return image.getvalue()
 
 
 def _rows(survey: Survey) -> dict[str, list[int]]:
-    """2 where an edit holds, 0 where not, 1 where the tree is not served; the whole series comes first."""
+    """2 where an edit applies, 0 where not, 1 where the tree is unsupported; the whole series comes first."""
     rows = {"the series": [2 if point.holds else 1 if point.reason else 0 for point in survey.points]}
     for edit in survey.edits:
         rows[edit.name] = [1 if point.reason else 0 if edit.name in point.failing else 2 for point in survey.points]

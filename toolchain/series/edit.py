@@ -16,18 +16,18 @@ Position = Literal["before", "after", "replace", "start", "end"]
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A pattern that, found in a pristine file, says something about the tree."""
+    """A pattern to search for in a pristine file, as a fact about the tree."""
 
     file: str
     pattern: str
 
 
 class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """An anchored edit as it stands in the series' YAML.
+    """An anchored edit, as in the series' YAML.
 
-    `scope` and `anchor` are read by `toolchain.series.place`; several `scopes` make the same edit in each. `before`
+    `scope` and `anchor` are matched by `toolchain.series.place`; several `scopes` repeat the edit. `before`
     and `after` insert whole lines beside the anchor's line, `start` and `end` at the edges of the scope's body, and
-    `replace` exchanges the anchor itself. `count` is how often the anchor must be found in each scope.
+    `replace` replaces the anchor itself. `count` is how often the anchor must be found in each scope.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def all_scopes(self) -> tuple[str, ...]:
-        """The scopes that the edit is made in; one empty name stands for the whole file."""
+        """The scopes that the edit is made in; one empty name means the whole file."""
         return self.scopes or (self.scope,)
 
 
 @record
 class Splice:
-    """A located edit: `text` takes the place of the range from `start` to `end` of the pristine file."""
+    """A located edit: `text` replaces the range from `start` to `end` of the pristine file."""
 
     start: int
     end: int
@@ -86,9 +86,9 @@ def locate(edit: Edit, text: str, inserted: str) -> list[Splice]:
 
 
 def splice_all(text: str, splices: list[Splice]) -> str:
-    """The text with every splice made; at one place they stand in the order given.
+    """The text with every splice made; at the same place in the given order.
 
-    Raises `SeriesError` when two of them want to change the same characters.
+    Raises `SeriesError` when two of them overlap.
     """
     parts, position, before = [], 0, ""
     for splice in sorted(splices, key=lambda splice: (splice.start, splice.end)):
@@ -108,7 +108,7 @@ def _scope_span(edit: Edit, scope: str, text: str, language: Language) -> Span:
     if spans:
         lines = ", ".join(f"{edit.file}:{line_number(text, span.start)}" for span in spans)
         raise AnchorAmbiguous(
-            f"{edit.name}: scope {scope!r} begins {len(spans)} definitions: {lines}", hint="name more of its beginning"
+            f"{edit.name}: scope {scope!r} begins {len(spans)} definitions: {lines}", hint="make the scope longer"
         )
     raise AnchorMissing(f"{edit.name}: {edit.file} has no definition that begins {scope!r}")
 
@@ -155,7 +155,7 @@ def _edge(edit: Edit, span: Span, text: str, language: Language, inserted: str) 
     if first <= span.start:
         return Splice(start=span.end, end=span.end, text="\n" + block, edit=edit.name)
     if text[first : span.end].strip():
-        # the closing bracket shares its line with the last of the body, as in CMake
+        # the closing bracket is on the body's last line, as in CMake
         return Splice(start=span.end, end=span.end, text="\n" + block.rstrip("\n"), edit=edit.name)
     return Splice(start=first, end=first, text=block, edit=edit.name)
 
@@ -170,7 +170,7 @@ def _count_error(edit: Edit, scope: str, matches: list[Span], text: str) -> Tool
     if matches:
         lines = ", ".join(str(line_number(text, match.start)) for match in matches)
         return AnchorAmbiguous(
-            f"{edit.name}: anchor {edit.anchor!r} stands {len(matches)} times in {where} (lines {lines}),"
+            f"{edit.name}: anchor {edit.anchor!r} occurs {len(matches)} times in {where} (lines {lines}),"
             f" not {edit.count}",
             hint="choose a longer anchor or a narrower scope",
         )
@@ -178,7 +178,7 @@ def _count_error(edit: Edit, scope: str, matches: list[Span], text: str) -> Tool
 
 
 def candidates(edit: Edit, text: str, path: str = "") -> list[str]:
-    """Other places of a file that read like the edit's anchor (or its scope, when it has no anchor).
+    """Other places in a file that resemble the edit's anchor (or its scope, when it has no anchor).
 
     Each is `file:line (enclosing definition)`; for a scope that was renamed, the definitions with the nearest names.
     """
@@ -201,7 +201,7 @@ def _similar_definitions(edit: Edit, text: str, language: Language) -> list[str]
         match.group().strip().rstrip("{").rstrip(): line_number(text, match.start())
         for match in re.finditer(r"^[ \t]*[A-Za-z_][^\n;]*[({][^\n;]*$", code, re.MULTILINE)
     }
-    # the definition's own name carries the meaning, not the `static void` before it
+    # compare the definition's name, not the `static void` before it
     wanted = [max(re.findall(r"\w+", scope), key=len) for scope in edit.all_scopes if scope]
     near = []
     for name in wanted:

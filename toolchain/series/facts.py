@@ -19,8 +19,8 @@ Facts = dict[str, Any]
 def read_facts(series: Series, trees: tuple[Tree, ...]) -> Facts:
     """Every declared fact, with `types`, the series' own cache types, and `upstream_types`, the others.
 
-    A number comes as an int, a fact of `all` matches as a list. Raises `AnchorMissing` for a fact that the tree does
-    not show and that has no default.
+    A number is an int, a fact of `all` matches a list. Raises `AnchorMissing` for a fact that the tree lacks, if it has
+    no default.
     """
     facts: Facts = {"types": _described(series.types), "upstream_types": _described(UPSTREAM)}
     by_target = {tree.target: tree for tree in trees}
@@ -32,7 +32,7 @@ def read_facts(series: Series, trees: tuple[Tree, ...]) -> Facts:
 
 
 def _described(kinds: Iterable[CacheType]) -> list[dict[str, Any]]:
-    """What a template may ask of a type; `bits` are the whole bits that a value takes."""
+    """The fields of a type for templates; `bits` are the whole bits that a value takes."""
     return [
         {"name": kind.name, "block": kind.block, "bytes": kind.bytes, "bits": int(bits_per_value(kind))}
         for kind in kinds

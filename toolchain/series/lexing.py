@@ -1,4 +1,4 @@
-"""Telling code from comments and strings, for the languages that the series edits.
+"""Separates code from comments and strings, for the languages that the series edits.
 
 Every function keeps offsets: a masked text has the length of the original and the same line breaks, so a match
 in it is a match in the file.
@@ -36,14 +36,14 @@ _NOT_NEWLINE = re.compile(r"[^\n]")
 
 
 def language_of(path: str) -> Language:
-    """The language of a file by its name; `text` when nothing is to be masked."""
+    """The language of a file by its name; `text` when nothing is masked."""
     pure = PurePosixPath(path)
     return "cmake" if pure.name == "CMakeLists.txt" else _SUFFIXES.get(pure.suffix, "text")
 
 
 @lru_cache(maxsize=512)
 def mask(text: str, language: Language, *, strings: bool) -> str:
-    """`text` with comments, and the strings too if `strings` is set, turned into blanks of the same length."""
+    """`text` with comments, and the strings too if `strings` is set, replaced by blanks of the same length."""
     if language == "text":
         return text
 

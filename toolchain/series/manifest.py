@@ -1,4 +1,4 @@
-"""The patch series as it stands on disk: series.yaml, its parts, and the checksums that seal it."""
+"""The patch series on disk: series.yaml, its parts, and the checksums that seal it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ S = TypeVar("S")
 class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A value read from a pristine tree: what `pattern`'s first group matches inside `scope` of `file`.
 
-    `all` collects every match as a list (in order, without repeats); `default` serves a tree that has none.
+    `all` collects every match as a list (in order, without repeats); `default` is used for a tree without a match.
     """
 
     target: Target
@@ -46,8 +46,8 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of series.yaml, in order of application.
 
-    `serves` is a packaging specifier over llama.cpp's build number or Ollama's version. Parts of one `concern` stand
-    in for each other on different upstream ranges; one of them must serve every tree.
+    `serves` is a packaging specifier over llama.cpp's build number or Ollama's version. Parts of one `concern` are
+    alternatives for different upstream ranges; every tree needs one of them.
     """
 
     concern: str
@@ -71,7 +71,7 @@ class Proven(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     newest: str
 
     def beyond(self, version: str) -> str:
-        """Words for a build that is newer than what was proven; empty for one that is not."""
+        """A message for a build that is newer than the proven range; else empty."""
         if SpecifierSet(self.builds).contains(version) or all(
             not one.operator.startswith("<") or one.contains(version) for one in SpecifierSet(self.builds)
         ):
@@ -97,19 +97,19 @@ class EditFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @record
 class LoadedPart:
-    """A part with what its files hold."""
+    """A part with the contents of its files."""
 
     part: Part
     edits: tuple[Edit, ...]
     patch: bytes
     files: dict[str, bytes]
     texts: dict[str, str]
-    """files that the part's templates take in by `text("path below the series")`"""
+    """files that the part's templates include with `text("path below the series")`"""
 
 
 @record
 class Series:
-    """A loaded and checked series. `sha256` is over the seal's content, and so over every file."""
+    """A loaded and checked series. `sha256` is the digest of the seal, and so of every file."""
 
     root: Path
     types: tuple[CacheType, ...]
@@ -117,7 +117,7 @@ class Series:
     parts: tuple[LoadedPart, ...]
     sha256: str
     contract: tuple[Symbol, ...] = ()
-    """what our sources use of llama.cpp's"""
+    """symbols of llama.cpp that our sources use"""
     proven: Proven | None = None
 
 
@@ -141,7 +141,7 @@ def load(root: Path = OWN_SERIES) -> Series:
         for edit in loaded.edits:
             name = f"{loaded.part.edits}:{edit.name}"
             if name in seen:
-                raise SeriesError(f"{name}: two edits of this name", hint="each needs a name of its own")
+                raise SeriesError(f"{name}: two edits have this name", hint="names must be unique")
             seen.add(name)
     if head.proven:
         try:
@@ -163,20 +163,20 @@ def load(root: Path = OWN_SERIES) -> Series:
 
 
 def proven(root: Path = OWN_SERIES) -> Proven | None:
-    """The range that the series at `root` is proven on, of series.yaml alone. Raises `SeriesError`."""
+    """The range that the series at `root` is proven on. Reads series.yaml alone. Raises `SeriesError`."""
     _require_series(root)
     return _decode(root / "series.yaml", SeriesFile).proven
 
 
 @record
 class Sealed:
-    """The digest of a series whose checksums were renewed."""
+    """The digest of a series after `seal`."""
 
     series_sha256: str
 
 
 def seal(root: Path = OWN_SERIES) -> str:
-    """Write SHA256SUMS anew for the files as they are; returns the series' digest."""
+    """Write SHA256SUMS for the current files; returns the series' digest."""
     _require_series(root)
     text = "".join(f"{sha256_file(root / path)}  {path}\n" for path in sorted(_files(root)))
     write_bytes(root / SEAL, text.encode())
@@ -184,7 +184,7 @@ def seal(root: Path = OWN_SERIES) -> str:
 
 
 def check_seal(root: Path) -> str:
-    """Hold every file of the series against SHA256SUMS; returns the digest of the whole."""
+    """Check every file of the series against SHA256SUMS; returns the digest of the series."""
     try:
         text = (root / SEAL).read_text(encoding="utf-8")
     except OSError as error:
@@ -199,7 +199,7 @@ def check_seal(root: Path) -> str:
     wrong = sorted(path for path in stated.keys() | found.keys() if stated.get(path) != found.get(path))
     if wrong:
         raise ChecksumMismatch(
-            f"{root}: not what {SEAL} states: {', '.join(wrong)}",
+            f"{root}: files differ from {SEAL}: {', '.join(wrong)}",
             hint="restore the files with git, or ./inv series.seal if you edited them",
         )
     return sha256_bytes(text.encode())
@@ -211,7 +211,7 @@ def _require_series(root: Path) -> None:
 
 
 def allows(part: Part, version: str) -> bool:
-    """Whether a part serves an upstream version (a build number, or Ollama's version)."""
+    """Whether a part applies to an upstream version (a build number, or Ollama's version)."""
     return SpecifierSet(part.serves).contains(version, prereleases=True)
 
 

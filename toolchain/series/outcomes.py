@@ -1,7 +1,7 @@
-"""Whether edits hold on many trees, judged in parallel and remembered.
+"""Whether edits apply to many trees, computed in parallel and cached.
 
-Whether an edit holds depends on the edit and on the content of the files that it looks at, and on nothing else of a
-tree. So each content is judged once, by git's id of it, and remembered in the workspace for the next survey.
+Whether an edit applies depends only on the edit and on the contents of its files. So each content is judged once, by
+its git id, and the result is cached in the workspace for the next survey.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .tree import Tree
 
 _JUDGING = ("edit", "facts", "lexing", "manifest", "outcomes", "place", "render", "tree")
 _ENGINE = [sha256_file(Path(__file__).with_name(f"{name}.py")) for name in _JUDGING]
-"""what judges; an older engine's judgements do not count"""
+"""version of the engine; results of older engines are ignored"""
 HOLDS = ("applies", "upstreamed", "skipped")
 _ALONE = 6
-"""fewer jobs than this are not worth other processes"""
+"""fewer jobs than this do not pay for extra processes"""
 
 
 @record
 class EditState:
-    """What became of one edit on one content."""
+    """The outcome of one edit on one content."""
 
     name: str
     file: str
@@ -44,7 +44,7 @@ class EditState:
 
     @property
     def holds(self) -> bool:
-        """Whether the series needs no change for it."""
+        """Whether the series needs no change here."""
         return self.status in HOLDS
 
 
@@ -62,7 +62,7 @@ class _Kept:
 
 @record
 class JudgeJob:
-    """A file of a tree, and the edits to hold against it."""
+    """A file of a tree, and the edits to try on it."""
 
     key: str
     git_dir: Path
@@ -81,12 +81,12 @@ class Memory:
         self._path = path
         self.known: dict[str, Judged] = {}
         self.made = 0
-        # not there before the first survey; one of another version is as good as none
+        # missing before the first survey; one of another version is ignored
         with contextlib.suppress(RecordError):
             self.known = read(path, _Kept).judged
 
     def learn(self, jobs: Iterable[JudgeJob], console: Console, title: str) -> None:
-        """Judge what is not known yet, on all processors, and keep it."""
+        """Judge unknown contents, on all processors, and store the results."""
         todo = {job.key: job for job in jobs if job.key not in self.known}
         if not todo:
             return
@@ -109,7 +109,7 @@ def _in_parallel(jobs: list[JudgeJob]) -> Iterator[tuple[str, Judged]]:
 
 
 def judge(job: JudgeJob) -> tuple[str, Judged]:
-    """Hold a file's edits against it, one by one and together."""
+    """Try a file's edits on it, one by one and together."""
     with Repository(job.git_dir, offline=True) as repository:
         tree = Tree(target=job.target, repository=repository, commit=job.commit, version=job.version)
         states, splices = list[EditState](), list[Splice]()
@@ -126,7 +126,7 @@ def judge(job: JudgeJob) -> tuple[str, Judged]:
 
 
 def jobs_on(series: Series, trees: Sequence[Tree]) -> list[JudgeJob]:
-    """The jobs of the last of `trees`; facts are read from all. Raises the errors of facts and of unserved trees."""
+    """The jobs of the last of `trees`; facts are read from all. Raises the errors of facts and of unsupported trees."""
     tree = trees[-1]
     files: dict[str, list[tuple[Edit, LoadedPart]]] = {}
     for loaded in served_parts(series, tree):
@@ -152,7 +152,7 @@ def jobs_on(series: Series, trees: Sequence[Tree]) -> list[JudgeJob]:
 
 
 def contents(tree: Tree, paths: Sequence[str]) -> dict[str, str]:
-    """Git's ids of the contents of those of the files that the tree has."""
+    """Git ids of the contents of those files that the tree has."""
     listed = tree.repository.git("ls-tree", "-z", "--full-tree", tree.commit, "--", *paths)
     entries = (entry.split("\t", 1) for entry in listed.split("\0")[:-1])
     return {path: words.split()[2] for words, path in entries}

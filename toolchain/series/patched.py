@@ -18,7 +18,7 @@ INCLUDED = (
     "include", "src", "common", "vendor", "tools/mtmd", "ggml/include", "ggml/src", "ggml/src/ggml-cpu",
     "ggml/src/ggml-metal",
 )  # fmt: skip
-"""where llama.cpp's build looks for headers; of the two that are called common.h, ggml-cpu's is for its own folder"""
+"""where llama.cpp's build looks for headers; ggml-cpu's common.h is found from its own folder only"""
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*(?:include|import)[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)', re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
@@ -27,14 +27,14 @@ Read = Callable[[str], "bytes | None"]
 
 @record
 class Patched:
-    """What the series makes of one tree, without a work tree."""
+    """One tree with the series applied, without a work tree."""
 
     files: dict[str, bytes]
-    """files of ours, and edited ones, as they read with the series"""
+    """added and edited files, with the series applied"""
     own: dict[str, tuple[tuple[int, int], ...]]
-    """for each the lines that are ours, first and last, counted from 1"""
+    """for each file the ranges of our lines, first and last, from 1"""
     added: frozenset[str]
-    """those that upstream does not have"""
+    """files that upstream does not have"""
 
     def is_own(self, path: str, line: int) -> bool:
         """Whether a line is ours."""
@@ -46,18 +46,18 @@ class Patched:
         return "\n".join(line for first, last in self.own.get(path, ()) for line in lines[first - 1 : last])
 
     def words(self) -> dict[str, list[str]]:
-        """Every identifier in our C, C++ and Objective-C, and the files in which it stands."""
+        """Every identifier in our C, C++ and Objective-C, with the files that use it."""
         found: dict[str, list[str]] = {}
         for path in self.own:
             if language_of(path) == "c" and not path.endswith(".metal"):
-                # what a string holds, such as a source for another compiler, uses nothing here
+                # strings, such as a source for another compiler, do not count as uses
                 for word in set(_WORD.findall(mask(self.own_text(path), "c", strings=True))):
                     found.setdefault(word, []).append(path)
         return found
 
 
 def patch(series: Series, tree: Tree, facts: Facts) -> Patched:
-    """Render the files of a tree. Raises the error of the first edit that does not hold; plain patches take no part."""
+    """Render the files of a tree. Raises the error of the first edit that does not apply; ignores plain patches."""
     outcomes = list(outcomes_on(series, tree, facts))
     for outcome in outcomes:
         if outcome.error:
@@ -66,7 +66,7 @@ def patch(series: Series, tree: Tree, facts: Facts) -> Patched:
 
 
 def assemble(series: Series, tree: Tree, facts: Facts, outcomes: Iterable[EditOutcome]) -> Patched:
-    """The files of a tree with those edits that hold."""
+    """The files of a tree with those edits that apply."""
     splices: dict[str, list[Splice]] = {}
     for outcome in outcomes:
         splices.setdefault(outcome.edit.file, []).extend(outcome.splices)
@@ -86,7 +86,7 @@ def assemble(series: Series, tree: Tree, facts: Facts, outcomes: Iterable[EditOu
 
 
 def _lines(text: str, splices: list[Splice]) -> tuple[tuple[int, int], ...]:
-    """Which lines of the result the splices make, or change."""
+    """The lines of the result that the splices add or change."""
     ranges, added = [], 0
     for splice in sorted(splices, key=lambda one: (one.start, one.end)):
         first = text.count("\n", 0, splice.start) + 1 + added
@@ -98,7 +98,7 @@ def _lines(text: str, splices: list[Splice]) -> tuple[tuple[int, int], ...]:
 
 
 def reader(tree: Tree, patched: Patched | None = None) -> Read:
-    """Reads the files of a tree, with the series in them where `patched` is given."""
+    """Reads the files of a tree, with the series applied when `patched` is given."""
 
     def read(path: str) -> bytes | None:
         known = patched.files.get(path) if patched else None
@@ -108,7 +108,7 @@ def reader(tree: Tree, patched: Patched | None = None) -> Read:
 
 
 def included(read: Read, present: frozenset[str], roots: Iterable[str]) -> dict[str, bytes]:
-    """The files `roots`, and all that they include out of the tree, directly or not. `present` are its paths."""
+    """The files `roots`, and all files of the tree that they include, directly or not. `present` are its paths."""
     found: dict[str, bytes] = {}
     todo = list(roots)
     while todo:
@@ -128,7 +128,7 @@ def included(read: Read, present: frozenset[str], roots: Iterable[str]) -> dict[
 
 
 def resolve(name: str, includer: str, present: frozenset[str]) -> str | None:
-    """The path of the tree that an include names, looked for as a compiler does."""
+    """The path in the tree that an include names, searched as a compiler does."""
     for folder in (PurePosixPath(includer).parent.as_posix(), *INCLUDED):
         parts: list[str] = []
         for part in PurePosixPath(folder, name).parts:
@@ -143,7 +143,7 @@ def resolve(name: str, includer: str, present: frozenset[str]) -> str | None:
 
 
 def write_out(files: dict[str, bytes], folder: Path) -> None:
-    """Lay files into a folder; those that are there and the same keep their time stamps."""
+    """Write files into a folder; identical ones keep their time stamps."""
     for path, content in files.items():
         target = folder / path
         if target.is_file() and target.read_bytes() == content:

@@ -1,8 +1,8 @@
 """Finding a place in a source file by meaning: an enclosing scope, and an anchor inside it.
 
 A scope is named by how its definition begins (`enum ggml_type`, `func PredictServerVRAM`, `add_library(ggml-base`)
-and is the bracketed body that follows. An anchor is a short piece of code. Both match whatever the white space
-between their words, never inside comments, and only at word boundaries.
+and is the bracketed body that follows. An anchor is a short piece of code. Both ignore white space
+between words, and match at word boundaries only, never inside comments.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Span:
 
 @lru_cache(maxsize=512)
 def needle(words: str, language: Language = "text") -> re.Pattern[str]:
-    """A pattern for `words` that does not care how they are spaced.
+    """A pattern for `words` that ignores their spacing.
 
     White space matters only where it keeps two words apart: `A = 43` also finds `A=43`, and `case A:` finds `case A :`.
-    In CMake a word may have hyphens.
+    In CMake a word may contain hyphens.
     """
     letter = r"[\w-]" if language == "cmake" else r"\w"
     tokens = re.findall(rf"{letter}+|(?:(?!{letter})\S)+|\s+", words.strip())
@@ -45,9 +45,9 @@ def needle(words: str, language: Language = "text") -> re.Pattern[str]:
 
 
 def find_scopes(text: str, language: Language, header: str) -> list[Span]:
-    """Bodies, brackets left out, of all definitions whose beginning reads like `header`.
+    """Bodies, brackets left out, of all definitions that begin with `header`.
 
-    A mention that has no body (a declaration, a call, a use of the name) is passed over. In CMake the scope is the
+    Occurrences without a body (declarations, calls, other uses of the name) are skipped. In CMake the scope is the
     argument list of a command.
     """
     code = mask(text, language, strings=True)
@@ -62,7 +62,7 @@ def find_scopes(text: str, language: Language, header: str) -> list[Span]:
 
 
 def find_anchors(text: str, language: Language, anchor: str, within: Span) -> list[Span]:
-    """Every place inside `within` where the code reads like `anchor`; comments do not count."""
+    """Every place inside `within` where the code matches `anchor`; comments are ignored."""
     code = mask(text, language, strings=False)
     return [
         Span(start=match.start(), end=match.end())
@@ -86,8 +86,8 @@ def line_number(text: str, offset: int) -> int:
 def _body_opening(code: str, header: re.Match[str], language: Language) -> int | None:
     """Offset of the bracket that opens the body after a header, or None when there is no body.
 
-    In C and Go the body is the first brace outside parentheses; a semicolon, or a closing bracket that the header
-    did not open, says that this was no definition.
+    In C and Go the body starts at the first brace outside parentheses. A semicolon, or a closing bracket that the
+    header did not open, means that this is no definition.
     """
     if language == "cmake":
         position = code.find("(", header.start(), header.end())

@@ -27,9 +27,9 @@ from .place import line_number
 from .tree import Tree
 
 COMPAT_PATCH = "llama/compat/900-turboquant.patch"
-"""Where Ollama's own build picks our llama.cpp diff up; patches there apply in order of their names."""
+"""Where Ollama's own build finds our llama.cpp diff. It applies patches in the order of their names."""
 
-# Pinned, so that the same trees give the same bytes whatever git's configuration and version.
+# Fixed, so that the same trees give the same bytes with any configuration and version of git.
 _DIFF = (
     *("diff-tree", "-p", "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"),
     *("--unified=3", "--inter-hunk-context=0", "--diff-algorithm=myers", "--indent-heuristic", "--ignore-submodules"),
@@ -39,7 +39,7 @@ _DIFF = (
 
 @record
 class EditOutcome:
-    """One edit held against one tree: its splices, or why there are none."""
+    """One edit on one tree: its splices, or why there are none."""
 
     name: str
     edit: Edit
@@ -68,7 +68,7 @@ def trees(sources: Sources) -> tuple[Tree, Tree]:
 
 
 def ollama_version(describe: str) -> str:
-    """The version of a described commit: v0.33.0-rc2-15-gabc -> 0.33.0rc2; 0 where no tag was found."""
+    """The version of a described commit: v0.33.0-rc2-15-gabc -> 0.33.0rc2; 0 if no tag was found."""
     match = re.match(r"v?(\d+(?:\.\d+)+)(?:-rc(\d+))?", describe)
     return match[1] + (f"rc{match[2]}" if match[2] else "") if match else "0"
 
@@ -76,7 +76,7 @@ def ollama_version(describe: str) -> str:
 def render(series: Series, sources: Sources) -> Rendered:
     """Render the whole series onto both trees.
 
-    Raises the error of the first edit that does not hold, or `PatchFailed`. Rendering twice gives the same bytes.
+    Raises the error of the first edit that does not apply, or `PatchFailed`. Rendering twice gives the same bytes.
     """
     llama_cpp, ollama = trees(sources)
     with llama_cpp.repository, ollama.repository:
@@ -102,21 +102,21 @@ def render(series: Series, sources: Sources) -> Rendered:
 
 
 def served_parts(series: Series, tree: Tree) -> list[LoadedPart]:
-    """The parts for this tree. Raises `SeriesError` when a concern has no part that serves it."""
+    """The parts for this tree. Raises `SeriesError` when a concern has no part for it."""
     mine = [loaded for loaded in series.parts if loaded.part.target == tree.target]
     served = [loaded for loaded in mine if allows(loaded.part, tree.version)]
     missing = {loaded.part.concern for loaded in mine} - {loaded.part.concern for loaded in served}
     if missing:
         ranges = ", ".join(sorted({loaded.part.serves for loaded in mine if loaded.part.concern in missing}))
         raise SeriesError(
-            f"the series does not serve {tree.target} {tree.version}: {', '.join(sorted(missing))} ({ranges})",
-            hint="take a tree in this range, or add a part for it to series.yaml",
+            f"the series does not support {tree.target} {tree.version}: {', '.join(sorted(missing))} ({ranges})",
+            hint="use a tree in this range, or add a part for it to series.yaml",
         )
     return served
 
 
 def outcomes_on(series: Series, tree: Tree, facts: Facts) -> Iterator[EditOutcome]:
-    """Hold every served edit against a pristine tree; nothing is raised, failures are in the outcomes."""
+    """Try every edit for this tree on it. Failures are in the outcomes; nothing is raised."""
     for loaded in served_parts(series, tree):
         for edit in loaded.edits:
             yield outcome_of(edit, loaded, tree, facts)
@@ -128,7 +128,7 @@ def outcome_of(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> Edit
     for probe, status in ((edit.upstreamed_when, "upstreamed"), (edit.not_if, "skipped")):
         text = read_text(tree, probe.file) if probe else None
         if probe and text is not None and re.search(probe.pattern, text, re.MULTILINE):
-            reason = f"{probe.file} already reads {probe.pattern!r}"
+            reason = f"{probe.file} already has {probe.pattern!r}"
             return EditOutcome(name=name, edit=edit, splices=(), status=status, reason=reason)
     try:
         text = read_text(tree, edit.file)
@@ -158,7 +158,7 @@ def render_target(
     own = {path: own_file(loaded, path, facts) for loaded in served for path in loaded.files}
     for path, content in {**own, **extra}.items():
         if tree.repository.exists(tree.commit, path):
-            raise SeriesError(f"{tree.target} already has a file {path}", hint="give ours another name in series.yaml")
+            raise SeriesError(f"{tree.target} already has a file {path}", hint="rename our file in series.yaml")
         files[path] = content
     patches = [(loaded.part.patch, loaded.patch) for loaded in served if loaded.patch]
     diff, changed = _diff(tree, files, patches)
@@ -172,7 +172,7 @@ def render_target(
 
 
 def own_file(loaded: LoadedPart, path: str, facts: Facts) -> bytes:
-    """A file of ours: as it stands, or filled in when it is a template (.j2)."""
+    """An added file: verbatim, or rendered if it is a template (.j2)."""
     content = loaded.files[path]
     source = loaded.part.files[path]
     known = {**facts, "text": loaded.texts.__getitem__}

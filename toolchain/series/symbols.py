@@ -1,4 +1,4 @@
-"""The contract as a file of the series: a symbol of upstream's a line, with every form that our sources can use."""
+"""The contract as a file of the series: one symbol of upstream a line, with every form that our sources can use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..core.records import record, write_bytes
 NAME = "contract.txt"
 """in the folder of the series"""
 ABSENT = "absent"
-"""the form on a tree on which our sources do without the symbol"""
+"""the form on a tree where our sources do not use the symbol"""
 Kind = Literal["enumerator", "field", "function", "local", "macro", "type", "variable"]
 KINDS: tuple[str, ...] = get_args(Kind)
 _HEAD = """\
@@ -38,7 +38,7 @@ class Symbol:
 
     @property
     def word(self) -> str:
-        """The name as it stands in our sources."""
+        """The name as used in our sources."""
         return self.name.rpartition("::")[2]
 
 
@@ -53,7 +53,7 @@ def parse(text: str, where: str) -> tuple[Symbol, ...]:
         kind, _, name = words[0].partition(" ")
         pairs = [words[1:], *([word.strip() for word in form.split(" | ")] for form in forms)]
         if kind not in KINDS or not name.strip() or any(len(pair) != 2 for pair in pairs):
-            raise SeriesError(f"{where}:{number}: malformed: {line!r}", hint="./inv series.contract makes it anew")
+            raise SeriesError(f"{where}:{number}: malformed: {line!r}", hint="./inv series.contract regenerates it")
         known: Kind = kind  # type: ignore[assignment]  # looked up in KINDS
         made = tuple(Form(form=form, file=file) for form, file in pairs)
         found.append(Symbol(kind=known, name=name.strip(), forms=made))
@@ -70,6 +70,6 @@ def text(symbols: tuple[Symbol, ...]) -> str:
 
 
 def save(root: Path, symbols: tuple[Symbol, ...]) -> Path:
-    """Write the contract into the folder of a series, which then has to be sealed."""
+    """Write the contract into the folder of a series, which must be sealed afterwards."""
     write_bytes(root / NAME, text(symbols).encode())
     return root / NAME

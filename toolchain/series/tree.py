@@ -1,4 +1,4 @@
-"""What the series is held against."""
+"""A tree to which the series is applied."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ class Tree:
     repository: Repository
     commit: str
     version: str
-    """what a part's `serves` is held against: a build number, or Ollama's version"""
+    """the version that a part's `serves` is matched with: a build number, or Ollama's version"""

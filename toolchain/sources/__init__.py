@@ -1,4 +1,4 @@
-"""Which commits a run works on: mirrors, layouts, the pin, and scratch work trees."""
+"""The commits that a run works on: mirrors, layouts, the pin, and scratch work trees."""
 
 from . import eras
 from .layout import Layout, recognise

@@ -8,7 +8,7 @@ from .repository import Repository
 
 
 def branches(repository: Repository) -> dict[str, str]:
-    """Tips by branch, newest first: local ones, and those of remotes that no local one of the same name equals."""
+    """Tips by branch, newest first: local branches, and remote ones unless equal to the local one of that name."""
     listed = repository.git(
         "for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", "refs/heads", "refs/remotes"
     )

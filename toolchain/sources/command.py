@@ -1,7 +1,7 @@
-"""git's command line as GitPython runs it, cut off from what surrounds a run.
+"""git's command line, run by GitPython and isolated from the user's environment.
 
-Whatever the operator has configured (hooks, line endings, colours, signing) has no influence here, and nor
-has a GIT_DIR that a hook left in the environment.
+The operator's configuration (hooks, line endings, colours, signing) has no influence, nor has a GIT_DIR that a hook
+left in the environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NEUTRAL = (
     *("diff.noprefix=false", "grep.column=false", "grep.lineNumber=false"),
     *("apply.whitespace=nowarn", "apply.ignoreWhitespace=no"),
     *("merge.conflictStyle=merge", "merge.directoryRenames=conflict", "merge.renames=true"),
-    "safe.bareRepository=all",  # the setting forbids to find one by chance; ours are named
+    "safe.bareRepository=all",  # "explicit" would reject discovered ones
 )
 _INHERITED = (
     *("GIT_SSH", "GIT_SSL_", "GIT_ASKPASS", "GIT_PROXY", "GIT_CONFIG_", "GIT_HTTP", "GIT_TRACE", "GIT_EXEC_PATH"),
@@ -32,14 +32,14 @@ _INHERITED = (
 
 
 def forget_leaked() -> None:
-    """Drop from our environment what a hook left there: git and GitPython would take it for the repository meant."""
+    """Drop git variables that a hook left in our environment; they would select another repository."""
     for name in [*os.environ]:
         if name.startswith("GIT_") and not name.startswith(_INHERITED):
             del os.environ[name]
 
 
 class Command(Git):
-    """git, run in a folder. `options` are its own, as in `git_dir=...`; `offline` forbids partial clones to fetch."""
+    """git, run in a folder. `options` are its own, as in `git_dir=...`; `offline`: never fetch."""
 
     def __init__(self, folder: Path, *, offline: bool = False, **options: str) -> None:
         forget_leaked()
@@ -47,13 +47,13 @@ class Command(Git):
         self.set_persistent_git_options(c=_NEUTRAL, **options)
         self.update_environment(GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0")
         if offline:
-            # Partial clones fetch missing objects on their own; older gits know only the second way to forbid it.
+            # Partial clones fetch missing objects by themselves; old versions of git know only the second variable.
             self.update_environment(GIT_NO_LAZY_FETCH="1", GIT_ALLOW_PROTOCOL="none")
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        """As GitPython does. Raises `MissingTool`."""
+        """As in GitPython. Raises `MissingTool`."""
         if kwargs.get("universal_newlines"):
-            # A server's words need not be UTF-8, and what git starts to reach it is to end with it.
+            # A server's messages may not be UTF-8, and git's transport processes must end with git.
             kwargs |= {"errors": "replace", "start_new_session": True}
         try:
             return super().execute(*args, **kwargs)
@@ -62,13 +62,13 @@ class Command(Git):
 
     def _parse_object_header(self, header_line: str) -> tuple[str, str, int]:
         if not header_line:
-            raise BrokenPipeError("the reader of objects died")  # which GitPython does not tell from a missing object
+            raise BrokenPipeError("the reader of objects died")  # GitPython would report a missing object
         return super()._parse_object_header(header_line)
 
     def run(
         self, command: str, *args: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
     ) -> tuple[int, bytes, str]:
-        """How `git COMMAND` ended, its stdout and its stderr."""
+        """Exit status, stdout and stderr of `git COMMAND`."""
         with tempfile.TemporaryFile() as given:
             given.write(stdin)
             given.seek(0)

@@ -1,7 +1,7 @@
-"""Mirrors of remote repositories: bare, without file contents until a run needs them.
+"""Mirrors of remote repositories: bare, and without file contents until a run needs them.
 
-A first fetch goes in steps from older tags to newer ones, so that an interrupted one goes on where it stood;
-the mirror counts as whole only when the last step is done.
+The first fetch proceeds in steps from older to newer tags, so that an interrupted one can resume. The mirror counts as
+complete only after the last step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WHOLE = "turboquant.whole"
 _STAGES = {RemoteProgress.RECEIVING: "receiving objects", RemoteProgress.RESOLVING: "resolving deltas"}
 _OPTIONS = ("--filter=blob:none", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no")
 _IDS_PER_FETCH = 2000
-_HINT = "check the URL and the network; what was fetched is kept, and --set sources.offline=true uses a whole mirror"
+_HINT = "check the URL and the network; fetched objects are kept; --set sources.offline=true uses a complete mirror"
 _REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
 
@@ -38,8 +38,8 @@ def is_url(origin: str) -> bool:
 def open_mirror(name: str, url: str, workspace: Path, *, offline: bool, console: Console) -> Repository:
     """The mirror of `url`, cloned or updated unless `offline`.
 
-    Raises `FetchFailed` when the remote cannot be read, or when `offline` and there is no whole mirror;
-    `LockHeld` while another run updates it.
+    Raises `FetchFailed` when the remote cannot be read, or when `offline` without a complete mirror; `LockHeld` while
+    another run updates it.
     """
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
     git_dir = workspace / "mirrors" / f"{name}-{digest}"
@@ -48,8 +48,8 @@ def open_mirror(name: str, url: str, workspace: Path, *, offline: bool, console:
         whole = git_dir.is_dir() and mirror.succeeds("config", "--get", _WHOLE)
         if offline and not whole:
             raise FetchFailed(
-                f"{url}: there is no whole mirror in {git_dir}, and sources.offline is set",
-                hint="run it once online, or name a local repository",
+                f"{url}: there is no complete mirror in {git_dir}, and sources.offline is set",
+                hint="run once online, or name a local repository",
             )
         if not offline:
             _initialise(mirror, url)
@@ -58,20 +58,20 @@ def open_mirror(name: str, url: str, workspace: Path, *, offline: bool, console:
 
 
 def ensure_contents(mirror: Repository, commit: str, console: Console) -> None:
-    """Fetch what a partial mirror lacks of the files at `commit`. Raises `FetchFailed`, also when offline."""
+    """Fetch the contents of files at `commit` that a partial mirror lacks. Raises `FetchFailed`, also when offline."""
     wanted = missing_blobs(mirror, commit)
     if not wanted:
         return
     if mirror.offline:
         raise FetchFailed(
             f"{mirror.git_dir}: the contents of {len(wanted)} files at {commit[:12]} were never fetched",
-            hint="run it once without sources.offline",
+            hint="run once without sources.offline",
         )
     fetch_objects(mirror, wanted, console)
 
 
 def fetch_objects(mirror: Repository, wanted: Iterable[str], console: Console) -> None:
-    """Bring these objects from the mirror's remote. Raises `FetchFailed`, `LockHeld`."""
+    """Fetch these objects from the mirror's remote. Raises `FetchFailed`, `LockHeld`."""
     ids = sorted(wanted)
     with _locked(mirror.git_dir), console.step(f"fetch {len(ids)} objects for {mirror.git_dir.name}") as step:
         for some in _chunks(ids):
@@ -79,7 +79,7 @@ def fetch_objects(mirror: Repository, wanted: Iterable[str], console: Console) -
 
 
 def missing_blobs(repository: Repository, commit: str) -> set[str]:
-    """Ids of the objects of the tree at `commit` that the repository does not hold."""
+    """Ids of the objects of the tree at `commit` that the repository lacks."""
     listed = repository.git("rev-list", "--objects", "--no-object-names", "--missing=print", f"{commit}^{{tree}}")
     return {line[1:] for line in listed.split() if line.startswith("?")}
 
@@ -90,7 +90,7 @@ def _chunks(ids: list[str]) -> Iterator[list[str]]:
 
 
 def _initialise(mirror: Repository, url: str) -> None:
-    """Create the mirror, or clear what a killed fetch left; nobody else holds our lock."""
+    """Create the mirror, or delete what a killed fetch left. Safe, because we hold the lock."""
     mirror.git_dir.mkdir(parents=True, exist_ok=True)
     for left in (*mirror.git_dir.glob("*.lock"), *mirror.git_dir.glob("refs/**/*.lock")):
         left.unlink()
@@ -137,7 +137,7 @@ def _remote_refs(mirror: Repository, url: str) -> tuple[str, list[str]]:
 def _milestones(tags: list[str]) -> list[str]:
     """A few tags from old to new, by the numbers in their names.
 
-    Only of the most frequent kind: llama.cpp's versions begin anew at v0.1.0, beside builds beyond b10000.
+    Only of the most frequent kind: llama.cpp has versions such as v0.1.0 beside builds such as b10000.
     """
     kinds = Counter(_kind(tag) for tag in tags)
     alike = [tag for tag in tags if _kind(tag) == max(kinds, key=kinds.__getitem__)]
@@ -151,10 +151,10 @@ def _kind(tag: str) -> str:
 
 
 def _fetch(mirror: Repository, *words: str, step: Step) -> None:
-    def show(stage: int, done: float, total: float | None, told: str) -> None:
+    def show(stage: int, done: float, total: float | None, rate: str) -> None:
         if total:
             name = _STAGES.get(stage & RemoteProgress.OP_MASK, "counting objects")
-            step.update(done, total, f"{name}, {told}" if told else name)
+            step.update(done, total, f"{name}, {rate}" if rate else name)
 
     progress = CallableRemoteProgress(show)
     if mirror.fetch(*words, progress=progress) != 0:
@@ -166,5 +166,5 @@ def _fetch(mirror: Repository, *words: str, step: Step) -> None:
 @contextmanager
 def _locked(git_dir: Path) -> Iterator[None]:
     lock = git_dir.with_name(f"{git_dir.name}.lock")
-    with locks.held(lock, f"{git_dir}: another run is fetching it", hint="wait for it to end"):
+    with locks.held(lock, f"{git_dir}: another run is fetching it", hint="wait until it ends"):
         yield

@@ -1,4 +1,4 @@
-"""The first stage: which commits of Ollama and llama.cpp a run works on."""
+"""The first stage: find the commits of Ollama and llama.cpp that a run works on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Opened:
         return {} if self.llama_cpp.is_shallow else pin.mainline(self.llama_cpp)
 
     def pin_of(self, ref: str) -> str:
-        """The llama.cpp that Ollama names at `ref`, as it stands there."""
+        """The llama.cpp that Ollama names at `ref`, verbatim."""
         return layout.recognise(self.ollama, self.ollama.resolve(ref)).pin
 
 
@@ -84,11 +84,11 @@ def at(opened: Opened, ref: str) -> Sources:
 
 
 def dirty_files(sources: Sources, console: Console) -> None:
-    """Warn of uncommitted files of a work tree, which take no part."""
+    """Warn of uncommitted files of a work tree, which are ignored."""
     for source in (sources.ollama, sources.llama_cpp):
         if source.dirty:
             names = ", ".join(source.dirty[:3]) + (" ..." if len(source.dirty) > 3 else "")
-            console.warn(f"{source.origin}: {len(source.dirty)} uncommitted files take no part: {names}")
+            console.warn(f"{source.origin}: {len(source.dirty)} uncommitted files are ignored: {names}")
 
 
 def open_origin(target: Target, origin: str, config: Config, console: Console) -> Repository:
@@ -112,7 +112,7 @@ def _source(target: Target, origin: str, repository: Repository, commit: str, de
 
 
 def _dirty(path: Path, repository: Repository) -> tuple[str, ...]:
-    """Paths that a local work tree holds uncommitted."""
+    """Uncommitted paths of a local work tree."""
     if repository.git("rev-parse", "--is-bare-repository").strip() == "true" or path == repository.git_dir:
         return ()
     tree = Repository(repository.git_dir, offline=True, work_tree=path)
@@ -124,7 +124,7 @@ def _dirty(path: Path, repository: Repository) -> tuple[str, ...]:
 def release_name(repository: Repository, commit: str) -> str:
     """The release at `commit`, else the newest release before it and the distance, else the short commit id.
 
-    Of several tags on one commit (v1.2.0 and its last candidate) the highest version counts.
+    Of several tags on one commit (v1.2.0 and its last candidate) the highest version is taken.
     """
     tags = repository.git("tag", "--points-at", commit).split()
     versions = {}

@@ -2,10 +2,10 @@
 
 The number of a build is the length of its history (`git rev-list --count`), so a pin can be found in a mirror
 that lacks the tag. It is looked up on the mainline alone. A fork's own commits have counts as well, and forks
-are known to set build tags on them: a tag that disagrees with the mainline is not believed.
+are known to set build tags on them, so a tag that disagrees with the mainline is ignored.
 
-A version is a tag alone. Its commit has a build number like any other, and that number decides which parts of the
-series serve it.
+A version exists only as a tag. Its commit has a build number like any other, which decides which parts of the series
+apply to it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def resolve(
 ) -> Pin:
     """The commit that serves the pin `name`, a build, a version, a branch or a commit.
 
-    With `nearest`, a build or version that the repository lacks is stood in for by the newest mainline build before it.
+    With `nearest`, the newest earlier mainline build replaces a build or version that the repository lacks.
     `builds` is the mainline, if it is known. Raises `PinMissing`, naming the newest build there is.
     """
     if not is_numbered(name):
@@ -43,18 +43,18 @@ def resolve(
     if found is None or not (found.exact or nearest):
         raise _missing(repository, name, builds, found)
     if not found.exact:
-        distance = f"{int(name[1:]) - found.build} builds before it, " if is_build(name) else ""
+        distance = f"{int(name[1:]) - found.build} builds older, " if is_build(name) else ""
         console.warn(
             f"llama.cpp {name}, which Ollama pins, is not in {repository.git_dir}: "
-            f"b{found.build} ({found.commit[:12]}), {distance}stands in"
+            f"b{found.build} ({found.commit[:12]}), {distance}is used instead"
         )
     return found
 
 
 def find(repository: Repository, builds: Mapping[int, str], name: str, console: Console | None = None) -> Pin | None:
-    """The commit of a pin, or with `exact` false the newest one of the mainline before it; None where there is none.
+    """The commit of a pin, or with `exact` false the newest mainline commit before it; None if there is none.
 
-    `builds` is the mainline. Tags that are not believed are told to `console`.
+    `builds` is the mainline. Ignored tags are reported to `console`.
     """
     if is_build(name):
         return _build(repository, builds, name, console)
@@ -67,7 +67,7 @@ def find(repository: Repository, builds: Mapping[int, str], name: str, console: 
 
 
 def describe(pin: Pin) -> str:
-    """The commit that serves a pin, as b10488, or v0.3.0 (b10700) for a version that is there."""
+    """The commit that serves a pin, as b10488, or v0.3.0 (b10700) for a version that is present."""
     return f"{pin.name} (b{pin.build})" if pin.exact and versions.parse(pin.name) is not None else f"b{pin.build}"
 
 
@@ -89,11 +89,11 @@ def named(repository: Repository, ref: str) -> Pin:
 
 
 def builds(repository: Repository) -> dict[int, str]:
-    """`mainline`, of a repository that has all of it. Raises `PinMissing` for an empty one and for a shallow clone."""
+    """`mainline` of a complete repository. Raises `PinMissing` for an empty repository and for a shallow clone."""
     if repository.is_shallow:
         raise PinMissing(
-            f"{repository.git_dir}: its history is cut off (a shallow clone), so builds cannot be counted",
-            hint="git fetch --unshallow there, or name a URL or a whole clone",
+            f"{repository.git_dir}: a shallow clone has no full history, so builds cannot be counted",
+            hint="run git fetch --unshallow there, or name a URL or a full clone",
         )
     found = mainline(repository)
     if not found:
@@ -143,7 +143,7 @@ def mainline(repository: Repository) -> dict[int, str]:
 def counts_of(parents: dict[str, list[str]]) -> dict[str, int]:
     """Length of the history of every commit; `parents` lists parents before children.
 
-    A set of ancestors is one integer with a bit per commit, and is dropped after the last child took it up.
+    A set of ancestors is one integer with a bit per commit. It is dropped once its last child has used it.
     """
     children = Counter(parent for above in parents.values() for parent in above)
     ancestors: dict[str, int] = {}
@@ -179,7 +179,7 @@ def _by_revision(repository: Repository, name: str) -> Pin:
 
 
 def _by_tag(repository: Repository, name: str) -> Pin:
-    """A pin in a shallow clone, which knows its tags alone. A version's build number is that of a tag beside it."""
+    """A pin in a shallow clone, by its tag. A version's build number comes from a build tag on its commit."""
     numbered = [name] if is_build(name) else []
     commit = _tag(repository, name)
     if not numbered and (tag := versions.tagged(repository, name)):
@@ -187,10 +187,10 @@ def _by_tag(repository: Repository, name: str) -> Pin:
         numbered = [one for one in repository.git("tag", "--points-at", commit).split() if is_build(one)]
     if commit and numbered:
         return Pin(name=name, commit=commit, build=int(numbered[0][1:]), exact=True)
-    what = "has no build number, for it is in" if commit else "is not a tag of"
+    what = "has no build number in" if commit else "is not a tag of"
     raise PinMissing(
-        f"llama.cpp {name} {what} {repository.git_dir}, whose history is cut off (a shallow clone)",
-        hint="git fetch --unshallow there, or name a URL or a whole clone",
+        f"llama.cpp {name} {what} {repository.git_dir}, which is a shallow clone",
+        hint="run git fetch --unshallow there, or name a URL or a full clone",
     )
 
 
@@ -199,7 +199,7 @@ def _build(repository: Repository, builds: Mapping[int, str], name: str, console
     tagged, found = _tag(repository, name), builds.get(number)
     if found and tagged and found != tagged and console:
         console.warn(
-            f"tag {name} is {tagged[:12]}, but build {number} of the mainline is {found[:12]}: using the latter"
+            f"tag {name} is {tagged[:12]}, but build {number} of the mainline is {found[:12]}; using the latter"
         )
     elif not found and tagged and repository.count(tagged) == number:
         found = tagged
@@ -219,7 +219,7 @@ def _version(repository: Repository, builds: Mapping[int, str], name: str, conso
                 console.warn(f"{tag.name} is {tag.commit[:12]}, which is not on the mainline")
             return Pin(name=name, commit=tag.commit, build=build, exact=True)
         if console:
-            console.warn(f"{tag.name} is {tag.commit[:12]}, which says that it is {stated}: it is not believed")
+            console.warn(f"{tag.name} is {tag.commit[:12]}, whose tree states {stated}; the tag is ignored")
     return _at(builds, name, versions.raised(repository, builds, wanted) if builds else 0)
 
 
@@ -232,8 +232,9 @@ def _missing(repository: Repository, name: str, builds: Mapping[int, str], befor
     if not builds:
         return PinMissing(f"{missing}: it has no commits", hint="name another llama.cpp repository")
     last = max(builds)
-    there = f"{missing}; its newest build is b{last} ({builds[last][:12]}, {repository.commit(builds[last]).date[:10]})"
+    date = repository.commit(builds[last]).date[:10]
+    message = f"{missing}; its newest build is b{last} ({builds[last][:12]}, {date})"
     if before is None:
-        return PinMissing(f"{there}, its first b{min(builds)}", hint="name a whole llama.cpp repository")
+        return PinMissing(f"{message}, its oldest b{min(builds)}", hint="name a complete llama.cpp repository")
     hint = f"update that repository, or take b{before.build} with --set sources.nearest_pin=true"
-    return PinMissing(there, hint=hint)
+    return PinMissing(message, hint=hint)

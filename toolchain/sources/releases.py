@@ -8,7 +8,7 @@ from .repository import Repository
 
 
 def releases(repository: Repository, *, candidates: bool = False) -> dict[Version, str]:
-    """Tags of the releases by version, newest first; those of `candidates` as well, if they are wanted."""
+    """Tags of the releases by version, newest first; with `candidates` also those of release candidates."""
     found: dict[Version, str] = {}
     for tag in repository.git("tag", "--list", "v*").split():
         try:

@@ -29,7 +29,7 @@ _SAID_LINES = 12
 
 @record
 class Commit:
-    """A commit as a report names it."""
+    """A commit as reports show it."""
 
     id: str
     date: str
@@ -38,14 +38,14 @@ class Commit:
 
 
 def out_of_space(said: str, where: Path) -> bool:
-    """Whether git's words, about a folder, mean that the disk is full. A checkout does not say why it cannot write."""
+    """Whether git's message about a folder means that the disk is full. A checkout does not say why a write failed."""
     if "No space left on device" in said or "Disk quota exceeded" in said:
         return True
     return "unable to write" in said and shutil.disk_usage(where).free < 1 << 20
 
 
 class _Repo(Repo):
-    """GitPython's repository. git alone reads the configuration: GitPython gives up on one that is not in UTF-8."""
+    """GitPython's repository. Only git reads the configuration: GitPython fails on one that is not UTF-8."""
 
     def _config_reader(self, *_: Any) -> GitConfigParser:
         return GitConfigParser(os.devnull, read_only=True)
@@ -54,13 +54,13 @@ class _Repo(Repo):
 class Repository:
     """A git repository by its git directory. Objects are read; work trees and refs are left alone.
 
-    `offline` forbids a partial clone to fetch what it lacks. With `work_tree`, commands work on the files there.
+    `offline` keeps a partial clone from fetching missing objects. With `work_tree`, commands work on the files there.
     """
 
     def __init__(self, git_dir: Path, *, offline: bool = False, work_tree: Path | None = None) -> None:
         self.git_dir = git_dir
         self.offline = offline
-        # Without a work tree, commands run in the git directory: elsewhere a .gitattributes would count.
+        # Without a work tree, commands run in the git directory, where no .gitattributes file applies.
         options = {"work_tree": str(work_tree)} if work_tree else {}
         self._git = Command(work_tree or git_dir, offline=offline, git_dir=str(git_dir), **options)
         weakref.finalize(self, self._git.clear_cache)
@@ -71,14 +71,14 @@ class Repository:
         path = path.expanduser().absolute()
         if not path.is_dir():
             raise NotARepository(f"{path}: no such directory", hint="name a git work tree or a bare repository")
-        # git itself looks, since it also asks who owns the folder. The ceiling keeps it from finding a repository
-        # that merely surrounds the path.
+        # git itself looks, since it also checks the folder's owner. The ceiling keeps it from finding an enclosing
+        # repository.
         env = {"GIT_CEILING_DIRECTORIES": str(path.resolve().parent)}
         status, found, said = Command(path).run("rev-parse", "--absolute-git-dir", env=env)
         if status != 0:
             why = said.strip().removeprefix("fatal: ").splitlines()
             raise NotARepository(
-                f"{path}: not a git repository ({why[0] if why else 'git cannot tell why'})",
+                f"{path}: not a git repository ({why[0] if why else 'no reason given'})",
                 hint=_trust(said)
                 or "name the root of a git work tree or a bare repository; a source archive has no history",
             )
@@ -91,7 +91,7 @@ class Repository:
         self.close()
 
     def close(self) -> None:
-        """End the processes that read objects; the next reading starts others."""
+        """End the processes that read objects; the next read starts new ones."""
         self._git.clear_cache()
 
     @cached_property
@@ -106,11 +106,11 @@ class Repository:
 
     @property
     def objects(self) -> Path:
-        """The folder of its objects; git follows its alternates from there."""
+        """The folder of the objects; git follows alternates from there."""
         return Path(self._repo.odb.root_path()).resolve()
 
     def borrow(self, *lenders: Repository) -> None:
-        """Read the objects of other repositories as well, and no longer those that were borrowed before."""
+        """Read the objects of these repositories as well. Replaces earlier lenders."""
         self._repo.alternates = [str(path) for path in dict.fromkeys(lender.objects for lender in lenders)]
 
     def git(
@@ -123,7 +123,7 @@ class Repository:
         failure: type[ToolchainError] = CommandFailed,
         hint: str = "",
     ) -> str:
-        """What `git COMMAND` prints on stdout, as it is. Raises `failure` with git's words on any end but `accept`."""
+        """The stdout of `git COMMAND`. Raises `failure` with git's message on an exit status not in `accept`."""
         status, out, said = self._git.run(command, *args, env=env, stdin=stdin)
         if status not in accept:
             said = "\n  ".join((said.strip() or f"ended with {status}").splitlines()[-_SAID_LINES:])
@@ -135,21 +135,21 @@ class Repository:
         return bool(self._git.run(command, *args, env=env)[0] == 0)
 
     def fetch(self, *args: str, progress: RemoteProgress) -> int:
-        """`git fetch`, its lines given to `progress` as they come; how it ended."""
+        """Exit status of `git fetch`, whose output goes to `progress`."""
         words = ("--progress", *args)
         process = self._git.fetch(*words, as_process=True, with_stdout=False, universal_newlines=True)
         try:
             handle_process_output(process, None, progress.new_message_handler(), decode_streams=False)
             return int(process.proc.wait())
         except BaseException:
-            kill_group(process.proc.pid)  # before the caller lets go of its lock
+            kill_group(process.proc.pid)  # before the caller releases its lock
             process.proc.wait()
             raise
 
     def refuse(self, said: str, failure: type[ToolchainError], hint: str) -> NoReturn:
-        """Raise `failure` for what git said, or what it means: a full disk, a repository of somebody else."""
+        """Raise `failure` with git's message, or `DiskFull`; adds a hint for a repository that another user owns."""
         if out_of_space(said, self.git_dir):
-            raise DiskFull(f"{self.git_dir}: the disk is full", hint="free some space, then run it again")
+            raise DiskFull(f"{self.git_dir}: the disk is full", hint="free some space, then try again")
         raise failure(said, hint=_trust(said) or hint)
 
     def resolve(self, revision: str) -> str:
@@ -159,7 +159,7 @@ class Repository:
                 return os.fsdecode(found[0])
         raise UnknownRevision(
             f"{self.git_dir}: no branch, tag or commit {revision!r}",
-            hint="git tag / git branch -a list what there is; a mirror may need an update",
+            hint="git tag and git branch -a list them; a mirror may need an update",
         )
 
     def read_blob(self, commit: str, path: str) -> bytes | None:
@@ -168,7 +168,7 @@ class Repository:
         Raises `FetchFailed` when the tree names the file but its content is unavailable.
         """
         name = f"{commit}:{path}"
-        if not path.isprintable():  # git's reader takes names line by line, and GitPython gives it UTF-8 alone
+        if not path.isprintable():  # git's reader takes one name per line, and GitPython writes UTF-8 only
             entry = self._entry(commit, path)
             name = entry.hexsha if entry else ""
         if name and (found := self._ask(self._git.get_object_data, name)):
@@ -193,8 +193,8 @@ class Repository:
         return self._ask(find)
 
     def _ask(self, ask: Callable[..., _Answer], *args: str) -> _Answer | None:
-        """An answer of git's persistent readers, or None; they are started again where they died, as they do on an
-        object of a partial clone that cannot be fetched."""
+        """An answer of git's persistent readers, or None. Dead readers are restarted: they die on an object that a
+        partial clone cannot fetch."""
         for _ in range(2):
             try:
                 return ask(*args)
@@ -205,13 +205,13 @@ class Repository:
         return None
 
     def paths(self, commit: str, under: str = "") -> list[str]:
-        """All files of the tree at `commit`, or those below the folder `under`, sorted as git sorts them."""
+        """All files of the tree at `commit`, or those below the folder `under`, in git's order."""
         where = ["--", f"{under.rstrip('/')}/"] if under else []
         found = self.git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit, *where, failure=UnknownRevision)
         return found.split("\0")[:-1]
 
     def grep(self, commit: str, texts: Sequence[str], under: Sequence[str], *options: str) -> list[str]:
-        """What `git grep OPTIONS` lists below the folders `under` for any of the texts, letter for letter.
+        """What `git grep OPTIONS` lists below the folders `under` for any of the texts, as fixed strings.
 
         Raises `FetchFailed` when the contents of some files are unavailable.
         """
@@ -247,7 +247,7 @@ class Repository:
     def last_commit_touching(self, revisions: str, path: str, *, containing: str = "") -> Commit | None:
         """Newest commit of a range (or history) that changed `path`.
 
-        With `containing`, the newest one that changed how often this text occurs in the file.
+        With `containing`, the newest one that changed the number of occurrences of this text.
         """
         pickaxe = [f"-S{containing}"] if containing else []
         found = self.git("log", "-1", "--format=%H", *pickaxe, revisions, "--", path, failure=UnknownRevision)
@@ -255,11 +255,11 @@ class Repository:
 
     @property
     def is_shallow(self) -> bool:
-        """Whether history is cut off, so that counts mean nothing."""
+        """Whether history is cut off, so that commit counts are wrong."""
         return self.git("rev-parse", "--is-shallow-repository").strip() == "true"
 
 
 def _trust(said: str) -> str:
-    """What to try where git refuses a repository for its owner; nothing where it does not."""
+    """A hint when git refuses a repository because of its owner; else empty."""
     command = _TRUST.search(said)
-    return f"it is somebody else's; if you trust it: {command[0]}" if command else ""
+    return f"another user owns it; if you trust it: {command[0]}" if command else ""

@@ -1,8 +1,8 @@
-"""Scratch work trees: repositories of ours that borrow the objects of the sources and hold the series as one commit.
+"""Scratch work trees: our own repositories, which borrow the objects of the sources and have the series as one commit.
 
-The commit is made in an index of its own, with the identity and date of nobody but the upstream commit, so
-the same input gives the same ids. The work tree then moves from commit to commit: a file whose content
-stays keeps its modification time, which is what keeps a build incremental.
+The commit is made in a separate index, with a fixed identity and the date of the upstream commit, so that the same
+input gives the same ids. The work tree is then switched from commit to commit. An unchanged file keeps its modification
+time, so builds stay incremental.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NOT_BUILT = re.compile(r"(^|/)(testdata|tests?|docs|models|media|examples)/")
 
 
 def scratch_root(config: Config, sources: Sources) -> Path:
-    """Where the scratch trees of these two commits live: one folder per pair, whatever the series."""
+    """The folder of the scratch trees of these two commits, the same for every series."""
     commits = hashlib.sha256(f"{sources.ollama.commit} {sources.llama_cpp.commit}".encode()).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{sources.ollama.describe}-b{sources.pin.build}-{commits}")
     return Path(config.workspace).expanduser().absolute() / "scratch" / name
@@ -42,19 +42,19 @@ def scratch_root(config: Config, sources: Sources) -> Path:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the scratch trees for one run. Raises `LockHeld`."""
-    hint = "wait for it, or give it a workspace of its own"
+    """Lock the scratch trees for one run. Raises `LockHeld`."""
+    hint = "wait until it ends, or use another workspace"
     with locks.held(root / ".lock", f"{root}: another run is using it", hint=hint):
         yield
 
 
 def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -> Scratch:
-    """Bring root/ollama and root/llama.cpp to the rendered series.
+    """Update root/ollama and root/llama.cpp to the rendered series.
 
     Ollama gets the rendered diff; llama.cpp gets every patch that the patched Ollama then holds under
     llama/compat/, in the order in which Ollama's own build applies them. Each is one commit on the branch
-    `turboquant/<series>` on top of upstream's commit. Raises `DirtyScratch` when a tree holds changes of
-    somebody else, `PatchFailed`, `ChecksumMismatch`, `FetchFailed` when the sources lack files, `LockHeld`,
+    `turboquant/<series>` on top of upstream's commit. Raises `DirtyScratch` when a tree has other
+    changes, `PatchFailed`, `ChecksumMismatch`, `FetchFailed` when the sources lack files, `LockHeld`,
     `DiskFull`.
     """
     branch = f"turboquant/{rendered.series_sha256[:12]}"
@@ -89,7 +89,7 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
 
 
 def compat_patches(ollama: Repository, commit: str, folder: str) -> dict[str, bytes]:
-    """Patches of `Era.compat` by path, in the order of their file names, as apply-patch.cmake sorts them."""
+    """Patches in the folder `Era.compat` by path, sorted by file name as in apply-patch.cmake."""
     paths = ollama.paths(commit, folder) if folder else []
     found = [PurePosixPath(path) for path in paths if path.endswith(".patch")]
     patches = {}
@@ -130,23 +130,23 @@ class _Tree:
     def refuse_changes(self) -> None:
         """Raise `DirtyScratch` when the tree differs from its HEAD."""
         if not self.repository.succeeds("rev-parse", "--verify", "--quiet", "HEAD"):
-            strangers = [entry.name for entry in self.path.iterdir() if entry.name != ".git"]
+            foreign = [entry.name for entry in self.path.iterdir() if entry.name != ".git"]
         else:
-            # The index may hold stale times of files that a tool touched without changing them.
+            # The index may have outdated times of files that a tool touched without changing them.
             self.repository.git("update-index", "-q", "--really-refresh", env={"GIT_OPTIONAL_LOCKS": "1"})
             listed = self.repository.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
-            strangers = [entry[3:] for entry in listed.split("\0") if entry]
-        if strangers:
-            names = ", ".join(sorted(strangers)[:5]) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else "")
+            foreign = [entry[3:] for entry in listed.split("\0") if entry]
+        if foreign:
+            names = ", ".join(sorted(foreign)[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
             raise DirtyScratch(
-                f"{self.path}: {len(strangers)} changes that the series did not make: {names}",
-                hint=f"keep what matters, then discard the rest: rm -r {self.path.parent}",
+                f"{self.path}: {len(foreign)} changes that the series did not make: {names}",
+                hint=f"save what you need, then delete the trees: rm -r {self.path.parent}",
             )
 
     def commit(self, diffs: Mapping[str, bytes], message: str) -> str:
         """Apply the diffs to upstream's commit, in order, and commit the result; the work tree stays as it is.
 
-        A diff that is in the tree already is passed over, as Ollama's own build does.
+        A diff that the tree already contains is skipped, as in Ollama's own build.
         """
         upstream = self.source.commit
         dates = self.repository.git("show", "--no-patch", "--format=%ct +0000", upstream).strip()
@@ -188,9 +188,9 @@ class _Tree:
         self._switching.unlink()
 
     def _leave_out_missing(self) -> None:
-        """Let the checkout pass over files whose contents the sources do not hold.
+        """Exclude files whose contents the sources lack from the checkout.
 
-        Mirrors are known that lack large test data. A file that a build reads must be there.
+        Some mirrors lack large test data. A file that a build reads must be present.
         """
         wanted = missing_blobs(self.repository, self.source.commit)
         paths = []
@@ -203,10 +203,10 @@ class _Tree:
             if needed:
                 raise FetchFailed(
                     f"{self.source.git_dir}: the contents of {len(needed)} source files at "
-                    f"{self.source.commit[:12]} are not there, such as {needed[0]}",
-                    hint="it is a partial clone: name its URL instead, or a whole clone",
+                    f"{self.source.commit[:12]} are missing, such as {needed[0]}",
+                    hint="it is a partial clone: name its URL instead, or a full clone",
                 )
-            self.console.warn(f"{self.source.target}: left out, for want of their contents: {', '.join(paths)}")
+            self.console.warn(f"{self.source.target}: left out, because their contents are missing: {', '.join(paths)}")
         patterns = ["/*", *("!/" + _GLOB.sub(r"\\\g<0>", path) for path in paths)]
         sparse = self.repository.git_dir / "info" / "sparse-checkout"
         write_bytes(sparse, "".join(f"{pattern}\n" for pattern in patterns).encode(errors="surrogateescape"))

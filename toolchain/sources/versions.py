@@ -1,8 +1,8 @@
 """llama.cpp's versions, beside its builds: v0.3.0 is a tag on one of the builds of the mainline.
 
 Upstream states the version in CMakeLists.txt, raises it there shortly before a release, and then tags a commit with it
-(#26839, #27477; scripts/make-release-checks.sh). So a tag that its own tree contradicts is somebody else's, and where
-a tag is missing, the commit that raised the version is the newest one that cannot lie after the release.
+(#26839, #27477; scripts/make-release-checks.sh). So a tag that its own tree contradicts is not upstream's, and if a
+tag is missing, the commit that raised the version is the newest one that is surely not after the release.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Tagged:
 
 
 def parse(name: str) -> Version | None:
-    """The version that a name stands for, as in v0.3.0, release-v0.3.0 or 0.3.0; None for any other name."""
+    """The version that a name denotes, as in v0.3.0, release-v0.3.0 or 0.3.0; None for any other name."""
     found = _NAME.fullmatch(name)
     return Version(found[1]) if found else None
 
 
 def tagged(repository: Repository, name: str) -> Tagged | None:
-    """The tag of this name, else one that spells the same version in another way, else a branch of this name.
+    """The tag of this name, else one with another spelling of the same version, else a branch of this name.
 
-    The name must be a version's.
+    The name must be that of a version.
     """
     version = _NAME.sub(r"\1", name)
     spellings = dict.fromkeys((name, f"v{version}", f"release-v{version}", version))
@@ -51,7 +51,7 @@ def tagged(repository: Repository, name: str) -> Tagged | None:
 
 
 def stated(repository: Repository, commit: str) -> Version | None:
-    """The version that a tree of llama.cpp says it is of; None where it says none, or its files were never fetched."""
+    """The version that a tree of llama.cpp states; None if it states none, or its files were never fetched."""
     try:
         content = repository.read_blob(commit, _STATED_IN) or b""
     except FetchFailed:
@@ -61,8 +61,8 @@ def stated(repository: Repository, commit: str) -> Version | None:
 
 
 def raised(repository: Repository, builds: Mapping[int, str], version: Version) -> int:
-    """The newest of the `builds` that cannot lie after the release of `version`: the one that raised it, the last one
-    before a higher version, or the newest of all where none is that far."""
+    """The newest of the `builds` that is surely not after the release of `version`: the one that raised it, the last
+    one before a higher version, or the newest of all if no build reached that version."""
     numbers = {commit: build for build, commit in builds.items()}
     newest = max(builds)
     log = repository.git("log", "--first-parent", "--reverse", "--format=%H", builds[newest], "--", _STATED_IN).split()
@@ -78,7 +78,7 @@ def raised(repository: Repository, builds: Mapping[int, str], version: Version) 
 
 
 def releases(repository: Repository) -> dict[Version, Tagged]:
-    """Every version that the repository has a tag of, newest first."""
+    """Every version with a tag in the repository, newest first."""
     listed = repository.git("for-each-ref", "--format=%(refname:strip=2)%09%(objectname)%09%(*objectname)", "refs/tags")
     found: dict[Version, Tagged] = {}
     for line in listed.splitlines():

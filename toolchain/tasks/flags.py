@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
-from ..core.cachetypes.grammar import divided
+from ..core.cachetypes.grammar import split_settings
 from ..core.errors import ConfigError
 
 SETTINGS: dict[str, tuple[str, str]] = {
@@ -39,7 +39,7 @@ class CacheSettings(tuple[str, ...]):
     @classmethod
     def read(cls, given: Iterable[str], flag: str = "") -> Self:  # noqa: ARG003
         """What was given."""
-        return cls(divided(" ".join(given)))
+        return cls(split_settings(" ".join(given)))
 
 
 class Numbers(tuple[int, ...]):

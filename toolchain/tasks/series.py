@@ -16,7 +16,7 @@ from .flags import SOURCES, Names
 group = Group("series", default="check")
 
 
-@group.task(*SOURCES, behaviour="compile llama.cpp's Metal host code, and see which kernels it sends our types to")
+@group.task(*SOURCES, behaviour="run llama.cpp's Metal host code, to see which kernels it selects for our types")
 def check(run: Run, behaviour: bool = True) -> None:
     """Dry run: edits, contract, behaviour."""
     checked = pipeline.check_series(run, pipeline.prepare(run), behaviour=behaviour)
@@ -38,11 +38,11 @@ def branch(run: Run) -> None:
 
 @group.task(
     *SOURCES,
-    since="the oldest build of llama.cpp to look at",
-    until="the newest; empty: the newest there is",
-    every="builds between two points; 0: some 75 points",
-    candidates="release candidates of Ollama, too",
-    run="compile and run the series as well, at five builds unless --every says otherwise; minutes for each",
+    since="oldest build of llama.cpp",
+    until="newest build; empty: the newest in the repository",
+    every="builds between two points; 0: about 75 points",
+    candidates="also test Ollama's release candidates",
+    run="also compile and run the series; takes minutes for each build; five builds unless --every is given",
     out="folder of drift.html, drift.png and drift.json; empty: in the workspace",
 )
 def drift(
@@ -54,12 +54,12 @@ def drift(
     run: bool = False,
     out: str = "",
 ) -> None:
-    """The series against a range of upstream."""
+    """The series on a range of upstream."""
     series = manifest.load_series(context)
     if run:
         context.finish(proving.prove(context, series, since, until, every))
         return
-    extras.require("plots", "the picture of the survey")
+    extras.require("plots", "the drift picture")
     found = surveying.survey(context, series, since, until, every, candidates=candidates)
     page = drift_page.save(found, Path(out).expanduser() if out else context.workspace / "drift")
     context.console.note(f"report: {page}")
@@ -68,11 +68,11 @@ def drift(
 
 @group.task(
     *SOURCES,
-    tree="build, tag or commit to record on (repeatable, or with commas); empty: the first served and the newest",
+    tree="build, tag or commit to record on (repeatable, or with commas); empty: the first supported and the newest",
 )
 def contract(run: Run, tree: Names = Names()) -> None:
-    """What our sources use of llama.cpp, recorded."""
-    run.finish(recording.record_anew(run, manifest.load_series(run), tree))
+    """Record what our sources use of llama.cpp."""
+    run.finish(recording.record_contract(run, manifest.load_series(run), tree))
 
 
 @group.task()

@@ -71,7 +71,7 @@ def _checked(checked: Checked) -> str:
     if counts:
         lines.append("  " + ", ".join(f"{count} {status}" for status, count in counts.items()))
     if checked.symbols:
-        broken = f", {len(checked.contract)} of them not as they were" if checked.contract else " as they were"
+        broken = f", {len(checked.contract)} of them changed" if checked.contract else " unchanged"
         lines.append(f"  {checked.symbols} symbols of llama.cpp{broken}")
     if checked.beyond:
         lines.append(f"  {checked.beyond}")

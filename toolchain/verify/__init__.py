@@ -1,4 +1,4 @@
-"""Proof that a built release does what was asked of it: see `verify`."""
+"""Proof that a built release does what was configured: see `verify`."""
 
 from .verification import verify
 

@@ -1,7 +1,7 @@
 """The verification checklist: six verdicts on the built programs of a release, each with its evidence.
 
-The evidence is numbers that the programs themselves came up with (see `evidence`); here they are judged. A program that
-gives none has failed the verdicts that rest on it.
+The evidence is numbers that the programs themselves produce (see `evidence`); here they are judged. Without numbers,
+the verdicts that need them fail.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ NAMES = (
     "quantizing and dequantizing agree on every backend",
 )
 
-# The fit carries the noise of the quantized cache: 0.05 at 4 bits, 0.23 at 2; a dense random matrix is off by 0.64.
+# The fit contains the noise of the quantized cache: 0.05 at 4 bits, 0.23 at 2; for a dense random matrix it is 0.64.
 _MAX_DEVIATION, _MAX_SKEW = 0.35, 0.5
 _MIN_TRANSFORM = 64
 _MAX_TRANSFORM_ERROR = 1e-3
-# An inverse that is none puts the layer behind it off by about its own size.
+# With a wrong inverse, the next layer's relative error is about 1.
 _MAX_GRAPH_ERROR, _MAX_GRAPH_EXCESS = 0.6, 1.2
-# A radius that is any FP16 number is off by less than 2^-11; one whose low four bits are taken, by up to 2^-7.
+# A full FP16 radius has an error below 2^-11; one whose low four bits are used otherwise, up to 2^-7.
 _SPARE_BITS, _MAX_RADIUS_ERROR, _MAX_RADIUS_COST = 4, 2**-7 + 2**-10, 0.005
-# Levels rounded to integers are within 0.5 of even steps when they are meant to be even.
+# Levels of a uniform quantizer, rounded to integers, are within 0.5 of even steps.
 _MIN_UNEVENNESS = 1.5
 _MAX_EXCESS = 0.01
 _MAX_LEVELS = 256
 _MANTISSA_SHARE = (0.25, 0.75)
 _MAX_FRACTION = 1e-3
-# A query is rounded to q8_0 or to f16 before it meets a quantized key.
+# A query is rounded to q8_0 or f16 before it is multiplied with a quantized key.
 _MAX_PRODUCT_ERROR = 0.02
 _MAX_ENCODER_RATIO = 1.01
 _ENCODERS = ("SET_ROWS", "CPY to it")
 _DECODERS = ("GET_ROWS", "CPY from it")
 _NEEDED = ("SET_ROWS", "GET_ROWS", "MUL_MAT")
 _NEEDED_ON_A_GPU = ("SET_ROWS", "FLASH_ATTN_EXT of 1", "FLASH_ATTN_EXT of many")
-"""what a cache asks of one with flash attention"""
+"""operations that a cache with flash attention needs"""
 
 
 def examine(
@@ -89,7 +89,7 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """The verdicts on this evidence, or on why there is none.
 
-    `gpu_needed` says why a device other than the CPU must be among those that were compared; empty: it need not be.
+    `gpu_needed` is the reason why a device other than the CPU must have been compared; empty: none is needed.
     """
     facts: list[list[tuple[bool, str]]] = [[] for _ in NAMES]
     if isinstance(graph, GraphEvidence):
@@ -116,7 +116,7 @@ def judge(
 
 
 def _verdict(number: int, facts: Sequence[tuple[bool, str]]) -> Verdict:
-    """Failed by any fact that does not hold; those come first then."""
+    """Failed if any fact is false; false facts are listed first."""
     ok = all(holds for holds, _ in facts)
     shown = [words for holds, words in sorted(facts, key=lambda fact: fact[0]) if words]
     return Verdict(number=number, name=NAMES[number - 1], ok=ok, evidence="; ".join(shown))
@@ -128,10 +128,10 @@ def _names(kinds: Sequence[CacheType]) -> list[str]:
 
 def _is_transform(found: Rotation) -> tuple[bool, str]:
     if found.n < _MIN_TRANSFORM:
-        return False, f"llama-server caches {found.side} as it is, or with a transform of no more than {found.n} values"
+        return False, f"llama-server caches {found.side} unrotated, or with a transform of at most {found.n} values"
     holds = found.deviation < _MAX_DEVIATION and found.skew < _MAX_SKEW and found.signs == 0 and found.leak < 1.0
     return holds, (
-        f"{found.side} of heads of {found.head_size} is cached after a matrix of blocks of {found.n}: entries off "
+        f"{found.side} of heads of {found.head_size} is cached after a matrix with blocks of {found.n}: entries off "
         f"1/sqrt({found.n}) by {found.deviation:.0%}, {found.signs} signs not Walsh-Hadamard's, orthogonal within "
         f"{found.skew:.2f}"
     )
@@ -163,9 +163,9 @@ def _twice(devices: Sequence[Device]) -> Iterator[tuple[bool, str]]:
 
 
 def _is_lloyd_max(found: TypeEvidence) -> tuple[bool, str]:
-    """Every level is the mean of the values that became it (else moving it there would save distortion), and the
-    levels are not the even steps of a uniform quantizer. The second codebook is for other blocks than Gaussian ones,
-    and has to do better on those than the first does on its own."""
+    """Every level is the mean of the values assigned to it (else moving it there would reduce distortion), and the
+    levels are not the even steps of a uniform quantizer. The second codebook is for blocks that are not Gaussian, and
+    must have a better SNR on those than the first has on its own."""
     first, second = found.codebooks
     levels = np.array([one.level for one in first.levels], dtype=np.float64)
     counts = np.array([one.count for one in first.levels], dtype=np.float64)
@@ -186,7 +186,7 @@ def _is_lloyd_max(found: TypeEvidence) -> tuple[bool, str]:
 
 
 def _has_radius(found: TypeEvidence) -> tuple[bool, str]:
-    """A whole FP16 number, apart from the levels but for its lowest bits, and near enough to the best one."""
+    """The radius is a whole FP16 number, separate from the levels except for its lowest bits, and near the best one."""
     low, high = _MANTISSA_SHARE
     first, second = found.codebooks
     used = sum(low * found.radii <= count <= high * found.radii for count in found.mantissa)
@@ -214,7 +214,7 @@ def _has_nothing_hidden(found: TypeEvidence, kind: CacheType) -> tuple[bool, str
             f"{kind.block}"
         )
     counts = {
-        "decoded values that depend on what went before": found.later,
+        "decoded values that depend on earlier data": found.later,
         "on their place": found.moved,
         "encoded bytes that depend on the row": found.narrow,
         "on their place in it": found.turned,
@@ -233,7 +233,7 @@ def _agree(device: Device, name: str) -> tuple[bool, str]:
     operations = next((kind.operations for kind in device.types if kind.name == name), ())
     done = [one for one in operations if one.of]
     if not done:
-        return True, f"{device.name} takes no {name}"
+        return True, f"{device.name} does not support {name}"
     wrong = [one for one in done if not _as_the_reference(one, device)]
     if wrong:
         return False, f"{name} on {device.name}: " + ", ".join(
@@ -243,7 +243,7 @@ def _agree(device: Device, name: str) -> tuple[bool, str]:
 
 
 def _as_the_reference(one: OperationEvidence, device: Device) -> bool:
-    """To the bit; but other devices may choose another radius if that is as good, and products have rounding."""
+    """Bit-identical, except that devices may choose another radius that is as good, and that products are rounded."""
     if one.op in _DECODERS or (one.op in _ENCODERS and device.cpu):
         return one.differs == 0
     if one.op in _ENCODERS:
@@ -252,16 +252,16 @@ def _as_the_reference(one: OperationEvidence, device: Device) -> bool:
 
 
 def _is_served(devices: Sequence[Device], name: str) -> tuple[bool, str]:
-    """Some device has to do all that a cache needs."""
+    """Some device must support all operations that a cache needs."""
     for device in devices:
         done = {one.op for kind in device.types if kind.name == name for one in kind.operations if one.of}
         if done.issuperset(_NEEDED):
             return True, ""
-    return False, f"no backend does {', '.join(_NEEDED)} with {name}"
+    return False, f"no backend supports {', '.join(_NEEDED)} with {name}"
 
 
 def _is_on_a_gpu(devices: Sequence[Device], name: str, why: str) -> tuple[bool, str]:
-    """Some device other than the CPU did all that a cache needs, and so was compared."""
+    """Some device other than the CPU was compared on all operations that a cache needs."""
     kinds = [kind for device in devices if not device.cpu for kind in device.types if kind.name == name]
     holds = any({one.op for one in kind.operations if one.of}.issuperset(_NEEDED_ON_A_GPU) for kind in kinds)
     return holds, "" if holds else f"{why}, and no GPU was compared on {', '.join(_NEEDED_ON_A_GPU)} of {name}"

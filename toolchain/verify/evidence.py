@@ -1,5 +1,5 @@
-"""What the checklist judges, taken from a release's own programs: turbo-probe states what the libraries do with a type,
-and llama-server is made to save its cache, so that the rotation shows which it really applied.
+"""The checklist's evidence, from a release's own programs: turbo-probe reports what the libraries do with a type, and
+llama-server saves its cache, which shows the rotation that was really applied.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _SERVER_PATH = "lib/ollama/llama-server"
 _TIMEOUT_S = 300.0
 _SMALLEST_TRANSFORM = 16
 _NOISE = 0.3
-"""of a fit, relative to the entries: 0.05 over 4 bits, 0.25 over 2"""
-# As many different tokens as the probe models' vocabulary gives: letters, and bytes that are no letters of it.
+"""error of a fit, relative to the entries: 0.05 for 4 bits, 0.25 for 2"""
+# Uses all tokens of the probe models' vocabulary: letters, and bytes that are not letters.
 PROMPT = "".join(map(chr, (*range(33, 127), *range(0xC0, 0x100))))
 
 Floats = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ Matrix = npt.NDArray[np.float64]
 
 @record
 class Level:
-    """A decoded value in 128ths of its block's radius: how many values became it, and the mean of those in the same."""
+    """A decoded value in 128ths of its block's radius, with the number and the mean of the values assigned to it."""
 
     level: int
     count: int
@@ -45,11 +45,11 @@ class Level:
 
 @record
 class Codebook:
-    """The blocks whose radius has one sign, and the levels that their values became.
+    """The blocks whose radius has one sign, and their levels.
 
-    `fraction` is how far a decoded value is from a whole number of 128ths of the radius at most, `inexact` counts those
-    that are not exactly that, `distortion` is the mean squared error in units of the levels. `off` is the largest
-    relative difference between a radius and the one that suits the levels of its block best, and `cost` what all of
+    `fraction` is the largest distance of a decoded value from a whole number of 128ths of the radius, `inexact` counts
+    values that are not exact, `distortion` is the mean squared error in units of the levels. `off` is the largest
+    relative difference between a radius and the best one for the levels of its block, and `cost` what all of
     these differences add to the squared error.
     """
 
@@ -65,12 +65,12 @@ class Codebook:
 
 @record
 class TypeEvidence:
-    """What ggml_quantize_chunk and to_float do with values in blocks of very different sizes: Gaussian ones, and every
-    eighth block of nearly equal magnitudes or with two values that outweigh all others.
+    """What ggml_quantize_chunk and to_float do with blocks of very different scales: Gaussian ones, and every eighth
+    block with nearly equal magnitudes or with two dominating values.
 
     `codebooks` are that of the positive radii and that of the negative ones. For each bit of the radius' mantissa,
     `shared` counts the blocks whose levels depend on it, and `mantissa` those in which it is set, of `radii`. The other
-    counts are of differences: decoded again after other data went through (`later`) or in another order (`moved`),
+    counts are of differences: decoded again after other data (`later`) or in another order (`moved`),
     encoded in rows of one block (`narrow`) or in another order (`turned`), and from twice the value when the radius is
     doubled (`doubled`).
     """
@@ -92,9 +92,9 @@ class TypeEvidence:
 
 @record
 class OperationEvidence:
-    """An operation of a graph held against the reference: `of` results (0: the device does not take it), how many are
-    not the same to the bit, and the relative error of those that need not be. For one that quantizes that is the error
-    of what its blocks decode to, beside the `reference` quantizer's."""
+    """An operation of a graph compared with the reference: `of` results (0: the device does not support it), how many
+    are not bit-identical, and the relative error of those that need not be. For one that quantizes, this is the error
+    of the decoded blocks, beside that of the `reference` quantizer."""
 
     op: str
     of: int
@@ -146,8 +146,8 @@ class Rotation:
     """The matrix that llama-server multiplies one head of K or V with, before it is quantized.
 
     Fitted to what it caches; `n` is the size of the transform that it comes closest to. In units of an entry of that
-    transform: `deviation` is the root mean square of |entry| - 1, `leak` the largest entry where there should be none.
-    `signs` counts those that differ from a Walsh-Hadamard matrix with rows and columns negated at will; `skew` is the
+    transform: `deviation` is the root mean square of |entry| - 1, `leak` the largest entry that should be zero.
+    `signs` counts those that differ from a Walsh-Hadamard matrix with any rows and columns negated; `skew` is the
     largest error of the matrix times its transpose.
     """
 
@@ -164,7 +164,7 @@ class Rotation:
 class GraphEvidence:
     """What llama-server caches of one text, against an f16 cache of it.
 
-    `rotated` and `plain` are relative errors of K and V in the layer after the first, whose input has been through
+    `rotated` and `plain` are relative errors of K and V in the layer after the first, whose input comes from
     attention over the cache: with the rotation, and with it turned off.
     """
 
@@ -175,18 +175,18 @@ class GraphEvidence:
 
 
 def probe(release_dir: Path, names: Sequence[str]) -> Probed:
-    """Ask the release about its types. Raises `ReleaseInvalid` without turbo-probe, `VerificationFailed`."""
+    """Run turbo-probe on the release's types. Raises `ReleaseInvalid` without turbo-probe, `VerificationFailed`."""
     answer = _ask(release_dir, [str(SEED), *names])
     try:
         return msgspec.json.decode(answer, type=Probed)
     except msgspec.DecodeError as error:
-        raise VerificationFailed(f"{release_dir / PROBE_PATH}: not what it should state: {error}") from error
+        raise VerificationFailed(f"{release_dir / PROBE_PATH}: unexpected output: {error}") from error
 
 
 def examine_graph(
     release_dir: Path, model: Path, head_size: int, cache_type: str, *, folder: Path, timeout_s: float
 ) -> GraphEvidence:
-    """Let the release's llama-server cache `PROMPT` in f16, in `cache_type`, and in that without the rotation.
+    """Have the release's llama-server cache `PROMPT` in f16, in `cache_type`, and in `cache_type` without the rotation.
 
     Raises `ModelLoadFailed`, `ServerFailed`, `StateInvalid`, and what `probe` raises.
     """
@@ -251,8 +251,8 @@ def describe(side: str, matrix: Matrix) -> Rotation:
 
 
 def nearest(matrix: Matrix) -> Matrix:
-    """A fitted matrix without the noise of the fit: the orthogonal matrix that is nearest to it, and where its entries
-    are of one magnitude in blocks, of exactly that."""
+    """A fitted matrix without the noise of the fit: the nearest orthogonal matrix, with exactly equal magnitudes where
+    its entries have one magnitude in blocks."""
     left, _, right = np.linalg.svd(matrix)
     orthogonal: Matrix = left @ right
     n = _transform_size(matrix)

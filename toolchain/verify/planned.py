@@ -1,4 +1,4 @@
-"""What llama-server's log states of its caches, against what the memory planner works out from the model's file."""
+"""Compares the caches in llama-server's log with those that the memory planner computes from the model's file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..serving.cachelog import MIB, Cache, agrees
 
 
 def complaint(found: Sequence[Cache], planned: CacheSizes) -> str:
-    """Why the caches are not those that the memory planner works out from the model's file; empty when they are."""
+    """How the caches differ from those that the memory planner computes from the model's file; empty if equal."""
     stated = [(cache.proof.cells, cache.proof.layers) for cache in found]
     worked_out = [(cache.cells, cache.layers) for cache in planned.caches]
     if stated != worked_out:

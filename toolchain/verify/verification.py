@@ -1,7 +1,7 @@
-"""The verify stage: run the built Ollama and prove that its cache types are what they claim to be.
+"""The verify stage: run the built Ollama and prove that it really uses its cache types.
 
 For each cache type a server is started; small random models of two head sizes are imported, generate text, and
-are driven past the end of their context. What counts as proof is llama-server's own log and the API's counts.
+are driven past the end of their context. The proof is llama-server's own log and the API's counts.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ from .verification_page import render_report
 
 HEAD_SIZES = (64, 128)
 LAYERS, HEADS, KV_HEADS = 8, 4, 2
-"""layers: as many more as the rules of a type need"""
+"""layers; more if the rules of a type need more"""
 CONTEXT = 256
-"""tokens; a multiple of llama.cpp's padding, and enough for cache sizes that two decimals of MiB tell apart"""
+"""tokens; a multiple of llama.cpp's padding, and enough to distinguish cache sizes with two decimals of MiB"""
 MOST_LAYERS = 256
 UNKNOWN_TYPE = "turbo9"
 _NAME_LENGTH = 200
 
-# One thread: on models this small, several wait for each other far longer than they work, most of all when
-# the machine is busy.
+# One thread: on models this small, several threads mostly wait for each other, especially on a busy
+# machine.
 _OPTIONS = {"num_ctx": CONTEXT, "num_thread": 1}
 _SEED = 20260501
 _PROMPT_LENGTH = CONTEXT - 8
-"""letters, each a token: leaves a few cells free, so that the context is full soon after generation starts"""
+"""letters, each a token: leaves few cells free, so that generation soon fills the context"""
 _SHIFT_TOKENS = 16
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -77,17 +77,17 @@ def verify(
 
     Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, and the first
     of them to `also` as well, even when a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a
-    type that the release does not have, `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after
-    the report `ModelLoadFailed` when all that failed were model loads, and `VerificationFailed` for any other failed
-    proof. `DiskFull` when the models find no room in the workspace. With `config.verify.model` also the errors of
-    `guard.verdict.examine`, and `CacheCollapse` when that model does not bear the service's cache type and
-    `config.verify.collapse` refuses that.
+    type that the release lacks, `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after
+    the report `ModelLoadFailed` when only model loads failed, and `VerificationFailed` for any other failed
+    proof. `DiskFull` when the models do not fit the workspace's disk. With `config.verify.model` also the errors of
+    `guard.verdict.examine`, and `CacheCollapse` when that model collapses with the service's cache type and
+    `config.verify.collapse` is refuse.
     """
     started = time.monotonic()
     stated = release_dir / "manifest.json"
     release = records.read(stated, Release)
     if not _SAFE_ID.fullmatch(release.id):
-        raise ReleaseInvalid(f"{stated}: {release.id!r} cannot be the name of a release", hint="build it again")
+        raise ReleaseInvalid(f"{stated}: {release.id!r} is not a valid release id", hint="build it again")
     _check_types(config.verify.types, release)
     served = guard.find_model(config.verify.model, config) if config.verify.model else None
     folder = workspace / "verifications" / release.id
@@ -144,7 +144,7 @@ def verify(
         raise (ModelLoadFailed if only_loads else VerificationFailed)(
             f"{release.id}: {len(failures)} of {len(proofs) + len(verdicts) + 1} proofs failed\n"
             + "\n".join(f"  {failure.message}" for failure in failures),
-            hint=f"read {folder / 'report.md'}, and in {folder / 'logs'} what the servers said",
+            hint=f"read {folder / 'report.md'}, and the servers' logs in {folder / 'logs'}",
         )
     if guarded:
         guard.warn(guarded, console)
@@ -154,7 +154,7 @@ def verify(
 
 
 class _ReleaseTrial:
-    """What the proofs of one run share: the release, the models, and a home with the model store."""
+    """Shared by the proofs of one run: the release, the models, and a home with the model store."""
 
     def __init__(self, release_dir: Path, release: Release, config: Config, *, logs: Path, scratch: Path) -> None:
         self._release_dir = release_dir
@@ -172,17 +172,17 @@ class _ReleaseTrial:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise DiskFull(f"{scratch}: no room for the models to verify with", hint="free some space") from error
+            raise DiskFull(f"{scratch}: no space for the probe models", hint="free some space") from error
 
     def prove(self, kv_cache_type: str) -> list[tuple[TypeProof, ToolchainError | None]]:
-        """What this type showed on each model, on one server; with the failure where a proof does not hold."""
+        """The proofs of this type on each model, on one server, each with its failure if any."""
         with self._serve(kv_cache_type) as server:
             return [self._prove_on(server, probe, kv_cache_type) for probe in self._probes]
 
     def refuse_unknown_type(self) -> tuple[str, ToolchainError | None]:
         """The API's answer to a type that does not exist, and what is wrong with that answer.
 
-        It has to name the type and the ones that the series adds; a release that adds none promises nothing.
+        The answer must name the type and those that the series adds; not checked for a release without added types.
         """
         probe = self._probes[0]
         with self._serve(UNKNOWN_TYPE) as server:
@@ -204,7 +204,7 @@ class _ReleaseTrial:
         return message, None
 
     def examine(self) -> tuple[Verdict, ...]:
-        """The checklist, with the model of the largest heads: its K and V are rotated by transforms of two sizes."""
+        """The checklist, on the model with the largest heads, whose K and V are rotated by transforms of two sizes."""
         probe = self._probes[-1]
         return checklist.examine(
             self._release_dir,
@@ -248,8 +248,8 @@ class _ReleaseTrial:
             reason = (
                 cachelog.complaint(found, kv_cache_type, probe.geometry, CONTEXT, self._release.cache_types)
                 or planned.complaint(found, self._planned(probe, kv_cache_type))
-                or _count_complaint(first, self._config.tokens)
-                or _shift_complaint(shifted, shifts)
+                or _count_failure(first, self._config.tokens)
+                or _shift_failure(shifted, shifts)
             )
             failure = VerificationFailed(reason) if reason else None
         if failure is not None:
@@ -268,7 +268,7 @@ class _ReleaseTrial:
         return proof, failure
 
     def _planned(self, probe: ProbeModel, kv_cache_type: str) -> kv.CacheSizes:
-        """What the memory planner works out for a probe from its file."""
+        """The caches that the memory planner computes for a probe from its file."""
         return kv.sizes(
             geometry.read(gguf.load(str(probe.path))),
             grammar.parse(kv_cache_type),
@@ -279,7 +279,7 @@ class _ReleaseTrial:
 
 def _gpu_needed(config: Config, release: Release) -> str:
     """Why verification must have compared a GPU: a release for macOS on a llama.cpp that is newer than what the series
-    was proven on. The series of this toolkit says which that is; a release of another one is not held to it."""
+    was proven on. The range is that of this toolkit's series; releases of another series are exempt."""
     root = Path(config.series.path).expanduser() if config.series.path else manifest.OWN_SERIES
     if not release.platform.startswith("macos") or not (root / "series.yaml").is_file():
         return ""
@@ -318,7 +318,7 @@ def _write_probe(path: Path, head_size: int, layers: int) -> ProbeModel:
 
 
 def _import(server: Server, probe: ProbeModel) -> None:
-    """The servers of a run share one model store: the first one imports."""
+    """The servers of a run share one model store, so only the first imports."""
     if f"{probe.name}:latest" not in server.client.names():
         server.client.create_from_gguf(probe.name, probe.path)
 
@@ -327,14 +327,14 @@ def _long_prompt() -> str:
     return shake_256(b"probe").hexdigest(_PROMPT_LENGTH // 2)
 
 
-def _count_complaint(generation: Generation, tokens: int) -> str:
+def _count_failure(generation: Generation, tokens: int) -> str:
     if generation.eval_count != tokens or not generation.text:
         return f"asked for {tokens} tokens, got {generation.eval_count} ({generation.text!r})"
     return ""
 
 
-def _shift_complaint(generation: Generation, shifts: int) -> str:
-    """Why a generation that ran past the context was not carried on by a context shift."""
+def _shift_failure(generation: Generation, shifts: int) -> str:
+    """Why a generation past the end of the context did not continue after a context shift; empty if it did."""
     used = generation.prompt_eval_count + generation.eval_count
     if generation.eval_count != _SHIFT_TOKENS or used <= CONTEXT:
         return (

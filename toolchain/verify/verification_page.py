@@ -1,4 +1,4 @@
-"""The verification report: what was proven, as Markdown for a reader."""
+"""The verification report as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..stages import CacheProof, CacheType, Release, TypeProof, Verification
 
 @record
 class CacheRow:
-    """One cache of one proof, as the table shows it. A failed proof may have none: its cells are then empty."""
+    """One cache of one proof, as a row of the table. A failed proof may have no cache; its cells are then empty."""
 
     kv_cache_type: str
     head_size: int
@@ -30,7 +30,7 @@ class CacheRow:
 
 
 def render_report(verification: Verification, release: Release, failures: Sequence[ToolchainError]) -> str:
-    """The report on a verification of `release`, as Markdown; `failures` are the proofs that did not hold."""
+    """The report on a verification of `release`, as Markdown; `failures` are the failed proofs."""
     return templates.render(
         "verification.md.j2",
         verification=verification,

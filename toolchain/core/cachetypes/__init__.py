@@ -1,4 +1,4 @@
-"""The types of a KV cache: the table of all there are, and the grammar of the settings that name them.
+"""The types of a KV cache: their table, and the grammar of the settings that name them.
 
-It lies in `core`, since the configuration checks such settings and takes its defaults from the table.
+It is in `core` because the configuration checks such settings and takes its defaults from the table.
 """

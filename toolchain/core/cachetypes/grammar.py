@@ -1,4 +1,4 @@
-"""What may stand where a cache type is asked for: one type, a type for K and V each, and other types for some layers.
+"""The syntax of a cache type setting: one type, or one each for K and V, with other types for some layers.
 
     SETTING = SPEC [":" SPEC]          K and V; a single SPEC is for both
     SPEC    = TYPE ("," RULE)*         the type of every layer that no rule names
@@ -6,13 +6,13 @@
 
 Layers are *attention layers*, those that have a K and V cache, counted from 0 over the whole model: recurrent layers
 of a hybrid model do not count, and a cache that is split in two for a sliding window counts as one. Where two rules
-name the same layer the later one wins. Letters may be large; there are no blanks. llama-server and Ollama
-of a release read the same grammar (patches/kernels/llama-kv-layers.cpp, patches/ollama/turboquant.go.j2), and
-patches/cachetypes.txt holds the three to the same answers.
+name the same layer the later one wins. Case is ignored; blanks are not allowed. llama-server and Ollama of a release
+parse the same grammar (patches/kernels/llama-kv-layers.cpp, patches/ollama/turboquant.go.j2), and all three are tested
+against patches/cachetypes.txt.
 
-A setting of the toolkit may end in `,mode=N`, one of the three presets below. It is spelt out at once, so that
-`./inv config`, logs and the service's environment show the rules, and it only adds rules for layers that the setting
-itself leaves alone: before the others, and only to K or V of a type that is coarser than q8_0.
+A setting of the toolkit may end in `,mode=N`, one of the three presets below. It is expanded at once, so that
+`./inv config`, logs and the service's environment show the rules. A preset's rules come before the setting's own, which
+therefore win, and are added only to K or V of a type that is coarser than q8_0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..errors import ConfigError
 from ..records import record
 from . import table
 
-# The modes that users of the best-known fork ask for: nothing; K and V of four layers at either end; V of two.
+# The modes of the best-known fork: none; K and V of four layers at either end; V of two layers at either end.
 PRESETS = {
     "0": ("", ""),
     "1": ("first=4:q8_0,last=4:q8_0", "first=4:q8_0,last=4:q8_0"),
@@ -52,7 +52,7 @@ class LayerRule:
         return f"{self.where}={span}:{self.type}"
 
     def span(self, layers: int) -> range:
-        """The layers that it names in a model of `layers` attention layers. Raises `ConfigError` when it has fewer."""
+        """The layers that the rule names, of `layers` attention layers. Raises `ConfigError` when it needs more."""
         if self.high + (self.where == "layers") > layers:
             raise ConfigError(f"{self}: the model has {layers} attention layer{'s' * (layers != 1)}, counted from 0")
         if self.where == "layers":
@@ -62,7 +62,7 @@ class LayerRule:
 
 @record
 class LayerTypes:
-    """The types of all K, or of all V: `base`, but for the layers that a rule names."""
+    """The types of all K, or of all V: `base`, except for layers that a rule names."""
 
     base: str
     rules: tuple[LayerRule, ...] = ()
@@ -84,11 +84,11 @@ class LayerTypes:
 
     @property
     def reach(self) -> int:
-        """Attention layers that a model must have for every rule to hold."""
+        """Number of attention layers that a model needs for every rule to apply."""
         return max((rule.high + (rule.where == "layers") for rule in self.rules), default=0)
 
     def names(self) -> tuple[str, ...]:
-        """Every type that it names, each once, the base first."""
+        """Every type that the setting names, without repeats, the base first."""
         return tuple(dict.fromkeys([self.base, *(rule.type for rule in self.rules)]))
 
 
@@ -100,23 +100,23 @@ class CacheTypes:
     v: LayerTypes
 
     def __str__(self) -> str:
-        """The canonical form, which `parse` reads back: small letters, plain numbers, V only where it differs."""
+        """The canonical form, which `parse` reads back: lower case, plain numbers, V only when it differs."""
         return str(self.k) if self.k == self.v else f"{self.k}:{self.v}"
 
     @property
     def reach(self) -> int:
-        """Attention layers that a model must have for every rule to hold."""
+        """Number of attention layers that a model needs for every rule to apply."""
         return max(self.k.reach, self.v.reach)
 
     def names(self) -> tuple[str, ...]:
-        """Every type that it names, each once."""
+        """Every type that the setting names, without repeats."""
         return tuple(dict.fromkeys(chain(self.k.names(), self.v.names())))
 
 
 def parse(text: str) -> CacheTypes:
-    """Read a setting. Raises `ConfigError` with the piece that cannot be read."""
+    """Parse a setting. Raises `ConfigError` with the part that is invalid."""
     if not text.isascii():
-        raise _refused(text, text, "a letter that no type has")
+        raise _refused(text, text, "only ASCII is allowed")
     setting, named, mode = text.lower().partition(",mode=")
     if named and mode not in PRESETS:
         raise _refused(text, f"mode={mode}", f"a setting ends with one of {', '.join(f'mode={n}' for n in PRESETS)}")
@@ -128,7 +128,7 @@ def parse(text: str) -> CacheTypes:
         else:
             sides[-1].rules.append(_rule(text, rule, names.pop(0)))
         if len(sides) + len(names) > 2:
-            raise _refused(text, piece, "there is K and V, and no third")
+            raise _refused(text, piece, "only two types, for K and V, are allowed")
         sides += [_Side(base=name, rules=[]) for name in names]
     k, v = sides[0], sides[-1]
     preset = PRESETS[mode if named else "0"]
@@ -148,7 +148,7 @@ class _Side:
 
 
 def _split(text: str, piece: str, *, needs_rule: bool) -> tuple[re.Match[str] | None, list[str]]:
-    """A piece between commas: its rule, if it has one, and the names of types behind it (V's type may follow)."""
+    """A part between commas: its rule, if any, and the type names after it (V's type may follow)."""
     names = piece.split(":")
     rule = None
     if needs_rule:
@@ -157,7 +157,7 @@ def _split(text: str, piece: str, *, needs_rule: bool) -> tuple[re.Match[str] | 
         if rule is None or (rule[3] is not None and rule[1] != "layers"):
             raise _refused(text, piece, "a rule is first=N:TYPE, last=N:TYPE, layers=A:TYPE or layers=A-B:TYPE")
     if not names or not all(map(_NAME.fullmatch, names)):
-        raise _refused(text, piece, "a type is missing, or is no name")
+        raise _refused(text, piece, "a type is missing, or is not a valid name")
     return rule, names
 
 
@@ -166,9 +166,9 @@ def _rule(text: str, found: re.Match[str], name: str) -> LayerRule:
     if where != "layers":
         low = 0
         if high == 0:
-            raise _refused(text, found[0], "that names no layer")
+            raise _refused(text, found[0], "the rule names no layer")
     if low > high:
-        raise _refused(text, found[0], "the range runs backwards")
+        raise _refused(text, found[0], "the range is reversed")
     return LayerRule(where=where, low=low, high=high, type=name)
 
 
@@ -176,6 +176,6 @@ def _refused(text: str, piece: str, why: str) -> ConfigError:
     return ConfigError(f"cache type '{text}': '{piece}': {why}", hint=_HINT)
 
 
-def divided(settings: str) -> Iterator[str]:
-    """Several settings in one text, divided by blanks, semicolons, or commas that no rule follows."""
+def split_settings(settings: str) -> Iterator[str]:
+    """Several settings in one text, separated by blanks, semicolons, or commas that no rule follows."""
     return (part for part in re.split(r"[\s;]+|,(?!\s*\w+=)\s*", settings) if part)

@@ -1,6 +1,6 @@
-"""The one table of cache types: upstream's are stated here, ours in the `types` of patches/series.yaml.
+"""The only table of cache types: upstream's are listed here, ours in `types` of patches/series.yaml.
 
-Whatever else needs a list of types (defaults, pairs to try, candidates of a proposal) derives it from these.
+Every other list of types (defaults, pairs to test, candidates of a proposal) is derived from it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class CacheType:
     block: int
     bytes: int
     db: float | None = None
-    """signal to noise on what the rotation makes of keys, close to Gaussian numbers (`./inv quality`); None: unknown"""
+    """SNR in dB on rotated keys, which are close to Gaussian (`./inv quality`); None: unknown"""
 
     @property
     def quantized(self) -> bool:
-        """Whether values share a block: llama.cpp rotates a cache of such a type, and no other."""
+        """Whether values share a block. llama.cpp rotates the cache of such types only."""
         return self.block > 1
 
 
@@ -48,43 +48,43 @@ UPSTREAM = tuple(
         ("iq4_nl", 32, 18, 22.1),
     )
 )
-"""the cache types that llama.cpp has without us"""
+"""llama.cpp's own cache types"""
 BESIDE = ("q8_0", "q4_0", "f16", "bf16")
-"""upstream's types that our Metal kernels read where the other of K and V is ours"""
+"""upstream's types that our Metal kernels support beside one of ours, for K or V"""
 
 
 def own(root: Path = PATCHES) -> tuple[CacheType, ...]:
-    """The types that the series at `root` adds, of series.yaml alone: it need not be sealed.
+    """The types that the series at `root` adds. Reads series.yaml alone; no seal is needed.
 
-    The first is the standard one. Raises `SeriesError`.
+    The first is the default one. Raises `SeriesError`.
     """
     path = root / "series.yaml"
     if not path.is_file():
         raise SeriesError(f"{root}: there is no series.yaml", hint="series.path names the folder of a patch series")
     try:
-        return _stated(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise SeriesError(f"{path}: {error}") from error
 
 
 @cache
-def _stated(text: str) -> tuple[CacheType, ...]:
+def _parsed(text: str) -> tuple[CacheType, ...]:
     data: Any = yaml.safe_load(text)
     return msgspec.convert(data.get("types") if isinstance(data, dict) else None, tuple[CacheType, ...])
 
 
 def type_table(added: Iterable[CacheType]) -> dict[str, CacheType]:
-    """Every cache type that a release knows, by name: upstream's and those `added` by the series."""
+    """Every cache type of a release by name: upstream's and those `added` by the series."""
     return {kind.name: kind for kind in (*UPSTREAM, *added)}
 
 
 def nominal(kinds: Iterable[CacheType]) -> dict[str, float]:
-    """Signal to noise in dB by name, of those that state it."""
+    """SNR in dB by name, for the types that state it."""
     return {kind.name: kind.db for kind in kinds if kind.db is not None}
 
 
 def bits_per_value(kind: CacheType) -> float:
-    """What one cached value costs, in bits."""
+    """Size of one cached value in bits."""
     return kind.bytes * 8 / kind.block
 
 
@@ -94,13 +94,13 @@ def row_bytes(kind: CacheType, values: int) -> int:
 
 
 def standard(added: Sequence[CacheType]) -> str:
-    """The type of the service unless another is asked for: the first that is `added`."""
+    """The service's default type: the first that is `added`."""
     return added[0].name if added else "f16"
 
 
 def proven_types(added: Sequence[CacheType]) -> tuple[str, ...]:
-    """What a release must show unless told otherwise: each type that is `added`, the standard one for V alone, and the
-    smallest with the first and last layers kept finer."""
+    """The types that verification runs by default: each one `added`, the default one for V alone, and the smallest with
+    finer first and last layers."""
     if not added:
         return ("f16",)
     smallest = min(added, key=bits_per_value)

@@ -94,7 +94,7 @@ def load(place: str) -> ModelHeader:
     if match is None or int(match[3]) != count or count > _MAX_PARTS:
         raise ModelInvalid(
             f"{place}: says that it is one of {count} files, its name does not end in -00001-of-{count:05}.gguf",
-            hint="keep the names of the parts as they were",
+            hint="do not rename the parts",
         )
     parts = [parse(_open(f"{match[1]}-{number:05}-of-{match[3]}.gguf")) for number in range(1, count + 1)]
     for number, part in enumerate(parts):

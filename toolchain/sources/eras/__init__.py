@@ -1,4 +1,4 @@
-"""The eras of Ollama's tree. A further one is a module of its own that fulfils `Era`, and its place in `ERAS`."""
+"""The eras of Ollama's tree. A new one is a module that implements `Era`, and an entry in `ERAS`."""
 
 from ...core.errors import EraNotServed, UnknownLayout
 from ...stages import Sources
@@ -7,7 +7,7 @@ from .pinned import Pinned
 from .vendored import Vendored
 
 ERAS: tuple[Era, ...] = (Pinned(), Vendored())
-"""in the order in which a tree is held against them: the newest first"""
+"""the order in which a tree is tested for them: newest first"""
 
 __all__ = ["ERAS", "Era", "Way", "named", "of", "require_served", "sentence"]
 
@@ -17,7 +17,7 @@ def named(name: str) -> Era:
     for era in ERAS:
         if era.name == name:
             return era
-    raise UnknownLayout(f"{name!r} is no era of Ollama", hint=f"known: {', '.join(era.name for era in ERAS)}")
+    raise UnknownLayout(f"{name!r} is not an era of Ollama", hint=f"known: {', '.join(era.name for era in ERAS)}")
 
 
 def of(found: Sources) -> Era:
@@ -26,8 +26,8 @@ def of(found: Sources) -> Era:
 
 
 def sentence(found: Sources) -> str:
-    """Of which era a run's Ollama is, in words."""
-    return f"Ollama {found.ollama.describe} is of the {found.era} era"
+    """A sentence that names the era of a run's Ollama."""
+    return f"Ollama {found.ollama.describe} belongs to the {found.era} era"
 
 
 def require_served(found: Sources) -> None:

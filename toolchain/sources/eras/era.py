@@ -1,4 +1,4 @@
-"""What an era of Ollama's tree has to say of itself."""
+"""The interface of an era of Ollama's tree."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from ...stages import Target
 from ..repository import Repository
 
 Way = Literal["cgo", "loaded", "compat", "programs"]
-"""How Ollama uses llama.cpp: compiled with it through CGo, its symbols looked up at run time, C++ of Ollama's own that
-is compiled into it, or its programs started and asked."""
+"""How Ollama uses llama.cpp: cgo: compiled in; loaded: symbols looked up at run time; compat: Ollama's own C++ compiled
+into llama.cpp; programs: llama.cpp's programs are run."""
 
 _PIN = re.compile(r"b\d{1,7}|[0-9a-f]{7,40}|[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 
 
 class Era(Protocol):
-    """A time in which Ollama's tree gets at llama.cpp in one way. Whatever differs between eras is asked here."""
+    """A period in which Ollama's tree relates to llama.cpp in one way. All differences between eras are here."""
 
     @property
     def name(self) -> str:
-        """As in the `era` of records."""
+        """As in the field `era` of records."""
 
     @property
     def marks(self) -> str:
-        """The files and folders that tell such a tree from others, for a message."""
+        """The files and folders that identify such a tree, for a message."""
 
     def pin(self, ollama: Repository, commit: str) -> str | None:
-        """The llama.cpp that the tree names, as it stands there; None for a tree that is not of this era.
+        """The llama.cpp that the tree names, verbatim; None for a tree of another era.
 
         Raises `UnknownLayout` for a tree of this era whose pin cannot be read.
         """
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The trees that a series renders for, in that order. Without llama.cpp among them, it lies in Ollama's."""
+        """The trees that a series renders for, in that order. Without llama.cpp, its sources are in Ollama's tree."""
 
     def place(self, path: str) -> str:
-        """Where a file or folder of llama.cpp lies in the tree that has it."""
+        """The path of a file or folder of llama.cpp in the tree that contains it."""
 
     @property
     def compat(self) -> str:
-        """Folder of Ollama's patches for llama.cpp and of its C++ that is compiled into it; empty where it has none."""
+        """Folder of Ollama's patches for llama.cpp and of its own C++ for it; empty if there is none."""
 
     @property
     def ways(self) -> frozenset[Way]:
@@ -50,19 +50,19 @@ class Era(Protocol):
 
     @property
     def unserved(self) -> str:
-        """Why the series does not serve such a tree, as a clause; empty where it does."""
+        """Why the series does not support such a tree, as a clause; empty if it does."""
 
     @property
     def unbuilt(self) -> str:
-        """Why nothing is built from such a tree; empty where something is."""
+        """Why such a tree cannot be built; empty if it can."""
 
     @property
     def hint(self) -> str:
-        """What to take instead of a tree that is not served."""
+        """What to use instead of an unsupported tree."""
 
 
 def read_pin(pin: bytes, file: str) -> str:
-    """A pin as text. Raises `UnknownLayout` for what cannot be the name of a build, version or commit."""
+    """A pin as text. Raises `UnknownLayout` when it is not the name of a build, version or commit."""
     text = pin.decode(errors="replace")
     if not _PIN.fullmatch(text):
         raise UnknownLayout(f"{file} names no llama.cpp commit or build tag: {text[:60]!r}", hint="check the ref")

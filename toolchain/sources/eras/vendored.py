@@ -24,7 +24,7 @@ class Vendored:
     compat = ""
     """its patches are part of the copied sources"""
     ways: frozenset[Way] = frozenset({"cgo"})
-    unserved = "which the series does not serve"
+    unserved = "which the series does not support"
     unbuilt = "it has no llama-server to build"
     hint = "take Ollama v0.30.0 or newer"
 
@@ -36,6 +36,6 @@ class Vendored:
         return None
 
     def place(self, path: str) -> str:
-        """See `Era`. Makefile.sync copies ggml/ to one folder and a choice of all else to another."""
+        """See `Era`. Makefile.sync copies ggml/ to one folder and some of the rest to another."""
         first, _, below = path.partition("/")
         return f"{_GGML}/{below}".rstrip("/") if first == "ggml" else f"{_LLAMA_CPP}/{path}"
