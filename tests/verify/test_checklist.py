@@ -384,3 +384,8 @@ def test_a_fit_finds_the_transform(seed: int, shift: int, noise: float, signed: 
     assert (found.n, found.signs) == (n, 0)
     assert found.deviation < 0.02 + noise
     np.testing.assert_allclose(evidence.nearest(evidence.fit(plain, cached)), matrix, atol=1e-12)
+
+
+def test_a_verdict_without_facts_fails() -> None:
+    verdict = checklist._verdict(1, [])
+    assert (verdict.ok, verdict.evidence) == (False, "no evidence")
