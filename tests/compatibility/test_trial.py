@@ -68,7 +68,7 @@ def test_every_layer_must_have_its_type(
             VerificationFailed,
             "q8_0:turbo4: asked for K q8_0 and V turbo4, the cache has K f16 and V turbo4",
         ),
-        ("silent", ServerFailed, "states no probabilities"),
+        ("silent", ServerFailed, "contains no probabilities"),
     ],
 )
 def test_what_goes_wrong_is_told(

@@ -138,7 +138,7 @@ def test_what_a_pipeline_gets(answer: Any, raises: bool, capsys: pytest.CaptureF
     refusal = verdict.refusal(found, _settings())
     assert (refusal is not None) == raises
     if refusal:
-        assert "m: turbo4 would ruin" in refusal.message
+        assert "m: turbo4 makes its answers collapse" in refusal.message
         assert "--kv-cache-type q8_0:turbo4" in refusal.hint
     assert verdict.refusal(found, _settings(**{"verify.collapse": "accept"})) is None
     verdict.warn(found, Console())
@@ -161,7 +161,7 @@ def test_the_command_line(scaled: Path, server: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["measured"]
     done = inv(*given, "--weights-only", "--set", "verify.collapse=accept", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "warning: scaled.gguf: turbo4 would ruin" in done.stderr
+    assert "warning: scaled.gguf: turbo4 makes its answers collapse" in done.stderr
 
 
 def test_a_model_by_its_name_in_ollamas_store(model: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_model_that_does_not_bear_the_type(
     monkeypatch.setattr(checklist, "examine", lambda *_, **__: ())
     kept = tmp_path / "workspace" / "verifications" / "release"
     monkeypatch.setenv("TQ_TEST_NOISE", "turbo4=1")
-    with pytest.raises(CacheCollapse, match=r"probe\.gguf: turbo4 would ruin its answers"):
+    with pytest.raises(CacheCollapse, match=r"probe\.gguf: turbo4 makes its answers collapse"):
         _verify(tmp_path, server, str(model))
     found = records.read(kept / "verification.json", Verification)
     assert found.guard is not None

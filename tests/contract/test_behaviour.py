@@ -124,4 +124,4 @@ def test_nothing_is_compiled_without_a_compiler_or_a_wish(
     assert checked.ok
     assert checked.behaviour
     assert checked.behaviour.skipped.startswith("no C++ compiler")
-    assert any("behaviour not asked: no C++ compiler" in line for line in behaviour_lines(checked.behaviour))
+    assert any("behaviour not checked: no C++ compiler" in line for line in behaviour_lines(checked.behaviour))

@@ -146,7 +146,7 @@ def test_while_launchd_cannot_be_asked_nothing_is_undone(running: Site, fresh: P
     known = settings.read(running.emulator)
     elsewhere = settings.Settings(owner_pid=os.getpid(), domains=("system",))
     settings.write(running.emulator, elsewhere)
-    with pytest.raises(DomainUnavailable, match="cannot tell"):
+    with pytest.raises(DomainUnavailable, match="state of the service is unknown"):
         running.status()
     assert records.read(running.prefix.journal, JournalEntry).tries_left == journal.TRIES
     settings.write(running.emulator, known)

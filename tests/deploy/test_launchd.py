@@ -118,7 +118,7 @@ def test_a_plist_that_launchd_refuses(
 
 
 def test_a_domain_that_is_absent_is_not_a_stopped_service(sleeper: LaunchdManager) -> None:
-    with pytest.raises(DomainUnavailable, match="cannot tell"):
+    with pytest.raises(DomainUnavailable, match="state of the service is unknown"):
         replace(sleeper, domain="gui/999999").inspect()
     with pytest.raises(LaunchdRefused, match=r"112|125"):
         replace(sleeper, domain="gui/999999").reload()
@@ -136,7 +136,7 @@ def test_status_over_ssh_says_that_it_cannot_tell(site: Site) -> None:
     site.install(site.release("1"))
     assert installed.read(site.prefix).domain == GUI
     settings.write(site.emulator, settings.Settings(owner_pid=os.getpid(), domains=(USER, "system")))
-    with pytest.raises(DomainUnavailable, match="cannot tell whether the service runs"):
+    with pytest.raises(DomainUnavailable, match="the state of the service is unknown"):
         site.status()
 
 

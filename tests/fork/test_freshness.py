@@ -212,7 +212,7 @@ def test_a_shallow_clone_is_refused_with_the_command_that_helps(tmp_path: Path, 
     world.land({"a": "x"}, days=3)
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{world.upstream}", "shallow")
     shallow, whole = Repository.open(tmp_path / "shallow"), Repository.open(world.upstream)
-    with pytest.raises(FetchFailed, match=f"the {side}'s history is cut off") as caught:
+    with pytest.raises(FetchFailed, match=f"the {side}'s clone is shallow") as caught:
         Joined(shallow, whole) if side == "fork" else Joined(whole, shallow)
     assert f"git --git-dir={shallow.git_dir} fetch --unshallow" in caught.value.hint
 

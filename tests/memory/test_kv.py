@@ -123,10 +123,10 @@ def test_types_that_llama_cpp_would_refuse(tiny: dict[str, Path], tmp_path: Path
 
 def test_architectures_that_are_not_known(tmp_path: Path) -> None:
     new = geometry.read(load(models.write(tmp_path / "new.gguf", models.dense("nova"))))
-    assert "nova is not known: taken to be plain attention" in new.assumed
+    assert "nova is unknown: assuming plain attention" in new.assumed
     assert len(new.cached) == 4
     special = models.dense("nova", further={"attention.sliding_window": 512})
-    with pytest.raises(ArchitectureUnknown, match=r"nova.attention.sliding_window says"):
+    with pytest.raises(ArchitectureUnknown, match=r"nova.attention.sliding_window shows"):
         geometry.read(load(models.write(tmp_path / "special.gguf", special)))
     with pytest.raises(ArchitectureUnknown, match="it has no KV cache"):
         geometry.read(load(models.write(tmp_path / "bert.gguf", models.dense("bert"))))
@@ -138,9 +138,9 @@ def test_architectures_that_are_not_known(tmp_path: Path) -> None:
         ({"block_count": 0}, "llama.block_count is 0"),
         ({"block_count": 100_000}, "llama.block_count is 100000"),
         ({"block_count": "four"}, "llama.block_count is 'four'"),
-        ({"attention.head_count_kv": [2, 2]}, "lists 2 layers, there are 4"),
-        ({"attention.key_length": 2**31}, "is 2147483648, which is no size"),
-        ({"context_length": None}, "llama.context_length is not there"),
+        ({"attention.head_count_kv": [2, 2]}, "lists 2 layers, not 4"),
+        ({"attention.key_length": 2**31}, "is 2147483648, which is not a valid size"),
+        ({"context_length": None}, "llama.context_length is missing"),
     ],
 )
 def test_metadata_that_make_no_sense(tmp_path: Path, changes: dict[str, object], message: str) -> None:

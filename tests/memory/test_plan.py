@@ -68,7 +68,7 @@ def test_a_27b_model_on_32_gib(large: dict[str, Path]) -> None:
     assert f16.largest_context == 131072 > q8_0.largest_gpu_context >= 65536
     assert found.recommendation.types == mixed.types == "q8_0:turbo4"
     assert any("iogpu.wired_limit_mb=" in note for note in found.notes)
-    assert any("header alone" in note for note in found.notes)
+    assert any("only a header" in note for note in found.notes)
 
 
 def test_a_32b_model_without_windows(large: dict[str, Path]) -> None:
@@ -113,7 +113,9 @@ def test_types_that_do_not_load_are_no_recommendation(tiny: dict[str, Path]) -> 
     assert "MLA" in found.types[0].obstacle
     assert found.recommendation.types == "turbo4"
     assert "does not load" in as_text(found)
-    assert planned(tiny["mla"], 16 * GIB, "q8_0:turbo4").recommendation.reason == "llama.cpp takes none of these types"
+    assert (
+        planned(tiny["mla"], 16 * GIB, "q8_0:turbo4").recommendation.reason == "llama.cpp supports none of these types"
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,5 +219,5 @@ def test_flags_that_make_no_sense(large: dict[str, Path], changes: dict[str, Any
 
 
 def test_a_model_that_is_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(ModelInvalid, match="neither a file nor a model in"):
+    with pytest.raises(ModelInvalid, match="not a file, and not a model in"):
         request.find_model("gemma3:27b", tmp_path)

@@ -83,7 +83,7 @@ def test_links_out_of_the_store(tmp_path: Path) -> None:
     blob = next((root / "blobs").iterdir())
     blob.unlink()
     blob.symlink_to(outside)
-    with pytest.raises(ModelInvalid, match="leads out of"):
+    with pytest.raises(ModelInvalid, match="points outside of"):
         store.find("m", root)
 
 

@@ -70,7 +70,7 @@ def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
         ("crash", CommandFailed, r"with f16 ended with 1(.|\n)*the scripted end"),
         ("other-type", VerificationFailed, "asked for K q4_0 and V q4_0, the cache has K q4_0 and V f16"),
         ("no-rotation", VerificationFailed, r"asked for q4_0: K \(q4_0\) is not rotated"),
-        ("no-figures", CommandFailed, "with q4_0 gave no ppl, delta, kl, same_top"),
+        ("no-figures", CommandFailed, "with q4_0 printed no ppl, delta, kl, same_top"),
     ],
 )
 def test_what_goes_wrong_is_told(
@@ -139,7 +139,7 @@ def test_sweeps() -> None:
         "f16,layers=1:turbo2:f16,layers=1:turbo4",
     )
     assert request.swept(["turbo4"], ["layers"], 1)[1:] == ("f16,layers=0:turbo4",)
-    with pytest.raises(ConfigError, match="--sweep 'all' is not known"):
+    with pytest.raises(ConfigError, match="--sweep 'all' is unknown"):
         request.swept(["turbo4"], ["all"], 2)
 
 

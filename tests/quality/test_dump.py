@@ -58,7 +58,7 @@ def test_the_text_is_cut_to_the_models_context(server: Path, model: Path, config
         ("load", ModelLoadFailed, r"ended with 1(.|\n)*unknown architecture of the scripted model"),
         ("die", ServerFailed, r"completion: no answer(.|\n)*the scripted end"),
         ("truncate", StateInvalid, "truncated"),
-        ("short", StateInvalid, "bytes that were announced"),
+        ("short", StateInvalid, "does not have the announced"),
     ],
 )
 def test_what_goes_wrong_is_told(

@@ -23,7 +23,7 @@ def test_a_changed_one_is_not_measured_with(tmp_path: Path, monkeypatch: pytest.
     changed = tmp_path / "text.txt"
     changed.write_text(samples.TEXT.read_text().replace("Ollama", "Olama", 1))
     monkeypatch.setattr(samples, "TEXT", changed)
-    with pytest.raises(ChecksumMismatch, match=r"text\.txt: changed"):
+    with pytest.raises(ChecksumMismatch, match=r"text\.txt: was changed"):
         read_text("")
     assert read_text(str(changed)) == changed.read_text()  # by its name, any text will do
 

@@ -134,7 +134,7 @@ def test_trees_that_no_part_serves(upstream: Upstream, make_series: SeriesMaker,
     assert "next_id" in found.points[1].reason
     assert found.points[2].failing == ("files/src/new.c",)
     text = as_text(drift.Drift(series_sha256="", surveys=(found,), judged=0, seconds=0))
-    assert "1 points are not served, b2 to b2" in text
+    assert "1 points are not supported, b2 to b2" in text
 
 
 def test_edits_that_want_the_same_place(upstream: Upstream, make_series: SeriesMaker, run: Run) -> None:

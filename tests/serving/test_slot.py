@@ -91,8 +91,8 @@ def _one(kind: int) -> bytes:
     ("data", "words"),
     [
         (b"", "truncated"),
-        (b"GGUF" + bytes(60), "known is 67677371 version 2"),
-        (slots.header([1], version=3) + bytes(99), "version 3, known is"),
+        (b"GGUF" + bytes(60), "expected 67677371 version 2"),
+        (slots.header([1], version=3) + bytes(99), "version 3, expected"),
         (slots.header([1]), "no cell"),
         (slots.header([1]) + b"\1\0\0\0\0\0\0\0", "no cell"),
         (slots.header([1]) + b"\2\0\0\0\1\0\0\0" + bytes(99), "2 streams"),

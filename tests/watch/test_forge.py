@@ -122,7 +122,7 @@ def test_limits_are_respected(forge: Forge, tmp_path: Path, status: int, headers
     limited = asking(forge, tmp_path)
     assert limited.items == before.items, "what is known is still told"
     assert len(forge.asked) == 4, "after one refusal nothing more is asked"
-    assert any("wants to be left alone" in note for note in limited.notes)
+    assert any("rate limit" in note for note in limited.notes)
     forge.status, forge.headers = 200, {}
     asking(forge, tmp_path, now=until - 1)
     assert len(forge.asked) == 4
@@ -136,8 +136,8 @@ def test_limits_are_respected(forge: Forge, tmp_path: Path, status: int, headers
         (500, "oops", "500"),
         (404, "{}", "404"),
         (200, "<html>", "Expecting value"),
-        (200, '{"unexpected": 1}', "another shape"),
-        (200, "[3]", "another shape"),
+        (200, '{"unexpected": 1}', "unexpected answer"),
+        (200, "[3]", "unexpected answer"),
         (200, '{"items": [{"number": "x", "title": "y"}]}', ""),
     ],
 )
@@ -157,7 +157,7 @@ def test_out_of_reach(forge: Forge, tmp_path: Path) -> None:
     found = asking(forge, tmp_path)
     assert found.items == before.items
     (note,) = found.notes
-    assert "not reached" in note
+    assert "unavailable" in note
 
 
 def test_damaged_answers_are_asked_for_again(forge: Forge, tmp_path: Path) -> None:

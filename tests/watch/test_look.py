@@ -73,7 +73,7 @@ def test_exactly_what_came(site: Site) -> None:
     assert [one.id for one in llama_cpp.touching] == [touched]
     assert (ollama.commits, ollama.tags, ollama.pin, ollama.describe) == (1, ("v0.31.0",), ("b2", "b9"), "v0.31.0")
     assert [(held.what, held.holds) for held in found.holding] == [
-        ("the newest Ollama and its pin b9 (b4 stands in)", True)
+        ("the newest Ollama and its pin b9 (b4 used instead)", True)
     ]
     assert found.exit_code == 80 | 1
     assert touched[:12] in as_text(found)
@@ -180,7 +180,7 @@ def test_a_damaged_state_is_a_first_look(site: Site) -> None:
     state.write_text(state.read_text()[:60])
     found = site.look()
     assert found.since == ""
-    assert any("taken for a first look" in note for note in found.notes)
+    assert any("treated as a first look" in note for note in found.notes)
     assert site.look().since
 
 

@@ -1,1 +1,1 @@
-"""What a model asks of a cache: its memory, its compatibility with a cache type, the quality of the types."""
+"""Models and caches: memory, compatibility of a model with a cache type, quality of the types."""

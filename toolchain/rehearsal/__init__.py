@@ -1,4 +1,4 @@
-"""A release built, served and rolled back in miniature, on trees that we wrote."""
+"""A release built, served and rolled back, on a miniature upstream of our own."""
 
 from .rehearsal import Rehearsal, rehearse
 

@@ -1,6 +1,6 @@
 """The miniature upstream of tests/upstream as two git repositories, for rehearsal and tests.
 
-Authors and dates are fixed, so the commit ids depend on the trees alone. The llama.cpp of the miniature has a history
+Authors and dates are fixed, so the commit ids depend only on the trees. The llama.cpp of the miniature has a history
 as long as the build number that its Ollama pins: parts of the series are chosen by that number.
 """
 
@@ -24,7 +24,7 @@ _COMMITTER = b"The miniature <miniature@example.invalid> 1767225600 +0000"
 
 @record
 class Miniature:
-    """Two repositories with a work tree each, at branch main and nothing uncommitted."""
+    """Two repositories with clean work trees, at branch main."""
 
     ollama: Path
     llama_cpp: Path
@@ -33,11 +33,11 @@ class Miniature:
 def materialize(folder: Path, *, split_kernels: bool = False) -> Miniature:
     """Make `folder`/ollama (tagged v0.33.0) and `folder`/llama.cpp (tagged with the build that Ollama pins).
 
-    `split_kernels` lays the Metal kernels out as llama.cpp does since August 2026. Neither repository may exist yet.
+    `split_kernels` uses llama.cpp's Metal layout since August 2026. Neither repository may exist yet.
     Raises `CommandFailed` when this checkout lacks the trees.
     """
     if not (MINIATURE / "ollama" / "LLAMA_CPP_VERSION").is_file():
-        raise CommandFailed(f"{MINIATURE}: the miniature upstream is missing", hint="run it from a complete checkout")
+        raise CommandFailed(f"{MINIATURE}: the miniature upstream is missing", hint="use a complete checkout")
     pin = (MINIATURE / "ollama" / "LLAMA_CPP_VERSION").read_text().strip()
     miniature = Miniature(ollama=folder / "ollama", llama_cpp=folder / "llama.cpp")
     _commit(miniature.ollama, _files("ollama"), tag=f"v{OLLAMA_VERSION}", commits=1)

@@ -1,7 +1,7 @@
-"""The miniature llama.cpp with its Metal backend as llama.cpp lays it out since August 2026.
+"""The miniature llama.cpp with the Metal layout that llama.cpp has since August 2026.
 
 A library for each file of kernels instead of one; other parameters where host code begins an encoding and opens a
-device. Made of the miniature's own files; `tests/upstream/split` holds what cannot be cut out of them.
+device. Made from the miniature's own files; `tests/upstream/split` has the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __embed_ggml-common.h__
 #include "ggml-common.h"
 #endif
 """
-# What stands elsewhere in another way: file, text, and what replaces it.
+# Differences in other files: file, text, and its replacement.
 _SIGNATURES = (
     ("ggml-metal-device.h", "ggml_metal_device_init(int device)", "ggml_metal_device_init(int device, int n_devices)"),
     ("ggml-metal-ops.h", "int idx_start, int idx_end,\n    bool use_fusion, bool use_concurrency, bool use_capture,"
@@ -37,9 +37,9 @@ _SIGNATURES = (
 
 
 def split(files: Mapping[str, bytes], beside: Path) -> dict[str, bytes]:
-    """The files of the miniature, with the other layout; `beside` holds those that are written for it.
+    """The files of the miniature, with the other layout; `beside` has the files written for it.
 
-    Raises `CommandFailed` where the miniature has changed so that it cannot be cut.
+    Raises `CommandFailed` if the miniature has changed so that it cannot be split.
     """
     out = dict(files)
     whole = out.pop(_WHOLE).decode()
@@ -82,7 +82,7 @@ def _include(*names: str) -> str:
 
 
 def _sections(text: str) -> list[str]:
-    """What stands before the first heading, and under each."""
+    """The text before the first heading, and under each."""
     parts = text.split(f"\n{_RULE}")
     if len(parts) != 4:
         raise CommandFailed(f"{_WHOLE} of the miniature: {len(parts) - 1} headings, not three")

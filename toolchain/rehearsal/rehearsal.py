@@ -1,7 +1,7 @@
 """A rehearsal: every stage on the miniature upstream, in one folder, and a release that must be rolled back.
 
-Nothing is faked but the upstream. The stages are the functions that `./inv ship` runs, the build is Ollama's own, the
-service is started by the launchd emulator. No network and no root are needed, and no process is left behind.
+Only upstream is simulated. The stages are the functions that `./inv ship` runs, the build is Ollama's own, the
+service is started by the launchd emulator. It needs neither network nor root, and leaves no process behind.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Rehearsal:
 
 
 class _Stages:
-    """Collects the stages; one that fails is kept, with the time that it took, and ends the rehearsal."""
+    """Collects the stages and their times; a failed one is recorded, too, and ends the rehearsal."""
 
     def __init__(self) -> None:
         self.done: list[RehearsalStage] = []
@@ -88,7 +88,7 @@ class _Stages:
 
 
 def rehearse(console: Console, keep: Path | None = None) -> Rehearsal:
-    """Run all stages in `keep`, which must not hold anything yet and stays; or in a temporary folder.
+    """Run all stages in `keep`, which must be empty and is kept; or in a temporary folder.
 
     Raises what the stages raise, `ConfigError` when `keep` is in use, `MissingTool` when the machine lacks
     something, and `VerificationFailed` when the unhealthy release is not rolled back.
@@ -170,13 +170,13 @@ def _build_all(run: Run) -> Release:
 
 
 def _deploy_unhealthy(run: Run, first: Release, second: Release) -> None:
-    """Install `second`, unverified (verification would have found the fault), and see `first` come back."""
+    """Install `second`, unverified (verification would have found the fault), and check that `first` is restored."""
     try:
         pipeline.install(run, pipeline.directory(run, second), unverified=True)
     except RolledBack as outcome:
-        run.console.note(f"as it should be: {outcome.message}")
+        run.console.note(f"as expected: {outcome.message}")
     else:
-        raise VerificationFailed(f"{second.id} does not generate, and its deploy did not notice")
+        raise VerificationFailed(f"{second.id} does not generate, but its deploy succeeded")
     state = deploy.status(run.config, run.console)
     if (state.active, state.version, state.healthy) != (first.id, first.version, True):
         raise VerificationFailed(
@@ -196,7 +196,7 @@ def _faulty_series(folder: Path) -> str:
 
 
 def _prepare_emulator(folder: Path) -> None:
-    """The emulator ends with this process, however it ends, and does not make a crash loop wait."""
+    """The emulator ends with this process in any case, and does not throttle a crash loop."""
     root = _new(folder / "prefix" / "launchd")
     write(root / emulator.FILE_NAME, emulator.Settings(owner_pid=os.getpid(), throttle_cap_s=0.5))
 
@@ -213,7 +213,7 @@ def _free_port() -> int:
 
 
 def _end_processes(folder: Path) -> None:
-    """End what works in `folder` or runs from it: the emulator, which ends its jobs, then whatever is left."""
+    """End processes that work in `folder` or run from it: the emulator, which ends its jobs, then the rest."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         left = list(_processes_in(folder))
         for process in left:

@@ -1,4 +1,4 @@
-"""What keeps a program running: service managers, and the programs that they are given.
+"""Service managers, and the programs that they keep running.
 
-`manager.py` and `unit.py` say what deploy needs of either; each implementation is one file.
+`manager.py` and `unit.py` are the interfaces that deploy uses; each implementation is one file.
 """

@@ -1,4 +1,4 @@
-"""Addresses that a server listens on, and how to call it there."""
+"""Addresses that a server listens on, and the URLs to call it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bracketed(host: str) -> str:
-    """`host` as it stands before a port: an IPv6 address in brackets."""
+    """`host` as written before a port: an IPv6 address in brackets."""
     bare = host.strip("[]")
     try:
         return f"[{bare}]" if ipaddress.ip_address(bare).version == 6 else bare
@@ -32,5 +32,5 @@ def bracketed(host: str) -> str:
 
 
 def base_url(host: str, port: int | str) -> str:
-    """Where to call a server that listens on `host` and `port`."""
+    """The URL of a server that listens on `host` and `port`."""
     return f"http://{bracketed(reachable(host))}:{port}"

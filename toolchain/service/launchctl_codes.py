@@ -1,7 +1,7 @@
-"""What the exit codes of launchctl mean, and what to do about them.
+"""The meanings of launchctl's exit codes, and hints.
 
-Apple documents none of this; the meanings were collected from public issue trackers. The driver acts on them,
-the emulator gives them.
+Apple does not document them; the meanings were collected from public issue trackers. The driver interprets them, the
+emulator returns them.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ TEXTS = {
 }
 
 HINTS = {
-    INPUT_OUTPUT: "wait a moment and run it again; `plutil -lint` checks the plist",
-    DISABLED: "`launchctl enable` the service, then run it again",
+    INPUT_OUTPUT: "wait a moment and try again; `plutil -lint` checks the plist",
+    DISABLED: "`launchctl enable` the service, then try again",
     BAD_OWNERSHIP: "the plist must belong to you (to root for the system domain) and have mode 0644",
-    TEARDOWN: "you are logging out; run it again after the next login",
+    TEARDOWN: "you are logging out; try again after the next login",
     WRONG_DOMAIN: "over SSH set deploy.domain to user/UID, or to system with sudo",
     WRONG_SESSION: "over SSH set deploy.domain to user/UID, or to system with sudo",
-    QUARANTINED: "`xattr -dr com.apple.quarantine` the release directory, if you trust where it came from",
+    QUARANTINED: "`xattr -dr com.apple.quarantine` the release directory, if you trust its origin",
 }
 
 TRANSIENT = frozenset({INPUT_OUTPUT, IN_PROGRESS, ALREADY_IN_PROGRESS})
-"""what bootstrap answers while the teardown of the same label is still under way"""
+"""codes of bootstrap while the same label is still being torn down"""
 
 
 def meaning(code: int) -> str:

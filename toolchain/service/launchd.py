@@ -23,13 +23,13 @@ from . import launchctl_codes as codes
 from .manager import Definition, Registration, ServiceState
 
 THROTTLE_S = 10
-"""launchd's own default, stated so that the health check can rely on it"""
+"""launchd's default, set explicitly because the health check depends on it"""
 EXIT_TIMEOUT_S = 10
 """between SIGTERM and SIGKILL: Ollama ends its llama-server children in this time"""
 TEARDOWN_TIMEOUT_S = 30.0
-"""until a label must be gone after bootout; over `EXIT_TIMEOUT_S`, after which launchd kills"""
+"""limit for a label to disappear after bootout; longer than `EXIT_TIMEOUT_S`, after which launchd kills"""
 BOOTSTRAP_TIMEOUT_S = 5.0
-"""how long a bootstrap is tried again when it answers that a teardown is under way"""
+"""how long bootstrap is retried while a teardown is in progress"""
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 60.0
 _FIELD = re.compile(r"^\t(state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
@@ -39,7 +39,7 @@ _FIELD = re.compile(r"^\t(state|pid|runs|last exit code|last terminating signal)
 class LaunchdManager:
     """One label in one domain, a `Manager`. Refusals are `LaunchdRefused`.
 
-    `command` calls launchctl, with `environment` laid over ours; `plist` is where the property list lies.
+    `command` calls launchctl, with `environment` added; `plist` is the property list's path.
     """
 
     command: tuple[str, ...]
@@ -61,7 +61,7 @@ class LaunchdManager:
 
     @property
     def user(self) -> str:
-        """Who a system daemon runs as: whoever called sudo, rather than root. Empty in other domains."""
+        """The user of a system daemon: the one who called sudo, not root. Empty in other domains."""
         if self.domain != "system":
             return ""
         return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
@@ -71,23 +71,23 @@ class LaunchdManager:
         return replace(self, label=registration.label, domain=registration.domain, plist=Path(registration.file))
 
     def check(self) -> None:
-        """Make sure that the property list can be written. Raises `ConfigError`."""
+        """Check that the property list can be written. Raises `ConfigError`."""
         folder = self.plist.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"deploy.agents_dir: {folder} cannot be made: {error.strerror}") from error
+            raise ConfigError(f"deploy.agents_dir: {folder} cannot be created: {error.strerror}") from error
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"deploy.agents_dir: {folder} cannot be written", hint="set it to a folder of yours")
+            raise ConfigError(f"deploy.agents_dir: {folder} is not writable", hint="choose a folder of yours")
 
     def inspect(self) -> ServiceState:
-        """What `launchctl print` says of the label."""
+        """The service's state from `launchctl print`."""
         done = self._call("print", self.target)
         if done.returncode == codes.UNKNOWN_SERVICE:
             return ServiceState(loaded=False)
         if done.returncode in (codes.DOMAIN_ABSENT, codes.WRONG_DOMAIN):
             raise DomainUnavailable(
-                f"{self.target}: cannot tell whether the service runs: launchd has no domain {self.domain} here",
+                f"{self.target}: the state of the service is unknown: launchd's domain {self.domain} is unavailable",
                 hint="gui/UID exists only while that user is logged in at the screen; over SSH use user/UID or system",
             )
         if done.returncode != 0:
@@ -109,11 +109,11 @@ class LaunchdManager:
         return property_list(definition, label=self.label, home=home, user=self.user)
 
     def install(self, definition: Definition) -> None:
-        """Put the property list in its place, with the mode that launchd insists on."""
+        """Write the property list, with the mode that launchd requires."""
         records.write_bytes(self.plist, self.render(definition), mode=0o644)
 
     def digest(self) -> str:
-        """SHA-256 of the property list; empty when there is none."""
+        """SHA-256 of the property list; empty if there is none."""
         return records.sha256_file(self.plist) if self.plist.is_file() else ""
 
     def delete(self) -> None:
@@ -121,7 +121,7 @@ class LaunchdManager:
         self.plist.unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """End the running instance and start another; load the service first where it is unknown."""
+        """Stop the running instance and start another; load the service first if it is not loaded."""
         done = self._call("kickstart", "-k", self.target)
         if done.returncode in (codes.UNKNOWN_SERVICE, codes.NO_SUCH_PROCESS, codes.DISABLED):
             self.reload()
@@ -129,7 +129,7 @@ class LaunchdManager:
             raise self._refused(done, ("kickstart", "-k", self.target))
 
     def reload(self) -> None:
-        """Make launchd read the plist anew: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
+        """Make launchd reload the plist: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
         self.unload()
         self._must("enable", self.target)
         deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
@@ -151,7 +151,7 @@ class LaunchdManager:
             if time.monotonic() > deadline:
                 raise LaunchdRefused(
                     f"{self.target}: still loaded {TEARDOWN_TIMEOUT_S:g} s after bootout",
-                    hint=f"`launchctl print {self.target}` shows what holds it; then run it again",
+                    hint=f"`launchctl print {self.target}` shows what holds it; then try again",
                 )
             time.sleep(_POLL_S)
 
@@ -181,10 +181,10 @@ class LaunchdManager:
 def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager:
     """The Mac's own launchd; `loaded_in` is as in `connect`.
 
-    Raises `ConfigError` where there is none, or where the domain needs root.
+    Raises `ConfigError` without launchd, or when the domain needs root.
     """
     if sys.platform != "darwin":
-        raise ConfigError("deploy.service_manager: launchd is only on macOS", hint="auto takes the emulator elsewhere")
+        raise ConfigError("deploy.service_manager: launchd is only on macOS", hint="auto uses the emulator elsewhere")
     found = connect(config, ("/bin/launchctl",), {}, loaded_in)
     if found.domain == "system" and os.geteuid() != 0:
         raise ConfigError("deploy.domain: the system domain needs root", hint="run it with sudo, or use user/UID")
@@ -198,10 +198,10 @@ def connect(
     loaded_in: str,
     folder: Path | None = None,
 ) -> LaunchdManager:
-    """The service that the configuration names, by way of `command`; its property list lies in `folder`, if given.
+    """The configured service, managed with `command`; its property list is in `folder`, if given.
 
-    `loaded_in` is the domain that it was installed in. An automatic domain stays there: over SSH, with nobody at the
-    screen, the service must not be loaded a second time in another domain.
+    `loaded_in` is the domain that it was installed in. An automatic domain stays the same: over SSH, without a user at
+    the screen, the service must not be loaded again in another domain.
     """
     domain = config.domain
     if domain == "auto":
@@ -243,7 +243,7 @@ def property_list(definition: Definition, *, label: str, home: Path, user: str =
     except (plistlib.InvalidFileException, ExpatError, ValueError) as error:
         raise ConfigError(f"no property list can be made for {str(definition.program)!r}: {error}") from error
     if not survives:
-        raise ConfigError(f"the path {str(definition.program)!r} or {str(home)!r} does not survive XML")
+        raise ConfigError(f"the path {str(definition.program)!r} or {str(home)!r} cannot be stored in XML")
     return data
 
 

@@ -1,4 +1,4 @@
-"""What deploy needs of a service manager: launchd, its emulator, or another one."""
+"""The interface of a service manager: launchd, its emulator, or another one."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from ..core.records import record
 
 @record
 class ServiceState:
-    """What the manager says of a service. `runs` counts the starts since it was loaded."""
+    """The state of a service. `runs` counts the starts since it was loaded."""
 
     loaded: bool
     pid: int = 0
     runs: int = 0
     last_end: str = ""
-    """how the last process ended, in the manager's words; empty when none has"""
+    """how the last process ended, in the manager's words; empty if none has"""
 
     @property
     def running(self) -> bool:
-        """A process is up right now."""
+        """Whether a process is running."""
         return self.pid > 0
 
 
 @record
 class Registration:
-    """Where a manager has a service, so that it is found again when the configuration names another place."""
+    """Where a manager has registered a service, so that it is found again after the configuration has changed."""
 
     label: str
     domain: str
-    """the part of the manager that it is loaded in; empty where there are no parts"""
+    """the manager's domain in which it is loaded; empty if there are no domains"""
     file: str
     """path of its definition"""
 
 
 @record
 class Definition:
-    """What a manager is told: start `program`, with `log` for its stdout and stderr, and again whenever it ends."""
+    """What a manager runs: `program`, with `log` for its stdout and stderr, restarted whenever it ends."""
 
     program: Path
     log: Path
 
 
 class Manager(Protocol):
-    """One service in the care of one manager.
+    """One service of one manager.
 
-    Every method but `render` may raise `DomainUnavailable`: the manager cannot be asked, so nobody can tell how the
-    service is. A refusal is another `ToolchainError`.
+    Every method but `render` may raise `DomainUnavailable`: the manager is unavailable and the service's state
+    unknown. A refusal is another `ToolchainError`.
     """
 
     @property
@@ -70,22 +70,22 @@ class Manager(Protocol):
         """Raises `ConfigError` when a definition cannot be written there."""
 
     def inspect(self) -> ServiceState:
-        """How the service is right now."""
+        """The current state of the service."""
 
     def render(self, definition: Definition) -> bytes:
         """The file for a definition. The same definition gives the same bytes. Raises `ConfigError`."""
 
     def install(self, definition: Definition) -> None:
-        """Write the file for a definition. What is loaded stays as it is until `reload`."""
+        """Write the file for a definition. The loaded definition is unchanged until `reload`."""
 
     def digest(self) -> str:
         """SHA-256 of the installed file, in hex; empty when there is none."""
 
     def reload(self) -> None:
-        """Load the installed definition in place of the loaded one, and start the program."""
+        """Replace the loaded definition by the installed one, and start the program."""
 
     def restart(self) -> None:
-        """End the running program and start another; load the service first where it is unknown."""
+        """Stop the running program and start it again; load the service first if it is not loaded."""
 
     def unload(self) -> None:
         """Stop the service and forget it. Returns when its program has ended. Harmless when it is not loaded."""
@@ -94,4 +94,4 @@ class Manager(Protocol):
         """Delete the installed file."""
 
     def adopt(self, registration: Registration) -> Manager:
-        """The service that the same manager has there, which may be one that others installed."""
+        """The same manager's service with this registration; others may have installed it."""

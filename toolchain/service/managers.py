@@ -1,4 +1,4 @@
-"""The service managers that there are: the one place that chooses between them."""
+"""All service managers, and the choice between them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MANAGERS: dict[str, Callable[[DeployConfig, Path, str], Manager]] = {
 
 
 def choose(config: DeployConfig, home: Path, *, loaded_in: str = "") -> Manager:
-    """The service that the configuration names. Raises `ConfigError` when it cannot be had on this machine.
+    """The service that the configuration names. Raises `ConfigError` when it is unavailable on this machine.
 
-    A manager of ours may keep its own files in `home`. `loaded_in` is the domain that the service was installed in,
-    where an automatic choice of the domain stays.
+    The emulator keeps its files in `home`. `loaded_in` is the domain that the service was installed in,
+    which an automatic choice keeps.
     """
     kind = config.service_manager
     if kind == "auto":

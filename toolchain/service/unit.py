@@ -1,4 +1,4 @@
-"""What deploy needs of a program that a manager keeps running: Ollama, or another server of a release."""
+"""The interface of a program that a manager keeps running: Ollama, or another server of a release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..stages import Release
 
 @record
 class Competitor:
-    """Another service that would take the same port, as a manager of that kind knows it."""
+    """A service of others that uses the same port, as its manager knows it."""
 
     manager: str
     label: str
@@ -35,7 +35,7 @@ class StartedUnit:
     """size of the log when it was started, in bytes"""
 
     def logged(self, offset: int | None = None) -> str:
-        """What the log gained since the start, or since another size."""
+        """What was logged since the start, or since another size."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as file:
@@ -49,20 +49,20 @@ class StartedUnit:
 
 @record
 class UnitProof:
-    """What shows that a unit does what it was asked for."""
+    """The proof that a unit does what was configured."""
 
     lines: tuple[str, ...]
-    """of its log, as they stand"""
+    """lines of its log, verbatim"""
     unproven: str = ""
-    """what nothing shows; empty when all is proven"""
+    """what remains unproven; empty if all is proven"""
 
 
 class Unit(Protocol):
-    """A program of a release that serves on a port. It gets nothing but the variables of its environment file."""
+    """A program of a release that serves on a port. It gets only the variables of its environment file."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its usual name."""
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -74,19 +74,19 @@ class Unit(Protocol):
 
     @property
     def competitors(self) -> tuple[Competitor, ...]:
-        """Services of others that are known to take its port."""
+        """Services of others that are known to use its port."""
 
     def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
-        """The variables that it is started with. Raises `ConfigError` for what the release cannot serve."""
+        """The variables that it is started with. Raises `ConfigError` for what the release does not support."""
 
     def version(self, release: Release) -> str:
-        """What `ready` returns while `release` runs, and no other program."""
+        """The value of `ready` that identifies `release`."""
 
     def url(self, environment: Mapping[str, str]) -> str:
-        """Where it answers when it is started with `environment`, as seen from this machine."""
+        """Its URL on this machine when started with `environment`."""
 
     def ready(self, environment: Mapping[str, str]) -> str:
-        """The version that answers right now; empty when none does, or not yet. Takes some seconds at most."""
+        """The version that answers now; empty if none does. Takes a few seconds at most."""
 
     def proof(self, started: StartedUnit, timeout_s: float) -> UnitProof:
-        """Have it generate, and hold its log against what was asked. Raises `Unhealthy`; `timeout_s` bounds a call."""
+        """Generate text, and compare its log with the configuration. Raises `Unhealthy`; `timeout_s` bounds a call."""

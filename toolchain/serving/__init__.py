@@ -1,1 +1,1 @@
-"""An Ollama or a llama-server to ask, started and stopped; what its log and saved slot say; a model to load."""
+"""Running an Ollama or llama-server for a test: API, log, saved slots, and a probe model."""

@@ -1,7 +1,7 @@
 """What llama-server's log proves: the type, size and rotation of each KV cache, and the context shifts.
 
 No API of Ollama shows the type of a cache. llama-server prints one line for each cache that it has allocated,
-with the sizes that the tensors really have; that line is the proof. Sizes are printed in MiB with two decimals.
+with the tensors' actual sizes; that line is the proof. Sizes are printed in MiB with two decimals.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def cache_bytes(kind: CacheType, geometry: ProbeGeometry, *, cells: int, layers:
 
 def stated(log: str) -> tuple[Cache, ...]:
     """The KV caches that a log states, in its order (a model with a sliding window has several); their
-    `expected_bytes` are 0. Whatever a logger puts before a line is passed over, and so is every other line.
+    `expected_bytes` are 0. Prefixes of a logger and all other lines are ignored.
     """
     found: list[Cache] = []
     for line in log.splitlines():
@@ -64,10 +64,10 @@ def stated(log: str) -> tuple[Cache, ...]:
 
 
 def caches(log: str, geometry: ProbeGeometry, added: Iterable[CacheType]) -> tuple[Cache, ...]:
-    """The KV caches that a log states, with the bytes that they must take.
+    """The KV caches that a log states, with their exact bytes.
 
     `expected_bytes` follows from the line's cells and layers, the model's `geometry` and the size of the stated types,
-    layer by layer where there are rules; it is 0 for a type that is neither upstream's nor `added` by the series.
+    layer by layer if there are rules; it is 0 for a type that is neither upstream's nor `added` by the series.
     """
     types = type_table(added)
     return tuple(
@@ -77,18 +77,17 @@ def caches(log: str, geometry: ProbeGeometry, added: Iterable[CacheType]) -> tup
 
 
 def context_shifts(log: str) -> int:
-    """How often llama-server dropped the older half of a full context and moved the rest."""
+    """How often llama-server dropped half of a full context and moved the rest."""
     return len(_SHIFT.findall(log))
 
 
 def complaint(
     found: Sequence[Cache], kv_cache_type: str, geometry: ProbeGeometry, num_ctx: int, added: Sequence[CacheType]
 ) -> str:
-    """Why the caches of one model are not what was asked for; empty when all is proven.
+    """How the caches of one model differ from the request; empty if all is proven.
 
-    Asked are: K and V of `kv_cache_type` in every layer, room for `num_ctx` tokens in every layer, sizes that agree
-    with the types' true bytes within the log's rounding, and the rotation that the types `added` by the series
-    build upon.
+    Checks that every layer has K and V of `kv_cache_type` and room for `num_ctx` tokens, that sizes agree with the
+    types' bytes within the log's rounding, and that K and V of types `added` by the series are rotated.
     """
     if not found:
         return "the log states no KV cache"
@@ -116,9 +115,9 @@ def complaint(
 
 
 def mismatch(found: Sequence[CacheProof], kv_cache_type: str, layers: int) -> str:
-    """Why the caches of one model with `layers` attention layers have other types than asked; empty when they do not.
+    """How the types in the caches of a model with `layers` attention layers differ from the request; empty if equal.
 
-    Where rules ask for a type of single layers, the log must state the type of every one of them.
+    If rules give single layers another type, the log must state the type of each of them.
     """
     asked = grammar.parse(kv_cache_type)
     parts = [part for proof in found for part in proof.parts]
@@ -139,7 +138,7 @@ def mismatch(found: Sequence[CacheProof], kv_cache_type: str, layers: int) -> st
 
 
 def portions(proof: CacheProof) -> Iterator[tuple[str, str, int, float]]:
-    """What a cache consists of: side, type, number of layers, and the stated MiB."""
+    """The parts of a cache: side, type, number of layers, and the stated MiB."""
     for side, name, mib in (("K", proof.type_k, proof.mib_k), ("V", proof.type_v, proof.mib_v)):
         parts = [part for part in proof.parts if part.side == side]
         yield from ((side, part.type, len(part.layers), part.mib) for part in parts)
@@ -181,6 +180,6 @@ def _bytes(proof: CacheProof, geometry: ProbeGeometry, types: Mapping[str, Cache
 
 
 def agrees(stated_mib: float, exact_bytes: int) -> bool:
-    """Whether a size printed with two decimals, from a 32-bit float, can stand for `exact_bytes`."""
+    """Whether a size printed with two decimals, from a 32-bit float, agrees with `exact_bytes`."""
     exact = exact_bytes / MIB
     return abs(stated_mib - exact) <= 0.005 + 1e-6 * exact + 1e-9

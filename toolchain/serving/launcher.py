@@ -1,4 +1,4 @@
-"""A server started for one purpose on a loopback port, and ended together with everything that it started."""
+"""A temporary server on a loopback port, which is killed together with all its descendants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POLL_S = 0.02
 
 
 class Launched:
-    """A server's process; `log` is what it and its children say."""
+    """A server's process; `log` is the output of it and its children."""
 
     def __init__(self, process: Child, log: Path) -> None:
         self._process = process
@@ -30,14 +30,14 @@ class Launched:
         self.log = log
 
     def end(self, within: float = 0.0) -> str:
-        """How it ended, now or in so many seconds, as in "ended with 1"; empty while it runs."""
+        """How it ended, now or within some seconds, as in "ended with 1"; empty while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(within)
             return f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
         return ""
 
     def wait_until(self, reached: Callable[[], bool], seconds: float) -> bool:
-        """Ask `reached` again and again, until it is true; false when the server ends first, or the time is over."""
+        """Poll `reached` until it is true; false if the server ends first, or the time is over."""
         deadline = time.monotonic() + seconds
         while not reached():
             if self.end() or time.monotonic() > deadline:
@@ -55,7 +55,7 @@ class Launched:
 def launch(
     argv: Sequence[str | Path], *, home: Path, log: Path, base: Mapping[str, str], env: Mapping[str, str]
 ) -> Iterator[Launched]:
-    """Start a program in the folder `home` with the environment `base` and `env` over it, its output in the file `log`.
+    """Start a program in the folder `home` with the environment `base` plus `env`, its output in the file `log`.
 
     On leaving, it, its process group and its descendants are killed. Raises `ServerFailed` when it cannot be started.
     """
@@ -76,9 +76,9 @@ def require_program(path: Path, hint: str) -> Path:
 
 
 def claim_port(port: int = 0) -> int:
-    """A loopback port that nobody listens on: `port`, or any when that is 0. Raises `PortInUse`."""
+    """A free loopback port: `port`, or any if that is 0. Raises `PortInUse`."""
     with socket.socket() as probe:
-        # As Go does it, so that connections of an earlier server that linger do not count as a listener.
+        # As in Go, so that lingering connections of an earlier server do not count as a listener.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -107,7 +107,7 @@ def _kill(process: Child) -> None:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether it still does anything; a zombie, which only waits for its parent, does not."""
+    """Whether it still runs; a zombie, which only waits for its parent, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -16,11 +16,11 @@ from .launcher import claim_port, launch, require_program
 
 _SLOT_FILE = "slot.bin"
 _INFORMATIVE = "4"
-"""the level of llama.cpp's log at which it states what its caches are"""
+"""llama.cpp's log level that includes the cache lines"""
 
 
 class LlamaServer:
-    """A running llama-server; `url` is where it answers. Every call raises `ServerFailed` when it fails."""
+    """A running llama-server; `url` is its address. A failed call raises `ServerFailed`."""
 
     def __init__(self, url: str, home: Path, timeout_s: float) -> None:
         self.url = url
@@ -28,7 +28,7 @@ class LlamaServer:
         self._timeout_s = timeout_s
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that it answers with."""
+        """The JSON object in the answer."""
         url = f"{self.url}{path}"
         try:
             with requests.Session() as session:
@@ -47,11 +47,11 @@ class LlamaServer:
         self.post("/completion", {"prompt": words, "n_predict": 1, "cache_prompt": True, "temperature": 0})
 
     def save(self) -> Path:
-        """Save the cache to a file. Raises `StateInvalid` when that is not as long as was announced."""
+        """Save the cache to a file. Raises `StateInvalid` when its length is not the announced one."""
         written = int(self.post("/slots/0?action=save", {"filename": _SLOT_FILE}).get("n_written", 0))
         path = self._home / _SLOT_FILE
         if not path.is_file() or path.stat().st_size != written:
-            raise StateInvalid(f"{path}: the saved slot is not of the {written} bytes that were announced")
+            raise StateInvalid(f"{path}: the saved slot does not have the announced {written} bytes")
         return path
 
 
@@ -67,10 +67,10 @@ def serve(
     threads: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LlamaServer]:
-    """llama-server with `model` loaded, and gone on leaving; what it says goes to `home`/server.log.
+    """Run llama-server with `model` loaded; it is killed on exit. Its output goes to `home`/server.log.
 
-    `cache_type` is a setting as `toolchain.core.cachetypes.grammar` reads it. Of the operator's environment nothing
-    that steers llama.cpp is left; `environment` is laid over the rest. `threads` is llama.cpp's own choice at 0. Raises
+    `cache_type` is a setting as `toolchain.core.cachetypes.grammar` reads it. Variables
+    of llama.cpp are removed from the environment; `environment` is added. With `threads` 0 llama.cpp chooses. Raises
     `ReleaseInvalid` without a program, `ModelLoadFailed`, and `ServerFailed` with the log's end when a call fails.
     """
     path = require_program(program, "--server names a llama-server, --release a release")
@@ -94,7 +94,7 @@ def serve(
 
 
 def own_environment() -> dict[str, str]:
-    """The operator's environment without what steers llama.cpp, or makes a program load other libraries."""
+    """The operator's environment without variables of llama.cpp or of the dynamic linker."""
     foreign = ("LLAMA_", "GGML_", "LD_", "DYLD_")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 

@@ -1,7 +1,7 @@
 """A client of Ollama's HTTP API: the few calls that verification and health checks need.
 
-Every failure carries the server's own words. A server that does not answer, or breaks off, is `ServerFailed`;
-one that answers and says that it cannot load or import a model is `ModelLoadFailed`.
+Every failure has the server's own message. A server that does not answer, or breaks off, is `ServerFailed`; one that
+answers that it cannot load or import a model is `ModelLoadFailed`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _POLL_S = 0.05
 _NANOSECONDS = 1e9
 
 DEFAULT_PORT = 11434
-"""the port that Ollama.app and Homebrew's service use, unless their own settings say otherwise"""
+"""the default port of Ollama.app and Homebrew's service"""
 
 
 @record
 class Generation:
-    """What one call of /api/generate gave. Counts are tokens, times are seconds."""
+    """The result of one call of /api/generate. Counts are tokens, times are seconds."""
 
     text: str
     eval_count: int
@@ -110,7 +110,7 @@ class OllamaClient:
         )
 
     def delete(self, name: str) -> None:
-        """Remove a model from the store. Raises `ServerFailed`, also when there is none of that name."""
+        """Remove a model from the store. Raises `ServerFailed`, also for an unknown name."""
         self._call("DELETE", "/api/delete", json={"model": name}, refused=ServerFailed)
 
     def wait_until_ready(
@@ -118,8 +118,8 @@ class OllamaClient:
     ) -> str:
         """Wait until the server answers /api/version, and return the version.
 
-        `check_alive` is called between tries and raises when waiting on is useless (the process is gone). An answer
-        with another version than `version`, when one is given, is somebody else's server: `ServerFailed` at once.
+        `check_alive` is called between tries and raises when the process is gone. An answer with another version than
+        `version`, if given, comes from another server and raises `ServerFailed` at once.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -145,7 +145,7 @@ class OllamaClient:
         except requests.JSONDecodeError:
             data = None
         if not isinstance(data, dict):
-            raise ServerFailed(f"{self.base_url}{path}: not an Ollama: it answers {response.text[:80]!r}")
+            raise ServerFailed(f"{self.base_url}{path}: not an Ollama; the answer was {response.text[:80]!r}")
         return data
 
     def _call(
@@ -154,7 +154,7 @@ class OllamaClient:
         """One request. An error status raises `refused` with the server's message, unless that is None."""
         try:
             with requests.Session() as session:
-                session.trust_env = False  # a proxy from the environment has no business with a local server
+                session.trust_env = False  # never use a proxy for a local server
                 response = session.request(method, self.base_url + path, timeout=self.timeout, **arguments)
         except requests.RequestException as error:
             raise ServerFailed(f"{self.base_url}{path}: no answer: {_cause(error)}") from error
@@ -186,7 +186,7 @@ class OllamaClient:
 
 
 def _message(response: requests.Response) -> str:
-    """The server's own words: Ollama answers errors as {"error": "..."}."""
+    """The server's own message: Ollama reports errors as {"error": "..."}."""
     try:
         data = response.json()
     except requests.RequestException:

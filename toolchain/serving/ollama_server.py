@@ -1,4 +1,4 @@
-"""A release's Ollama, started for one purpose on a loopback port of its own, and gone without a trace afterwards."""
+"""A release's Ollama as a temporary server on its own loopback port, removed completely afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SETTLE_S = 3.0
 
 
 class Server:
-    """A running server. `client` calls it, `log` is what it and its llama-server children say."""
+    """A running server. `client` calls it, `log` is the output of it and its llama-server children."""
 
     def __init__(self, launched: Launched, client: OllamaClient) -> None:
         self._launched = launched
@@ -26,7 +26,7 @@ class Server:
         self.pid = launched.pid
 
     def check_alive(self, within: float = 0.0) -> None:
-        """Raise when the process has ended, or does in so many seconds: `PortInUse` when its log says so, else
+        """Raise when the process has ended, or ends within some seconds: `PortInUse` when its log says so, else
         `ServerFailed` with its tail."""
         how = self._launched.end(within)
         if not how:
@@ -37,7 +37,7 @@ class Server:
         raise ServerFailed(f"the server {how}\n  log: {self.log}\n  last lines:\n{tail}".rstrip())
 
     def explain(self, error: ToolchainError) -> ToolchainError:
-        """A failed call's fuller reason: that the server died of it, or what llama-server complained about."""
+        """A failed call with more detail: that the server died, or llama-server's error message."""
         try:
             self.check_alive(0.5 if isinstance(error, ServerFailed) else 0)
         except ToolchainError as death:
@@ -51,14 +51,14 @@ class Server:
         return self._launched.tail()
 
     def mark(self) -> int:
-        """The log's present end, for `said_since`."""
+        """The log's current end, for `said_since`."""
         return self.log.stat().st_size
 
     def said_since(self, mark: int, *, until: str) -> str:
-        """What the log gained since `mark`.
+        """What was logged since `mark`.
 
-        llama-server writes its log from a thread of its own, so that a line can come after the answer that it
-        belongs to: wait up to 3 s until the text holds `until`.
+        llama-server logs from a separate thread, so a line can come after its answer: wait up to 3 s until the text
+        contains `until`.
         """
         said = ""
 
@@ -88,9 +88,9 @@ def serve(
 ) -> Iterator[Server]:
     """Start `release_dir`/bin/ollama and wait until it answers with `version`.
 
-    It gets a clean environment (nothing of the operator's OLLAMA_* or LLAMA_ARG_*) with `environment` laid over
-    it, `home` for its home, keys, temporary files and models, and a free loopback port unless `port` names one.
-    `timeout_s` bounds each call of its client. On leaving, the server and everything that it started are killed.
+    It gets a clean environment (nothing of the operator's OLLAMA_* or LLAMA_ARG_*) plus `environment`,
+     `home` for its home, keys, temporary files and models, and a free loopback port unless `port` names one.
+    `timeout_s` bounds each call of its client. On exit, the server and all its descendants are killed.
     Raises `ReleaseInvalid` without a binary, `PortInUse`, and `ServerFailed` when it dies or is never ready.
     """
     binary = require_program(release_dir / "bin" / "ollama", "./inv build makes the release directory").resolve()
@@ -106,10 +106,10 @@ def serve(
         "OLLAMA_MODELS": str(home / "models"),
         "OLLAMA_NUM_PARALLEL": "1",
         "OLLAMA_NO_CLOUD": "1",
-        "GGML_NO_BACKTRACE": "1",  # a debugger's view of an abort takes seconds and buries its reason
+        "GGML_NO_BACKTRACE": "1",  # a debugger's backtrace takes seconds and hides the reason
     }
     with launch([binary, "serve"], home=home, log=log, base=base, env=environment) as launched:
         server = Server(launched, OllamaClient(f"http://127.0.0.1:{port}", timeout_s))
         server.client.wait_until_ready(ready_s, version=version, check_alive=server.check_alive)
-        server.check_alive()  # it may have lost the port to a server that answers just the same
+        server.check_alive()  # another server with the same version may have the port
         yield server

@@ -1,8 +1,8 @@
-"""A small language model with random weights, written as GGUF: what the built server must load and run.
+"""A small language model with random weights, written as GGUF, for the built server to load and run.
 
-It speaks gibberish, but it is a real llama-architecture model: grouped-query attention, RoPE, a SentencePiece
+Its text is meaningless, but it is a real llama-architecture model: grouped-query attention, RoPE, a SentencePiece
 vocabulary. Its text at temperature 0 depends on every cached key and value, and it never ends by itself, so
-that exactly as many tokens come as were asked for.
+that exactly the requested number of tokens is generated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..core.errors import ToolchainError
 from ..core.records import record
 
 EMBEDDING = 128
-"""width of the residual stream, and of the feed-forward layers: small, whatever the heads, to be fast everywhere"""
+"""width of the residual stream and of the feed-forward layers: small for any heads, to be fast"""
 
 _SPACE = "\u2581"
 _LETTERS = _SPACE + string.ascii_letters + string.digits
@@ -29,7 +29,7 @@ _ROPE_BASE = 10000.0
 
 @record
 class ProbeGeometry:
-    """The sizes of a model that decide what its cache costs. K and V hold `kv_heads * head_size` values per cell."""
+    """The sizes of a model that determine its cache size. K and V hold `kv_heads * head_size` values per cell."""
 
     head_size: int
     heads: int
@@ -108,7 +108,7 @@ def _add_tensors(writer: gguf.GGUFWriter, geometry: ProbeGeometry, vocabulary: i
     width, q_width, kv_width = EMBEDDING, geometry.query_width, geometry.kv_width
 
     def matrix(outputs: int, inputs: int, gain: float = 1.0) -> npt.NDArray[np.float16]:
-        # Uniform numbers, since they are made by shifts alone: the same bits on every platform.
+        # Uniform numbers, which are made by shifts only: the same bits on every platform.
         # Variance gain^2 / inputs keeps the activations at unit size.
         flat = rng.random((outputs, inputs), dtype=np.float32) * 2 - 1
         return (flat * np.float32(gain * math.sqrt(3 / inputs))).astype(np.float16)
@@ -129,6 +129,6 @@ def _add_tensors(writer: gguf.GGUFWriter, geometry: ProbeGeometry, vocabulary: i
         writer.add_tensor(block + "ffn_down.weight", matrix(width, width))
     writer.add_tensor("output_norm.weight", ones)
     output = matrix(vocabulary, width)
-    # Rows of zeros give a logit of 0, which some letter always beats: no end token, and no half of a UTF-8 character.
+    # Rows of zeros give a logit of 0, below that of some letter: never an end token or part of a UTF-8 character.
     output[: vocabulary - len(_LETTERS)] = 0
     writer.add_tensor("output.weight", output)

@@ -2,7 +2,7 @@
 
 The layout (version 2, little endian), as llama.cpp writes it for one sequence:
 
-    u32 magic "ggsq", u32 version, u32 n, n x i32                  what the server keeps about the prompt
+    u32 magic "ggsq", u32 version, u32 n, n x i32                  the server's data on the prompt
     then for each cache (a model with sliding windows has two: full attention, then windowed)
       u32 streams = 1, u32 cells                                    nothing more for a cache without cells
       cells x (i32 position, u32 sequences = 1, [2 x i32], i32 0)   the pair only with multi-dimensional positions
@@ -10,7 +10,7 @@ The layout (version 2, little endian), as llama.cpp writes it for one sequence:
       layers x (i32 type, u64 bytes of a row, cells rows)           K, a row being all heads of one cell
       layers x the same                                             V, where it is not transposed
       layers x (i32 type, u32 bytes of a value, u32 width, width x cells values)    V, where it is
-    then, in hybrid models, the recurrent layers' state             which is left alone
+    then, in hybrid models, the recurrent layers' state             which is not read
 
 Models that cache only K (MLA) have no V records.
 """
@@ -33,8 +33,8 @@ _VERSION = 2
 _DTYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 Floats: TypeAlias = npt.NDArray[np.float32]
 Decoder: TypeAlias = Callable[[bytes], Floats]
-"""float32 values of the blocks of a cache"""
-_HINT = "the server must be of the llama.cpp that the series serves, with an f16 cache and one slot"
+"""decodes blocks of a cache to float32 values"""
+_HINT = "the server must be a llama.cpp that the series supports, with an f16 cache and one slot"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ class SavedLayer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SavedSlot:
-    """A sequence's caches. `layers` are attention layers in the file's order; `rest` counts the bytes left alone."""
+    """A sequence's caches. `layers` are attention layers in the file's order; `rest` counts the unread bytes."""
 
     layers: tuple[SavedLayer, ...]
     rest: int
 
 
 def load(path: Path, *, has_v: bool = True, decode: Decoder | None = None) -> SavedSlot:
-    """Read a saved slot. `decode` serves the one type beside f16 and f32 that the cache may be of.
+    """Read a saved slot. `decode` decodes a further type besides f16 and f32.
 
     Raises `StateInvalid` when it is truncated, damaged or of another layout, version or type.
     """
@@ -70,13 +70,13 @@ def parse(data: bytes, *, has_v: bool = True, decode: Decoder | None = None, nam
     reader = _SlotReader(data, name, decode)
     magic, version, tokens = reader.unpack("III")
     if (magic, version) != (_MAGIC, _VERSION):
-        raise reader.refuse(f"magic {magic:08x} version {version}, known is {_MAGIC:08x} version {_VERSION}")
+        raise reader.refuse(f"magic {magic:08x} version {version}, expected {_MAGIC:08x} version {_VERSION}")
     reader.skip(4 * tokens)
     layers: list[SavedLayer] = []
     while not reader.done and (not layers or reader.at_cache()):
         layers += _read_cache(reader, has_v)
     if not layers:
-        raise reader.refuse("there is no cell in it")
+        raise reader.refuse("it has no cells")
     return SavedSlot(layers=tuple(layers), rest=reader.left)
 
 
@@ -98,7 +98,7 @@ def _read_cache(reader: _SlotReader, has_v: bool) -> list[SavedLayer]:
 
 
 def _cell_bytes(reader: _SlotReader, cells: int) -> int:
-    """Size of one cell's record: whether positions have further dimensions stands nowhere, but shows."""
+    """Size of one cell's record. Whether positions have more dimensions is not stated, so both are tried."""
     for size in (12, 20):
         words = np.frombuffer(reader.peek(cells * size), dtype="<i4").reshape(cells, -1)
         if (words[:, 1] == 1).all() and (words[:, -1] == 0).all():
@@ -131,7 +131,7 @@ def _dtype(reader: _SlotReader, kind: int) -> np.dtype[np.floating]:
 
 
 class _SlotReader:
-    """A position in the file; reading past its end is the file's fault."""
+    """A position in the file; reading past its end raises `StateInvalid`."""
 
     def __init__(self, data: bytes, name: str, decode: Decoder | None) -> None:
         self.decode = decode
@@ -153,7 +153,7 @@ class _SlotReader:
     def peek(self, count: int) -> bytes:
         if count > self.left:
             raise StateInvalid(
-                f"{self._name}: truncated: {count} bytes are to follow byte {self._at}, {self.left} do",
+                f"{self._name}: truncated: {count} bytes expected after byte {self._at}, found {self.left}",
                 hint="the disk may have been full; save it again",
             )
         return self._data[self._at : self._at + count]
@@ -180,12 +180,12 @@ class _SlotReader:
         self._at += len(raw)
         values = self.decode(raw)
         if values.size == 0 or values.size % rows:
-            raise self.refuse(f"rows of {row_bytes} bytes, which are no whole blocks")
+            raise self.refuse(f"rows of {row_bytes} bytes, which are not whole blocks")
         return self._finite(values.reshape(rows, -1))
 
     def _finite(self, values: Floats) -> Floats:
         if not np.isfinite(values).all():
-            raise self.refuse("a cache that holds infinities or NaN")
+            raise self.refuse("the cache contains infinities or NaN")
         return values
 
     def at_cache(self) -> bool:

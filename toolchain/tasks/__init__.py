@@ -1,4 +1,4 @@
-"""The tasks of `./inv`, a module for each collection. No logic here: a task calls one function and shows its record."""
+"""The tasks of `./inv`, a module for each collection. A task only calls one function and prints its record."""
 
 from . import api, build, deploy, fork, journey, memory, metal, quality, series, sources, verify
 from .command import main

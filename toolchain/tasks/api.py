@@ -24,7 +24,7 @@ def snapshot(run: Run, tree: str = "", platform: str = surface.PLATFORM) -> None
     old=f"{_TREE}; empty: the one that Ollama pins",
     new=f"{_TREE}; empty: HEAD",
     platform=_PLATFORM,
-    surface_only="leave Ollama out: everything counts as used",
+    surface_only="ignore Ollama: everything counts as used",
 )
 def diff(run: Run, old: str = "", new: str = "", platform: str = surface.PLATFORM, surface_only: bool = False) -> None:
     """What changed in the C surface, for Ollama."""

@@ -13,7 +13,7 @@ group = Group("build", default="release")
 
 @group.task(
     *SOURCES,
-    stock="build upstream as it is, without the series",
+    stock="build upstream without the series",
     targets="further programs of llama.cpp to build, such as llama-bench,llama-perplexity",
 )
 def release(run: Run, stock: bool = False, targets: Names = Names()) -> None:
@@ -27,5 +27,5 @@ def release(run: Run, stock: bool = False, targets: Names = Names()) -> None:
 
 @group.task("workspace", release="id or directory of a release; empty: the newest one built")
 def check(run: Run, release: str = "") -> None:
-    """Hold a release against its manifest."""
+    """Check a release against its manifest."""
     run.finish(building.check(building.find_release(run, release)))

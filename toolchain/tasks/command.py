@@ -1,8 +1,7 @@
-"""From the command line to a stage: what every task shares, and how a run ends.
+"""What all tasks share: flags, error handling and exit codes.
 
 A task's body gets a `Run` (configuration and console) and ends with `run.finish(record)`. Around it `Group.task` adds
-the flags that all tasks share, turns a `ToolchainError` into one message and its exit code, and leaves the traceback
-to bugs.
+the common flags, and turns a `ToolchainError` into one message and its exit code. Only bugs show a traceback.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ _SHARED = {
 
 
 class Group:
-    """The tasks of one collection of `./inv`; `default` is the one that runs when only the collection is named."""
+    """The tasks of one collection of `./inv`; `default` is the one that runs when only the collection is given."""
 
     def __init__(self, name: str = "", default: str = "") -> None:
         self.collection = Collection(name) if name else Collection()
         self._default = default
 
     def task(self, *flags: str, name: str = "", **help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        """Make a task of `body(run, **own)`, named as the function unless `name` says otherwise.
+        """Make a task of `body(run, **own)`, named like the function unless `name` is given.
 
         `flags` are names out of `flags.SETTINGS`; `help` describes the body's own parameters.
         """
@@ -130,12 +129,12 @@ def _parse_settings(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does, so that servers under test and locks are cleaned up."""
+    """SIGTERM ends a run like Ctrl-C, so that test servers and locks are cleaned up."""
     raise SystemExit(128 + number)
 
 
 class _Program(Program):
-    """Invoke's program, with the exit code 2 for wrong usage that shells and this toolkit's documentation use."""
+    """Invoke's program, with exit code 2 for wrong usage, as documented."""
 
     def parse_core(self, argv: list[str] | None) -> None:
         with _wrong_usage():

@@ -16,7 +16,7 @@ group = Group("deploy")
     "port",
     "kv_cache_type",
     release="id or directory; empty: the newest one built",
-    unverified="install it even if no verification proves it",
+    unverified="install it even without a successful verification",
 )
 def install(run: Run, release: str = "", unverified: bool = False) -> None:
     """Make a verified release the service."""

@@ -1,4 +1,4 @@
-"""Flags: those that stand for a setting, and those that may be given more than once."""
+"""Flags that set a setting, and flags that may be repeated."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "kv_cache_type": ("deploy.kv_cache_type", "cache type of the service, or K:V"),
     "workspace": ("workspace", "folder for mirrors, scratch trees and builds"),
 }
-"""Flags that stand for a setting: name -> its key and help."""
+"""Flags that set a setting: name -> its key and help."""
 
 SOURCES = ("ollama", "ollama_ref", "llama_cpp", "llama_cpp_ref", "workspace")
 
 
 class Names(tuple[str, ...]):
-    """Names: the flag is repeatable, and each may hold several with commas or blanks."""
+    """Names: the flag is repeatable, and each value may list several, separated by commas or blanks."""
 
     @classmethod
     def read(cls, given: Iterable[str], flag: str = "") -> Self:  # noqa: ARG003  errors of others name it
-        """What was given."""
+        """The values."""
         return cls(name for text in given for name in text.replace(",", " ").split())
 
 
 class CacheSettings(tuple[str, ...]):
-    """Settings of cache types, whose rules hold commas, too."""
+    """Settings of cache types, whose rules may contain commas."""
 
     @classmethod
     def read(cls, given: Iterable[str], flag: str = "") -> Self:  # noqa: ARG003
-        """What was given."""
+        """The values."""
         return cls(split_settings(" ".join(given)))
 
 
@@ -47,7 +47,7 @@ class Numbers(tuple[int, ...]):
 
     @classmethod
     def read(cls, given: Iterable[str], flag: str = "") -> Self:
-        """What was given. Raises `ConfigError` for anything else."""
+        """The values. Raises `ConfigError` for anything else."""
         for text in (names := Names.read(given)):
             if not (text.isascii() and text.isdigit()):
                 raise ConfigError(f"--{flag} {text!r}: expected a whole number from 0 on", hint=f"--{flag} 1")

@@ -11,12 +11,12 @@ from .flags import SOURCES, Names
 group = Group("fork", default="freshness")
 
 _BRANCH = "branch of the fork (repeatable, or with commas); empty: all"
-_NOW = "the day to reckon ages from, in ISO 8601; empty: today"
+_NOW = "date for ages, in ISO 8601; empty: today"
 
 
 @group.task("fork", "llama_cpp", "workspace", branch=_BRANCH, now=_NOW)
 def freshness(run: Run, branch: Names = Names(), now: str = "") -> None:
-    """How old a fork is, and what is its own."""
+    """How old a fork is, and its own work."""
     with inquiry.joined(run) as both:
         found = inquiry.freshness(run, both, branch, inquiry.moment(now))
     run.finish(found)

@@ -1,4 +1,4 @@
-"""The whole way, the machine, and the toolkit itself: tasks that belong to no collection."""
+"""Tasks outside of collections: all stages, the machine, and the toolkit itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_tests(run: Run, fast: bool = False, args: str = "") -> None:
 
 @group.task("workspace")
 def doctor(run: Run) -> None:
-    """What this machine has, and what it lacks."""
+    """Which requirements this machine meets."""
     run.finish(host.doctor(run.config))
 
 
@@ -46,7 +46,7 @@ def config(run: Run) -> None:
     run.finish(configuration.rows(run.config))
 
 
-@group.task(*SOURCES, keep="leave the last look as it was, so that the next one reports the same again")
+@group.task(*SOURCES, keep="do not store this look, so that the next one reports the same again")
 def watch(run: Run, keep: bool = False) -> None:
     """What came upstream since the last look."""
     run.finish(watching.look(run, load_series(run), keep=keep))
@@ -62,8 +62,8 @@ def ship(run: Run) -> None:
     *SOURCES,
     "fork",
     branch="branch of the fork; empty: the most promising one",
-    now="the day to reckon ages from, in ISO 8601; empty: today",
-    platform="where the result is to run, macos or linux; empty: as here",
+    now="date for ages, in ISO 8601; empty: today",
+    platform="platform of the result, macos or linux; empty: this machine's",
     model="GGUF file, its URL, or a model in Ollama's store, to plan its context; empty: none",
     ram="GiB of a Mac to plan for; 0: this machine",
     out="folder of assessment.html and assessment.json; empty: in the workspace",

@@ -14,11 +14,11 @@ group = Group("memory", default="plan")
 @group.task(
     model="GGUF file, its http(s) URL, or a model in Ollama's store",
     context="tokens, such as 65536 or 64K (repeatable, or with commas); empty: 8K to 128K",
-    types="cache types to compare (repeatable, or with blanks); empty: six of them",
+    types="cache types to compare (repeatable, or with blanks); empty: six types",
     ram="GiB of a Mac to plan for; 0: this machine",
     parallel="sequences at once (OLLAMA_NUM_PARALLEL)",
     unified="the sequences share one cache (llama-server --kv-unified)",
-    batch="tokens that are worked on at once (Ollama's num_batch)",
+    batch="tokens that are processed at once (Ollama's num_batch)",
 )
 def plan(
     run: Run,

@@ -21,7 +21,7 @@ _SERVER = "a llama-server to run instead"
     data="a data set, or dump (repeatable, or with commas); empty: all",
     seed="seed of the data (repeatable, or with commas)",
     rotated="only after the Hadamard transform",
-    no_rotated="only as the data is",
+    no_rotated="only without the Hadamard transform",
     tokens="vectors of a data set, or tokens of a dump",
     head_size="values in a vector of a drawn data set",
     model="GGUF model whose keys and values to dump",
@@ -81,7 +81,7 @@ def kl(
     text=_TEXT,
     release=_RELEASE,
     server=_SERVER,
-    weights_only="read the weights alone, and run nothing",
+    weights_only="read only the weights; run nothing",
 )
 def guard(
     run: Run, model: str = "", text: str = "", release: str = "", server: str = "", weights_only: bool = False

@@ -1,4 +1,4 @@
-"""`./inv sources`: which commits a run works on."""
+"""`./inv sources`: the commits that a run works on."""
 
 from __future__ import annotations
 

@@ -30,16 +30,16 @@ def _suite_run(ran: SuiteRun) -> str:
 
 
 def run(console: Console, *, fast: bool, args: str) -> SuiteRun:
-    """Run pytest, with its output as notes. Raises `CommandFailed` where a test fails."""
+    """Run pytest, with its output as notes. Raises `CommandFailed` when a test fails."""
     argv = command_line(fast=fast, args=args)
     done = process.run(argv, cwd=ROOT, on_line=console.note, what="the test suite")
     return SuiteRun(passed=True, seconds=done.seconds, summary=done.output.strip().splitlines()[-1])
 
 
 def command_line(*, fast: bool, args: str) -> list[str]:
-    """pytest's command line; `args` are further words for it, quoted as for a shell, and what they say wins.
+    """pytest's command line; `args` are further arguments, quoted as for a shell; they take precedence.
 
-    Raises `ConfigError` where a quotation mark is left open, `MissingExtra`.
+    Raises `ConfigError` for an unclosed quotation mark, `MissingExtra`.
     """
     extras.require("dev", "the test suite")
     try:

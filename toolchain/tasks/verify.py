@@ -1,4 +1,4 @@
-"""`./inv verify`: the proof that a release does what was asked of it."""
+"""`./inv verify`: the proof that a release does what was configured."""
 
 from __future__ import annotations
 

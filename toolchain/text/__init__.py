@@ -1,6 +1,6 @@
-"""What a record looks like to a reader at a terminal: `as_text`. `--json` prints the records themselves.
+"""Records as text for a terminal: `as_text`. `--json` prints the records themselves.
 
-A module for each room; what it registers is found by the type of the record.
+A module for each package registers a function for each type of record.
 """
 
 from . import (  # noqa: F401  each registers what it shows

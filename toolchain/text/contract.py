@@ -1,4 +1,4 @@
-"""The contract with llama.cpp: what was recorded, proven and asked."""
+"""The contract with llama.cpp: what was recorded, proven and run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .dispatch import as_text
 def behaviour_lines(found: Behaviour) -> list[str]:
     """For a reader at a terminal."""
     if found.skipped:
-        return [f"  behaviour not asked: {found.skipped}"]
+        return [f"  behaviour not checked: {found.skipped}"]
     if not found.wrong:
         return [f"  {found.operations} operations on our types go to our kernels"]
     return [f"  behaviour  {line}" for line in found.wrong]
@@ -24,7 +24,7 @@ def _proving(found: Proving) -> str:
     for point in found.points:
         lines += point_lines(point)
     held = [point for point in found.points if point.ok]
-    lines.append(f"  {len(held)} of {len(found.points)} builds hold and behave, in {found.seconds:.0f} s")
+    lines.append(f"  {len(held)} of {len(found.points)} builds passed, in {found.seconds:.0f} s")
     return "\n".join(lines)
 
 

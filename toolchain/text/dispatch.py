@@ -1,4 +1,4 @@
-"""The function that the other modules of this room extend."""
+"""The function that the other modules of this package extend."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Any
 
 @singledispatch
 def as_text(record: Any) -> str:
-    """A record for a reader. Raises `TypeError` for a kind of record that has no text."""
+    """A record as text. Raises `TypeError` for a type without a registered text."""
     raise TypeError(f"no text is registered for {type(record).__name__}")

@@ -18,13 +18,11 @@ def _freshness(found: Freshness) -> str:
     lines = [f"{found.fork}: {found.verdict}, as of {found.now}"]
     lines.append(f"upstream's newest commit is b{newest.build}, {newest.commit[:12]}, {newest.date[:10]}")
     if newest.build > found.mirror_build:
-        lines.append(
-            f"  the mirror of upstream ends at b{found.mirror_build}: the fork holds newer commits of upstream"
-        )
+        lines.append(f"  the mirror of upstream ends at b{found.mirror_build}; the fork has newer commits of upstream")
     if found.untrue_tags:
         lines.append(
             f"  {len(found.untrue_tags)} tags of the fork are not on the commit of their build or version, such as "
-            f"{', '.join(found.untrue_tags[:3])}: none of its tags is believed"
+            f"{', '.join(found.untrue_tags[:3])}; its tags are ignored"
         )
     width = max(len(branch.name) for branch in found.branches)
     lines.append(
@@ -40,7 +38,7 @@ def _freshness(found: Freshness) -> str:
             f" {len(one.own):>4}  {one.files:>5}  +{one.inserted} -{one.deleted}{'  turbo' if one.turbo else ''}"
         )
     if any(one.base and one.base.by == "content" for one in found.branches):
-        lines.append("* newer than the merge base: the branch holds this state of upstream under commits of its own")
+        lines.append("* newer than the merge base: the branch has this state of upstream in commits of its own")
     return "\n".join([*lines, "", *_branch(found.branches[0])])
 
 
@@ -53,7 +51,7 @@ def _branch(one: Branch) -> list[str]:
         lines.append(f"  by content b{one.base.build} {one.base.commit[:12]} of {one.base.date[:10]}")
     lines.append(
         f"  {len(one.own)} commits of its own; not counted: {one.merges} merges ({one.syncs} of upstream), "
-        f"{one.equivalent} that equal one of upstream's, {one.imported} that bring upstream's files"
+        f"{one.equivalent} that equal one of upstream's, {one.imported} that import upstream's files"
     )
     activity = one.activity
     lines.append(
@@ -80,7 +78,7 @@ def _conflicts(found: Conflicts) -> str:
     if found.picks:
         lines.append(
             f"  of {len(found.picks)} commits of its own, {found.picks_alone} apply alone, "
-            f"{found.picks_in_order} in order (those that conflict passed over)"
+            f"{found.picks_in_order} in order (skipping those that conflict)"
         )
     lines.append(f"  basis of the estimate: {found.basis}")
     return "\n".join(lines)
@@ -103,7 +101,7 @@ def _outcome(outcome: MergeOutcome, box: float) -> list[str]:
             lines.append(f"      and {len(outcome.conflicts) - _SHOWN} more (--json has all)")
     for patch in outcome.patches:
         if patch.on_pin:
-            lines.append(f"    {patch.name} fails on the pin itself: {', '.join(patch.on_pin)}")
+            lines.append(f"    {patch.name} also fails on the pin itself: {', '.join(patch.on_pin)}")
         elif patch.on_outcome:
             lines.append(f"    {patch.name} no longer applies: {', '.join(patch.on_outcome)}")
     if outcome.patches and not any(patch.on_outcome for patch in outcome.patches):
@@ -125,7 +123,7 @@ def _metal(found: MetalBranches) -> str:
             f"{one.branch:<{width}}  {one.verdict:<24} {len(one.kernels):>4} kernels  {', '.join(one.dispatch)}"
         )
         lines += [
-            f"{'':<{width}}    {family}: {', '.join(ops) or 'nothing known'}" for family, ops in one.operations.items()
+            f"{'':<{width}}    {family}: {', '.join(ops) or 'none known'}" for family, ops in one.operations.items()
         ]
         lines += [f"{'':<{width}}    gap: {gap}" for gap in one.gaps]
     return "\n".join(lines)

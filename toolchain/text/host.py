@@ -1,4 +1,4 @@
-"""The machine, and what it lacks."""
+"""The machine, and its missing requirements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .dispatch import as_text
 
 @as_text.register
 def _findings(found: Requirements) -> str:
-    """What the machine has of what is needed."""
+    """Which requirements are met."""
     lines = []
     for item in found:
         lines.append(f"{'ok' if item.ok else 'MISSING':<8} {item.name:<12} {item.found or '-':<32} {item.needed}")
@@ -21,11 +21,11 @@ def _findings(found: Requirements) -> str:
 
 @as_text.register
 def _machine(found: Machine) -> str:
-    """The facts, one in a line, and what is not known."""
+    """The facts, one in a line, and unknown ones."""
     facts = [
         ("system", f"{found.system}, {found.platform}"),
         ("chip", f"{found.chip}, {found.cores} cores" if found.chip else ""),
-        ("gpu", f"{found.gpu}, family {found.gpu_family or 'not known'}" if found.gpu else ""),
+        ("gpu", f"{found.gpu}, family {found.gpu_family or 'unknown'}" if found.gpu else ""),
         ("memory", f"{found.ram / GIB:.1f} GiB" if found.ram else ""),
         ("Metal", f"may use {found.gpu_limit / GIB:.1f} GiB" if found.gpu_limit else ""),
         ("free disk", f"{found.free_disk / GIB:.1f} GiB"),
@@ -35,4 +35,4 @@ def _machine(found: Machine) -> str:
     for port in found.ports:
         who = f"Ollama {port.ollama}" if port.ollama else "no Ollama"
         lines.append(f"{f'port {port.number}':<12}{who}{f', {port.program}' if port.program else ''}")
-    return "\n".join([*lines, *(f"not known:  {one}" for one in found.unknown)])
+    return "\n".join([*lines, *(f"unknown:    {one}" for one in found.unknown)])

@@ -16,9 +16,9 @@ def _inspection(found: Inspection) -> str:
     counts = ", ".join(f"{count} kernels {variant}" for variant, count in found.kernels.items())
     where = f" in {found.libraries} libraries" if found.libraries > 1 else ""
     lines = [f"{found.tree}: {counts}{where}; {found.flash_attention} of flash attention. {found.seconds:.1f} s"]
-    lines += [f"  no kernel {name}, which {where} asks for" for name, where in found.absent.items()]
-    lines += [f"  nothing asks for {name}" for name in found.unasked]
-    lines += [f"  {name} stands in {files}" for name, files in found.twice.items()]
+    lines += [f"  no kernel {name}, which {where} uses" for name, where in found.absent.items()]
+    lines += [f"  nothing uses {name}" for name in found.unasked]
+    lines += [f"  {name} is in {files}" for name, files in found.twice.items()]
     if found.ok:
         lines.append(f"  all compile; {found.names} calls of the host code find their kernels, and no kernel is idle")
     lines.append(f"  not checked: {', '.join(found.not_checked)}")
@@ -42,7 +42,7 @@ def _runs(ran: MetalRun) -> str:
 
 @as_text.register
 def _audit(found: TreeAudits) -> str:
-    """A paragraph for each tree, a line for each type and for each thing that it misses."""
+    """A paragraph for each tree, a line for each type and for each missing kernel."""
     lines = []
     for tree in found:
         lines.append(
@@ -55,7 +55,7 @@ def _audit(found: TreeAudits) -> str:
                 f"  {kind.type:<10} {8 * kind.bytes / kind.block:5.3f} bits, blocks of {kind.block}: {kind.verdict}"
             )
             lines += [f"    no {what}" for what in kind.missing]
-            lines += [f"    the host asks for {name}, which is not there: {what}" for name, what in kind.absent.items()]
+            lines += [f"    the host code uses {name}, which is missing: {what}" for name, what in kind.absent.items()]
     return "\n".join(lines)
 
 
@@ -85,7 +85,7 @@ def _costs(found: Costs) -> str:
 def _estimates(found: TokenEstimates) -> str:
     """A table, with what it was taken from."""
     lines = [
-        f"ESTIMATE by peaks alone, {M3_MAX.name}, {CLASS_27B.name}; milliseconds for a token",
+        f"ESTIMATE by peaks only, {M3_MAX.name}, {CLASS_27B.name}; milliseconds for a token",
         f"  {M3_MAX.source}",
         f"  {CLASS_27B.source}",
         f"  {'K/V':<12} {'positions':>9} {'arithmetic':>10} {'memory':>8} {'(uncached)':>10} {'weights':>8}"

@@ -54,8 +54,8 @@ def _divergences(found: Divergences) -> str:
 
 @as_text.register
 def guarded(found: Compatibility) -> str:
-    """For a terminal: the answer, the trials, and the layers that lose most."""
-    how = "measured" if found.measured else "from the weights alone"
+    """The answer, the trials, and the layers that lose most."""
+    how = "measured" if found.measured else "from the weights only"
     lines = [f"{found.model}: {found.asked}: {found.answer} ({how})"]
     if found.proposal:
         lines.append(f"  propose {found.proposal}")

@@ -12,7 +12,7 @@ from .quality import guarded
 
 @as_text.register
 def _verification(proven: Verification) -> str:
-    """One line for each type and model: what the log of llama-server showed."""
+    """One line for each type and model: what llama-server's log states."""
     lines = [f"{proven.release}: version {proven.version}, proven in {proven.seconds:.1f} s"]
     for proof in proven.proofs:
         verdict = "proven" if proof.ok else f"NOT PROVEN: {proof.reason}"
@@ -26,7 +26,7 @@ def _verification(proven: Verification) -> str:
     if proven.guard:
         lines += [f"  {line}" for line in guarded(proven.guard).splitlines()]
     if proven.unknown_type_message:
-        lines.append(f"  an unknown type is answered: {proven.unknown_type_message}")
+        lines.append(f"  answer to an unknown type: {proven.unknown_type_message}")
     return "\n".join(lines)
 
 
@@ -42,7 +42,7 @@ def _deployment(state: Deployment) -> str:
         [
             f"active    {state.active}  (version {state.version or '?'}, pid {state.pid or '-'}, {health})",
             f"parent    {state.parent or '-'}",
-            f"releases  {', '.join(others) or 'no other'}",
+            f"releases  {', '.join(others) or 'none'}",
             f"prefix    {state.prefix}",
         ]
     )

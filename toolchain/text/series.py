@@ -25,7 +25,7 @@ def _sources(found: Sources) -> str:
 
 @as_text.register
 def _rendered(result: Rendered) -> str:
-    """Files and lines that the series touches, upstream's and ours apart."""
+    """Files and lines that the series changes, upstream's and ours separately."""
     lines = [f"series {result.series_sha256[:12]}"]
     for target in result.targets:
         theirs = [file for file in target.files if file.pristine]
@@ -41,7 +41,7 @@ def _rendered(result: Rendered) -> str:
 
 @as_text.register
 def _scratch(made: Scratch) -> str:
-    """The branch, and where it lies."""
+    """The branch and its folder."""
     return f"{made.branch} in {made.ollama} and {made.llama_cpp}"
 
 
@@ -66,7 +66,7 @@ def _checked(checked: Checked) -> str:
         if breach.culprit:
             lines.append(f"             broken by: {breach.culprit}")
     if checked.reason:
-        lines.append(f"  not served: {checked.reason}")
+        lines.append(f"  not supported: {checked.reason}")
     counts = Counter(edit.status for edit in checked.edits)
     if counts:
         lines.append("  " + ", ".join(f"{count} {status}" for status, count in counts.items()))

@@ -13,7 +13,7 @@ _ORDER = ("breaking", "recompiled", "unused", "additive")
 
 @as_text.register
 def _comparison(found: ApiDiff) -> str:
-    """Everything that may matter, then the counts and the verdict. What was added is only counted."""
+    """Everything that may matter, then the counts and the verdict. Additions are only counted."""
     lines = [f"{found.old} -> {found.new} on {found.platform}" + (f", for {found.ollama}" if found.ollama else "")]
     shown = [one for one in found.changes if one.effect != "additive" or one.change in ("sentinel", "deprecated")]
     groups: dict[tuple[str, ...], list[SurfaceChange]] = {}
@@ -34,7 +34,7 @@ def _comparison(found: ApiDiff) -> str:
             lines.append(f"  additive   new {use.kind} {use.text}\n             used at {use.where}")
     neither = [use for use in found.server if not use.in_old and not use.in_new]
     if neither:
-        lines.append(f"  in neither tree, or put together at run time: {', '.join(use.text for use in neither)}"[:400])
+        lines.append(f"  in neither tree, or composed at run time: {', '.join(use.text for use in neither)}"[:400])
     counts = Counter(f"{one.change} {one.kind}" for one in found.changes)
     if counts:
         lines.append("  " + ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))

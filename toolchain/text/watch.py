@@ -1,4 +1,4 @@
-"""What moved upstream since the last look."""
+"""What changed upstream since the last look."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _FEW = 12
 
 @as_text.register
 def _look(look: UpstreamLook) -> str:
-    """What came, whether the series holds, and what the forge said."""
-    lines = [f"since {look.since}" if look.since else "the first look: there is nothing to compare with"]
+    """What changed, whether the series applies, and the forge's news."""
+    lines = [f"since {look.since}" if look.since else "the first look: nothing to compare with"]
     if look.since and not look.moved and not look.items:
         lines.append("  nothing new")
     for moved in look.moved:
@@ -22,7 +22,7 @@ def _look(look: UpstreamLook) -> str:
     for item in look.items:
         lines.append(f"  new at the forge: {item.key} {item.date} {item.title} {item.url}".rstrip())
     for held in look.holding:
-        lines.append(f"  {'holds' if held.holds else 'DOES NOT HOLD'} on {held.what}" + _because(held.reason))
+        lines.append(f"  {'applies' if held.holds else 'FAILED'} on {held.what}" + _because(held.reason))
     lines += [f"  note: {note}" for note in look.notes]
     return "\n".join(lines)
 
@@ -34,7 +34,7 @@ def _because(reason: str) -> str:
 def _moved(moved: Moved) -> list[str]:
     lines = [f"  {moved.target}: {moved.commits} commits, now {moved.describe} ({moved.new[:12]})"]
     if moved.rewritten:
-        lines.append(f"    history was rewritten: {moved.old[:12]} is no part of it any more")
+        lines.append(f"    history was rewritten: {moved.old[:12]} is not in it any more")
     for title, names in (
         ("releases", moved.releases),
         ("new tags", moved.tags),
@@ -48,7 +48,7 @@ def _moved(moved: Moved) -> list[str]:
     if moved.pin != ("", ""):
         lines.append(f"    the pin: {moved.pin[0] or 'none'} -> {moved.pin[1] or 'none'}")
     if moved.symbols:
-        lines.append(f"    {len(moved.symbols)} commits that touch what our sources use")
+        lines.append(f"    {len(moved.symbols)} commits that touch symbols that our sources use")
         for touch in moved.symbols[:_FEW]:
             lines += [_commit(touch.commit), f"        {_listed(touch.symbols)}"]
     if moved.touching:

@@ -1,1 +1,1 @@
-"""Upstream and forks, watched and judged; nothing is built here."""
+"""Upstream and forks: watched and assessed, never built."""

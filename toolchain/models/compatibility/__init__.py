@@ -1,1 +1,1 @@
-"""Which cache types a model bears: models whose keys have extreme channels are recognised before they are served."""
+"""Which cache types a model works with. Models whose keys have extreme channels are detected before they are served."""

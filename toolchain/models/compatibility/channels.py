@@ -1,10 +1,10 @@
-"""How much of a quantizer's precision the scores of a model get, from the weights of its queries and keys alone.
+"""How much of a quantizer's precision reaches a model's attention scores, from the weights of queries and keys alone.
 
-The rotation spreads a key's error evenly over the channels it mixes (a run). A score's error is therefore as large as
-the run's whole energy makes it, while what tells one token from another may sit in channels of little energy: a
-constant offset is shared by all keys, and softmax ignores what is common to all; a large channel that meets small
-queries weighs no more than others. Per K/V head, for channels c with mean squares q2 of the queries and k2 of the keys,
-and content of the keys (k2 without what all keys share),
+The rotation spreads a key's error evenly over the channels it mixes (a run). So a score's error
+depends on the run's total energy, while what distinguishes tokens may be in channels of little energy: a
+constant offset is the same for all keys, and softmax ignores it; a large channel with small queries has no more weight
+than others. Per K/V head, for channels c with mean squares q2 of the queries and k2 of the keys, and content of the
+keys (k2 without the part that all keys share),
 
     loss = sum_c q2[c] * mean of k2 over c's run  /  sum_c q2[c] * content[c]
 
@@ -12,8 +12,8 @@ is the factor between the relative error of the keys and that of the scores: 1 f
 
 The mean squares follow from the rows of the projections, taking their input as white: with gain g of the norm before,
 k2[c] = sum_j (W[c,j] g[j])^2 + b[c]^2, of which the bias b is offset and the rest content. Where queries and keys are
-normalised by head, the norm's weights set the scale. Both are exact for what is extreme in the weights themselves, and
-blind to what only the activations do; `keys` sees that.
+normalised by head, the norm's weights set the scale. Both are exact for extremes in the weights, and do not see
+those that only activations have; `keys` does.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from ..memory.gguf import load
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
 COLUMNS = 2048
-"""of a projection's inputs at most so many are read: a row's norm needs no more"""
+"""maximum number of a projection's inputs that are read: enough for a row's norm"""
 _UNROTATED_BLOCK = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Mean squares of one attention layer, (K/V heads, head size) each; None where the file does not tell."""
+    """Mean squares of one attention layer, (K/V heads, head size) each; None if unknown from the file."""
 
     index: int
     """of the layer in the model"""
@@ -69,7 +69,7 @@ def loss(queries: Doubles, keys: Doubles, content: Doubles) -> float:
 
 
 def run_length(head_size: int) -> int:
-    """Channels that share an error: those of a rotation, or of a block of a head size that is not rotated."""
+    """Number of channels that share an error: those of a rotation, or of a block if the head size is not rotated."""
     if head_size % 64 == 0:
         return head_size & -head_size
     return _UNROTATED_BLOCK if head_size % _UNROTATED_BLOCK == 0 else head_size
@@ -78,7 +78,7 @@ def run_length(head_size: int) -> int:
 def read(model: Path) -> tuple[Layer, ...]:
     """The attention layers of a GGUF file, in order; only its header and the tensors of queries and keys are read.
 
-    Raises `ModelInvalid` for what is no model, and `ArchitectureUnknown`.
+    Raises `ModelInvalid` for a file that is not a model, and `ArchitectureUnknown`.
     """
     header = load(str(model))
     shape = memory.read(header)
@@ -118,7 +118,7 @@ def _open(part: str) -> gguf.GGUFReader:
 def _profile(
     block: Mapping[str, gguf.ReaderTensor], heads: int, layer: memory.CachedLayer
 ) -> tuple[Doubles, Doubles, Doubles] | None:
-    """Queries, keys and content, or None for a layout that is not known."""
+    """Queries, keys and content, or None for an unknown layout."""
     size, width = layer.head_k, layer.k
     kv_heads = width // size
     gain = _vector(block, "attn_norm.weight")
@@ -134,7 +134,7 @@ def _profile(
         query_bias, key_bias = _vector(block, "attn_q.bias"), _vector(block, "attn_k.bias")
     else:
         return None
-    if query.size == 2 * heads * size:  # a gate lies beside each head of the queries
+    if query.size == 2 * heads * size:  # each query head is followed by its gate
         query = query.reshape(heads, 2, size)[:, 0].reshape(-1)
         query_bias = None if query_bias is None else query_bias.reshape(heads, 2, size)[:, 0].reshape(-1)
     if query.size != heads * size or key.size != width or heads % kv_heads:
@@ -149,7 +149,7 @@ def _profile(
 
 
 def _normalised(energy: Doubles, weight: Doubles | None, whole: Doubles) -> Doubles:
-    """Mean squares behind a norm over each head (`weight` of a head's size) or over all heads, as `whole` is scaled."""
+    """Mean squares after a norm over each head (`weight` of a head's size) or over all heads (`whole`)."""
     if weight is None:
         return energy
     if weight.size == energy.shape[1]:

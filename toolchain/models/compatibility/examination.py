@@ -12,7 +12,7 @@ from . import verdict
 
 
 def examine(run: Run, model: str, text: str, release: str, server: str, weights_only: bool) -> Compatibility:
-    """Judge the service's cache type, and keep the verdict."""
+    """Judge the service's cache type, and store the verdict."""
     config = run.config
     found = verdict.examine(
         verdict.find_model(model or config.verify.model, config),

@@ -1,8 +1,8 @@
-"""The same loss on keys that a model really made of a text: offsets that no bias announces show here.
+"""The same loss, from a model's real keys for a text: includes offsets that do not come from a bias.
 
 RoPE turns a constant offset of a pair of channels into a line in their spectrum over positions, at the pair's own
-frequency, so content is what is left of a channel without its strongest line. That needs no knowledge of how a model
-pairs its channels, or of the frequencies.
+frequency, so content is a channel without its strongest line. It needs no knowledge of a model's pairs of channels, or
+of the frequencies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..quality.samples import Sample
 from .channels import Doubles, Layer, loss
 
 _WINDOW, _SKIRT = 12.0, 5
-"""a Kaiser window of this shape smears a line over so many bins on either side, and leaves -90 dB beyond"""
+"""a Kaiser window of this shape spreads a line over this many bins on either side, with -90 dB beyond"""
 
 
 def content(channels: Floats) -> Doubles:
@@ -32,10 +32,9 @@ def content(channels: Floats) -> Doubles:
 
 
 def losses(dumped: Sequence[Sample], layers: Sequence[Layer]) -> tuple[float | None, ...]:
-    """The loss of each attention layer of `layers`, in their order; None where the dump has no such layer.
+    """The loss of each attention layer of `layers`, in their order; None if the dump lacks the layer.
 
-    A dump lists layers with full attention before windowed ones. Queries are weighed as the weights say; evenly where
-    these do not tell.
+    A dump lists layers with full attention before windowed ones. Queries have the weights' mean squares, else equal.
     """
     keys = [sample for sample in dumped if sample.keys]
     order = sorted(range(len(layers)), key=lambda number: layers[number].windowed)

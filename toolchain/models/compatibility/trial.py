@@ -1,7 +1,7 @@
-"""What a cache type does to a model's predictions, measured on the very llama-server that is to run it.
+"""The effect of a cache type on a model's predictions, measured on the llama-server that will run it.
 
-The server reads a text a few tokens at a time and says after each of them how likely it thinks the next token; once
-with an f16 cache, and once with each type under trial. No model of the error is involved; keys and values both count.
+The server reads a text a few tokens at a time and returns the probabilities of the next token after each step: once
+with an f16 cache, and once with each type on trial. Nothing is assumed about errors; keys and values both count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..quality.measure import Estimate
 POSITIONS = 64
 FEWEST_TOKENS = 256
 LISTED = 256
-"""tokens whose probabilities are compared one by one; the rest counts as one, so that the KL is a lower bound"""
+"""number of tokens whose probabilities are compared singly; the rest counts as one, so the KL is a lower bound"""
 _ROOM = 16
 
 
@@ -46,10 +46,10 @@ def predictions(
     tokens: int,
     then: Callable[[LlamaServer], None] = lambda _: None,
 ) -> tuple[Prediction, ...]:
-    """What the model expects at up to `POSITIONS` places of the second half of the text's first `tokens` tokens.
+    """The model's predictions at up to `POSITIONS` places in the second half of the text's first `tokens` tokens.
 
-    `then` is called with the server, whose cache holds the text. Raises `TextTooShort`, `VerificationFailed` when the
-    server's log states another cache than the one asked for, and the errors of `toolchain.serving.llama_server.serve`.
+    `then` is called with the server once its cache has the text. Raises `TextTooShort`, `VerificationFailed` when the
+    server's log states another cache than the requested one, and the errors of `toolchain.serving.llama_server.serve`.
     """
     with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
         home = Path(folder)
@@ -60,7 +60,7 @@ def predictions(
             read = running.post("/tokenize", {"content": text, "add_special": True}).get("tokens") or []
             if len(read) < FEWEST_TOKENS:
                 raise TextTooShort(
-                    f"the text has {len(read)} tokens, {FEWEST_TOKENS} are needed", hint="--text names a longer one"
+                    f"the text has {len(read)} tokens, {FEWEST_TOKENS} are needed", hint="use a longer one: --text"
                 )
             read = read[:size]
             step = max(1, len(read) // (2 * POSITIONS))
@@ -72,7 +72,7 @@ def predictions(
 
 
 def divergence(exact: Sequence[Prediction], rough: Sequence[Prediction]) -> Estimate:
-    """Mean KL of `rough` from `exact` in nats, with its standard error. Tokens that either leaves out count as one."""
+    """Mean KL of `rough` from `exact` in nats, with its standard error. Tokens that either one omits count as one."""
     found = [_divergence(a.listed, b.listed) for a, b in zip(exact, rough, strict=True)]
     return Estimate(mean=float(np.mean(found)), error=float(np.std(found, ddof=1) / math.sqrt(len(found))))
 
@@ -84,7 +84,7 @@ def _predict(server: LlamaServer, prompt: list[int]) -> Prediction:
         top: list[dict[str, Any]] = answer["completion_probabilities"][0]["top_logprobs"]
         return Prediction(listed={int(one["id"]): float(one["logprob"]) for one in top})
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ServerFailed(f"{server.url}/completion: the answer states no probabilities") from error
+        raise ServerFailed(f"{server.url}/completion: the answer contains no probabilities") from error
 
 
 def _divergence(exact: Mapping[int, float], rough: Mapping[int, float]) -> float:
@@ -96,8 +96,8 @@ def _divergence(exact: Mapping[int, float], rough: Mapping[int, float]) -> float
 
 
 def _check_cache(log: Path, asked: str) -> None:
-    """The log must state the types asked for, layer by layer where there are rules."""
+    """Check that the log states the requested types, layer by layer if there are rules."""
     found = [one.proof for one in stated(log.read_text(encoding="utf-8", errors="replace"))]
     wrong = mismatch(found, asked, sum(one.layers for one in found)) if found else "the log states no KV cache"
     if wrong:
-        raise VerificationFailed(f"{asked}: {wrong}", hint="is the server of a build that the series made?")
+        raise VerificationFailed(f"{asked}: {wrong}", hint="is this a llama-server built with the series?")

@@ -1,8 +1,8 @@
-"""The guard: does a model bear a cache type, and if not, what to keep at q8_0.
+"""Does a model work with a cache type, and if not, which parts should stay at q8_0?
 
-First the weights are read (`channels`), which takes a moment. With a llama-server at hand the model then reads a text:
-its keys tell what the weights do not (`keys`), and its predictions with the asked type, against those with f16, decide
-(`trial`). The thresholds and how often the predictions hold are in docs/results/compatibility.md.
+First the weights are read (`channels`), which is fast. With a llama-server the model then reads a text: its keys show
+what the weights do not (`keys`), and its predictions with the requested type, compared with f16, decide (`trial`).
+ The thresholds and how often the predictions hold are in docs/results/compatibility.md.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ..quality.samples import Sample
 from . import channels, keys, trial
 
 FINE_DB, COLLAPSE_DB = 10.0, 5.0
-"""predicted signal to noise of the scores: from the first on a type is fine, below the second it collapses"""
+"""predicted SNR of the scores: fine from the first on, collapses below the second"""
 WORST_DB = 5.0
-"""one layer without use of its scores can ruin a model, whatever the others do"""
+"""a single layer with useless scores can ruin a model"""
 FINE_KL, COLLAPSE_KL = 0.1, 0.2
-"""measured divergence from f16, nats per token: up to the first a type is fine, above the second it collapses"""
+"""measured divergence from f16, nats per token: fine up to the first, collapses above the second"""
 KEPT = "q8_0"
 TOKENS = 1024
-"""of the text, for keys and predictions"""
+"""tokens of the text, for keys and predictions"""
 
 
 def examine(
@@ -48,14 +48,14 @@ def examine(
     console: Console,
     tokens: int = TOKENS,
 ) -> Compatibility:
-    """Judge the type `asked` on `model`; without a `server` from the weights alone.
+    """Judge the type `asked` on `model`; without a `server`, only from the weights.
 
-    Raises `ConfigError` for a type that neither upstream has nor the series `added`, or rules beyond the model's
+    Raises `ConfigError` for a type that is neither upstream's nor `added` by the series, or rules beyond the model's
     layers, `ModelInvalid`, `ArchitectureUnknown`, and with a server the errors of `trial.predictions` and
     `toolchain.models.quality.dump.saved`.
     """
     types = parse(asked)
-    # a release may be from before manifests stated it
+    # manifests of older releases do not state it
     stated = nominal(own())
     added = [replace(kind, db=stated.get(kind.name)) if kind.db is None else kind for kind in added]
     table = type_table(added)
@@ -68,7 +68,7 @@ def examine(
     layers = [LayerLoss(layer=number, weights_db=_decibels(one.loss())) for number, one in enumerate(found)]
     if server is None:
         first = _predicted(types, layers, table)
-        gentler = _gentler(types, layers, table, added) if first.answer in ("costly", "collapses") else []
+        gentler = _alternatives(types, layers, table, added) if first.answer in ("costly", "collapses") else []
         proposal = next((one for one in gentler if _predicted(parse(one), layers, table).answer == "fine"), "")
         return _result(model, types, layers, [first], proposal)
     heads, dumped = read_heads(model), list[Sample]()
@@ -91,7 +91,7 @@ def examine(
     trials = [_measured(types, layers, table, trial.divergence(exact, run(str(types))))]
     proposal = ""
     if trials[0].answer != "fine":
-        for candidate in _gentler(types, layers, table, added):
+        for candidate in _alternatives(types, layers, table, added):
             try:
                 trials.append(_measured(parse(candidate), layers, table, trial.divergence(exact, run(candidate))))
             except ModelLoadFailed as error:
@@ -103,7 +103,7 @@ def examine(
 
 
 def find_model(name: str, config: Config) -> Path:
-    """A GGUF file by its path, or by the name that Ollama has for it.
+    """A GGUF file by its path, or by its name in Ollama.
 
     Raises `ConfigError` when there is neither, and `ModelInvalid` for a store that is damaged.
     """
@@ -114,14 +114,14 @@ def find_model(name: str, config: Config) -> Path:
     stored = find(name, root) if name else None
     if stored is None:
         raise ConfigError(
-            f"{name or '--model'}: no such model, neither a file nor in {root}",
-            hint="--model names a GGUF file, or a model as `ollama list` does",
+            f"{name or '--model'}: no such model: not a file, and not in {root}",
+            hint="--model takes a GGUF file, or a name from `ollama list`",
         )
     return stored.model
 
 
 def refusal(found: Compatibility, config: Config) -> CacheCollapse | None:
-    """The error for a type that collapses; None for another, or where the operator has accepted that."""
+    """The error for a type that collapses; None for others, or if verify.collapse is accept."""
     if found.answer != "collapses" or config.verify.collapse != "refuse":
         return None
     better = f"--kv-cache-type {found.proposal}, or " if found.proposal else ""
@@ -141,7 +141,7 @@ def _consequence(found: Compatibility) -> str:
 
 _CONSEQUENCES = {
     "costly": "costs the model noticeable quality",
-    "collapses": "would ruin its answers: its keys have channels too extreme for the type",
+    "collapses": "makes its answers collapse: the keys' channels are too extreme for the type",
 }
 
 
@@ -166,9 +166,9 @@ def _decibels(ratio: float | None) -> float | None:
 
 
 def predict(types: LayerTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType]) -> float | None:
-    """Signal to noise of the scores in dB: of the mean noise over layers, but at most `WORST_DB` above the worst layer.
+    """SNR of the scores in dB: from the mean noise over layers, but at most `WORST_DB` above the worst layer.
 
-    None when nothing is known of the layers, or of the types.
+    None if the layers or the types are unknown.
     """
     left = [
         db - one.worst_db
@@ -199,10 +199,10 @@ def _measured(types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str
     return Trial(cache=str(types), predicted_db=value, kl=kl.mean, kl_error=kl.error, answer=answer)
 
 
-def _gentler(
+def _alternatives(
     types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType], added: Sequence[CacheType]
 ) -> list[str]:
-    """What to try instead, the cheapest first: K of the worst layers, or of all, kept at q8_0, and finer types."""
+    """Alternatives, the cheapest first: K of the worst layers, or of all, at q8_0, and finer types."""
     settings = [KEPT, f"{KEPT}:{standard(added)}", *(kind.name for kind in added)]
     found = [CacheTypes(k=LayerTypes(base=KEPT), v=types.v), *map(parse, settings)]
     if kept := _worst_kept(types.k, layers, table):
@@ -225,7 +225,7 @@ def _gentler(
 
 
 def _worst_kept(types: LayerTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType]) -> LayerTypes | None:
-    """The fewest layers at q8_0, at most half of them, that make the scores fine; None where there is no such way."""
+    """The fewest layers at q8_0, at most half of them, that make the scores fine; None if that is impossible."""
     if (predict(types, layers, table) or FINE_DB) >= FINE_DB:
         return None
     db = [table[name].db or 0 for name in types.each(len(layers))]
@@ -239,7 +239,7 @@ def _worst_kept(types: LayerTypes, layers: Sequence[LayerLoss], table: Mapping[s
 
 
 def _rules(layers: Sequence[int]) -> Iterable[LayerRule]:
-    """Neighbours share a rule."""
+    """Rules for these layers, one for each run of neighbours."""
     start = 0
     for end in range(1, len(layers) + 1):
         if end == len(layers) or layers[end] != layers[end - 1] + 1:

@@ -1,1 +1,1 @@
-"""How much memory a model takes with each cache type, and what fits: see `plan`."""
+"""How much memory a model needs with each cache type, and what fits: see `plan`."""

@@ -1,7 +1,7 @@
 """What llama.cpp (as of b10470) knows about each architecture beyond the metadata: windows, recurrent and extra layers.
 
-Facts, read from src/models/*.cpp (load_arch_hparams) and llama_model::create_memory. An architecture that is in none of
-these tables is not known.
+Facts, read from src/models/*.cpp (load_arch_hparams) and llama_model::create_memory. An architecture in none of
+these tables is unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Window:
 
     Of every `period` layers the last is full, or the first where `dense_first`; 0 means that the metadata list the
     layers. `listed` allows a list in place of a period. Without attention.sliding_window the window is `default`, or
-    there is none; `fixed` overrides what the metadata say. `required`: llama.cpp does not load it without.
+    there is none; `fixed` overrides the metadata. `required`: llama.cpp refuses a model without it.
     """
 
     period: int
@@ -67,7 +67,7 @@ EXTRA_LAYERS = _names(
     mistral4 nemotron_h nemotron_h_moe qwen35 qwen35moe qwen3next step35
     """
 )
-"""nextn_predict_layers counts layers at the end that predict further tokens"""
+"""nextn_predict_layers is the number of layers at the end that predict further tokens"""
 
 EXTRA_UNCACHED = _names("deepseek32 glm-dsa hy_v3 mimo2 qwen35 qwen35moe qwen3next step35")
 """those of them whose extra layers have no cache of their own"""
@@ -85,12 +85,12 @@ RECURRENT_WITHOUT_KV_HEADS = _names("bailingmoe3 granitehybrid jamba kimi-k3 kim
 RECURRENT_WITHOUT_KV_HEADS_OR_FF = frozenset({"nemotron_h", "nemotron_h_moe"})
 """a layer is attention, recurrent or feed-forward; one with a feed-forward length is neither of the others"""
 RECURRENT_BUT_EVERY = {"minimax-01": 8, "qwen35": 4, "qwen35moe": 4, "qwen3next": 4}
-"""every n-th layer is attention, unless the metadata say otherwise"""
+"""every n-th layer is attention, unless set in the metadata"""
 RECURRENT_AND_ATTENTION = frozenset({"falcon-h1"})
 """every layer is both"""
 RECURRENT_ONLY = _names("arwkv7 mamba mamba2 rwkv6 rwkv6qwen2 rwkv7")
 
-# What a recurrent layer keeps; Mamba's convolution and state where none of these is said.
+# The state of a recurrent layer; Mamba's for architectures in none of these.
 STATE_OF_RWKV = frozenset({"arwkv7", "rwkv6", "rwkv6qwen2", "rwkv7"})
 STATE_OF_SHORT_CONVOLUTION = frozenset({"lfm2", "lfm2moe"})
 STATE_OF_DELTA_ATTENTION = frozenset({"bailingmoe3", "kimi-k3", "kimi-linear"})

@@ -1,7 +1,7 @@
-"""What a model keeps of every token: the sizes that llama.cpp derives from a GGUF's metadata.
+"""What a model caches for every token: the sizes that llama.cpp derives from a GGUF's metadata.
 
-`architectures` says what is not in the metadata. The keys are those of the format; each stands below the name of the
-architecture, as in llama.attention.head_count_kv.
+`architectures` has what is not in the metadata. The keys are those of the format, prefixed with the architecture's
+name, as in llama.attention.head_count_kv.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .gguf import ModelHeader, Omitted
 MAX_LAYERS = 512
 """llama.cpp's own bound"""
 _MAX_COUNT = 1 << 24
-"""no size of a real model comes near"""
+"""far above any size of a real model"""
 
 
 @record
@@ -40,9 +40,9 @@ class Geometry:
     layers: int
     """all of them, with those that predict further tokens"""
     cached: tuple[CachedLayer, ...]
-    """the layers that have K and V of their own, in order"""
+    """the layers with their own K and V, in order"""
     indexer: tuple[CachedLayer, ...] = ()
-    """a cache of one key for each, beside the others"""
+    """layers with a further cache of one key"""
     window: int = 0
     """tokens; 0 without a sliding window, and then there is one cache, else two: full and windowed"""
     mla: bool = False
@@ -53,7 +53,7 @@ class Geometry:
     """tokens that the model was trained on"""
     embedding: int
     feed_forward: int
-    """the largest of any layer, for one token: of all experts that it uses"""
+    """the largest of any layer, for one token: the sum over the experts that it uses"""
     experts: int = 0
     """how many a token uses"""
     heads: int
@@ -64,12 +64,12 @@ class Geometry:
     vocabulary: int
     flash_attention: bool = True
     assumed: str = ""
-    """what was taken for granted about an architecture that is not known"""
+    """what was assumed about an unknown architecture"""
 
 
 def read(model: ModelHeader) -> Geometry:
-    """The geometry of a model. Raises `ModelInvalid` for metadata that contradict themselves or are not there, and
-    `ArchitectureUnknown` for an architecture whose cache cannot be told from them."""
+    """The geometry of a model. Raises `ModelInvalid` for missing or contradictory metadata, and
+    `ArchitectureUnknown` for an architecture whose cache does not follow from them."""
     name = model.metadata.get("general.architecture")
     if not isinstance(name, str) or not name:
         raise ModelInvalid(f"{model.name}: its metadata name no architecture", hint="is it a language model?")
@@ -118,16 +118,16 @@ def _check_known(keys: _Keys, name: str) -> str:
         return ""
     if telling := [key for key in keys.own() if any(part in key for part in known.TELLING_KEYS)]:
         raise ArchitectureUnknown(
-            f"{keys.file}: the architecture {name} is not known, and {telling[0]} says that it is not a plain one",
+            f"{keys.file}: the architecture {name} is unknown, and {telling[0]} shows that it is not plain attention",
             hint="load it once: llama-server's log states the size of the cache",
         )
-    return f"the architecture {name} is not known: taken to be plain attention in every layer"
+    return f"the architecture {name} is unknown: assuming plain attention in every layer"
 
 
 def _kinds(
     keys: _Keys, name: str, layers: int, extra: int, kv_heads: tuple[int, ...], feed_forward: tuple[int, ...]
 ) -> tuple[set[int], set[int]]:
-    """The recurrent layers, and those with attention; both by index."""
+    """The indices of recurrent layers and of attention layers."""
     everything, trunk = set(range(layers)), set(range(layers - extra))
     if name in known.RECURRENT_ONLY:
         return everything, set()
@@ -236,7 +236,7 @@ def _indexer(keys: _Keys, name: str, trunk: int) -> tuple[CachedLayer, ...]:
 
 
 def _state(keys: _Keys, name: str, embedding: int, heads: tuple[int, ...], cached_head: int) -> int:
-    """f32 values that a recurrent layer keeps for a sequence: its convolution's inputs and its state."""
+    """Number of f32 values of a recurrent layer for a sequence: its convolution's inputs and its state."""
     if name in known.STATE_OF_RWKV:
         return (keys.count("token_shift_count", 2) + keys.count("wkv.head_size")) * embedding
     if name in known.STATE_OF_SHORT_CONVOLUTION:
@@ -284,7 +284,7 @@ class _Keys:
         return isinstance(self._metadata.get(self._prefix + key), int)
 
     def count(self, key: str, default: int | None = None, *, low: int = 0, high: int = _MAX_COUNT) -> int:
-        """A size. Raises `ModelInvalid` when it is not there and has no default, or is not a size."""
+        """A size. Raises `ModelInvalid` when it is missing without a default, or is not a size."""
         if not self.has(key) and default is not None:
             return default
         return self._checked(key, self._metadata.get(self._prefix + key), low, high)
@@ -294,12 +294,12 @@ class _Keys:
         value = self._metadata.get(self._prefix + key)
         if isinstance(value, tuple):
             if len(value) != layers:
-                raise ModelInvalid(f"{self.file}: {self._prefix}{key} lists {len(value)} layers, there are {layers}")
+                raise ModelInvalid(f"{self.file}: {self._prefix}{key} lists {len(value)} layers, not {layers}")
             return tuple(self._checked(key, one, 0, _MAX_COUNT) for one in value)
         return (self.count(key, default),) * layers
 
     def _checked(self, key: str, value: Any, low: int, high: int) -> int:
         if not isinstance(value, int) or not low <= value <= high:
-            said = "is not there" if value is None else f"is {value!r}, which is no size"
+            said = "is missing" if value is None else f"is {value!r}, which is not a valid size"
             raise ModelInvalid(f"{self.file}: {self._prefix}{key} {said}")
         return int(value)

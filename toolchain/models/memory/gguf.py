@@ -1,4 +1,4 @@
-"""The header of a GGUF file: its metadata and what tensors it holds. Nothing that it says is trusted.
+"""The header of a GGUF file: its metadata and tensors. Nothing in it is trusted.
 
 The layout (versions 2 and 3, little endian):
 
@@ -7,7 +7,7 @@ The layout (versions 2 and 3, little endian):
     tensors x (string name, u32 dimensions, u64 each, u32 ggml type, u64 offset)
     padding to general.alignment (32), then the data of the tensors, in order, each padded
 
-Long arrays (a vocabulary) are passed over; only their length is kept. A file may be one of several
+Long arrays (a vocabulary) are skipped; only their length is kept. A file may be one of several
 (-00001-of-00003.gguf): `load` reads all of them.
 """
 
@@ -30,7 +30,7 @@ HEADER_LIMIT = 256 << 20
 """bytes; the largest vocabularies take about 20 MiB"""
 _MAX_ENTRIES = 1 << 17
 _MAX_KEPT = 1024
-"""longer arrays are vocabularies, whose values nobody here needs"""
+"""longer arrays are vocabularies, whose values are not needed"""
 _MAX_NAME = 1 << 16
 _MAX_PARTS = 999
 _WINDOW = 1 << 20
@@ -39,12 +39,12 @@ _MAX_VALUES = 1 << 62
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
-_HINT = "download the model again, or hold it against its checksum"
+_HINT = "download the model again, or verify its checksum"
 
 
 @dataclasses.dataclass(frozen=True)
 class Omitted:
-    """An array that was passed over."""
+    """An array that was skipped."""
 
     count: int
 
@@ -61,14 +61,14 @@ class TensorInfo:
 
 @record
 class ModelHeader:
-    """The headers of all files of a model: `parts` are the places that they were read from, `size` their bytes."""
+    """The headers of all files of a model: `parts` are their paths or URLs, `size` their bytes."""
 
     parts: tuple[str, ...]
     metadata: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
     size: int
     header_only: bool
-    """the file ends where the data of the tensors would begin"""
+    """the file ends before the data of the tensors"""
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ def load(place: str) -> ModelHeader:
     match = _PART.fullmatch(place)
     if match is None or int(match[3]) != count or count > _MAX_PARTS:
         raise ModelInvalid(
-            f"{place}: says that it is one of {count} files, its name does not end in -00001-of-{count:05}.gguf",
+            f"{place}: states that it is one of {count} files, but its name does not end in -00001-of-{count:05}.gguf",
             hint="do not rename the parts",
         )
     parts = [parse(_open(f"{match[1]}-{number:05}-of-{match[3]}.gguf")) for number in range(1, count + 1)]
@@ -103,7 +103,7 @@ def load(place: str) -> ModelHeader:
     tensors = tuple(tensor for part in parts for tensor in part.tensors)
     total = _integer(parts[0].metadata.get("split.tensors.count", len(tensors)))
     if total != len(tensors) or len({tensor.name for tensor in tensors}) != len(tensors):
-        raise ModelInvalid(f"{place}: its {count} files hold {len(tensors)} tensors, {total} are stated", hint=_HINT)
+        raise ModelInvalid(f"{place}: {count} files have {len(tensors)} tensors, not {total} as stated", hint=_HINT)
     return ModelHeader(
         parts=tuple(part.name for part in parts),
         metadata=parts[0].metadata,
@@ -121,7 +121,7 @@ def parse(source: ModelOrigin) -> ModelHeader:
     version = cursor.scalar("I")
     if version not in (2, 3):
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in (1, 2, 3)
-        raise cursor.refuse("a big-endian file" if swapped else f"GGUF version {version}, known are 2 and 3", at=4)
+        raise cursor.refuse("a big-endian file" if swapped else f"GGUF version {version}, supported are 2 and 3", at=4)
     tensor_count, pair_count = cursor.scalar("Q"), cursor.scalar("Q")
     for what, count in (("tensors", tensor_count), ("pairs of metadata", pair_count)):
         if count > _MAX_ENTRIES:
@@ -131,7 +131,7 @@ def parse(source: ModelOrigin) -> ModelHeader:
         at = cursor.at
         key = cursor.string(_MAX_NAME)
         if key in metadata:
-            raise cursor.refuse(f"the key {key!r} stands here a second time", at=at)
+            raise cursor.refuse(f"the key {key!r} occurs twice", at=at)
         metadata[key] = _value(cursor, cursor.scalar("I"))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
@@ -194,7 +194,7 @@ def _tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[tuple[TensorI
                 f"the tensor {name!r} starts at {offset} of the data, the one before ends at {end}", at=at
             )
         if name in found:
-            raise cursor.refuse(f"the tensor {name!r} stands here a second time", at=at)
+            raise cursor.refuse(f"the tensor {name!r} occurs twice", at=at)
         found[name] = TensorInfo(name=name, shape=shape, type=kind, bytes=size)
         end = _padded(end + size, alignment)
     last = next(reversed(found.values())).bytes if found else 0
@@ -206,14 +206,14 @@ def _type_and_bytes(cursor: _Cursor, name: str, shape: tuple[int, ...], kind: in
         known = gguf.GGMLQuantizationType(kind)
         block, block_bytes = gguf.GGML_QUANT_SIZES[known]
     except (ValueError, KeyError):
-        raise cursor.refuse(f"the tensor {name!r} is of ggml type {kind}, which is not known", at=at) from None
+        raise cursor.refuse(f"the tensor {name!r} is of ggml type {kind}, which is unknown", at=at) from None
     values = 1
     for length in shape:
         values *= length
         if length == 0 or values > _MAX_VALUES:
             raise cursor.refuse(f"the tensor {name!r} has the shape {shape}", at=at)
     if shape[0] % block:
-        raise cursor.refuse(f"rows of {shape[0]} in {name!r} are no whole blocks of {known.name}", at=at)
+        raise cursor.refuse(f"rows of {shape[0]} in {name!r} are not whole blocks of {known.name}", at=at)
     return str(known.name), values // block * block_bytes
 
 
@@ -226,7 +226,7 @@ def _integer(value: Any) -> int:
 
 
 class _Cursor:
-    """A position in the file; reading past its end, or past what a header may take, is the file's fault."""
+    """A position in the file; reading past its end, or past the limit of a header, raises `ModelInvalid`."""
 
     def __init__(self, source: ModelOrigin) -> None:
         self.at = 0
@@ -256,7 +256,7 @@ class _Cursor:
         return self.take(length).decode("utf-8", errors="replace")
 
     def skip_strings(self, count: int) -> None:
-        """Pass over an array of texts, within the window without a call for each."""
+        """Skip an array of texts, within the window without a call for each."""
         if count * 8 > self._source.size - self.at:
             raise self.refuse(f"an array of {count} texts in a file of {self._source.size} bytes", at=self.at - 8)
         length_at = struct.Struct("<Q").unpack_from
@@ -273,17 +273,15 @@ class _Cursor:
     def _require(self, count: int) -> None:
         if count > self._source.size - self.at:
             raise ModelInvalid(
-                f"{self._source.name}: truncated: {count} bytes are to follow byte {self.at}, "
-                f"{self._source.size - self.at} do",
+                f"{self._source.name}: truncated: {count} bytes expected after byte {self.at}, "
+                f"found {self._source.size - self.at}",
                 hint=_HINT,
             )
         if self.at + count > HEADER_LIMIT:
-            raise self.refuse(
-                f"the header goes on for {count} bytes, past the {HEADER_LIMIT >> 20} MiB that one may take"
-            )
+            raise self.refuse(f"the header needs {count} more bytes, beyond the limit of {HEADER_LIMIT >> 20} MiB")
 
     def _fill(self, count: int) -> None:
-        """Have `count` bytes from here on in the window."""
+        """Read at least `count` bytes from here on into the window."""
         self._require(count)
         if self._start <= self.at and self.at + count <= self._start + len(self._window):
             return

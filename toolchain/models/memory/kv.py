@@ -27,7 +27,7 @@ _FLOAT = 4
 
 @record
 class Setting:
-    """How llama-server is started. Ollama passes num_ctx times the sequences as --ctx-size."""
+    """The settings of llama-server. Ollama passes num_ctx times the sequences as --ctx-size."""
 
     context: int
     """tokens of one sequence"""
@@ -46,18 +46,18 @@ class Setting:
 
     @property
     def streams(self) -> int:
-        """Caches side by side in one tensor."""
+        """Number of caches in one tensor."""
         return 1 if self.unified else self.sequences
 
     @property
     def tokens(self) -> int:
-        """Tokens that are worked on at once."""
+        """Tokens that are processed at once."""
         return min(self.batch, self.context * self.sequences)
 
 
 @record
 class CacheSize:
-    """One cache of the log. `cells` are of one stream; a layer whose K and V have no values counts, too."""
+    """One cache of the log. `cells` are of one stream; layers without K and V values count as well."""
 
     name: str
     cells: int
@@ -74,7 +74,7 @@ class CacheSize:
 
 @record
 class CacheSizes:
-    """All that a setting keeps of its tokens, in bytes. `state` is of recurrent layers, whatever the context."""
+    """All caches of a setting, in bytes. `state` belongs to recurrent layers and does not depend on the context."""
 
     caches: tuple[CacheSize, ...]
     state: int
@@ -86,14 +86,14 @@ class CacheSizes:
 
 
 def padded(cells: int) -> int:
-    """Rounded up as llama.cpp does it."""
+    """Rounded up as in llama.cpp."""
     return -(-cells // PADDING) * PADDING
 
 
 def sizes(geometry: Geometry, types: CacheTypes, setting: Setting, table: Mapping[str, CacheType]) -> CacheSizes:
     """The caches of a model, in the log's order: full attention, then windowed, then the indexer's.
 
-    `table` has the size of every type. Raises `ConfigError` where llama.cpp would refuse the types.
+    `table` has the size of every type. Raises `ConfigError` if llama.cpp would refuse the types.
     """
     if why := obstacle(geometry, types, table):
         raise ConfigError(f"{types}: {why}")
@@ -112,23 +112,23 @@ def sizes(geometry: Geometry, types: CacheTypes, setting: Setting, table: Mappin
 def obstacle(geometry: Geometry, types: CacheTypes, table: Mapping[str, CacheType]) -> str:
     """Why llama.cpp would not load the model with these types; empty when it would.
 
-    Raises `ConfigError` for a type that `table` does not have, or a rule for layers that the model does not have.
+    Raises `ConfigError` for a type that `table` lacks, or a rule for layers that the model lacks.
     """
     for name in types.names():
         if name not in table:
-            raise ConfigError(f"{name}: no such cache type", hint=f"known are {', '.join(table)}")
+            raise ConfigError(f"{name}: no such cache type", hint=f"known: {', '.join(table)}")
     layers = len(geometry.cached)
     if not layers:
         return ""
     each_k, each_v = types.k.each(layers), types.v.each(layers)
     if geometry.mla and (each_k != each_v or types.k.base != types.v.base):
-        return "a model with MLA caches K alone, and needs one setting for both"
+        return "a model with MLA caches only K, and needs one setting for both"
     if geometry.indexer and (types.k.rules or types.v.rules):
-        return "its layers have a second cache for the indexer, and take no rules"
+        return "its layers have a second cache for the indexer, so rules are not supported"
     if not geometry.flash_attention and any(bits_per_value(table[name]) < 16 for name in types.v.names()):
         return f"{geometry.architecture} runs without flash attention, which a quantized V needs"
     for number, layer in enumerate(geometry.cached):
-        # The type that no rule changes must suit every layer, even those that have another one.
+        # The base type must fit every layer, even those with another type by a rule.
         for side, head, names in (
             ("K", layer.head_k, (types.k.base, each_k[number])),
             ("V", layer.head_v, (types.v.base, each_v[number])),
@@ -155,7 +155,7 @@ def _size(
     cells: int,
     table: Mapping[str, CacheType],
 ) -> CacheSize:
-    """Layers are counted over all that have a cache, so that a rule means the same layer in every split."""
+    """Layers are counted over all cached layers, so that a rule means the same layer in both caches of a split one."""
     place = {layer.index: number for number, layer in enumerate(geometry.cached)}
     each_k, each_v = types.k.each(len(geometry.cached)), types.v.each(len(geometry.cached))
     k = sum(row_bytes(table[each_k[place[layer.index]]], layer.k) for layer in layers)

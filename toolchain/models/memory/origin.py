@@ -1,4 +1,4 @@
-"""Bytes of a model file by offset, from the disk or by ranged HTTP, never more than a header needs."""
+"""Reads parts of a model file, from the disk or by HTTP range requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...core.errors import ModelInvalid
 
 _TIMEOUT_S = 30.0
 _REQUEST_S = 120.0
-"""for one request in all: a server that sends a byte now and then never times out"""
+"""total time for one request: a server that sends a byte now and then would never time out"""
 _MAX_REDIRECTS = 5
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -27,7 +27,7 @@ class ModelOrigin(Protocol):
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes at `offset`, which lie inside the file. Raises `ModelInvalid`."""
+        """Exactly `length` bytes at `offset`, which must be inside the file. Raises `ModelInvalid`."""
 
 
 class FileSource:
@@ -38,7 +38,7 @@ class FileSource:
         try:
             if not path.is_file():
                 raise ModelInvalid(
-                    f"{path}: no such file", hint="--model takes a GGUF file, a URL or a name that Ollama has"
+                    f"{path}: no such file", hint="--model takes a GGUF file, a URL or a name from `ollama list`"
                 )
             self.size = path.stat().st_size
         except OSError as error:
@@ -54,7 +54,7 @@ class FileSource:
         except OSError as error:
             raise ModelInvalid(f"{self.name}: cannot be read: {error.strerror}") from error
         if len(data) != length:
-            raise ModelInvalid(f"{self.name}: at byte {offset}: the file became shorter while it was read")
+            raise ModelInvalid(f"{self.name}: at byte {offset}: the file was truncated while it was read")
         return data
 
 
@@ -64,12 +64,12 @@ class HttpSource:
     def __init__(self, url: str) -> None:
         self.name = url
         if urlsplit(url).scheme not in ("http", "https"):
-            raise ModelInvalid(f"{url}: neither a file nor an http(s) URL")
+            raise ModelInvalid(f"{url}: not a file or an http(s) URL")
         self.size = 0
         self.read(0, 1)
 
     def read(self, offset: int, length: int) -> bytes:
-        """As `ModelOrigin.read`; one request. The server may not send more than was asked for."""
+        """As `ModelOrigin.read`; one request. A server that sends more than requested is an error."""
         last = offset + length - 1
         try:
             with requests.Session() as session:
@@ -93,7 +93,7 @@ class HttpSource:
             )
         match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if not match or (int(match[1]), int(match[2])) != (offset, last):
-            raise ModelInvalid(f"{self.name}: asked for bytes {offset} to {last}, the server sends others")
+            raise ModelInvalid(f"{self.name}: requested bytes {offset} to {last}, but the server sends others")
         if self.size not in (0, int(match[3])):
             raise ModelInvalid(f"{self.name}: the file changed while it was read")
         self.size = int(match[3])
@@ -103,12 +103,12 @@ class HttpSource:
         deadline = time.monotonic() + _REQUEST_S
         try:
             while piece and len(data) <= length:
-                piece = answer.raw.read1(length + 1 - len(data))  # what is there, without waiting for more
+                piece = answer.raw.read1(length + 1 - len(data))  # available bytes, without waiting for more
                 data += piece
                 if time.monotonic() > deadline:
                     raise ModelInvalid(f"{self.name}: at byte {offset}: not read after {_REQUEST_S:g} s")
         except urllib3.exceptions.HTTPError as error:
             raise ModelInvalid(f"{self.name}: at byte {offset}: {error}", hint="try again later") from error
         if len(data) != length:
-            raise ModelInvalid(f"{self.name}: at byte {offset}: {length} bytes were announced, {len(data)} came")
+            raise ModelInvalid(f"{self.name}: at byte {offset}: expected {length} bytes, received {len(data)}")
         return data

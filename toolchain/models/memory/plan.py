@@ -1,7 +1,7 @@
 """What fits: contexts x cache types for one model on one machine.
 
-    needed = weights + caches + working memory             must be no more than the budget
-    budget = RAM - 5 GiB                                   macOS, and whoever works at the machine
+    needed = weights + caches + working memory             must not exceed the budget
+    budget = RAM - 5 GiB                                   for macOS and other programs
 
 The weights are exact (every tensor of the file, and a projector's), so are the caches; the working memory is an
 estimate. The largest context of each type is found by bisection over the steps in which llama.cpp allocates.
@@ -26,13 +26,12 @@ SYSTEM_BYTES = 5 * GIB
 """27 GB on a machine of 32 GB, 31 GB on one of 36 GB"""
 CONTEXTS = (8192, 16384, 32768, 65536, 131072)
 PROMPT_CACHE_BYTES = 8 * GIB
-"""what llama-server may keep of earlier prompts, unless --cache-ram (LLAMA_ARG_CACHE_RAM, in MiB) says otherwise"""
+"""llama-server's default limit for earlier prompts; --cache-ram (LLAMA_ARG_CACHE_RAM, in MiB) changes it"""
 
 
 @record
 class Hardware:
-    """What a plan needs to know of a machine, in bytes. `gpu` is what Metal may use of the RAM; 0 where that is no
-    matter."""
+    """The memory of a machine, in bytes. `gpu` is the part of RAM that Metal may use; 0 without Metal."""
 
     ram: int
     gpu: int = 0
@@ -45,7 +44,7 @@ class Hardware:
 
 @record
 class Cell:
-    """One context with one type, in bytes. `fits` the budget; `gpu_fits` what Metal may use unless told otherwise."""
+    """One context with one type, in bytes. `fits` the budget; `gpu_fits` Metal's default limit."""
 
     context: int
     kv: int
@@ -57,35 +56,35 @@ class Cell:
 
 @record
 class TypePlan:
-    """One cache type: what it takes at each context, and how far it reaches."""
+    """One cache type: its size at each context, and the largest context."""
 
     types: str
     obstacle: str
-    """why llama.cpp would refuse it for this model; empty when it would not"""
+    """why llama.cpp would refuse it for this model; empty if supported"""
     kv_per_token: float
     """bytes, averaged over the longest context of the table"""
     cells: tuple[Cell, ...]
     largest_context: int
     """tokens; 0 when none fits, and never more than the model was trained on"""
     largest_gpu_context: int
-    """the same within what Metal may use unless told otherwise"""
+    """the same within Metal's default limit"""
 
 
 @record
 class Recommendation:
-    """The type with the most bits that reaches the goal; else the one that reaches furthest."""
+    """The type with the most bits that reaches the goal; else the one with the largest context."""
 
     types: str
     context: int
     """the largest that fits"""
     reaches: bool
     reason: str
-    """the goal is the longest context asked for, as far as the model was trained"""
+    """the goal is the longest requested context, up to the trained one"""
 
 
 @record
 class MemoryPlan:
-    """All of it; sizes in bytes."""
+    """The whole plan; sizes in bytes."""
 
     model: str
     architecture: str
@@ -103,7 +102,7 @@ class MemoryPlan:
 
 
 def usual_types(added: Sequence[CacheType]) -> tuple[str, ...]:
-    """What is planned for unless told otherwise, with the types that the series `added`."""
+    """The default types of a plan, with those that the series `added`."""
     beside = [f"q8_0:{standard(added)}"] if added else []
     return ("f16", "q8_0", *beside, *(kind.name for kind in added))
 
@@ -119,10 +118,10 @@ def plan(
     setting: Setting | None = None,
     further_bytes: int = 0,
 ) -> MemoryPlan:
-    """What `types` take at `contexts` (tokens of one sequence; none: the usual ones that the model was trained on).
+    """Memory of `types` at `contexts` (tokens of one sequence; none: the usual ones up to the trained context).
 
-    Of `setting` all but the context counts. `further_bytes` are weights in other files (a projector). `table` has the
-    size of every type. Raises `ConfigError` for a type that is not in it, or rules that the model has no layers for.
+    The context of `setting` is ignored. `further_bytes` are weights in other files (a projector). `table` has the
+    size of every type. Raises `ConfigError` for a type that is not in it, or rules beyond the model's layers.
     """
     setting = setting or Setting(context=PADDING)
     contexts = tuple(contexts) or _usual(geometry)
@@ -199,8 +198,8 @@ def _plan_type(costs: _TypeCosts, types: CacheTypes, contexts: Sequence[int]) ->
 
 
 def _largest(costs: _TypeCosts, types: CacheTypes, fits: Callable[[Cell], bool]) -> int:
-    """The most tokens that fit, up to what the model was trained on. What is needed never shrinks with the context,
-    and is looked at in steps of llama.cpp's padding."""
+    """The most tokens that fit, up to the trained context. Memory grows with the context, in steps of llama.cpp's
+    padding."""
     trained = costs.geometry.context_length
     low, high = 0, -(-trained // PADDING)
     while low < high:
@@ -213,7 +212,7 @@ def _largest(costs: _TypeCosts, types: CacheTypes, fits: Callable[[Cell], bool])
 
 
 def _recommend(planned: Sequence[TypePlan], goal: int) -> Recommendation:
-    """More bits are more bytes for each token. What needs Metal's limit raised comes second."""
+    """More bits are more bytes for each token. Contexts that need a higher Metal limit come second."""
     possible = [one for one in planned if not one.obstacle]
     rooms: tuple[tuple[Callable[[TypePlan], int], str], ...] = (
         (lambda one: one.largest_gpu_context, ""),
@@ -222,13 +221,13 @@ def _recommend(planned: Sequence[TypePlan], goal: int) -> Recommendation:
     for room, how in rooms:
         if reaching := [one for one in possible if room(one) >= goal]:
             best = max(reaching, key=lambda one: one.kv_per_token)
-            reason = f"the one with the most bits that has room for {goal} tokens{how}"
+            reason = f"the type with the most bits that fits {goal} tokens{how}"
             return Recommendation(types=best.types, context=room(best), reaches=True, reason=reason)
     if not possible or not any(one.largest_context for one in possible):
-        reason = "the weights leave no room for a cache" if possible else "llama.cpp takes none of these types"
+        reason = "the weights leave no memory for a cache" if possible else "llama.cpp supports none of these types"
         return Recommendation(types="", context=0, reaches=False, reason=reason)
     best = max(possible, key=lambda one: (one.largest_context, one.kv_per_token))
-    reason = f"none of these types has room for {goal} tokens; this one reaches furthest"
+    reason = f"none of these types fits {goal} tokens; this one has the largest context"
     return Recommendation(types=best.types, context=best.largest_context, reaches=False, reason=reason)
 
 
@@ -237,11 +236,11 @@ def _notes(model: ModelHeader, geometry: Geometry, machine: Hardware, planned: S
     if not all(cell.fits for one in planned for cell in one.cells):
         notes.append("! does not fit")
     if model.header_only:
-        notes.append("the file holds its header alone; weights are what the header states")
+        notes.append("the file has only a header; the size of the weights is taken from it")
     over = [cell.total for one in planned for cell in one.cells if cell.fits and not cell.gpu_fits]
     if over:
         notes.append(
-            f"* fits, but Metal may use {machine.gpu / GIB:.1f} GiB unless told otherwise: "
+            f"* fits, but Metal may use {machine.gpu / GIB:.1f} GiB by default: "
             f"sudo sysctl iogpu.wired_limit_mb={-(-max(over) // (1 << 20))}"
         )
     if not machine.gpu:

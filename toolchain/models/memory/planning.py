@@ -53,8 +53,8 @@ def plan_for(
 
 
 def find_model(name: str, root: Path) -> tuple[str, int]:
-    """Where the model is that `--model` names: a URL, a GGUF file or a name of Ollama's store at `root`. With it the
-    bytes of what Ollama loads beside it. Raises `ModelInvalid` when it is none of these."""
+    """The path or URL of the model that `--model` names: a URL, a GGUF file or a name in Ollama's store at `root`; and
+    the bytes of what Ollama loads beside it. Raises `ModelInvalid` when it is none of these."""
     if not name:
         raise ConfigError("--model is missing", hint="--model FILE.gguf, a URL, or a name that `ollama list` shows")
     if name.startswith(("http://", "https://")):
@@ -64,7 +64,7 @@ def find_model(name: str, root: Path) -> tuple[str, int]:
         return str(path), 0
     if stored := store.find(name, root):
         return str(stored.model), stored.further_bytes
-    raise ModelInvalid(f"{name}: neither a file nor a model in {root}", hint="`ollama list` shows what is there")
+    raise ModelInvalid(f"{name}: not a file, and not a model in {root}", hint="`ollama list` shows the models")
 
 
 def _machine(run: Run, ram: float) -> plan.Hardware:
@@ -76,7 +76,7 @@ def _machine(run: Run, ram: float) -> plan.Hardware:
         return plan.Hardware(ram=size, gpu=machine.metal_limit(size))
     found = machine.look(run.config)
     if not found.ram:
-        raise ConfigError("how much memory this machine has is not known", hint="--ram 36 names it, in GiB")
+        raise ConfigError("the memory of this machine is unknown", hint="--ram 36 names it, in GiB")
     return plan.Hardware(ram=found.ram, gpu=found.gpu_limit)
 
 

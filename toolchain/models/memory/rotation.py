@@ -1,6 +1,6 @@
-"""Whether llama.cpp rotates a cache's keys, which a quantized K is made for.
+"""Whether llama.cpp rotates a cache's keys, which quantized K needs.
 
-It does where all layers of a cache have heads of one size, a multiple of 64, and some layer's K is quantized
+It does if all layers of a cache have heads of one size, a multiple of 64, and some layer's K is quantized
 (llama_kv_cache of llama.cpp b8619 to b10587), unless LLAMA_ATTN_ROT_DISABLE=1 turns it off.
 """
 
@@ -17,9 +17,9 @@ SMALLEST = 64
 
 
 def unrotated_heads(geometry: Geometry, types: CacheTypes, table: Mapping[str, CacheType]) -> tuple[int, ...]:
-    """Sizes of the heads of each cache whose quantized K lies unrotated; empty where every one is rotated.
+    """Head sizes of each cache whose quantized K is not rotated; empty if all are rotated.
 
-    The types must be ones that the model takes.
+    The model must support the types.
     """
     each = types.k.each(len(geometry.cached))
     sizes: dict[bool, set[int]] = {}
@@ -33,7 +33,7 @@ def unrotated_heads(geometry: Geometry, types: CacheTypes, table: Mapping[str, C
 
 
 def note(heads: Iterable[int]) -> str:
-    """What such heads mean for whoever plans with them."""
+    """The consequence of such heads, for a plan."""
     listed = " and ".join(map(str, heads))
     return (
         f"heads of {listed}: llama.cpp leaves a quantized K unrotated, so it loses more than elsewhere; a context "

@@ -1,4 +1,4 @@
-"""Models in Ollama's own store, by name: from a manifest to the files that llama-server would open."""
+"""Models in Ollama's own store, by name: from a manifest to the files that llama-server opens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_MANIFEST = 1 << 20
 
 @record
 class Stored:
-    """A model of the store: its GGUF, and the bytes of what is loaded beside it (projectors, adapters)."""
+    """A model of the store: its GGUF, and the bytes of other files that are loaded (projectors, adapters)."""
 
     name: str
     model: Path
@@ -28,14 +28,14 @@ class Stored:
 
 
 def default_root(setting: str = "") -> Path:
-    """The folder of the store: `setting`, else OLLAMA_MODELS, else where Ollama puts it."""
+    """The folder of the store: `setting`, else OLLAMA_MODELS, else Ollama's default."""
     return Path(setting or os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
 
 
 def find(name: str, root: Path) -> Stored | None:
     """The model called `name` ([host/][namespace/]model[:tag]); None when the store has no such model.
 
-    Raises `ModelInvalid` for a manifest that cannot be read, names no model, or leads out of the store.
+    Raises `ModelInvalid` for a manifest that cannot be read, names no model, or points outside of the store.
     """
     parts = _parts(name)
     if parts is None:
@@ -53,7 +53,7 @@ def find(name: str, root: Path) -> Stored | None:
 
 
 def _parts(name: str) -> tuple[str, str, str, str] | None:
-    """Host, namespace, model and tag; None for what is no name."""
+    """Host, namespace, model and tag; None for an invalid name."""
     rest, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
         rest, tag = name, _TAG
@@ -73,21 +73,21 @@ def _layers(manifest: Path) -> list[tuple[str, str]]:
         layers: Any = json.loads(manifest.read_bytes())["layers"]
         found = [(str(layer["mediaType"]), str(layer["digest"])) for layer in layers]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelInvalid(f"{manifest}: not a manifest of Ollama's: {error}", hint="ollama pull it again") from error
+        raise ModelInvalid(f"{manifest}: not a manifest of Ollama: {error}", hint="ollama pull it again") from error
     return [(kind.removeprefix(_KIND), digest) for kind, digest in found if kind.startswith(_KIND)]
 
 
 def _blob(root: Path, digest: str) -> Path:
     match = _DIGEST.fullmatch(digest)
     if match is None:
-        raise ModelInvalid(f"{root}: {digest!r} is no digest", hint="ollama pull the model again")
+        raise ModelInvalid(f"{root}: {digest!r} is not a digest", hint="ollama pull the model again")
     path = root / "blobs" / f"sha256-{match[1]}"
     if not path.is_file():
-        raise ModelInvalid(f"{path}: the blob is not there", hint="ollama pull the model again")
+        raise ModelInvalid(f"{path}: the blob is missing", hint="ollama pull the model again")
     return _inside(path, root)
 
 
 def _inside(path: Path, root: Path) -> Path:
     if not path.resolve().is_relative_to(root.resolve()):
-        raise ModelInvalid(f"{path}: leads out of {root}")
+        raise ModelInvalid(f"{path}: points outside of {root}")
     return path

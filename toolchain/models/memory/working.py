@@ -1,15 +1,15 @@
-"""An estimate of what llama-server needs beside weights and caches.
+"""An estimate of llama-server's memory besides weights and caches.
 
-It reserves one buffer for the largest graph, that of a whole batch. Two things fill it: the attention mask, which is
-exact (an f16 for each token of the batch and each cell), and what the widest layer holds at once, which is
+It reserves one buffer for the largest graph, that of a whole batch. It contains the attention mask, which is
+exact (an f16 for each token of the batch and each cell), and the widest layer's live values, which are
 
     3 x feed-forward + 3 x embedding + Q                     gate, up, and their product; residuals; the query
-    the same + experts x embedding                           where that does not fit into what gate and up free
-    heads x (head of K + 2 x latent) + embedding             MLA, where that is more
-    7.2 x inner                                              Mamba, where that is more
+    the same + experts x embedding                           if that does not fit the space of gate and up
+    heads x (head of K + 2 x latent) + embedding             MLA, if that is more
+    7.2 x inner                                              Mamba, if that is more
 
 in f32 for each token. The coefficients are what llama.cpp b10470 reserves on the CPU for models of 14 geometries
-(docs/results/memory.md has the differences); elsewhere a graph may be laid out otherwise.
+(docs/results/memory.md has the differences); other backends may lay out a graph differently.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .geometry import Geometry
 from .kv import CacheSizes, Setting
 
 PROCESS_BYTES = 128 << 20
-"""llama-server itself: code, vocabulary, threads; 75 MiB were seen with 262,208 tokens"""
+"""llama-server itself: code, vocabulary, threads; measured: 75 MiB with 262,208 tokens"""
 _F16, _F32 = 2, 4
 
 
@@ -31,7 +31,7 @@ def working_bytes(geometry: Geometry, setting: Setting, caches: CacheSizes) -> i
 
 
 def _widest(geometry: Geometry) -> int:
-    """Values that the widest layer holds for one token."""
+    """Live values of the widest layer for one token."""
     ends = 3 * geometry.feed_forward + 3 * geometry.embedding
     if geometry.mla:
         head = geometry.cached[0].head_k + 2 * geometry.latent

@@ -1,1 +1,1 @@
-"""How good the cache types are: per bit, on drawn and on real data, and in a model's own predictions."""
+"""The quality of cache types: on random and real data, and in a model's predictions."""

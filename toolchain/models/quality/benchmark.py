@@ -1,4 +1,4 @@
-"""The quality lab: every chosen type on every chosen data set, rotated and not."""
+"""The benchmark: every selected type on every selected data set, rotated and not."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class BenchmarkRow:
 
     type: str
     data: str
-    """the data set; of a dump also dump.k and dump.v, and each layer as in dump.k.0"""
+    """the data set; for a dump also dump.k, dump.v, and each layer as in dump.k.0"""
     rotated: bool
     seed: int
     bits_per_value: float
     snr_db: float
     gap_db: float
-    """decibels that are left to Shannon's bound for Gaussian data"""
+    """distance in dB to Shannon's bound for Gaussian data"""
     cosine: float
     ip_bias: float
     ip_variance: float
@@ -59,12 +59,12 @@ class ScoreRow:
 
 @record
 class Benchmark:
-    """What the lab found."""
+    """The results of the benchmark."""
 
     rows: tuple[BenchmarkRow, ...]
     attention: tuple[ScoreRow, ...]
     text_sha256: str = ""
-    """of the text behind a dump; empty without one"""
+    """digest of a dump's text; empty without a dump"""
 
 
 @record
@@ -78,7 +78,7 @@ class DumpSource:
 
 @record
 class Selection:
-    """What to measure; an empty tuple stands for everything."""
+    """What to measure; an empty tuple means everything."""
 
     types: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ def _measure(
     found = []
     for codec in codecs:
         restored = codec.restore(values)
-        # the same queries for every type, so that types are compared in pairs
+        # the same queries for every type, so that differences between types are paired
         rng = np.random.default_rng([seed, zlib.crc32(sample.name.encode())])
         row = _row(codec.name, codec.bits_per_value, sample.name, rotated, seed, compare(values, restored, rng))
         scores = tuple(

@@ -1,4 +1,4 @@
-"""What the lab found, for readers: a table at the terminal, a plot, and a report in HTML."""
+"""The benchmark's results as a table for the terminal, a plot, and an HTML report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Panel:
 
 
 def panels(lab: Benchmark) -> list[Panel]:
-    """Data sets in order; single layers of a dump are left to its sums."""
+    """Data sets in order; without single layers of a dump, which its means cover."""
     names = [name for name in dict.fromkeys(row.data for row in lab.rows) if not _is_layer(name)]
     return [
         Panel(

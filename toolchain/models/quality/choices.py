@@ -31,7 +31,7 @@ def selection(
     tokens: int,
     head_size: int,
 ) -> Selection:
-    """What to measure."""
+    """The selection from the flags."""
     both = rotated == no_rotated
     return Selection(
         types=tuple(types),
@@ -44,7 +44,7 @@ def selection(
 
 
 def source(run: Run, model: str, text: str, release: str, server: str) -> DumpSource | None:
-    """Where to dump from; None without a model. Raises `ConfigError` for a text that cannot be read."""
+    """The source of a dump; None without a model. Raises `ConfigError` for an unreadable text."""
     if not model:
         return None
     path = Path(model).expanduser()
@@ -61,7 +61,7 @@ def find_server(run: Run, path: str, release: str) -> Path:
 
 
 def find_perplexity(run: Run, path: str) -> Path:
-    """llama-perplexity at `path` (or in that folder), else the newest that a build made. It is no part of a release.
+    """llama-perplexity at `path` (or in that folder), else the newest one that was built. It is not in a release.
 
     Raises `ReleaseInvalid` when there is none.
     """
@@ -79,7 +79,7 @@ def _program(path: Path, name: str) -> Path:
 
 
 def measure(run: Run, chosen: Selection, dumped: DumpSource | None, out: str) -> Benchmark:
-    """Run the benchmark and write its files. Raises `MissingExtra`, before anything is run."""
+    """Run the benchmark and write its files. Raises `MissingExtra` before the run."""
     extras.require("plots", "the picture of the report")
     series = load_series(run)
     found = lab.run(chosen, dumped, series, run.config, run.console, workspace=run.workspace)
@@ -94,7 +94,7 @@ def swept(caches: Sequence[str], sweeps: Sequence[str], layers: int) -> tuple[st
     Raises `ConfigError` for another sweep.
     """
     if unknown := [name for name in sweeps if name not in SWEEPS]:
-        raise ConfigError(f"--sweep {unknown[0]!r} is not known", hint=", ".join(SWEEPS))
+        raise ConfigError(f"--sweep {unknown[0]!r} is unknown", hint=", ".join(SWEEPS))
     found: list[str] = []
     for cache in caches:
         setting, plain, _ = cache.partition(divergence.PLAIN)

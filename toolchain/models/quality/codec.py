@@ -1,4 +1,4 @@
-"""What the lab measures: a block format that turns numbers into bytes and back."""
+"""What the benchmark measures: a block format that encodes numbers as bytes, and decodes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 class Codec:
     """A cache type: `block` values take `bytes` bytes.
 
-    `round_trip` quantizes a flat float32 array, a whole number of blocks, and returns what the decoder makes of it.
+    `round_trip` quantizes a flat float32 array, a whole number of blocks, and returns the decoded values.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Codec:
         return 8 * self.bytes / self.block
 
     def restore(self, values: Floats) -> Floats:
-        """`values` (rows, ...) after a round trip, each row being quantized by itself as one row of a cache is.
+        """`values` (rows, ...) after a round trip, each row quantized separately, like one row of a cache.
 
-        Raises `ConfigError` when a row is no whole number of blocks.
+        Raises `ConfigError` when a row is not a whole number of blocks.
         """
         width = values.size // len(values)
         if width % self.block:
             raise ConfigError(
                 f"{self.name} has blocks of {self.block}, which do not fill rows of {width}",
-                hint="--type chooses the types to measure",
+                hint="select the types with --type",
             )
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
         return self.round_trip(flat).reshape(values.shape)

@@ -1,7 +1,7 @@
-"""What a cache type costs a model: perplexity, and the divergence of its predictions from those with an f16 cache.
+"""The quality cost of a cache type: perplexity, and the KL divergence of a model's predictions from those with f16.
 
-llama-perplexity of a build does the work. Its first run keeps the logits with an f16 cache; each further run is
-compared with them token by token, so that the differences are paired and their standard errors small.
+llama-perplexity of a build does the work. Its first run stores the logits with an f16 cache. Each further run is
+compared with them token by token, so that differences are paired and their standard errors are small.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ BYTES = 120_000
 CONTEXT = 1024
 
 _ATTEMPTS = 3
-"""llama.cpp ends without waiting for its log's thread, so that on a busy machine the last lines can be lost"""
+"""llama.cpp exits without waiting for its log thread, so the last lines can be lost on a busy machine"""
 
 _FLOATS = tuple(kind.name for kind in UPSTREAM if not kind.quantized)
 _CHUNKS = re.compile(r"computing over (\d+) chunks")
 _TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
-# Where nothing differs, the program's sums can leave a variance just below zero, and it prints the root of that.
+# If nothing differs, rounding can make the variance slightly negative, and the program prints its root.
 _ERROR = r"(-?nan|\d+(?:\.\d+)?)"
 _FIGURES = {
     "ppl": rf"^Mean PPL\(Q\) *: *{_NUMBER} ± *{_ERROR}",
@@ -56,7 +56,7 @@ class Divergence:
     """of perplexity, paired"""
     kl: Estimate
     same_top: Estimate
-    """percent of tokens that both caches think the likeliest"""
+    """percentage of positions where both caches predict the same top token"""
 
 
 @record
@@ -72,7 +72,7 @@ class Divergences:
 
 
 def usual_caches(added: Sequence[CacheType]) -> tuple[str, ...]:
-    """What is compared with f16 unless told otherwise, with the types that the series `added`."""
+    """The caches that are compared with f16 by default, with the types that the series `added`."""
     first = standard(added)
     beside = [f"q8_0:{first}", f"{first}:f16", f"f16:{first}"] if added else []
     return ("f16", "q8_0", "q4_0", f"q4_0{PLAIN}", *(kind.name for kind in added), *beside)
@@ -89,10 +89,10 @@ def measure(
     log: Path,
     console: Console,
 ) -> Divergences:
-    """Run `model` over `text` once for each cache: what `grammar.parse` reads, or that with `/plain` behind it.
+    """Run `model` over `text` once for each cache: a setting for `grammar.parse`, optionally with the suffix `/plain`.
 
-    Every run must say in its log that it used the types asked for, rotated or not as asked. Raises `ConfigError` for a
-    cache that is unknown, `ModelLoadFailed` for what is no model, `TextTooShort`, `CommandFailed` when the program
+    Every run's log must state the requested types and rotation. Raises `ConfigError` for a
+    unknown cache, `ModelLoadFailed` for a file that is not a model, `TextTooShort`, `CommandFailed` when the program
     fails, and `VerificationFailed` when a run used another cache.
     """
     types = type_table(added)
@@ -127,7 +127,7 @@ def measure(
 
 
 def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
-    """What the program said, and the model's attention layers."""
+    """The program's output, and the number of attention layers."""
     plain = cache.endswith(PLAIN)
     asked = grammar.parse(cache.removesuffix(PLAIN))
     done = run(
@@ -154,7 +154,7 @@ def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
                 complaint = complaint or f"{side} ({names}) is {'' if rotated else 'not '}rotated"
     if complaint:
         raise VerificationFailed(
-            f"asked for {cache}: {complaint}\n  log: {log}", hint="is the program of the build that the series made?"
+            f"asked for {cache}: {complaint}\n  log: {log}", hint="is this program built with the series?"
         )
     return done.output, layers
 
@@ -176,7 +176,7 @@ def _compare(argv: list[str], cache: str, log: Path) -> tuple[int, int, dict[str
                 },
             )
     missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
-    raise CommandFailed(f"llama-perplexity with {cache} gave no {missing}\n  log: {log}")
+    raise CommandFailed(f"llama-perplexity with {cache} printed no {missing}\n  log: {log}")
 
 
 def _error(stated: str) -> float:

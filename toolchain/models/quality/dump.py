@@ -16,12 +16,12 @@ from ..memory import gguf
 from .samples import SMALLEST_ROTATION, Sample, rotation_size
 
 FEWEST_TOKENS = 128
-_ROOM = 16  # tokens of the context that stay free: a full one is refused
+_ROOM = 16  # free tokens of the context: a full one is refused
 
 
 @record
 class Heads:
-    """What a model's file says about its cache; `has_v` is false for models that derive V from K."""
+    """A model's head sizes; `has_v` is false for models that derive V from K."""
 
     key_size: int
     value_size: int
@@ -30,9 +30,9 @@ class Heads:
 
 
 def dump(server: Path, model: Path, text: str, tokens: int, config: Config, console: Console) -> tuple[Sample, ...]:
-    """The f16 cache that `model` fills on the first `tokens` tokens of `text`: samples dump.k.0, dump.v.0, dump.k.1 ...
+    """The f16 cache of `model` after the first `tokens` tokens of `text`: samples dump.k.0, dump.v.0, dump.k.1 ...
 
-    They are numbered in attention layers, those with full attention before the windowed ones, and are not rotated yet.
+    They are numbered in attention layers, those with full attention before windowed ones. They are not rotated.
     Raises `ReleaseInvalid` without a server, `ModelLoadFailed`, `ServerFailed`, `TextTooShort`, `StateInvalid`, and
     `ConfigError` for a head size that llama.cpp does not rotate.
     """
@@ -52,12 +52,12 @@ def dump(server: Path, model: Path, text: str, tokens: int, config: Config, cons
 
 
 def saved(running: LlamaServer, heads: Heads) -> tuple[Sample, ...]:
-    """What the server's f16 cache holds, as `dump` gives it. Raises `StateInvalid`."""
+    """The server's f16 cache, as returned by `dump`. Raises `StateInvalid`."""
     return tuple(_samples(slot.load(running.save(), has_v=heads.has_v), heads))
 
 
 def read_heads(model: Path) -> Heads:
-    """The head sizes in a GGUF file. Raises `ModelLoadFailed` when it is none, or names no attention."""
+    """The head sizes in a GGUF file. Raises `ModelLoadFailed` when it is not GGUF, or has no attention."""
     try:
         metadata = gguf.load(str(model)).metadata
         arch = metadata["general.architecture"]
@@ -88,8 +88,8 @@ def _samples(found: slot.SavedSlot, heads: Heads) -> Iterator[Sample]:
         for kind, values, size, rotation in parts:
             if values.shape[1] % size or size % SMALLEST_ROTATION:
                 raise ConfigError(
-                    f"layer {index} stores {values.shape[1]} values for {kind.upper()}, which are no heads of {size}",
-                    hint="models whose head size varies, or is no multiple of 64, cannot be measured",
+                    f"layer {index} stores {values.shape[1]} values for {kind.upper()}: no multiple of heads of {size}",
+                    hint="models whose head size varies, or is not a multiple of 64, are not supported",
                 )
             shaped = values.reshape(len(values), -1, size)
             yield Sample(name=f"dump.{kind}.{index}", values=shaped, rotation=rotation, keys=kind == "k")

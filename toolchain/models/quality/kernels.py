@@ -18,8 +18,8 @@ from .codec import Codec, Floats
 def load(series: Series, config: Config, workspace: Path) -> tuple[Codec, ...]:
     """A codec for each type of the series, in its order.
 
-    The library is compiled into `workspace` with the compiler that a build would take, and kept until the sources or
-    the compiler change. Raises `MissingTool` without a compiler and `BuildFailed` when it refuses the sources.
+    The library is compiled into `workspace` with the compiler of a build, and cached until the sources or the
+    compiler change. Raises `MissingTool` without a compiler and `BuildFailed` when it refuses the sources.
     """
     library = ctypes.CDLL(str(compile_library(series, config, workspace)))
     return tuple(_codec(library, kind) for kind in series.types)

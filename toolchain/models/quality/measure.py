@@ -14,7 +14,7 @@ from .codec import Floats
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
 DB_PER_BIT = 20 * math.log10(2)
-"""Shannon: a Gaussian source at R bits per value is restored with at most 20 log10(2) = 6.02 dB of SNR per bit."""
+"""Shannon: a Gaussian source at R bits per value has an SNR of at most 20 log10(2) = 6.02 dB per bit."""
 QUERIES = 64
 SCORE_DEVIATION = 1.0
 """Spread of attention scores (nats) over a context: that of queries and keys drawn from N(0,1)."""
@@ -31,7 +31,7 @@ class Estimate:
 
 @record
 class Figures:
-    """What a round trip costs. All are free of the data's scale."""
+    """The errors of a round trip. All are independent of the data's scale."""
 
     snr_db: float
     """10 log10 of the data's energy over the squared error's"""
@@ -45,7 +45,7 @@ class Figures:
 
 @record
 class ScoreFigures:
-    """How well attention survives: cosines of restored with original, mean over queries and heads."""
+    """Accuracy of attention: cosines of restored with original values, mean over queries and heads."""
 
     context: int
     scores: float
@@ -76,7 +76,7 @@ def compare(values: Floats, restored: Floats, rng: np.random.Generator) -> Figur
 
 
 def mean(figures: list[Figures]) -> Figures:
-    """Of several parts, each with the same weight whatever its scale: the error is averaged, not the decibels."""
+    """The mean over parts, with equal weights regardless of scale: errors are averaged, not decibels."""
     lost = np.mean([10 ** (-one.snr_db / 10) for one in figures])
     return Figures(
         snr_db=-10 * math.log10(lost) if lost else math.inf,

@@ -1,8 +1,8 @@
-"""Upstream's cache types in NumPy, from the description of their formats: what the turbo types are held against.
+"""Upstream's cache types in NumPy, from the descriptions of their formats, for comparison with the turbo types.
 
-q4_0 and q8_0 give the very bits of ggml's reference quantizers. For iq4_nl the format leaves the encoder a choice of
-scale; this one searches it for the least squared error, which does better than the single guess that llama.cpp makes
-when it writes a cache.
+q4_0 and q8_0 are bit-identical to ggml's reference quantizers. For iq4_nl the format leaves the scale to the encoder.
+ This one searches the scale with the least squared error, which is better than llama.cpp's single guess for
+a cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BLOCK = 32
 
 IQ4_NL_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
 _IQ4_NL_BOUNDARIES = (IQ4_NL_LEVELS[1:] + IQ4_NL_LEVELS[:-1]) / 2
-# The value of largest magnitude is put on these, near both ends of the uneven levels.
+# The value of largest magnitude is mapped to these, near both ends of the uneven levels.
 _IQ4_NL_EXTREMES = (*range(-148, -87, 6), *range(90, 133, 6))
 
 
@@ -60,12 +60,12 @@ def _nearest(scaled: Floats) -> Floats:
 
 
 def _extreme(blocks: Floats) -> Floats:
-    """The value of largest magnitude of each block with its sign, the first of equals, as a column."""
+    """The value of largest magnitude of each block, with its sign, as a column; the first of equals."""
     return np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1)[:, None], axis=1)
 
 
 def _inverse(scale: Floats) -> Floats:
-    """1 / scale, and 0 where that overflows: such a scale is zero as FP16, so that the codes do not matter."""
+    """1 / scale, and 0 where that overflows: such a scale is zero in FP16, so the codes do not matter."""
     usable = np.abs(scale) >= np.finfo(np.float32).tiny
     return np.where(usable, np.float32(1) / np.where(usable, scale, np.float32(1)), np.float32(0))
 

@@ -1,4 +1,4 @@
-"""Data to quantize: drawn from distributions that caches resemble, or made of a text; and the rotation before it."""
+"""Data to quantize: drawn from distributions similar to caches, or dumped from a model; and the rotation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...core.records import sha256_bytes
 from .codec import Floats
 
 TEXT = Path(__file__).with_name("text.txt")
-"""read where no text is named. It never changes, or figures of one day could not be held against those of another"""
+"""the default text. It never changes, so that results stay comparable"""
 TEXT_SHA256 = "bde8ea807b378c0384bba4ae59a3ea54a0403d430225b70bc2f7d5d5937350e6"
 OUTLIER_CHANNELS = 4
 OUTLIER_FACTOR = 10.0
@@ -25,8 +25,8 @@ SMALLEST_ROTATION = 64
 class Sample:
     """Numbers to quantize.
 
-    `values` has the shape (tokens, heads, head size), as one layer of a cache has. `rotation` is the size of the
-    Hadamard transform that precedes quantization. `keys` says whether attention scores over it mean something.
+    `values` has the shape (tokens, heads, head size), like one layer of a cache. `rotation` is the size of the
+    Hadamard transform that precedes quantization. `keys` says whether attention scores over it are meaningful.
     """
 
     name: str
@@ -35,19 +35,19 @@ class Sample:
     keys: bool = True
 
     def rotated(self) -> Floats:
-        """`values` after the transform of each head. Raises `ConfigError` for a head size that has none."""
+        """`values` after the transform of each head. Raises `ConfigError` for an unsupported head size."""
         return rotate(self.values, self.rotation)
 
 
 def rotation_size(head_size: int) -> int:
     """Size of the transform of a key: the largest power of two that divides the head size.
 
-    Raises `ConfigError` for a head size that is no multiple of 64: llama.cpp leaves such a cache as it is.
+    Raises `ConfigError` for a head size that is not a multiple of 64: llama.cpp does not rotate such a cache.
     """
     if head_size < SMALLEST_ROTATION or head_size % SMALLEST_ROTATION:
         raise ConfigError(
-            f"heads of {head_size} are not rotated, and no turbo type stores them",
-            hint=f"a multiple of {SMALLEST_ROTATION}",
+            f"heads of {head_size} are not rotated, and no turbo type supports them",
+            hint=f"use a multiple of {SMALLEST_ROTATION}",
         )
     return head_size & -head_size
 
@@ -110,13 +110,13 @@ def draw(name: str, *, tokens: int, head_size: int, seed: int) -> Sample:
 def read_text(path: str) -> str:
     """A file for a model to read; `TEXT` for an empty path.
 
-    Raises `ConfigError` when it cannot be read, and `ChecksumMismatch` when `TEXT` is not what it was.
+    Raises `ConfigError` when it cannot be read, and `ChecksumMismatch` when `TEXT` was changed.
     """
     try:
         data = (Path(path).expanduser() if path else TEXT).read_bytes()
         if not path and sha256_bytes(data) != TEXT_SHA256:
             raise ChecksumMismatch(
-                f"{TEXT}: changed, so what is measured on it could not be compared", hint="take the file from git again"
+                f"{TEXT}: was changed, so results on it would not be comparable", hint="restore the file with git"
             )
         return data.decode()
     except (OSError, UnicodeDecodeError) as error:

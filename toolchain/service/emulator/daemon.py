@@ -1,6 +1,6 @@
 """The emulator's process: one for each root folder, started by the first command and gone when idle.
 
-It is single-threaded: commands and jobs interleave, nothing else does. What launchd keeps across a login (the
+It is single-threaded; commands and jobs are coroutines. What launchd keeps across a login (the
 loaded plists, the disable records) and what must not be orphaned (the pids) is in `table.json`; starting again after
 the emulator was killed is like logging in again: left-over processes are ended, then the jobs are loaded anew.
 """
@@ -43,12 +43,12 @@ class SavedJob:
     plist: str
     pid: int
     started: float
-    """creation time of the process, so that a pid that came round again is not mistaken for it"""
+    """creation time of the process, so that a reused pid is not mistaken for it"""
 
 
 @record
 class Table:
-    """What the emulator must still know after it was killed."""
+    """The state that the emulator needs after it was killed."""
 
     jobs: tuple[SavedJob, ...] = ()
     disabled: dict[str, dict[str, bool]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Daemon:
         self._leaving = False
 
     async def serve(self) -> None:
-        """Until nothing is loaded and nobody asks, the owner is gone, the folder is gone, or we are told to end."""
+        """Runs until it is idle with nothing loaded, its owner or folder is gone, or it is told to end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ended.set)
@@ -94,7 +94,7 @@ class Daemon:
         return idle and not self._clients and not self._verbs.jobs
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One command: a JSON list of words in, a JSON object out. A client that is gone does not stop the command."""
+        """One command: a JSON list of words in, a JSON object out. A command continues if its client is gone."""
         self._clients += 1
         try:
             argv = json.loads(await reader.readline())
@@ -127,7 +127,7 @@ class Daemon:
             for job in self._verbs.jobs.values()
             if not job.removing or job.pid
         )
-        with contextlib.suppress(FileNotFoundError):  # the folder was deleted under us: the next tick ends the daemon
+        with contextlib.suppress(FileNotFoundError):  # the folder was deleted: the next tick ends the daemon
             records.write(Path(TABLE), Table(jobs=jobs, disabled=self._verbs.disabled))
 
     def _restore(self) -> None:
@@ -153,7 +153,7 @@ def _started(pid: int) -> float:
 
 
 def _reap(loaded: SavedJob) -> None:
-    """End what a killed emulator left behind: the process, and the rest of its group where it is already dead."""
+    """End what a killed emulator left behind: the process, or the rest of its group if it is dead."""
     if not loaded.pid:
         return
     started = _started(loaded.pid)

@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class LoadedJob:
-    """A job that is loaded in a domain. `run` is its life; the other methods are called by the verbs.
+    """A job that is loaded in a domain. `run` is its main loop; the verbs call the other methods.
 
     `state` is `not running`, `spawn scheduled` (throttled), `running` or `stopping`. `last_status` is the last exit
     code, or minus the signal that ended it, or None before the first end.
@@ -71,7 +71,7 @@ class LoadedJob:
         self._answer(0)
 
     async def kick(self) -> int:
-        """Start it now, whatever its conditions say, and return the pid (0 when it could not be started)."""
+        """Start it now, regardless of its conditions, and return the pid (0 when it could not be started)."""
         if self.pid and self.state == "running":
             return self.pid
         spawn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -86,7 +86,7 @@ class LoadedJob:
         return await self.kick()
 
     def stop(self) -> None:
-        """SIGTERM now, SIGKILL after ExitTimeOut. Whether it starts again is not decided here."""
+        """SIGTERM now, SIGKILL after ExitTimeOut. Does not decide whether it starts again."""
         if not self.pid or self.state == "stopping":
             return
         self._turn("stopping")
@@ -95,18 +95,18 @@ class LoadedJob:
             self._killer = asyncio.create_task(self._kill_later(self.pid))
 
     async def stopped(self) -> None:
-        """Return once no process of it runs."""
+        """Wait until none of its processes runs."""
         await self._idle.wait()
 
     def remove(self) -> None:
-        """Begin to unload: no start from now on, the process is told to end."""
+        """Begin to unload: prevent further starts, and stop the process."""
         self.removing = True
         self.stop()
         if not self.pid:
             self._kicked.set()
 
     def signal(self, number: int) -> bool:
-        """Send a signal to the process itself, not to its children. False when none runs."""
+        """Send a signal to the process itself, not to its children. False if none runs."""
         if not self.pid:
             return False
         with contextlib.suppress(ProcessLookupError):

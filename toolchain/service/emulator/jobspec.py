@@ -1,4 +1,4 @@
-"""A launchd property list, read into what the emulator acts on."""
+"""Reads a launchd property list into the fields that the emulator uses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MODELLED = {
 
 @record
 class JobSpec:
-    """What one plist asks for. Times are seconds; an exit timeout of 0 means: never SIGKILL."""
+    """The contents of one plist. Times are seconds; an exit timeout of 0 means: never SIGKILL."""
 
     label: str
     program: str
@@ -64,7 +64,7 @@ class JobSpec:
 
     @property
     def starts_at_load(self) -> bool:
-        """Conditions on the last exit imply one run to have an exit, as launchd.plist(5) says."""
+        """Conditions on the last exit imply a first run, see launchd.plist(5)."""
         return (
             self.run_at_load
             or self.keep_alive
@@ -84,7 +84,7 @@ class JobSpec:
 def read(path: Path, uid: int) -> tuple[JobSpec, bytes]:
     """Read the plist at `path` for a user with `uid`; also its bytes, since launchd keeps its own copy.
 
-    Raises `Refused`: 122 when others could change the file, 5 when it is missing or not a job.
+    Raises `Refused`: 122 when others can write the file, 5 when it is missing or not a job.
     """
     try:
         status, data = path.stat(), path.read_bytes()
@@ -93,7 +93,7 @@ def read(path: Path, uid: int) -> tuple[JobSpec, bytes]:
     if status.st_uid not in (uid, 0):
         raise Refused(BAD_OWNERSHIP, f"{path}: owned by uid {status.st_uid}")
     if status.st_mode & 0o022:
-        raise Refused(BAD_OWNERSHIP, f"{path}: mode {status.st_mode & 0o777:04o} lets group or others write it")
+        raise Refused(BAD_OWNERSHIP, f"{path}: mode {status.st_mode & 0o777:04o} is writable by group or others")
     return parse(data, str(path)), data
 
 

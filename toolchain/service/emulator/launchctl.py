@@ -1,4 +1,4 @@
-"""The emulator's command line: `python -m toolchain.service.emulator.launchctl <verb> ...`, as launchctl takes it.
+"""The emulator's command line: `python -m toolchain.service.emulator.launchctl <verb> ...`, with launchctl's arguments.
 
 The root folder comes from TURBOQUANT_LAUNCHD_ROOT, or from `--root DIR` before the verb. Only the standard library
 is imported here, and little of it: a deploy calls this many times (and runs the file itself, with `python -I -S`).
@@ -68,7 +68,7 @@ def _ask(words: list[str]) -> dict[str, Any] | None:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """Start the emulator in a session of its own, so that it outlives us however we end."""
+    """Start the emulator in its own session, so that it outlives this process."""
     import subprocess
 
     package_root = str(Path(__file__).resolve().parents[3])

@@ -1,4 +1,4 @@
-"""How a verb of the emulator says no."""
+"""The refusal of a verb of the emulator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..launchctl_codes import TEXTS
 
 
 class Refused(Exception):
-    """A verb ends with exit code `code`; `detail` is added to its text on stderr. An answer, not an error of ours."""
+    """A verb ends with exit code `code`; `detail` is added to its text on stderr. It simulates launchd's answer."""
 
     def __init__(self, code: int, detail: str = "") -> None:
         super().__init__(code, detail)

@@ -1,4 +1,4 @@
-"""What a test or a rehearsal may set about an emulator: one JSON file in its root folder."""
+"""Settings of an emulator for tests and rehearsals: one JSON file in its root folder."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ FILE_NAME = "settings.json"
 
 @record
 class Settings:
-    """Read anew at every command, so that a test can change it while the emulator runs. Times are seconds."""
+    """Read at every command, so that a test can change it while the emulator runs. Times are seconds."""
 
     bootout_delay_s: float = 0.25
-    """how long a label lives on after its process has ended: the bootout race"""
+    """how long a label stays after its process has ended: the bootout race"""
     throttle_cap_s: float | None = None
     """upper bound of every job's ThrottleInterval, so that tests need not wait 10 s"""
     domains: tuple[str, ...] = ()
     """domains that exist; empty: gui/UID, user/UID and system"""
     owner_pid: int = 0
-    """the emulator stops everything and exits when this process is gone; 0: it lives on its own"""
+    """the emulator stops everything and exits when this process is gone; 0: no such process"""
     idle_s: float = 1.0
     """how long it waits for another command once nothing is loaded"""
 
@@ -34,11 +34,11 @@ class Settings:
 
 
 def read(root: Path) -> Settings:
-    """The settings of the emulator at `root`: the defaults where there is no file. Raises `RecordError`."""
+    """The settings of the emulator at `root`: the defaults if there is no file. Raises `RecordError`."""
     path = root / FILE_NAME
     return records.read(path, Settings) if path.exists() else Settings()
 
 
 def write(root: Path, settings: Settings) -> None:
-    """Set them; a running emulator follows at its next command."""
+    """Write them; a running emulator uses them from its next command on."""
     records.write(root / FILE_NAME, settings)

@@ -1,4 +1,4 @@
-"""The verbs of launchctl that the emulator answers, over its table of domains and jobs."""
+"""The verbs of launchctl that the emulator supports, on its table of domains and jobs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _FORMER_STOP_VERB = "standin-stop"
 
 
 class Verbs:
-    """The loaded jobs and the disable records, and what each verb does to them.
+    """The loaded jobs and the disable records, with a method for each verb.
 
-    `changed` is called whenever something that must outlive the emulator has changed.
+    `changed` is called after every change that must be saved.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
@@ -74,7 +74,7 @@ class Verbs:
         return 0, out, err
 
     def load(self, domain: str, path: str, spec: jobspec.JobSpec, data: bytes) -> LoadedJob:
-        """Put a job into a domain and begin its life."""
+        """Add a job to a domain and run it."""
         cap = self.settings.throttle_cap_s
         throttle = spec.throttle_s if cap is None else min(cap, spec.throttle_s)
         job = LoadedJob(domain, path, spec, data, throttle_s=throttle, changed=self._changed)
@@ -92,7 +92,7 @@ class Verbs:
             await asyncio.sleep(0.01)
 
     async def _live(self, job: LoadedJob) -> None:
-        """A job from load to removal. Its label outlives the process by the delay that the settings ask for."""
+        """A job from load to removal. Its label outlives the process by a delay from the settings."""
         await job.run()
         await asyncio.sleep(0 if self.stopping else self.settings.bootout_delay_s)
         del self.jobs[job.domain, job.spec.label]
@@ -111,7 +111,7 @@ class Verbs:
                 raise Refused(DISABLED, f"{domain}/{spec.label}")
             old = self.jobs.get((domain, spec.label))
             if old is not None and old.removing and old.pid:
-                raise Refused(ALREADY_IN_PROGRESS, f"{old.target} is still ending")
+                raise Refused(ALREADY_IN_PROGRESS, f"{old.target} is still stopping")
             if old is not None:
                 raise Refused(INPUT_OUTPUT, f"{old.target} is already loaded, or its teardown has not finished")
             self.load(domain, path, spec, data)
@@ -126,7 +126,7 @@ class Verbs:
         self._known(domain)
         if not label:
             if len(words) != 2:
-                raise Refused(USAGE, "a whole domain is never booted out here")
+                raise Refused(USAGE, "the emulator does not boot out a whole domain")
             label = jobspec.read(Path(words[1]), os.getuid())[0].label
         job = self.jobs.get((domain, label))
         if job is None:

@@ -1,4 +1,4 @@
-"""Programs that can be the service, each in one file. What is chosen here is installed."""
+"""Programs that can be the service, each in one file. `choose` selects the one to install."""
 
 from ...core.config import DeployConfig
 from ..unit import Unit

@@ -1,6 +1,6 @@
-"""llama-server as the service, with one model: what a release has in lib/ollama, without Ollama around it.
+"""llama-server as the service, with one model: the one in a release's lib/ollama, without Ollama.
 
-All of its settings are variables of the environment file, so that a rollback brings them back with the binary.
+All settings are variables of the environment file, so that a rollback restores them with the binary.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .supported import require_types
 
 TOKENS = 4
 _INFORMATIVE = "4"
-"""the level of llama.cpp's log at which it states what its caches are"""
+"""llama.cpp's log level that includes the cache lines"""
 _CALL_TIMEOUT_S = 5.0
 _SETTLE_S = 3.0
-"""how long a line may come after the answer that it belongs to: llama-server logs from a thread of its own"""
+"""how long a log line may come after its answer: llama-server logs from a separate thread"""
 _POLL_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaServerUnit:
-    """A `Unit` that serves the GGUF file `model`, with `context` tokens; 0: as many as the model was trained with."""
+    """A `Unit` that serves the GGUF file `model`, with `context` tokens; 0: the model's trained context."""
 
     model: Path
     context: int = 0
@@ -48,7 +48,7 @@ class LlamaServerUnit:
         if not release.cache_types and asked.reach:
             raise ConfigError(
                 f"deploy.kv_cache_type: {asked}: release {release.id} was built without the series",
-                hint="a stock llama-server takes one type for all layers of K, and one for those of V",
+                hint="a stock llama-server supports one type for all layers of K, and one for V",
             )
         require_types(release, asked)
         return {
@@ -71,14 +71,14 @@ class LlamaServerUnit:
         return address.base_url(environment["LLAMA_ARG_HOST"], environment["LLAMA_ARG_PORT"])
 
     def ready(self, environment: Mapping[str, str]) -> str:
-        """The build that /props states, once /health says that the model is loaded."""
+        """The build from /props, once /health reports the model as loaded."""
         url = self.url(environment)
         if _get(f"{url}/health").get("status") != "ok":
             return ""
         return str(_get(f"{url}/props").get("build_info", "")).partition("-")[0]
 
     def proof(self, started: StartedUnit, timeout_s: float) -> UnitProof:
-        """Generate, and hold the lines on the caches against the environment: they stand there since the start."""
+        """Generate, and compare the cache lines, logged at the start, with the environment."""
         asked = f"{started.environment['LLAMA_ARG_CACHE_TYPE_K']}:{started.environment['LLAMA_ARG_CACHE_TYPE_V']}"
         client = LlamaServer(self.url(started.environment), started.log.parent, timeout_s)
         body = {"prompt": "a b c", "n_predict": TOKENS, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
@@ -92,23 +92,23 @@ class LlamaServerUnit:
 
 
 def _prove_caches(started: StartedUnit, asked: str) -> UnitProof:
-    from ...serving import cachelog  # NumPy and gguf take a while to load, and only this needs them
+    from ...serving import cachelog  # slow to import (NumPy, gguf), and needed only here
 
     deadline = time.monotonic() + _SETTLE_S
     while not (stated := cachelog.stated(started.logged())) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    found: list[CacheProof] = list(dict.fromkeys(cache.proof for cache in stated))  # once, after a second start, too
+    found: list[CacheProof] = list(dict.fromkeys(cache.proof for cache in stated))  # without repeats after a restart
     if reason := cachelog.mismatch(found, asked, sum(proof.layers for proof in found)) if found else "":
-        raise Unhealthy(f"the service was told to use the cache types {asked}, but: {reason}: {found[0].line}")
+        raise Unhealthy(f"the service is configured for the cache types {asked}, but: {reason}: {found[0].line}")
     unproven = f"the log states no cache, so it is not proven that {asked} is in use"
     return UnitProof(lines=tuple(proof.line for proof in found), unproven="" if found else unproven)
 
 
 def _get(url: str) -> dict[str, Any]:
-    """The JSON object that is answered, whatever the status; empty when there is none."""
+    """The JSON object in the answer, with any status; empty if there is none."""
     try:
         with requests.Session() as session:
-            session.trust_env = False  # a proxy from the environment has no business with a local server
+            session.trust_env = False  # never use a proxy for a local server
             found = session.get(url, timeout=_CALL_TIMEOUT_S).json()
     except (requests.RequestException, ValueError):
         return {}

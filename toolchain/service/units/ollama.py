@@ -1,4 +1,4 @@
-"""Ollama as the service: `ollama serve`, asked for its version, and given a small random model to generate with."""
+"""Ollama as the service: `ollama serve`, checked by its version and by generating with a small random model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROBE_TOKENS = 4
 _LAYERS = 2
 _SIZES = {"head_size": 128, "heads": 2, "kv_heads": 1, "context": 512}
 _CELLS = 256
-"""context asked for: llama.cpp's own unit, so that the log states this very number"""
+"""requested context: a multiple of llama.cpp's padding, so that the log states the same number"""
 _CALL_TIMEOUT_S = 5.0
 
 
@@ -49,12 +49,12 @@ class OllamaUnit:
     )
 
     def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
-        """OLLAMA_HOST, the cache type with flash attention, and the model store, where one is set."""
+        """OLLAMA_HOST, the cache type with flash attention, and the model store, if one is set."""
         asked = grammar.parse(config.kv_cache_type)
         if not release.cache_types and (asked.k != asked.v or asked.reach):
             raise ConfigError(
                 f"deploy.kv_cache_type: {asked}: release {release.id} was built without the series",
-                hint="stock Ollama takes one type for K and V and all layers",
+                hint="stock Ollama supports one type for K and V and all layers",
             )
         require_types(release, asked)
         values = {
@@ -76,14 +76,14 @@ class OllamaUnit:
         return address.base_url(host, port)
 
     def ready(self, environment: Mapping[str, str]) -> str:
-        """What /api/version says."""
+        """The version from /api/version."""
         try:
             return OllamaClient(self.url(environment), timeout=_CALL_TIMEOUT_S).version()
         except ServerFailed:
             return ""
 
     def proof(self, started: StartedUnit, timeout_s: float) -> UnitProof:
-        """Generate with a probe model, of layers enough for every rule of the cache type."""
+        """Generate with a probe model that has enough layers for every rule of the cache type."""
         asked = started.environment["OLLAMA_KV_CACHE_TYPE"]
         layers = max(_LAYERS, grammar.parse(asked).reach)
         offset = started.log_size()
@@ -92,7 +92,7 @@ class OllamaUnit:
 
 
 def _generate(client: OllamaClient, layers: int) -> None:
-    from ...serving.probe_model import write_probe  # NumPy and gguf take a while to load, and only this needs them
+    from ...serving.probe_model import write_probe  # slow to import (NumPy, gguf), and needed only here
 
     try:
         with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
@@ -111,9 +111,9 @@ def _generate(client: OllamaClient, layers: int) -> None:
 
 
 def _prove_cache(logged: str, asked: str, layers: int, release: Release) -> UnitProof:
-    """Hold llama-server's line on the probe's cache against the environment.
+    """Compare llama-server's line on the probe's cache with the environment.
 
-    Lines on other models, which clients may load meanwhile, are passed over: a draft model's cache may well be f16.
+    Lines on other models, which clients may load meanwhile, are skipped: a draft model's cache may be f16.
     """
     from ...serving import cachelog
     from ...serving.probe_model import ProbeGeometry
@@ -126,6 +126,6 @@ def _prove_cache(logged: str, asked: str, layers: int, release: Release) -> Unit
     ]
     for proof in found:
         if reason := cachelog.mismatch([proof], asked, layers):
-            raise Unhealthy(f"the service was told to use the cache type {asked}, but: {reason}: {proof.line}")
+            raise Unhealthy(f"the service is configured for the cache type {asked}, but: {reason}: {proof.line}")
     unproven = f"the log states no cache of the probe model, so it is not proven that {asked} is in use"
     return UnitProof(lines=tuple(proof.line for proof in found), unproven="" if found else unproven)

@@ -1,4 +1,4 @@
-"""The cache types that a release can serve with."""
+"""The cache types that a release supports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All checks in one go: sources, series, fork, C surface, machine; and what follows from them."""
+"""All checks in one run (sources, series, fork, C surface, machine), and the decision."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Assessment:
     confidence: Confidence
     reasons: tuple[str, ...]
     next: Path
-    """where to go when the path runs out of its time box"""
+    """the alternative if the path exceeds its time box"""
     gates: dict[str, Gate]
     paths: tuple[PathFacts, ...]
     ollama: str
@@ -61,11 +61,11 @@ def assess(
 ) -> Assessment:
     """Run every check and decide.
 
-    `branch` names a branch of the fork (empty: the most promising one), `now` the day to reckon from, `platform` where
-    the result is to run, macos or linux (empty: as here), `model` one whose contexts are planned for this machine or
-    for a Mac with `ram` GiB. Without a fork in the settings, its gates are not asked.
-    Raises `MissingExtra` for a fork, the errors of `pipeline.prepare` and `fork.request.joined`; a check that cannot be
-    made is a gate `unknown`.
+    `branch` is a branch of the fork (empty: the most promising one), `now` the date for ages, `platform` the result's
+    platform, macos or linux (empty: this machine's), `model` a model whose contexts are planned for this machine or for
+    a Mac with `ram` GiB. Without a configured fork, its gates are "not asked".
+    Raises `MissingExtra` for a fork, the errors of `pipeline.prepare` and `fork.request.joined`; a check that fails to
+    run is a gate `unknown`.
     """
     started = time.monotonic()
     if run.config.fork.origin:
@@ -110,7 +110,7 @@ def assess(
 
 
 class _Look:
-    """The fork's checks on one branch, each of which may fail by itself."""
+    """The fork's checks on one branch. Each may fail separately."""
 
     def __init__(self, run: Run, both: Joined, fresh: Freshness, sources: Sources, series: Series) -> None:
         self.fresh, self.branch = fresh, fresh.branches[0]
@@ -136,7 +136,7 @@ class _Look:
             self.gates["api"] = Gate(status="unknown", summary=str(error))
 
     def facts(self) -> ForkFacts:
-        """What of it decides. Where the conflicts could not be told, they count as beyond any box."""
+        """The facts for the decision. Unknown conflicts count as beyond any time box."""
         best = self.conflicts.best if self.conflicts else None
         audited = next(one for one in self.metal if one.branch == self.branch.name)
         return ForkFacts(
@@ -182,10 +182,10 @@ def _pin(sources: Sources) -> Gate:
     pin = sources.pin
     evidence = {"name": pin.name, "commit": pin.commit, "build": pin.build, "era": sources.era}
     if eras.of(sources).unserved:
-        summary = f"{sources.ollama.describe} is of the {sources.era} era"
+        summary = f"{sources.ollama.describe} belongs to the {sources.era} era"
         return Gate(status="fail", summary=summary, evidence=evidence)
     if not pin.exact:
-        missing = f"{pin.name} is not in the mirror; b{pin.build} stands in"
+        missing = f"{pin.name} is not in the mirror; b{pin.build} is used instead"
         return Gate(status="warn", summary=missing, evidence=evidence)
     return Gate(status="pass", summary=f"{pin.name} is {pin.commit[:12]}, build {pin.build}", evidence=evidence)
 
@@ -201,5 +201,5 @@ def _platform(name: str) -> Platform:
     if name in ("macos", "linux"):
         return "macos" if name == "macos" else "linux"
     if name:
-        raise ConfigError(f"--platform {name}: not known", hint="macos or linux; empty: as here")
+        raise ConfigError(f"--platform {name}: unknown", hint="macos or linux; empty: this machine's")
     return "macos" if sys.platform == "darwin" else "linux"

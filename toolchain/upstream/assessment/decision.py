@@ -1,8 +1,8 @@
-"""The decision: five paths, each open or closed by a rule, and the first open one that fits is taken.
+"""The decision: five paths, each open or closed by a rule. The first open one is taken.
 
-The rules are those of the requirements. A fork under two weeks old is built, one under four is cherry-picked, an older
-one or one with conflicts beyond its time box gives way to our series; conflicts in the core KV cache or in Metal stop;
-a Mac without Metal kernels on any path goes to MLX; and what is left is to wait.
+The rules are those of the requirements. A fork under two weeks old is built, one under four is cherry-picked. With an
+older one, or conflicts beyond the time box, our series is used. Conflicts in the core KV cache or Metal close a path.
+For a Mac without Metal kernels on any path it is MLX, else wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PATHS: tuple[Path, ...] = ("build the fork", "cherry-pick", "our series", "MLX",
 BUILD_MINUTES = 13.0
 """a full build of llama-server, measured with 2 cores (docs/results/transcript.md)"""
 ANCHOR_MINUTES = 10.0
-"""to give an edit of the series a new anchor and check it: a guess"""
+"""minutes to give an edit of the series a new anchor and check it; a guess"""
 _NEAR_DAYS = 2.0
 _NEAR_SHARE = 0.5
 
@@ -27,12 +27,12 @@ MLX_NEEDS = (
     "MLX needs Apple silicon, Xcode's Metal toolchain to build Ollama's MLX engine, and the model as safetensors: that"
     " engine does not run GGUF files, so models are fetched or converted again"
 )
-MLX_COSTS = "it costs the cache types: only the llama-server path of Ollama reads OLLAMA_KV_CACHE_TYPE"
+MLX_COSTS = "it has no cache types: only the llama-server path of Ollama reads OLLAMA_KV_CACHE_TYPE"
 
 
 @record
 class ForkFacts:
-    """What the decision needs to know of a fork's best branch."""
+    """The facts on a fork's best branch."""
 
     branch: str
     age: Age
@@ -40,13 +40,13 @@ class ForkFacts:
     turbo: bool
     """whether its own work is about TurboQuant"""
     merge_minutes: float
-    """of the way onto the pin with the least work"""
+    """of the way onto the pin that takes the least work"""
     stop: tuple[str, ...]
-    """areas of that way which end it"""
+    """areas whose conflicts close that way"""
     patches_on_fork: tuple[str, ...]
-    """Ollama's patches that fail on the branch as it stands"""
+    """Ollama's patches that fail on the branch itself"""
     patches_on_merge: tuple[str, ...]
-    """and on the result of the way onto the pin"""
+    """those that fail on the result of the way onto the pin"""
     metal: bool
     api_breaking: bool | None
     """None: not known"""
@@ -54,23 +54,23 @@ class ForkFacts:
 
 @record
 class SeriesFacts:
-    """What the decision needs to know of our series."""
+    """The facts on our series."""
 
     ok: bool
     failing: int
-    """edits without a place; 0 where the tree as a whole is not served"""
+    """edits that do not apply; 0 if the tree is not supported at all"""
     reason: str
     metal: bool
 
 
 @record
 class Facts:
-    """All that decides."""
+    """All facts for the decision."""
 
     fork: ForkFacts | None
     series: SeriesFacts
     mac: bool
-    """whether the result is to run on a Mac, and so with Metal"""
+    """whether the result will run on a Mac, and so with Metal"""
     exact_pin: bool
     pin: str
     fresh_days: float
@@ -81,7 +81,7 @@ class Facts:
 
 @record
 class PathFacts:
-    """One path: whether it is open, why, and how long it is thought to take until there is something to verify."""
+    """One path: whether it is open, why, and the estimated minutes until there is a build to verify."""
 
     path: Path
     open: bool
@@ -96,9 +96,9 @@ class Decision:
     decision: Path
     confidence: Confidence
     reasons: tuple[str, ...]
-    """of this path, then what closed those before it, then what lowers the confidence"""
+    """of this path, then why earlier paths are closed, then what lowers the confidence"""
     next: Path
-    """where to go when this path runs out of its time box"""
+    """the alternative if this path exceeds its time box"""
     paths: tuple[PathFacts, ...]
 
 
@@ -135,7 +135,7 @@ def _build(facts: Facts) -> PathFacts:
         if fork.patches_on_fork:
             closed.append(f"Ollama's {', '.join(fork.patches_on_fork)} would not apply to it")
         if fork.api_breaking:
-            closed.append("Ollama uses what it lacks (see the API gate)")
+            closed.append("it lacks symbols that Ollama uses (see the API gate)")
     if closed or fork is None:
         return PathFacts(path="build the fork", open=False, reasons=tuple(closed))
     return PathFacts(
@@ -151,7 +151,7 @@ def _pick(facts: Facts) -> PathFacts:
     closed = _unfit(facts)
     if fork and not closed:
         if fork.age == "very stale":
-            closed.append(f"{fork.branch} is very stale: {fork.days:.1f} days, {facts.stale_days:g} are the most")
+            closed.append(f"{fork.branch} is very stale: {fork.days:.1f} days, the limit is {facts.stale_days:g}")
         if extensive := _extensive(fork, facts):
             closed.append(extensive)
         if fork.patches_on_merge:
@@ -171,26 +171,26 @@ def _series(facts: Facts) -> PathFacts:
     series, closed = facts.series, list[str]()
     mending = series.failing * ANCHOR_MINUTES
     if not series.ok and (not series.failing or mending > facts.conflict_box):
-        closed.append(series.reason or f"{series.failing} of its edits do not hold on {facts.pin}")
+        closed.append(series.reason or f"{series.failing} of its edits do not apply to {facts.pin}")
     if facts.mac and not series.metal:
         closed.append("the series has no Metal kernels, and this is for a Mac")
     if closed:
         return PathFacts(path="our series", open=False, reasons=tuple(closed))
-    how = f"the series holds on {facts.pin} as it is"
+    how = f"the series applies to {facts.pin} unchanged"
     if not series.ok:
         how = f"{series.failing} edits of the series need a new anchor on {facts.pin}, about {mending:g} min"
     return PathFacts(path="our series", open=True, reasons=(how,), minutes=mending + BUILD_MINUTES)
 
 
 def _mlx(facts: Facts) -> PathFacts:
-    """For a Mac to which no open path brings Metal kernels. It gives no cache types, so it comes after all that do."""
+    """For a Mac if no open path has Metal kernels. It has no cache types, so it comes after the paths that do."""
     if not facts.mac or facts.series.metal:
         why = "the series has Metal kernels" if facts.mac else "this is not for a Mac"
         return PathFacts(path="MLX", open=False, reasons=(why,))
     return PathFacts(
         path="MLX",
         open=True,
-        reasons=("this is for a Mac, and no open path brings Metal kernels to it", MLX_NEEDS, MLX_COSTS),
+        reasons=("this is for a Mac, and no open path has Metal kernels", MLX_NEEDS, MLX_COSTS),
     )
 
 
@@ -198,12 +198,12 @@ def _wait() -> PathFacts:
     return PathFacts(
         path="wait",
         open=True,
-        reasons=("look again when the pin, the fork or the series moved",),
+        reasons=("check again when the pin, the fork or the series has changed",),
     )
 
 
 def _unfit(facts: Facts) -> list[str]:
-    """Why a fork is out of the question, however old it is."""
+    """Why a fork of any age is unsuitable."""
     fork = facts.fork
     if fork is None:
         return ["no fork was named"]
@@ -217,7 +217,7 @@ def _unfit(facts: Facts) -> list[str]:
 
 
 def _extensive(fork: ForkFacts, facts: Facts) -> str:
-    """Conflicts that end a path, in words; empty where there are none."""
+    """A message on conflicts that close a path; empty if there are none."""
     if fork.stop:
         return f"conflicts in {' and '.join(fork.stop)}"
     if fork.merge_minutes > facts.conflict_box:
@@ -226,10 +226,10 @@ def _extensive(fork: ForkFacts, facts: Facts) -> str:
 
 
 def _doubts(facts: Facts, taken: PathFacts) -> list[str]:
-    """What lowers the confidence in a path; `low` takes two."""
+    """What lowers the confidence in a path; two doubts make it `low`."""
     doubts = []
     if not facts.exact_pin:
-        doubts.append(f"doubt: the pin itself is not in the mirror, {facts.pin} stands in")
+        doubts.append(f"doubt: the pin itself is not in the mirror, {facts.pin} is used instead")
     fork = facts.fork
     if fork and fork.turbo and fork.age != "unrelated":
         if min(abs(fork.days - facts.fresh_days), abs(fork.days - facts.stale_days)) < _NEAR_DAYS:
@@ -238,7 +238,7 @@ def _doubts(facts: Facts, taken: PathFacts) -> list[str]:
             if fork.api_breaking is None:
                 doubts.append("doubt: the C surface could not be compared")
             if fork.api_breaking:
-                doubts.append("doubt: Ollama uses what the fork lacks; the merge must bring it back")
+                doubts.append("doubt: the fork lacks symbols that Ollama uses; the merge must restore them")
             if fork.merge_minutes > (1 - _NEAR_SHARE) * facts.conflict_box:
                 doubts.append("doubt: the estimate of conflicts is near its box")
     if taken.path == "our series" and not facts.series.ok:

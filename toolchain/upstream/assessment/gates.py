@@ -1,4 +1,4 @@
-"""Gates: what each check means for the decision, with the figures that say so."""
+"""Gates: each check's outcome for the decision, with its figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def freshness(found: Freshness, branch: Branch) -> Gate:
     return Gate(
         status=verdicts[branch.verdict],
         summary=(
-            f"{branch.name} is {branch.verdict}: it stands on b{base.build} of {base.date[:10]}{by}, "
+            f"{branch.name} is {branch.verdict}: it is based on b{base.build} of {base.date[:10]}{by}, "
             f"{branch.age_days:.1f} days old and {branch.behind} builds behind"
         ),
         evidence={
@@ -66,14 +66,14 @@ def freshness(found: Freshness, branch: Branch) -> Gate:
 
 
 def conflicts(found: Conflicts) -> Gate:
-    """What bringing the branch onto the pin meets, by the least of the ways."""
+    """Conflicts of bringing the branch onto the pin, by the way with the fewest."""
     best = found.best
     over = best.minutes > found.conflict_box
     status: Status = "fail" if best.stop or over else "warn" if best.conflicts or broken(best.patches) else "pass"
     places = sum(area.hunks for area in best.areas)
-    summary = f"{best.how}: no conflict" if not best.conflicts else f"{best.how}: {places} places to settle"
+    summary = f"{best.how}: no conflict" if not best.conflicts else f"{best.how}: {places} places to resolve"
     if best.stop:
-        summary += f", some in {' and '.join(best.stop)}, which ends it"
+        summary += f", some in {' and '.join(best.stop)}, which closes the path"
     elif over:
         summary += f", about {best.minutes:g} min where {found.conflict_box:g} are allowed"
     if failing := broken(best.patches):
@@ -107,8 +107,8 @@ def _way(outcome: MergeOutcome) -> dict[str, Any]:
 
 
 def broken(patches: Sequence[PatchResult]) -> list[str]:
-    """Ollama's own patches that apply to the pin and not to what the fork makes of it. The series is not among them:
-    nobody needs it beside a fork."""
+    """Ollama's own patches that apply to the pin but not to the merge with the fork. Without the series, which is not
+    needed beside a fork."""
     return [one.name for one in patches if one.on_outcome and not one.on_pin and one.name != COMPAT_PATCH]
 
 
@@ -155,8 +155,8 @@ def api(found: ApiDiff) -> Gate:
 def series(found: Checked) -> Gate:
     """Our own series on the pinned trees."""
     failing = [edit for edit in found.edits if edit.status in ("moved", "broken")]
-    holds = f"all {len(found.edits)} edits hold on llama.cpp {found.llama_cpp} and Ollama {found.ollama}"
-    fails = f"{len(failing)} of {len(found.edits)} edits do not hold: {', '.join(edit.name for edit in failing)}"
+    holds = f"all {len(found.edits)} edits apply to llama.cpp {found.llama_cpp} and Ollama {found.ollama}"
+    fails = f"{len(failing)} of {len(found.edits)} edits do not apply: {', '.join(edit.name for edit in failing)}"
     return Gate(
         status="pass" if found.ok else "fail",
         summary=holds if found.ok else found.reason or fails,
@@ -169,7 +169,7 @@ def series(found: Checked) -> Gate:
 
 
 def has_metal(loaded: Series) -> bool:
-    """Whether the series brings anything to the Metal backend."""
+    """Whether the series changes the Metal backend."""
     paths = [path for part in loaded.parts for path in (*part.files, *(edit.file for edit in part.edits))]
     return any(path.startswith(_METAL_FOLDER) for path in paths)
 
@@ -197,7 +197,7 @@ def machine(found: Machine, config: Config) -> Gate:
     mac = found.platform.startswith("Darwin")
     problems = []
     if found.free_disk < config.build.min_free_gb * _GB:
-        problems.append(f"{found.free_disk / _GB:.1f} GB free where a build wants {config.build.min_free_gb:g}")
+        problems.append(f"{found.free_disk / _GB:.1f} GB free, a build needs {config.build.min_free_gb:g}")
     if mac and not found.developer_tools:
         problems.append("no Xcode command line tools")
     problems += [

@@ -1,4 +1,4 @@
-"""Which part of llama.cpp a path belongs to, as a report sorts it."""
+"""Which area of llama.cpp a path belongs to, for reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...core.records import record
 KV, METAL = "core KV cache", "Metal"
 TURBO = "TurboQuant only"
 STOP = (KV, METAL)
-"""areas in which a conflict ends the path: what is wrong there shows as garbage, not as a failed build"""
+"""areas in which a conflict closes the path: mistakes there produce garbage, not a failed build"""
 
 DATA = ("docs", "tests", "vocabularies")
 """areas whose files a build of the programs does not read"""
@@ -46,7 +46,7 @@ class AreaChange:
 
 
 def area_of(path: str) -> str:
-    """The area of a path; the last one takes what no other does."""
+    """The area of a path; the last one is for all other paths."""
     return next(name for name, pattern in _PATTERNS if pattern.match(path))
 
 

@@ -1,4 +1,4 @@
-"""What merging or cherry-picking a fork onto the pinned upstream would meet. Nothing is checked out."""
+"""Conflicts of merging or cherry-picking a fork onto the pinned upstream. Nothing is checked out."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _MINUTES: Mapping[str, float] = {KV: 10, METAL: 10, "CUDA": 5, "CPU": 5, "ggml c
 _OTHER_MINUTES = 2.0
 MERGE, FROM_CONTENT, PICKS = "merge", "merge from the base that the contents show", "cherry-picks in order"
 BASIS = (
-    "minutes for each place to settle: 10 in the core KV cache and Metal, where a mistake shows as garbage and not as a"
-    " failed build; 5 in other code of ggml and llama; 2 elsewhere. A guess to hold against a time box, not measured"
+    "minutes for each place to resolve: 10 in the core KV cache and Metal, where a mistake produces garbage and not a"
+    " failed build; 5 in other code of ggml and llama; 2 elsewhere. A guess to compare with a time box, not measured"
 )
 
 
@@ -39,17 +39,17 @@ class AreaConflicts:
 
 @record
 class MergeOutcome:
-    """A way to bring the fork's work onto the pin, and what it meets."""
+    """A way to bring the fork's work onto the pin, with its conflicts."""
 
     how: str
     base: str
-    """commit at which the two are taken to part"""
+    """commit that is used as merge base"""
     areas: tuple[AreaConflicts, ...]
     conflicts: tuple[Conflict, ...]
     left_out: tuple[str, ...]
-    """files that took no part, because their contents are missing"""
+    """files that were left out, because their contents are missing"""
     minutes: float
-    """estimate of the work to settle the conflicts; `BASIS` says how it is made"""
+    """estimate of the work to resolve the conflicts, on `BASIS`"""
     stop: tuple[str, ...]
     """areas in conflict that end the path at once"""
     patches: tuple[PatchResult, ...]
@@ -168,7 +168,7 @@ def _dry_run(
 
 
 def estimate(found: Iterable[Conflict]) -> float:
-    """Minutes to settle these conflicts, on `BASIS`."""
+    """Minutes to resolve these conflicts, on `BASIS`."""
     return sum((conflict.hunks * _MINUTES.get(conflict.area, _OTHER_MINUTES) for conflict in found), 0.0)
 
 
@@ -180,7 +180,7 @@ class _Dry:
         self._on_pin = self._applied(onto)
 
     def outcome(self, how: str, base: str, merge: Merge) -> MergeOutcome:
-        """The record of a merge, with the third parties on top of it."""
+        """The record of a merge, with third-party patches on top."""
         return MergeOutcome(
             how=how,
             base=base,
@@ -197,7 +197,7 @@ class _Dry:
         )
 
     def patched(self, tree: str) -> tuple[PatchResult, ...]:
-        """How the third parties fare on a tree."""
+        """Results of the third-party patches on a tree."""
         applied = self._applied(tree)
         return tuple(
             PatchResult(name=name, on_pin=tuple(self._on_pin[name]), on_outcome=tuple(applied[name]))
@@ -222,7 +222,7 @@ class _Dry:
 
 
 def _fetch(joined: Joined, branch: Branch, onto: str, console: Console) -> None:
-    """Bring into a mirror of ours what the merges read; what a local repository lacks shows when they read it."""
+    """Fetch into our mirror what the merges need; what a local repository lacks is found when it is read."""
     assert branch.base is not None
     assert branch.merge_base is not None
     bases = {branch.base.commit, branch.merge_base.commit}

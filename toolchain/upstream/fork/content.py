@@ -1,7 +1,7 @@
-"""What commits changed, by blob: upstream's work that a fork holds under commits of its own.
+"""What commits changed, by blob: finds upstream's work in a fork's own commits.
 
-A squash or a rebase cuts the link between a fork's commit and upstream's. The files show it all the same: where both
-have the same bytes at the same path, the fork took them over.
+A squash or a rebase cuts the link between a fork's commit and upstream's. The files still show it: if both have the
+same bytes at the same path, the fork took them from upstream.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ...sources.repository import Repository
 _RAW = re.compile(r":(\d+) (\d+) ([0-9a-f]+) ([0-9a-f]+) \w+\t(.*)")
 _FORMAT = ("--root", "--raw", "--no-abbrev", "--no-renames", "--format=%x00%H")
 _KEPT_BACK = 0.02
-"""share of files that a fork may leave at their old state when it takes over a state of upstream's"""
+"""share of files that may still be old in a fork that took over a state of upstream"""
 _IMPORTED = 0.5
-"""share of a commit's files that must be upstream's bytes for the commit to be upstream's work"""
+"""share of a commit's files that must equal upstream's for the commit to be an import"""
 
 
 @record
@@ -33,7 +33,7 @@ class FileEdit:
 
     @property
     def blobs(self) -> list[str]:
-        """The ids that are there."""
+        """The ids of existing blobs."""
         return [blob for blob in (self.old, self.new) if blob.strip("0")]
 
 
@@ -103,8 +103,8 @@ def taken_over(base: str, fork: Mapping[str, FileEdit], upstream: Edits) -> str:
     """The newest commit of upstream's whose content the fork has, `base` or later.
 
     `fork` are the edits from `base` to the fork's tip, `upstream` those on upstream's line after `base`. A state of
-    upstream's counts when nearly all files that upstream changed up to it either have upstream's bytes in the
-    fork or were changed by both, and those with upstream's bytes are the more. Of several, the one with most.
+    upstream was taken over if nearly all files that upstream changed up to it either have upstream's bytes in the
+    fork or were changed by both, and most have upstream's bytes. Of several, the one with the most.
     """
     first: dict[str, str] = {}
     kinds: dict[str, str] = {}
@@ -129,7 +129,7 @@ def taken_over(base: str, fork: Mapping[str, FileEdit], upstream: Edits) -> str:
 
 
 def imports(own: Edits, upstream: Iterable[FileEdit]) -> set[str]:
-    """Commits of the fork whose files mostly hold upstream's bytes: squashed syncs, or cherry-picks."""
+    """Commits of the fork whose files mostly equal upstream's: squashed syncs, or cherry-picks."""
     theirs: dict[str, set[str]] = {}
     for edit in upstream:
         theirs.setdefault(edit.path, set()).add(edit.new)
@@ -195,7 +195,7 @@ def _number(shown: str) -> int:
 
 
 def _path(shown: str) -> str:
-    """A path as it is: git quotes one that would break a line."""
+    """A path unquoted: git quotes paths with special characters."""
     if not shown.startswith('"'):
         return shown
     return codecs.escape_decode(shown[1:-1].encode(errors="surrogateescape"))[0].decode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""How old a fork is and what is its own, branch by branch."""
+"""The age and own work of a fork, for each branch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ABOUT_TURBO = re.compile(r"turbo(?!net)|polar[-_ ]?quant|\btbq", re.IGNORECASE)
 
 @record
 class Base:
-    """The newest state of upstream that a branch holds."""
+    """The newest state of upstream that a branch contains."""
 
     commit: str
     date: str
@@ -91,9 +91,9 @@ class Branch:
     equivalent: int = 0
     """commits that make the same change as one of upstream's"""
     imported: int = 0
-    """further commits that mostly bring upstream's bytes, such as squashed syncs"""
+    """further commits that mostly import upstream's files, such as squashed syncs"""
     own: tuple[OwnCommit, ...] = ()
-    """what is left, oldest first"""
+    """the remaining own commits, oldest first"""
     files: int = 0
     inserted: int = 0
     deleted: int = 0
@@ -108,7 +108,7 @@ class Branch:
 
 @record
 class Surveyed:
-    """What holds of a fork's branches on any day."""
+    """The facts of a fork's branches that do not depend on the date."""
 
     newest: Base
     branches: tuple[Branch, ...]
@@ -143,11 +143,11 @@ def freshness(
     stale_days: float = 28,
     folder: Path | None = None,
 ) -> Freshness:
-    """Hold the branches `names` (or all) against upstream.
+    """Compare the branches `names` (or all) with upstream.
 
     A branch is fresh when its base is younger than `fresh_days`, stale up to `stale_days`. What does not depend on the
-    day is kept in `folder`. Raises `Unrelated` when no branch shares a commit with upstream, `UnknownRevision` for a
-    branch that is gone.
+    date is cached in `folder`. Raises `Unrelated` when no branch shares a commit with upstream, `UnknownRevision` for a
+    missing branch.
     """
     started = time.monotonic()
     tips, tags = joined.chosen(names), joined.build_tags()
@@ -200,7 +200,7 @@ def rank(branch: Branch) -> tuple[bool, bool, bool, float, bool, int, str]:
 
 
 class _BranchSurvey:
-    """What all branches share: the graph, and upstream's edits since the fork began."""
+    """Shared by all branches: the graph, and upstream's edits since the fork began."""
 
     def __init__(self, joined: Joined, tips: dict[str, str], tags: dict[str, str], console: Console) -> None:
         self._joined, self._tips, self._tags, self._console = joined, tips, tags, console
@@ -220,7 +220,7 @@ class _BranchSurvey:
         self._imported = imports(self._edits, taken) - self._equivalent
 
     def _contents(self, plain: set[str]) -> set[str]:
-        """The commits whose contents are at hand."""
+        """The commits whose contents are available."""
         ids = {blob for one in plain for edit in self._edits[one] for blob in edit.blobs}
         missing = self._joined.obtain(ids, self._console)
         return {one for one in plain if not missing & {b for edit in self._edits[one] for b in (edit.old, edit.new)}}
@@ -246,12 +246,12 @@ class _BranchSurvey:
                 found.append(self._branch(name, tip, merge_bases[tip], bases[tip], files, unread))
             else:
                 found.append(self._unrelated(name, tip))
-        # A tag's number is the length of its commit's history, or it is not to be believed.
+        # A tag is only trusted if its number is the length of its commit's history.
         untrue = (tag for tag, commit in self._tags.items() if self.graph.build[commit] != int(tag[1:]))
         return Surveyed(newest=self._base(self.newest, "history"), branches=tuple(found), untrue_tags=tuple(untrue))
 
     def _merge_base(self, tip: str) -> str:
-        """The newest of a branch's merge bases, empty where there is none."""
+        """The newest of a branch's merge bases; empty if there is none."""
         return max(self.graph.bases(self._own[tip], tip), key=lambda commit: self.graph.build[commit], default="")
 
     def _unrelated(self, name: str, tip: str) -> Branch:

@@ -1,4 +1,4 @@
-"""The commits of a fork and its upstream as a graph in memory: what is upstream's, what is the fork's own."""
+"""The commits of a fork and its upstream as a graph in memory: which are upstream's, which are the fork's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Node:
     tree: str
     parents: tuple[str, ...]
     date: int
-    """committer date: when the commit was made as it stands"""
+    """committer date"""
     committer: str
     author: str
     subject: str
@@ -53,7 +53,7 @@ class CommitGraph:
         self.build = pin.counts_of({node.id: list(node.parents) for node in self.nodes.values()})
 
     def ancestors(self, tips: Iterable[str], without: Set[str] = frozenset()) -> set[str]:
-        """The tips and all before them, not going into `without`."""
+        """The tips and all their ancestors, not following commits in `without`."""
         found: set[str] = set()
         todo = [tip for tip in tips if tip not in without]
         while todo:
@@ -68,13 +68,13 @@ class CommitGraph:
         return [node for node in self.nodes.values() if node.id in commits]
 
     def edge(self, own: Set[str]) -> set[str]:
-        """Commits outside `own` that it builds on: where the fork began, and what it merged."""
+        """Parents of `own` commits that are outside of `own`: where the fork began, and what it merged."""
         return {parent for commit in own for parent in self.nodes[commit].parents} - own
 
     def bases(self, own: Set[str], tip: str) -> list[str]:
         """Upstream's newest commits below `own`, none an ancestor of another; what git calls merge bases.
 
-        `own` is what `tip` reaches without upstream; where it is empty, the tip is upstream's and its own base.
+        `own` are the commits of `tip` that upstream lacks; if empty, the tip is upstream's and its own base.
         """
         if not own:
             return [tip]
@@ -90,7 +90,7 @@ class CommitGraph:
     def beyond(self, newest: str) -> str:
         """The newest commit of upstream's that only the fork has: a straight line of landed pull requests on `newest`.
 
-        Forks number their own pull requests from 1, so the numbers on that line must go on from upstream's.
+        Forks number their own pull requests from 1, so the numbers on that line must continue upstream's.
         """
         children: dict[str, list[str]] = {}
         for node in self.nodes.values():

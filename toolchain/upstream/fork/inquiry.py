@@ -1,4 +1,4 @@
-"""From a task's flags to a look at a fork."""
+"""From a task's flags to the examination of a fork."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OLD_DAYS = 7
 
 
 def moment(text: str) -> datetime:
-    """A date or time in ISO 8601, UTC unless it says otherwise; the present for an empty one. Raises `ConfigError`."""
+    """A date or time in ISO 8601, UTC by default; now for an empty text. Raises `ConfigError`."""
     if not text:
         return datetime.now(tz=UTC)
     try:
@@ -70,7 +70,7 @@ def freshness(run: Run, both: Joined, names: Sequence[str], now: datetime) -> ag
 
 
 def conflicts(run: Run, both: Joined, branch: age.Branch, sources: Sources, series: Series) -> dry.Conflicts:
-    """The branch onto the pin, with Ollama's patches and the series as third parties."""
+    """The branch merged onto the pin, with Ollama's patches and the series on top."""
     patches = third_parties(run, sources, series)
     with run.console.step(f"merge {branch.name} in memory"):
         return dry.conflicts(
@@ -103,7 +103,7 @@ def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes
                 if target.target == "llama.cpp"
             )
         except ToolchainError as error:
-            run.console.warn(f"the series takes no part, for it does not hold on the pin: {error.message}")
+            run.console.warn(f"the series is left out, because it does not apply to the pin: {error.message}")
     return patches
 
 

@@ -1,7 +1,7 @@
 """A fork and its upstream in one place: a scratch repository that borrows the objects of both.
 
-Merges are made here, so their objects land here and go with it. Neither repository is written to; but git renews the
-time stamp of an object file that holds what it was about to write.
+Merges are made here, so their objects are stored and deleted here. Neither repository is written to, except that git
+updates the time stamp of an object file that it would have written again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Joined:
         for name, repository in (("fork", fork), ("upstream", upstream)):
             if repository.is_shallow:
                 raise FetchFailed(
-                    f"{repository.git_dir}: the {name}'s history is cut off (a shallow clone), so nothing can be told",
+                    f"{repository.git_dir}: the {name}'s clone is shallow, so ages and conflicts are unknown",
                     hint=f"git --git-dir={repository.git_dir} fetch --unshallow, or name its URL",
                 )
         self.fork, self.upstream, self.mirrored = fork, upstream, mirrored
@@ -64,12 +64,12 @@ class Joined:
         self._folder.cleanup()
 
     def chosen(self, names: Sequence[str]) -> dict[str, str]:
-        """The tips of these branches, or of all. Raises `UnknownRevision` for one that is gone."""
+        """The tips of these branches, or of all. Raises `UnknownRevision` for a missing one."""
         for name in names:
             if name not in self.branches:
                 raise UnknownRevision(
-                    f"{self.fork.git_dir}: the fork has no branch {name!r} (any more)",
-                    hint=f"it has {', '.join(_near(name, self.branches))}; without --branch, all are looked at",
+                    f"{self.fork.git_dir}: the fork has no branch {name!r}",
+                    hint=f"it has {', '.join(_near(name, self.branches))}; without --branch, all are examined",
                 )
         return {name: self.branches[name] for name in names} if names else self.branches
 
@@ -83,18 +83,18 @@ class Joined:
         return {name: commit for name, commit in sorted(tags.items()) if commit not in gone}
 
     def untrue_versions(self) -> tuple[str, ...]:
-        """Tags of the fork that name a version of upstream's, such as v0.3.0, on another commit."""
+        """Tags of the fork that name a version of upstream, such as v0.3.0, but are on another commit."""
         ours, theirs = versions.releases(self.upstream), versions.releases(self.fork)
         return tuple(
             tag.name for version, tag in theirs.items() if version in ours and ours[version].commit != tag.commit
         )
 
     def stamp(self) -> str:
-        """Changes whenever objects come into either repository."""
+        """A value that changes whenever either repository gets objects."""
         return self.fork.git("count-objects", "-v") + self.upstream.git("count-objects", "-v")
 
     def missing(self, ids: Iterable[str]) -> list[str]:
-        """Those of the objects that neither repository holds, as in a partial clone."""
+        """Those of the objects that both repositories lack, as in a partial clone."""
         asked = "".join(f"{one}\n" for one in dict.fromkeys(ids))
         told = self.repository.git("cat-file", "--batch-check=%(objectname)", stdin=asked.encode())
         return [line.split()[0] for line in told.splitlines() if line.endswith(" missing")]
@@ -105,7 +105,7 @@ class Joined:
         return self.fork.succeeds("config", "--get-regexp", r"^(remote\..*\.promisor|extensions\.partialclone)$")
 
     def obtain(self, ids: Iterable[str], console: Console) -> set[str]:
-        """Have these objects at hand, fetched if the fork is a mirror of ours; returns those that stay missing."""
+        """Fetch these objects if the fork is our mirror; returns those that are still missing."""
         wanted = self.missing(ids)
         if wanted and self.mirrored and not self.fork.offline:
             fetch_objects(self.fork, wanted, console)
@@ -113,7 +113,7 @@ class Joined:
         return set(wanted)
 
     def incomplete(self, what: str) -> FetchFailed:
-        """The error for objects that neither repository holds."""
+        """The error for objects that both repositories lack."""
         where = self.fork.git_dir
         return FetchFailed(
             f"{where}: {what} needs contents that are missing, as in a partial clone",

@@ -1,4 +1,4 @@
-"""Results that are kept in the workspace. They follow from commit ids, and from which contents are at hand."""
+"""Results that are cached in the workspace. They depend on commit ids, and on which contents are available."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def kept(folder: Path | None, kind: type[R], key: Any, make: Callable[[], R]) -> R:
-    """The record that was made for `key` before, else one made now. Without a folder nothing is kept."""
+    """The cached record for `key`, else a new one. Without a folder nothing is cached."""
     if folder is None:
         return make()
     digest = sha256_bytes(to_json([_code(), key]).encode())[:24]
@@ -30,7 +30,7 @@ def kept(folder: Path | None, kind: type[R], key: Any, make: Callable[[], R]) ->
 
 @functools.cache
 def _code() -> str:
-    """Digest of this package: another way to look gives another result."""
+    """Digest of this package, since other code gives other results."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())

@@ -1,7 +1,7 @@
 """Merges and cherry-picks in memory, with `git merge-tree --write-tree`. Nothing but a scratch object store changes.
 
-git learned to be told a merge's base (`--merge-base`) only in 2.40. Here the base is chosen by commits made for the
-purpose: two children of one commit have it for their merge base, whatever their trees hold.
+git has `--merge-base` only since 2.40. Here the base is chosen by commits made for the purpose: two children of a
+commit have it as merge base, whatever their trees contain.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _ENTRY = re.compile(r"\d{6} [0-9a-f]+ ([123])\t(.*)", re.DOTALL)
 
 @record
 class Conflict:
-    """A file that a merge could not settle."""
+    """A file with a merge conflict."""
 
     path: str
     area: str
     kind: str
     """git's word for it: contents, modify/delete, add/add, rename/delete, ..."""
     hunks: int
-    """places to settle by hand; 1 where the file as a whole is in question"""
+    """places to resolve by hand; 1 if the conflict is about the whole file"""
 
 
 @record
@@ -48,24 +48,24 @@ class Merge:
     """Outcome of one merge in memory."""
 
     tree: str
-    """the resulting tree; files in conflict hold markers"""
+    """the resulting tree; files in conflict contain markers"""
     conflicts: tuple[Conflict, ...]
     left_out: tuple[str, ...] = ()
-    """files that took no part, because their contents are in neither repository"""
+    """files that were left out, because both repositories lack their contents"""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is left to settle."""
+        """Whether there are no conflicts."""
         return not self.conflicts
 
     @property
     def hunks(self) -> int:
-        """All places to settle."""
+        """All places to resolve."""
         return sum(conflict.hunks for conflict in self.conflicts)
 
 
 class Merger:
-    """Merges trees of one scratch repository. `incomplete` makes the error for contents that are not there.
+    """Merges trees of one scratch repository. `incomplete` makes the error for missing contents.
 
     Raises `MissingTool` when git is older than 2.38.
     """
@@ -87,7 +87,7 @@ class Merger:
             return self._with_gaps(base, ours, theirs)
 
     def merge_from(self, base: str, ours: str, theirs: str) -> Merge:
-        """A merge of two trees as if `base`, and not their true merge base, were where they parted."""
+        """A merge of two trees with `base` in place of their real merge base."""
         try:
             return self._merged(self.child(base, ours), self.child(base, theirs))
         except FetchFailed:
@@ -107,20 +107,20 @@ class Merger:
 
     def _merged(self, ours: str, theirs: str) -> Merge:
         try:
-            told = self._repository.git(
+            output = self._repository.git(
                 *("merge-tree", "--write-tree", "-z", "--messages", ours, theirs), accept=(0, 1)
             )
         except CommandFailed as error:
             if re.search(r"missing|bad object|could not read|unable to read", error.message):
                 raise self._incomplete("the merge") from error
             raise
-        return self._parsed(told)
+        return self._parsed(output)
 
     def _with_gaps(self, base: str, ours: str, theirs: str) -> Merge:
         """The merge without the files whose contents are missing in any of the trees.
 
-        Mirrors are known that lack large test data. Where at most one side changed such a file, its content decides
-        nothing. Where both did, it counts as a conflict, and for a file that is built from the merge is refused.
+        Some mirrors lack large test data. If at most one side changed such a file, its content does not matter. If both
+        did, it is a conflict; for a file that is built, the merge is refused.
         """
         trees = [self.files(tree) for tree in (base, ours, theirs)]
         gone = self.missing({blob for files in trees for blob in files.values()})
@@ -138,8 +138,8 @@ class Merger:
         return {path: meta.split()[2] for meta, path in (entry.split("\t", 1) for entry in listed)}
 
     def missing(self, blobs: Iterable[str]) -> set[str]:
-        told = self._repository.git("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in blobs).encode())
-        return {line.split()[0] for line in told.splitlines() if line.endswith(" missing")}
+        output = self._repository.git("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in blobs).encode())
+        return {line.split()[0] for line in output.splitlines() if line.endswith(" missing")}
 
     def _without(self, tree: str, paths: Iterable[str]) -> str:
         with tempfile.TemporaryDirectory() as folder:
@@ -149,8 +149,8 @@ class Merger:
             self._repository.git("update-index", "-z", "--index-info", stdin=removed, env=env)
             return self._repository.git("write-tree", "--missing-ok", env=env).strip()
 
-    def _parsed(self, told: str) -> Merge:
-        tree, _, rest = told.partition("\0")
+    def _parsed(self, output: str) -> Merge:
+        tree, _, rest = output.partition("\0")
         stages: dict[str, set[str]] = {}
         fields = rest.split("\0")
         while fields and (entry := _ENTRY.fullmatch(fields[0])):
@@ -185,7 +185,7 @@ def apply_in_order(
 ) -> dict[str, list[str]]:
     """Apply patches to a tree one after another, in an index in `folder`; the files that each failed on, or none.
 
-    One that is in the tree already counts as applied, as in Ollama's own build.
+    A patch that the tree already contains counts as applied, as in Ollama's own build.
     """
     env = {"GIT_INDEX_FILE": str(folder / "index")}
     repository.git("read-tree", tree, env=env)

@@ -1,6 +1,6 @@
-"""A fast look for Metal kernels of TurboQuant types, on every branch: names in the sources, nothing compiled.
+"""A fast search for Metal kernels of TurboQuant types on every branch, by names in the sources; nothing is compiled.
 
-A name is no proof that a kernel is right, or compiles. Its absence is proof enough: such a fork runs on a Mac's CPU.
+A name does not prove that a kernel is right, or compiles. Its absence proves that such a fork runs on a Mac's CPU.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Verdict = Literal["kernels and dispatch", "kernels without dispatch", "dispatch 
 
 @record
 class MetalBranch:
-    """What the Metal sources of one branch name."""
+    """Names in the Metal sources of one branch."""
 
     branch: str
     verdict: Verdict
@@ -46,9 +46,9 @@ class MetalBranch:
     dispatch: tuple[str, ...]
     """ggml types that host code of the Metal backend names"""
     operations: dict[str, tuple[str, ...]]
-    """what the kernels of each family (turbo3, turbo4) are for, by their names"""
+    """operations of the kernels of each family (turbo3, turbo4), by their names"""
     gaps: tuple[str, ...]
-    """operations that one family has and another has not: a cache of that type may fail when it gets there"""
+    """operations that one family has and another lacks: a cache of that type may fail there"""
     files: tuple[str, ...]
 
 
@@ -62,7 +62,7 @@ class _Searched:
 
 
 def sources(repository: Repository, tips: Iterable[str]) -> set[str]:
-    """Blobs of all Metal sources, for whoever has to fetch them before `audit` can read them."""
+    """Blobs of all Metal sources, to be fetched before `audit` reads them."""
     found = set()
     for tip in dict.fromkeys(tips):
         listed = repository.git("ls-tree", "-r", "-z", "--full-tree", tip).split("\0")[:-1]
@@ -72,7 +72,7 @@ def sources(repository: Repository, tips: Iterable[str]) -> set[str]:
 
 
 def audit(repository: Repository, tips: Mapping[str, str], folder: Path | None = None) -> MetalBranches:
-    """Search the Metal sources of each tip. The result is kept in `folder`."""
+    """Search the Metal sources of each tip. The result is cached in `folder`."""
     searched = kept(folder, _Searched, dict(tips), lambda: _Searched(branches=tuple(_search(repository, tips))))
     return MetalBranches(searched.branches)
 

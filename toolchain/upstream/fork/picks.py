@@ -1,8 +1,8 @@
 """Cherry-picks of many commits in memory.
 
-Most need no merge: where every file that a commit changes is on the target as the commit found it, the result is
-known. Of the others git merges the files in question alone, in trees made for it. Only where files came, went or
-changed their mode are whole trees merged, since only there renames can matter.
+Most need no merge: if every file that a commit changes is the same on the target as before the commit, the result is
+known. For others git merges only the files concerned, in trees made for it. Whole trees are merged only if files were
+added, deleted or changed their mode, since only then renames can matter.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Picker:
         """mode and blob of every path that the picks so far changed"""
 
     def alone(self) -> list[bool]:
-        """Whether each commit applies to `onto` by itself. To be asked before any is taken."""
+        """Whether each commit applies to `onto` by itself. Call it before any `take`."""
         small = {commit: self._in_question(commit) for commit in self._commits}
         todo = {commit: edits for commit, edits in small.items() if not any(map(self._orphaned, edits))}
         prepared = self._prepared({commit: edits for commit, edits in todo.items() if edits and self._simple(edits)})
@@ -59,7 +59,7 @@ class Picker:
             return list(pool.map(applies, self._commits))
 
     def take(self, commit: str) -> tuple[Conflict, ...]:
-        """Pick a commit after those taken before. With conflicts, it is left out."""
+        """Pick a commit after those taken before. A commit with conflicts is left out."""
         question = self._in_question(commit)
         orphans = [edit for edit in question if self._orphaned(edit)]
         others = [edit for edit in question if not self._orphaned(edit)]
@@ -101,9 +101,9 @@ class Picker:
         return self._files.get(path, _NONE)
 
     def _in_question(self, commit: str) -> list[FileEdit]:
-        """Edits of files that are neither as the commit found them nor as it left them.
+        """Edits of files that are neither as before the commit nor as after it.
 
-        A file to be deleted that is not here is in question, too: git may take it for renamed.
+        Includes a missing file that the commit deletes: git may treat it as renamed.
         """
         return [
             edit
@@ -112,7 +112,7 @@ class Picker:
         ]
 
     def _orphaned(self, edit: FileEdit) -> bool:
-        """Whether only the fork has the file, brought by a commit that is not here: there is nothing to edit.
+        """Whether only the fork has the file, from a commit that was not picked, so that there is nothing to edit.
 
         git would look for a file of the target that it might have been renamed to; that is not done here.
         """

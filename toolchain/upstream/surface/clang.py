@@ -1,8 +1,8 @@
 """libclang on C headers: headers in, the records of `surface` out.
 
-libclang comes as a wheel without headers of its own; `include/` has the few that C headers ask for, written in
+libclang comes as a wheel without headers of its own; `include/` has the few that C headers include, written in
 terms of the compiler's predefined macros, so that they are right for every platform. Any diagnostic of error level
-ends the parse: libclang goes on after errors and then reports wrong layouts. It is the extra `clang`: import
+ends the parse: libclang continues after errors and then reports wrong layouts. It is the extra `clang`: import
 this module where it is used.
 """
 
@@ -46,7 +46,7 @@ class Parsed:
 def parse(files: Mapping[str, bytes], headers: Sequence[str], folders: Sequence[str], platform: str) -> Parsed:
     """Parse `headers`, which are among `files` (path in the tree -> content), with `folders` as include path.
 
-    Raises `HeaderInvalid` with file, line and the compiler's words.
+    Raises `HeaderInvalid` with file, line and the compiler's message.
     """
     with TemporaryDirectory(prefix="turboquant-api-") as made:
         root = Path(made).resolve()
@@ -92,12 +92,12 @@ def _refuse_errors(unit: Any, root: Path) -> None:
     more = f"\n  and {len(errors) - 5} more" if len(errors) > 5 else ""
     raise HeaderInvalid(
         "the headers do not parse: " + "\n  ".join(lines) + more,
-        hint=f"is the tree whole? a header of the C library that is missing belongs into {_STUBS}",
+        hint=f"is the tree complete? a missing header of the C library belongs into {_STUBS}",
     )
 
 
 def _header(cursor: Any, root: Path) -> str | None:
-    """Path in the tree of the header that a cursor stands in; None for the unit itself and our stubs."""
+    """Path in the tree of a cursor's header; None for the unit itself and our stubs."""
     file = cursor.location.file
     if file is None:
         return None
@@ -149,11 +149,11 @@ def _take(cursor: Any, header: str, parsed: Parsed) -> None:
 
 
 def _fields(record: Any, path: str, base: int) -> Iterator[Field]:
-    """Members of a record; those of a record within it take part as if they were its own."""
+    """Members of a record, with the members of nested records in place of these."""
     for field in record.get_fields():
         offset = base + field.get_field_offsetof()
         kind = field.type.get_canonical()
-        # an unnamed member's own members are named as if they stood outside
+        # an unnamed member's members are named like those of the outer record
         unnamed = not field.spelling or "(" in field.spelling
         name = path if unnamed else path + field.spelling
         if kind.kind == TypeKind.RECORD:
@@ -173,7 +173,7 @@ def _deprecated(cursor: Any) -> bool:
 
 
 def _evaluate(names: list[tuple[str, str]], includes: str, arguments: list[str], parsed: Parsed) -> None:
-    """Constants among the macros: each one initialises a variable, and what is not an expression fails to."""
+    """Constants among the macros: each initialises a variable, which fails for other macros."""
     probes = "".join(f"static const __auto_type {_PROBE}{name} = {name};\n" for name, _ in names)
     unit = _translate(includes + probes, arguments, cindex.TranslationUnit.PARSE_NONE)
     headers = dict(names)

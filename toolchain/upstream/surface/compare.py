@@ -1,4 +1,4 @@
-"""Two snapshots, and what changed between them for whoever uses them."""
+"""Changes between two snapshots, and their effect on users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Effect = Literal["additive", "unused", "recompiled", "breaking"]
 Verdict = Literal["identical", "additive", "changed but unused", "breaking"]
 
 EXIT_BASE = 96
-"""exit codes of a comparison that found something: this, and abidiff's bits"""
+"""exit codes of a comparison with changes: this plus abidiff's bits"""
 EXIT_CHANGED, EXIT_INCOMPATIBLE, EXIT_UNUSED = 4, 8, 16
 """abidiff's bits for a change and an incompatible one, and ours for an incompatible one that Ollama does not use"""
 
@@ -48,7 +48,7 @@ class ApiDiff:
     new: str
     platform: str
     ollama: str
-    """the Ollama whose use was looked at; empty: everything counts as used, by programs already compiled"""
+    """the Ollama whose usage was examined; empty: everything counts as used, by compiled programs"""
     changes: tuple[SurfaceChange, ...]
     server: tuple[ServerUse, ...]
     """what Ollama passes to llama-server and reads from it, and whether both trees have it"""
@@ -59,7 +59,7 @@ class ApiDiff:
 def diff(old: Snapshot, new: Snapshot, usage: Usage | None = None, server: Sequence[ServerUse] = ()) -> ApiDiff:
     """Compare two snapshots of the same platform.
 
-    Without `usage` everything counts as used by programs that are compiled already. `server` comes from
+    Without `usage` everything counts as used by compiled programs. `server` comes from
     `server.check`; what the old tree had and the new one lacks is breaking.
     """
     binding = _Binding(usage, (old, new))
@@ -86,7 +86,7 @@ def diff(old: Snapshot, new: Snapshot, usage: Usage | None = None, server: Seque
 
 
 class _Binding:
-    """What Ollama uses, with all types that it so depends on."""
+    """What Ollama uses, with all types that this depends on."""
 
     def __init__(self, usage: Usage | None, surfaces: Sequence[Snapshot]) -> None:
         self._all = usage is None
@@ -122,9 +122,9 @@ class _Binding:
 
 
 def _found_again(change: SurfaceChange, where: str) -> bool:
-    """Whether code that is compiled against the new headers goes on as before.
+    """Whether code that is recompiled with the new headers works as before.
 
-    A member that only moved is found where it is now; an enumerator that the code does not name is none of its concern.
+    A member that only moved is found at its new place; an enumerator that the code does not name does not matter.
     """
     return change.effect == "recompiled" or (change.kind == "enumerator" and _THROUGH in where)
 
@@ -221,7 +221,7 @@ def _laid_out(was: Struct, now: Struct) -> SurfaceChange:
     words += [f"{name} from {_place(before[name])} to {_place(after[name])}" for name in moved]
     effect: Effect = "breaking" if gone or retyped or was.kind != now.kind else "recompiled"
     if effect == "recompiled" and not moved and (was.size, was.align) == (now.size, now.align):
-        effect = "additive"  # what came lies where nothing was
+        effect = "additive"  # the new members are in former padding
     return _made(now.name, now.kind, "layout", now.header, ", ".join(words), effect)
 
 
@@ -244,7 +244,7 @@ def _enums(old: Snapshot, new: Snapshot) -> Iterator[SurfaceChange]:
             yield _made(name, "enum", "removed", was.header)
         elif was and now and was.type != now.type:
             yield _made(name, "enum", "layout", now.header, f"{was.type} -> {now.type}")
-    # enumerators share one scope, so one that went from an enum to another is still the same name
+    # enumerators share one scope, so one that moved to another enum is still the same name
     values_before, values_after = _values(old), _values(new)
     numbers = {(enum.name, value.value): value.name for enum, value in values_before.values()}
     for name in values_before.keys() | values_after.keys():
@@ -274,7 +274,7 @@ def _revalued(enum: Enum, was: Enumerator, later: Enum, now: Enumerator) -> Iter
 
 
 def _is_sentinel(enum: Enum, value: Enumerator) -> bool:
-    """Whether a value only says how many there are before it: the last one, one more than the largest, so called."""
+    """Whether a value is only a count: the last one, one more than the largest, with such a name."""
     others = [one.value for one in enum.values if one.name != value.name]
     return (
         enum.values[-1] == value and value.value == max(others, default=-1) + 1 and bool(_SENTINEL.search(value.name))

@@ -1,4 +1,4 @@
-"""From what the operator names to a snapshot or a comparison; what a commit gave is kept in the workspace."""
+"""From the operator's names to a snapshot or a comparison; results for commits are cached in the workspace."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def take(run: Run, tree: str = "", platform: str = PLATFORM) -> Snapshot:
 def compare(run: Run, old: str, new: str, platform: str = PLATFORM, *, surface_only: bool = False) -> ApiDiff:
     """Compare two trees. An empty `old` is the llama.cpp that Ollama pins, an empty `new` HEAD of llama.cpp.
 
-    With `surface_only` Ollama is not looked at, and everything counts as used.
+    With `surface_only` Ollama is ignored, and everything counts as used.
     """
     _ready(platform)
     origins = _Origins(run)
@@ -39,7 +39,7 @@ def compare(run: Run, old: str, new: str, platform: str = PLATFORM, *, surface_o
         was, now = (snapshot.kept(tree, run.workspace, platform) for tree in (before, after))
     if surface_only:
         return diff(was, now)
-    with run.console.step("what of it Ollama uses"):
+    with run.console.step("find what Ollama uses"):
         found = origins.usage()
         return diff(was, now, found, check(found.server, before, after, run.workspace))
 
@@ -74,11 +74,11 @@ def _provided(uses: Sequence[usage.Use], tree: SourceTree, workspace: Path) -> f
 def _ready(platform: str) -> None:
     extras.require("clang", "reading llama.cpp's headers")
     if platform not in PLATFORMS:
-        raise ConfigError(f"--platform {platform}: not known", hint=f"one of {', '.join(PLATFORMS)}")
+        raise ConfigError(f"--platform {platform}: unknown", hint=f"one of {', '.join(PLATFORMS)}")
 
 
 class _Origins:
-    """The configured repositories, opened when they are asked for."""
+    """The configured repositories, opened on demand."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

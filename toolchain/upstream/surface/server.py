@@ -1,6 +1,6 @@
 """Whether the programs of a llama.cpp tree take the flags, serve the endpoints and log the lines that Ollama expects.
 
-A regular expression that Ollama holds against the log is held against what the tree's own format strings print.
+A regular expression that Ollama matches with the log is matched with the output of the tree's own format strings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .trees import SourceTree
 from .usage import Use
 
 REVISION = sha256_file(Path(__file__))[:8]
-"""of this module: what an older one found is found anew"""
+"""version of this module; older results are recomputed"""
 
 _LOGGING = ("common", "src", "ggml/src", "tools/server", "tools/mtmd")
 _ARGUMENTS = {
@@ -82,20 +82,20 @@ def _logged(uses: Sequence[Use], tree: SourceTree) -> set[Use]:
 
 
 def _needle(expression: str) -> str:
-    """The longest part of a regular expression that a format has letter for letter; empty when there is none."""
+    """The longest literal part of a regular expression that a format contains; empty if there is none."""
     try:
         re.compile(expression)
     except re.error:
         return ""
     parts = [part.replace("\\", "").strip() for part in _META.split(expression)]
-    # the name of a function comes out of __func__, and one short word alone stands in half of all files
+    # a function's name comes from __func__, and a single short word occurs in half of all files
     parts = [part for part in parts if not _FUNCTION.fullmatch(part) and (len(part) > _SHORT or not part.isalnum())]
     return max((part for part in parts if len(part) >= _LEAST), key=len, default="")
 
 
 def _prints(expression: str, forms: Sequence[str], text: str) -> bool:
     wanted = re.compile(expression)
-    # a form begins with __func__ more often than not, so functions of this file may stand for its strings
+    # most formats begin with __func__, so strings may be functions of this file
     names = [name for name in _IDENTIFIER.findall(expression) if name in text]
     return any(wanted.search(printed(form, word)) for form in forms for word in ("word", *names))
 

@@ -1,4 +1,4 @@
-"""The C surface of a tree as a snapshot, kept in the workspace by commit."""
+"""The C surface of a tree as a snapshot, cached in the workspace by commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = "api"
 """of the workspace, where snapshots are kept"""
 
 PLATFORM = "macos-arm64"
-"""what releases are for"""
+"""the default platform"""
 
 
 def take(tree: SourceTree, platform: str = PLATFORM) -> Snapshot:
@@ -39,7 +39,7 @@ def take(tree: SourceTree, platform: str = PLATFORM) -> Snapshot:
 
 
 def kept(tree: SourceTree, workspace: Path, platform: str = PLATFORM) -> Snapshot:
-    """The snapshot of a commit out of the workspace, taken if it is not there; a folder's is taken each time."""
+    """The cached snapshot of a commit, taken if missing; a folder's is taken each time."""
     if not isinstance(tree, CommitTree):
         return take(tree, platform)
     path = workspace / FOLDER / f"{tree.origin}-{platform}.json"
@@ -48,7 +48,7 @@ def kept(tree: SourceTree, workspace: Path, platform: str = PLATFORM) -> Snapsho
         if (found.format, found.origin, found.platform) == (FORMAT, tree.origin, platform):
             return found
     except RecordError:
-        pass  # never taken, or of another version
+        pass  # missing, or of another version
     found = take(tree, platform)
     write(path, found)
     return found

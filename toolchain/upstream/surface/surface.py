@@ -1,4 +1,4 @@
-"""The C surface of a tree: what its public headers declare, as records that can be kept and compared."""
+"""The C surface of a tree: what its public headers declare, as records that can be stored and compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLATFORMS = {
 }
 """Names of the platforms and clang's names for them."""
 FORMAT = 1
-"""version of a snapshot's shape; a kept one of another version is taken anew"""
+"""version of the snapshot format; a cached one of another version is taken again"""
 
 
 @record
@@ -61,7 +61,7 @@ class Field:
 
 @record
 class Struct:
-    """A struct or union. An incomplete one, which only its own library can look into, has no size."""
+    """A struct or union. An incomplete (opaque) one has no size."""
 
     name: str
     kind: Literal["struct", "union"]

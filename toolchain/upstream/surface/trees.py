@@ -1,4 +1,4 @@
-"""Where headers and sources are read from: a commit of a repository, or a folder as it stands."""
+"""Where headers and sources are read from: a commit of a repository, or a folder."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class SourceTree(Protocol):
         """Files below a folder, sorted."""
 
     def containing(self, texts: Sequence[str], under: Sequence[str]) -> list[str]:
-        """Files below the folders that hold one of the texts."""
+        """Files below the folders that contain one of the texts."""
 
     def present(self, texts: Sequence[str], under: Sequence[str]) -> frozenset[str]:
-        """Those of the texts that some file below the folders holds."""
+        """Those of the texts that occur in a file below the folders."""
 
 
 class CommitTree:
@@ -63,7 +63,7 @@ class CommitTree:
 
 
 class FolderTree:
-    """A folder, such as a scratch tree with the series in it."""
+    """A folder, such as a scratch tree with the series applied."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.expanduser().absolute()
@@ -132,7 +132,7 @@ _MTMD = ("mtmd.h", "mtmd-helper.h")
 def headers(tree: SourceTree) -> tuple[HeaderLayout, dict[str, bytes]]:
     """The layout of a tree and the contents of its public C headers, by path.
 
-    Headers for C++ (`*-cpp.h`) take no part. Raises `HeaderInvalid` for a tree that is not llama.cpp's.
+    Headers for C++ (`*-cpp.h`) are ignored. Raises `HeaderInvalid` for a tree that is not llama.cpp's.
     """
     for layout in LAYOUTS:
         main = f"{layout.llama}/llama.h"
@@ -147,11 +147,11 @@ def headers(tree: SourceTree) -> tuple[HeaderLayout, dict[str, bytes]]:
         found = {path: content for path in sorted(names) if (content := tree.read(path)) is not None}
         if f"{layout.ggml}/ggml.h" not in found:
             raise HeaderInvalid(
-                f"{tree.describe}: there is no {layout.ggml}/ggml.h beside {main}", hint="is the tree whole?"
+                f"{tree.describe}: there is no {layout.ggml}/ggml.h beside {main}", hint="is the tree complete?"
             )
         return layout, found
     looked = ", ".join(f"{layout.llama}/llama.h" for layout in LAYOUTS)
     raise HeaderInvalid(
         f"{tree.describe}: not a tree of llama.cpp (looked for {looked})",
-        hint="check the repository and its ref; trees from before July 2024 keep their headers elsewhere",
+        hint="check the repository and its ref; trees from before July 2024 have their headers elsewhere",
     )

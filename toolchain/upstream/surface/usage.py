@@ -21,7 +21,7 @@ UseKind = Literal["loaded", "compiled", "flag", "environment", "endpoint", "fiel
 
 _MADE_BY = (Path(__file__), *sorted(Path(eras.__file__).parent.glob("*.py")))
 REVISION = sha256_bytes(b"".join(path.read_bytes() for path in _MADE_BY))[:8]
-"""of this module and of the eras: what older ones found is found anew"""
+"""version of this module and of the eras; older results are recomputed"""
 
 _NAME = re.compile(r"(?:llama|ggml|gguf|mtmd)_\w+|(?:LLAMA|GGML|GGUF|MTMD)_[A-Z0-9_]+")
 _CGO = re.compile(r"\bC\.(?:struct_|enum_|union_)?(\w+)")
@@ -40,13 +40,13 @@ _TALKING = (
     (("llama-server", "llama runner"), ("llm", "discover", "ml", "envconfig")),
     (('"llama-quantize"',), ("server",)),
 )
-"""what a file of Ollama that talks to llama.cpp's programs says, and in which folders"""
+"""words in files of Ollama that communicate with llama.cpp's programs, and their folders"""
 _METHOD_REACH = 400
 
 
 @record
 class Use:
-    """One thing of llama.cpp that Ollama relies on. `text` is its name, path, regular expression or words."""
+    """Something of llama.cpp that Ollama uses. `text` is its name, path, regular expression or words."""
 
     kind: UseKind
     text: str
@@ -57,7 +57,7 @@ class Use:
 
 @record
 class ServerUse:
-    """A use of llama.cpp's programs, and which of two trees provides it. In neither: it is not llama.cpp's."""
+    """A use of llama.cpp's programs, and which of two trees provides it. In neither: not llama.cpp's."""
 
     kind: UseKind
     text: str
@@ -77,7 +77,7 @@ class Usage:
 
 
 def find(tree: SourceTree, era: eras.Era) -> Usage:
-    """Scan an Ollama tree for the ways of its era. Files that hold none of the tell-tale words are not read."""
+    """Scan an Ollama tree for the ways of its era. Files without the typical words are not read."""
     symbols, server = list[Use](), list[Use]()
     if "cgo" in era.ways:
         symbols += [use for path in _sources(tree, ['import "C"'], ["."]) for use in _File(tree, path).cgo()]
@@ -94,7 +94,7 @@ def find(tree: SourceTree, era: eras.Era) -> Usage:
 
 
 def _sources(tree: SourceTree, words: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """Go sources that hold one of the words; tests are none."""
+    """Go sources with one of the words, without tests."""
     found = tree.containing(words, folders)
     return [path for path in found if path.endswith(".go") and not path.endswith("_test.go")]
 
@@ -108,7 +108,7 @@ def _unique(uses: list[Use]) -> tuple[Use, ...]:
 
 
 class _File:
-    """A source file of Ollama; comments take no part."""
+    """A source file of Ollama; comments are ignored."""
 
     def __init__(self, tree: SourceTree, path: str) -> None:
         self.path = path
@@ -131,7 +131,7 @@ class _File:
             yield match.start(), match.group(1) if match.group(1) is not None else match.group(2)
 
     def cgo(self) -> Iterator[Use]:
-        """Names behind `C.`."""
+        """Names after `C.`."""
         for match in _CGO.finditer(self._code):
             if _NAME.fullmatch(match.group(1)):
                 yield self._use("compiled", match.group(1), match.start())
@@ -172,7 +172,7 @@ class _File:
                     yield self._use("field", match.group(match.lastindex or 1), match.start(), program)
 
     def _method(self, offset: int) -> str:
-        """The HTTP method that stands nearest to an address."""
+        """The HTTP method that is nearest to an address in the text."""
         near = self._code[max(0, offset - _METHOD_REACH) : offset + _METHOD_REACH]
         here = min(offset, _METHOD_REACH)
         found = sorted((abs(match.start() - here), match.group(1)) for match in _METHOD.finditer(near))

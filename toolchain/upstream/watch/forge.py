@@ -1,7 +1,7 @@
-"""What the forge knows and a mirror does not: published releases, and pull requests on our subject.
+"""What only the forge knows: published releases, and pull requests on our subject.
 
-Answers are cached with their ETag, so that asking again costs nothing where nothing is new. A limit is respected until
-the time that the forge names. Nothing here fails a run: whatever goes wrong becomes a note.
+Answers are cached with their ETag, so that unchanged ones cost nothing. A rate limit is respected until the time that
+the forge states. Nothing here fails a run: errors become notes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...sources.pin import is_build
 
 _TIMEOUT_S = 10.0
 _PAUSE_S = 60.0
-"""how long to stay away after a refusal that names no time"""
+"""how long to wait after a refusal without a time"""
 _PULLS, _RELEASES = 30, 10
 _REFUSED = (requests.codes.forbidden, requests.codes.too_many_requests)
 
@@ -39,7 +39,7 @@ class Item:
 
 @record
 class ForgeCache:
-    """What each address last listed, and until when the forge wants to be left alone (seconds since 1970)."""
+    """The last list of each URL, and until when the forge must not be queried (seconds since 1970)."""
 
     items: dict[str, tuple[Item, ...]]
     not_before: float
@@ -47,7 +47,7 @@ class ForgeCache:
 
 @record
 class Asked:
-    """What the forge said, fresh or kept, and why it may be old."""
+    """The forge's answers, new or cached, and why they may be old."""
 
     items: tuple[Item, ...]
     notes: tuple[str, ...]
@@ -80,18 +80,18 @@ def ask(
         for path, taken in _questions(repositories, words, titles):
             url = api.rstrip("/") + path
             if now() < not_before:
-                notes.append(f"{url}: not asked, the forge wants to be left alone for {not_before - now():.0f} s")
+                notes.append(f"{url}: not queried: rate limit for {not_before - now():.0f} s more")
             else:
                 try:
                     answer = session.get(url, timeout=_TIMEOUT_S)
                     not_before = max(not_before, _until(answer, now()))
                     if answer.status_code in _REFUSED:
-                        wait = f"to be asked again in {not_before - now():.0f} s"
+                        wait = f"next query possible in {not_before - now():.0f} s"
                         notes.append(f"{url}: refused with {answer.status_code}, {wait}")
                     elif answer.status_code != requests.codes.not_found or not url.endswith("/latest"):
                         known[url] = _items(answer, taken)  # without a release there is no latest
                 except (requests.ConnectionError, requests.Timeout) as error:
-                    notes.append(f"{api}: not reached ({type(error).__name__}); what is known of it may be old")
+                    notes.append(f"{api}: unavailable ({type(error).__name__}); its cached answers may be old")
                     items += [item for listed in known.values() for item in listed]
                     break
                 except (requests.RequestException, ValueError) as error:
@@ -108,7 +108,7 @@ def _questions(repositories: Sequence[str], words: Sequence[str], titles: Sequen
     wanted = [*map(_quoted, words), *(f"{_quoted(title)}+in:title" for title in titles)]
     found: list[tuple[str, Taker]] = []
     for repository in repositories:
-        # builds of a day or two fill the list, so that the newest release proper may be beyond it
+        # builds of a day or two fill the list, so that the newest real release may be missing
         found.append((f"/repos/{repository}/releases?per_page={_RELEASES}", _releases(repository)))
         found.append((f"/repos/{repository}/releases/latest", _latest(repository)))
         for word in wanted:
@@ -122,7 +122,7 @@ def _quoted(words: str) -> str:
 
 
 def _until(answer: requests.Response, now: float) -> float:
-    """When the forge may be asked again, by an answer's status and headers; 0 for at once."""
+    """When the forge may be queried again, by an answer's status and headers; 0: now."""
     until = 0.0
     if answer.headers.get("X-RateLimit-Remaining") == "0":
         until = _number(answer.headers.get("X-RateLimit-Reset"), now + _PAUSE_S)
@@ -136,7 +136,7 @@ def _items(answer: requests.Response, taken: Taker) -> tuple[Item, ...]:
     try:
         return taken(answer.json())
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"an answer of another shape ({type(error).__name__})") from error
+        raise ValueError(f"an unexpected answer ({type(error).__name__})") from error
 
 
 def _releases(repository: str) -> Taker:

@@ -1,4 +1,4 @@
-"""What came since the last look: in both repositories, at the forge, and for the series."""
+"""What changed since the last look: in both repositories, at the forge, and for the series."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .forge import Asked, Item, ask
 from .symbols import Touch, touches, watched
 
 EXIT_BASE = 80
-"""exit codes of a look that found something: this, and the bits below"""
+"""exit codes of a look with news: this plus the bits below"""
 EXIT_NEWS, EXIT_RIVAL, EXIT_BROKEN = 1, 2, 4
 
 _TYPES = "ggml/include/ggml.h"
@@ -36,7 +36,7 @@ _SHOWN, _FEW = 40, 3
 
 @record
 class Seen:
-    """One repository as it was looked at."""
+    """One repository at the time of a look."""
 
     origin: str
     head: str
@@ -44,7 +44,7 @@ class Seen:
     types: tuple[str, ...] = ()
     """data types of ggml"""
     cache_types: tuple[str, ...] = ()
-    """those that llama-server takes for a cache"""
+    """those that llama-server supports for a cache"""
     pin: str = ""
     """the llama.cpp that Ollama names"""
 
@@ -62,7 +62,7 @@ class LookState:
 
 @record
 class Moved:
-    """What came to one repository."""
+    """What changed in one repository."""
 
     target: Target
     old: str
@@ -90,7 +90,7 @@ class Moved:
 
 @record
 class Holding:
-    """Whether the series holds on one pair of heads."""
+    """Whether the series applies to one pair of heads."""
 
     what: str
     holds: bool
@@ -108,16 +108,16 @@ class UpstreamLook:
     moved: tuple[Moved, ...]
     holding: tuple[Holding, ...]
     items: tuple[Item, ...]
-    """releases and pull requests that the last look did not know"""
+    """releases and pull requests that are new since the last look"""
     notes: tuple[str, ...]
     exit_code: int
 
 
 def look(run: Run, series: Series, *, keep: bool = False) -> UpstreamLook:
-    """Compare both repositories and the forge with the last look, and hold the series against both heads.
+    """Compare both repositories and the forge with the last look, and check the series on both heads.
 
-    The new state is kept in the workspace, unless `keep` leaves the old one for the next look. Raises the errors of
-    repositories that cannot be read; what the forge does is never more than a note.
+    The new state is stored in the workspace, unless `keep` is set. Raises the errors of unreadable repositories; errors
+    of the forge are only notes.
     """
     settings, path = run.config.sources, run.workspace / "watch" / "state.json"
     last, notes = _last(path)
@@ -172,13 +172,13 @@ def _last(path: Path) -> tuple[LookState | None, list[str]]:
     try:
         return read(path, LookState), []
     except RecordError as error:
-        return None, [f"{error.message}: taken for a first look"]
+        return None, [f"{error.message}: treated as a first look"]
 
 
 def _forge(run: Run) -> Asked:
     settings = run.config.watch
     if run.config.sources.offline or not settings.api:
-        return Asked(items=(), notes=("the forge was not asked",))
+        return Asked(items=(), notes=("the forge was not queried",))
     repositories = tuple(name for name in (settings.llama_cpp, settings.ollama) if name)
     cache = run.workspace / "watch" / "forge.json"
     return ask(settings.api, repositories, settings.words, cache, titles=settings.titles)
@@ -283,7 +283,7 @@ def _holding(
     pairs = {mainline[newest]: (_pin(newest, mainline), "the newest Ollama and llama.cpp")}
     served = pin.find(llama_cpp, mainline, now.ollama.pin) if now.ollama.pin else None
     if served:
-        stands = "" if served.exact else f" (b{served.build} stands in)"
+        stands = "" if served.exact else f" (b{served.build} used instead)"
         pairs[served.commit] = (served, f"the newest Ollama and its pin {now.ollama.pin}{stands}")
     return tuple(
         _held(run.console, series, llama_cpp, ollama, served, now, what)

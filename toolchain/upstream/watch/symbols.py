@@ -1,8 +1,8 @@
-"""Commits that touched a symbol which our sources use, and not only the file that declares it.
+"""Commits that touched a symbol that our sources use, and not only the file that declares it.
 
-A file is taken apart into statements: declarations, heads of definitions, fields, enum values, directives. A commit
-touches a symbol when the statements that declare its name are others after it than before, whatever the spacing and the
-comments, and on however many lines. What is done with the symbol elsewhere in the file does not count.
+A file is split into statements: declarations, heads of definitions, fields, enum values, directives. A commit touches a
+symbol if it changes the statements that declare its name, other than in spacing, comments or line breaks. Uses of the
+symbol elsewhere in the file do not count.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _TOKEN = re.compile(r"::|->|\w+|[^\w\s]")
 _NO_TYPE = frozenset(("return", "else", "case", "goto", "delete", "new", "throw", "sizeof", "co_return"))
 _KINDS = frozenset(("struct", "class", "union", "enum", "using"))
 _MANY = 400
-"""commits looked at, the newest first"""
+"""maximum number of commits, the newest first"""
 _HEADER = "\x01"
 
 
 @record
 class Watched:
-    """A symbol of upstream's and the file that declares it."""
+    """A symbol of upstream and the file that declares it."""
 
     file: str
     symbol: str
@@ -39,12 +39,12 @@ class Watched:
 
     @property
     def owner(self) -> str:
-        """The type or function, without its ::, that the name is declared in; empty for one that stands alone."""
+        """The type or function, without its ::, that the name is declared in; may be empty."""
         return self.symbol.rpartition("::")[0]
 
     @property
     def word(self) -> str:
-        """The name as it stands in the file."""
+        """The name as written in the file."""
         return self.symbol.rpartition("::")[2]
 
 
@@ -69,7 +69,7 @@ def watched(series: Series) -> tuple[Watched, ...]:
 def touches(repository: Repository, span: str, symbols: Iterable[Watched]) -> tuple[Touch, ...]:
     """The commits of a range that touched one of the symbols, newest first.
 
-    What a partial clone lacks is passed over.
+    Contents that a partial clone lacks are skipped.
     """
     by_file: dict[str, list[Watched]] = {}
     for one in dict.fromkeys(symbols):
@@ -86,7 +86,7 @@ def touches(repository: Repository, span: str, symbols: Iterable[Watched]) -> tu
 
 
 def declaring(text: str, one: Watched) -> tuple[str, ...]:
-    """The statements of a file that declare a symbol, in the definition of its owner where that is found."""
+    """The statements of a file that declare a symbol, in the definition of its owner if that is found."""
     function = one.owner.removesuffix("()") if one.owner.endswith("()") else ""
     own = one.owner.rpartition("::")[2]
     heads = [f"{function}("] if function else [f"{kind} {own}" for kind in sorted(_KINDS)] if own else []
@@ -134,7 +134,7 @@ def statements(text: str, path: str) -> Iterator[str]:
         elif sign in ")]":
             depth = max(0, depth - 1)
         elif sign in "{}" or depth == 0:
-            # a brace ends whatever was open: lambdas stand in arguments, and macros open what they do not close
+            # a brace ends all open brackets: lambdas occur in arguments, and macros may open without closing
             depth = 0
             yield " ".join(_TOKEN.findall(code[begin : match.start()]))
             begin = match.end()
@@ -158,7 +158,7 @@ def declares(statement: str, word: str) -> bool:
             found = after in ("", ":", "=", "final")
         else:
             typed = before in ("*", "&", ">", "::") or (_WORD.fullmatch(before) and before not in _NO_TYPE)
-            # a parameter and a product look alike, so what stands in brackets is left to its function
+            # a parameter and a product look alike, so names in brackets are left to their function
             found = bool(typed) and after in ("", "=", "(", "[", ":") and not _inside(tokens[:place])
         if found:
             return True
@@ -190,7 +190,7 @@ def _changes(repository: Repository, span: str, files: list[str]) -> Iterator[tu
 
 
 class _Reading:
-    """What each content declares, read once: a file's content after one commit is that before the next."""
+    """The declarations of each content, read once: the content after one commit is that before the next."""
 
     def __init__(self, repository: Repository, by_file: Mapping[str, Sequence[Watched]]) -> None:
         self._repository = repository
@@ -205,7 +205,7 @@ class _Reading:
         return [name for name in before.keys() | after.keys() if before.get(name, ()) != after.get(name, ())]
 
     def _of(self, path: str, commit: str, content: str) -> dict[str, tuple[str, ...]] | None:
-        """None where the content is unavailable; the id of a file that is not there has zeros alone."""
+        """None if the content is unavailable; the id of a missing file is all zeros."""
         if not content.strip("0"):
             return {}
         if content not in self._known:
