@@ -53,7 +53,12 @@ class Miniatures:
     @property
     def workspace(self) -> Path:
         """For what is kept by its content, as kernels and host code are that were compiled: shared by all tests."""
-        return once(self._factory, "workspace", lambda _: None)
+        return once(self._factory, "workspace", lambda path: (path / "metal").mkdir())
+
+    def share_compiled(self, workspace: Path) -> None:
+        """Have a workspace that a test begins with use what `workspace` keeps."""
+        workspace.mkdir()
+        (workspace / "metal").symlink_to(self.workspace / "metal")
 
     def run(self, folder: Path, upstream: miniature.Miniature) -> Run:
         """A run on a miniature, with its workspace in `folder` and no setting from elsewhere."""

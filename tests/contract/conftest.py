@@ -27,7 +27,8 @@ def upstream(tmp_path: Path, miniatures: Miniatures) -> miniature.Miniature:
 
 
 @pytest.fixture
-def run(tmp_path: Path, upstream: miniature.Miniature) -> Run:
+def run(tmp_path: Path, upstream: miniature.Miniature, miniatures: Miniatures) -> Run:
+    miniatures.share_compiled(tmp_path / "workspace")
     flags = {
         "workspace": str(tmp_path / "workspace"),
         "sources.ollama": str(upstream.ollama),

@@ -17,6 +17,7 @@ from toolchain.core.errors import BehaviourChanged
 from toolchain.core.run import Run
 from toolchain.metal.host import Kind, RecordedOperation
 from toolchain.text import as_text
+from toolchain.text.contract import behaviour_lines
 
 from .conftest import Edits
 
@@ -123,4 +124,4 @@ def test_nothing_is_compiled_without_a_compiler_or_a_wish(
     assert checked.ok
     assert checked.behaviour
     assert checked.behaviour.skipped.startswith("no C++ compiler")
-    assert any("behaviour not checked: no C++ compiler" in line for line in as_text(checked.behaviour))
+    assert any("behaviour not checked: no C++ compiler" in line for line in behaviour_lines(checked.behaviour))

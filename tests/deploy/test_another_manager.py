@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import alive, ended
-from toolchain.core.config import Config
+from toolchain.core.config import Config, rows
 from toolchain.core.console import Console
 from toolchain.core.errors import RolledBack, Unhealthy
 from toolchain.deploy import installed, installer
@@ -132,3 +132,8 @@ def test_killed_uninstall_is_finished(empty: Site, step: str) -> None:
     empty.killed(_uninstall, empty.config, at=step)
     assert empty.status().reason == "nothing is installed"
     assert ended(pid)
+
+
+def test_the_setting_names_the_managers_that_there_are() -> None:
+    (row,) = [row for row in rows(Config()) if row.key == "deploy.service_manager"]
+    assert set(row.allowed.split(" | ")) == {"auto", *managers.MANAGERS}

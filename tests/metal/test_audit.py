@@ -69,7 +69,9 @@ def test_a_claim_without_a_kernel(tree: Path, config: Config, tmp_path: Path) ->
     assert (found.verdict, kind.verdict) == ("partial", "partial")
     assert kind.answers["set_rows"] == kind.answers["copy from f32"] == "claimed, no kernel"
     assert set(kind.absent) == {"kernel_turbo_set_rows_i64_turbo3", "kernel_turbo_copy_f32_turbo3"}
-    assert "the host code uses kernel_turbo_copy_f32_turbo3, which is missing: copy from f32" in as_text([found])
+    assert "the host code uses kernel_turbo_copy_f32_turbo3, which is missing: copy from f32" in as_text(
+        audit.TreeAudits([found])
+    )
 
 
 def test_a_kernel_without_a_claim(tree: Path, config: Config, tmp_path: Path) -> None:

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from tests.shared import Miniatures
-from toolchain.core.config import load
 from toolchain.metal.attention import Attention, pose
-from toolchain.metal.formats import Format, formats
-from toolchain.metal.host import Host, Operation, Tensor, build_host
-from toolchain.series import manifest
+from toolchain.metal.host import Operation, Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class Patched:
-    """The host code of the miniature with the series applied."""
-
-    host: Host
-    formats: dict[str, Format]
-
-
-@pytest.fixture(scope="module")
-def patched(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Patched:
-    folder = tmp_path_factory.mktemp("claims")
-    tree = miniatures.patched(folder)
-    config = load(file=folder / "turboquant.yaml", environ={})
-    workspace = miniatures.workspace
-    return Patched(host=build_host(tree, config, workspace), formats=formats(manifest.load(), config, workspace))
+from .conftest import Patched
 
 
 def reserved(patched: Patched, queries: int, positions: int, heads: int, kv_heads: int, head: int) -> tuple[int, int]:

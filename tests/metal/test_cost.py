@@ -10,11 +10,9 @@ from toolchain.metal.cost import Cost
 from toolchain.metal.roofline import Gpu, Workload
 from toolchain.text import as_text
 
-from .test_kernels import Patched, patched
+from .conftest import Patched
 
 pytestmark = pytest.mark.slow
-
-__all__ = ["patched"]
 
 
 def counted(patched: Patched, kind: str, queries: int, heads: int, positions: int = 512) -> Cost:
@@ -58,4 +56,4 @@ def test_the_estimate_takes_the_longer_of_two() -> None:
     assert (a.arithmetic, a.memory, a.memory_uncached, a.weights) == (6.0, 2.0, 4.0, 1000.0)
     assert a.token == 1006.0
     assert b.token == 1002.0
-    assert "ESTIMATE" in as_text([a, b])
+    assert "ESTIMATE" in as_text(roofline.TokenEstimates([a, b]))

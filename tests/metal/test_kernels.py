@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,62 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.shared import Miniatures
 from toolchain.core.cachetypes.table import own
-from toolchain.core.config import Config, load
 from toolchain.core.console import Console
 from toolchain.metal import cases, runs
 from toolchain.metal.attention import Attention, pose
 from toolchain.metal.execute import execute, unwritten
-from toolchain.metal.formats import Format, formats
 from toolchain.metal.host import METAL, Host, Operation, Tensor, build_host
-from toolchain.metal.libraries import Libraries
 from toolchain.metal.results import Case
 from toolchain.series import manifest
+
+from .conftest import Patched, compiled
 
 pytestmark = pytest.mark.slow
 
 SOURCE, OPS = METAL / "ggml-metal-turbo-source.h", METAL / "ggml-metal-turbo-ops.h"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patched:
-    """The miniature with the series applied, and what is made of it."""
-
-    tree: Path
-    workspace: Path
-    config: Config
-    host: Host
-    library: Libraries
-    formats: dict[str, Format]
-
-
-@pytest.fixture(scope="module")
-def patched(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) -> Patched:
-    folder = tmp_path_factory.mktemp("patched")
-    tree = miniatures.patched(folder)
-    config = load(file=folder / "turboquant.yaml", environ={})
-    workspace = miniatures.workspace
-    host = build_host(tree, config, workspace)
-    return Patched(
-        tree=tree,
-        workspace=workspace,
-        config=config,
-        host=host,
-        library=compiled(tree, host, workspace),
-        formats=formats(manifest.load(), config, workspace),
-    )
-
-
-def compiled(tree: Path, host: Host, folder: Path) -> Libraries:
-    """The libraries of a tree: the backend's own are compiled when they are asked for."""
-    return runs.compile_tree(tree, host, folder, [anything()], kernels=())
-
-
-def anything() -> Operation:
-    """An operation of ours."""
-    row, floats = Tensor(type="turbo4", ne=(64, 1), nb=(34, 34)), Tensor(type="f32", ne=(64, 1), nb=(4, 256))
-    return Operation(name="CPY", result=floats, operands=(row,))
 
 
 def test_every_case_passes(patched: Patched) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -230,6 +231,19 @@ def test_a_killed_emulator_leaves_no_orphan_and_comes_back_like_after_a_login(la
     launchd.until(lambda: launchd.pid() not in (0, first))
     assert not alive(first)
     assert ended(grandchild)
+
+
+def test_a_command_that_comes_while_it_ends_for_idleness_is_answered_by_the_next(launchd: Launchd) -> None:
+    launchd.set(idle_s=0.4)
+    launchd("print", DOMAIN)
+    daemon = launchd.daemon()
+    daemon.suspend()
+    with launchd.start("print", DOMAIN) as client:
+        time.sleep(0.8)  # its idle time is over, and the command waits at its socket
+        daemon.resume()
+        out, err = client.communicate(timeout=30)
+    assert (client.returncode, err) == (0, "")
+    assert DOMAIN in out
 
 
 def test_it_ends_when_nothing_is_loaded_and_when_its_folder_goes(launchd: Launchd) -> None:

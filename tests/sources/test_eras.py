@@ -21,10 +21,10 @@ from toolchain.upstream.surface import usage
 from toolchain.upstream.surface.trees import LAYOUTS, FolderTree
 
 
-class Submodule:
+class Invented:
     """An era that does not exist: llama.cpp as a folder of Ollama's, still run as llama-server."""
 
-    name = "submodule"
+    name = "invented"
     marks = "llama.pin"
     targets: tuple[Target, ...] = ("ollama",)
     compat = ""
@@ -42,8 +42,8 @@ class Submodule:
 
 
 @pytest.fixture
-def third(monkeypatch: pytest.MonkeyPatch) -> Submodule:
-    era = Submodule()
+def third(monkeypatch: pytest.MonkeyPatch) -> Invented:
+    era = Invented()
     monkeypatch.setattr(eras, "ERAS", (era, *eras.ERAS))
     return era
 
@@ -56,7 +56,7 @@ def _sources(era: str) -> Sources:
     return Sources(ollama=checkout("ollama"), llama_cpp=checkout("llama.cpp"), era=era, pin=pin)
 
 
-def test_a_further_era_is_recognised_before_the_others(tmp_path: Path, third: Submodule) -> None:
+def test_a_further_era_is_recognised_before_the_others(tmp_path: Path, third: Invented) -> None:
     repo = new(tmp_path / "repo")
     old = commit(repo, {"LLAMA_CPP_VERSION": "b7\n", "llama/compat/1.patch": ""})
     made = commit(repo, {"llama.pin": "b9\n"})
@@ -67,38 +67,38 @@ def test_a_further_era_is_recognised_before_the_others(tmp_path: Path, third: Su
     found = recognise(repository, made)
     assert (found.era, found.pin) == (third, "b9")
     assert recognise(repository, old).era is eras.named("pinned")
-    with pytest.raises(UnknownLayout, match=r"submodule: llama\.pin; pinned: LLAMA_CPP_VERSION and .*; vendored:"):
+    with pytest.raises(UnknownLayout, match=r"invented: llama\.pin; pinned: LLAMA_CPP_VERSION and .*; vendored:"):
         recognise(repository, bare)
 
 
-def test_every_stage_asks_the_era(tmp_path: Path, third: Submodule) -> None:
+def test_every_stage_asks_the_era(tmp_path: Path, third: Invented) -> None:
     found = _sources(third.name)
     run = Run(config=config.load(environ={}, flags={"workspace": str(tmp_path / "ws")}), console=Console())
     checked = pipeline.check_series(run, found)
-    assert (checked.ok, checked.era, checked.edits) == (False, "submodule", ())
+    assert (checked.ok, checked.era, checked.edits) == (False, "invented", ())
     for attempt in (lambda: pipeline.require(checked), lambda: pipeline.render_series(run, found)):
-        with pytest.raises(EraNotServed, match="belongs to the submodule era, which came later") as refused:
+        with pytest.raises(EraNotServed, match="belongs to the invented era, which came later") as refused:
             attempt()
         assert refused.value.hint == third.hint
     assert [target.target for target in pipeline.stock(found).targets] == ["ollama"]
     scratch = Scratch(
         root=tmp_path, ollama=tmp_path, llama_cpp=tmp_path, branch="", ollama_commit="", llama_cpp_commit=""
     )
-    with pytest.raises(EraNotServed, match="submodule era: nobody knows how"):
+    with pytest.raises(EraNotServed, match="invented era: nobody knows how"):
         plan_of(scratch, found, run.config, tmp_path)
 
 
-def test_what_ollama_uses_is_looked_for_in_the_ways_of_the_era(tmp_path: Path, third: Submodule) -> None:
+def test_what_ollama_uses_is_looked_for_in_the_ways_of_the_era(tmp_path: Path, third: Invented) -> None:
     (tmp_path / "llm").mkdir()
     (tmp_path / "llm/run.go").write_text(
         'package llm\nimport "C"\n// llama-server\nvar x = C.llama_one("--flash-attn")\n'
     )
     (tmp_path / "llm/look.go").write_text('package llm\nvar y = dlsym("ggml_loaded")\n')
-    found = {name: usage.find(FolderTree(tmp_path), eras.named(name)) for name in ("submodule", "pinned", "vendored")}
-    assert [use.text for use in found["submodule"].symbols] == ["llama_one"]
+    found = {name: usage.find(FolderTree(tmp_path), eras.named(name)) for name in ("invented", "pinned", "vendored")}
+    assert [use.text for use in found["invented"].symbols] == ["llama_one"]
     assert [use.text for use in found["pinned"].symbols] == ["ggml_loaded"]
     assert [use.text for use in found["vendored"].symbols] == ["llama_one"]
-    assert [use.text for use in found["submodule"].server] == ["--flash-attn"]
+    assert [use.text for use in found["invented"].server] == ["--flash-attn"]
     assert found["vendored"].server == ()
 
 
@@ -126,3 +126,9 @@ def test_a_name_that_is_none() -> None:
     with pytest.raises(UnknownLayout, match="'steam' is not an era of Ollama") as caught:
         eras.named("steam")
     assert caught.value.hint == "known: pinned, vendored"
+
+
+def test_an_era_is_past_only_when_no_older_one_is_served(third: Invented) -> None:
+    assert not eras.is_past(_sources(third.name))
+    assert not eras.is_past(_sources("pinned"))
+    assert eras.is_past(_sources("vendored"))

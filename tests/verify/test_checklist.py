@@ -239,6 +239,7 @@ BROKEN_ROTATIONS: dict[str, tuple[dict[str, str], set[int]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("probed", "graph")  # of the tree before it is broken
 @pytest.mark.parametrize(("file", "changes", "failed"), BROKEN_KERNELS.values(), ids=BROKEN_KERNELS.keys())
 def test_broken_kernels(tree: Tree, graph: GraphEvidence, file: str, changes: dict[str, str], failed: set[int]) -> None:
     with tree.changed(file, changes):
@@ -246,6 +247,7 @@ def test_broken_kernels(tree: Tree, graph: GraphEvidence, file: str, changes: di
     assert _failed(verdicts) == failed, verdicts
 
 
+@pytest.mark.usefixtures("probed", "graph")  # of the tree before it is broken
 @pytest.mark.parametrize(("changes", "failed"), BROKEN_ROTATIONS.values(), ids=BROKEN_ROTATIONS.keys())
 def test_a_broken_rotation(tree: Tree, model: Path, probed: Probed, changes: dict[str, str], failed: set[int]) -> None:
     with tree.changed(CACHE, changes):
@@ -382,3 +384,8 @@ def test_a_fit_finds_the_transform(seed: int, shift: int, noise: float, signed: 
     assert (found.n, found.signs) == (n, 0)
     assert found.deviation < 0.02 + noise
     np.testing.assert_allclose(evidence.nearest(evidence.fit(plain, cached)), matrix, atol=1e-12)
+
+
+def test_a_verdict_without_facts_fails() -> None:
+    verdict = checklist._verdict(1, [])
+    assert (verdict.ok, verdict.evidence) == (False, "no evidence")

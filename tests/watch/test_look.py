@@ -188,7 +188,7 @@ def test_an_ollama_that_is_not_served(site: Site) -> None:
     site.upstream.commit("ollama", {"LLAMA_CPP_VERSION": None}, "another layout")
     found = site.look()
     assert [held.holds for held in found.holding] == [False]
-    assert "neither layout of Ollama" in found.holding[0].reason
+    assert "no layout of Ollama that is known" in found.holding[0].reason
     assert found.exit_code == 80 | 4
 
 

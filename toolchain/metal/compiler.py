@@ -42,6 +42,8 @@ _OPTIMISE = [
     "-fsanitize=thread", "-mllvm", "-tsan-instrument-memory-accesses=0", "-mllvm", "-tsan-instrument-func-entry-exit=0",
     "-mllvm", "-tsan-instrument-atomics=0", "-mllvm", "-tsan-instrument-memintrinsics=0",
 ]  # fmt: skip
+# It is optimised already, and a second time takes longer than it saves.
+_COUNTED = ["-O1", "-Xclang", "-disable-llvm-passes"]
 _EXECUTOR = [
     "-x", "c++", "-std=c++17", "-O2", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-nostdinc++", "-fPIC",
 ]  # fmt: skip
@@ -173,7 +175,7 @@ def _some(names: Mapping[str, object]) -> str:
 @functools.cache
 def _own_digest() -> str:
     """Digest of the compiler and of all inputs that are not in the text."""
-    digest = hashlib.sha256(repr((drivers(), _LANGUAGE, _OPTIMISE, _EXECUTOR)).encode())
+    digest = hashlib.sha256(repr((drivers(), _LANGUAGE, _OPTIMISE, _COUNTED, _EXECUTOR)).encode())
     for path in (*sorted(RUNTIME.iterdir()), HEADERS / "msl_interface.h", Path(__file__).with_name("instrument.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -203,7 +205,7 @@ def _build(
         (work / "counted.ll").write_text(text, encoding="utf-8")
         (work / "constants.c").write_text(values, encoding="utf-8")
         objects = [work / "counted.o", work / "constants.o"]
-        step([*drivers().front, "-w", "-O1", "-fPIC", "-c", work / "counted.ll", "-o", objects[0]])
+        step([*drivers().front, "-w", *_COUNTED, "-fPIC", "-c", work / "counted.ll", "-o", objects[0]])
         step([*drivers().front, "-w", "-fPIC", "-x", "c", "-c", work / "constants.c", "-o", objects[1]])
         step([*drivers().link, *objects, executor, "-o", work / "program", "-lm"])
         (work / "profile.json").write_bytes(msgspec.json.encode(profile))

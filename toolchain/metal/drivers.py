@@ -46,7 +46,7 @@ def drivers() -> Drivers:
             hint=f"install clang, or: {extras.command('zig')}",
         )
     version = f"ziglang {importlib.metadata.version('ziglang')}"
-    zig = (sys.executable, "-m", "ziglang")
+    zig = (str(Path(spec.origin).parent / "zig"),)
     front, whole = (*zig, "clang"), (*zig, "cc", "-fno-sanitize=all")
     system = shutil.which("cc")
     if sys.platform == "linux" and system:

@@ -12,6 +12,7 @@ import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..core.checkout import PATCHES
+from ..core.config import Config
 from ..core.documents import read_yaml
 from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
@@ -123,8 +124,13 @@ class Series:
 
 def load_series(run: Run) -> Series:
     """The configured series, checked against its checksums."""
-    path = run.config.series.path
-    return load(Path(path).expanduser() if path else OWN_SERIES)
+    return load(root_of(run.config))
+
+
+def root_of(config: Config) -> Path:
+    """The folder of the configured series."""
+    path = config.series.path
+    return Path(path).expanduser() if path else OWN_SERIES
 
 
 def load(root: Path = OWN_SERIES) -> Series:

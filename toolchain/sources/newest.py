@@ -48,9 +48,9 @@ def newest(run: Run, complaint: Callable[[Sources], str]) -> Newest:
                 found = at(opened, ref)
                 if not (reason := complaint(found)):
                     return Newest(sources=_warned(run, found), passed_over=tuple(passed))
-                last = bool(eras.of(found).unserved)
+                last = eras.is_past(found)
             except UnknownLayout as error:
-                reason, last = error.message, True
+                reason, last = error.message, False  # a layout newer than ours; older releases may apply
             except PinMissing:
                 reason, last = f"pins {opened.pin_of(ref)}, which is not in the mirror", False
             except FetchFailed as error:
@@ -60,7 +60,7 @@ def newest(run: Run, complaint: Callable[[Sources], str]) -> Newest:
             passed.append(PassedOver(release=tag, reason=reason.splitlines()[0]))
             run.console.note(f"passed over {tag}: {passed[-1].reason}")
             if last:
-                break  # older releases belong to this era or an older one
+                break  # older releases belong to this era or an older one, and the series serves neither
     raise NoReleaseHolds(
         f"the series applies to none of Ollama's stable releases: {passed[0].release} {passed[0].reason}"
         + (f"; {passed[-1].release} {passed[-1].reason}" if len(passed) > 1 else ""),

@@ -78,5 +78,4 @@ def contract(run: Run, tree: Names = Names()) -> None:
 @group.task()
 def seal(run: Run) -> None:
     """Renew the checksums of the series."""
-    path = run.config.series.path
-    run.finish(manifest.Sealed(series_sha256=manifest.seal(Path(path) if path else manifest.OWN_SERIES)))
+    run.finish(manifest.Sealed(series_sha256=manifest.seal(manifest.root_of(run.config))))

@@ -1,4 +1,4 @@
-"""The verification checklist: six verdicts on the built programs of a release, each with its evidence.
+"""The verification checklist: the verdicts on the built programs of a release, each with its evidence.
 
 The evidence is numbers that the programs themselves produce (see `evidence`); here they are judged. Without numbers,
 the verdicts that need them fail.
@@ -60,7 +60,7 @@ def examine(
     timeout_s: float,
     gpu_needed: str = "",
 ) -> tuple[Verdict, ...]:
-    """The six verdicts on a release's programs; none for a release that adds no types.
+    """The verdicts on a release's programs; none for a release that adds no types.
 
     `model` has heads of `head_size`, a power of two from 64 on; temporary files go to `folder`. `gpu_needed` as in
     `judge`.
@@ -116,10 +116,10 @@ def judge(
 
 
 def _verdict(number: int, facts: Sequence[tuple[bool, str]]) -> Verdict:
-    """Failed if any fact is false; false facts are listed first."""
-    ok = all(holds for holds, _ in facts)
+    """Failed if any fact is false, or without facts; false facts are listed first."""
+    ok = bool(facts) and all(holds for holds, _ in facts)
     shown = [words for holds, words in sorted(facts, key=lambda fact: fact[0]) if words]
-    return Verdict(number=number, name=NAMES[number - 1], ok=ok, evidence="; ".join(shown))
+    return Verdict(number=number, name=NAMES[number - 1], ok=ok, evidence="; ".join(shown) or "no evidence")
 
 
 def _names(kinds: Sequence[CacheType]) -> list[str]:

@@ -280,7 +280,7 @@ class _ReleaseTrial:
 def _gpu_needed(config: Config, release: Release) -> str:
     """Why verification must have compared a GPU: a release for macOS on a llama.cpp that is newer than what the series
     was proven on. The range is that of this toolkit's series; releases of another series are exempt."""
-    root = Path(config.series.path).expanduser() if config.series.path else manifest.OWN_SERIES
+    root = manifest.root_of(config)
     if not release.platform.startswith("macos") or not (root / "series.yaml").is_file():
         return ""
     proven = manifest.proven(root)

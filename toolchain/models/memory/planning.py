@@ -11,6 +11,7 @@ from ...core.cachetypes.table import own, type_table
 from ...core.errors import ConfigError, ModelInvalid
 from ...core.run import Run
 from ...host import machine
+from ...series.manifest import root_of
 from . import geometry, gguf, plan, store
 from .kv import Setting
 
@@ -33,8 +34,7 @@ def plan_for(
     place, further = find_model(model, store.default_root(run.config.deploy.models))
     with run.console.step(f"header of {model}"):
         found = gguf.load(place)
-    series = run.config.series.path
-    added = own(Path(series)) if series else own()
+    added = own(root_of(run.config))
     return plan.plan(
         found,
         geometry.read(found),

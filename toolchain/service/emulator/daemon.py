@@ -64,6 +64,7 @@ class Daemon:
         self._served_at = time.monotonic()
         self._loading = False
         self._ended = asyncio.Event()
+        self._leaving = False
 
     async def serve(self) -> None:
         """Runs until it is idle with nothing loaded, its owner or folder is gone, or it is told to end."""
@@ -78,6 +79,7 @@ class Daemon:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ended.wait(), _TICK_S)
         finally:
+            self._leaving = not self._ended.is_set()
             server.close()
             Path(SOCKET).unlink(missing_ok=True)
             await self._verbs.stop_all()
@@ -96,6 +98,8 @@ class Daemon:
         self._clients += 1
         try:
             argv = json.loads(await reader.readline())
+            if self._leaving:
+                return  # without an answer its client starts the next daemon, and asks that one
             self._verbs.settings = settings.read(Path())
             code, out, err = await self._verbs.call(argv)
             writer.write(json.dumps({"code": code, "stdout": out, "stderr": err}).encode() + b"\n")

@@ -9,7 +9,7 @@ from .vendored import Vendored
 ERAS: tuple[Era, ...] = (Pinned(), Vendored())
 """the order in which a tree is tested for them: newest first"""
 
-__all__ = ["ERAS", "Era", "Way", "named", "of", "require_served", "sentence"]
+__all__ = ["ERAS", "Era", "Way", "is_past", "named", "of", "require_served", "sentence"]
 
 
 def named(name: str) -> Era:
@@ -28,6 +28,11 @@ def of(found: Sources) -> Era:
 def sentence(found: Sources) -> str:
     """A sentence that names the era of a run's Ollama."""
     return f"Ollama {found.ollama.describe} belongs to the {found.era} era"
+
+
+def is_past(found: Sources) -> bool:
+    """Whether the series serves neither the era of a run's Ollama nor an older one."""
+    return all(era.unserved for era in ERAS[ERAS.index(of(found)) :])
 
 
 def require_served(found: Sources) -> None:
