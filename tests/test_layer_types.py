@@ -168,7 +168,7 @@ def test_the_guard_of_a_shift_goes_when_upstream_has_its_own(
         ("turbo2,last=9:q8_0", "cache type rule 'last=9:q8_0': the model has 8 attention layers, counted from 0"),
         ("turbo2,layers=8:q8_0", "cache type rule 'layers=8:q8_0': the model has 8 attention layers"),
         ("turbo2,first=1:turbo9", "'turbo9': no such type; known types are f32, f16, q8_0"),
-        ("turbo2,first=0:q8_0", "'first=0:q8_0': the rule names no layer"),
+        ("turbo2,first=0:q8_0", "'first=0:q8_0': that names no layer"),
     ],
 )
 def test_what_cannot_be_is_one_clear_error_at_the_start(programs: Path, plain: Path, types: str, reason: str) -> None:

@@ -136,4 +136,4 @@ def test_killed_uninstall_is_finished(empty: Site, step: str) -> None:
 
 def test_the_setting_names_the_managers_that_there_are() -> None:
     (row,) = [row for row in rows(Config()) if row.key == "deploy.service_manager"]
-    assert set(row.allowed.split(" | ")) == {"auto", *managers.MANAGERS}
+    assert set(row.allowed.split(" | ")) == {"auto", *managers.MANAGERS} - {KIND}
