@@ -102,7 +102,7 @@ def test_the_report_names_symbols_and_titles(site: Site, monkeypatch: pytest.Mon
     touched = site.upstream.commit("llama.cpp", {"types.h": TYPES_H.replace("KIND_B     = 1", "KIND_B = 7")}, "Metal")
     spoken = site.upstream.commit("llama.cpp", {"notes": "1\n"}, "kv_cache : less")
     lines = [line.strip() for line in as_text(site.look()).splitlines()]
-    start = lines.index("1 commits that touch what our sources use")
+    start = lines.index("1 commits that touch symbols that our sources use")
     assert lines[start + 1].startswith(touched[:12])
     assert lines[start + 2].endswith("11::KIND_B and 2 more")
     assert lines[lines.index("1 further commits by their titles") + 1].startswith(spoken[:12])
@@ -188,7 +188,7 @@ def test_an_ollama_that_is_not_served(site: Site) -> None:
     site.upstream.commit("ollama", {"LLAMA_CPP_VERSION": None}, "another layout")
     found = site.look()
     assert [held.holds for held in found.holding] == [False]
-    assert "no layout of Ollama that is known" in found.holding[0].reason
+    assert "no known layout of Ollama" in found.holding[0].reason
     assert found.exit_code == 80 | 4
 
 
