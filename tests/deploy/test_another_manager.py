@@ -98,7 +98,7 @@ def test_a_new_label_replaces_the_old_service(empty: Site) -> None:
 
 @pytest.mark.parametrize(
     ("does", "reason"),
-    [("exit", "ends again and again, the last time with: 3"), ("fail-to-generate", "does not generate")],
+    [("exit", "keeps exiting, last with: 3"), ("fail-to-generate", "does not generate")],
 )
 def test_an_unhealthy_release_is_rolled_back(kept: Site, does: str, reason: str) -> None:
     old = kept.status()

@@ -78,7 +78,7 @@ def test_types_of_single_layers_are_proven(served: Site) -> None:
     [
         ("serve", "7", "answers version 'b7', not 'b1'"),
         ("fail-to-generate", "", "does not generate: .*Compute error"),
-        ("use-f16", "", r"told to use the cache types turbo4:turbo4, but: .* K \(f16\)"),
+        ("use-f16", "", r"configured for the cache types turbo4:turbo4, but: .* K \(f16\)"),
     ],
 )
 def test_an_unhealthy_release_is_rolled_back(
@@ -95,7 +95,7 @@ def test_an_unhealthy_release_is_rolled_back(
 def test_a_model_that_does_not_load_ends_again_and_again(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     old = served.status()
     monkeypatch.setattr(units, "choose", lambda _: LlamaServerUnit(model=served.folder / "turboquant.yaml"))
-    with pytest.raises(RolledBack, match="ends again and again, the last time with: 1"):
+    with pytest.raises(RolledBack, match="keeps exiting, last with: 1"):
         served.install(served.release(f"bad-{next(_names)}"))
     monkeypatch.setattr(units, "choose", lambda _: _unit(served.folder))
     assert (served.status().active, served.status().healthy) == (old.active, True)

@@ -161,8 +161,8 @@ def test_folders_that_cannot_be_written(running: Site, capsys: pytest.CaptureFix
     release = running.release("homeless")
     with pytest.raises(ConfigError, match=r"deploy\.prefix: .* cannot be used"):
         running.configured(prefix=str(release / "manifest.json" / "below"), host="0.0.0.0").install(release)
-    assert "deploy.host: 0.0.0.0 lets other machines in" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"deploy\.agents_dir: .*manifest\.json cannot be made"):
+    assert "deploy.host: 0.0.0.0 is reachable from other machines" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"deploy\.agents_dir: .*manifest\.json cannot be created"):
         running.configured(agents_dir=str(release / "manifest.json")).install(release)
     assert running.status() == before
     running.assert_clean()

@@ -20,11 +20,11 @@ _names = itertools.count()
 @pytest.mark.parametrize(
     ("does", "answers", "stability_s", "reason"),
     [
-        ("exit", "", 0.2, "ends again and again, the last time with: 3"),
+        ("exit", "", 0.2, "keeps exiting, last with: 3"),
         ("serve", "0.0.1", 0.2, "answers version '0.0.1', not 'bad-"),
         ("die-after-0.8", "", 1.2, "ended with: 9"),
         ("fail-to-generate", "", 0.2, "llama runner process has terminated"),
-        ("use-f16", "", 0.2, r"told to use the cache type turbo4, but: .* K \(f16\)"),
+        ("use-f16", "", 0.2, r"configured for the cache type turbo4, but: .* K \(f16\)"),
     ],
 )
 def test_an_unhealthy_release_is_rolled_back(
