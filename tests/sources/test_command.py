@@ -62,7 +62,6 @@ def _answers(where: Path, folder: Path) -> list[object]:
             repository.read_blob(head, "naïve.c"),
             repository.grep(head, ["three"], ["."]),
             repository.commit(head),
-            repository.last_commit_touching(head, "naïve.c"),
             repository.describe(head),
             repository.succeeds("apply", "--cached", "--check", folder / "patch", env=env),
             tree.git("status", "--porcelain=v1"),

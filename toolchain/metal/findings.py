@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,13 +122,6 @@ class Report:
     def ok(self) -> bool:
         """Whether it ran to its end without findings."""
         return self.completed and not self.findings
-
-    def operations_in(self, lines: Iterable[str]) -> dict[str, int]:
-        """Operations that the given source lines ("file:line") took."""
-        out: Counter[str] = Counter()
-        for line in lines:
-            out.update(self.lines.get(line, {}))
-        return dict(out)
 
 
 def judge(

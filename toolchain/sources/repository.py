@@ -244,15 +244,6 @@ class Repository:
         subject = " ".join(takewhile(bool, dropwhile(not_, lines)))  # the first paragraph, as git's own %s
         return Commit(id=found.hexsha, date=found.committed_datetime.isoformat(), subject=subject)
 
-    def last_commit_touching(self, revisions: str, path: str, *, containing: str = "") -> Commit | None:
-        """Newest commit of a range (or history) that changed `path`.
-
-        With `containing`, the newest one that changed the number of occurrences of this text.
-        """
-        pickaxe = [f"-S{containing}"] if containing else []
-        found = self.git("log", "-1", "--format=%H", *pickaxe, revisions, "--", path, failure=UnknownRevision)
-        return self.commit(found.strip()) if found else None
-
     @property
     def is_shallow(self) -> bool:
         """Whether history is cut off, so that commit counts are wrong."""
