@@ -21,11 +21,11 @@ import numpy as np
 import psutil
 
 from tests.memory import models
+from toolchain.build.quantizers import Floats
 from toolchain.core.cachetypes import grammar
 from toolchain.core.cachetypes import table as cachetypes
 from toolchain.core.errors import ModelLoadFailed
 from toolchain.models.memory import geometry, gguf, kv, working
-from toolchain.models.quality.codec import Floats
 from toolchain.serving import cachelog, slot
 from toolchain.serving.llama_server import serve
 from toolchain.stages import CacheType

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolchain.build.quantizers import Floats
 from toolchain.core.errors import ConfigError
 from toolchain.models.quality import references
-from toolchain.models.quality.codec import Codec, Floats
+from toolchain.models.quality.codec import Codec
 from toolchain.models.quality.measure import compare
 
 floats = st.floats(-1e4, 1e4, width=32)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .formats import Bytes, Format
+from ..build.quantizers import Bytes
+from .formats import Format
 from .host import Operation, Tensor
 
 Doubles = npt.NDArray[np.float64]

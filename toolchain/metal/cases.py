@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..build.quantizers import Bytes, Floats
 from ..core.cachetypes.table import BESIDE
 from .attention import Attention
-from .formats import Bytes, Floats, Format
+from .formats import Format
 from .host import Operation, Tensor
 
 Array = npt.NDArray[Any]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import gguf
 import numpy as np
-import numpy.typing as npt
 
-from ..build.quantizers import compile_library
+from ..build import quantizers
+from ..build.quantizers import Bytes, Floats, Quantizer
 from ..core.cachetypes.table import BESIDE, type_table
 from ..core.config import Config
 from ..series.manifest import Series
-
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +22,7 @@ class Format:
     name: str
     block: int
     bytes: int
-    _library: ctypes.CDLL | None = field(default=None, repr=False)
+    _quantizer: Quantizer | None = field(default=None, repr=False)
 
     def row(self, values: int) -> int:
         """Bytes of a row of that many values."""
@@ -35,33 +31,22 @@ class Format:
     def encode(self, values: Floats) -> Bytes:
         """Flat rows of the type, by the reference quantizer."""
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-        if self._library is None:
+        if self._quantizer is None:
             return gguf.quants.quantize(flat, _gguf_type(self.name)).view(np.uint8).reshape(-1)
-        out = np.zeros(self.row(flat.size), np.uint8)
-        self._call("quantize", flat.ctypes.data, out.ctypes.data, flat.size)
-        return out
+        return self._quantizer.encode(flat)
 
     def decode(self, rows: Bytes) -> Floats:
         """The decoded values of flat rows, flat."""
-        if self._library is None:
+        if self._quantizer is None:
             return np.asarray(gguf.quants.dequantize(rows, _gguf_type(self.name)), np.float32).reshape(-1)
-        out = np.zeros(rows.size // self.bytes * self.block, np.float32)
-        rows = np.ascontiguousarray(rows)
-        self._call("dequantize", rows.ctypes.data, out.ctypes.data, out.size)
-        return out
-
-    def _call(self, verb: str, source: int, target: int, count: int) -> None:
-        function = getattr(self._library, f"ggml_{self.name}_{verb}_row")
-        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
-        function.restype = None
-        function(source, target, count)
+        return self._quantizer.decode(rows)
 
 
 def formats(series: Series, config: Config, workspace: Path) -> dict[str, Format]:
     """The series' types, from a build's C code, and the upstream types that are combined with them in a cache."""
-    library = ctypes.CDLL(str(compile_library(series, config, workspace)))
     own = {
-        kind.name: Format(name=kind.name, block=kind.block, bytes=kind.bytes, _library=library) for kind in series.types
+        found.kind.name: Format(name=found.kind.name, block=found.kind.block, bytes=found.kind.bytes, _quantizer=found)
+        for found in quantizers.load(series, config, workspace)
     }
     upstream = [kind for kind in type_table(()).values() if kind.name in BESIDE]
     return own | {kind.name: Format(name=kind.name, block=kind.block, bytes=kind.bytes) for kind in upstream}

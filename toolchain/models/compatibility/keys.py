@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..quality.codec import Floats
+from ...build.quantizers import Floats
 from ..quality.samples import Sample
 from .channels import Doubles, Layer, loss
 

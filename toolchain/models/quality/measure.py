@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ...build.quantizers import Floats
 from ...core.records import record
-from .codec import Floats
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .codec import Codec, Floats
+from ...build.quantizers import Floats
+from .codec import Codec
 
 BLOCK = 32
 

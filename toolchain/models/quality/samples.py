@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...build.quantizers import Floats
 from ...core.errors import ChecksumMismatch, ConfigError
 from ...core.records import sha256_bytes
-from .codec import Floats
 
 TEXT = Path(__file__).with_name("text.txt")
 """the default text. It never changes, so that results stay comparable"""
