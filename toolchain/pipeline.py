@@ -17,13 +17,7 @@ from .build import check as check_release
 from .build import load, release_dir
 from .contract import check
 from .contract.behaviour import Behaviour, behave
-from .core.errors import (
-    BehaviourChanged,
-    ContractBroken,
-    EraNotServed,
-    SeriesDoesNotApply,
-    ToolchainError,
-)
+from .core.errors import EraNotServed
 from .core.records import read, record, sha256_bytes, write, write_bytes
 from .core.run import Run
 from .deploy import install as install_release
@@ -72,7 +66,7 @@ def prepare_to_ship(run: Run) -> Newest:
         eras.require_served(found)
         require(check_series(run, found))
         return Newest(sources=found, passed_over=())
-    chosen = newest(run, lambda found: failure_message(check_series(run, found)))
+    chosen = newest(run, lambda found: _complaint(check_series(run, found)))
     write(_run_dir(run, chosen.sources) / "sources.json", chosen.sources)
     return chosen
 
@@ -112,43 +106,14 @@ def check_series(run: Run, found: Sources, *, behaviour: bool = True) -> check.C
 
 
 def require(checked: check.Checked) -> None:
-    """Raise `EraNotServed`, `SeriesDoesNotApply` or a subclass of it for a failed dry run."""
-    if found := failure(checked):
+    """Raise the error of a failed dry run."""
+    if found := checked.failure():
         raise found
 
 
-def failure(checked: check.Checked) -> ToolchainError | None:
-    """What `require` raises; None for a dry run that succeeded."""
-    if checked.ok:
-        return None
-    era = eras.named(checked.era)
-    if era.unserved:
-        return EraNotServed(checked.reason, hint=era.hint)
-    failing = [edit.name for edit in checked.edits if edit.status in ("moved", "broken")]
-    if checked.behaviour and checked.behaviour.wrong:
-        return BehaviourChanged(
-            f"the series applies, but llama.cpp handles our types wrongly: {checked.behaviour.wrong[0]}",
-            hint="the series needs another edit for this; --no-behaviour checks only edits and contract",
-        )
-    if checked.contract and not failing and not checked.reason:
-        more = f"; and {len(checked.contract) - 3} more" if len(checked.contract) > 3 else ""
-        return ContractBroken(
-            f"{len(checked.contract)} of {checked.symbols} symbols that our sources use have changed: "
-            + "; ".join(map(str, checked.contract[:3]))
-            + more,
-            hint="adapt our sources, run ./inv series.contract on old and new trees, check again",
-        )
-    return SeriesDoesNotApply(
-        f"{len(failing)} of {len(checked.edits)} edits do not apply: {', '.join(failing)}"
-        if failing
-        else checked.reason,
-        hint="give the failing edits new anchors, run ./inv series.seal, and check again",
-    )
-
-
-def failure_message(checked: check.Checked) -> str:
-    """The message that `require` would raise for a dry run; empty on success."""
-    found = failure(checked)
+def _complaint(checked: check.Checked) -> str:
+    """The message of a failed dry run; empty on success."""
+    found = checked.failure()
     return found.message if found else ""
 
 

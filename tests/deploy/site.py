@@ -17,13 +17,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.processes import alive
 from toolchain.build import release as built
 from toolchain.core import config as configuration
 from toolchain.core import records
 from toolchain.core.config import Config
 from toolchain.core.console import Console
 from toolchain.deploy import installer
-from toolchain.deploy.journal import KILL_VARIABLE, JournalEntry
+from toolchain.deploy.journal import BEFORE_SWAP, KILL_VARIABLE, JournalEntry
 from toolchain.deploy.prefix import Prefix
 from toolchain.service.emulator import launchctl as client
 from toolchain.service.emulator import settings
@@ -146,6 +147,16 @@ class Site:
             process.join(60)
             assert process.exitcode == -signal.SIGKILL
         assert records.read(self.prefix.journal, JournalEntry).step == at
+
+    def assert_upgrade_survives(self, operation: Callable[..., object], release: Path, *, at: str) -> None:
+        """An install that dies at a step ends with the old release or the new one, healthy and whole."""
+        old = self.status()
+        self.killed(operation, release, self.config, at=at)
+        after = self.status()
+        assert after.active == (old.active if at in BEFORE_SWAP else identifier(release))
+        assert after.healthy
+        assert alive(after.pid)
+        self.assert_clean()
 
     def launchctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         return launchctl(self.emulator, *words)

@@ -14,7 +14,7 @@ from toolchain.core.config import Config, rows
 from toolchain.core.console import Console
 from toolchain.core.errors import RolledBack, Unhealthy
 from toolchain.deploy import installed, installer
-from toolchain.deploy.journal import BEFORE_SWAP, INSTALL_STEPS, UNINSTALL_STEPS
+from toolchain.deploy.journal import INSTALL_STEPS, UNINSTALL_STEPS
 from toolchain.service import managers
 
 from . import process_manager
@@ -117,13 +117,7 @@ def test_an_unhealthy_first_release_leaves_nothing_running(empty: Site) -> None:
 
 @pytest.mark.parametrize("step", INSTALL_STEPS)
 def test_killed_upgrade(kept: Site, step: str) -> None:
-    old, release = kept.status(), kept.release(f"new-{next(_names)}")
-    kept.killed(_install, release, kept.config, at=step)
-    after = kept.status()
-    assert after.active == (old.active if step in BEFORE_SWAP else identifier(release))
-    assert after.healthy
-    assert alive(after.pid)
-    kept.assert_clean()
+    kept.assert_upgrade_survives(_install, kept.release(f"new-{next(_names)}"), at=step)
 
 
 @pytest.mark.parametrize("step", UNINSTALL_STEPS)

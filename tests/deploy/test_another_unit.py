@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import alive, ended
+from tests.processes import ended
 from toolchain.build import release as built
 from toolchain.core.config import Config, DeployConfig
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, RolledBack
 from toolchain.deploy import environment, installer
-from toolchain.deploy.journal import BEFORE_SWAP
 from toolchain.service import units
 from toolchain.service.units.llama_server import LlamaServerUnit
 
@@ -103,13 +102,7 @@ def test_a_model_that_does_not_load_ends_again_and_again(served: Site, monkeypat
 
 @pytest.mark.parametrize("step", ["environment", "unit", "restart", "health", "bless"])
 def test_killed_upgrade(served: Site, step: str) -> None:
-    old, release = served.status(), served.release(f"new-{next(_names)}")
-    served.killed(_install, release, served.config, at=step)
-    after = served.status()
-    assert after.active == (old.active if step in BEFORE_SWAP else identifier(release))
-    assert after.healthy
-    assert alive(after.pid)
-    served.assert_clean()
+    served.assert_upgrade_survives(_install, served.release(f"new-{next(_names)}"), at=step)
 
 
 def test_what_a_release_lacks_is_refused(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:

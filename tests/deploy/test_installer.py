@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import alive
+from toolchain.core import locks
 from toolchain.core.errors import ConfigError, LockHeld, NothingToRollBackTo, ReleaseInvalid, RolledBack
 from toolchain.deploy import environment, installer
 from toolchain.service import managers
@@ -171,7 +172,7 @@ def test_folders_that_cannot_be_written(running: Site, capsys: pytest.CaptureFix
 def test_two_deployers_do_not_meet(running: Site) -> None:
     slow = running.release("slow")
     with running.child(install, slow, running.configured(stability_s=30.0).config) as other:
-        await_file(running.prefix.lock_owner)
+        await_file(locks.owner(running.prefix.lock))
         with pytest.raises(LockHeld, match=f"pid {other.pid}"):
             running.install(running.release("waiting"))
         os.kill(other.pid or 0, signal.SIGKILL)

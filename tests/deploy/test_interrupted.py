@@ -65,13 +65,7 @@ def test_killed_first_install(empty: Site, step: str) -> None:
 
 @pytest.mark.parametrize("step", INSTALL_STEPS)
 def test_killed_upgrade(running: Site, fresh: Path, step: str) -> None:
-    old = running.status()
-    running.killed(install, fresh, running.config, at=step)
-    after = running.status()
-    assert after.active == (old.active if step in BEFORE_SWAP else identifier(fresh))
-    assert after.healthy
-    assert alive(after.pid)
-    running.assert_clean()
+    running.assert_upgrade_survives(install, fresh, at=step)
 
 
 @pytest.mark.parametrize("step", ROLLBACK_STEPS[::2])

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..core.console import Console
-from ..core.errors import AnchorMissing, FetchFailed, PatchFailed, SeriesError, ToolchainError
+from ..core.errors import (
+    AnchorMissing,
+    BehaviourChanged,
+    ContractBroken,
+    EraNotServed,
+    FetchFailed,
+    PatchFailed,
+    SeriesDoesNotApply,
+    SeriesError,
+    ToolchainError,
+)
 from ..core.records import record
 from ..series import patched
 from ..series.edit import Edit, candidates
@@ -16,6 +26,7 @@ from ..series.place import needle
 from ..series.render import EditOutcome, outcome_of, read_text, render_target, result_of, served_parts, trees
 from ..series.symbols import ABSENT, Symbol
 from ..series.tree import Tree
+from ..sources import eras
 from ..stages import EditResult, Sources
 from . import holding
 from .behaviour import Behaviour
@@ -48,6 +59,32 @@ class Checked:
     """a message if the tree is newer than the proven range"""
     reason: str = ""
     """why the series does not support the trees at all, or why the edits conflict"""
+
+    def failure(self) -> ToolchainError | None:
+        """`EraNotServed`, or `SeriesDoesNotApply` or a subclass of it; None for a dry run that succeeded."""
+        if self.ok:
+            return None
+        era = eras.named(self.era)
+        if era.unserved:
+            return EraNotServed(self.reason, hint=era.hint)
+        failing = [edit.name for edit in self.edits if edit.status in ("moved", "broken")]
+        if self.behaviour and self.behaviour.wrong:
+            return BehaviourChanged(
+                f"the series applies, but llama.cpp handles our types wrongly: {self.behaviour.wrong[0]}",
+                hint="the series needs another edit for this; --no-behaviour checks only edits and contract",
+            )
+        if self.contract and not failing and not self.reason:
+            more = f"; and {len(self.contract) - 3} more" if len(self.contract) > 3 else ""
+            return ContractBroken(
+                f"{len(self.contract)} of {self.symbols} symbols that our sources use have changed: "
+                + "; ".join(map(str, self.contract[:3]))
+                + more,
+                hint="adapt our sources, run ./inv series.contract on old and new trees, check again",
+            )
+        return SeriesDoesNotApply(
+            f"{len(failing)} of {len(self.edits)} edits do not apply: {', '.join(failing)}" if failing else self.reason,
+            hint="give the failing edits new anchors, run ./inv series.seal, and check again",
+        )
 
 
 Ask = Callable[[Tree, patched.Patched], Behaviour]

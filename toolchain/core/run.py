@@ -40,6 +40,10 @@ class Run:
         """Folder for everything that a run makes before deployment."""
         return Path(self.config.workspace).expanduser().absolute()
 
+    def output(self, named: str, otherwise: str) -> Path:
+        """The folder that `--out` names, else this one in the workspace."""
+        return Path(named).expanduser().absolute() if named else self.workspace / otherwise
+
     def finish(self, record: Any, failure: ToolchainError | None = None) -> None:
         """Print the task's record, then raise `failure`, the record's own, or `SystemExit` with its exit code."""
         self.console.result(record)

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import locks
 from ..core.config import Config
 from ..core.errors import ReleaseInvalid
 
@@ -53,11 +52,6 @@ class Prefix:
     def lock(self) -> Path:
         """The lock of the deploying process."""
         return self.folder / "lock"
-
-    @property
-    def lock_owner(self) -> Path:
-        """File with the process id of the lock's holder, for messages."""
-        return locks.owner(self.lock)
 
     @property
     def shim(self) -> Path:

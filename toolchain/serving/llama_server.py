@@ -15,7 +15,7 @@ from ..core.errors import ModelLoadFailed, ServerFailed, StateInvalid
 from .launcher import claim_port, launch, require_program
 
 _SLOT_FILE = "slot.bin"
-_INFORMATIVE = "4"
+INFORMATIVE = "4"
 """llama.cpp's log level that includes the cache lines"""
 
 
@@ -77,7 +77,7 @@ def serve(
     port = claim_port()
     url, types = f"http://127.0.0.1:{port}", grammar.parse(cache_type)
     argv = [str(path), "--model", str(model.absolute()), "--host", "127.0.0.1", "--port", str(port)]
-    argv += ["--ctx-size", str(context), "--parallel", "1", "--log-verbosity", _INFORMATIVE]
+    argv += ["--ctx-size", str(context), "--parallel", "1", "--log-verbosity", INFORMATIVE]
     argv += ["--cache-type-k", str(types.k), "--cache-type-v", str(types.v)]
     argv += ["--slot-save-path", f"{home}/", "--cache-ram", "0"]
     argv += ["--threads", str(threads)] if threads else []

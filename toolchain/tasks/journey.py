@@ -79,6 +79,6 @@ def assess(
 ) -> None:
     """Decide which path leads to TurboQuant today."""
     found = assessment.assess(run, branch, now, platform, model, ram)
-    page = assessment.save(found, Path(out).expanduser() if out else run.workspace / "assessment")
+    page = assessment.save(found, run.output(out, "assessment"))
     run.console.note(f"report: {page}")
     run.finish(found)

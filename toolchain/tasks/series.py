@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from .. import pipeline
 from ..contract import proving, recording
 from ..core import extras
@@ -19,8 +17,7 @@ group = Group("series", default="check")
 @group.task(*SOURCES, behaviour="run llama.cpp's Metal host code, to see which kernels it selects for our types")
 def check(run: Run, behaviour: bool = True) -> None:
     """Dry run: edits, contract, behaviour."""
-    checked = pipeline.check_series(run, pipeline.prepare(run), behaviour=behaviour)
-    run.finish(checked, pipeline.failure(checked))
+    run.finish(pipeline.check_series(run, pipeline.prepare(run), behaviour=behaviour))
 
 
 @group.task(*SOURCES)
@@ -61,7 +58,7 @@ def drift(
         return
     extras.require("plots", "the drift picture")
     found = surveying.survey(context, series, since, until, every, candidates=candidates)
-    page = drift_page.save(found, Path(out).expanduser() if out else context.workspace / "drift")
+    page = drift_page.save(found, context.output(out, "drift"))
     context.console.note(f"report: {page}")
     context.finish(found)
 

@@ -83,8 +83,8 @@ def measure(run: Run, chosen: Selection, dumped: DumpSource | None, out: str) ->
     extras.require("plots", "the picture of the report")
     series = load_series(run)
     found = lab.run(chosen, dumped, series, run.config, run.console, workspace=run.workspace)
-    folder = Path(out).expanduser().absolute() if out else run.workspace / "quality"
-    run.console.note(f"report: {benchmark_page.save(found, folder)}")
+    page = benchmark_page.save(found, run.output(out, "quality"))
+    run.console.note(f"report: {page}")
     return found
 
 

@@ -18,6 +18,7 @@ from ...core.errors import CommandFailed, ConfigError, TextTooShort, Verificatio
 from ...core.process import run
 from ...core.records import record, sha256_bytes
 from ...serving.cachelog import mismatch, stated
+from ...serving.llama_server import INFORMATIVE
 from ...stages import CacheType
 from .dump import read_heads
 from .measure import Estimate
@@ -106,7 +107,7 @@ def measure(
         words, logits = Path(folder) / "text", Path(folder) / "logits"
         words.write_bytes(text)
         argv = [str(program), "--model", str(model), "--file", str(words), "--ctx-size", str(context)]
-        argv += ["--log-verbosity", "4", "--kl-divergence-base", str(logits)]
+        argv += ["--log-verbosity", INFORMATIVE, "--kl-divergence-base", str(logits)]
         with console.step("logits with f16"):
             _run(argv, "f16", log)
         rows, chunks = [], 0

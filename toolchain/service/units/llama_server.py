@@ -16,15 +16,13 @@ import requests
 from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
 from ...core.errors import ConfigError, ServerFailed, Unhealthy
-from ...serving.llama_server import LlamaServer
+from ...serving.llama_server import INFORMATIVE, LlamaServer
 from ...stages import CacheProof, Release
 from .. import address
 from ..unit import Competitor, StartedUnit, UnitProof
 from .supported import require_types
 
 TOKENS = 4
-_INFORMATIVE = "4"
-"""llama.cpp's log level that includes the cache lines"""
 _CALL_TIMEOUT_S = 5.0
 _SETTLE_S = 3.0
 """how long a log line may come after its answer: llama-server logs from a separate thread"""
@@ -59,7 +57,7 @@ class LlamaServerUnit:
             "LLAMA_ARG_CACHE_TYPE_K": str(asked.k),
             "LLAMA_ARG_CACHE_TYPE_V": str(asked.v),
             "LLAMA_ARG_FLASH_ATTN": "on",
-            "LLAMA_ARG_LOG_VERBOSITY": _INFORMATIVE,
+            "LLAMA_ARG_LOG_VERBOSITY": INFORMATIVE,
         }
 
     def version(self, release: Release) -> str:
