@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import pwd
 import sys
 import time
 from dataclasses import replace
@@ -185,7 +186,7 @@ def test_launchd_is_asked_for_only_where_it_is(site: Site, monkeypatch: pytest.M
     assert found.command == ("/bin/launchctl",)
     assert found.plist == Path.home() / "Library/LaunchAgents/io.turboquant.ollama.plist"
     assert _driver(mac.configured(agents_dir="~/agents")).plist.parent == Path.home() / "agents"
-    monkeypatch.setattr(os, "geteuid", lambda: 501)
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("daemon").pw_uid)
     with pytest.raises(ConfigError, match="needs root"):
         _driver(mac.configured(domain="system"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)

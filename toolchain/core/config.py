@@ -118,6 +118,9 @@ class DeployConfig:
     prefix: Annotated[str, "folder that holds releases/, current and the shim"] = platformdirs.user_data_dir(
         "turboquant"
     )
+    user: Annotated[
+        str, _like(r"|[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"), "account that the service runs as; empty: the caller's"
+    ] = ""
     label: Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]{2,120}"), "launchd label"] = "io.turboquant.ollama"
     agents_dir: Annotated[str, "folder of the plist; empty: ~/Library/LaunchAgents, or the emulator's own"] = ""
     service_manager: Annotated[

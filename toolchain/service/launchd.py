@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import plistlib
-import pwd
 import re
 import sys
 import time
@@ -19,7 +18,9 @@ from xml.parsers.expat import ExpatError
 from ..core import process, records
 from ..core.config import DeployConfig
 from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
+from . import account
 from . import launchctl_codes as codes
+from .account import Account
 from .manager import Definition, Registration, ServiceState
 
 THROTTLE_S = 10
@@ -47,6 +48,8 @@ class LaunchdManager:
     domain: str
     label: str
     plist: Path
+    account: Account
+    """the service's"""
     kind: str = "launchd"
 
     @property
@@ -61,10 +64,8 @@ class LaunchdManager:
 
     @property
     def user(self) -> str:
-        """The user of a system daemon: the one who called sudo, not root. Empty in other domains."""
-        if self.domain != "system":
-            return ""
-        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+        """The user of a system daemon. Empty in other domains, which belong to a user."""
+        return self.account.name if self.domain == "system" else ""
 
     def adopt(self, registration: Registration) -> LaunchdManager:
         """The service of that label, domain and property list."""
@@ -105,8 +106,7 @@ class LaunchdManager:
 
     def render(self, definition: Definition) -> bytes:
         """The property list."""
-        home = Path(pwd.getpwnam(self.user).pw_dir) if self.user else Path.home()
-        return property_list(definition, label=self.label, home=home, user=self.user)
+        return property_list(definition, label=self.label, home=self.account.home, user=self.user)
 
     def install(self, definition: Definition) -> None:
         """Write the property list, with the mode that launchd requires."""
@@ -203,19 +203,20 @@ def connect(
     `loaded_in` is the domain that it was installed in. An automatic domain stays the same: over SSH, without a user at
     the screen, the service must not be loaded again in another domain.
     """
-    domain = config.domain
+    domain, owner = config.domain, account.of_service(config)
     if domain == "auto":
-        domain = loaded_in or _automatic_domain(command, environment)
+        domain = loaded_in or _automatic_domain(command, environment, owner.uid)
     if config.agents_dir:
         folder = Path(config.agents_dir).expanduser().absolute()
     elif folder is None:
-        folder = Path("/Library/LaunchDaemons") if domain == "system" else Path.home() / "Library" / "LaunchAgents"
+        folder = Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
     return LaunchdManager(
         command=command,
         environment=environment,
         domain=domain,
         label=config.label,
         plist=folder / f"{config.label}.plist",
+        account=owner,
     )
 
 
@@ -247,8 +248,8 @@ def property_list(definition: Definition, *, label: str, home: Path, user: str =
     return data
 
 
-def _automatic_domain(command: tuple[str, ...], environment: dict[str, str]) -> str:
+def _automatic_domain(command: tuple[str, ...], environment: dict[str, str], uid: int) -> str:
     """gui/UID while that user is logged in at the screen, else user/UID, which exists over SSH too."""
-    gui = f"gui/{os.getuid()}"
+    gui = f"gui/{uid}"
     done = process.run((*command, "print", gui), env=environment, check=False, timeout=_CALL_TIMEOUT_S)
-    return gui if done.returncode == 0 else f"user/{os.getuid()}"
+    return gui if done.returncode == 0 else f"user/{uid}"
