@@ -111,6 +111,8 @@ class Rendered:
     edits: tuple[EditResult, ...]
     facts: dict[str, str]
     cache_types: tuple[CacheType, ...]
+    model_option: str = ""
+    """as in `Release`"""
 
 
 @record
@@ -151,6 +153,8 @@ class Release:
     files: dict[str, str]
     verification: str = ""
     """digest of the verification.json beside the manifest; only in an installed release"""
+    model_option: str = ""
+    """option of a model that overrides the service's cache type, in a Modelfile or a request; empty: there is none"""
 
 
 @record
@@ -191,6 +195,8 @@ class TypeProof:
     """The result of running one cache type (or K:V pair) on one model."""
 
     kv_cache_type: str
+    option: str = ""
+    """option of the model that set the type, against the service's; empty: the service's type"""
     model: str
     head_size: int
     tokens: int

@@ -51,6 +51,7 @@ def build(
             llama_cpp_build=sources.pin.build,
             series_sha256=rendered.series_sha256,
             cache_types=rendered.cache_types,
+            model_option=rendered.model_option,
             tools=plan.tools.versions(),
             flags={"preset": plan.preset, "compiler": plan.tools.kind, "go -ldflags": steps.link_flags(plan), **flags},
             files={},

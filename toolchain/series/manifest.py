@@ -88,6 +88,7 @@ class SeriesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     facts: dict[str, Fact]
     parts: tuple[Part, ...]
     proven: Proven | None = None
+    model_option: str = ""
 
 
 class EditFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +121,8 @@ class Series:
     contract: tuple[Symbol, ...] = ()
     """symbols of llama.cpp that our sources use"""
     proven: Proven | None = None
+    model_option: str = ""
+    """option of a model that overrides the service's cache type; empty: there is none"""
 
 
 def load_series(run: Run) -> Series:
@@ -165,6 +168,7 @@ def load(root: Path = OWN_SERIES) -> Series:
         sha256=digest,
         contract=symbols.parse(contract.read_text(encoding="utf-8"), symbols.NAME) if contract.is_file() else (),
         proven=head.proven,
+        model_option=head.model_option,
     )
 
 

@@ -98,6 +98,7 @@ def render(series: Series, sources: Sources) -> Rendered:
         edits=tuple(done),
         facts={name: str(value) for name, value in facts.items()},
         cache_types=series.types,
+        model_option=series.model_option,
     )
 
 

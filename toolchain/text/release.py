@@ -16,7 +16,10 @@ def _verification(proven: Verification) -> str:
     lines = [f"{proven.release}: version {proven.version}, proven in {proven.seconds:.1f} s"]
     for proof in proven.proofs:
         verdict = "proven" if proof.ok else f"NOT PROVEN: {proof.reason}"
-        lines.append(f"  {proof.kv_cache_type:<14} head size {proof.head_size:<4} {proof.tokens:>3} tokens  {verdict}")
+        by = f" by the model's {proof.option}" if proof.option else ""
+        lines.append(
+            f"  {proof.kv_cache_type:<14} head size {proof.head_size:<4} {proof.tokens:>3} tokens  {verdict}{by}"
+        )
         for cache in proof.caches:
             sizes = f"K {cache.type_k} {cache.mib_k:.3f} MiB, V {cache.type_v} {cache.mib_v:.3f} MiB"
             lines.append(f"    {cache.cells} cells, {cache.layers} layers: {sizes}; {proof.context_shifts} shifts")

@@ -109,6 +109,9 @@ def verify(
         message, failure = trial.refuse_unknown_type()
         failures += [failure] if failure else []
         step.update(steps - 1, steps, "checklist")
+        for proof, failure in trial.override():
+            proofs.append(proof)
+            failures += [failure] if failure else []
         verdicts = trial.examine()
         failures += [
             VerificationFailed(f"{verdict.name}: FAILED: {verdict.evidence}") for verdict in verdicts if not verdict.ok
@@ -179,6 +182,14 @@ class _ReleaseTrial:
         with self._serve(kv_cache_type) as server:
             return [self._prove_on(server, probe, kv_cache_type) for probe in self._probes]
 
+    def override(self) -> list[tuple[TypeProof, ToolchainError | None]]:
+        """The proof that a model's own option wins over the service's type, here one that does not exist."""
+        option, probe = self._release.model_option, self._probes[0]
+        if not option:
+            return []
+        with self._serve(UNKNOWN_TYPE) as server:
+            return [self._prove_on(server, probe, self._release.cache_types[0].name, option)]
+
     def refuse_unknown_type(self) -> tuple[str, ToolchainError | None]:
         """The API's answer to a type that does not exist, and what is wrong with that answer.
 
@@ -227,15 +238,16 @@ class _ReleaseTrial:
         )
 
     def _prove_on(
-        self, server: Server, probe: ProbeModel, kv_cache_type: str
+        self, server: Server, probe: ProbeModel, kv_cache_type: str, option: str = ""
     ) -> tuple[TypeProof, ToolchainError | None]:
         mark = server.mark()
+        options = _OPTIONS | ({option: kv_cache_type} if option else {})
         first = shifted = None
         failure: ToolchainError | None = None
         try:
             _import(server, probe)
-            first = server.client.generate(probe.name, "hello", self._config.tokens, _OPTIONS)
-            shifted = server.client.generate(probe.name, _long_prompt(), _SHIFT_TOKENS, _OPTIONS)
+            first = server.client.generate(probe.name, "hello", self._config.tokens, options)
+            shifted = server.client.generate(probe.name, _long_prompt(), _SHIFT_TOKENS, options)
         except (ModelLoadFailed, ServerFailed) as error:
             failure = server.explain(error)
         must_have_shifted = shifted is not None and shifted.eval_count == _SHIFT_TOKENS
@@ -253,9 +265,11 @@ class _ReleaseTrial:
             )
             failure = VerificationFailed(reason) if reason else None
         if failure is not None:
-            failure = type(failure)(f"{kv_cache_type} on {probe.name}: {failure.message}", hint=failure.hint)
+            name = f"{kv_cache_type} by the option {option}" if option else kv_cache_type
+            failure = type(failure)(f"{name} on {probe.name}: {failure.message}", hint=failure.hint)
         proof = TypeProof(
             kv_cache_type=kv_cache_type,
+            option=option,
             model=probe.name,
             head_size=probe.geometry.head_size,
             tokens=first.eval_count if first else 0,

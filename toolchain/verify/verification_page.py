@@ -50,7 +50,7 @@ def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[CacheRow]:
 
     def row(type_k: str, type_v: str, cells: str, mib: str, expected_mib: str, bits: str) -> CacheRow:
         return CacheRow(
-            kv_cache_type=proof.kv_cache_type,
+            kv_cache_type=f"{proof.kv_cache_type} (option {proof.option})" if proof.option else proof.kv_cache_type,
             head_size=proof.head_size,
             type_k=type_k,
             type_v=type_v,
