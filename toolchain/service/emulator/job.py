@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -126,8 +127,8 @@ class LoadedJob:
         self._idle.clear()
         try:
             process = await self._spawn()
-        except (OSError, LookupError) as error:
-            print(f"{self.target}: cannot start {self.spec.program}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        except (OSError, LookupError, ValueError, subprocess.SubprocessError) as error:
+            say(f"{self.target}: cannot start {self.spec.program}: {error}")
             self._idle.set()
             self._answer(0)
             return EX_CONFIG
@@ -179,6 +180,12 @@ class LoadedJob:
     def _turn(self, state: str) -> None:
         self.state = state
         self._changed()
+
+
+def say(message: str) -> None:
+    """A line in daemon.log. A disk without room for it must not end a job's loop."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{message}\n".encode(errors="replace"))
 
 
 def _open_log(path: str, files: contextlib.ExitStack) -> IO[bytes] | int:
