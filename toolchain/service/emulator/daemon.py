@@ -22,9 +22,12 @@ from pathlib import Path
 import psutil
 
 from ...core import records
+from ...core.errors import DiskFull, RecordError
 from ...core.records import record
 from . import jobspec, settings
+from .job import say
 from .refused import Refused
+from .sessions import Sessions
 from .verbs import Verbs
 
 SOCKET = "socket"
@@ -52,6 +55,8 @@ class Table:
 
     jobs: tuple[SavedJob, ...] = ()
     disabled: dict[str, dict[str, bool]] = field(default_factory=dict)
+    sessions: Sessions | None = None
+    """None until the first login, logout or boot"""
 
 
 class Daemon:
@@ -63,6 +68,7 @@ class Daemon:
         self._clients = 0
         self._served_at = time.monotonic()
         self._loading = False
+        self._unsaved = False
         self._ended = asyncio.Event()
         self._leaving = False
 
@@ -78,6 +84,8 @@ class Daemon:
             while not self._ended.is_set() and not self._useless():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ended.wait(), _TICK_S)
+                if self._unsaved:
+                    self._save()
         finally:
             self._leaving = not self._ended.is_set()
             server.close()
@@ -114,6 +122,7 @@ class Daemon:
                 self._ended.set()
 
     def _save(self) -> None:
+        """Write the table. While the disk is full the jobs go on, and every tick tries again."""
         if self._loading:
             return
         jobs = tuple(
@@ -127,18 +136,35 @@ class Daemon:
             for job in self._verbs.jobs.values()
             if not job.removing or job.pid
         )
-        with contextlib.suppress(FileNotFoundError):  # the folder was deleted: the next tick ends the daemon
-            records.write(Path(TABLE), Table(jobs=jobs, disabled=self._verbs.disabled))
+        table = Table(jobs=jobs, disabled=self._verbs.disabled, sessions=self._verbs.sessions)
+        failed = self._unsaved
+        try:
+            records.write(Path(TABLE), table)
+            self._unsaved = False
+        except FileNotFoundError:
+            pass  # the folder was deleted: the next tick ends the daemon
+        except (OSError, DiskFull) as error:
+            self._unsaved = True
+            if not failed:
+                say(f"{TABLE} cannot be written, which is tried again: {error}")
 
     def _restore(self) -> None:
         self._verbs.settings = settings.read(Path())
         if not Path(TABLE).exists():
             return
-        table = records.read(Path(TABLE), Table)
+        try:
+            table = records.read(Path(TABLE), Table)
+        except RecordError as error:
+            say(f"{error.message}\nit is put aside, and nothing is loaded")
+            Path(TABLE).replace(f"{TABLE}.damaged")
+            return
         self._verbs.disabled = {domain: dict(labels) for domain, labels in table.disabled.items()}
+        self._verbs.sessions = table.sessions
         self._loading = True
         for loaded in table.jobs:
             _reap(loaded)
+            if loaded.domain not in self._verbs.domains:
+                continue  # its session ended
             data = loaded.plist.encode("utf-8", "surrogateescape")
             with contextlib.suppress(Refused):
                 self._verbs.load(loaded.domain, loaded.path, jobspec.parse(data, loaded.path), data)
@@ -165,6 +191,7 @@ def _reap(loaded: SavedJob) -> None:
 def main(root: Path) -> int:
     """Serve `root`; 0 also when another emulator serves it already."""
     os.chdir(root)
+    os.umask(0o022)  # launchd's, whatever the first caller's
     with Path(LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

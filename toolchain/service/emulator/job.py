@@ -7,11 +7,13 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import IO
 
+from . import identity
 from .jobspec import DEFAULT_PATH, JobSpec
 
 EX_CONFIG = 78
@@ -80,9 +82,10 @@ class LoadedJob:
         return await spawn
 
     async def kick_again(self) -> int:
-        """Stop the running instance, start another, and return its pid."""
+        """Kill the running instance, start another, and return its pid."""
         if self.pid:
-            self.stop()
+            self._turn("stopping")
+            self.signal(signal.SIGKILL)
         return await self.kick()
 
     def stop(self) -> None:
@@ -124,8 +127,8 @@ class LoadedJob:
         self._idle.clear()
         try:
             process = await self._spawn()
-        except (OSError, LookupError) as error:
-            print(f"{self.target}: cannot start {self.spec.program}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        except (OSError, LookupError, ValueError, subprocess.SubprocessError) as error:
+            say(f"{self.target}: cannot start {self.spec.program}: {error}")
             self._idle.set()
             self._answer(0)
             return EX_CONFIG
@@ -148,10 +151,11 @@ class LoadedJob:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         spec = self.spec
-        user = spec.user if spec.user and os.geteuid() == 0 else None
+        who = identity.of_job(self.domain, spec.user)
         with contextlib.ExitStack() as files:
-            out = _open_log(spec.stdout, files)
-            err = out if spec.stderr == spec.stdout else _open_log(spec.stderr, files)
+            with identity.assumed(who):
+                out = _open_log(spec.stdout, files)
+                err = out if spec.stderr == spec.stdout else _open_log(spec.stderr, files)
             return await asyncio.create_subprocess_exec(
                 *spec.arguments,
                 executable=spec.program,
@@ -162,7 +166,9 @@ class LoadedJob:
                 stderr=err,
                 start_new_session=True,
                 preexec_fn=_die_with_parent if _libc else None,
-                user=user,
+                user=who.uid if who else None,
+                group=who.gid if who else None,
+                extra_groups=who.groups if who else None,
             )
 
     def _answer(self, pid: int) -> None:
@@ -174,6 +180,12 @@ class LoadedJob:
     def _turn(self, state: str) -> None:
         self.state = state
         self._changed()
+
+
+def say(message: str) -> None:
+    """A line in daemon.log. A disk without room for it must not end a job's loop."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{message}\n".encode(errors="replace"))
 
 
 def _open_log(path: str, files: contextlib.ExitStack) -> IO[bytes] | int:
