@@ -6,7 +6,6 @@ install, rollback and their recovery run the same steps, so that a killed deploy
 from __future__ import annotations
 
 import datetime
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealt
 from ..service.manager import Definition, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import environment, health, installed, store
+from . import environment, health, installed, ownership, store
 from .journal import RESTORE, Journal
 from .prefix import Prefix
 
@@ -167,9 +166,7 @@ def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
 def _load_and_restart(deploy: Deploy) -> None:
     """Restart, or unload and load if the loaded definition is not the installed one."""
     manager, prefix = deploy.manager, deploy.prefix
-    prefix.logs.mkdir(parents=True, exist_ok=True)
-    if manager.user and os.geteuid() == 0:
-        shutil.chown(prefix.logs, manager.user)
+    ownership.prepare_logs(prefix, deploy.log, manager.account)
     known, old = installed.read(prefix), former(deploy)
     digest = manager.digest()
     if old:
@@ -219,7 +216,7 @@ def _capture_log(deploy: Deploy) -> Path:
     target = prefix.logs / f"failed-{entry.release}-{_now():%Y%m%dT%H%M%SZ}.log"
     data = b""
     if deploy.log.exists():
-        with deploy.log.open("rb") as file:
+        with ownership.open_log(deploy.log) as file:
             file.seek(max(entry.log_offset, deploy.log.stat().st_size - _CAPTURE_BYTES))
             data = file.read()
     records.write_bytes(target, data)

@@ -9,6 +9,7 @@ an install:
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,11 +20,19 @@ from ..build import release as built
 from ..core import locks, records
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
+from ..core.errors import (
+    ConfigError,
+    LockHeld,
+    NothingToRollBackTo,
+    ReleaseInvalid,
+    RolledBack,
+    ToolchainError,
+    Unhealthy,
+)
 from ..core.records import record
-from ..service import address, managers, units
+from ..service import account, address, managers, units
 from ..stages import Deployment, Verification
-from . import activation, environment, installed, port, proof, recovery, shim, store
+from . import activation, environment, installed, ownership, port, proof, recovery, shim, store
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -42,6 +51,7 @@ def install(
     `ServiceConflict`, `PortInUse`, `LockHeld`, `DiskFull`. Afterwards: `RolledBack` when the release is unhealthy and
     the previous one is restored, `Unhealthy` when there is no healthy one, `LaunchdRefused`, `DomainUnavailable`.
     """
+    config = _settled(config)
     with console.step("check of the release"):
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
@@ -53,6 +63,8 @@ def install(
     with _locked(config, console) as deploy:
         prefix = deploy.prefix
         deploy.manager.check()
+        if config.deploy.user and deploy.manager.account and deploy.manager.account.uid == 0:
+            console.warn(f"deploy.user: {unit.name} runs as root, with all rights on this machine")
         port.check(deploy.manager, activation.former(deploy), unit.competitors, config.deploy)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)
@@ -73,7 +85,7 @@ def install(
         )
         try:
             if not same:
-                with console.step(f"copy of {release.id}") as step:
+                with console.step(f"copy of {release.id}") as step, _readable(deploy):
                     store.copy_in(release_dir, release, proven, prefix, step)
             deploy.journal.begin_step("environment")
             store.write_environment(release.id, text, prefix)
@@ -116,14 +128,23 @@ def status(config: Config, console: Console | None = None) -> Deployment:
     console = console or Console()
     recover(config, console)
     prefix = Prefix.of(config)
-    if not prefix.state.exists() and not prefix.journal.exists():
-        return _nothing(prefix)
-    return _look(_deploy(config, console))
+    with ownership.rights(prefix):
+        if not prefix.state.exists() and not prefix.journal.exists():
+            return _nothing(prefix)
+        return _look(_deploy(config, console))
 
 
 def recover(config: Config, console: Console) -> None:
-    """Finish or undo a deploy that was interrupted. Does nothing while the deploying process is alive."""
-    if not Prefix.of(config).journal.exists():
+    """Finish or undo a deploy that was interrupted. Does nothing while the deploying process is alive.
+
+    Who does not own the prefix is only told of it.
+    """
+    prefix = Prefix.of(config)
+    with ownership.rights(prefix):
+        if not prefix.journal.exists():
+            return
+    if not ownership.may_change(prefix):
+        console.warn(f"a deploy was interrupted; it is finished or undone once {prefix.owner} runs ./inv deploy.status")
         return
     try:
         with _locked(config, console):
@@ -142,11 +163,13 @@ class ServiceLog:
 def logs(config: Config, lines: int = 50) -> ServiceLog:
     """The last lines of the service's log; empty if it never ran."""
     recover(config, Console())
-    path = Prefix.of(config).logs / units.choose(config.deploy).log
-    if not path.exists():
-        return ServiceLog(log=())
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return ServiceLog(log=tuple(line.rstrip("\n") for line in deque(file, maxlen=lines)))
+    prefix = Prefix.of(config)
+    with ownership.rights(prefix):
+        path = prefix.logs / units.choose(config.deploy).log
+        if not path.exists():
+            return ServiceLog(log=())
+        with ownership.open_log(path) as binary, io.TextIOWrapper(binary, encoding="utf-8", errors="replace") as file:
+            return ServiceLog(log=tuple(line.rstrip("\n") for line in deque(file, maxlen=lines)))
 
 
 def prune(config: Config, console: Console) -> Deployment:
@@ -164,6 +187,26 @@ def uninstall(config: Config, console: Console) -> Deployment:
         deploy.journal.begin(JournalEntry(operation="uninstall", step="unload", release="", previous=active))
         activation.remove_everything(deploy)
         return _nothing(deploy.prefix)
+
+
+def _settled(config: Config) -> Config:
+    """With ~ in deploy.models as the home of the service's user."""
+    if not config.deploy.models:
+        return config
+    models = account.expand(config.deploy.models, config.deploy, managers.machine(config.deploy))
+    return replace(config, deploy=replace(config.deploy, models=str(models)))
+
+
+@contextmanager
+def _readable(deploy: Deploy) -> Iterator[None]:
+    """Root copies a release with the rights of the prefix's owner. Raises `ReleaseInvalid` when these do not do."""
+    try:
+        yield
+    except PermissionError as error:
+        raise ReleaseInvalid(
+            f"{error.filename}: {deploy.manager.owner.name}, to whom the prefix belongs, has no access",
+            hint="put the release into a folder that all can read, as /Users/Shared",
+        ) from error
 
 
 def _deploy(config: Config, console: Console) -> Deploy:
@@ -184,6 +227,8 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
     prefix = Prefix.of(config)
     busy = f"{prefix.folder}: another deploy is in progress"
     with ExitStack() as stack:
+        stack.enter_context(ownership.rights(prefix))
+        stack.enter_context(ownership.claim(prefix, _deploy(config, console).manager))
         try:
             lock = locks.held(prefix.lock, busy, hint="wait until it ends", timeout_s=_LOCK_WAIT_S)
             stack.enter_context(lock)

@@ -20,7 +20,7 @@ from ..core.config import DeployConfig
 from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
 from . import account
 from . import launchctl_codes as codes
-from .account import Account
+from .account import Account, Machine
 from .manager import Definition, Registration, ServiceState
 
 THROTTLE_S = 10
@@ -48,8 +48,12 @@ class LaunchdManager:
     domain: str
     label: str
     plist: Path
-    account: Account
-    """the service's"""
+    account: Account | None
+    """the service's; None when root would have to guess it"""
+    owner: Account
+    """to whom the prefix and the property list belong: root for a daemon, else the service's account"""
+    privileged: bool = True
+    """whether launchd lets the caller change the domain"""
     kind: str = "launchd"
 
     @property
@@ -65,7 +69,7 @@ class LaunchdManager:
     @property
     def user(self) -> str:
         """The user of a system daemon. Empty in other domains, which belong to a user."""
-        return self.account.name if self.domain == "system" else ""
+        return self._account().name if self.domain == account.SYSTEM else ""
 
     def adopt(self, registration: Registration) -> LaunchdManager:
         """The service of that label, domain and property list."""
@@ -73,12 +77,14 @@ class LaunchdManager:
 
     def check(self) -> None:
         """Check that the property list can be written. Raises `ConfigError`."""
+        if not self.privileged:
+            raise ConfigError("deploy.domain: the system domain needs root", hint="run it with sudo, or use user/UID")
         folder = self.plist.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"deploy.agents_dir: {folder} cannot be created: {error.strerror}") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise ConfigError(f"deploy.agents_dir: {folder} is not writable", hint="choose a folder of yours")
 
     def inspect(self) -> ServiceState:
@@ -106,7 +112,7 @@ class LaunchdManager:
 
     def render(self, definition: Definition) -> bytes:
         """The property list."""
-        return property_list(definition, label=self.label, home=self.account.home, user=self.user)
+        return property_list(definition, label=self.label, home=self._account().home, user=self.user)
 
     def install(self, definition: Definition) -> None:
         """Write the property list, with the mode that launchd requires."""
@@ -155,15 +161,21 @@ class LaunchdManager:
                 )
             time.sleep(_POLL_S)
 
+    def _account(self) -> Account:
+        if self.account is None:
+            raise account.unknown()
+        return self.account
+
     def _call(self, *words: str) -> process.Completed:
-        return process.run(
-            (*self.command, *words),
-            env=self.environment,
-            check=False,
-            timeout=_CALL_TIMEOUT_S,
-            failure=LaunchdRefused,
-            what="launchctl",
-        )
+        with account.as_root():
+            return process.run(
+                (*self.command, *words),
+                env=self.environment,
+                check=False,
+                timeout=_CALL_TIMEOUT_S,
+                failure=LaunchdRefused,
+                what="launchctl",
+            )
 
     def _must(self, *words: str) -> None:
         done = self._call(*words)
@@ -181,14 +193,12 @@ class LaunchdManager:
 def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager:
     """The Mac's own launchd; `loaded_in` is as in `connect`.
 
-    Raises `ConfigError` without launchd, or when the domain needs root.
+    Raises `ConfigError` without launchd.
     """
     if sys.platform != "darwin":
         raise ConfigError("deploy.service_manager: launchd is only on macOS", hint="auto uses the emulator elsewhere")
-    found = connect(config, ("/bin/launchctl",), {}, loaded_in)
-    if found.domain == "system" and os.geteuid() != 0:
-        raise ConfigError("deploy.domain: the system domain needs root", hint="run it with sudo, or use user/UID")
-    return found
+    found = connect(config, ("/bin/launchctl",), {}, loaded_in, machine=account.this_mac())
+    return replace(found, privileged=found.domain != account.SYSTEM or account.is_root())
 
 
 def connect(
@@ -197,27 +207,43 @@ def connect(
     environment: dict[str, str],
     loaded_in: str,
     folder: Path | None = None,
+    machine: Machine = account.ORDINARY,
 ) -> LaunchdManager:
     """The configured service, managed with `command`; its property list is in `folder`, if given.
 
     `loaded_in` is the domain that it was installed in. An automatic domain stays the same: over SSH, without a user at
-    the screen, the service must not be loaded again in another domain.
+    the screen, the service must not be loaded again in another domain. For root it is the system domain.
     """
-    domain, owner = config.domain, account.of_service(config)
+    domain = config.domain
     if domain == "auto":
-        domain = loaded_in or _automatic_domain(command, environment, owner.uid)
+        domain = loaded_in or (account.SYSTEM if machine.root else "")
+    if not domain:
+        caller = account.find(config, "auto", machine) or account.caller()
+        domain = _automatic_domain(command, environment, caller.uid)
+    user = account.find(config, domain, machine) if domain != account.SYSTEM else None
     if config.agents_dir:
-        folder = Path(config.agents_dir).expanduser().absolute()
+        folder = account.expand(config.agents_dir, config, machine)
     elif folder is None:
-        folder = Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
+        folder = user.home / "Library/LaunchAgents" if user else Path("/Library/LaunchDaemons")
+    plist = folder / f"{config.label}.plist"
     return LaunchdManager(
         command=command,
         environment=environment,
         domain=domain,
         label=config.label,
-        plist=folder / f"{config.label}.plist",
-        account=owner,
+        plist=plist,
+        account=user or account.find(config, domain, machine, installed=_user_name(plist)),
+        owner=user or account.caller(),
     )
+
+
+def _user_name(plist: Path) -> str:
+    """UserName of an installed property list; empty if there is none."""
+    try:
+        name = plistlib.loads(plist.read_bytes()).get("UserName", "")
+    except (OSError, plistlib.InvalidFileException, ExpatError, ValueError, AttributeError):
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 def property_list(definition: Definition, *, label: str, home: Path, user: str = "") -> bytes:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..core.config import DeployConfig
-from . import launchd
+from . import account, launchd
+from .account import Machine
 from .emulator import manager as emulator
 from .manager import Manager
 
@@ -25,7 +26,20 @@ def choose(config: DeployConfig, home: Path, *, loaded_in: str = "") -> Manager:
     The emulator keeps its files in `home`. `loaded_in` is the domain that the service was installed in,
     which an automatic choice keeps.
     """
-    kind = config.service_manager
-    if kind == "auto":
-        kind = "launchd" if sys.platform == "darwin" else "emulator"
-    return MANAGERS[kind](config, home, loaded_in)
+    return MANAGERS[_kind(config)](config, home, loaded_in)
+
+
+def machine(config: DeployConfig) -> Machine:
+    """What decides about the account of the service. Raises `ConfigError`."""
+    kind = _kind(config)
+    if MANAGERS[kind] is launchd.manager:
+        return account.this_mac()
+    if MANAGERS[kind] is emulator.manager:
+        return emulator.machine(account.prefixes(config, account.ORDINARY)[0])
+    return account.ORDINARY
+
+
+def _kind(config: DeployConfig) -> str:
+    if config.service_manager != "auto":
+        return config.service_manager
+    return "launchd" if sys.platform == "darwin" else "emulator"

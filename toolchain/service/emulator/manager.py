@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...core.config import DeployConfig
 from .. import launchd
+from ..account import Machine
 from . import launchctl
 
 
@@ -14,4 +15,10 @@ def manager(config: DeployConfig, home: Path, loaded_in: str) -> launchd.Launchd
     """The emulator whose root is `home`/launchd; `loaded_in` is as in `launchd.connect`."""
     root = home / "launchd"
     command = (sys.executable, "-I", "-S", launchctl.__file__)
-    return launchd.connect(config, command, {launchctl.ROOT_VARIABLE: str(root)}, loaded_in, root / "LaunchAgents")
+    environment = {launchctl.ROOT_VARIABLE: str(root)}
+    return launchd.connect(config, command, environment, loaded_in, root / "LaunchAgents", machine(home))
+
+
+def machine(home: Path) -> Machine:  # noqa: ARG001
+    """The Mac that the emulator in `home`/launchd plays."""
+    return Machine()
