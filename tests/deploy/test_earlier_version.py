@@ -124,4 +124,5 @@ def test_the_emulators_former_name_is_taken(site: Site) -> None:
     assert found[0] == found[1]
     folder = site.prefix.folder / "launchd" / "LaunchAgents"
     file = str(folder / "io.turboquant.ollama.plist")
-    assert found[0].registration == Registration(label="io.turboquant.ollama", domain="system", file=file)
+    expected = Registration(label="io.turboquant.ollama", domain="system", file=file, manager="emulator")
+    assert found[0].registration == expected

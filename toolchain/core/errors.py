@@ -272,6 +272,12 @@ class Unverified(ToolchainError):
     exit_code = 56
 
 
+class PreflightRefused(LaunchdRefused):
+    """launchd would not load the service; nothing was built or changed."""
+
+    exit_code = 57
+
+
 # -- quality ---------------------------------------------------------------------------------------
 
 

@@ -10,18 +10,20 @@ import plistlib
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
 from ..core import process, records
 from ..core.config import DeployConfig
-from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
+from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused, PreflightRefused
 from . import account
 from . import launchctl_codes as codes
 from .account import Account
-from .manager import Definition, Registration, ServiceState
+from .manager import Definition, Instance, Registration, ServiceState
 
 THROTTLE_S = 10
 """launchd's default, set explicitly because the health check depends on it"""
@@ -31,9 +33,12 @@ TEARDOWN_TIMEOUT_S = 30.0
 """limit for a label to disappear after bootout; longer than `EXIT_TIMEOUT_S`, after which launchd kills"""
 BOOTSTRAP_TIMEOUT_S = 5.0
 """how long bootstrap is retried while a teardown is in progress"""
+_EVERYBODYS_AGENTS = Path("/Library/LaunchAgents")
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 60.0
-_FIELD = re.compile(r"^\t(state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
+_FIELD = re.compile(r"^\t(path|program|state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
+_ABSENT = (codes.DOMAIN_ABSENT, codes.WRONG_DOMAIN)
+"""an absent domain, on older and on newer macOS; nothing is loaded there"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,12 @@ class LaunchdManager:
     plist: Path
     account: Account
     """the service's"""
+    folders: tuple[Path, ...] = ()
+    """where launchd looks for property lists at a login or a boot"""
+    name: str = "launchd"
+    """of the manager, as deploy.service_manager has it"""
+    needs_root: bool = False
+    """whether only root may change the system domain"""
     kind: str = "launchd"
 
     @property
@@ -60,12 +71,22 @@ class LaunchdManager:
     @property
     def registration(self) -> Registration:
         """Label, domain and property list."""
-        return Registration(label=self.label, domain=self.domain, file=str(self.plist))
+        return Registration(label=self.label, domain=self.domain, file=str(self.plist), manager=self.name)
 
     @property
     def user(self) -> str:
         """The user of a system daemon. Empty in other domains, which belong to a user."""
         return self.account.name if self.domain == "system" else ""
+
+    @property
+    def caution(self) -> str:
+        """That a service in user/UID does not come back by itself after a boot."""
+        if not self.domain.startswith("user/"):
+            return ""
+        return (
+            f"{self.domain} ends with a reboot: the service comes back only when {self.account.name} logs in at the "
+            "screen; on a Mac that nobody logs in to, set deploy.domain to system and use sudo"
+        )
 
     def adopt(self, registration: Registration) -> LaunchdManager:
         """The service of that label, domain and property list."""
@@ -73,6 +94,7 @@ class LaunchdManager:
 
     def check(self) -> None:
         """Check that the property list can be written. Raises `ConfigError`."""
+        self.require_rights()
         folder = self.plist.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -81,28 +103,95 @@ class LaunchdManager:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(f"deploy.agents_dir: {folder} is not writable", hint="choose a folder of yours")
 
+    def require_rights(self) -> None:
+        """Raises `ConfigError` when only root may change the service. `inspect` is for everybody."""
+        if self.domain == "system" and self.needs_root and os.geteuid() != 0:
+            raise ConfigError(f"{self.target}: the system domain needs root", hint="run it with sudo, or use user/UID")
+        if self.plist.exists() and not os.access(self.plist.parent, os.W_OK | os.X_OK):
+            raise ConfigError(f"{self.plist}: its folder is not writable", hint="run it with sudo")
+
+    def preflight(self) -> None:
+        """Load a job that ends at once from a property list like the service's, and boot it out.
+
+        Raises `PreflightRefused`, with launchd's code, and `ConfigError` when the property list cannot be written.
+        """
+        self.sweep()
+        probe = self._probe()
+        content = plistlib.loads(self.render(Definition(program=Path("/bin/sh"), log=Path("/dev/null"))))
+        content |= {"Label": probe.label, "ProgramArguments": ["/bin/sh", "-c", ":"], "KeepAlive": False}
+        try:
+            records.write_bytes(probe.plist, plistlib.dumps(content, sort_keys=False), mode=0o644)
+            probe._bootstrap()  # without `enable`: launchd would keep a record of the label for ever
+        except LaunchdRefused as refused:
+            raise PreflightRefused(
+                f"launchd would not load the service in {self.domain}: {refused.message}", hint=refused.hint
+            ) from refused
+        finally:
+            probe._call("bootout", probe.target)
+            probe.delete()
+
+    def sweep(self) -> None:
+        """Boot out the preflight's job and delete its property list, wherever they are."""
+        probe = self._probe()
+        if left := probe.definitions():
+            for one in probe.instances():
+                one.manager.unload()
+        for file in left:  # last: as long as it is there, a sweep that was killed is repeated
+            file.unlink(missing_ok=True)
+
+    def _probe(self) -> LaunchdManager:
+        return replace(self, label=f"{self.label}.preflight", plist=self.plist.with_suffix(".preflight.plist"))
+
     def inspect(self) -> ServiceState:
         """The service's state from `launchctl print`."""
-        done = self._call("print", self.target)
-        if done.returncode == codes.UNKNOWN_SERVICE:
-            return ServiceState(loaded=False)
-        if done.returncode in (codes.DOMAIN_ABSENT, codes.WRONG_DOMAIN):
+        fields = self._look()
+        if fields is None:
             raise DomainUnavailable(
                 f"{self.target}: the state of the service is unknown: launchd's domain {self.domain} is unavailable",
                 hint="gui/UID exists only while that user is logged in at the screen; over SSH use user/UID or system",
             )
-        if done.returncode != 0:
+        return _state(fields)
+
+    def instances(self) -> tuple[Instance, ...]:
+        """The service in every domain where its label is loaded, with the property list that it was loaded from.
+
+        Raises `DomainUnavailable` when none of the domains exists.
+        """
+        found = {domain: replace(self, domain=domain)._look() for domain in self._domains()}
+        if all(fields is None for fields in found.values()):
+            raise DomainUnavailable(
+                f"{self.target}: the state of the service is unknown: launchd has none of {', '.join(found)}",
+                hint="`launchctl print system` shows whether launchd answers at all",
+            )
+        return tuple(self._instance(domain, fields) for domain, fields in found.items() if fields)
+
+    def _instance(self, domain: str, fields: dict[str, str]) -> Instance:
+        path = fields.get("path", "")
+        plist = Path(path) if path.startswith("/") else self.plist
+        return Instance(manager=replace(self, domain=domain, plist=plist), state=_state(fields))
+
+    def definitions(self) -> tuple[Path, ...]:
+        """Every property list of the label in the folders that launchd reads, whatever its file is called."""
+        folders = dict.fromkeys((self.plist.parent, *self.folders))
+        files = (file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.plist")))
+        return tuple(file for file in files if file.name == f"{self.label}.plist" or _label(file) == self.label)
+
+    def _domains(self) -> tuple[str, ...]:
+        """The domains in which the service could be loaded, its own first."""
+        uid = self.domain.partition("/")[2] or str(self.account.uid)
+        return tuple(dict.fromkeys((self.domain, f"gui/{uid}", f"user/{uid}", "system")))
+
+    def _look(self) -> dict[str, str] | None:
+        """The first of each field of `launchctl print`; none if the service is not loaded, None without the domain."""
+        done = self._call("print", self.target)
+        if done.returncode in _ABSENT:
+            return None
+        if done.returncode not in (0, codes.UNKNOWN_SERVICE):
             raise self._refused(done, ("print", self.target))
         fields: dict[str, str] = {}
-        for key, value in _FIELD.findall(done.output):
+        for key, value in _FIELD.findall(done.output if done.returncode == 0 else ""):
             fields.setdefault(key, value)
-        end = fields.get("last terminating signal") or fields.get("last exit code", "")
-        return ServiceState(
-            loaded=True,
-            pid=int(fields.get("pid", 0)),
-            runs=int(fields.get("runs", 0)),
-            last_end="" if "never" in end else end,
-        )
+        return fields
 
     def render(self, definition: Definition) -> bytes:
         """The property list."""
@@ -132,11 +221,7 @@ class LaunchdManager:
         """Make launchd reload the plist: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
         self.unload()
         self._must("enable", self.target)
-        deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
-        while (done := self._call("bootstrap", self.domain, str(self.plist))).returncode != 0:
-            if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
-                raise self._refused(done, ("bootstrap", self.domain, str(self.plist)))
-            time.sleep(_POLL_S)
+        self._bootstrap()
         if not self.inspect().running:
             self._must("kickstart", self.target)
 
@@ -153,6 +238,15 @@ class LaunchdManager:
                     f"{self.target}: still loaded {TEARDOWN_TIMEOUT_S:g} s after bootout",
                     hint=f"`launchctl print {self.target}` shows what holds it; then try again",
                 )
+            time.sleep(_POLL_S)
+
+    def _bootstrap(self) -> None:
+        """Load the property list, once a teardown of the label has ended."""
+        words = ("bootstrap", self.domain, str(self.plist))
+        deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
+        while (done := self._call(*words)).returncode != 0:
+            if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
+                raise self._refused(done, words)
             time.sleep(_POLL_S)
 
     def _call(self, *words: str) -> process.Completed:
@@ -181,14 +275,11 @@ class LaunchdManager:
 def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager:
     """The Mac's own launchd; `loaded_in` is as in `connect`.
 
-    Raises `ConfigError` without launchd, or when the domain needs root.
+    Raises `ConfigError` without launchd.
     """
     if sys.platform != "darwin":
         raise ConfigError("deploy.service_manager: launchd is only on macOS", hint="auto uses the emulator elsewhere")
-    found = connect(config, ("/bin/launchctl",), {}, loaded_in)
-    if found.domain == "system" and os.geteuid() != 0:
-        raise ConfigError("deploy.domain: the system domain needs root", hint="run it with sudo, or use user/UID")
-    return found
+    return replace(connect(config, ("/bin/launchctl",), {}, loaded_in), needs_root=True)
 
 
 def connect(
@@ -196,28 +287,63 @@ def connect(
     command: tuple[str, ...],
     environment: dict[str, str],
     loaded_in: str,
-    folder: Path | None = None,
+    folder_of: Callable[[str], Path] | None = None,
 ) -> LaunchdManager:
-    """The configured service, managed with `command`; its property list is in `folder`, if given.
+    """The configured service, managed with `command`; its property list is in `folder_of` its domain, if given.
 
-    `loaded_in` is the domain that it was installed in. An automatic domain stays the same: over SSH, without a user at
-    the screen, the service must not be loaded again in another domain.
+    `loaded_in` is the domain that it was installed in. An automatic domain stays the same, also over SSH without a user
+    at the screen, unless the service is loaded in another one only, as after a reboot and a login.
     """
-    domain, owner = config.domain, account.of_service(config)
-    if domain == "auto":
-        domain = loaded_in or _automatic_domain(command, environment, owner.uid)
-    if config.agents_dir:
-        folder = Path(config.agents_dir).expanduser().absolute()
-    elif folder is None:
-        folder = Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
-    return LaunchdManager(
-        command=command,
-        environment=environment,
-        domain=domain,
-        label=config.label,
-        plist=folder / f"{config.label}.plist",
-        account=owner,
+    owner = account.of_service(config)
+    folder_in = folder_of or partial(_folder, owner)
+    own = (f"gui/{owner.uid}", f"user/{owner.uid}", "system")
+
+    def at(domain: str) -> LaunchdManager:
+        folder = Path(config.agents_dir).expanduser().absolute() if config.agents_dir else folder_in(domain)
+        return LaunchdManager(
+            command=command,
+            environment=environment,
+            domain=domain,
+            label=config.label,
+            plist=folder / f"{config.label}.plist",
+            account=owner,
+            folders=(*map(folder_in, own), *(() if folder_of else (_EVERYBODYS_AGENTS,))),
+        )
+
+    if config.domain != "auto":
+        return at(config.domain)
+    if not loaded_in:
+        return at(_automatic_domain(command, environment, owner.uid))
+    kept = at(loaded_in)
+    try:
+        elsewhere = () if kept._look() else kept.instances()
+    except (DomainUnavailable, LaunchdRefused):
+        return kept
+    return at(elsewhere[0].manager.registration.domain) if elsewhere else kept
+
+
+def _state(fields: dict[str, str]) -> ServiceState:
+    end = fields.get("last terminating signal") or fields.get("last exit code", "")
+    return ServiceState(
+        loaded=bool(fields),
+        pid=int(fields.get("pid", 0)),
+        runs=int(fields.get("runs", 0)),
+        last_end="" if "never" in end else end,
+        program=fields.get("program", ""),
     )
+
+
+def _folder(owner: Account, domain: str) -> Path:
+    return Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
+
+
+def _label(file: Path) -> str:
+    """The label in a property list; empty if it has none."""
+    try:
+        content = plistlib.loads(file.read_bytes())
+    except (OSError, plistlib.InvalidFileException, ExpatError, ValueError):
+        return ""
+    return str(content.get("Label", "")) if isinstance(content, dict) else ""
 
 
 def property_list(definition: Definition, *, label: str, home: Path, user: str = "") -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ...core.config import DeployConfig
@@ -14,4 +15,7 @@ def manager(config: DeployConfig, home: Path, loaded_in: str) -> launchd.Launchd
     """The emulator whose root is `home`/launchd; `loaded_in` is as in `launchd.connect`."""
     root = home / "launchd"
     command = (sys.executable, "-I", "-S", launchctl.__file__)
-    return launchd.connect(config, command, {launchctl.ROOT_VARIABLE: str(root)}, loaded_in, root / "LaunchAgents")
+    environment = {launchctl.ROOT_VARIABLE: str(root)}
+    return replace(
+        launchd.connect(config, command, environment, loaded_in, lambda _domain: root / "LaunchAgents"), name="emulator"
+    )
