@@ -1,12 +1,8 @@
-"""launchd, driven with launchctl, or with the emulator's command of the same shape.
-
-The property list is written by plistlib; its bytes change only with the configuration, never with the release.
-"""
+"""launchd, driven with launchctl, or with the emulator's command of the same shape."""
 
 from __future__ import annotations
 
 import os
-import plistlib
 import re
 import sys
 import time
@@ -14,25 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-from xml.parsers.expat import ExpatError
 
 from ..core import process, records
 from ..core.config import DeployConfig
-from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused, PreflightRefused
-from . import account
+from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
+from . import account, preflight, propertylist
 from . import launchctl_codes as codes
 from .account import Account
 from .manager import Definition, Instance, Registration, ServiceState
 
-THROTTLE_S = 10
-"""launchd's default, set explicitly because the health check depends on it"""
-EXIT_TIMEOUT_S = 10
-"""between SIGTERM and SIGKILL: Ollama ends its llama-server children in this time"""
 TEARDOWN_TIMEOUT_S = 30.0
-"""limit for a label to disappear after bootout; longer than `EXIT_TIMEOUT_S`, after which launchd kills"""
+"""limit for a label to disappear after bootout; longer than `propertylist.EXIT_TIMEOUT_S`, after which launchd kills"""
 BOOTSTRAP_TIMEOUT_S = 5.0
 """how long bootstrap is retried while a teardown is in progress"""
+START_TIMEOUT_S = 5.0
+"""limit for a start that launchd says is in progress (36, 37)"""
 _EVERYBODYS_AGENTS = Path("/Library/LaunchAgents")
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 60.0
@@ -111,36 +103,30 @@ class LaunchdManager:
             raise ConfigError(f"{self.plist}: its folder is not writable", hint="run it with sudo")
 
     def preflight(self) -> None:
-        """Load a job that ends at once from a property list like the service's, and boot it out.
-
-        Raises `PreflightRefused`, with launchd's code, and `ConfigError` when the property list cannot be written.
-        """
+        """Load a job that ends at once from a property list like the service's. Raises `PreflightRefused`."""
         self.sweep()
-        probe = self._probe()
-        content = plistlib.loads(self.render(Definition(program=Path("/bin/sh"), log=Path("/dev/null"))))
-        content |= {"Label": probe.label, "ProgramArguments": ["/bin/sh", "-c", ":"], "KeepAlive": False}
-        try:
-            records.write_bytes(probe.plist, plistlib.dumps(content, sort_keys=False), mode=0o644)
-            probe._bootstrap()  # without `enable`: launchd would keep a record of the label for ever
-        except LaunchdRefused as refused:
-            raise PreflightRefused(
-                f"launchd would not load the service in {self.domain}: {refused.message}", hint=refused.hint
-            ) from refused
-        finally:
-            probe._call("bootout", probe.target)
-            probe.delete()
+        preflight.run(self._probe(), self.render(Definition(program=preflight.PROGRAM, log=Path("/dev/null"))))
 
     def sweep(self) -> None:
         """Boot out the preflight's job and delete its property list, wherever they are."""
-        probe = self._probe()
-        if left := probe.definitions():
-            for one in probe.instances():
-                one.manager.unload()
-        for file in left:  # last: as long as it is there, a sweep that was killed is repeated
-            file.unlink(missing_ok=True)
+        preflight.sweep(self._probe())
+
+    def load(self) -> None:
+        """Load the property list, once a teardown of the label has ended."""
+        words = ("bootstrap", self.domain, str(self.plist))
+        deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
+        while (done := self._call(*words)).returncode != 0:
+            if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
+                raise self._refused(done, words)
+            time.sleep(_POLL_S)
+
+    def discard(self) -> None:
+        """Boot it out if it is loaded, without waiting for the end."""
+        self._call("bootout", self.target)
 
     def _probe(self) -> LaunchdManager:
-        return replace(self, label=f"{self.label}.preflight", plist=self.plist.with_suffix(".preflight.plist"))
+        label = f"{self.label}.preflight"
+        return replace(self, label=label, plist=self.plist.with_name(f"{label}.plist"))
 
     def inspect(self) -> ServiceState:
         """The service's state from `launchctl print`."""
@@ -167,14 +153,12 @@ class LaunchdManager:
 
     def _instance(self, domain: str, fields: dict[str, str]) -> Instance:
         path = fields.get("path", "")
-        plist = Path(path) if path.startswith("/") else self.plist
-        return Instance(manager=replace(self, domain=domain, plist=plist), state=_state(fields))
+        file = Path(path) if path.startswith("/") else self.plist
+        return Instance(manager=replace(self, domain=domain, plist=file), state=_state(fields))
 
     def definitions(self) -> tuple[Path, ...]:
         """Every property list of the label in the folders that launchd reads, whatever its file is called."""
-        folders = dict.fromkeys((self.plist.parent, *self.folders))
-        files = (file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.plist")))
-        return tuple(file for file in files if file.name == f"{self.label}.plist" or _label(file) == self.label)
+        return propertylist.of_label(self.label, (self.plist.parent, *self.folders))
 
     def _domains(self) -> tuple[str, ...]:
         """The domains in which the service could be loaded, its own first."""
@@ -195,7 +179,7 @@ class LaunchdManager:
 
     def render(self, definition: Definition) -> bytes:
         """The property list."""
-        return property_list(definition, label=self.label, home=self.account.home, user=self.user)
+        return propertylist.property_list(definition, label=self.label, home=self.account.home, user=self.user)
 
     def install(self, definition: Definition) -> None:
         """Write the property list, with the mode that launchd requires."""
@@ -209,21 +193,62 @@ class LaunchdManager:
         """Delete the property list."""
         self.plist.unlink(missing_ok=True)
 
-    def restart(self) -> None:
-        """Stop the running instance and start another; load the service first if it is not loaded."""
-        done = self._call("kickstart", "-k", self.target)
-        if done.returncode in (codes.UNKNOWN_SERVICE, codes.NO_SUCH_PROCESS, codes.DISABLED):
+    def restart(self) -> bool:
+        """End the running instance and start another; load the service first if it is not loaded.
+
+        `kickstart -k` would kill at once, with SIGKILL, and cut what the service is doing. So the process gets SIGTERM
+        and its ExitTimeOut first. Returns whether that was enough.
+        """
+        before = self.inspect()
+        if not before.loaded:
             self.reload()
-        elif done.returncode != 0:
-            raise self._refused(done, ("kickstart", "-k", self.target))
+            return True
+        ended = not before.running or self._terminate(before)
+        try:
+            self._kickstart(before, *(() if ended else ("-k",)))
+        except LaunchdRefused as refused:
+            if refused.code not in (codes.UNKNOWN_SERVICE, codes.NO_SUCH_PROCESS, codes.DISABLED):
+                raise
+            self.reload()
+        return ended
+
+    def _terminate(self, before: ServiceState) -> bool:
+        """Send SIGTERM to the process, and wait until it has ended. False when it still runs after ExitTimeOut."""
+        done = self._call("kill", "SIGTERM", self.target)
+        if done.returncode not in (0, codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE):
+            raise self._refused(done, ("kill", "SIGTERM", self.target))
+        deadline = time.monotonic() + propertylist.EXIT_TIMEOUT_S
+        while (state := self.inspect()).pid == before.pid and state.runs == before.runs:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _kickstart(self, before: ServiceState, *flags: str) -> None:
+        """Start it now, whatever its throttle; `before` is its state before that."""
+        words = ("kickstart", *flags, self.target)
+        done = self._call(*words)
+        if done.returncode != 0 and not (done.returncode in codes.PROGRESSING and self._starts(before)):
+            raise self._refused(done, words)
+
+    def _starts(self, before: ServiceState) -> bool:
+        """Wait until another process than before runs, or has run."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            state = self.inspect()
+            if state.pid not in (0, before.pid) or state.runs > before.runs:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
 
     def reload(self) -> None:
         """Make launchd reload the plist: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
         self.unload()
         self._must("enable", self.target)
-        self._bootstrap()
-        if not self.inspect().running:
-            self._must("kickstart", self.target)
+        self.load()
+        if not (state := self.inspect()).running:
+            self._kickstart(state)
 
     def unload(self) -> None:
         """Boot the service out and wait until its process and its label are gone, which bootout does not wait for."""
@@ -238,15 +263,6 @@ class LaunchdManager:
                     f"{self.target}: still loaded {TEARDOWN_TIMEOUT_S:g} s after bootout",
                     hint=f"`launchctl print {self.target}` shows what holds it; then try again",
                 )
-            time.sleep(_POLL_S)
-
-    def _bootstrap(self) -> None:
-        """Load the property list, once a teardown of the label has ended."""
-        words = ("bootstrap", self.domain, str(self.plist))
-        deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
-        while (done := self._call(*words)).returncode != 0:
-            if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
-                raise self._refused(done, words)
             time.sleep(_POLL_S)
 
     def _call(self, *words: str) -> process.Completed:
@@ -266,9 +282,11 @@ class LaunchdManager:
 
     def _refused(self, done: process.Completed, words: tuple[str, ...]) -> LaunchdRefused:
         said = "".join(f"\n    {line}" for line in done.output.splitlines())
+        hint = codes.hint(done.returncode, self.domain, propertylist.session_types(self.plist))
         return LaunchdRefused(
             f"launchctl {' '.join(words)} ended with {codes.meaning(done.returncode)}{said}",
-            hint=codes.HINTS.get(done.returncode, f"`launchctl print {self.target}`, and the system log"),
+            hint=hint or f"`launchctl print {self.target}`, and the system log",
+            code=done.returncode,
         )
 
 
@@ -335,43 +353,6 @@ def _state(fields: dict[str, str]) -> ServiceState:
 
 def _folder(owner: Account, domain: str) -> Path:
     return Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
-
-
-def _label(file: Path) -> str:
-    """The label in a property list; empty if it has none."""
-    try:
-        content = plistlib.loads(file.read_bytes())
-    except (OSError, plistlib.InvalidFileException, ExpatError, ValueError):
-        return ""
-    return str(content.get("Label", "")) if isinstance(content, dict) else ""
-
-
-def property_list(definition: Definition, *, label: str, home: Path, user: str = "") -> bytes:
-    """The property list. The same arguments give the same bytes.
-
-    `user` is the account of a system daemon. Raises `ConfigError` for text that XML cannot hold.
-    """
-    content: dict[str, Any] = {
-        "Label": label,
-        "ProgramArguments": [str(definition.program)],
-        "RunAtLoad": True,
-        "KeepAlive": True,
-        "ProcessType": "Interactive",
-        "ThrottleInterval": THROTTLE_S,
-        "ExitTimeOut": EXIT_TIMEOUT_S,
-        "EnvironmentVariables": {"HOME": str(home), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
-        "StandardOutPath": str(definition.log),
-        "StandardErrorPath": str(definition.log),
-        **({"UserName": user} if user else {}),
-    }
-    try:
-        data = plistlib.dumps(content, sort_keys=False)
-        survives = plistlib.loads(data) == content
-    except (plistlib.InvalidFileException, ExpatError, ValueError) as error:
-        raise ConfigError(f"no property list can be made for {str(definition.program)!r}: {error}") from error
-    if not survives:
-        raise ConfigError(f"the path {str(definition.program)!r} or {str(home)!r} cannot be stored in XML")
-    return data
 
 
 def _automatic_domain(command: tuple[str, ...], environment: dict[str, str], uid: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ...core.config import DeployConfig
 from .. import launchd
-from . import launchctl
+from . import launchctl, sessions
 
 
 def manager(config: DeployConfig, home: Path, loaded_in: str) -> launchd.LaunchdManager:
@@ -16,6 +17,5 @@ def manager(config: DeployConfig, home: Path, loaded_in: str) -> launchd.Launchd
     root = home / "launchd"
     command = (sys.executable, "-I", "-S", launchctl.__file__)
     environment = {launchctl.ROOT_VARIABLE: str(root)}
-    return replace(
-        launchd.connect(config, command, environment, loaded_in, lambda _domain: root / "LaunchAgents"), name="emulator"
-    )
+    found = launchd.connect(config, command, environment, loaded_in, partial(sessions.folder, root))
+    return replace(found, name="emulator")
