@@ -21,7 +21,7 @@ from .core.errors import EraNotServed
 from .core.records import read, record, sha256_bytes, write, write_bytes
 from .core.run import Run
 from .deploy import install as install_release
-from .deploy import proof
+from .deploy import preflight, proof
 from .series import render
 from .series.manifest import load_series
 from .series.patched import Patched
@@ -209,6 +209,7 @@ def stock(found: Sources) -> Rendered:
 
 def ship(run: Run) -> Shipped:
     """Sources, series, build, verification and deployment in one run; the first failure ends it."""
+    preflight(run.config, run.console)
     chosen = prepare_to_ship(run)
     found = chosen.sources
     proven = load_series(run).proven

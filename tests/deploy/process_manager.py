@@ -23,7 +23,7 @@ from toolchain.core import records
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import CommandFailed
 from toolchain.service.account import Account, caller
-from toolchain.service.manager import Definition, Registration, ServiceState
+from toolchain.service.manager import Definition, Instance, Registration, ServiceState
 
 KIND = "process"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,11 @@ class ProcessManager:
 
     @property
     def registration(self) -> Registration:
-        return Registration(label=self.label, domain="", file=str(self._file))
+        return Registration(label=self.label, domain="", file=str(self._file), manager=KIND)
+
+    @property
+    def caution(self) -> str:
+        return ""
 
     @property
     def _file(self) -> Path:
@@ -61,6 +65,22 @@ class ProcessManager:
 
     def check(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
+
+    def require_rights(self) -> None:
+        """All is the caller's own."""
+
+    def preflight(self) -> None:
+        """It loads everything."""
+
+    def sweep(self) -> None:
+        """Nothing is left of a preflight."""
+
+    def instances(self) -> tuple[Instance, ...]:
+        state = self.inspect()
+        return (Instance(manager=self, state=state),) if state.loaded else ()
+
+    def definitions(self) -> tuple[Path, ...]:
+        return (self._file,) if self._file.is_file() else ()
 
     def inspect(self) -> ServiceState:
         found = _read(self._loaded / "state.json")
@@ -92,14 +112,21 @@ class ProcessManager:
         )
         self._until(lambda: self.inspect().runs > 0, "was not started")
 
-    def restart(self) -> None:
+    def restart(self) -> bool:
         before = self.inspect()
         if not before.loaded:
             self.reload()
-            return
+            return True
+        ended = True
         if before.pid:
             os.kill(before.pid, signal.SIGTERM)
+            try:
+                self._until(lambda: self.inspect().pid != before.pid, "does not end", _EXIT_TIMEOUT_S)
+            except CommandFailed:
+                ended = False
+                os.kill(before.pid, signal.SIGKILL)
         self._until(lambda: self.inspect().runs > before.runs, "was not started again")
+        return ended
 
     def unload(self) -> None:
         found = _read(self._loaded / "state.json")
@@ -113,8 +140,8 @@ class ProcessManager:
     def adopt(self, registration: Registration) -> ProcessManager:
         return replace(self, home=Path(registration.file).parent, label=registration.label)
 
-    def _until(self, condition: Any, complaint: str) -> None:
-        deadline = time.monotonic() + _TIMEOUT_S
+    def _until(self, condition: Any, complaint: str, seconds: float = _TIMEOUT_S) -> None:
+        deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
                 raise CommandFailed(f"{self.target}: {complaint}")

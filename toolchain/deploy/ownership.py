@@ -83,14 +83,16 @@ def check(prefix: Prefix, manager: Manager) -> None:
 
 
 def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
-    """Make the folder of the logs, in which the service's user may write, also into its present log.
+    """Make the folders in which the service's user may write, and give it these and its present log.
 
     Raises `PrefixUnsafe` when root would follow a link there.
     """
-    prefix.logs.mkdir(exist_ok=True)
+    folders = (prefix.logs, prefix.claims)
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
     if os.geteuid() != 0 or user is None or user.uid == 0:
         return
-    for path, kind in ((prefix.logs, os.O_DIRECTORY), (log, 0)):
+    for path, kind in (*((folder, os.O_DIRECTORY) for folder in folders), (log, 0)):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | kind)
         except FileNotFoundError:
@@ -160,12 +162,12 @@ def _check_parents(folder: Path, owner: Account, user: Account) -> None:
 
 
 def _check_content(prefix: Prefix, owner: Account, user: Account) -> None:
-    """Nobody else may be able to change what is in the prefix; into logs/ the service's user writes, too."""
+    """Nobody else may be able to change what is in the prefix; into logs/ and claims the service's user writes, too."""
     for path, status in _content(prefix.folder):
         if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
             continue
-        writes_logs = user.uid if path.is_relative_to(prefix.logs) else owner.uid
-        if status.st_uid not in (0, owner.uid, writes_logs):
+        also = user.uid if any(map(path.is_relative_to, (prefix.logs, prefix.claims))) else owner.uid
+        if status.st_uid not in (0, owner.uid, also):
             raise _unsafe(path, status, f"it belongs to {_name(status.st_uid)}")
         if others := _writers(status, owner, frozenset()):
             raise _unsafe(path, status, f"{others} can change it")

@@ -69,6 +69,11 @@ class Prefix:
         return self.folder / "bin" / SHIM_NAME
 
     @property
+    def claims(self) -> Path:
+        """Folder of the shim's claims, which tell the copy that serves from one that waits."""
+        return self.folder / "run"
+
+    @property
     def logs(self) -> Path:
         """Folder of the service's log and of the logs of failed releases."""
         return self.folder / "logs"

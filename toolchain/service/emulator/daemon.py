@@ -23,14 +23,19 @@ import psutil
 
 from ...core import records
 from ...core.records import record
-from . import jobspec, settings
+from ..launchctl_codes import NOT_PERMITTED
+from . import identity, jobspec, settings
 from .refused import Refused
+from .sessions import Sessions
 from .verbs import Verbs
 
 SOCKET = "socket"
 TABLE = "table.json"
 LOCK = "daemon.lock"
 _TICK_S = 0.25
+_LOOKS = (["print"], ["print-disabled"], ["managername"])
+"""what other users may ask of root's emulator"""
+_REFUSAL = {"code": NOT_PERMITTED, "stdout": "", "stderr": "Operation not permitted\n"}
 _CLOCK_SLACK_S = 1.0
 
 
@@ -52,6 +57,8 @@ class Table:
 
     jobs: tuple[SavedJob, ...] = ()
     disabled: dict[str, dict[str, bool]] = field(default_factory=dict)
+    sessions: Sessions | None = None
+    """None until the first login, logout or boot"""
 
 
 class Daemon:
@@ -101,6 +108,12 @@ class Daemon:
             if self._leaving:
                 return  # without an answer its client starts the next daemon, and asks that one
             self._verbs.settings = settings.read(Path())
+            if self._verbs.settings.root:  # as with launchd, everybody may look
+                Path().chmod(0o711)
+                Path(SOCKET).chmod(0o666)
+            if identity.peer(writer.get_extra_info("socket")) not in (0, os.getuid()) and argv[:1] not in _LOOKS:
+                writer.write(json.dumps(_REFUSAL).encode() + b"\n")
+                return
             code, out, err = await self._verbs.call(argv)
             writer.write(json.dumps({"code": code, "stdout": out, "stderr": err}).encode() + b"\n")
             await writer.drain()
@@ -128,7 +141,7 @@ class Daemon:
             if not job.removing or job.pid
         )
         with contextlib.suppress(FileNotFoundError):  # the folder was deleted: the next tick ends the daemon
-            records.write(Path(TABLE), Table(jobs=jobs, disabled=self._verbs.disabled))
+            records.write(Path(TABLE), Table(jobs=jobs, disabled=self._verbs.disabled, sessions=self._verbs.sessions))
 
     def _restore(self) -> None:
         self._verbs.settings = settings.read(Path())
@@ -136,9 +149,12 @@ class Daemon:
             return
         table = records.read(Path(TABLE), Table)
         self._verbs.disabled = {domain: dict(labels) for domain, labels in table.disabled.items()}
+        self._verbs.sessions = table.sessions
         self._loading = True
         for loaded in table.jobs:
             _reap(loaded)
+            if loaded.domain not in self._verbs.domains:
+                continue  # its session ended
             data = loaded.plist.encode("utf-8", "surrogateescape")
             with contextlib.suppress(Refused):
                 self._verbs.load(loaded.domain, loaded.path, jobspec.parse(data, loaded.path), data)
