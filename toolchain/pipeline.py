@@ -26,6 +26,7 @@ from .series import render
 from .series.manifest import load_series
 from .series.patched import Patched
 from .series.tree import Tree
+from .service import account
 from .sources import eras
 from .sources.newest import Newest, PassedOver, newest
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
@@ -186,8 +187,10 @@ def install(
         config = replace(config, deploy=replace(config.deploy, allow_unverified=True))
     deployment = install_release(release, config, run.console, verification or verification_of(run, release))
     folder = records_of(run, deployment.active)
-    write(folder / "release.json", replace(load(release), verification=""))
-    write(folder / "deployment.json", deployment)
+    manifest = replace(load(release), verification="")
+    with account.acting_in(run.workspace):
+        write(folder / "release.json", manifest)
+        write(folder / "deployment.json", deployment)
     return deployment
 
 

@@ -4,5 +4,6 @@ Start with `installer.py`; docs/explanation/design.md explains the layout of the
 """
 
 from .installer import install, logs, preflight, prune, recover, rollback, status, uninstall
+from .prefix import settled
 
-__all__ = ["install", "logs", "preflight", "prune", "recover", "rollback", "status", "uninstall"]
+__all__ = ["install", "logs", "preflight", "prune", "recover", "rollback", "settled", "status", "uninstall"]

@@ -42,7 +42,9 @@ def rights(prefix: Prefix) -> Iterator[None]:
             raise _unsafe(prefix.folder, status, "you cannot look into it", hint=_SUDO)
         yield
         return
-    with account.acting(account.of_uid(status.st_uid, f"deploy.prefix: {prefix.folder}")):
+    owner = account.of_uid(status.st_uid, f"deploy.prefix: {prefix.folder}")
+    _check_reach(prefix.folder, owner)
+    with account.acting(owner):
         yield
 
 
@@ -92,11 +94,9 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
         folder.mkdir(exist_ok=True)
     if os.geteuid() != 0 or user is None or user.uid == 0:
         return
-    for path, kind in (*((folder, os.O_DIRECTORY) for folder in folders), (log, 0)):
+    for path, kind in (*((folder, os.O_DIRECTORY) for folder in folders), (log, os.O_CREAT)):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | kind)
-        except FileNotFoundError:
-            continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | kind, 0o644)
         except OSError as error:
             raise _not_plain(path) from error
         try:
@@ -109,10 +109,13 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
 def open_log(path: Path) -> IO[bytes]:
     """Open a log to read it. For root it must be a plain file, lest its writer make root read another one.
 
-    Raises `PrefixUnsafe` and `FileNotFoundError`.
+    Raises `PrefixUnsafe`, also for who must not read it, and `FileNotFoundError`.
     """
     if os.geteuid() != 0:
-        return path.open("rb")
+        try:
+            return path.open("rb")
+        except PermissionError as error:
+            raise PrefixUnsafe(f"{path}: {error.strerror}", hint="run it with sudo") from error
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -163,7 +166,7 @@ def _check_parents(folder: Path, owner: Account, user: Account) -> None:
 
 def _check_content(prefix: Prefix, owner: Account, user: Account) -> None:
     """Nobody else may be able to change what is in the prefix; into logs/ and claims the service's user writes, too."""
-    for path, status in _content(prefix.folder):
+    for path, status in _content(prefix):
         if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
             continue
         also = user.uid if any(map(path.is_relative_to, (prefix.logs, prefix.claims))) else owner.uid
@@ -179,7 +182,7 @@ def _check_reach(folder: Path, user: Account) -> None:
             try:
                 os.stat(f"{path}/.")  # noqa: PTH116  pathlib drops the dot, which needs the right to enter
             except PermissionError:
-                reason = f"{user.name}, as whom the service runs, cannot enter it"
+                reason = f"{user.name} cannot enter it"
                 raise _unsafe(path, path.stat(), reason, hint=f"chmod a+x {path}, or another deploy.prefix") from None
             except OSError:
                 return  # from here on it is made by us
@@ -195,10 +198,16 @@ def _way(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _content(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The folder and what is in it; some of it may go meanwhile."""
-    below = (Path(root) / name for root, folders, files in os.walk(folder) for name in (*folders, *files))
-    for path in (folder, *below):
+def _content(prefix: Prefix) -> Iterator[tuple[Path, os.stat_result]]:
+    """The folder and what is in it, except in releases, which their manifests vouch for. Some may go meanwhile."""
+
+    def below() -> Iterator[Path]:
+        for root, folders, files in os.walk(prefix.folder):
+            yield from (Path(root) / name for name in (*folders, *files))
+            if Path(root) == prefix.releases:
+                folders.clear()
+
+    for path in (prefix.folder, *below()):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             yield path, path.lstat()
 

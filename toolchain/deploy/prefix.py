@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.config import Config
-from ..core.errors import ReleaseInvalid
+from ..core.errors import ConfigError, ReleaseInvalid
 from ..service import account, managers
 
 SHIM_NAME = "turboquant-ollama"
@@ -95,3 +95,12 @@ class Prefix:
     def active(self) -> str:
         """Id of the release that `current` points to; may be empty."""
         return self.current.readlink().name if self.current.is_symlink() else ""
+
+
+def settled(config: Config) -> Config:
+    """With the prefix that is used, where root need not be told more to know it."""
+    try:
+        found = str(Prefix.of(config).folder)
+    except ConfigError:
+        return config
+    return replace(config, deploy=replace(config.deploy, prefix=found))

@@ -207,6 +207,26 @@ def acting(user: Account) -> Iterator[None]:
 
 
 @contextmanager
+def acting_in(folder: Path) -> Iterator[None]:
+    """As root, have the rights of whoever owns a folder, or what is above it while it does not exist."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with acting(of_uid(there.stat().st_uid, str(there)) if is_root() else caller()):
+        yield
+
+
+def refuse_to_litter(workspace: Path) -> None:
+    """Raises `ConfigError` when sudo would leave files of root's in the workspace of a user."""
+    if not (is_root() and (os.environ.get("SUDO_USER") or sys.platform == "darwin")):
+        return
+    there = next(path for path in (workspace, *workspace.parents) if path.exists())
+    if there.stat().st_uid != 0:
+        raise ConfigError(
+            f"workspace: {there} belongs to {there.owner()}, who could not change what root makes in it",
+            hint="run this without sudo, which only deploy.* needs, or set workspace to a folder of root's",
+        )
+
+
+@contextmanager
 def as_root() -> Iterator[None]:
     """Inside of `acting`, be root again for a moment, as launchd requires."""
     if os.getuid() != 0 or os.geteuid() == 0:

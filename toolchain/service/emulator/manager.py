@@ -27,7 +27,9 @@ def manager(config: DeployConfig, home: Path, loaded_in: str) -> launchd.Launchd
     found = launchd.connect(config, _COMMAND, environment, loaded_in, partial(sessions.folder, root), machine(home))
     if found.owner.uid != os.getuid() and account.is_root() and not config.agents_dir:
         with account.as_root():  # a Library of that user, in a folder of root's
-            found.plist.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (root / sessions.USERS, found.plist.parent.parent, found.plist.parent):
+                folder.mkdir(exist_ok=True)
+                folder.chmod(0o755)
             shutil.chown(found.plist.parent, found.owner.uid, found.owner.gid)
     return replace(found, name="emulator")
 
