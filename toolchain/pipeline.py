@@ -21,11 +21,12 @@ from .core.errors import EraNotServed
 from .core.records import read, record, sha256_bytes, write, write_bytes
 from .core.run import Run
 from .deploy import install as install_release
-from .deploy import proof
+from .deploy import preflight, proof
 from .series import render
 from .series.manifest import load_series
 from .series.patched import Patched
 from .series.tree import Tree
+from .service import account
 from .sources import eras
 from .sources.newest import Newest, PassedOver, newest
 from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
@@ -186,8 +187,10 @@ def install(
         config = replace(config, deploy=replace(config.deploy, allow_unverified=True))
     deployment = install_release(release, config, run.console, verification or verification_of(run, release))
     folder = records_of(run, deployment.active)
-    write(folder / "release.json", replace(load(release), verification=""))
-    write(folder / "deployment.json", deployment)
+    manifest = replace(load(release), verification="")
+    with account.acting_in(run.workspace):
+        write(folder / "release.json", manifest)
+        write(folder / "deployment.json", deployment)
     return deployment
 
 
@@ -209,6 +212,7 @@ def stock(found: Sources) -> Rendered:
 
 def ship(run: Run) -> Shipped:
     """Sources, series, build, verification and deployment in one run; the first failure ends it."""
+    preflight(run.config, run.console)
     chosen = prepare_to_ship(run)
     found = chosen.sources
     proven = load_series(run).proven

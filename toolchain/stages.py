@@ -301,4 +301,8 @@ class Deployment:
     releases: tuple[str, ...]
     verified: bool = False
     """whether the active release was installed with a verification and is unchanged since"""
+    service: str = ""
+    """where the service is loaded, as its manager names it: gui/501/label"""
+    also: tuple[str, ...] = ()
+    """further places where it is loaded; a copy there waits until the one that serves has ended"""
     reason: str = ""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import psutil
 from toolchain.core import records
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import CommandFailed
-from toolchain.service.manager import Definition, Registration, ServiceState
+from toolchain.service.account import Account, caller
+from toolchain.service.manager import Definition, Instance, Registration, ServiceState
 
 KIND = "process"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,8 @@ class ProcessManager:
     home: Path
     label: str
     kind: str = KIND
-    user: str = ""
+    account: Account = field(default_factory=caller)
+    owner: Account = field(default_factory=caller)
 
     @property
     def target(self) -> str:
@@ -47,7 +49,11 @@ class ProcessManager:
 
     @property
     def registration(self) -> Registration:
-        return Registration(label=self.label, domain="", file=str(self._file))
+        return Registration(label=self.label, domain="", file=str(self._file), manager=KIND)
+
+    @property
+    def caution(self) -> str:
+        return ""
 
     @property
     def _file(self) -> Path:
@@ -59,6 +65,22 @@ class ProcessManager:
 
     def check(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
+
+    def require_rights(self) -> None:
+        """All is the caller's own."""
+
+    def preflight(self) -> None:
+        """It loads everything."""
+
+    def sweep(self) -> None:
+        """Nothing is left of a preflight."""
+
+    def instances(self) -> tuple[Instance, ...]:
+        state = self.inspect()
+        return (Instance(manager=self, state=state),) if state.loaded else ()
+
+    def definitions(self) -> tuple[Path, ...]:
+        return (self._file,) if self._file.is_file() else ()
 
     def inspect(self) -> ServiceState:
         found = _read(self._loaded / "state.json")

@@ -47,6 +47,8 @@ class Site:
     folder: Path
     config: Config
     console: Console = field(default_factory=Console)
+    interpreter: str = sys.executable
+    """of the programs in its releases"""
 
     @classmethod
     def make(cls, folder: Path, **changes: Any) -> Site:
@@ -90,8 +92,8 @@ class Site:
         folder = self.folder / f"built-{version}"
         (folder / "bin").mkdir(parents=True)
         (folder / "lib/ollama").mkdir(parents=True)
-        _program(folder / "bin/ollama", _PROGRAM)
-        _program(folder / "lib/ollama/llama-server", _LLAMA_SERVER)
+        _program(folder / "bin/ollama", _PROGRAM, self.interpreter)
+        _program(folder / "lib/ollama/llama-server", _LLAMA_SERVER, self.interpreter)
         behaviour = {
             "does": does,
             "answers": answers or version,
@@ -236,6 +238,6 @@ def await_file(path: Path) -> None:
         time.sleep(0.005)
 
 
-def _program(path: Path, source: Path) -> None:
-    path.write_text(f"#!{sys.executable} -IS\n{source.read_text()}")
+def _program(path: Path, source: Path, interpreter: str) -> None:
+    path.write_text(f"#!{interpreter} -IS\n{source.read_text()}")
     path.chmod(0o755)

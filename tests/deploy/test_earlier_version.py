@@ -14,8 +14,8 @@ from tests.processes import ended
 from toolchain.core import records
 from toolchain.deploy import installed, installer
 from toolchain.service import managers
-from toolchain.service.launchd import property_list
 from toolchain.service.manager import Definition, Registration
+from toolchain.service.propertylist import property_list
 
 from .site import Site, identifier, install
 
@@ -146,4 +146,5 @@ def test_the_emulators_former_name_is_taken(site: Site) -> None:
     assert found[0] == found[1]
     folder = site.prefix.folder / "launchd" / "LaunchDaemons"
     file = str(folder / "io.turboquant.ollama.plist")
-    assert found[0].registration == Registration(label="io.turboquant.ollama", domain="system", file=file)
+    expected = Registration(label="io.turboquant.ollama", domain="system", file=file, manager="emulator")
+    assert found[0].registration == expected

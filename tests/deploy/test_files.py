@@ -21,7 +21,7 @@ from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, ReleaseInvalid
 from toolchain.deploy import environment, shim
 from toolchain.deploy.prefix import Prefix
-from toolchain.service import launchd
+from toolchain.service import launchd, propertylist
 from toolchain.service.manager import Definition
 from toolchain.service.units.ollama import OllamaUnit
 from toolchain.stages import Release
@@ -39,7 +39,7 @@ def _shim(prefix: Prefix) -> bytes:
 
 def _plist(prefix: Prefix, *, label: str, home: Path, user: str = "") -> bytes:
     definition = Definition(program=prefix.shim, log=prefix.logs / "ollama.log")
-    return launchd.property_list(definition, label=label, home=home, user=user)
+    return propertylist.property_list(definition, label=label, home=home, user=user)
 
 
 def _environment(release: Release, config: DeployConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import plistlib
-import pwd
+import re
 import sys
 import time
 from dataclasses import replace
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import alive
+from tests.processes import alive, ended
 from toolchain.core import records
 from toolchain.core.errors import ConfigError, DomainUnavailable, LaunchdRefused, PortInUse, ServiceConflict
 from toolchain.deploy import installed, installer, port
 from toolchain.host import ports
-from toolchain.service import launchd, managers
+from toolchain.service import account, launchd, managers
 from toolchain.service.emulator import settings
 from toolchain.service.launchd import LaunchdManager
 from toolchain.service.manager import Definition
@@ -133,12 +133,23 @@ def test_the_automatic_domain_follows_the_login_and_then_stays(site: Site) -> No
     assert _driver(site.configured(domain="system")).domain == "system"
 
 
-def test_status_over_ssh_says_that_it_cannot_tell(site: Site) -> None:
-    site.install(site.release("1"))
+def test_a_service_that_answers_is_never_said_to_be_away(site: Site) -> None:
+    pid = site.install(site.release("1")).pid
     assert installed.read(site.prefix).domain == GUI
     settings.write(site.emulator, settings.Settings(owner_pid=os.getpid(), domains=(USER, "system")))
+    told = f"pid {pid} serves port {site.config.deploy.port} from .* loaded in no place that can be asked"
+    assert re.match(told, site.status().reason)
+    with pytest.raises(DomainUnavailable, match=told) as caught:
+        site.install(site.release("2"))
+    assert f"kill {pid}" in caught.value.hint
+    with pytest.raises(DomainUnavailable, match=told):
+        installer.uninstall(site.config, site.console)
+    settings.write(site.emulator, settings.Settings(owner_pid=os.getpid(), domains=("gui/999999",)))
     with pytest.raises(DomainUnavailable, match="the state of the service is unknown"):
         site.status()
+    settings.write(site.emulator, settings.Settings(owner_pid=os.getpid()))
+    assert site.status().reason == "nothing is installed"  # the uninstall was finished
+    assert ended(pid)
 
 
 @pytest.mark.parametrize("label", ["com.ollama.ollama", "homebrew.mxcl.ollama"])
@@ -146,9 +157,9 @@ def test_another_ollama_service_on_the_same_port(site: Site, label: str) -> None
     ours = _driver(site)
     _sleeper(replace(ours, label=label, plist=site.folder / f"{label}.plist")).reload()
     with pytest.raises(ServiceConflict, match=f"{label}, pid \\d+") as caught:
-        port.check(ours, None, OllamaUnit.competitors, site.configured(port=DEFAULT_PORT).config.deploy)
+        port.check(ours, (), OllamaUnit.competitors, site.configured(port=DEFAULT_PORT).config.deploy, site.prefix)
     assert "deploy.port" in caught.value.hint
-    port.check(ours, None, OllamaUnit.competitors, site.config.deploy)  # on another port there is no fight
+    port.check(ours, (), OllamaUnit.competitors, site.config.deploy, site.prefix)  # on another port there is no fight
 
 
 def test_a_port_that_a_program_holds_is_named_with_it(site: Site) -> None:
@@ -177,7 +188,7 @@ def test_a_port_that_a_program_holds_is_named_with_it(site: Site) -> None:
 
 
 def test_launchd_is_asked_for_only_where_it_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    mac = site.configured(service_manager="launchd", domain="gui/501")
+    mac = site.configured(service_manager="launchd", domain=GUI, user=account.caller().name)
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(ConfigError, match="only on macOS"):
         _driver(mac)
@@ -186,10 +197,12 @@ def test_launchd_is_asked_for_only_where_it_is(site: Site, monkeypatch: pytest.M
     assert found.command == ("/bin/launchctl",)
     assert found.plist == Path.home() / "Library/LaunchAgents/io.turboquant.ollama.plist"
     assert _driver(mac.configured(agents_dir="~/agents")).plist.parent == Path.home() / "agents"
-    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("daemon").pw_uid)
-    with pytest.raises(ConfigError, match="needs root"):
-        _driver(mac.configured(domain="system"))
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    system = _driver(mac.configured(domain="system"))
+    monkeypatch.setattr(account, "is_root", lambda: False)
+    daemon = _driver(mac.configured(domain="system"))  # everybody may look at it
+    for change in (daemon.check, daemon.require_rights):
+        with pytest.raises(ConfigError, match="needs root"):
+            change()
+    monkeypatch.setattr(account, "is_root", lambda: True)
+    system = _driver(mac.configured(domain="system", user="daemon"))
     assert system.plist.parent == Path("/Library/LaunchDaemons")
     assert b"<key>UserName</key>" in system.render(Definition(program=site.prefix.shim, log=site.log_file))

@@ -13,7 +13,7 @@ from tests.processes import alive
 from toolchain.core import records
 from toolchain.core.errors import LaunchdRefused
 from toolchain.service import launchctl_codes as codes
-from toolchain.service import launchd, managers
+from toolchain.service import managers, propertylist
 from toolchain.service.emulator import settings
 from toolchain.service.launchd import LaunchdManager
 from toolchain.service.manager import Definition
@@ -49,7 +49,7 @@ def test_a_restart_lets_the_process_end_by_itself_and_does_not_wait_for_the_thro
     first = service.inspect()
     begun = time.monotonic()
     assert service.restart() is True
-    assert time.monotonic() - begun < launchd.THROTTLE_S / 2
+    assert time.monotonic() - begun < propertylist.THROTTLE_S / 2
     second = service.inspect()
     assert bye.read_text().split() == [str(first.pid)]
     assert (second.runs, second.last_end) == (2, "0")
@@ -59,7 +59,7 @@ def test_a_restart_lets_the_process_end_by_itself_and_does_not_wait_for_the_thro
 def test_a_process_that_ignores_sigterm_is_killed_after_its_exit_timeout(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launchd, "EXIT_TIMEOUT_S", 1)
+    monkeypatch.setattr(propertylist, "EXIT_TIMEOUT_S", 1)
     _set(site)
     ready = site.folder / "ready"
     service = _script(site, f"trap '' TERM; touch {ready}; while :; do sleep 0.02; done")

@@ -230,6 +230,12 @@ class VerificationFailed(ToolchainError):
 # -- deploy ----------------------------------------------------------------------------------------
 
 
+class PrefixUnsafe(ToolchainError):
+    """The prefix belongs to another user, others could change it, or the service's user cannot reach it."""
+
+    exit_code = 44
+
+
 class LaunchdRefused(ToolchainError):
     """launchd refused the service."""
 
@@ -275,6 +281,12 @@ class Unverified(ToolchainError):
     """The release was not verified, failed verification, or was changed since."""
 
     exit_code = 56
+
+
+class PreflightRefused(LaunchdRefused):
+    """launchd would not load the service; nothing was built or changed."""
+
+    exit_code = 57
 
 
 # -- quality ---------------------------------------------------------------------------------------

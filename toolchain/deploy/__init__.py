@@ -3,6 +3,7 @@
 Start with `installer.py`; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
 """
 
-from .installer import install, logs, prune, recover, rollback, status, uninstall
+from .installer import install, logs, preflight, prune, recover, rollback, status, uninstall
+from .prefix import settled
 
-__all__ = ["install", "logs", "prune", "recover", "rollback", "status", "uninstall"]
+__all__ = ["install", "logs", "preflight", "prune", "recover", "rollback", "settled", "status", "uninstall"]

@@ -6,20 +6,20 @@ install, rollback and their recovery run the same steps, so that a killed deploy
 from __future__ import annotations
 
 import datetime
-import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..build import release as built
 from ..core import records
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
-from ..service.manager import Definition, Manager
+from ..core.errors import ConfigError, DomainUnavailable, RolledBack, ToolchainError, Unhealthy
+from ..service import managers
+from ..service.manager import Definition, Instance, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import environment, health, installed, store
+from . import environment, health, installed, ownership, port, store
 from .journal import RESTORE, Journal
 from .prefix import Prefix
 
@@ -135,10 +135,54 @@ def tidy(deploy: Deploy) -> None:
     store.sweep(known | {deploy.prefix.active()}, deploy.prefix)
 
 
-def former(deploy: Deploy) -> Manager | None:
-    """The loaded service, if the configuration now has another label, domain or file for it."""
-    known = installed.read(deploy.prefix).registration()
-    return deploy.manager.adopt(known) if known and known != deploy.manager.registration else None
+def instances(deploy: Deploy) -> tuple[Instance, ...]:
+    """Every place where the service is loaded, as it is configured and as it was registered."""
+    old = _former(deploy)
+    found = (*deploy.manager.instances(), *(old.instances() if old else ()))
+    return tuple({one.place: one for one in reversed(found)}.values())[::-1]
+
+
+def others(deploy: Deploy) -> tuple[Instance, ...]:
+    """Those that are not the configured place: loaded by a login, or by an earlier configuration."""
+    own = (deploy.manager.registration.manager, deploy.manager.target)
+    return tuple(one for one in instances(deploy) if one.place != own)
+
+
+def definitions(deploy: Deploy) -> tuple[Manager, ...]:
+    """Every definition file of the service that is not the configured one, as the service that it defines."""
+    own = Path(deploy.manager.registration.file).resolve()
+    found = {
+        file.resolve(): one.adopt(replace(one.registration, file=str(file)))
+        for one in (deploy.manager, _former(deploy))
+        if one
+        for file in one.definitions()
+    }
+    return tuple(one for file, one in found.items() if file != own)
+
+
+def require_rights(deploy: Deploy) -> None:
+    """Raises `ConfigError` when the caller may not change all that an operation would change."""
+    loaded = tuple(one.manager for one in instances(deploy))
+    for one in (deploy.manager, *loaded, *definitions(deploy)):
+        one.require_rights()
+
+
+def is_loaded_as_configured(deploy: Deploy) -> bool:
+    """Whether the definition is installed and loaded, so that nothing new is asked of the manager."""
+    manager, known = deploy.manager, installed.read(deploy.prefix)
+    wanted = records.sha256_bytes(manager.render(deploy.definition))
+    return manager.digest() == wanted == known.unit_sha256 and not _former(deploy) and manager.inspect().loaded
+
+
+def _former(deploy: Deploy) -> Manager | None:
+    """The service as it was registered, if it is configured otherwise now: label, domain, file or manager."""
+    known, ours = installed.read(deploy.prefix).registration(), deploy.manager.registration
+    if not known or known == replace(ours, manager=known.manager and ours.manager):
+        return None
+    try:
+        return managers.registered(known, deploy.config.deploy, deploy.prefix.folder)
+    except ConfigError:
+        return None  # a manager that this machine does not have
 
 
 def _start(deploy: Deploy, identifier: str) -> None:
@@ -167,25 +211,29 @@ def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
 def _load_and_restart(deploy: Deploy) -> None:
     """Restart, or unload and load if the loaded definition is not the installed one."""
     manager, prefix = deploy.manager, deploy.prefix
-    prefix.logs.mkdir(parents=True, exist_ok=True)
-    if manager.user and os.geteuid() == 0:
-        shutil.chown(prefix.logs, manager.user)
-    known, old = installed.read(prefix), former(deploy)
-    digest = manager.digest()
-    if old:
-        deploy.console.note(f"{old.target} is replaced by {manager.target}")
-        _remove(old, keep=manager.registration.file)
-    elif digest and known.unit_sha256 == digest:
+    ownership.prepare_logs(prefix, deploy.log, manager.account)
+    known, digest = installed.read(prefix), manager.digest()
+    for other in others(deploy):  # first: one that waits would take over while ours is restarted
+        deploy.console.note(f"{other.manager.target} is replaced by {manager.target}")
+        other.manager.unload()
+    for left in definitions(deploy):
+        left.delete()
+    if digest and known.unit_sha256 == digest and not _former(deploy):
         manager.restart()
         return
     manager.reload()
     installed.write(prefix, known.registered(manager.registration, digest))
 
 
-def _remove(manager: Manager, *, keep: str = "") -> None:
-    manager.unload()
-    if manager.registration.file != keep:
-        manager.delete()
+def _unload(deploy: Deploy) -> None:
+    """Unload the service and delete its definition, wherever they are. Raises `DomainUnavailable` if it still runs."""
+    for one in instances(deploy):
+        one.manager.unload()
+    deploy.manager.sweep()
+    if pid := port.stray(deploy.config.deploy, deploy.prefix):
+        raise port.unlisted(pid, deploy.config.deploy.port, deploy.prefix)
+    for left in (deploy.manager, *definitions(deploy)):
+        left.delete()
 
 
 def _bless(deploy: Deploy) -> None:
@@ -207,7 +255,7 @@ def _bless(deploy: Deploy) -> None:
 
 def _dismantle(deploy: Deploy) -> None:
     """Clean up a failed first install: no crashing service, no link to a broken release."""
-    _remove(deploy.manager)
+    _unload(deploy)
     deploy.prefix.current.unlink(missing_ok=True)
     deploy.prefix.state.unlink(missing_ok=True)
     tidy(deploy)
@@ -219,7 +267,7 @@ def _capture_log(deploy: Deploy) -> Path:
     target = prefix.logs / f"failed-{entry.release}-{_now():%Y%m%dT%H%M%SZ}.log"
     data = b""
     if deploy.log.exists():
-        with deploy.log.open("rb") as file:
+        with ownership.open_log(deploy.log) as file:
             file.seek(max(entry.log_offset, deploy.log.stat().st_size - _CAPTURE_BYTES))
             data = file.read()
     records.write_bytes(target, data)
@@ -240,13 +288,11 @@ def remove_everything(deploy: Deploy) -> None:
     """Uninstall: unload the service, then delete its definition and the prefix, except for its logs."""
     prefix, journal = deploy.prefix, deploy.journal
     journal.begin_step("unload")
-    for manager in (former(deploy), deploy.manager):
-        if manager:
-            _remove(manager)
+    _unload(deploy)
     journal.begin_step("remove")
     prefix.current.unlink(missing_ok=True)
     store.sweep(set(), prefix)
-    for folder in (prefix.releases, prefix.shim.parent):
+    for folder in (prefix.releases, prefix.shim.parent, prefix.claims):
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
     journal.clear()

@@ -28,8 +28,8 @@ class InstalledRelease:
 class InstallState:
     """state.json. `releases` are in order of installation, the newest last.
 
-    `label`, `domain` and `unit_file` say where the service was registered. `unit_sha256` is the digest of the loaded
-    definition; the service is loaded again only if it changes.
+    `label`, `domain`, `unit_file` and `manager` say where the service was registered. `unit_sha256` is the digest of
+    the loaded definition; the service is loaded again only if it changes.
     """
 
     active: str = ""
@@ -38,6 +38,8 @@ class InstallState:
     domain: str = ""
     unit_file: str = ""
     unit_sha256: str = ""
+    manager: str = ""
+    """as deploy.service_manager names it; empty if an earlier version wrote the state"""
 
     def find(self, identifier: str) -> InstalledRelease | None:
         """The record of a release."""
@@ -50,7 +52,9 @@ class InstallState:
 
     def registration(self) -> Registration | None:
         """Where the service was registered; None before it ever was."""
-        return Registration(label=self.label, domain=self.domain, file=self.unit_file) if self.label else None
+        if not self.label:
+            return None
+        return Registration(label=self.label, domain=self.domain, file=self.unit_file, manager=self.manager)
 
     def registered(self, registration: Registration, digest: str) -> InstallState:
         """The state after the service was registered there, with a definition of that digest."""
@@ -60,6 +64,7 @@ class InstallState:
             domain=registration.domain,
             unit_file=registration.file,
             unit_sha256=digest,
+            manager=registration.manager,
         )
 
     def blessed(self, release: InstalledRelease) -> InstallState:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.config import Config
-from ..core.errors import ReleaseInvalid
+from ..core.errors import ConfigError, ReleaseInvalid
+from ..service import account, managers
 
 SHIM_NAME = "turboquant-ollama"
 _RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
@@ -25,8 +27,16 @@ class Prefix:
 
     @classmethod
     def of(cls, config: Config) -> Prefix:
-        """The prefix that the configuration names."""
-        return cls(Path(config.deploy.prefix).expanduser().absolute())
+        """The prefix that the configuration names. Of the default places, one with an installation is preferred.
+
+        Raises `ConfigError`.
+        """
+        found = [cls(path) for path in account.prefixes(config.deploy, managers.machine(config.deploy))]
+        return next((one for one in found if one.is_used()), found[0])
+
+    def is_used(self) -> bool:
+        """Whether something is installed, or a deploy was interrupted; False when that cannot be read."""
+        return any(map(os.path.lexists, (self.state, self.current, self.journal)))
 
     @property
     def releases(self) -> Path:
@@ -59,9 +69,22 @@ class Prefix:
         return self.folder / "bin" / SHIM_NAME
 
     @property
+    def claims(self) -> Path:
+        """Folder of the shim's claims, which tell the copy that serves from one that waits."""
+        return self.folder / "run"
+
+    @property
     def logs(self) -> Path:
         """Folder of the service's log and of the logs of failed releases."""
         return self.folder / "logs"
+
+    @property
+    def owner(self) -> str:
+        """Name of the user to whom it belongs, for messages."""
+        try:
+            return self.folder.owner()
+        except (OSError, KeyError):
+            return "its owner"
 
     def release(self, identifier: str) -> Path:
         """Directory of a release. Raises `ReleaseInvalid` for an id that could be a path outside of releases/."""
@@ -72,3 +95,12 @@ class Prefix:
     def active(self) -> str:
         """Id of the release that `current` points to; may be empty."""
         return self.current.readlink().name if self.current.is_symlink() else ""
+
+
+def settled(config: Config) -> Config:
+    """With the prefix that is used, where root need not be told more to know it."""
+    try:
+        found = str(Prefix.of(config).folder)
+    except ConfigError:
+        return config
+    return replace(config, deploy=replace(config.deploy, prefix=found))

@@ -17,11 +17,12 @@ def recover(deploy: Deploy) -> None:
     entry = deploy.journal.read()
     if entry is None:
         return
-    deploy.manager.inspect()  # fails if the manager is unavailable, before a try is used up
     deploy.console.warn(f"a deploy was interrupted: {entry.operation} {entry.release} at step {entry.step!r}")
     if entry.operation == "uninstall":
         activation.remove_everything(deploy)
-    elif entry.step in BEFORE_SWAP:
+        return
+    deploy.manager.inspect()  # fails if the manager is unavailable, before a try is used up
+    if entry.step in BEFORE_SWAP:
         undo(deploy)
     elif entry.step in AFTER_HEALTH:
         activation.finish(deploy)

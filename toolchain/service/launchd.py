@@ -1,44 +1,36 @@
-"""launchd, driven with launchctl, or with the emulator's command of the same shape.
-
-The property list is written by plistlib; its bytes change only with the configuration, never with the release.
-"""
+"""launchd, driven with launchctl, or with the emulator's command of the same shape."""
 
 from __future__ import annotations
 
 import os
-import plistlib
 import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
-from xml.parsers.expat import ExpatError
 
 from ..core import process, records
 from ..core.config import DeployConfig
 from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
-from . import account
+from . import account, preflight, propertylist
 from . import launchctl_codes as codes
-from .account import Account
-from .manager import Definition, Registration, ServiceState
+from .account import Account, Machine
+from .manager import Definition, Instance, Registration, ServiceState
 
-THROTTLE_S = 10
-"""launchd's default, set explicitly because the health check depends on it"""
-EXIT_TIMEOUT_S = 10
-"""between SIGTERM and SIGKILL: Ollama ends its llama-server children in this time"""
 TEARDOWN_TIMEOUT_S = 30.0
-"""limit for a label to disappear after bootout; longer than `EXIT_TIMEOUT_S`, after which launchd kills"""
+"""limit for a label to disappear after bootout; longer than `propertylist.EXIT_TIMEOUT_S`, after which launchd kills"""
 BOOTSTRAP_TIMEOUT_S = 5.0
 """how long bootstrap is retried while a teardown is in progress"""
 START_TIMEOUT_S = 5.0
 """limit for a start that launchd says is in progress (36, 37)"""
-SESSION_TYPES = ("Aqua", "Background", "LoginWindow", "StandardIO", "System")
-"""every session, as Homebrew's services have it: without the key an agent belongs to Aqua and is refused over SSH"""
+_EVERYBODYS_AGENTS = Path("/Library/LaunchAgents")
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 60.0
-_FIELD = re.compile(r"^\t(state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
+_FIELD = re.compile(r"^\t(path|program|state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
+_ABSENT = (codes.DOMAIN_ABSENT, codes.WRONG_DOMAIN)
+"""an absent domain, on older and on newer macOS; nothing is loaded there"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +45,16 @@ class LaunchdManager:
     domain: str
     label: str
     plist: Path
-    account: Account
-    """the service's"""
+    account: Account | None
+    """the service's; None when root would have to guess it"""
+    owner: Account
+    """to whom the prefix and the property list belong: root for a daemon, else the service's account"""
+    folders: tuple[Path, ...] = ()
+    """where launchd looks for property lists at a login or a boot"""
+    name: str = "launchd"
+    """of the manager, as deploy.service_manager has it"""
+    needs_root: bool = False
+    """whether only root may change the system domain"""
     kind: str = "launchd"
 
     @property
@@ -65,12 +65,22 @@ class LaunchdManager:
     @property
     def registration(self) -> Registration:
         """Label, domain and property list."""
-        return Registration(label=self.label, domain=self.domain, file=str(self.plist))
+        return Registration(label=self.label, domain=self.domain, file=str(self.plist), manager=self.name)
 
     @property
     def user(self) -> str:
         """The user of a system daemon. Empty in other domains, which belong to a user."""
-        return self.account.name if self.domain == "system" else ""
+        return self._account().name if self.domain == account.SYSTEM else ""
+
+    @property
+    def caution(self) -> str:
+        """That a service in user/UID does not come back by itself after a boot."""
+        if not self.domain.startswith("user/"):
+            return ""
+        return (
+            f"{self.domain} ends with a reboot: the service comes back only when {self._account().name} logs in at the "
+            "screen; on a Mac that nobody logs in to, set deploy.domain to system and use sudo"
+        )
 
     def adopt(self, registration: Registration) -> LaunchdManager:
         """The service of that label, domain and property list."""
@@ -78,40 +88,101 @@ class LaunchdManager:
 
     def check(self) -> None:
         """Check that the property list can be written. Raises `ConfigError`."""
+        self.require_rights()
         folder = self.plist.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"deploy.agents_dir: {folder} cannot be created: {error.strerror}") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not _is_writable(folder):
             raise ConfigError(f"deploy.agents_dir: {folder} is not writable", hint="choose a folder of yours")
+
+    def require_rights(self) -> None:
+        """Raises `ConfigError` when only root may change the service. `inspect` is for everybody."""
+        if self.domain == "system" and self.needs_root and not account.is_root():
+            raise ConfigError(f"{self.target}: the system domain needs root", hint="run it with sudo, or use user/UID")
+        if os.path.lexists(self.plist) and not _is_writable(self.plist.parent):
+            raise ConfigError(f"{self.plist}: its folder is not writable", hint="run it with sudo")
+
+    def preflight(self) -> None:
+        """Load a job that ends at once from a property list like the service's. Raises `PreflightRefused`."""
+        self.sweep()
+        preflight.run(self._probe(), self.render(Definition(program=preflight.PROGRAM, log=Path("/dev/null"))))
+
+    def sweep(self) -> None:
+        """Boot out the preflight's job and delete its property list, wherever they are."""
+        preflight.sweep(self._probe())
+
+    def load(self) -> None:
+        """Load the property list, once a teardown of the label has ended."""
+        words = ("bootstrap", self.domain, str(self.plist))
+        deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
+        while (done := self._call(*words)).returncode != 0:
+            if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
+                raise self._refused(done, words)
+            time.sleep(_POLL_S)
+
+    def discard(self) -> None:
+        """Boot it out if it is loaded, without waiting for the end."""
+        self._call("bootout", self.target)
+
+    def _probe(self) -> LaunchdManager:
+        label = f"{self.label}.preflight"
+        return replace(self, label=label, plist=self.plist.with_name(f"{label}.plist"))
 
     def inspect(self) -> ServiceState:
         """The service's state from `launchctl print`."""
-        done = self._call("print", self.target)
-        if done.returncode == codes.UNKNOWN_SERVICE:
-            return ServiceState(loaded=False)
-        if done.returncode in (codes.DOMAIN_ABSENT, codes.WRONG_DOMAIN):
+        fields = self._look()
+        if fields is None:
             raise DomainUnavailable(
                 f"{self.target}: the state of the service is unknown: launchd's domain {self.domain} is unavailable",
                 hint="gui/UID exists only while that user is logged in at the screen; over SSH use user/UID or system",
             )
-        if done.returncode != 0:
+        return _state(fields)
+
+    def instances(self) -> tuple[Instance, ...]:
+        """The service in every domain where its label is loaded, with the property list that it was loaded from.
+
+        Raises `DomainUnavailable` when none of the domains exists.
+        """
+        found = {domain: replace(self, domain=domain)._look() for domain in self._domains()}
+        if all(fields is None for fields in found.values()):
+            raise DomainUnavailable(
+                f"{self.target}: the state of the service is unknown: launchd has none of {', '.join(found)}",
+                hint="`launchctl print system` shows whether launchd answers at all",
+            )
+        return tuple(self._instance(domain, fields) for domain, fields in found.items() if fields)
+
+    def _instance(self, domain: str, fields: dict[str, str]) -> Instance:
+        path = fields.get("path", "")
+        file = Path(path) if path.startswith("/") else self.plist
+        return Instance(manager=replace(self, domain=domain, plist=file), state=_state(fields))
+
+    def definitions(self) -> tuple[Path, ...]:
+        """Every property list of the label in the folders that launchd reads, whatever its file is called."""
+        return propertylist.of_label(self.label, (self.plist.parent, *self.folders))
+
+    def _domains(self) -> tuple[str, ...]:
+        """The domains in which the service could be loaded, its own first."""
+        uid = self.domain.partition("/")[2] or (str(self.account.uid) if self.account else "")
+        own = (f"gui/{uid}", f"user/{uid}") if uid else ()
+        return tuple(dict.fromkeys((self.domain, *own, account.SYSTEM)))
+
+    def _look(self) -> dict[str, str] | None:
+        """The first of each field of `launchctl print`; none if the service is not loaded, None without the domain."""
+        done = self._call("print", self.target)
+        if done.returncode in _ABSENT:
+            return None
+        if done.returncode not in (0, codes.UNKNOWN_SERVICE):
             raise self._refused(done, ("print", self.target))
         fields: dict[str, str] = {}
-        for key, value in _FIELD.findall(done.output):
+        for key, value in _FIELD.findall(done.output if done.returncode == 0 else ""):
             fields.setdefault(key, value)
-        end = fields.get("last terminating signal") or fields.get("last exit code", "")
-        return ServiceState(
-            loaded=True,
-            pid=int(fields.get("pid", 0)),
-            runs=int(fields.get("runs", 0)),
-            last_end="" if "never" in end else end,
-        )
+        return fields
 
     def render(self, definition: Definition) -> bytes:
         """The property list."""
-        return property_list(definition, label=self.label, home=self.account.home, user=self.user)
+        return propertylist.property_list(definition, label=self.label, home=self._account().home, user=self.user)
 
     def install(self, definition: Definition) -> None:
         """Write the property list, with the mode that launchd requires."""
@@ -149,7 +220,7 @@ class LaunchdManager:
         done = self._call("kill", "SIGTERM", self.target)
         if done.returncode not in (0, codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE):
             raise self._refused(done, ("kill", "SIGTERM", self.target))
-        deadline = time.monotonic() + EXIT_TIMEOUT_S
+        deadline = time.monotonic() + propertylist.EXIT_TIMEOUT_S
         while (state := self.inspect()).pid == before.pid and state.runs == before.runs:
             if time.monotonic() > deadline:
                 return False
@@ -178,11 +249,7 @@ class LaunchdManager:
         """Make launchd reload the plist: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
         self.unload()
         self._must("enable", self.target)
-        deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
-        while (done := self._call("bootstrap", self.domain, str(self.plist))).returncode != 0:
-            if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
-                raise self._refused(done, ("bootstrap", self.domain, str(self.plist)))
-            time.sleep(_POLL_S)
+        self.load()
         if not (state := self.inspect()).running:
             self._kickstart(state)
 
@@ -201,15 +268,21 @@ class LaunchdManager:
                 )
             time.sleep(_POLL_S)
 
+    def _account(self) -> Account:
+        if self.account is None:
+            raise account.unknown()
+        return self.account
+
     def _call(self, *words: str) -> process.Completed:
-        return process.run(
-            (*self.command, *words),
-            env=self.environment,
-            check=False,
-            timeout=_CALL_TIMEOUT_S,
-            failure=LaunchdRefused,
-            what="launchctl",
-        )
+        with account.as_root():
+            return process.run(
+                (*self.command, *words),
+                env=self.environment,
+                check=False,
+                timeout=_CALL_TIMEOUT_S,
+                failure=LaunchdRefused,
+                what="launchctl",
+            )
 
     def _must(self, *words: str) -> None:
         done = self._call(*words)
@@ -218,34 +291,22 @@ class LaunchdManager:
 
     def _refused(self, done: process.Completed, words: tuple[str, ...]) -> LaunchdRefused:
         said = "".join(f"\n    {line}" for line in done.output.splitlines())
-        hint = codes.hint(done.returncode, self.domain, self._session_types())
+        hint = codes.hint(done.returncode, self.domain, propertylist.session_types(self.plist))
         return LaunchdRefused(
             f"launchctl {' '.join(words)} ended with {codes.meaning(done.returncode)}{said}",
             hint=hint or f"`launchctl print {self.target}`, and the system log",
             code=done.returncode,
         )
 
-    def _session_types(self) -> tuple[str, ...]:
-        """The sessions that the installed property list is for; empty if it does not say, or cannot be read."""
-        try:
-            found = plistlib.loads(self.plist.read_bytes())
-        except (OSError, plistlib.InvalidFileException, ExpatError, ValueError):
-            return ()
-        stated = found.get("LimitLoadToSessionType", ()) if isinstance(found, dict) else ()
-        return tuple(str(one) for one in ([stated] if isinstance(stated, str) else stated))
-
 
 def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager:
     """The Mac's own launchd; `loaded_in` is as in `connect`.
 
-    Raises `ConfigError` without launchd, or when the domain needs root.
+    Raises `ConfigError` without launchd.
     """
     if sys.platform != "darwin":
         raise ConfigError("deploy.service_manager: launchd is only on macOS", hint="auto uses the emulator elsewhere")
-    found = connect(config, ("/bin/launchctl",), {}, loaded_in)
-    if found.domain == "system" and os.geteuid() != 0:
-        raise ConfigError("deploy.domain: the system domain needs root", hint="run it with sudo, or use user/UID")
-    return found
+    return replace(connect(config, ("/bin/launchctl",), {}, loaded_in, machine=account.this_mac()), needs_root=True)
 
 
 def connect(
@@ -254,58 +315,65 @@ def connect(
     environment: dict[str, str],
     loaded_in: str,
     folder_of: Callable[[str], Path] | None = None,
+    machine: Machine = account.ORDINARY,
 ) -> LaunchdManager:
     """The configured service, managed with `command`; its property list is in `folder_of` its domain, if given.
 
-    `loaded_in` is the domain that it was installed in. An automatic domain stays the same: over SSH, without a user at
-    the screen, the service must not be loaded again in another domain.
+    `loaded_in` is the domain that it was installed in. An automatic domain stays the same, also over SSH without a user
+    at the screen, unless the service is loaded in another one only, as after a reboot and a login. Root's is system.
     """
-    domain, owner = config.domain, account.of_service(config)
-    if domain == "auto":
-        domain = loaded_in or _automatic_domain(command, environment, owner.uid)
-    if config.agents_dir:
-        folder = Path(config.agents_dir).expanduser().absolute()
-    elif folder_of:
-        folder = folder_of(domain)
-    else:
-        folder = Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
-    return LaunchdManager(
-        command=command,
-        environment=environment,
-        domain=domain,
-        label=config.label,
-        plist=folder / f"{config.label}.plist",
-        account=owner,
+
+    def at(domain: str) -> LaunchdManager:
+        daemon = domain == account.SYSTEM
+        user = account.find(config, domain, machine)
+        folder_in = folder_of or partial(_folder, user)
+        folder = account.expand(config.agents_dir, config, machine) if config.agents_dir else folder_in(domain)
+        plist = folder / f"{config.label}.plist"
+        if daemon:  # the user of an installed daemon stays, whoever is at the screen now
+            user = account.find(config, domain, machine, installed=propertylist.user_name(plist))
+        own = (f"gui/{user.uid}", f"user/{user.uid}") if user else ()
+        return LaunchdManager(
+            command=command,
+            environment=environment,
+            domain=domain,
+            label=config.label,
+            plist=plist,
+            account=user,
+            owner=user if user and not daemon else account.caller(),
+            folders=(*map(folder_in, (*own, account.SYSTEM)), *(() if folder_of else (_EVERYBODYS_AGENTS,))),
+        )
+
+    if config.domain != "auto":
+        return at(config.domain)
+    if not loaded_in:
+        user = account.find(config, "auto", machine) or account.caller()
+        return at(account.SYSTEM if machine.root else _automatic_domain(command, environment, user.uid))
+    kept = at(loaded_in)
+    try:
+        elsewhere = () if kept._look() else kept.instances()
+    except (DomainUnavailable, LaunchdRefused):
+        return kept
+    return at(elsewhere[0].manager.registration.domain) if elsewhere else kept
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _state(fields: dict[str, str]) -> ServiceState:
+    end = fields.get("last terminating signal") or fields.get("last exit code", "")
+    return ServiceState(
+        loaded=bool(fields),
+        pid=int(fields.get("pid", 0)),
+        runs=int(fields.get("runs", 0)),
+        last_end="" if "never" in end else end,
+        program=fields.get("program", ""),
     )
 
 
-def property_list(definition: Definition, *, label: str, home: Path, user: str = "") -> bytes:
-    """The property list. The same arguments give the same bytes.
-
-    `user` is the account of a system daemon. Raises `ConfigError` for text that XML cannot hold.
-    """
-    content: dict[str, Any] = {
-        "Label": label,
-        "LimitLoadToSessionType": list(SESSION_TYPES),
-        "ProgramArguments": [str(definition.program)],
-        "RunAtLoad": True,
-        "KeepAlive": True,
-        "ProcessType": "Interactive",
-        "ThrottleInterval": THROTTLE_S,
-        "ExitTimeOut": EXIT_TIMEOUT_S,
-        "EnvironmentVariables": {"HOME": str(home), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
-        "StandardOutPath": str(definition.log),
-        "StandardErrorPath": str(definition.log),
-        **({"UserName": user} if user else {}),
-    }
-    try:
-        data = plistlib.dumps(content, sort_keys=False)
-        survives = plistlib.loads(data) == content
-    except (plistlib.InvalidFileException, ExpatError, ValueError) as error:
-        raise ConfigError(f"no property list can be made for {str(definition.program)!r}: {error}") from error
-    if not survives:
-        raise ConfigError(f"the path {str(definition.program)!r} or {str(home)!r} cannot be stored in XML")
-    return data
+def _folder(user: Account | None, domain: str) -> Path:
+    agents = user is not None and domain != account.SYSTEM
+    return user.home / "Library/LaunchAgents" if user and agents else Path("/Library/LaunchDaemons")
 
 
 def _automatic_domain(command: tuple[str, ...], environment: dict[str, str], uid: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.records import record
+from .account import Account
 
 
 @record
@@ -17,6 +18,8 @@ class ServiceState:
     runs: int = 0
     last_end: str = ""
     """how the last process ended, in the manager's words; empty if none has"""
+    program: str = ""
+    """path of the program, as the manager states it; empty if it does not"""
 
     @property
     def running(self) -> bool:
@@ -33,6 +36,8 @@ class Registration:
     """the manager's domain in which it is loaded; empty if there are no domains"""
     file: str
     """path of its definition"""
+    manager: str = ""
+    """the manager, as deploy.service_manager names it; empty in a registration of an earlier version"""
 
 
 @record
@@ -63,14 +68,43 @@ class Manager(Protocol):
         """Where the configuration puts the service."""
 
     @property
-    def user(self) -> str:
-        """The account that the service runs as; empty when it is the caller's."""
+    def account(self) -> Account | None:
+        """The account that the service runs as; None when root would have to guess it."""
+
+    @property
+    def owner(self) -> Account:
+        """To whom its prefix and its definition belong."""
+
+    @property
+    def caution(self) -> str:
+        """What whoever installs the service there must know; empty if nothing."""
 
     def check(self) -> None:
         """Raises `ConfigError` when a definition cannot be written there."""
 
+    def require_rights(self) -> None:
+        """Raises `ConfigError` when the caller may not change the service, which everybody may look at."""
+
+    def preflight(self) -> None:
+        """Load a throwaway service in the same way, and remove it. Raises `PreflightRefused`; needs no more than 2 s.
+
+        What a killed preflight left behind is removed first.
+        """
+
+    def sweep(self) -> None:
+        """Remove what a killed preflight left behind."""
+
     def inspect(self) -> ServiceState:
         """The current state of the service."""
+
+    def instances(self) -> tuple[Instance, ...]:
+        """Every place of this manager where a service of this label is loaded now; this one first.
+
+        Raises `DomainUnavailable` only when none of the places can be asked.
+        """
+
+    def definitions(self) -> tuple[Path, ...]:
+        """Every definition file of this label that the manager would load by itself, at a login or a start."""
 
     def render(self, definition: Definition) -> bytes:
         """The file for a definition. The same definition gives the same bytes. Raises `ConfigError`."""
@@ -98,3 +132,16 @@ class Manager(Protocol):
 
     def adopt(self, registration: Registration) -> Manager:
         """The same manager's service with this registration; others may have installed it."""
+
+
+@record
+class Instance:
+    """A place where a service is loaded."""
+
+    manager: Manager
+    state: ServiceState
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells it from every other place."""
+        return self.manager.registration.manager, self.manager.target

@@ -21,6 +21,8 @@ class Competitor:
     port: int
     remedy: str
     """what to do about it"""
+    program: str = ""
+    """part of its program's path that gives it away where no manager knows it; empty if nothing does"""
 
 
 @record

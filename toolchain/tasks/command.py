@@ -27,6 +27,7 @@ from ..core.config import load
 from ..core.console import Console
 from ..core.errors import ConfigError, ToolchainError
 from ..core.run import Run
+from ..service import account
 from ..text import as_text
 from .flags import SETTINGS
 
@@ -35,6 +36,9 @@ _SHARED = {
     "config": "configuration file instead of ./turboquant.yaml",
     "set": "any setting, as in --set deploy.port=11500 (repeatable)",
 }
+
+_LOOK_ONLY = ("deploy", "config", "doctor")
+"""tasks that have a workspace, and make nothing in it"""
 
 
 class Group:
@@ -75,7 +79,10 @@ def _task(body: Callable[..., None], flags: tuple[str, ...], help: dict[str, str
                 arguments[flag] = kind.read(arguments[flag] or (), flag)
             file = arguments.pop("config", "")
             config = load(file=Path(file) if file else None, flags=settings)
-            body(Run(config=config, console=console), **arguments)
+            run = Run(config=config, console=console)
+            if "workspace" in flags and not body.__module__.endswith(_LOOK_ONLY) and body.__name__ not in _LOOK_ONLY:
+                account.refuse_to_litter(run.workspace)
+            body(run, **arguments)
 
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     added = [inspect.Parameter(flag, keyword, default="") for flag in (*flags, "config")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import pipeline, rehearsal
+from .. import deploy, pipeline, rehearsal
 from ..core import config as configuration
 from ..core.run import Run
 from ..host import doctor as host
@@ -43,7 +43,7 @@ def doctor(run: Run) -> None:
 @group.task(*SOURCES, "prefix", "port", "kv_cache_type")
 def config(run: Run) -> None:
     """Every setting, and where its value came from."""
-    run.finish(configuration.rows(run.config))
+    run.finish(configuration.rows(deploy.settled(run.config)))
 
 
 @group.task(*SOURCES, keep="do not store this look, so that the next one reports the same again")

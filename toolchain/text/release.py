@@ -46,6 +46,8 @@ def _deployment(state: Deployment) -> str:
             f"active    {state.active}  (version {state.version or '?'}, pid {state.pid or '-'}, {health})",
             f"parent    {state.parent or '-'}",
             f"releases  {', '.join(others) or 'none'}",
+            f"service   {state.service or 'not loaded'}",
+            *(f"also      {place}: this copy waits; the next deploy.install leaves one" for place in state.also),
             f"prefix    {state.prefix}",
         ]
     )

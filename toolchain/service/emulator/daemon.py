@@ -24,7 +24,8 @@ import psutil
 from ...core import records
 from ...core.errors import DiskFull, RecordError
 from ...core.records import record
-from . import jobspec, settings
+from ..launchctl_codes import NOT_PERMITTED
+from . import identity, jobspec, settings
 from .job import say
 from .refused import Refused
 from .sessions import Sessions
@@ -34,6 +35,9 @@ SOCKET = "socket"
 TABLE = "table.json"
 LOCK = "daemon.lock"
 _TICK_S = 0.25
+_LOOKS = (["print"], ["print-disabled"], ["managername"])
+"""what other users may ask of root's emulator"""
+_REFUSAL = {"code": NOT_PERMITTED, "stdout": "", "stderr": "Operation not permitted\n"}
 _CLOCK_SLACK_S = 1.0
 
 
@@ -109,6 +113,12 @@ class Daemon:
             if self._leaving:
                 return  # without an answer its client starts the next daemon, and asks that one
             self._verbs.settings = settings.read(Path())
+            if self._verbs.settings.root:  # as with launchd, everybody may look
+                Path().chmod(0o711)
+                Path(SOCKET).chmod(0o666)
+            if identity.peer(writer.get_extra_info("socket")) not in (0, os.getuid()) and argv[:1] not in _LOOKS:
+                writer.write(json.dumps(_REFUSAL).encode() + b"\n")
+                return
             code, out, err = await self._verbs.call(argv)
             writer.write(json.dumps({"code": code, "stdout": out, "stderr": err}).encode() + b"\n")
             await writer.drain()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,6 +52,14 @@ def assumed(identity: Identity | None) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(gid)
         os.setgroups(groups)
+
+
+def peer(connection: socket.socket) -> int:
+    """The uid at the other end of a Unix socket."""
+    if sys.platform == "linux":
+        return int(struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+    sol_local, local_peercred = 0, 1  # sys/un.h; struct xucred begins with its version and the uid
+    return int(struct.unpack("2I", connection.getsockopt(sol_local, local_peercred, 128)[:8])[1])
 
 
 def _identity(found: pwd.struct_passwd) -> Identity:

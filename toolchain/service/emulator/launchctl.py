@@ -37,8 +37,7 @@ def main(argv: Sequence[str]) -> int:
         return _FAILED
     words = [str(Path(word).resolve()) if word.endswith(".plist") else word for word in words]
     folder = Path(root).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chdir(folder)  # a socket's path is limited to 104 bytes, a relative one always fits
     answer = _ask(words)
     if answer is None:
@@ -62,6 +61,9 @@ def _ask(words: list[str]) -> dict[str, Any] | None:
         if daemon is not None and daemon.poll():
             return None
         if daemon is None or daemon.returncode == 0:
+            if Path().stat().st_uid != os.geteuid():
+                return None  # another user's emulator
+            Path().chmod(0o700)
             daemon = _start()
         time.sleep(0.02)
     return None

@@ -38,6 +38,7 @@ class OllamaUnit:
             name="Ollama.app",
             port=DEFAULT_PORT,
             remedy="quit it from the menu bar and remove it from the login items",
+            program="/Ollama.app/",
         ),
         Competitor(
             manager="launchd",

@@ -1,0 +1,77 @@
+"""Property lists: the service's own, written by plistlib, and what those of a folder say.
+
+The bytes of the service's change only with the configuration, never with the release.
+"""
+
+from __future__ import annotations
+
+import plistlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+from ..core.errors import ConfigError
+from .manager import Definition
+
+THROTTLE_S = 10
+"""launchd's default, set explicitly because the health check depends on it"""
+EXIT_TIMEOUT_S = 10
+"""between SIGTERM and SIGKILL: Ollama ends its llama-server children in this time"""
+SESSION_TYPES = ("Aqua", "Background", "LoginWindow", "StandardIO", "System")
+"""every session, as Homebrew's services have it: without the key an agent belongs to Aqua and is refused over SSH"""
+
+
+def property_list(definition: Definition, *, label: str, home: Path, user: str = "") -> bytes:
+    """The property list. The same arguments give the same bytes.
+
+    `user` is the account of a system daemon. Raises `ConfigError` for text that XML cannot hold.
+    """
+    content: dict[str, Any] = {
+        "Label": label,
+        "LimitLoadToSessionType": list(SESSION_TYPES),
+        "ProgramArguments": [str(definition.program)],
+        "RunAtLoad": True,
+        "KeepAlive": True,
+        "ProcessType": "Interactive",
+        "ThrottleInterval": THROTTLE_S,
+        "ExitTimeOut": EXIT_TIMEOUT_S,
+        "EnvironmentVariables": {"HOME": str(home), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+        "StandardOutPath": str(definition.log),
+        "StandardErrorPath": str(definition.log),
+        **({"UserName": user} if user else {}),
+    }
+    try:
+        data = plistlib.dumps(content, sort_keys=False)
+        survives = plistlib.loads(data) == content
+    except (plistlib.InvalidFileException, ExpatError, ValueError) as error:
+        raise ConfigError(f"no property list can be made for {str(definition.program)!r}: {error}") from error
+    if not survives:
+        raise ConfigError(f"the path {str(definition.program)!r} or {str(home)!r} cannot be stored in XML")
+    return data
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The content of a property list; empty if there is none that can be read."""
+    try:
+        content = plistlib.loads(file.read_bytes())
+    except (OSError, plistlib.InvalidFileException, ExpatError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def session_types(file: Path) -> tuple[str, ...]:
+    """The sessions that a property list is for; empty if it does not say, or cannot be read."""
+    stated = read(file).get("LimitLoadToSessionType", ())
+    return tuple(str(one) for one in ([stated] if isinstance(stated, str) else stated))
+
+
+def user_name(file: Path) -> str:
+    """UserName of a property list; empty if it has none, or cannot be read."""
+    return str(read(file).get("UserName", ""))
+
+
+def of_label(label: str, folders: Iterable[Path]) -> tuple[Path, ...]:
+    """The property lists of a label in these folders: those that say so, whatever their name, and the usual name."""
+    files = (file for folder in dict.fromkeys(folders) for file in sorted(folder.glob("*.plist")))
+    return tuple(file for file in files if file.name == f"{label}.plist" or read(file).get("Label") == label)
