@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import psutil
 from toolchain.core import records
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import CommandFailed
+from toolchain.service.account import Account, caller
 from toolchain.service.manager import Definition, Instance, Registration, ServiceState
 
 KIND = "process"
@@ -39,7 +40,8 @@ class ProcessManager:
     home: Path
     label: str
     kind: str = KIND
-    user: str = ""
+    account: Account = field(default_factory=caller)
+    owner: Account = field(default_factory=caller)
 
     @property
     def target(self) -> str:

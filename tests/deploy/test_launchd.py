@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import plistlib
-import pwd
 import re
 import sys
 import time
@@ -18,7 +17,7 @@ from toolchain.core import records
 from toolchain.core.errors import ConfigError, DomainUnavailable, LaunchdRefused, PortInUse, ServiceConflict
 from toolchain.deploy import installed, installer, port
 from toolchain.host import ports
-from toolchain.service import launchd, managers
+from toolchain.service import account, launchd, managers
 from toolchain.service.emulator import settings
 from toolchain.service.launchd import LaunchdManager
 from toolchain.service.manager import Definition
@@ -189,7 +188,7 @@ def test_a_port_that_a_program_holds_is_named_with_it(site: Site) -> None:
 
 
 def test_launchd_is_asked_for_only_where_it_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    mac = site.configured(service_manager="launchd", domain="gui/501")
+    mac = site.configured(service_manager="launchd", domain=GUI, user=account.caller().name)
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(ConfigError, match="only on macOS"):
         _driver(mac)
@@ -198,12 +197,12 @@ def test_launchd_is_asked_for_only_where_it_is(site: Site, monkeypatch: pytest.M
     assert found.command == ("/bin/launchctl",)
     assert found.plist == Path.home() / "Library/LaunchAgents/io.turboquant.ollama.plist"
     assert _driver(mac.configured(agents_dir="~/agents")).plist.parent == Path.home() / "agents"
-    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("daemon").pw_uid)
+    monkeypatch.setattr(account, "is_root", lambda: False)
     daemon = _driver(mac.configured(domain="system"))  # everybody may look at it
     for change in (daemon.check, daemon.require_rights):
         with pytest.raises(ConfigError, match="needs root"):
             change()
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    system = _driver(mac.configured(domain="system"))
+    monkeypatch.setattr(account, "is_root", lambda: True)
+    system = _driver(mac.configured(domain="system", user="daemon"))
     assert system.plist.parent == Path("/Library/LaunchDaemons")
     assert b"<key>UserName</key>" in system.render(Definition(program=site.prefix.shim, log=site.log_file))

@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ended
+from toolchain import pipeline
 from toolchain.core import records
 from toolchain.core.errors import PortInUse, PreflightRefused
+from toolchain.core.run import Run
 from toolchain.deploy import installed, installer, port
 from toolchain.host import ports
 from toolchain.service import managers
@@ -79,6 +81,14 @@ def test_a_refusal_ends_before_anything_is_made(site: Site, absent: int) -> None
         there.install(site.release("1"))
     assert not site.prefix.releases.exists()
     assert _left(site) == []
+
+
+def test_ship_asks_launchd_before_it_fetches_or_builds(site: Site) -> None:
+    site.launchctl(LOGOUT_VERB, str(UID))
+    there = site.configured(domain=GUI)
+    with pytest.raises(PreflightRefused):
+        pipeline.ship(Run(replace(there.config, workspace=str(site.folder / "workspace")), there.console))
+    assert not (site.folder / "workspace").exists()
 
 
 def test_a_killed_preflight_is_swept(site: Site) -> None:

@@ -115,20 +115,29 @@ class VerifyConfig:
 class DeployConfig:
     """Where and how the release is installed as a service."""
 
-    prefix: Annotated[str, "folder that holds releases/, current and the shim"] = platformdirs.user_data_dir(
-        "turboquant"
-    )
+    prefix: Annotated[
+        str,
+        "folder that holds releases/, current and the shim; empty: turboquant in the data folder of `deploy.user`, "
+        "for a daemon in that of the machine",
+    ] = ""
     user: Annotated[
-        str, _like(r"|[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"), "account that the service runs as; empty: the caller's"
+        str,
+        _like(r"|[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"),
+        "account that the service runs as; empty: yours; for root, the one who called sudo, else who is at the screen",
     ] = ""
     label: Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]{2,120}"), "launchd label"] = "io.turboquant.ollama"
-    agents_dir: Annotated[str, "folder of the plist; empty: ~/Library/LaunchAgents, or the emulator's own"] = ""
+    agents_dir: Annotated[
+        str,
+        "folder of the plist; empty: the usual Library/LaunchAgents or LaunchDaemons, or the emulator's own",
+    ] = ""
     service_manager: Annotated[
         Literal["auto", "launchd", "emulator", "standin"],
         "launchd, or its emulator where there is none (standin: the emulator's former name)",
     ] = "auto"
     domain: Annotated[
-        str, _like(r"auto|system|(gui|user)/\d+"), "launchd domain: auto, gui/UID, user/UID or system"
+        str,
+        _like(r"auto|system|(gui|user)/\d+"),
+        "launchd domain: auto (root: system), gui/UID, user/UID or system",
     ] = "auto"
     host: Annotated[str, _like(r"[0-9A-Za-z.:\[\]-]+"), "address that Ollama listens on"] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535), "port that Ollama listens on"] = 11434

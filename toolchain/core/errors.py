@@ -230,6 +230,12 @@ class VerificationFailed(ToolchainError):
 # -- deploy ----------------------------------------------------------------------------------------
 
 
+class PrefixUnsafe(ToolchainError):
+    """The prefix belongs to another user, others could change it, or the service's user cannot reach it."""
+
+    exit_code = 44
+
+
 class LaunchdRefused(ToolchainError):
     """launchd refused the service."""
 

@@ -6,7 +6,6 @@ install, rollback and their recovery run the same steps, so that a killed deploy
 from __future__ import annotations
 
 import datetime
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..service import managers
 from ..service.manager import Definition, Instance, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import environment, health, installed, port, store
+from . import environment, health, installed, ownership, port, store
 from .journal import RESTORE, Journal
 from .prefix import Prefix
 
@@ -217,10 +216,7 @@ def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
 def _load_and_restart(deploy: Deploy) -> None:
     """Restart, or unload and load if the loaded definition is not the installed one."""
     manager, prefix = deploy.manager, deploy.prefix
-    for folder in (prefix.logs, prefix.claims):  # the service writes there
-        folder.mkdir(parents=True, exist_ok=True)
-        if manager.user and os.geteuid() == 0:
-            shutil.chown(folder, manager.user)
+    ownership.prepare_logs(prefix, deploy.log, manager.account)
     known, digest = installed.read(prefix), manager.digest()
     for other in others(deploy):  # first: one that waits would take over while ours is restarted
         deploy.console.note(f"{other.manager.target} is replaced by {manager.target}")
@@ -276,7 +272,7 @@ def _capture_log(deploy: Deploy) -> Path:
     target = prefix.logs / f"failed-{entry.release}-{_now():%Y%m%dT%H%M%SZ}.log"
     data = b""
     if deploy.log.exists():
-        with deploy.log.open("rb") as file:
+        with ownership.open_log(deploy.log) as file:
             file.seek(max(entry.log_offset, deploy.log.stat().st_size - _CAPTURE_BYTES))
             data = file.read()
     records.write_bytes(target, data)

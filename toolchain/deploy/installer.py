@@ -9,6 +9,7 @@ an install:
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,12 +20,20 @@ from ..build import release as built
 from ..core import locks, records
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
+from ..core.errors import (
+    ConfigError,
+    LockHeld,
+    NothingToRollBackTo,
+    ReleaseInvalid,
+    RolledBack,
+    ToolchainError,
+    Unhealthy,
+)
 from ..core.records import record
-from ..service import address, managers, units
-from ..service.manager import Instance, ServiceState
+from ..service import account, address, managers, units
+from ..service.manager import ServiceState
 from ..stages import Deployment, Verification
-from . import activation, environment, installed, port, proof, recovery, shim, store
+from . import activation, environment, installed, ownership, port, presence, proof, recovery, shim, store
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -43,6 +52,7 @@ def install(
     `ServiceConflict`, `PortInUse`, `LockHeld`, `DiskFull`. Afterwards: `RolledBack` when the release is unhealthy and
     the previous one is restored, `Unhealthy` when there is no healthy one, `LaunchdRefused`, `DomainUnavailable`.
     """
+    config = _settled(config)
     with console.step("check of the release"):
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
@@ -53,6 +63,8 @@ def install(
         console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
     with _locked(config, console) as deploy:
         prefix = deploy.prefix
+        if config.deploy.user and deploy.manager.account and deploy.manager.account.uid == 0:
+            console.warn(f"deploy.user: {unit.name} runs as root, with all rights on this machine")
         _check_place(deploy)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)
@@ -74,7 +86,7 @@ def install(
         )
         try:
             if not same:
-                with console.step(f"copy of {release.id}") as step:
+                with console.step(f"copy of {release.id}") as step, _readable(deploy):
                     store.copy_in(release_dir, release, proven, prefix, step)
             deploy.journal.begin_step("environment")
             store.write_environment(release.id, text, prefix)
@@ -92,10 +104,12 @@ def preflight(config: Config, console: Console) -> None:
 
     Raises `ServiceConflict`, `PortInUse`, `ConfigError`, `PreflightRefused`, `DomainUnavailable`.
     """
-    deploy = _deploy(config, console)
-    with console.step("preflight of the service"):
-        _check_place(deploy)
-        _preflight(deploy)
+    prefix = Prefix.of(config)
+    with console.step("preflight of the service"), ownership.rights(prefix):
+        deploy = _deploy(config, console)
+        with ownership.claim(prefix, deploy.manager):
+            _check_place(deploy)
+            _preflight(deploy)
 
 
 def rollback(config: Config, console: Console, to: str = "") -> Deployment:
@@ -128,12 +142,21 @@ def status(config: Config, console: Console | None = None) -> Deployment:
     """
     console = console or Console()
     recover(config, console)
-    return _look(_deploy(config, console))
+    with ownership.rights(Prefix.of(config)):
+        return _look(_deploy(config, console))
 
 
 def recover(config: Config, console: Console) -> None:
-    """Finish or undo a deploy that was interrupted. Does nothing while the deploying process is alive."""
-    if not Prefix.of(config).journal.exists():
+    """Finish or undo a deploy that was interrupted. Does nothing while the deploying process is alive.
+
+    Who does not own the prefix is only told of it.
+    """
+    prefix = Prefix.of(config)
+    with ownership.rights(prefix):
+        if not prefix.journal.exists():
+            return
+    if not ownership.may_change(prefix):
+        console.warn(f"a deploy was interrupted; it is finished or undone once {prefix.owner} runs ./inv deploy.status")
         return
     try:
         with _locked(config, console):
@@ -152,11 +175,13 @@ class ServiceLog:
 def logs(config: Config, lines: int = 50) -> ServiceLog:
     """The last lines of the service's log; empty if it never ran."""
     recover(config, Console())
-    path = Prefix.of(config).logs / units.choose(config.deploy).log
-    if not path.exists():
-        return ServiceLog(log=())
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return ServiceLog(log=tuple(line.rstrip("\n") for line in deque(file, maxlen=lines)))
+    prefix = Prefix.of(config)
+    with ownership.rights(prefix):
+        path = prefix.logs / units.choose(config.deploy).log
+        if not path.exists():
+            return ServiceLog(log=())
+        with ownership.open_log(path) as binary, io.TextIOWrapper(binary, encoding="utf-8", errors="replace") as file:
+            return ServiceLog(log=tuple(line.rstrip("\n") for line in deque(file, maxlen=lines)))
 
 
 def prune(config: Config, console: Console) -> Deployment:
@@ -174,7 +199,27 @@ def uninstall(config: Config, console: Console) -> Deployment:
         activation.require_rights(deploy)
         deploy.journal.begin(JournalEntry(operation="uninstall", step="unload", release="", previous=active))
         activation.remove_everything(deploy)
-        return _nothing(deploy)
+        return presence.nothing(deploy)
+
+
+def _settled(config: Config) -> Config:
+    """With ~ in deploy.models as the home of the service's user."""
+    if not config.deploy.models:
+        return config
+    models = account.expand(config.deploy.models, config.deploy, managers.machine(config.deploy))
+    return replace(config, deploy=replace(config.deploy, models=str(models)))
+
+
+@contextmanager
+def _readable(deploy: Deploy) -> Iterator[None]:
+    """Root copies a release with the rights of the prefix's owner. Raises `ReleaseInvalid` when these do not do."""
+    try:
+        yield
+    except PermissionError as error:
+        raise ReleaseInvalid(
+            f"{error.filename}: {deploy.manager.owner.name}, to whom the prefix belongs, has no access",
+            hint="put the release into a folder that all can read, as /Users/Shared",
+        ) from error
 
 
 def _deploy(config: Config, console: Console) -> Deploy:
@@ -195,6 +240,8 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
     prefix = Prefix.of(config)
     busy = f"{prefix.folder}: another deploy is in progress"
     with ExitStack() as stack:
+        stack.enter_context(ownership.rights(prefix))
+        stack.enter_context(ownership.claim(prefix, _deploy(config, console).manager))
         try:
             lock = locks.held(prefix.lock, busy, hint="wait until it ends", timeout_s=_LOCK_WAIT_S)
             stack.enter_context(lock)
@@ -241,39 +288,21 @@ def _runs_as_configured(deploy: Deploy) -> bool:
     )
 
 
-def _nothing(deploy: Deploy) -> Deployment:
-    """What is left when there is neither a release nor a service."""
-    left = [one.registration.file for one in activation.definitions(deploy)]
-    if deploy.manager.digest():
-        left.insert(0, deploy.manager.registration.file)
-    files = f"{', '.join(left)} would start the service at the next login; `./inv deploy.uninstall` deletes it"
-    return Deployment(
-        prefix=deploy.prefix.folder,
-        active="",
-        parent="",
-        version="",
-        pid=0,
-        healthy=False,
-        releases=(),
-        reason=f"no release is installed, but {files}" if left else "nothing is installed",
-    )
-
-
 def _look(deploy: Deploy) -> Deployment:
     prefix = deploy.prefix
     known, active, places = installed.read(prefix), prefix.active(), activation.instances(deploy)
-    serving = _serving(places, prefix)
+    serving = presence.serving(places, prefix)
     state = serving.state if serving else ServiceState(loaded=False)
     if not active and not places and not known.releases:
-        return _nothing(deploy)
+        return presence.nothing(deploy)
     version, reason = "", ""
     try:
         expected = deploy.unit.version(deploy.manifest(active)) if active else ""
         version = deploy.unit.ready(environment.read(prefix.release(active))) if active else ""
         if not active:
-            reason = f"no release is active{_loaded(places)}"
+            reason = f"no release is active{presence.loaded(places)}"
         elif not state.running:
-            reason = _not_running(deploy, state, version if version == expected else "")
+            reason = presence.not_running(deploy, state, version if version == expected else "")
         elif version != expected:
             reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
     except ToolchainError as error:
@@ -291,28 +320,3 @@ def _look(deploy: Deploy) -> Deployment:
         also=tuple(one.manager.target for one in places if one is not serving),
         reason=reason,
     )
-
-
-def _serving(places: tuple[Instance, ...], prefix: Prefix) -> Instance | None:
-    """The instance that serves: a second one waits in the shim."""
-    holder = shim.holder(prefix)
-    order = sorted(places, key=lambda one: (one.state.pid != holder, not one.state.running))
-    return order[0] if order else None
-
-
-def _loaded(places: tuple[Instance, ...]) -> str:
-    return "".join(
-        f"; {one.manager.target} is loaded{f', pid {one.state.pid}' if one.state.running else ''}"
-        f"{f', and runs {one.state.program}' if one.state.program else ''}"
-        for one in places
-    )
-
-
-def _not_running(deploy: Deploy, state: ServiceState, version: str) -> str:
-    """Why, as far as the manager knows; `version` is the one that answers nevertheless."""
-    if pid := port.stray(deploy.config.deploy, deploy.prefix):
-        return port.unlisted(pid, deploy.config.deploy.port, deploy.prefix).message
-    if version:
-        return f"version {version} answers, but the service is loaded in no place that can be asked"
-    end = f"; it ended with: {state.last_end}" if state.last_end else ""
-    return f"the service is not running{end}" if state.loaded else "the service is not running: it is loaded nowhere"

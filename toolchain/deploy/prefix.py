@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.config import Config
 from ..core.errors import ReleaseInvalid
+from ..service import account, managers
 
 SHIM_NAME = "turboquant-ollama"
 _RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
@@ -25,8 +27,16 @@ class Prefix:
 
     @classmethod
     def of(cls, config: Config) -> Prefix:
-        """The prefix that the configuration names."""
-        return cls(Path(config.deploy.prefix).expanduser().absolute())
+        """The prefix that the configuration names. Of the default places, one with an installation is preferred.
+
+        Raises `ConfigError`.
+        """
+        found = [cls(path) for path in account.prefixes(config.deploy, managers.machine(config.deploy))]
+        return next((one for one in found if one.is_used()), found[0])
+
+    def is_used(self) -> bool:
+        """Whether something is installed, or a deploy was interrupted; False when that cannot be read."""
+        return any(map(os.path.lexists, (self.state, self.current, self.journal)))
 
     @property
     def releases(self) -> Path:
@@ -67,6 +77,14 @@ class Prefix:
     def logs(self) -> Path:
         """Folder of the service's log and of the logs of failed releases."""
         return self.folder / "logs"
+
+    @property
+    def owner(self) -> str:
+        """Name of the user to whom it belongs, for messages."""
+        try:
+            return self.folder.owner()
+        except (OSError, KeyError):
+            return "its owner"
 
     def release(self, identifier: str) -> Path:
         """Directory of a release. Raises `ReleaseInvalid` for an id that could be a path outside of releases/."""

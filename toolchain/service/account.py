@@ -1,14 +1,29 @@
-"""The account that a service runs as: its uid, home and name decide domain, prefix and folder of the definition."""
+"""The account that a service runs as, and the rights that root gives up while it works for another user.
+
+uid, home and name of the account decide domain, prefix and folder of the definition. They come from the user database,
+never from HOME: sudo and MDM leave another user's there, or none.
+"""
 
 from __future__ import annotations
 
 import os
 import pwd
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import platformdirs
 
 from ..core.config import DeployConfig
 from ..core.errors import ConfigError
 from ..core.records import record
+
+SYSTEM = "system"
+"""launchd's domain for daemons"""
+_NAME = "turboquant"
+_CONSOLE = Path("/dev/console")
 
 
 @record
@@ -22,8 +37,24 @@ class Account:
 
     @property
     def is_caller(self) -> bool:
-        """Whether this process runs as it."""
-        return self.uid == os.geteuid()
+        """Whether it started this process."""
+        return self.uid == os.getuid()
+
+
+@record
+class Machine:
+    """What a service manager knows about the caller and the screen."""
+
+    root: bool = False
+    """whether the caller acts in every domain"""
+    console_user: str = ""
+    """who is logged in at the screen; empty: nobody (the login window, or no screen at all)"""
+    system_prefix: Path | None = None
+    """default prefix of a system daemon; None: the same as an agent's"""
+
+
+ORDINARY = Machine()
+"""as an ordinary user sees it"""
 
 
 def named(name: str) -> Account:
@@ -35,22 +66,159 @@ def named(name: str) -> Account:
     return _account(found)
 
 
-def caller() -> Account:
-    """The account of this process; HOME is ignored, since sudo and MDM leave another's or none.
-
-    Raises `ConfigError` when the user database does not know it.
-    """
+def of_uid(uid: int, setting: str = "deploy.user") -> Account:
+    """The account with that uid. Raises `ConfigError` when the user database does not know it."""
     try:
-        return _account(pwd.getpwuid(os.geteuid()))
+        return _account(pwd.getpwuid(uid))
     except KeyError:
-        raise ConfigError(f"uid {os.geteuid()} is in no user database", hint="set deploy.user") from None
+        raise ConfigError(f"{setting}: uid {uid} is in no user database", hint="set deploy.user") from None
 
 
-def of_service(config: DeployConfig) -> Account:
-    """The account that `config` makes the service's: deploy.user, else the caller, who may have called sudo."""
-    name = config.user or (os.environ.get("SUDO_USER", "") if os.geteuid() == 0 else "")
-    return named(name) if name else caller()
+def caller() -> Account:
+    """The account of this process. Raises `ConfigError` when the user database does not know it."""
+    return of_uid(os.getuid())
+
+
+def is_root() -> bool:
+    """Whether this process was started by root, which it still is while it acts as another user."""
+    return 0 in (os.getuid(), os.geteuid())
+
+
+def console_user(console: Path = _CONSOLE) -> str:
+    """The user who is logged in at the screen of this Mac: the owner of /dev/console. Empty when there is none."""
+    try:
+        found = pwd.getpwuid(console.stat().st_uid)
+    except (OSError, KeyError):
+        return ""
+    # root: the login window; _mbsetupuser: the Setup Assistant of a new Mac
+    return "" if found.pw_uid == 0 or found.pw_name.startswith("_") else found.pw_name
+
+
+def this_mac() -> Machine:
+    """The real thing."""
+    user = console_user() if is_root() and sys.platform == "darwin" else ""
+    return Machine(root=is_root(), console_user=user, system_prefix=Path("/Library/Application Support") / _NAME)
+
+
+def find(config: DeployConfig, domain: str, machine: Machine, installed: str = "") -> Account | None:
+    """The account of the service in `domain` (or auto); None when root would have to guess it.
+
+    gui/UID and user/UID belong to that user. A daemon runs as deploy.user, else as the user of its `installed`
+    definition, else as the one who called sudo, else as the one at the screen; as root only if deploy.user says so.
+    Whoever is not root has only its own services. Raises `ConfigError`.
+    """
+    uid = domain.partition("/")[2]
+    if uid and machine.root:
+        owner = of_uid(int(uid), "deploy.domain")
+        if owner.uid == 0 and not config.user:
+            raise ConfigError(f"deploy.domain: {domain} would run the service as root", hint="say so: deploy.user=root")
+        if config.user not in ("", owner.name):
+            raise ConfigError(
+                f"deploy.user: {config.user} is not the user of deploy.domain {domain}, which is {owner.name}",
+                hint="set one of the two, or deploy.domain=system",
+            )
+        return owner
+    if config.user:
+        return named(config.user)
+    if not machine.root:
+        return caller()
+    called = os.environ.get("SUDO_USER", "")
+    names = (installed if _exists(installed) else "", called if called != "root" else "", machine.console_user)
+    return next((named(name) for name in names if name), None)
+
+
+def unknown() -> ConfigError:
+    """The error for a daemon of root for which `find` finds nobody."""
+    return ConfigError(
+        "deploy.user: as which user shall the service run? It is not set, sudo was not used, and nobody is logged in "
+        "at the screen (it shows the login window, or there is none)",
+        hint="--set deploy.user=NAME, the user whose models it serves",
+    )
+
+
+def expand(path: str, config: DeployConfig, machine: Machine) -> Path:
+    """The absolute path of a setting, in which ~ is the home of the service's user. Raises `ConfigError`."""
+    first, separator, rest = path.partition("/")
+    if first != "~" or not (machine.root or config.user):
+        return Path(path).expanduser().absolute()
+    owner = find(config, config.domain, machine)
+    if owner is None:
+        raise unknown()
+    return owner.home / rest if separator else owner.home
+
+
+def prefixes(config: DeployConfig, machine: Machine) -> tuple[Path, ...]:
+    """Where the installation is: deploy.prefix, or else the default places, the one for a new installation first.
+
+    Raises `ConfigError`.
+    """
+    if config.prefix:
+        return (expand(config.prefix, config, machine),)
+    system = machine.system_prefix
+    if system and config.domain == SYSTEM:
+        return (system,)
+    owner = find(config, config.domain, machine)
+    own = () if owner is None else (_own_prefix(owner, machine),)
+    if not system or config.domain != "auto":
+        if not own:
+            raise unknown()
+        return own
+    return (system, *own) if machine.root else (*own, system)
+
+
+def _own_prefix(owner: Account, machine: Machine) -> Path:
+    if owner.is_caller and not machine.root:
+        return Path(platformdirs.user_data_dir(_NAME)).absolute()
+    return owner.home / ("Library/Application Support" if sys.platform == "darwin" else ".local/share") / _NAME
+
+
+def _exists(name: str) -> bool:
+    try:
+        return bool(name and pwd.getpwnam(name))
+    except KeyError:
+        return False
 
 
 def _account(found: pwd.struct_passwd) -> Account:
     return Account(name=found.pw_name, uid=found.pw_uid, gid=found.pw_gid, home=Path(found.pw_dir))
+
+
+@contextmanager
+def acting(user: Account) -> Iterator[None]:
+    """As root, have only the rights of `user` meanwhile, so that no link of theirs leads root elsewhere.
+
+    Files that are made belong to them. Does nothing for others than root.
+    """
+    if os.geteuid() != 0 or user.uid == 0:
+        yield
+        return
+    groups, gid, temporary = os.getgroups(), os.getegid(), tempfile.tempdir
+    os.setgroups(os.getgrouplist(user.name, user.gid)[:16])  # macOS takes no more
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    tempfile.tempdir = None  # root's may be closed to them
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+        tempfile.tempdir = temporary
+
+
+@contextmanager
+def as_root() -> Iterator[None]:
+    """Inside of `acting`, be root again for a moment, as launchd requires."""
+    if os.getuid() != 0 or os.geteuid() == 0:
+        yield
+        return
+    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
+    os.seteuid(0)
+    os.setegid(os.getgid())
+    os.setgroups([])
+    try:
+        yield
+    finally:
+        os.setgroups(groups)
+        os.setegid(gid)
+        os.seteuid(uid)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from ..core import process, records
+from ..core import records
 from ..core.config import DeployConfig
 from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
 from . import account, preflight, propertylist
 from . import launchctl_codes as codes
-from .account import Account
+from .account import Account, Machine
+from .launchctl import Launchctl, state_of
 from .manager import Definition, Instance, Registration, ServiceState
 
 TEARDOWN_TIMEOUT_S = 30.0
@@ -25,40 +25,29 @@ BOOTSTRAP_TIMEOUT_S = 5.0
 """how long bootstrap is retried while a teardown is in progress"""
 START_TIMEOUT_S = 5.0
 """limit for a start that launchd says is in progress (36, 37)"""
-_EVERYBODYS_AGENTS = Path("/Library/LaunchAgents")
+_DAEMONS, _EVERYBODYS_AGENTS = Path("/Library/LaunchDaemons"), Path("/Library/LaunchAgents")
+_ROOTS = (_DAEMONS, _EVERYBODYS_AGENTS)
 _POLL_S = 0.05
-_CALL_TIMEOUT_S = 60.0
-_FIELD = re.compile(r"^\t(path|program|state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
-_ABSENT = (codes.DOMAIN_ABSENT, codes.WRONG_DOMAIN)
-"""an absent domain, on older and on newer macOS; nothing is loaded there"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchdManager:
+class LaunchdManager(Launchctl):
     """One label in one domain, a `Manager`. Refusals are `LaunchdRefused`.
 
     `command` calls launchctl, with `environment` added; `plist` is the property list's path.
     """
 
-    command: tuple[str, ...]
-    environment: dict[str, str]
-    domain: str
-    label: str
-    plist: Path
-    account: Account
-    """the service's"""
+    account: Account | None
+    """the service's; None when root would have to guess it"""
+    owner: Account
+    """to whom the prefix and the property list belong: root for a daemon, else the service's account"""
     folders: tuple[Path, ...] = ()
     """where launchd looks for property lists at a login or a boot"""
     name: str = "launchd"
     """of the manager, as deploy.service_manager has it"""
     needs_root: bool = False
-    """whether only root may change the system domain"""
+    """whether launchd lets only root change the system domain"""
     kind: str = "launchd"
-
-    @property
-    def target(self) -> str:
-        """As launchctl names it: gui/501/label."""
-        return f"{self.domain}/{self.label}"
 
     @property
     def registration(self) -> Registration:
@@ -68,7 +57,7 @@ class LaunchdManager:
     @property
     def user(self) -> str:
         """The user of a system daemon. Empty in other domains, which belong to a user."""
-        return self.account.name if self.domain == "system" else ""
+        return self._account().name if self.domain == account.SYSTEM else ""
 
     @property
     def caution(self) -> str:
@@ -76,7 +65,7 @@ class LaunchdManager:
         if not self.domain.startswith("user/"):
             return ""
         return (
-            f"{self.domain} ends with a reboot: the service comes back only when {self.account.name} logs in at the "
+            f"{self.domain} ends with a reboot: the service comes back only when {self._account().name} logs in at the "
             "screen; on a Mac that nobody logs in to, set deploy.domain to system and use sudo"
         )
 
@@ -92,14 +81,14 @@ class LaunchdManager:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"deploy.agents_dir: {folder} cannot be created: {error.strerror}") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise ConfigError(f"deploy.agents_dir: {folder} is not writable", hint="choose a folder of yours")
 
     def require_rights(self) -> None:
         """Raises `ConfigError` when only root may change the service. `inspect` is for everybody."""
-        if self.domain == "system" and self.needs_root and os.geteuid() != 0:
+        if self.domain == "system" and self.needs_root and not account.is_root():
             raise ConfigError(f"{self.target}: the system domain needs root", hint="run it with sudo, or use user/UID")
-        if self.plist.exists() and not os.access(self.plist.parent, os.W_OK | os.X_OK):
+        if self.plist.exists() and not account.is_root() and not os.access(self.plist.parent, os.W_OK | os.X_OK):
             raise ConfigError(f"{self.plist}: its folder is not writable", hint="run it with sudo")
 
     def preflight(self) -> None:
@@ -115,14 +104,14 @@ class LaunchdManager:
         """Load the property list, once a teardown of the label has ended."""
         words = ("bootstrap", self.domain, str(self.plist))
         deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
-        while (done := self._call(*words)).returncode != 0:
+        while (done := self.call(*words)).returncode != 0:
             if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
-                raise self._refused(done, words)
+                raise self.refused(done, words)
             time.sleep(_POLL_S)
 
     def discard(self) -> None:
         """Boot it out if it is loaded, without waiting for the end."""
-        self._call("bootout", self.target)
+        self.call("bootout", self.target)
 
     def _probe(self) -> LaunchdManager:
         label = f"{self.label}.preflight"
@@ -130,20 +119,20 @@ class LaunchdManager:
 
     def inspect(self) -> ServiceState:
         """The service's state from `launchctl print`."""
-        fields = self._look()
+        fields = self.look()
         if fields is None:
             raise DomainUnavailable(
                 f"{self.target}: the state of the service is unknown: launchd's domain {self.domain} is unavailable",
                 hint="gui/UID exists only while that user is logged in at the screen; over SSH use user/UID or system",
             )
-        return _state(fields)
+        return state_of(fields)
 
     def instances(self) -> tuple[Instance, ...]:
         """The service in every domain where its label is loaded, with the property list that it was loaded from.
 
         Raises `DomainUnavailable` when none of the domains exists.
         """
-        found = {domain: replace(self, domain=domain)._look() for domain in self._domains()}
+        found = {domain: replace(self, domain=domain).look() for domain in self._domains()}
         if all(fields is None for fields in found.values()):
             raise DomainUnavailable(
                 f"{self.target}: the state of the service is unknown: launchd has none of {', '.join(found)}",
@@ -154,7 +143,7 @@ class LaunchdManager:
     def _instance(self, domain: str, fields: dict[str, str]) -> Instance:
         path = fields.get("path", "")
         file = Path(path) if path.startswith("/") else self.plist
-        return Instance(manager=replace(self, domain=domain, plist=file), state=_state(fields))
+        return Instance(manager=replace(self, domain=domain, plist=file), state=state_of(fields))
 
     def definitions(self) -> tuple[Path, ...]:
         """Every property list of the label in the folders that launchd reads, whatever its file is called."""
@@ -162,24 +151,13 @@ class LaunchdManager:
 
     def _domains(self) -> tuple[str, ...]:
         """The domains in which the service could be loaded, its own first."""
-        uid = self.domain.partition("/")[2] or str(self.account.uid)
+        uid = self.domain.partition("/")[2] or str((self.account or self.owner).uid)
         return tuple(dict.fromkeys((self.domain, f"gui/{uid}", f"user/{uid}", "system")))
-
-    def _look(self) -> dict[str, str] | None:
-        """The first of each field of `launchctl print`; none if the service is not loaded, None without the domain."""
-        done = self._call("print", self.target)
-        if done.returncode in _ABSENT:
-            return None
-        if done.returncode not in (0, codes.UNKNOWN_SERVICE):
-            raise self._refused(done, ("print", self.target))
-        fields: dict[str, str] = {}
-        for key, value in _FIELD.findall(done.output if done.returncode == 0 else ""):
-            fields.setdefault(key, value)
-        return fields
 
     def render(self, definition: Definition) -> bytes:
         """The property list."""
-        return propertylist.property_list(definition, label=self.label, home=self.account.home, user=self.user)
+        home = self._account().home
+        return propertylist.property_list(definition, label=self.label, home=home, user=self.user)
 
     def install(self, definition: Definition) -> None:
         """Write the property list, with the mode that launchd requires."""
@@ -190,8 +168,9 @@ class LaunchdManager:
         return records.sha256_file(self.plist) if self.plist.is_file() else ""
 
     def delete(self) -> None:
-        """Delete the property list."""
-        self.plist.unlink(missing_ok=True)
+        """Delete the property list; as root, where only root can write."""
+        with account.as_root() if self.plist.parent in _ROOTS else contextlib.nullcontext():
+            self.plist.unlink(missing_ok=True)
 
     def restart(self) -> bool:
         """End the running instance and start another; load the service first if it is not loaded.
@@ -214,9 +193,9 @@ class LaunchdManager:
 
     def _terminate(self, before: ServiceState) -> bool:
         """Send SIGTERM to the process, and wait until it has ended. False when it still runs after ExitTimeOut."""
-        done = self._call("kill", "SIGTERM", self.target)
+        done = self.call("kill", "SIGTERM", self.target)
         if done.returncode not in (0, codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE):
-            raise self._refused(done, ("kill", "SIGTERM", self.target))
+            raise self.refused(done, ("kill", "SIGTERM", self.target))
         deadline = time.monotonic() + propertylist.EXIT_TIMEOUT_S
         while (state := self.inspect()).pid == before.pid and state.runs == before.runs:
             if time.monotonic() > deadline:
@@ -227,9 +206,9 @@ class LaunchdManager:
     def _kickstart(self, before: ServiceState, *flags: str) -> None:
         """Start it now, whatever its throttle; `before` is its state before that."""
         words = ("kickstart", *flags, self.target)
-        done = self._call(*words)
+        done = self.call(*words)
         if done.returncode != 0 and not (done.returncode in codes.PROGRESSING and self._starts(before)):
-            raise self._refused(done, words)
+            raise self.refused(done, words)
 
     def _starts(self, before: ServiceState) -> bool:
         """Wait until another process than before runs, or has run."""
@@ -245,17 +224,17 @@ class LaunchdManager:
     def reload(self) -> None:
         """Make launchd reload the plist: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
         self.unload()
-        self._must("enable", self.target)
+        self.must("enable", self.target)
         self.load()
         if not (state := self.inspect()).running:
             self._kickstart(state)
 
     def unload(self) -> None:
         """Boot the service out and wait until its process and its label are gone, which bootout does not wait for."""
-        done = self._call("bootout", self.target)
+        done = self.call("bootout", self.target)
         gone = (codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE)
         if done.returncode not in (0, *gone, *codes.TRANSIENT):
-            raise self._refused(done, ("bootout", self.target))
+            raise self.refused(done, ("bootout", self.target))
         deadline = time.monotonic() + TEARDOWN_TIMEOUT_S
         while self.inspect().loaded:
             if time.monotonic() > deadline:
@@ -265,29 +244,10 @@ class LaunchdManager:
                 )
             time.sleep(_POLL_S)
 
-    def _call(self, *words: str) -> process.Completed:
-        return process.run(
-            (*self.command, *words),
-            env=self.environment,
-            check=False,
-            timeout=_CALL_TIMEOUT_S,
-            failure=LaunchdRefused,
-            what="launchctl",
-        )
-
-    def _must(self, *words: str) -> None:
-        done = self._call(*words)
-        if done.returncode != 0:
-            raise self._refused(done, words)
-
-    def _refused(self, done: process.Completed, words: tuple[str, ...]) -> LaunchdRefused:
-        said = "".join(f"\n    {line}" for line in done.output.splitlines())
-        hint = codes.hint(done.returncode, self.domain, propertylist.session_types(self.plist))
-        return LaunchdRefused(
-            f"launchctl {' '.join(words)} ended with {codes.meaning(done.returncode)}{said}",
-            hint=hint or f"`launchctl print {self.target}`, and the system log",
-            code=done.returncode,
-        )
+    def _account(self) -> Account:
+        if self.account is None:
+            raise account.unknown()
+        return self.account
 
 
 def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager:
@@ -297,7 +257,7 @@ def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager
     """
     if sys.platform != "darwin":
         raise ConfigError("deploy.service_manager: launchd is only on macOS", hint="auto uses the emulator elsewhere")
-    return replace(connect(config, ("/bin/launchctl",), {}, loaded_in), needs_root=True)
+    return replace(connect(config, ("/bin/launchctl",), {}, loaded_in, machine=account.this_mac()), needs_root=True)
 
 
 def connect(
@@ -306,57 +266,58 @@ def connect(
     environment: dict[str, str],
     loaded_in: str,
     folder_of: Callable[[str], Path] | None = None,
+    machine: Machine = account.ORDINARY,
 ) -> LaunchdManager:
     """The configured service, managed with `command`; its property list is in `folder_of` its domain, if given.
 
     `loaded_in` is the domain that it was installed in. An automatic domain stays the same, also over SSH without a user
-    at the screen, unless the service is loaded in another one only, as after a reboot and a login.
+    at the screen, unless the service is loaded in another one only, as after a reboot and a login. For root it is the
+    system domain.
     """
-    owner = account.of_service(config)
-    folder_in = folder_of or partial(_folder, owner)
-    own = (f"gui/{owner.uid}", f"user/{owner.uid}", "system")
 
     def at(domain: str) -> LaunchdManager:
-        folder = Path(config.agents_dir).expanduser().absolute() if config.agents_dir else folder_in(domain)
+        user = account.find(config, domain, machine) if domain != account.SYSTEM else None
+        folder = folder_of(domain) if folder_of else _folder(user)
+        if config.agents_dir:
+            folder = account.expand(config.agents_dir, config, machine)
+        plist = folder / f"{config.label}.plist"
+        named = propertylist.read(plist).get("UserName", "")
+        found = user or account.find(config, domain, machine, installed=named if isinstance(named, str) else "")
+        agents = f"gui/{(found or account.caller()).uid}"
+        folders = (_folder(found), _folder(None), _EVERYBODYS_AGENTS)
         return LaunchdManager(
             command=command,
             environment=environment,
             domain=domain,
             label=config.label,
-            plist=folder / f"{config.label}.plist",
-            account=owner,
-            folders=(*map(folder_in, own), *(() if folder_of else (_EVERYBODYS_AGENTS,))),
+            plist=plist,
+            account=found,
+            owner=user or account.caller(),
+            folders=(folder_of(agents), folder_of(account.SYSTEM)) if folder_of else folders,
         )
 
     if config.domain != "auto":
         return at(config.domain)
     if not loaded_in:
-        return at(_automatic_domain(command, environment, owner.uid))
+        return (
+            at(account.SYSTEM)
+            if machine.root
+            else _automatic(at, account.find(config, "auto", machine) or account.caller())
+        )
     kept = at(loaded_in)
     try:
-        elsewhere = () if kept._look() else kept.instances()
+        elsewhere = () if kept.look() else kept.instances()
     except (DomainUnavailable, LaunchdRefused):
         return kept
     return at(elsewhere[0].manager.registration.domain) if elsewhere else kept
 
 
-def _state(fields: dict[str, str]) -> ServiceState:
-    end = fields.get("last terminating signal") or fields.get("last exit code", "")
-    return ServiceState(
-        loaded=bool(fields),
-        pid=int(fields.get("pid", 0)),
-        runs=int(fields.get("runs", 0)),
-        last_end="" if "never" in end else end,
-        program=fields.get("program", ""),
-    )
+def _automatic(at: Callable[[str], LaunchdManager], user: Account) -> LaunchdManager:
+    """In gui/UID while that user is logged in at the screen, else in user/UID, which exists over SSH, too."""
+    gui = at(f"gui/{user.uid}")
+    return gui if gui.call("print", gui.domain).returncode == 0 else at(f"user/{user.uid}")
 
 
-def _folder(owner: Account, domain: str) -> Path:
-    return Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
-
-
-def _automatic_domain(command: tuple[str, ...], environment: dict[str, str], uid: int) -> str:
-    """gui/UID while that user is logged in at the screen, else user/UID, which exists over SSH too."""
-    gui = f"gui/{uid}"
-    done = process.run((*command, "print", gui), env=environment, check=False, timeout=_CALL_TIMEOUT_S)
-    return gui if done.returncode == 0 else f"user/{uid}"
+def _folder(user: Account | None) -> Path:
+    """Of a user's agents; without a user that of the daemons."""
+    return user.home / "Library/LaunchAgents" if user else _DAEMONS

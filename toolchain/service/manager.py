@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.records import record
+from .account import Account
 
 
 @record
@@ -67,8 +68,12 @@ class Manager(Protocol):
         """Where the configuration puts the service."""
 
     @property
-    def user(self) -> str:
-        """The account that the service runs as; empty when it is the caller's."""
+    def account(self) -> Account | None:
+        """The account that the service runs as; None when root would have to guess it."""
+
+    @property
+    def owner(self) -> Account:
+        """To whom its prefix and its definition belong."""
 
     @property
     def caution(self) -> str:

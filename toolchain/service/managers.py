@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.config import DeployConfig
-from . import launchd
+from . import account, launchd
+from .account import Machine
 from .emulator import manager as emulator
 from .manager import Manager, Registration
 
@@ -41,6 +42,16 @@ def registered(registration: Registration, config: DeployConfig, home: Path) -> 
         kind = _OF_THIS_MACHINE
     config = replace(config, domain=registration.domain or "auto", agents_dir="")
     return MANAGERS[kind](config, home, "").adopt(registration)
+
+
+def machine(config: DeployConfig) -> Machine:
+    """What decides about the account of the service. Raises `ConfigError`."""
+    kind = _kind(config)
+    if MANAGERS[kind] is launchd.manager:
+        return account.this_mac()
+    if MANAGERS[kind] is emulator.manager:
+        return emulator.machine(account.prefixes(config, account.ORDINARY)[0])
+    return account.ORDINARY
 
 
 def _kind(config: DeployConfig) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...core.config import DeployConfig
 from .. import launchd
+from ..account import Machine
 from . import launchctl, sessions
 
 
@@ -17,5 +18,10 @@ def manager(config: DeployConfig, home: Path, loaded_in: str) -> launchd.Launchd
     root = home / "launchd"
     command = (sys.executable, "-I", "-S", launchctl.__file__)
     environment = {launchctl.ROOT_VARIABLE: str(root)}
-    found = launchd.connect(config, command, environment, loaded_in, partial(sessions.folder, root))
+    found = launchd.connect(config, command, environment, loaded_in, partial(sessions.folder, root), machine(home))
     return replace(found, name="emulator")
+
+
+def machine(home: Path) -> Machine:  # noqa: ARG001
+    """The Mac that the emulator in `home`/launchd plays."""
+    return Machine()

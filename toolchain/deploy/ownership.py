@@ -1,0 +1,264 @@
+"""Whose an installation is: who may change it, and who must be able to reach it.
+
+The prefix of an agent belongs to its user, that of a daemon to root. Nobody else may be able to change or replace what
+the service executes, and the service's user must get there. Where root works in a user's prefix, it has that user's
+rights only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ..core.errors import PrefixUnsafe
+from ..service import account
+from ..service.account import Account
+from ..service.manager import Manager
+from .prefix import Prefix
+
+_SUDO = "run it with sudo, or set deploy.prefix to a folder of yours"
+_UMASK = 0o022
+_ADMINISTRATORS = frozenset({0, 80} if sys.platform == "darwin" else {0})
+"""groups whose members can become root anyway: wheel and admin"""
+
+
+@contextmanager
+def rights(prefix: Prefix) -> Iterator[None]:
+    """As root, have only the rights of the user who owns the prefix, for as long as this lasts.
+
+    Raises `PrefixUnsafe` when the caller cannot look into the prefix, and `ConfigError` when its owner is unknown.
+    """
+    status = _status(prefix.folder)
+    if status is None or not account.is_root():
+        if status is not None and not os.access(prefix.folder, os.R_OK | os.X_OK):
+            raise _unsafe(prefix.folder, status, "you cannot look into it", hint=_SUDO)
+        yield
+        return
+    with account.acting(account.of_uid(status.st_uid, f"deploy.prefix: {prefix.folder}")):
+        yield
+
+
+@contextmanager
+def claim(prefix: Prefix, manager: Manager) -> Iterator[None]:
+    """Check that the prefix is safe to change for the manager's service, make it, and have its owner's rights.
+
+    What is made meanwhile can be read by all and written by its owner alone, whatever the umask is. Raises
+    `PrefixUnsafe`, and `ConfigError` when root would have to guess the service's account.
+    """
+    check(prefix, manager)
+    before = os.umask(_UMASK)
+    try:
+        with account.acting(manager.owner):
+            yield
+    finally:
+        os.umask(before)
+
+
+def may_change(prefix: Prefix) -> bool:
+    """Whether the caller owns the prefix or is root; if not, it can only look."""
+    status = _status(prefix.folder)
+    return status is None or account.is_root() or status.st_uid == os.getuid()
+
+
+def check(prefix: Prefix, manager: Manager) -> None:
+    """Raises `PrefixUnsafe` when the prefix is not its owner's alone, or when the service's user cannot reach it.
+
+    Raises `ConfigError` when root would have to guess the service's account.
+    """
+    owner, user = manager.owner, manager.account
+    if user is None:
+        raise account.unknown()
+    _check_owner(prefix, owner)
+    _check_parents(prefix.folder, owner, user)
+    _check_content(prefix, owner, user)
+    _check_reach(prefix.folder, user)
+
+
+def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
+    """Make the folders of the logs and of the shim's claims: the service's user may write there, and into its log.
+
+    Raises `PrefixUnsafe` when root would follow a link there.
+    """
+    for folder in (prefix.logs, prefix.claims):
+        folder.mkdir(exist_ok=True)
+    if os.geteuid() != 0 or user is None or user.uid == 0:
+        return
+    for path, kind in ((prefix.logs, os.O_DIRECTORY), (prefix.claims, os.O_DIRECTORY), (log, 0)):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | kind)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _not_plain(path) from error
+        try:
+            _require_plain(path, os.fstat(descriptor))
+            os.fchown(descriptor, user.uid, user.gid)
+        finally:
+            os.close(descriptor)
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log to read it. For root it must be a plain file, lest its writer make root read another one.
+
+    Raises `PrefixUnsafe` and `FileNotFoundError`.
+    """
+    if os.geteuid() != 0:
+        return path.open("rb")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _not_plain(path) from error
+    file = os.fdopen(descriptor, "rb")
+    try:
+        _require_plain(path, os.fstat(descriptor))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_owner(prefix: Prefix, owner: Account) -> None:
+    status = _status(prefix.folder)
+    if not (owner.is_caller or account.is_root()):
+        raise PrefixUnsafe(
+            f"{prefix.folder}: this service belongs to {owner.name}, and you are another user", hint=_SUDO
+        )
+    if status is None or status.st_uid == owner.uid:
+        return
+    holder = _name(status.st_uid)
+    if not account.is_root():
+        raise PrefixUnsafe(f"deploy.prefix: {prefix.folder} belongs to {holder}, and you are {owner.name}", hint=_SUDO)
+    raise PrefixUnsafe(
+        f"deploy.prefix: {prefix.folder} belongs to {holder}, but this service needs a prefix of {owner.name}",
+        hint=f"set deploy.prefix to another folder, or deploy.domain to gui/{status.st_uid}",
+    )
+
+
+def _check_parents(folder: Path, owner: Account, user: Account) -> None:
+    """Nobody else may be able to rename or replace a folder on the way."""
+    # A container's root, whose service is root's as well, works in folders that belong to users outside.
+    contained = sys.platform != "darwin" and user.uid == 0
+    for path in _way(folder):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            if status.st_uid not in (0, owner.uid) and not contained:
+                raise _unsafe(path, status, f"{_name(status.st_uid)} can point it elsewhere")
+            continue
+        if status.st_uid not in (0, owner.uid) and not contained and path != Path("/"):
+            raise _unsafe(path, status, f"it belongs to {_name(status.st_uid)}, who can replace what is in it")
+        if not status.st_mode & stat.S_ISVTX and (others := _writers(status, owner, _ADMINISTRATORS)):
+            raise _unsafe(path, status, f"{others} can replace what is in it")
+
+
+def _check_content(prefix: Prefix, owner: Account, user: Account) -> None:
+    """Nobody else may be able to change what is in the prefix; into logs/ and run/ the service's user writes, too."""
+    for path, status in _content(prefix.folder):
+        if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+            continue
+        users = path.is_relative_to(prefix.logs) or path.is_relative_to(prefix.claims)
+        if status.st_uid not in (0, owner.uid, user.uid if users else owner.uid):
+            raise _unsafe(path, status, f"it belongs to {_name(status.st_uid)}")
+        if others := _writers(status, owner, frozenset()):
+            raise _unsafe(path, status, f"{others} can change it")
+
+
+def _check_reach(folder: Path, user: Account) -> None:
+    with account.acting(user):
+        for path in (*reversed(folder.parents), folder):
+            try:
+                os.stat(f"{path}/.")  # noqa: PTH116  pathlib drops the dot, which needs the right to enter
+            except PermissionError:
+                reason = f"{user.name}, as whom the service runs, cannot enter it"
+                raise _unsafe(path, path.stat(), reason, hint=f"chmod a+x {path}, or another deploy.prefix") from None
+            except OSError:
+                return  # from here on it is made by us
+
+
+def _way(folder: Path) -> Iterator[Path]:
+    """Every existing folder and link above `folder`, as it is written and as it is when links are followed."""
+    seen = set()
+    for written in (folder, Path(os.path.realpath(folder))):
+        for path in reversed(written.parents):
+            if path not in seen and os.path.lexists(path):
+                seen.add(path)
+                yield path
+
+
+def _content(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The folder and what is in it; some of it may go meanwhile."""
+    below = (Path(root) / name for root, folders, files in os.walk(folder) for name in (*folders, *files))
+    for path in (folder, *below):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            yield path, path.lstat()
+
+
+def _writers(status: os.stat_result, owner: Account, trusted_groups: frozenset[int]) -> str:
+    """Who besides root and the owner may write; empty if nobody."""
+    if status.st_mode & stat.S_IWOTH:
+        return "everybody"
+    if not status.st_mode & stat.S_IWGRP or status.st_gid in trusted_groups:
+        return ""
+    return "" if owner.uid and _is_private(status.st_gid, owner) else f"the group {_group(status.st_gid)}"
+
+
+def _is_private(gid: int, owner: Account) -> bool:
+    """Whether a group has no member but the user whose main group it is, as Linux makes one for each user."""
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        members = set()
+    members |= {one.pw_name for one in pwd.getpwall() if one.pw_gid == gid}
+    return gid == owner.gid and members <= {owner.name}
+
+
+def _unsafe(path: Path, status: os.stat_result, why: str, hint: str = "") -> PrefixUnsafe:
+    return PrefixUnsafe(
+        f"deploy.prefix: {path} ({_shown(status)}): {why}",
+        hint=hint or f"chmod go-w {path}, give it to the right user, or set deploy.prefix to another folder",
+    )
+
+
+def _shown(status: os.stat_result) -> str:
+    return f"mode {stat.S_IMODE(status.st_mode):04o}, {_name(status.st_uid)}:{_group(status.st_gid)}"
+
+
+def _not_plain(path: Path) -> PrefixUnsafe:
+    return PrefixUnsafe(
+        f"{path}: not a plain file or folder, and root does not follow links there", hint="look at it, and delete it"
+    )
+
+
+def _require_plain(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISDIR(status.st_mode) and (not stat.S_ISREG(status.st_mode) or status.st_nlink != 1):
+        raise _not_plain(path)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
