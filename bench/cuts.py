@@ -82,7 +82,7 @@ class Tally:
 
 
 def _kill(manager: LaunchdManager) -> bool:
-    manager._must("kickstart", "-k", manager.target)
+    manager.must("kickstart", "-k", manager.target)
     return False
 
 

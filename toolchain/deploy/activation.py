@@ -144,8 +144,7 @@ def instances(deploy: Deploy) -> tuple[Instance, ...]:
 
 def others(deploy: Deploy) -> tuple[Instance, ...]:
     """Those that are not the configured place: loaded by a login, or by an earlier configuration."""
-    own = (deploy.manager.registration.manager, deploy.manager.target)
-    return tuple(one for one in instances(deploy) if one.place != own)
+    return tuple(one for one in instances(deploy) if not _is_configured(deploy, one))
 
 
 def definitions(deploy: Deploy) -> tuple[Manager, ...]:
@@ -171,7 +170,13 @@ def is_loaded_as_configured(deploy: Deploy) -> bool:
     """Whether the definition is installed and loaded, so that nothing new is asked of the manager."""
     manager, known = deploy.manager, installed.read(deploy.prefix)
     wanted = records.sha256_bytes(manager.render(deploy.definition))
-    return manager.digest() == wanted == known.unit_sha256 and not _former(deploy) and manager.inspect().loaded
+    if _former(deploy) or not manager.digest() == wanted == known.unit_sha256:
+        return False
+    return any(_is_configured(deploy, one) for one in manager.instances())
+
+
+def _is_configured(deploy: Deploy, one: Instance) -> bool:
+    return one.place == (deploy.manager.registration.manager, deploy.manager.target)
 
 
 def _former(deploy: Deploy) -> Manager | None:

@@ -31,9 +31,9 @@ from ..core.errors import (
 )
 from ..core.records import record
 from ..service import account, address, managers, units
-from ..service.manager import Instance, ServiceState
+from ..service.manager import ServiceState
 from ..stages import Deployment, Verification
-from . import activation, environment, installed, ownership, port, proof, recovery, shim, store
+from . import activation, environment, installed, ownership, port, presence, proof, recovery, shim, store
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -199,7 +199,7 @@ def uninstall(config: Config, console: Console) -> Deployment:
         activation.require_rights(deploy)
         deploy.journal.begin(JournalEntry(operation="uninstall", step="unload", release="", previous=active))
         activation.remove_everything(deploy)
-        return _nothing(deploy)
+        return presence.nothing(deploy)
 
 
 def _settled(config: Config) -> Config:
@@ -288,39 +288,21 @@ def _runs_as_configured(deploy: Deploy) -> bool:
     )
 
 
-def _nothing(deploy: Deploy) -> Deployment:
-    """What is left when there is neither a release nor a service."""
-    left = [one.registration.file for one in activation.definitions(deploy)]
-    if deploy.manager.digest():
-        left.insert(0, deploy.manager.registration.file)
-    files = f"{', '.join(left)} would start the service at the next login; `./inv deploy.uninstall` deletes it"
-    return Deployment(
-        prefix=deploy.prefix.folder,
-        active="",
-        parent="",
-        version="",
-        pid=0,
-        healthy=False,
-        releases=(),
-        reason=f"no release is installed, but {files}" if left else "nothing is installed",
-    )
-
-
 def _look(deploy: Deploy) -> Deployment:
     prefix = deploy.prefix
     known, active, places = installed.read(prefix), prefix.active(), activation.instances(deploy)
-    serving = _serving(places, prefix)
+    serving = presence.serving(places, prefix)
     state = serving.state if serving else ServiceState(loaded=False)
     if not active and not places and not known.releases:
-        return _nothing(deploy)
+        return presence.nothing(deploy)
     version, reason = "", ""
     try:
         expected = deploy.unit.version(deploy.manifest(active)) if active else ""
         version = deploy.unit.ready(environment.read(prefix.release(active))) if active else ""
         if not active:
-            reason = f"no release is active{_loaded(places)}"
+            reason = f"no release is active{presence.loaded(places)}"
         elif not state.running:
-            reason = _not_running(deploy, state, version if version == expected else "")
+            reason = presence.not_running(deploy, state, version if version == expected else "")
         elif version != expected:
             reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
     except ToolchainError as error:
@@ -338,28 +320,3 @@ def _look(deploy: Deploy) -> Deployment:
         also=tuple(one.manager.target for one in places if one is not serving),
         reason=reason,
     )
-
-
-def _serving(places: tuple[Instance, ...], prefix: Prefix) -> Instance | None:
-    """The instance that serves: a second one waits in the shim."""
-    holder = shim.holder(prefix)
-    order = sorted(places, key=lambda one: (one.state.pid != holder, not one.state.running))
-    return order[0] if order else None
-
-
-def _loaded(places: tuple[Instance, ...]) -> str:
-    return "".join(
-        f"; {one.manager.target} is loaded{f', pid {one.state.pid}' if one.state.running else ''}"
-        f"{f', and runs {one.state.program}' if one.state.program else ''}"
-        for one in places
-    )
-
-
-def _not_running(deploy: Deploy, state: ServiceState, version: str) -> str:
-    """Why, as far as the manager knows; `version` is the one that answers nevertheless."""
-    if pid := port.stray(deploy.config.deploy, deploy.prefix):
-        return port.unlisted(pid, deploy.config.deploy.port, deploy.prefix).message
-    if version:
-        return f"version {version} answers, but the service is loaded in no place that can be asked"
-    end = f"; it ended with: {state.last_end}" if state.last_end else ""
-    return f"the service is not running{end}" if state.loaded else "the service is not running: it is loaded nowhere"

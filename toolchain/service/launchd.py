@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..core import process, records
+from ..core import records
 from ..core.config import DeployConfig
 from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
 from . import account, preflight, propertylist
 from . import launchctl_codes as codes
 from .account import Account, Machine
+from .launchctl import Launchctl, state_of
 from .manager import Definition, Instance, Registration, ServiceState
 
 TEARDOWN_TIMEOUT_S = 30.0
@@ -25,26 +26,18 @@ BOOTSTRAP_TIMEOUT_S = 5.0
 """how long bootstrap is retried while a teardown is in progress"""
 START_TIMEOUT_S = 5.0
 """limit for a start that launchd says is in progress (36, 37)"""
-_EVERYBODYS_AGENTS = Path("/Library/LaunchAgents")
+_DAEMONS, _EVERYBODYS_AGENTS = Path("/Library/LaunchDaemons"), Path("/Library/LaunchAgents")
+_ROOTS = (_DAEMONS, _EVERYBODYS_AGENTS)
 _POLL_S = 0.05
-_CALL_TIMEOUT_S = 60.0
-_FIELD = re.compile(r"^\t(path|program|state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
-_ABSENT = (codes.DOMAIN_ABSENT, codes.WRONG_DOMAIN)
-"""an absent domain, on older and on newer macOS; nothing is loaded there"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchdManager:
+class LaunchdManager(Launchctl):
     """One label in one domain, a `Manager`. Refusals are `LaunchdRefused`.
 
     `command` calls launchctl, with `environment` added; `plist` is the property list's path.
     """
 
-    command: tuple[str, ...]
-    environment: dict[str, str]
-    domain: str
-    label: str
-    plist: Path
     account: Account | None
     """the service's; None when root would have to guess it"""
     owner: Account
@@ -56,11 +49,6 @@ class LaunchdManager:
     needs_root: bool = False
     """whether only root may change the system domain"""
     kind: str = "launchd"
-
-    @property
-    def target(self) -> str:
-        """As launchctl names it: gui/501/label."""
-        return f"{self.domain}/{self.label}"
 
     @property
     def registration(self) -> Registration:
@@ -117,14 +105,14 @@ class LaunchdManager:
         """Load the property list, once a teardown of the label has ended."""
         words = ("bootstrap", self.domain, str(self.plist))
         deadline = time.monotonic() + BOOTSTRAP_TIMEOUT_S
-        while (done := self._call(*words)).returncode != 0:
+        while (done := self.call(*words)).returncode != 0:
             if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
-                raise self._refused(done, words)
+                raise self.refused(done, words)
             time.sleep(_POLL_S)
 
     def discard(self) -> None:
         """Boot it out if it is loaded, without waiting for the end."""
-        self._call("bootout", self.target)
+        self.call("bootout", self.target)
 
     def _probe(self) -> LaunchdManager:
         label = f"{self.label}.preflight"
@@ -132,20 +120,20 @@ class LaunchdManager:
 
     def inspect(self) -> ServiceState:
         """The service's state from `launchctl print`."""
-        fields = self._look()
+        fields = self.look()
         if fields is None:
             raise DomainUnavailable(
                 f"{self.target}: the state of the service is unknown: launchd's domain {self.domain} is unavailable",
                 hint="gui/UID exists only while that user is logged in at the screen; over SSH use user/UID or system",
             )
-        return _state(fields)
+        return state_of(fields)
 
     def instances(self) -> tuple[Instance, ...]:
         """The service in every domain where its label is loaded, with the property list that it was loaded from.
 
         Raises `DomainUnavailable` when none of the domains exists.
         """
-        found = {domain: replace(self, domain=domain)._look() for domain in self._domains()}
+        found = {domain: replace(self, domain=domain).look() for domain in self._domains()}
         if all(fields is None for fields in found.values()):
             raise DomainUnavailable(
                 f"{self.target}: the state of the service is unknown: launchd has none of {', '.join(found)}",
@@ -156,7 +144,7 @@ class LaunchdManager:
     def _instance(self, domain: str, fields: dict[str, str]) -> Instance:
         path = fields.get("path", "")
         file = Path(path) if path.startswith("/") else self.plist
-        return Instance(manager=replace(self, domain=domain, plist=file), state=_state(fields))
+        return Instance(manager=replace(self, domain=domain, plist=file), state=state_of(fields))
 
     def definitions(self) -> tuple[Path, ...]:
         """Every property list of the label in the folders that launchd reads, whatever its file is called."""
@@ -167,18 +155,6 @@ class LaunchdManager:
         uid = self.domain.partition("/")[2] or (str(self.account.uid) if self.account else "")
         own = (f"gui/{uid}", f"user/{uid}") if uid else ()
         return tuple(dict.fromkeys((self.domain, *own, account.SYSTEM)))
-
-    def _look(self) -> dict[str, str] | None:
-        """The first of each field of `launchctl print`; none if the service is not loaded, None without the domain."""
-        done = self._call("print", self.target)
-        if done.returncode in _ABSENT:
-            return None
-        if done.returncode not in (0, codes.UNKNOWN_SERVICE):
-            raise self._refused(done, ("print", self.target))
-        fields: dict[str, str] = {}
-        for key, value in _FIELD.findall(done.output if done.returncode == 0 else ""):
-            fields.setdefault(key, value)
-        return fields
 
     def render(self, definition: Definition) -> bytes:
         """The property list."""
@@ -193,8 +169,9 @@ class LaunchdManager:
         return records.sha256_file(self.plist) if self.plist.is_file() else ""
 
     def delete(self) -> None:
-        """Delete the property list."""
-        self.plist.unlink(missing_ok=True)
+        """Delete the property list; as root, where only root can write."""
+        with account.as_root() if self.plist.parent in _ROOTS else contextlib.nullcontext():
+            self.plist.unlink(missing_ok=True)
 
     def restart(self) -> bool:
         """End the running instance and start another; load the service first if it is not loaded.
@@ -217,9 +194,9 @@ class LaunchdManager:
 
     def _terminate(self, before: ServiceState) -> bool:
         """Send SIGTERM to the process, and wait until it has ended. False when it still runs after ExitTimeOut."""
-        done = self._call("kill", "SIGTERM", self.target)
+        done = self.call("kill", "SIGTERM", self.target)
         if done.returncode not in (0, codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE):
-            raise self._refused(done, ("kill", "SIGTERM", self.target))
+            raise self.refused(done, ("kill", "SIGTERM", self.target))
         deadline = time.monotonic() + propertylist.EXIT_TIMEOUT_S
         while (state := self.inspect()).pid == before.pid and state.runs == before.runs:
             if time.monotonic() > deadline:
@@ -230,9 +207,9 @@ class LaunchdManager:
     def _kickstart(self, before: ServiceState, *flags: str) -> None:
         """Start it now, whatever its throttle; `before` is its state before that."""
         words = ("kickstart", *flags, self.target)
-        done = self._call(*words)
+        done = self.call(*words)
         if done.returncode != 0 and not (done.returncode in codes.PROGRESSING and self._starts(before)):
-            raise self._refused(done, words)
+            raise self.refused(done, words)
 
     def _starts(self, before: ServiceState) -> bool:
         """Wait until another process than before runs, or has run."""
@@ -248,17 +225,17 @@ class LaunchdManager:
     def reload(self) -> None:
         """Make launchd reload the plist: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
         self.unload()
-        self._must("enable", self.target)
+        self.must("enable", self.target)
         self.load()
         if not (state := self.inspect()).running:
             self._kickstart(state)
 
     def unload(self) -> None:
         """Boot the service out and wait until its process and its label are gone, which bootout does not wait for."""
-        done = self._call("bootout", self.target)
+        done = self.call("bootout", self.target)
         gone = (codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE)
         if done.returncode not in (0, *gone, *codes.TRANSIENT):
-            raise self._refused(done, ("bootout", self.target))
+            raise self.refused(done, ("bootout", self.target))
         deadline = time.monotonic() + TEARDOWN_TIMEOUT_S
         while self.inspect().loaded:
             if time.monotonic() > deadline:
@@ -272,31 +249,6 @@ class LaunchdManager:
         if self.account is None:
             raise account.unknown()
         return self.account
-
-    def _call(self, *words: str) -> process.Completed:
-        with account.as_root():
-            return process.run(
-                (*self.command, *words),
-                env=self.environment,
-                check=False,
-                timeout=_CALL_TIMEOUT_S,
-                failure=LaunchdRefused,
-                what="launchctl",
-            )
-
-    def _must(self, *words: str) -> None:
-        done = self._call(*words)
-        if done.returncode != 0:
-            raise self._refused(done, words)
-
-    def _refused(self, done: process.Completed, words: tuple[str, ...]) -> LaunchdRefused:
-        said = "".join(f"\n    {line}" for line in done.output.splitlines())
-        hint = codes.hint(done.returncode, self.domain, propertylist.session_types(self.plist))
-        return LaunchdRefused(
-            f"launchctl {' '.join(words)} ended with {codes.meaning(done.returncode)}{said}",
-            hint=hint or f"`launchctl print {self.target}`, and the system log",
-            code=done.returncode,
-        )
 
 
 def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager:
@@ -347,10 +299,10 @@ def connect(
         return at(config.domain)
     if not loaded_in:
         user = account.find(config, "auto", machine) or account.caller()
-        return at(account.SYSTEM if machine.root else _automatic_domain(command, environment, user.uid))
+        return at(account.SYSTEM) if machine.root else _automatic(at, user)
     kept = at(loaded_in)
     try:
-        elsewhere = () if kept._look() else kept.instances()
+        elsewhere = () if kept.look() else kept.instances()
     except (DomainUnavailable, LaunchdRefused):
         return kept
     return at(elsewhere[0].manager.registration.domain) if elsewhere else kept
@@ -360,24 +312,12 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _state(fields: dict[str, str]) -> ServiceState:
-    end = fields.get("last terminating signal") or fields.get("last exit code", "")
-    return ServiceState(
-        loaded=bool(fields),
-        pid=int(fields.get("pid", 0)),
-        runs=int(fields.get("runs", 0)),
-        last_end="" if "never" in end else end,
-        program=fields.get("program", ""),
-    )
-
-
 def _folder(user: Account | None, domain: str) -> Path:
     agents = user is not None and domain != account.SYSTEM
-    return user.home / "Library/LaunchAgents" if user and agents else Path("/Library/LaunchDaemons")
+    return user.home / "Library/LaunchAgents" if user and agents else _DAEMONS
 
 
-def _automatic_domain(command: tuple[str, ...], environment: dict[str, str], uid: int) -> str:
-    """gui/UID while that user is logged in at the screen, else user/UID, which exists over SSH too."""
-    gui = f"gui/{uid}"
-    done = process.run((*command, "print", gui), env=environment, check=False, timeout=_CALL_TIMEOUT_S)
-    return gui if done.returncode == 0 else f"user/{uid}"
+def _automatic(at: Callable[[str], LaunchdManager], user: Account) -> LaunchdManager:
+    """In gui/UID while that user is logged in at the screen, else in user/UID, which exists over SSH, too."""
+    gui = at(f"gui/{user.uid}")
+    return gui if gui.call("print", gui.domain).returncode == 0 else at(f"user/{user.uid}")

@@ -24,6 +24,8 @@ _SOCKET = "socket"
 _LOG = "daemon.log"
 _START_TIMEOUT_S = 15.0
 _FAILED = 1
+_UNKNOWN_SERVICE = 113
+"""also the answer of an emulator that was never used: a look at a service must not make its folder"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
         return _FAILED
     words = [str(Path(word).resolve()) if word.endswith(".plist") else word for word in words]
     folder = Path(root).resolve()
+    if words[:1] == ["print"] and not folder.exists():
+        return _UNKNOWN_SERVICE if "/" in words[-1].removeprefix("gui/").removeprefix("user/") else 0
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chdir(folder)  # a socket's path is limited to 104 bytes, a relative one always fits
     answer = _ask(words)

@@ -1,0 +1,53 @@
+"""Where the service is, and what is said when it is nowhere: never that it is away while it answers."""
+
+from __future__ import annotations
+
+from ..service.manager import Instance, ServiceState
+from ..stages import Deployment
+from . import activation, port, shim
+from .activation import Deploy
+from .prefix import Prefix
+
+
+def nothing(deploy: Deploy) -> Deployment:
+    """What is left when there is neither a release nor a service."""
+    left = [one.registration.file for one in activation.definitions(deploy)]
+    if deploy.manager.digest():
+        left.insert(0, deploy.manager.registration.file)
+    files = f"{', '.join(left)} would start the service at the next login; `./inv deploy.uninstall` deletes it"
+    return Deployment(
+        prefix=deploy.prefix.folder,
+        active="",
+        parent="",
+        version="",
+        pid=0,
+        healthy=False,
+        releases=(),
+        reason=f"no release is installed, but {files}" if left else "nothing is installed",
+    )
+
+
+def serving(places: tuple[Instance, ...], prefix: Prefix) -> Instance | None:
+    """The instance that serves: a second one waits in the shim."""
+    holder = shim.holder(prefix)
+    order = sorted(places, key=lambda one: (one.state.pid != holder, not one.state.running))
+    return order[0] if order else None
+
+
+def loaded(places: tuple[Instance, ...]) -> str:
+    """Where it is loaded, and what it runs there."""
+    return "".join(
+        f"; {one.manager.target} is loaded{f', pid {one.state.pid}' if one.state.running else ''}"
+        f"{f', and runs {one.state.program}' if one.state.program else ''}"
+        for one in places
+    )
+
+
+def not_running(deploy: Deploy, state: ServiceState, version: str) -> str:
+    """Why, as far as the manager knows; `version` is the one that answers nevertheless."""
+    if pid := port.stray(deploy.config.deploy, deploy.prefix):
+        return port.unlisted(pid, deploy.config.deploy.port, deploy.prefix).message
+    if version:
+        return f"version {version} answers, but the service is loaded in no place that can be asked"
+    end = f"; it ended with: {state.last_end}" if state.last_end else ""
+    return f"the service is not running{end}" if state.loaded else "the service is not running: it is loaded nowhere"
