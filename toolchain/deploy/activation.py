@@ -50,7 +50,7 @@ class Deploy:
 
     def manifest(self, identifier: str) -> Release:
         """The manifest of an installed release."""
-        return records.read(self.prefix.release(identifier) / built.MANIFEST, Release)
+        return built.load(self.prefix.release(identifier))
 
 
 def activate(deploy: Deploy) -> None:
@@ -160,6 +160,7 @@ def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
         environment=environment.read(deploy.prefix.release(identifier)),
         log=deploy.log,
         log_offset=log_offset,
+        temporary=deploy.prefix.temporary,
     )
     health.check(deploy.unit, started, deploy.manager, deploy.config.deploy, deploy.console)
 
@@ -167,7 +168,7 @@ def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
 def _load_and_restart(deploy: Deploy) -> None:
     """Restart, or unload and load if the loaded definition is not the installed one."""
     manager, prefix = deploy.manager, deploy.prefix
-    prefix.logs.mkdir(parents=True, exist_ok=True)
+    records.make_folder(prefix.logs)
     if manager.user and os.geteuid() == 0:
         shutil.chown(prefix.logs, manager.user)
     known, old = installed.read(prefix), former(deploy)
@@ -203,6 +204,7 @@ def _bless(deploy: Deploy) -> None:
         installed=_now().isoformat(timespec="seconds"),
     )
     installed.write(prefix, known.blessed(blessed))
+    records.write(prefix.release(blessed.id) / installed.OWN_RECORD, blessed)
 
 
 def _dismantle(deploy: Deploy) -> None:
@@ -249,4 +251,5 @@ def remove_everything(deploy: Deploy) -> None:
     for folder in (prefix.releases, prefix.shim.parent):
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
+    store.forget(prefix)
     journal.clear()
