@@ -94,9 +94,9 @@ class InstallState:
         return replace(self, releases=tuple(one for one in self.releases if one.id not in identifiers))
 
 
-def read(prefix: Prefix) -> InstallState:
-    """The state of a prefix; an empty one if there is none. A damaged one is rebuilt, not written."""
-    return rebuilt(prefix) if damage(prefix) else _stored(prefix)
+def read(prefix: Prefix, path: Path | None = None) -> InstallState:
+    """The state of a prefix, or that in a copy; an empty one if there is none; rebuilt, not written, if damaged."""
+    return rebuilt(prefix) if damage(prefix, path) else _stored(path or prefix.state)
 
 
 def write(prefix: Prefix, state: InstallState) -> None:
@@ -111,12 +111,13 @@ def note(prefix: Prefix, state: InstallState) -> None:
             records.write(prefix.release(release.id) / OWN_RECORD, release)
 
 
-def damage(prefix: Prefix) -> str:
-    """Why state.json cannot be used; empty if it can, also when there is none."""
+def damage(prefix: Prefix, path: Path | None = None) -> str:
+    """Why state.json, or a copy of it, cannot be used; empty if it can, also when there is none."""
+    path = path or prefix.state
     try:
-        state = _stored(prefix)
+        state = _stored(path)
     except RecordError as error:
-        return error.message.removeprefix(f"{prefix.state}: ")
+        return error.message.removeprefix(f"{path}: ")
     ids = [release.id for release in state.releases]
     for name in (*ids, *(release.parent for release in state.releases if release.parent)):
         if not is_release_id(name):
@@ -157,11 +158,11 @@ def unlisted(prefix: Prefix, state: InstallState, *, unfinished: str = "") -> tu
     return tuple(one for one in found if not state.find(one.id))
 
 
-def _stored(prefix: Prefix) -> InstallState:
+def _stored(path: Path) -> InstallState:
     """state.json as it stands. Raises `RecordError`."""
-    if not os.path.lexists(prefix.state):
+    if not os.path.lexists(path):
         return InstallState()
-    return records.read(prefix.state, InstallState, former_names=_FORMER_NAMES, follow=False)
+    return records.read(path, InstallState, former_names=_FORMER_NAMES, follow=False)
 
 
 def _found(prefix: Prefix, unfinished: str) -> Iterator[tuple[InstalledRelease, bool]]:

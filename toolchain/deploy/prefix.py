@@ -55,6 +55,16 @@ class Prefix:
         return self.folder / "journal.json"
 
     @property
+    def before(self) -> Path:
+        """What restoring the previous release takes; absent when no deploy is in progress."""
+        return self.folder / "before"
+
+    @property
+    def run(self) -> Path:
+        """Folder that the shim writes to: when it started which release, and whether it fell back to a parent."""
+        return self.folder / "run"
+
+    @property
     def lock(self) -> Path:
         """The lock of the deploying process."""
         return self.folder / "lock"
@@ -76,7 +86,7 @@ class Prefix:
 
     def check(self) -> None:
         """Raises `PrefixInvalid` when a folder that a deploy fills and empties leads out of the prefix."""
-        for folder in (self.releases, self.shim.parent, self.temporary):
+        for folder in (self.releases, self.shim.parent, self.temporary, self.before):
             real = Path(os.path.realpath(folder))
             if folder.is_symlink() and not real.is_relative_to(os.path.realpath(self.folder)):
                 raise PrefixInvalid(
@@ -99,8 +109,12 @@ class Prefix:
 
     def active(self) -> str:
         """Id of the release that `current` points to; empty when that is no directory in releases/."""
-        if not self.current.is_symlink():
+        return self.linked(self.current)
+
+    def linked(self, link: Path) -> str:
+        """Id of the release that such a link points to; empty when that is no directory in releases/."""
+        if not link.is_symlink():
             return ""
-        target = self.current.readlink()
+        target = link.readlink()
         inside = target in (Path(self.releases.name, target.name), self.releases / target.name)
         return target.name if inside and self.has(target.name) else ""

@@ -7,8 +7,8 @@ damaged, or that no deploy can have written, is set aside: what is on the disk a
 
 from __future__ import annotations
 
-from ..core.errors import RecordError, ReleaseInvalid, Unhealthy
-from . import activation, installed, store
+from ..core.errors import DiskFull, RecordError, ReleaseInvalid, Unhealthy
+from . import activation, attempt, installed, restorepoint, store
 from .activation import Deploy
 from .journal import AFTER_HEALTH, BEFORE_SWAP, RESTORE, JournalEntry, Operation
 
@@ -23,6 +23,9 @@ def recover(deploy: Deploy) -> None:
         decide(deploy)
         return
     if entry is None:
+        if deploy.prefix.before.is_dir():
+            deploy.console.warn("a deploy was interrupted, and its journal is gone")
+            decide(deploy)
         return
     deploy.manager.inspect()  # fails if the manager is unavailable, before a try is used up
     deploy.console.warn(f"a deploy was interrupted: {entry.operation} {entry.release} at step {entry.step!r}")
@@ -33,42 +36,49 @@ def recover(deploy: Deploy) -> None:
     elif not _can_go_on(deploy):
         deploy.journal.clear()
         decide(deploy)
-    elif entry.step in AFTER_HEALTH:
-        activation.finish(deploy)
-    elif entry.step == RESTORE or entry.tries_left <= 0:
+    elif entry.step == RESTORE or entry.tries_left <= 0 or attempt.is_going_back(deploy):
         failure = Unhealthy("its deploy was interrupted too often, or during the rollback")
-        activation.restore(deploy, failure, deploy.log)
+        attempt.restore(deploy, failure, str(deploy.log))
+    elif entry.step in AFTER_HEALTH:
+        attempt.finish(deploy)
     else:
-        deploy.journal.note(tries_left=entry.tries_left - 1)
-        activation.activate(deploy)
+        try:
+            deploy.journal.note(tries_left=entry.tries_left - 1)
+        except (DiskFull, OSError) as error:  # uncounted tries could go on for ever
+            attempt.restore(deploy, error)
+        attempt.activate(deploy)
 
 
 def undo(deploy: Deploy) -> None:
     """Undo the steps before the swap: delete the new release, or restore the environment of an existing one."""
     entry = deploy.journal.entry
     activation.tidy(deploy)
-    if entry.environment_before is not None and deploy.prefix.release(entry.release).is_dir():
+    if deploy.prefix.before.is_dir():
+        restorepoint.put_back(deploy.prefix, entry.release)
+    elif entry.environment_before is not None and deploy.prefix.release(entry.release).is_dir():
         store.write_environment(entry.release, entry.environment_before, deploy.prefix)
-    deploy.journal.clear()
+    attempt.close(deploy)
 
 
 def decide(deploy: Deploy) -> None:
     """Decide without a journal: the active release runs and was found healthy, or it is made to run, with the checks.
 
-    Raises as `recover` does.
+    A restore point tells what was active before. Raises as `recover` does.
     """
     prefix, console = deploy.prefix, deploy.console
-    known, active = installed.read(prefix), prefix.active()
+    known, active, before = installed.read(prefix), prefix.active(), prefix.linked(prefix.before / "current")
     if not active:
         console.note("no release is active; nothing is to be finished")
+        attempt.close(deploy)
         return
     others = [one.id for one in known.releases if one.id != active and prefix.has(one.id)]
-    before = known.active if known.active in others else known.parent()
-    previous = before if before in others else (others or [""])[-1]
+    choices = (before, known.active, known.parent(), *reversed(others))
+    previous = next((one for one in choices if one and one != active and prefix.has(one)), "")
     try:
         store.checked(active, prefix)
     except ReleaseInvalid as damage:
         console.warn(f"{damage.message}; {f'going back to {previous}' if previous else 'there is no other release'}")
+        attempt.close(deploy)
         if not previous:
             return
         store.checked(previous, prefix)
@@ -76,11 +86,14 @@ def decide(deploy: Deploy) -> None:
     if known.active == active == prefix.active() and deploy.manager.inspect().running:
         console.note(f"release {active} is active and runs; nothing is to be finished")
         activation.tidy(deploy)
+        attempt.close(deploy)
         return
     operation: Operation = "rollback" if known.find(active) else "install"
     entry = JournalEntry(operation=operation, step="swap", release=active, previous=previous or active)
     deploy.journal.begin(entry)
-    activation.activate(deploy)
+    if before != entry.previous:
+        restorepoint.prepare(prefix, active, entry.previous)
+    attempt.activate(deploy)
 
 
 def _can_go_on(deploy: Deploy) -> bool:

@@ -16,7 +16,7 @@ import psutil
 from ..build import release as built
 from ..core import records, temporary
 from ..core.errors import RecordError, ToolchainError
-from . import installed, store
+from . import environment, installed, store
 from .activation import Deploy
 from .installed import InstallState
 from .journal import Journal
@@ -28,6 +28,7 @@ def needed(prefix: Prefix) -> bool:
     known = installed.read(prefix)
     return bool(
         os.path.lexists(prefix.journal)
+        or os.path.lexists(prefix.before)
         or installed.damage(prefix)
         or installed.unlisted(prefix, known, unfinished=_unfinished(prefix))
         or (known.active and not prefix.active() and prefix.has(known.active))
@@ -39,6 +40,7 @@ def prepare(deploy: Deploy) -> None:
     _sweep(deploy)
     _tighten(deploy)
     _mend_state(deploy)
+    _mend_restore_point(deploy)
     _mend_current(deploy)
 
 
@@ -104,6 +106,22 @@ def _mend_state(deploy: Deploy) -> None:
         known = known.activated(active)
         installed.write(prefix, known)
     installed.note(prefix, known)
+
+
+def _mend_restore_point(deploy: Deploy) -> None:
+    """Set a restore point aside that would restore what no deploy wrote: it is put back by renames."""
+    prefix, ours = deploy.prefix, deploy.manager.registration
+    link, state, given = (prefix.before / name for name in ("current", "state", environment.FILE_NAME))
+    doubt = f"{link} points to no release" if os.path.lexists(link) and not prefix.linked(link) else ""
+    doubt = doubt or installed.damage(prefix, state)
+    stated = installed.read(prefix, state).registration()
+    if not doubt and stated and stated != ours:
+        doubt = deploy.manager.doubt(stated, prefix.shim)
+    if not doubt and os.path.lexists(given):
+        plain = given.is_file() and not given.is_symlink()
+        doubt = environment.doubt(given.read_text(errors="replace")) if plain else f"{given} is not a file"
+    if doubt:
+        deploy.console.warn(f"{prefix.before}: {doubt}; it is kept as {store.set_aside(prefix.before).name}")
 
 
 def _mend_current(deploy: Deploy) -> None:
