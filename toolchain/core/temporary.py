@@ -35,8 +35,9 @@ def folder(purpose: str, within: Path | None = None) -> Iterator[Path]:
     finally:
         shutil.rmtree(made, ignore_errors=True)
         os.close(descriptor)
-        with suppress(OSError):  # others are in it
-            (within or home()).rmdir()
+        if made.parent == (within or home()):
+            with suppress(OSError):  # others are in it
+                made.parent.rmdir()
 
 
 def sweep(within: Path) -> None:

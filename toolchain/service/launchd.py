@@ -85,6 +85,17 @@ class LaunchdManager:
                 return f"{registration.label} runs {runs}, which is not ours"
         return ""
 
+    def find(self, program: Path) -> Registration | None:
+        """By the property lists of this user; the one of this label first, in the domain where it is loaded."""
+        files = (self.plist, *(file for folder in self.folders for file in sorted(folder.glob("*.plist"))))
+        real = os.path.realpath(program)
+        for file in (file for file in files if (runs := _program(file)) and os.path.realpath(runs) == real):
+            domains = (self.domain, f"gui/{self.account.uid}", f"user/{self.account.uid}", "system")
+            there = (replace(self, label=file.stem, plist=file, domain=domain) for domain in domains)
+            places = [one.registration for one in there if one._loaded_program()]
+            return places[0] if places else replace(self, label=file.stem, plist=file).registration
+        return None
+
     def _loaded_program(self) -> str:
         done = self._call("print", self.target)
         found = re.search(r"^\tprogram = (.+)$", done.output, re.MULTILINE)
