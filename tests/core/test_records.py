@@ -56,16 +56,19 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_no_file_is_no_record(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "r.json"
     records.write(tmp_path / "real.json", CacheType(name="a", block=1, bytes=1))
-    {"directory": path.mkdir, "pipe": lambda: os.mkfifo(path), "link": lambda: path.symlink_to("real.json")}[kind]()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("real.json")
     with pytest.raises(RecordError, match=r"r\.json: (not a regular file|Is a directory|a symbolic link)"):
         records.read(path, CacheType, follow=False)
 
 
 def test_a_current_name_wins_over_a_former_one(tmp_path: Path) -> None:
-    for text in (
-        '{"old": "o", "name": "n", "block": 1, "bytes": 1}',
-        '{"name": "n", "old": "o", "block": 1, "bytes": 1}',
-    ):
+    for both in ('"old": "o", "name": "n"', '"name": "n", "old": "o"'):
+        text = f'{{{both}, "block": 1, "bytes": 1}}'
         (tmp_path / "r.json").write_text(text)
         assert records.read(tmp_path / "r.json", CacheType, former_names={"old": "name"}).name == "n"
 

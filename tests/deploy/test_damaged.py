@@ -205,6 +205,7 @@ def test_modes_are_those_of_the_manifest(site: Site) -> None:
     assert not site.prefix.releases.exists()
 
 
+_EXAMPLES = int(os.environ.get("TURBOQUANT_EXAMPLES", "8"))
 _names = st.sampled_from(["", "a", "../../canary", "/etc", "canary/x", "..", "\0", "x" * 300, "a\nb", "releases/x"])
 _scalar = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), _names, st.text(max_size=5))
 _anything = st.recursive(
@@ -248,7 +249,7 @@ def _placed(value: Any, world: World) -> Any:
 
 @pytest.mark.slow
 @settings(
-    max_examples=int(os.environ.get("TURBOQUANT_EXAMPLES", "8")),
+    max_examples=_EXAMPLES,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(_state, _entry)

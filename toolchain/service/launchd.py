@@ -78,8 +78,9 @@ class LaunchdManager:
         file, domain = Path(registration.file), registration.domain
         if domain not in ("system", f"gui/{self.account.uid}", f"user/{self.account.uid}"):
             return f"{domain!r} is no domain of {self.account.name}"
-        if file.parent not in self.folders or file.name != f"{registration.label}.plist":
-            return f"{file} is no property list of {registration.label} in {', '.join(map(str, self.folders))}"
+        folders = dict.fromkeys((self.plist.parent, *self.folders))
+        if file.parent not in folders or file.name != f"{registration.label}.plist":
+            return f"{file} is no property list of {registration.label} in {', '.join(map(str, folders))}"
         for runs in (_program(file), self.adopt(registration)._loaded_program()):
             if runs and os.path.realpath(runs) != os.path.realpath(program):
                 return f"{registration.label} runs {runs}, which is not ours"
@@ -238,7 +239,7 @@ def connect(
         known = loaded_in in ("system", f"gui/{owner.uid}", f"user/{owner.uid}")
         domain = loaded_in if known else _automatic_domain(command, environment, owner.uid)
     agents = owner.home / "Library/LaunchAgents"
-    folders = {agents, Path("/Library/LaunchDaemons"), *([folder] if folder else [])}
+    folders = (agents, Path("/Library/LaunchDaemons"), *([folder] if folder else []))
     if config.agents_dir:
         folder = Path(config.agents_dir).expanduser().absolute()
     elif folder is None:
@@ -250,7 +251,7 @@ def connect(
         label=config.label,
         plist=folder / f"{config.label}.plist",
         account=owner,
-        folders=tuple(sorted(folders | {folder})),
+        folders=folders,
     )
 
 
