@@ -52,7 +52,7 @@ def _make_at_home(purpose: str) -> tuple[Path, int]:
         if home().exists() and home().stat().st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "it belongs to another user", str(home()))
         return _make(home(), purpose)
-    except (PermissionError, NotADirectoryError):  # anyone can make a folder of that name: then without it
+    except OSError:  # anyone can make a folder of that name: then without it
         made = Path(tempfile.mkdtemp(prefix=f"turboquant-{purpose}-"))
         return made, _open(made)
 
