@@ -15,6 +15,7 @@ import plistlib
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,10 @@ def _swapped(world: World) -> None:
 
 def _unloaded(world: World) -> None:
     """The journal is damaged, and the service was unloaded."""
-    world.site.launchctl("bootout", f"gui/{os.getuid()}/{LABEL}")
+    target = f"gui/{os.getuid()}/{LABEL}"
+    world.site.launchctl("bootout", target)
+    while world.site.launchctl("print", target).returncode == 0:  # bootout does not wait for the end
+        time.sleep(0.02)
     world.prefix.journal.write_bytes(b"{")
 
 
