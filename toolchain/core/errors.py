@@ -289,6 +289,12 @@ class PreflightRefused(LaunchdRefused):
     exit_code = 57
 
 
+class PrefixInvalid(ToolchainError):
+    """A folder of the prefix leads out of it, or is none, so that a deploy must not write there."""
+
+    exit_code = 58
+
+
 # -- quality ---------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,4 @@
-"""Making a release active, and rolling back if it is unhealthy: the steps from the swap on.
-
-install, rollback and their recovery run the same steps, so that a killed deploy continues as it would have.
-"""
+"""The steps of a deploy from the swap on, each harmless when repeated; attempt.py runs them."""
 
 from __future__ import annotations
 
@@ -14,17 +11,14 @@ from ..build import release as built
 from ..core import records
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import ConfigError, DomainUnavailable, RolledBack, ToolchainError, Unhealthy
+from ..core.errors import ConfigError
 from ..service import managers
 from ..service.manager import Definition, Instance, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import environment, health, installed, ownership, port, store
-from .journal import RESTORE, Journal
+from . import environment, failure, health, installed, ownership, port, restorepoint, store
+from .journal import Journal
 from .prefix import Prefix
-
-_CAPTURE_BYTES = 1 << 20
-_TAIL_LINES = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,70 +44,7 @@ class Deploy:
 
     def manifest(self, identifier: str) -> Release:
         """The manifest of an installed release."""
-        return records.read(self.prefix.release(identifier) / built.MANIFEST, Release)
-
-
-def activate(deploy: Deploy) -> None:
-    """Swap, restart, check, bless, prune: make the journal's release the active one.
-
-    If it is unhealthy, its log is saved and the previous release is restored: raises `RolledBack`, or `Unhealthy` if
-    there is none or if that one is unhealthy, too.
-    """
-    entry = deploy.journal.entry
-    try:
-        _start(deploy, entry.release)
-    except DomainUnavailable:
-        raise  # health unknown: the journal stays, so that a later command decides
-    except ToolchainError as failure:  # also the manager's: the old service must come back after any failure
-        log = _capture_log(deploy)
-        restore(deploy, failure, log)
-    finish(deploy)
-
-
-def finish(deploy: Deploy) -> None:
-    """The remaining steps for a healthy release."""
-    deploy.journal.begin_step("bless")
-    _bless(deploy)
-    deploy.journal.begin_step("prune")
-    prune(deploy)
-    deploy.journal.clear()
-
-
-def restore(deploy: Deploy, failure: ToolchainError, log: Path) -> None:
-    """Restore the previous release. Always raises: `RolledBack`, or `Unhealthy` if no healthy release is left."""
-    journal, entry, prefix = deploy.journal, deploy.journal.entry, deploy.prefix
-    journal.begin_step(RESTORE)
-    found = f"release {entry.release}: {failure.message}\n  its log: {log}"
-    if not entry.previous:
-        _dismantle(deploy)
-        journal.clear()
-        raise Unhealthy(
-            f"{found}\n  there is no previous release; the service is stopped and unloaded", hint=f"read {log}"
-        ) from failure
-    deploy.console.warn(f"{failure.message}; going back to {entry.previous}")
-    if entry.environment_before is not None:
-        store.write_environment(entry.release, entry.environment_before, prefix)
-    store.swap(entry.previous, prefix)
-    try:
-        offset = _log_size(deploy)
-        _load_and_restart(deploy)
-        _check_health(deploy, entry.previous, offset)
-    except ToolchainError as second:
-        # It was healthy once and the manager keeps restarting it. Stopping it would only make things worse.
-        tidy(deploy)
-        journal.clear()
-        raise Unhealthy(
-            f"{found}\n  release {entry.previous}, which is active again, is unhealthy, too: {second.message}",
-            hint="./inv deploy.logs shows why; ./inv deploy.rollback --to names an older release",
-        ) from failure
-    current = installed.read(prefix)
-    if current.active != entry.previous:
-        installed.write(prefix, current.activated(entry.previous))
-    tidy(deploy)
-    journal.clear()
-    raise RolledBack(
-        f"{found}\n  rolled back: release {entry.previous} is active and healthy", hint=f"read {log}"
-    ) from failure
+        return built.load(self.prefix.release(identifier))
 
 
 def prune(deploy: Deploy) -> tuple[str, ...]:
@@ -137,7 +68,7 @@ def tidy(deploy: Deploy) -> None:
 
 def instances(deploy: Deploy) -> tuple[Instance, ...]:
     """Every place where the service is loaded, as it is configured and as it was registered."""
-    old = _former(deploy)
+    old = former(deploy)
     found = (*deploy.manager.instances(), *(old.instances() if old else ()))
     return tuple({one.place: one for one in reversed(found)}.values())[::-1]
 
@@ -152,7 +83,7 @@ def definitions(deploy: Deploy) -> tuple[Manager, ...]:
     own = Path(deploy.manager.registration.file).resolve()
     found = {
         file.resolve(): one.adopt(replace(one.registration, file=str(file)))
-        for one in (deploy.manager, _former(deploy))
+        for one in (deploy.manager, former(deploy))
         if one
         for file in one.definitions()
     }
@@ -170,7 +101,7 @@ def is_loaded_as_configured(deploy: Deploy) -> bool:
     """Whether the definition is installed and loaded, so that nothing new is asked of the manager."""
     manager, known = deploy.manager, installed.read(deploy.prefix)
     wanted = records.sha256_bytes(manager.render(deploy.definition))
-    if _former(deploy) or not manager.digest() == wanted == known.unit_sha256:
+    if former(deploy) or not manager.digest() == wanted == known.unit_sha256:
         return False
     return any(_is_configured(deploy, one) for one in manager.instances())
 
@@ -179,9 +110,12 @@ def _is_configured(deploy: Deploy, one: Instance) -> bool:
     return one.place == (deploy.manager.registration.manager, deploy.manager.target)
 
 
-def _former(deploy: Deploy) -> Manager | None:
-    """The service as it was registered, if it is configured otherwise now: label, domain, file or manager."""
-    known, ours = installed.read(deploy.prefix).registration(), deploy.manager.registration
+def former(deploy: Deploy, state: installed.InstallState | None = None) -> Manager | None:
+    """The service as it was registered, if it is configured otherwise now: label, domain, file or manager.
+
+    `state` is the one to look at instead of the present one.
+    """
+    known, ours = (state or installed.read(deploy.prefix)).registration(), deploy.manager.registration
     if not known or known == replace(ours, manager=known.manager and ours.manager):
         return None
     try:
@@ -190,25 +124,28 @@ def _former(deploy: Deploy) -> Manager | None:
         return None  # a manager that this machine does not have
 
 
-def _start(deploy: Deploy, identifier: str) -> None:
+def start(deploy: Deploy, identifier: str) -> None:
+    """Swap, restart and check. Raises `Unhealthy`, and what the manager raises."""
     journal = deploy.journal
     journal.begin_step("swap")
     store.swap(identifier, deploy.prefix)
     journal.begin_step("unit")
     deploy.manager.install(deploy.definition)
     journal.begin_step("restart")
-    journal.note(log_offset=_log_size(deploy))
+    journal.note(log_offset=log_size(deploy))
     _load_and_restart(deploy)
     journal.begin_step("health")
-    _check_health(deploy, identifier, journal.entry.log_offset)
+    check_health(deploy, identifier, journal.entry.log_offset)
 
 
-def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
+def check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
+    """Check a release that was started when the log had that size. Raises `Unhealthy`."""
     started = StartedUnit(
         release=deploy.manifest(identifier),
         environment=environment.read(deploy.prefix.release(identifier)),
         log=deploy.log,
         log_offset=log_offset,
+        temporary=deploy.prefix.temporary,
     )
     health.check(deploy.unit, started, deploy.manager, deploy.config.deploy, deploy.console)
 
@@ -216,6 +153,8 @@ def _check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
 def _load_and_restart(deploy: Deploy) -> None:
     """Restart, or unload and load if the loaded definition is not the installed one."""
     manager, prefix = deploy.manager, deploy.prefix
+    if done := failure.log_folder(prefix):
+        deploy.console.warn(done)
     ownership.prepare_logs(prefix, deploy.log, manager.account)
     known, digest = installed.read(prefix), manager.digest()
     for other in others(deploy):  # first: one that waits would take over while ours is restarted
@@ -223,7 +162,7 @@ def _load_and_restart(deploy: Deploy) -> None:
         other.manager.unload()
     for left in definitions(deploy):
         left.delete()
-    if digest and known.unit_sha256 == digest and not _former(deploy):
+    if digest and known.unit_sha256 == digest and not former(deploy):
         manager.restart()
         return
     manager.reload()
@@ -241,7 +180,8 @@ def _unload(deploy: Deploy) -> None:
         left.delete()
 
 
-def _bless(deploy: Deploy) -> None:
+def bless(deploy: Deploy) -> None:
+    """Record that the release is healthy: from now on it is the one to go back to."""
     entry, prefix = deploy.journal.entry, deploy.prefix
     known = installed.read(prefix)
     before = known.find(entry.release)
@@ -253,40 +193,25 @@ def _bless(deploy: Deploy) -> None:
         id=entry.release,
         parent=parent,
         version=deploy.manifest(entry.release).version,
-        installed=_now().isoformat(timespec="seconds"),
+        installed=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     installed.write(prefix, known.blessed(blessed))
+    records.write(prefix.release(blessed.id) / installed.OWN_RECORD, blessed)
 
 
-def _dismantle(deploy: Deploy) -> None:
+def dismantle(deploy: Deploy) -> None:
     """Clean up a failed first install: no crashing service, no link to a broken release."""
     _unload(deploy)
     deploy.prefix.current.unlink(missing_ok=True)
+    if deploy.prefix.state.is_dir():
+        restorepoint.set_aside(deploy.prefix.state)
     deploy.prefix.state.unlink(missing_ok=True)
     tidy(deploy)
 
 
-def _capture_log(deploy: Deploy) -> Path:
-    """Save the service's log since the release was started, before a rollback adds to it."""
-    entry, prefix = deploy.journal.entry, deploy.prefix
-    target = prefix.logs / f"failed-{entry.release}-{_now():%Y%m%dT%H%M%SZ}.log"
-    data = b""
-    if deploy.log.exists():
-        with ownership.open_log(deploy.log) as file:
-            file.seek(max(entry.log_offset, deploy.log.stat().st_size - _CAPTURE_BYTES))
-            data = file.read()
-    records.write_bytes(target, data)
-    for line in data.decode(errors="replace").splitlines()[-_TAIL_LINES:]:
-        deploy.console.note(f"    {line}")
-    return target
-
-
-def _log_size(deploy: Deploy) -> int:
+def log_size(deploy: Deploy) -> int:
+    """Present size of the service's log, in bytes."""
     return deploy.log.stat().st_size if deploy.log.exists() else 0
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 def remove_everything(deploy: Deploy) -> None:
@@ -300,4 +225,6 @@ def remove_everything(deploy: Deploy) -> None:
     for folder in (prefix.releases, prefix.shim.parent, prefix.claims):
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
+    restorepoint.clear(prefix)
+    store.forget(prefix)
     journal.clear()

@@ -33,7 +33,21 @@ from ..core.records import record
 from ..service import account, address, managers, units
 from ..service.manager import ServiceState
 from ..stages import Deployment, Verification
-from . import activation, environment, installed, ownership, port, presence, proof, recovery, shim, store
+from . import (
+    activation,
+    attempt,
+    environment,
+    installed,
+    ownership,
+    port,
+    presence,
+    proof,
+    recovery,
+    repair,
+    restorepoint,
+    shim,
+    store,
+)
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -59,6 +73,7 @@ def install(
     unit = units.choose(config.deploy)
     text = environment.render(unit.environment(release, config.deploy))
     host = config.deploy.host
+    address.check_local(host)
     if not address.is_loopback(host):
         console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
     with _locked(config, console) as deploy:
@@ -80,11 +95,11 @@ def install(
                 step="copy",
                 release=release.id,
                 previous=previous,
-                source="" if same else str(release_dir.absolute()),
                 environment_before=before,
             )
         )
         try:
+            restorepoint.prepare(prefix, release.id, previous)
             if not same:
                 with console.step(f"copy of {release.id}") as step, _readable(deploy):
                     store.copy_in(release_dir, release, proven, prefix, step)
@@ -92,10 +107,12 @@ def install(
             store.write_environment(release.id, text, prefix)
             deploy.journal.begin_step("shim")
             records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager), mode=0o755)
-        except BaseException:
+        except BaseException as error:
             recovery.undo(deploy)
+            if not isinstance(error, Exception):
+                console.warn(f"interrupted: nothing was changed, release {previous or '(none)'} is active")
             raise
-        activation.activate(deploy)
+        attempt.activate(deploy)
         return _look(deploy)
 
 
@@ -128,10 +145,15 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
                 else f"the active release {known.active or '(none)'} has no installed parent",
                 hint=f"installed: {ids}",
             )
-        built.check(deploy.prefix.release(target))
         activation.require_rights(deploy)
+        proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
-        activation.activate(deploy)
+        try:
+            restorepoint.prepare(deploy.prefix, target, known.active)
+        except BaseException:
+            attempt.close(deploy)
+            raise
+        attempt.activate(deploy)
         return _look(deploy)
 
 
@@ -147,13 +169,14 @@ def status(config: Config, console: Console | None = None) -> Deployment:
 
 
 def recover(config: Config, console: Console) -> None:
-    """Finish or undo a deploy that was interrupted. Does nothing while the deploying process is alive.
+    """Finish or undo a deploy that was interrupted, and repair what is damaged.
 
-    Who does not own the prefix is only told of it.
+    Does nothing while the deploying process is alive. Who does not own the prefix is only told of it.
     """
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
-        if not prefix.journal.exists():
+        prefix.check()
+        if not repair.needed(prefix):
             return
     if not ownership.may_change(prefix):
         console.warn(f"a deploy was interrupted; it is finished or undone once {prefix.owner} runs ./inv deploy.status")
@@ -163,6 +186,10 @@ def recover(config: Config, console: Console) -> None:
             pass
     except LockHeld as held:
         console.note(held.message)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        console.warn(f"a deploy was interrupted or its state is damaged; another user must repair it: {error.message}")
 
 
 @record
@@ -224,6 +251,7 @@ def _readable(deploy: Deploy) -> Iterator[None]:
 
 def _deploy(config: Config, console: Console) -> Deploy:
     prefix = Prefix.of(config)
+    prefix.check()
     return Deploy(
         config=config,
         prefix=prefix,
@@ -251,11 +279,17 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
                 hint="name a folder that you can write to",
             ) from error
         deploy = _deploy(config, console)
+        repair.prepare(deploy)
         try:
             recovery.recover(deploy)
         except (RolledBack, Unhealthy) as outcome:
             console.warn(f"the interrupted deploy was undone: {outcome.message}")
-        yield _deploy(config, console)
+        try:
+            yield _deploy(config, console)
+        except (KeyboardInterrupt, SystemExit):
+            if prefix.journal.exists():
+                console.warn("interrupted: the next deploy command, such as deploy.status, finishes or undoes it")
+            raise
 
 
 def _check_place(deploy: Deploy) -> None:

@@ -74,12 +74,41 @@ class LaunchdManager(Launchctl):
         """The service of that label, domain and property list."""
         return replace(self, label=registration.label, domain=registration.domain, plist=Path(registration.file))
 
+    def doubt(self, registration: Registration, program: Path) -> str:
+        """By its domain, the folder and name of its property list, and what that and the loaded service run."""
+        file, domain = Path(registration.file), registration.domain
+        if domain not in self._domains():
+            return f"{domain!r} is no domain of {self.account.name if self.account else 'the service'}"
+        folders = dict.fromkeys((self.plist.parent, *self.folders))
+        if file.parent not in folders or file.name != f"{registration.label}.plist":
+            return f"{file} is no property list of {registration.label} in {', '.join(map(str, folders))}"
+        for runs in (propertylist.program(file), self.adopt(registration)._loaded_program()):
+            if runs and os.path.realpath(runs) != os.path.realpath(program):
+                return f"{registration.label} runs {runs}, which is not ours"
+        return ""
+
+    def find(self, program: Path) -> Registration | None:
+        """By the property lists of this user; the one of this label first, in the domain where it is loaded."""
+        files = (self.plist, *(file for folder in self.folders for file in sorted(folder.glob("*.plist"))))
+        real = os.path.realpath(program)
+        for file in (file for file in files if (runs := propertylist.program(file)) and os.path.realpath(runs) == real):
+            there = (replace(self, label=file.stem, plist=file, domain=domain) for domain in self._domains())
+            places = [one.registration for one in there if one._loaded_program()]
+            return places[0] if places else replace(self, label=file.stem, plist=file).registration
+        return None
+
+    def _loaded_program(self) -> str:
+        try:
+            return (self.look() or {}).get("program", "")
+        except LaunchdRefused:
+            return ""
+
     def check(self) -> None:
         """Check that the property list can be written. Raises `ConfigError`."""
         self.require_rights()
         folder = self.plist.parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            records.make_folder(folder)
         except OSError as error:
             raise ConfigError(f"deploy.agents_dir: {folder} cannot be created: {error.strerror}") from error
         if not _is_writable(folder):

@@ -32,7 +32,12 @@ def choose(config: DeployConfig, home: Path, *, loaded_in: str = "") -> Manager:
 
 
 def registered(registration: Registration, config: DeployConfig, home: Path) -> Manager:
-    """The service of a registration, with the manager that it was registered with. Raises as `choose`.
+    """The service of a registration, with the manager that it was registered with. Raises as `choose`."""
+    return of_kind(registration, config, home).adopt(registration)
+
+
+def of_kind(registration: Registration, config: DeployConfig, home: Path) -> Manager:
+    """The configured service with the manager that a registration names, in the domain that it names.
 
     An earlier version, which did not note the manager, knew launchd and the emulator: it was the configured one of
     these, else this machine's.
@@ -40,8 +45,7 @@ def registered(registration: Registration, config: DeployConfig, home: Path) -> 
     kind = registration.manager if registration.manager in MANAGERS else _kind(config)
     if not registration.manager and kind not in ("launchd", "emulator", "standin"):
         kind = _OF_THIS_MACHINE
-    config = replace(config, domain=registration.domain or "auto", agents_dir="")
-    return MANAGERS[kind](config, home, "").adopt(registration)
+    return MANAGERS[kind](replace(config, domain=registration.domain or "auto"), home, "")
 
 
 def machine(config: DeployConfig) -> Machine:

@@ -5,6 +5,7 @@ The bytes of the service's change only with the configuration, never with the re
 
 from __future__ import annotations
 
+import os
 import plistlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -69,6 +70,15 @@ def session_types(file: Path) -> tuple[str, ...]:
 def user_name(file: Path) -> str:
     """UserName of a property list; empty if it has none, or cannot be read."""
     return str(read(file).get("UserName", ""))
+
+
+def program(file: Path) -> str:
+    """What a property list runs; empty if there is none, a question mark if it is a link or does not say."""
+    if not os.path.lexists(file):
+        return ""
+    content = {} if file.is_symlink() else read(file)
+    words = content.get("ProgramArguments")
+    return str(content.get("Program") or (words[0] if isinstance(words, list) and words else "?"))
 
 
 def of_label(label: str, folders: Iterable[Path]) -> tuple[Path, ...]:
