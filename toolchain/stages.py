@@ -295,4 +295,6 @@ class Deployment:
     releases: tuple[str, ...]
     verified: bool = False
     """whether the active release was installed with a verification and is unchanged since"""
+    fallback: str = ""
+    """which release kept exiting, so that the active one is its parent; empty after the next install"""
     reason: str = ""

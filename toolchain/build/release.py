@@ -19,7 +19,7 @@ from ..core.run import Run
 from ..stages import Release
 
 MANIFEST = "manifest.json"
-ADDED_LATER = frozenset({MANIFEST, "environment", "verification.json"})
+ADDED_LATER = frozenset({MANIFEST, "environment", "parent", "verification.json"})
 """files that later stages add; no manifest lists them"""
 PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
 _MAKING = ".making-"

@@ -15,7 +15,7 @@ from ..core.console import Console
 from ..service.manager import Definition, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import environment, failure, health, installed, restorepoint, store
+from . import crashloop, environment, failure, health, installed, restorepoint, store
 from .journal import Journal
 from .prefix import Prefix
 
@@ -75,6 +75,7 @@ def start(deploy: Deploy, identifier: str) -> None:
     """Swap, restart and check. Raises `Unhealthy`, and what the manager raises."""
     journal = deploy.journal
     journal.begin_step("swap")
+    crashloop.forget(deploy.prefix)
     store.swap(identifier, deploy.prefix)
     journal.begin_step("unit")
     deploy.manager.install(deploy.definition)
@@ -103,6 +104,7 @@ def _load_and_restart(deploy: Deploy) -> None:
         deploy.console.warn(done)
     if manager.user and os.geteuid() == 0:
         shutil.chown(prefix.logs, manager.user)
+    crashloop.make_folder(prefix, manager)
     known, old = installed.read(prefix), former(deploy)
     digest = manager.digest()
     if old:
@@ -137,6 +139,7 @@ def bless(deploy: Deploy) -> None:
         version=deploy.manifest(entry.release).version,
         installed=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+    crashloop.name_parent(prefix, entry.release, parent)
     installed.write(prefix, known.blessed(blessed))
 
 
@@ -144,6 +147,7 @@ def dismantle(deploy: Deploy) -> None:
     """Clean up a failed first install: no crashing service, no link to a broken release."""
     remove(deploy.manager)
     deploy.prefix.current.unlink(missing_ok=True)
+    shutil.rmtree(deploy.prefix.run, ignore_errors=True)
     if deploy.prefix.state.is_dir():
         restorepoint.set_aside(deploy.prefix.state)
     deploy.prefix.state.unlink(missing_ok=True)
@@ -165,7 +169,7 @@ def remove_everything(deploy: Deploy) -> None:
     journal.begin_step("remove")
     prefix.current.unlink(missing_ok=True)
     store.sweep(set(), prefix)
-    for folder in (prefix.releases, prefix.shim.parent):
+    for folder in (prefix.releases, prefix.shim.parent, prefix.run):
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
     restorepoint.clear(prefix)

@@ -23,7 +23,7 @@ from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack
 from ..core.records import record
 from ..service import address, managers, units
 from ..stages import Deployment, Verification
-from . import activation, attempt, environment, installed, port, proof, recovery, restorepoint, shim, store
+from . import activation, attempt, crashloop, environment, installed, port, proof, recovery, restorepoint, shim, store
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -131,8 +131,12 @@ def status(config: Config, console: Console | None = None) -> Deployment:
 
 
 def recover(config: Config, console: Console) -> None:
-    """Finish or undo a deploy that was interrupted. Does nothing while the deploying process is alive."""
-    if not Prefix.of(config).journal.exists():
+    """Finish or undo an interrupted deploy, and record a fallback of the shim.
+
+    Does nothing while the deploying process is alive.
+    """
+    prefix = Prefix.of(config)
+    if not prefix.journal.exists() and not crashloop.is_pending(prefix):
         return
     try:
         with _locked(config, console):
@@ -206,6 +210,7 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
             recovery.recover(deploy)
         except (RolledBack, Unhealthy) as outcome:
             console.warn(f"the interrupted deploy was undone: {outcome.message}")
+        crashloop.settle(prefix, console)
         try:
             yield _deploy(config, console)
         except (KeyboardInterrupt, SystemExit):
@@ -242,6 +247,9 @@ def _nothing(prefix: Prefix) -> Deployment:
 def _look(deploy: Deploy) -> Deployment:
     prefix = deploy.prefix
     known, active = installed.read(prefix), prefix.active()
+    if pending := crashloop.found(prefix, known):  # and not recorded, for want of space or rights
+        active = pending.parent
+    fallback = pending or known.fallback
     running = deploy.manager.inspect()
     version, reason = "", ""
     try:
@@ -265,4 +273,5 @@ def _look(deploy: Deploy) -> Deployment:
         releases=tuple(one.id for one in known.releases),
         verified=bool(active) and proof.is_proven(prefix.release(active)),
         reason=reason,
+        fallback=crashloop.describe(fallback) if fallback and fallback.parent == active else "",
     )

@@ -7,6 +7,7 @@ import shlex
 from ..core import templates
 from ..service.manager import Manager
 from ..service.unit import Unit
+from . import crashloop
 from .prefix import Prefix
 
 
@@ -17,6 +18,8 @@ def render(prefix: Prefix, unit: Unit, manager: Manager) -> bytes:
         "shim.sh.j2",
         prefix=shlex.quote(str(prefix.folder)),
         name=unit.name,
+        most_starts=crashloop.MOST_STARTS,
+        within_s=crashloop.WITHIN_S,
         manager=manager.kind,
         command=" ".join([f'"$release/{program}"', *map(shlex.quote, arguments)]),
     )

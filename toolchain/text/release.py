@@ -44,6 +44,7 @@ def _deployment(state: Deployment) -> str:
             f"parent    {state.parent or '-'}",
             f"releases  {', '.join(others) or 'none'}",
             f"prefix    {state.prefix}",
+            *([f"note      {state.fallback}"] if state.fallback else []),
         ]
     )
 
