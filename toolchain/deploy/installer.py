@@ -9,6 +9,7 @@ an install:
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,20 @@ from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack
 from ..core.records import record
 from ..service import address, managers, units
 from ..stages import Deployment, Verification
-from . import activation, attempt, crashloop, environment, installed, port, proof, recovery, restorepoint, shim, store
+from . import (
+    activation,
+    attempt,
+    crashloop,
+    environment,
+    installed,
+    port,
+    proof,
+    recovery,
+    repair,
+    restorepoint,
+    shim,
+    store,
+)
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -68,7 +82,6 @@ def install(
                 step="copy",
                 release=release.id,
                 previous=previous,
-                source="" if same else str(release_dir.absolute()),
                 environment_before=before,
             )
         )
@@ -106,7 +119,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
                 else f"the active release {known.active or '(none)'} has no installed parent",
                 hint=f"installed: {ids}",
             )
-        built.check(deploy.prefix.release(target))
+        proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
         try:
             restorepoint.prepare(deploy.prefix, target, known.active)
@@ -125,24 +138,29 @@ def status(config: Config, console: Console | None = None) -> Deployment:
     console = console or Console()
     recover(config, console)
     prefix = Prefix.of(config)
-    if not prefix.state.exists() and not prefix.journal.exists():
+    if not os.path.lexists(prefix.state) and not os.path.lexists(prefix.journal):
         return _nothing(prefix)
     return _look(_deploy(config, console))
 
 
 def recover(config: Config, console: Console) -> None:
-    """Finish or undo an interrupted deploy, and record a fallback of the shim.
+    """Finish or undo an interrupted deploy, repair what is damaged, and record a fallback of the shim.
 
-    Does nothing while the deploying process is alive.
+    Does nothing while the deploying process is alive. A user who cannot write to the prefix is told.
     """
     prefix = Prefix.of(config)
-    if not prefix.journal.exists() and not crashloop.is_pending(prefix):
+    prefix.check()
+    if not repair.needed(prefix) and not crashloop.is_pending(prefix):
         return
     try:
         with _locked(config, console):
             pass
     except LockHeld as held:
         console.note(held.message)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        console.warn(f"a deploy was interrupted or its state is damaged; another user must repair it: {error.message}")
 
 
 @record
@@ -181,6 +199,7 @@ def uninstall(config: Config, console: Console) -> Deployment:
 
 def _deploy(config: Config, console: Console) -> Deploy:
     prefix = Prefix.of(config)
+    prefix.check()
     return Deploy(
         config=config,
         prefix=prefix,
@@ -206,6 +225,7 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
                 hint="name a folder that you can write to",
             ) from error
         deploy = _deploy(config, console)
+        repair.prepare(deploy)
         try:
             recovery.recover(deploy)
         except (RolledBack, Unhealthy) as outcome:
