@@ -56,7 +56,9 @@ def main(checkout: Path, place: Path, stamp: str, locks: list[str]) -> int:
             if "ensurepip" in error.cmd:
                 _say(f"{sys.executable} cannot make a virtual environment: {error.output!r}")
             else:
-                _say(f"the packages of {' '.join(locks)} could not be installed: check the network and the package index")
+                _say(
+                    f"the packages of {' '.join(locks)} could not be installed: check the network and the package index"
+                )
             return FAILED
         finally:
             for leftover in (new, old):
