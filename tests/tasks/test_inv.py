@@ -61,7 +61,7 @@ class Mac:
     def inv(self, *words: str, shell: str = "sh", **environ: str) -> subprocess.CompletedProcess[str]:
         """Run it as launchd and MDM do: no HOME, and nothing but the system's folder on PATH."""
         self.ran.unlink(missing_ok=True)
-        argv = [shutil.which(shell) or shell, self.checkout / "inv", *words]
+        argv = [shutil.which(shell) or shell, str(self.checkout / "inv"), *words]
         environ = {"PATH": f"{self.root}/usr/bin", **environ}
         return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
 

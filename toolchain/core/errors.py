@@ -243,7 +243,7 @@ class RolledBack(ToolchainError):
 
 
 class Unhealthy(ToolchainError):
-    """The service is unhealthy, and there was no healthy release to go back to."""
+    """The service is unhealthy or not installed, or there was no healthy release to go back to."""
 
     exit_code = 52
 
