@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -43,21 +44,17 @@ def _served(folder: Path, program: str) -> tuple[Prefix, subprocess.Popen[bytes]
         return prefix, subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
 
 
-def _await(what: str, seen: object) -> None:
+def _await(what: str, seen: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
-    while not seen():  # type: ignore[operator]
+    while not seen():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
 
 
 def test_a_running_service_has_its_log_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shim, "ROTATION_INTERVAL_S", 0.05)
-    lines = (
-        'i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); echo "line $i of the service, which says much"; done; sleep 60'
-    )
-    (tmp_path / "pre & fix/logs").mkdir(parents=True)
-    (tmp_path / "pre & fix/logs").rmdir()
-    prefix, service = _served(tmp_path, lines)
+    say = 'i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); echo "line $i of the service, which says much"; done'
+    prefix, service = _served(tmp_path, f"{say}; sleep 60")
     log = prefix.logs / "ollama.log"
     _await("rotated", lambda: servicelog.rotated(log) and log.stat().st_size < 1_000_000)
     beside = [one for one in psutil.process_iter() if _group(one.pid) == service.pid and one.pid != service.pid]

@@ -227,6 +227,12 @@ class VerificationFailed(ToolchainError):
     exit_code = 43
 
 
+class FolderUnusable(ToolchainError):
+    """The workspace, the prefix or the home folder is missing, unwritable or no folder."""
+
+    exit_code = 46
+
+
 # -- deploy ----------------------------------------------------------------------------------------
 
 
