@@ -92,7 +92,9 @@ class Shim:
         self.prefix.current.symlink_to("releases/bad")
         manager = managers.choose(site.config.deploy, folder)
         self.prefix.shim.parent.mkdir()
-        self.prefix.shim.write_bytes(shim.render(self.prefix, units.choose(site.config.deploy), manager))
+        self.prefix.shim.write_bytes(
+            shim.render(self.prefix, units.choose(site.config.deploy), manager, site.config.deploy)
+        )
 
     def start(self) -> str:
         done = subprocess.run(["/bin/sh", self.prefix.shim], capture_output=True, text=True, check=True)

@@ -64,6 +64,11 @@ def to_json(record: Any) -> str:
     return msgspec.json.format(raw, indent=2).decode() + "\n"
 
 
+def to_json_line(record: Any) -> str:
+    """A record as JSON in one line."""
+    return msgspec.json.encode(record, enc_hook=_encode_hook).decode() + "\n"
+
+
 def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = None, follow: bool = True) -> R:
     """Read a record. Raises `RecordError` when the file is missing, unreadable, truncated or of another shape.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shutil
@@ -12,10 +13,11 @@ from ..build import release as built
 from ..core import records
 from ..core.config import Config
 from ..core.console import Console
+from ..core.errors import ToolchainError
 from ..service.manager import Definition, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import crashloop, environment, failure, health, installed, restorepoint, store
+from . import crashloop, environment, failure, health, installed, restorepoint, shim, store
 from .journal import Journal
 from .prefix import Prefix
 
@@ -80,6 +82,7 @@ def start(deploy: Deploy, identifier: str) -> None:
     journal.begin_step("unit")
     deploy.manager.install(deploy.definition)
     journal.begin_step("restart")
+    rotate_log(deploy)
     journal.note(log_offset=log_size(deploy))
     _load_and_restart(deploy)
     journal.begin_step("health")
@@ -154,6 +157,12 @@ def dismantle(deploy: Deploy) -> None:
         store.set_aside(deploy.prefix.state)
     deploy.prefix.state.unlink(missing_ok=True)
     tidy(deploy)
+
+
+def rotate_log(deploy: Deploy) -> None:
+    """Rotate the service's log if it is large, as the shim does, which waits while a deploy is in progress."""
+    with contextlib.suppress(OSError, ToolchainError):  # a full disk: the shim tries again
+        shim.rotate(deploy.log, deploy.config.deploy)
 
 
 def log_size(deploy: Deploy) -> int:

@@ -184,6 +184,7 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     before = manager.adopt(registration) if registration else manager
     with contextlib.suppress(OSError):
         failure.log_folder(deploy.prefix)
+    activation.rotate_log(deploy)
     offset = activation.log_size(deploy)
     if before.registration != manager.registration:
         with contextlib.suppress(ToolchainError, OSError):

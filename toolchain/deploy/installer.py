@@ -10,7 +10,6 @@ an install:
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -22,13 +21,14 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
 from ..core.records import record
-from ..service import address, managers, units
+from ..service import address, managers, servicelog, units
 from ..stages import Deployment, Verification
 from . import (
     activation,
     attempt,
     crashloop,
     environment,
+    following,
     installed,
     port,
     proof,
@@ -39,6 +39,7 @@ from . import (
     store,
 )
 from .activation import Deploy
+from .following import LogLine, Restarted
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
 
@@ -93,7 +94,7 @@ def install(
             deploy.journal.begin_step("environment")
             store.write_environment(release.id, text, prefix)
             deploy.journal.begin_step("shim")
-            records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager), mode=0o755)
+            records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager, config.deploy), mode=0o755)
         except BaseException as error:
             recovery.undo(deploy)
             if not isinstance(error, Exception):
@@ -140,7 +141,18 @@ def status(config: Config, console: Console | None = None) -> Deployment:
     prefix = Prefix.of(config)
     if not os.path.lexists(prefix.state) and not os.path.lexists(prefix.journal):
         return _nothing(prefix)
-    return _look(_deploy(config, console))
+    deploy = _deploy(config, console)
+    if not prefix.journal.exists():
+        activation.rotate_log(deploy)
+    return _look(deploy)
+
+
+def unhealthy(state: Deployment) -> Unhealthy | None:
+    """What monitoring is told of a service that is not healthy or not installed; None of a healthy one."""
+    if state.healthy:
+        return None
+    what = f"the service of release {state.active}" if state.active else str(state.prefix)
+    return Unhealthy(f"{what}: {state.reason}", hint="./inv deploy.logs" if state.active else "./inv deploy.install")
 
 
 def recover(config: Config, console: Console) -> None:
@@ -171,13 +183,16 @@ class ServiceLog:
 
 
 def logs(config: Config, lines: int = 50) -> ServiceLog:
-    """The last lines of the service's log; empty if it never ran."""
+    """The last lines of the service's log, also of rotated files; none if it never ran."""
     recover(config, Console())
-    path = Prefix.of(config).logs / units.choose(config.deploy).log
-    if not path.exists():
-        return ServiceLog(log=())
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return ServiceLog(log=tuple(line.rstrip("\n") for line in deque(file, maxlen=lines)))
+    return ServiceLog(log=servicelog.tail(Prefix.of(config).logs / units.choose(config.deploy).log, lines))
+
+
+def follow(config: Config, console: Console, lines: int = 50) -> Iterator[LogLine | Restarted]:
+    """The last lines of the service's log, then its further ones as they come, and restarts. Never ends."""
+    recover(config, console)
+    deploy = _deploy(config, console)
+    return following.events(deploy.log, deploy.manager, lines)
 
 
 def prune(config: Config, console: Console) -> Deployment:
@@ -246,7 +261,7 @@ def _runs_as_configured(deploy: Deploy) -> bool:
         known.active == prefix.active()
         and manager.digest() == records.sha256_bytes(manager.render(deploy.definition)) == known.unit_sha256
         and prefix.shim.is_file()
-        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager)
+        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager, deploy.config.deploy)
         and _look(deploy).healthy
     )
 
