@@ -77,16 +77,16 @@ def install(
         if same and before == text and previous == release.id and _runs_as_configured(deploy):
             console.note(f"release {release.id} is already installed and healthy")
             return _look(deploy)
-        deploy.journal.begin(
-            JournalEntry(
-                operation="install",
-                step="copy",
-                release=release.id,
-                previous=previous,
-                environment_before=before,
-            )
-        )
         try:
+            deploy.journal.begin(
+                JournalEntry(
+                    operation="install",
+                    step="copy",
+                    release=release.id,
+                    previous=previous,
+                    environment_before=before,
+                )
+            )
             restorepoint.prepare(prefix, release.id, previous)
             if not same:
                 with console.step(f"copy of {release.id}") as step:
@@ -96,7 +96,8 @@ def install(
             deploy.journal.begin_step("shim")
             records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager, config.deploy), mode=0o755)
         except BaseException as error:
-            recovery.undo(deploy)
+            if os.path.lexists(prefix.journal):
+                recovery.undo(deploy)
             if not isinstance(error, Exception):
                 console.warn(f"interrupted: nothing was changed, release {previous or '(none)'} is active")
             raise
