@@ -29,6 +29,7 @@ def needed(prefix: Prefix) -> bool:
     return bool(
         os.path.lexists(prefix.journal)
         or os.path.lexists(prefix.before)
+        or any(prefix.folder.glob(f".{prefix.journal.name}.*"))  # killed while it wrote its first step
         or installed.damage(prefix)
         or installed.unlisted(prefix, known, unfinished=_unfinished(prefix))
         or (known.active and not prefix.active() and prefix.has(known.active))

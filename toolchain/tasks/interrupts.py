@@ -17,6 +17,7 @@ from ..core import process
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LAST = 3
+_AGAIN_S = 0.01
 
 
 class _Interrupts:
@@ -35,6 +36,15 @@ class _Interrupts:
                 signal.signal(number, self._handle)
         usual = threading.excepthook
         threading.excepthook = lambda args: None if self.number else usual(args)
+        sys.unraisablehook = self._lost
+
+    def _lost(self, args: sys.UnraisableHookArgs) -> None:
+        """Send a signal again whose exception was raised in a destructor, where Python only prints it."""
+        if not self.number or isinstance(args.exc_value, Exception):
+            sys.__unraisablehook__(args)
+            return
+        self._count = 0
+        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self.number)).start()
 
     def end_at_once(self) -> None:
         """The run has its result: a signal while the interpreter shuts down must not print a traceback."""
