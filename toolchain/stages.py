@@ -307,4 +307,6 @@ class Deployment:
     """where the service is loaded, as its manager names it: gui/501/label"""
     also: tuple[str, ...] = ()
     """further places where it is loaded; a copy there waits until the one that serves has ended"""
+    fallback: str = ""
+    """which release kept exiting, so that the active one is its parent; empty after the next install"""
     reason: str = ""

@@ -5,6 +5,7 @@ would answer: blobs are held against their digest, an import needs a GGUF file, 
 does not have fails every generation. Its faults are configured in lib/ollama/behaviour.json beside it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -101,8 +102,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # a full disk: Ollama ignores it, too
+        os.write(1, f"{line}\n".encode())
 
 
 def main() -> int:

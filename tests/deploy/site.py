@@ -64,7 +64,7 @@ class Site:
         } | {f"deploy.{key}": value for key, value in changes.items()}
         (folder / "turboquant.yaml").write_text(json.dumps(values))
         root = prefix / "launchd"
-        root.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
         settings.write(root, settings.Settings(owner_pid=os.getpid(), throttle_cap_s=0.2, bootout_delay_s=0.2))
         return cls(folder, configuration.load(file=folder / "turboquant.yaml", environ={}))
 

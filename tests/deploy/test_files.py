@@ -34,7 +34,7 @@ _path = _line.filter(lambda text: "\0" not in text).map(lambda text: Path("/") /
 
 def _shim(prefix: Prefix) -> bytes:
     manager = launchd.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
-    return shim.render(prefix, OllamaUnit(), manager)
+    return shim.render(prefix, OllamaUnit(), manager, DeployConfig())
 
 
 def _plist(prefix: Prefix, *, label: str, home: Path, user: str = "") -> bytes:

@@ -35,7 +35,7 @@ def test_a_second_copy_waits_and_takes_over(turns: Turns) -> None:
     os.kill(first, signal.SIGKILL)
     turns.await_serving(second)
     assert shim.holder(turns.prefix) == second
-    assert len(list(turns.prefix.claims.iterdir())) == 1
+    assert len(list(turns.prefix.run.iterdir())) == 1
 
 
 def test_a_copy_that_waits_ends_at_once(turns: Turns) -> None:
@@ -49,25 +49,25 @@ def test_a_copy_that_waits_ends_at_once(turns: Turns) -> None:
 
 
 def test_a_pid_that_was_used_again_holds_no_claim(turns: Turns) -> None:
-    turns.prefix.claims.mkdir()
-    (turns.prefix.claims / "claim.7").symlink_to(f"{os.getpid()} 1")
+    turns.prefix.run.mkdir()
+    (turns.prefix.run / "claim.7").symlink_to(f"{os.getpid()} 1")
     mine = turns.start()
     turns.await_serving(mine)
-    assert [path.name for path in turns.prefix.claims.iterdir()] == ["claim.8"]
+    assert [path.name for path in turns.prefix.run.iterdir()] == ["claim.8"]
 
 
 @pytest.mark.parametrize("target", ["", "-1 2", "x", "999999999 5", "1 2 3 4", "$(touch x)"])
 def test_a_damaged_claim_is_none(turns: Turns, target: str) -> None:
-    turns.prefix.claims.mkdir()
-    (turns.prefix.claims / "claim.1").symlink_to(target or "/")
-    (turns.prefix.claims / "claim.x").write_text("")
-    (turns.prefix.claims / "claim.08").write_text("")
+    turns.prefix.run.mkdir()
+    (turns.prefix.run / "claim.1").symlink_to(target or "/")
+    (turns.prefix.run / "claim.x").write_text("")
+    (turns.prefix.run / "claim.08").write_text("")
     turns.await_serving(turns.start())
-    assert [path.name for path in turns.prefix.claims.iterdir()] == ["claim.2"]
+    assert [path.name for path in turns.prefix.run.iterdir()] == ["claim.2"]
 
 
 def test_a_claim_that_cannot_be_made_stops_no_service(turns: Turns) -> None:
-    turns.prefix.claims.write_text("in the way")
+    turns.prefix.run.write_text("in the way")
     turns.await_serving(turns.start())
     assert b"a second copy of this service would not be noticed" in turns.log.read_bytes()
 

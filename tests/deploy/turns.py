@@ -54,7 +54,7 @@ class Turns:
         (release / "bin/ollama").chmod(0o755)
         self.prefix.current.symlink_to("releases/one")
         manager = launchd.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
-        text = shim.render(self.prefix, OllamaUnit(), manager)
+        text = shim.render(self.prefix, OllamaUnit(), manager, DeployConfig())
         self.prefix.shim.parent.mkdir()
         self.prefix.shim.write_bytes(text.replace(b"/proc/", b"/nowhere/") if without_proc else text)
 

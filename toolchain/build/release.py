@@ -21,7 +21,7 @@ from ..stages import Release
 from . import modes
 
 MANIFEST = "manifest.json"
-ADDED_LATER = frozenset({MANIFEST, "environment", "verification.json", "installed.json"})
+ADDED_LATER = frozenset({MANIFEST, "environment", "parent", "verification.json", "installed.json"})
 """files that later stages add; no manifest lists them"""
 PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
 _MAKING = ".making-"

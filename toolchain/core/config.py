@@ -151,6 +151,8 @@ class DeployConfig:
     stability_s: Annotated[float, Meta(ge=0, le=3600), "seconds that it must then run without a restart"] = 15.0
     allow_unverified: Annotated[bool, "install a release that no verification proves, with a warning"] = False
     keep: Annotated[int, Meta(ge=2, le=100), "releases to keep; the active one and its parent are always kept"] = 3
+    log_mb: Annotated[int, Meta(ge=1, le=10000), "size in MB from which the service's log is rotated"] = 20
+    log_files: Annotated[int, Meta(ge=1, le=50), "earlier files of the log to keep"] = 3
 
 
 @record

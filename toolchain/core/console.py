@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from .records import to_json
+from .records import to_json, to_json_line
 
 _PLAIN_INTERVAL_S = 5.0
 
@@ -144,6 +144,12 @@ class Console:
             if outermost:
                 progress.stop()
                 self._progress = None
+
+    def event(self, record: Any) -> None:
+        """Print one of many results as it comes: with `json` as one line of JSON."""
+        self.answered = True
+        sys.stdout.write(to_json_line(record) if self.json else self._as_text(record).rstrip("\n") + "\n")
+        sys.stdout.flush()
 
     def result(self, record: Any) -> None:
         """Print the task's result."""

@@ -227,6 +227,12 @@ class VerificationFailed(ToolchainError):
     exit_code = 43
 
 
+class FolderUnusable(ToolchainError):
+    """The workspace, the prefix or the home folder is missing, unwritable or no folder."""
+
+    exit_code = 46
+
+
 # -- deploy ----------------------------------------------------------------------------------------
 
 
@@ -254,7 +260,7 @@ class RolledBack(ToolchainError):
 
 
 class Unhealthy(ToolchainError):
-    """The service is unhealthy, and there was no healthy release to go back to."""
+    """The service is unhealthy or not installed, or there was no healthy release to go back to."""
 
     exit_code = 52
 

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +22,9 @@ from .records import record
 TAIL_LINES = 30
 _ASK_S, _STDERR_CHARACTERS = 60.0, 500
 Child: TypeAlias = subprocess.Popen[bytes]
+_awaited: set[int] = set()
+"""process groups that worker threads wait for"""
+_stopping = threading.Event()
 
 
 @record
@@ -72,6 +75,8 @@ def spawn(
     Raises `MissingTool` when the program does not exist, and `failure` with the `hint` when it cannot be started.
     """
     words = [str(word) for word in argv]
+    if _stopping.is_set() and not _in_main_thread():
+        raise failure(f"{words[0]} was not started: interrupted")
     with contextlib.ExitStack() as files:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +132,7 @@ def run(
             sink = opened.enter_context(log.open("a", encoding="utf-8"))
             sink.write(f"$ {shlex.join(words)}\n")
         process = spawn(words, cwd=cwd, env=env, failure=failure, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        opened.enter_context(_known(process.pid))
         assert process.stdout is not None
         output = opened.enter_context(io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace"))
         if timeout:
@@ -176,7 +182,8 @@ def capture(
     process = spawn(argv, cwd=cwd, env=env, base=base, failure=failure, stdin=pipe, stdout=pipe, stderr=pipe)
     why = ""
     try:
-        stdout, stderr = process.communicate(given, timeout=timeout)
+        with _known(process.pid):
+            stdout, stderr = process.communicate(given, timeout=timeout)
     except BaseException as error:
         kill_group(process.pid)
         stdout, stderr = process.communicate()
@@ -208,6 +215,35 @@ def describe_failure(done: Completed, *, why: str, what: str, cwd: Path | None, 
     if log:
         parts.append(f"  log: {log}")
     return "\n".join(parts) + (f"\n  last lines:\n{tail.rstrip()}" if tail else "")
+
+
+def stop_workers() -> None:
+    """End the programs that worker threads wait for, and let these start no more: the run was interrupted.
+
+    An interrupt only reaches the main thread, which then waits for its worker threads.
+    """
+    _stopping.set()
+    for leader in tuple(_awaited):
+        kill_group(leader)
+
+
+@contextlib.contextmanager
+def _known(leader: int) -> Iterator[None]:
+    """Meanwhile `stop_workers` ends this process group, if a worker thread waits for it."""
+    if _in_main_thread():
+        yield
+        return
+    _awaited.add(leader)
+    try:
+        if _stopping.is_set():
+            kill_group(leader)
+        yield
+    finally:
+        _awaited.discard(leader)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def kill_group(leader: int) -> None:

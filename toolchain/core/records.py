@@ -64,6 +64,11 @@ def to_json(record: Any) -> str:
     return msgspec.json.format(raw, indent=2).decode() + "\n"
 
 
+def to_json_line(record: Any) -> str:
+    """A record as JSON in one line."""
+    return msgspec.json.encode(record, enc_hook=_encode_hook).decode() + "\n"
+
+
 def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = None, follow: bool = True) -> R:
     """Read a record. Raises `RecordError` when the file is missing, unreadable, truncated or of another shape.
 
@@ -120,10 +125,10 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             os.fchmod(file.fileno(), mode)
             flush_to_disk(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{path}: no space left on the disk", hint="free some space, then try again") from error
         raise
     flush_directory(path.parent)

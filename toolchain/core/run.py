@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from . import folders
 from .config import Config
 from .console import Console
 from .errors import ToolchainError
@@ -37,8 +38,8 @@ class Run:
 
     @property
     def workspace(self) -> Path:
-        """Folder for everything that a run makes before deployment."""
-        return Path(self.config.workspace).expanduser().absolute()
+        """Folder for everything that a run makes before deployment. Raises `FolderUnusable`."""
+        return folders.workspace(self.config)
 
     def output(self, named: str, otherwise: str) -> Path:
         """The folder that `--out` names, else this one in the workspace."""

@@ -3,7 +3,19 @@
 Start with `installer.py`; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
 """
 
-from .installer import install, logs, preflight, prune, recover, rollback, status, uninstall
+from .installer import follow, install, logs, preflight, prune, recover, rollback, status, unhealthy, uninstall
 from .prefix import settled
 
-__all__ = ["install", "logs", "preflight", "prune", "recover", "rollback", "settled", "status", "uninstall"]
+__all__ = [
+    "follow",
+    "install",
+    "logs",
+    "preflight",
+    "prune",
+    "recover",
+    "rollback",
+    "settled",
+    "status",
+    "unhealthy",
+    "uninstall",
+]

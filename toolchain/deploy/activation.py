@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import shutil
 from dataclasses import dataclass, replace
@@ -11,12 +12,12 @@ from ..build import release as built
 from ..core import records
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, ToolchainError
 from ..service import managers
 from ..service.manager import Definition, Instance, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import environment, failure, health, installed, ownership, port, restorepoint, store
+from . import crashloop, environment, failure, health, installed, ownership, port, restorepoint, shim, store
 from .journal import Journal
 from .prefix import Prefix
 
@@ -128,10 +129,12 @@ def start(deploy: Deploy, identifier: str) -> None:
     """Swap, restart and check. Raises `Unhealthy`, and what the manager raises."""
     journal = deploy.journal
     journal.begin_step("swap")
+    crashloop.forget(deploy.prefix)
     store.swap(identifier, deploy.prefix)
     journal.begin_step("unit")
     deploy.manager.install(deploy.definition)
     journal.begin_step("restart")
+    rotate_log(deploy)
     journal.note(log_offset=log_size(deploy))
     _load_and_restart(deploy)
     journal.begin_step("health")
@@ -195,6 +198,7 @@ def bless(deploy: Deploy) -> None:
         version=deploy.manifest(entry.release).version,
         installed=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+    crashloop.name_parent(prefix, entry.release, parent)
     installed.write(prefix, known.blessed(blessed))
     records.write(prefix.release(blessed.id) / installed.OWN_RECORD, blessed)
 
@@ -203,10 +207,19 @@ def dismantle(deploy: Deploy) -> None:
     """Clean up a failed first install: no crashing service, no link to a broken release."""
     _unload(deploy)
     deploy.prefix.current.unlink(missing_ok=True)
+    shutil.rmtree(deploy.prefix.run, ignore_errors=True)
     if deploy.prefix.state.is_dir():
-        restorepoint.set_aside(deploy.prefix.state)
+        store.set_aside(deploy.prefix.state)
     deploy.prefix.state.unlink(missing_ok=True)
     tidy(deploy)
+
+
+def rotate_log(deploy: Deploy) -> None:
+    """Rotate the service's log if it is large, as the shim does, which waits while a deploy is in progress."""
+    if deploy.manager.account != deploy.manager.owner:
+        return  # the daemon's user writes there, and could make root write through a link: the shim alone rotates
+    with contextlib.suppress(OSError, ToolchainError):  # a full disk: the shim tries again
+        shim.rotate(deploy.log, deploy.config.deploy)
 
 
 def log_size(deploy: Deploy) -> int:
@@ -222,7 +235,7 @@ def remove_everything(deploy: Deploy) -> None:
     journal.begin_step("remove")
     prefix.current.unlink(missing_ok=True)
     store.sweep(set(), prefix)
-    for folder in (prefix.releases, prefix.shim.parent, prefix.claims):
+    for folder in (prefix.releases, prefix.shim.parent, prefix.run):
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
     restorepoint.clear(prefix)

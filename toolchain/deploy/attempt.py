@@ -184,6 +184,7 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     before = activation.former(deploy, known) or manager
     with contextlib.suppress(OSError):
         failure.log_folder(deploy.prefix)
+    activation.rotate_log(deploy)
     offset = activation.log_size(deploy)
     if before is not manager:
         with contextlib.suppress(ToolchainError, OSError):

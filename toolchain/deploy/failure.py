@@ -9,11 +9,13 @@ from pathlib import Path
 
 from ..core import records
 from ..core.errors import ToolchainError
-from . import ownership, restorepoint
+from . import ownership, store
 from .prefix import Prefix
 
 _CAPTURE_BYTES = 1 << 20
 _TEXT = 300
+KEPT = 5
+"""files of one kind that stay"""
 
 
 def describe(error: BaseException, logs: Path) -> str:
@@ -31,6 +33,7 @@ def describe(error: BaseException, logs: Path) -> str:
         trace = "".join(traceback.format_exception(error))
         path = logs / f"deployer-{stamp()}.txt"
         records.write_bytes(path, trace.encode(errors="replace"))
+        _keep_newest(logs, "deployer-*.txt")
     except Exception as second:
         return f"{what}\n  its traceback could not be saved: {second}"
     return f"{what}\n  its traceback: {path}"
@@ -52,6 +55,7 @@ def capture(log: Path, offset: int, target: Path) -> tuple[str, tuple[str, ...]]
         return f"{log} (unreadable: {error})", ()
     try:
         records.write_bytes(target, data)
+        _keep_newest(target.parent, "failed-*.log")
     except (OSError, ToolchainError) as error:
         return f"{log} (no copy: {getattr(error, 'strerror', '') or error})", lines
     return str(target), lines
@@ -65,7 +69,7 @@ def log_folder(prefix: Prefix) -> str:
     try:
         records.make_folder(prefix.logs)
     except NotADirectoryError:
-        aside = restorepoint.set_aside(prefix.logs)
+        aside = store.set_aside(prefix.logs)
         records.make_folder(prefix.logs)
         return f"{prefix.logs} was no folder; what was there is now {aside.name}"
     return ""
@@ -74,6 +78,11 @@ def log_folder(prefix: Prefix) -> str:
 def stamp() -> str:
     """Now, for a file's name."""
     return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _keep_newest(folder: Path, pattern: str) -> None:
+    for path in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        path.unlink(missing_ok=True)
 
 
 def _place(error: BaseException) -> str:

@@ -43,6 +43,15 @@ class InstalledRelease:
 
 
 @record
+class Fallback:
+    """A release that kept exiting, and its parent, which the shim started instead. `at` is UTC, ISO 8601."""
+
+    bad: str
+    parent: str
+    at: str
+
+
+@record
 class InstallState:
     """state.json. `releases` are in order of installation, the newest last.
 
@@ -58,6 +67,8 @@ class InstallState:
     unit_sha256: str = ""
     manager: str = ""
     """as deploy.service_manager names it; empty if an earlier version wrote the state"""
+    fallback: Fallback | None = None
+    """how the active release became active, if its successor kept exiting"""
 
     def find(self, identifier: str) -> InstalledRelease | None:
         """The record of a release."""
@@ -88,11 +99,11 @@ class InstallState:
     def blessed(self, release: InstalledRelease) -> InstallState:
         """The state after `release` was blessed: active and the newest."""
         others = tuple(other for other in self.releases if other.id != release.id)
-        return replace(self, active=release.id, releases=(*others, release))
+        return replace(self, active=release.id, releases=(*others, release), fallback=None)
 
     def activated(self, identifier: str) -> InstallState:
         """The state after an installed release became active again, with its old parent."""
-        return replace(self, active=identifier)
+        return replace(self, active=identifier, fallback=None)
 
     def without(self, identifiers: set[str]) -> InstallState:
         """The state without those releases."""

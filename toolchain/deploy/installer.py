@@ -9,8 +9,7 @@ an install:
 
 from __future__ import annotations
 
-import io
-from collections import deque
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -30,13 +29,15 @@ from ..core.errors import (
     Unhealthy,
 )
 from ..core.records import record
-from ..service import account, address, managers, units
+from ..service import account, address, managers, servicelog, units
 from ..service.manager import ServiceState
 from ..stages import Deployment, Verification
 from . import (
     activation,
     attempt,
+    crashloop,
     environment,
+    following,
     installed,
     ownership,
     port,
@@ -49,6 +50,7 @@ from . import (
     store,
 )
 from .activation import Deploy
+from .following import LogLine, Restarted
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
 
@@ -89,16 +91,16 @@ def install(
             console.note(f"release {release.id} is already installed and healthy")
             return _look(deploy)
         _preflight(deploy)
-        deploy.journal.begin(
-            JournalEntry(
-                operation="install",
-                step="copy",
-                release=release.id,
-                previous=previous,
-                environment_before=before,
-            )
-        )
         try:
+            deploy.journal.begin(
+                JournalEntry(
+                    operation="install",
+                    step="copy",
+                    release=release.id,
+                    previous=previous,
+                    environment_before=before,
+                )
+            )
             restorepoint.prepare(prefix, release.id, previous)
             if not same:
                 with console.step(f"copy of {release.id}") as step, _readable(deploy):
@@ -106,9 +108,10 @@ def install(
             deploy.journal.begin_step("environment")
             store.write_environment(release.id, text, prefix)
             deploy.journal.begin_step("shim")
-            records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager), mode=0o755)
+            records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager, config.deploy), mode=0o755)
         except BaseException as error:
-            recovery.undo(deploy)
+            if os.path.lexists(prefix.journal):
+                recovery.undo(deploy)
             if not isinstance(error, Exception):
                 console.warn(f"interrupted: nothing was changed, release {previous or '(none)'} is active")
             raise
@@ -164,19 +167,31 @@ def status(config: Config, console: Console | None = None) -> Deployment:
     """
     console = console or Console()
     recover(config, console)
-    with ownership.rights(Prefix.of(config)):
-        return _look(_deploy(config, console))
+    prefix = Prefix.of(config)
+    with ownership.rights(prefix):
+        deploy = _deploy(config, console)
+        if not prefix.journal.exists() and ownership.may_change(prefix):
+            activation.rotate_log(deploy)
+        return _look(deploy)
+
+
+def unhealthy(state: Deployment) -> Unhealthy | None:
+    """What monitoring is told of a service that is not healthy or not installed; None of a healthy one."""
+    if state.healthy:
+        return None
+    what = f"the service of release {state.active}" if state.active else str(state.prefix)
+    return Unhealthy(f"{what}: {state.reason}", hint="./inv deploy.logs" if state.active else "./inv deploy.install")
 
 
 def recover(config: Config, console: Console) -> None:
-    """Finish or undo a deploy that was interrupted, and repair what is damaged.
+    """Finish or undo an interrupted deploy, repair what is damaged, and record a fallback of the shim.
 
     Does nothing while the deploying process is alive. Who does not own the prefix is only told of it.
     """
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
         prefix.check()
-        if not repair.needed(prefix):
+        if not repair.needed(prefix) and not crashloop.is_pending(prefix):
             return
     if not ownership.may_change(prefix):
         console.warn(f"a deploy was interrupted; it is finished or undone once {prefix.owner} runs ./inv deploy.status")
@@ -200,15 +215,23 @@ class ServiceLog:
 
 
 def logs(config: Config, lines: int = 50) -> ServiceLog:
-    """The last lines of the service's log; empty if it never ran."""
+    """The last lines of the service's log, also of rotated files; none if it never ran."""
     recover(config, Console())
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
-        path = prefix.logs / units.choose(config.deploy).log
-        if not path.exists():
-            return ServiceLog(log=())
-        with ownership.open_log(path) as binary, io.TextIOWrapper(binary, encoding="utf-8", errors="replace") as file:
-            return ServiceLog(log=tuple(line.rstrip("\n") for line in deque(file, maxlen=lines)))
+        log = prefix.logs / units.choose(config.deploy).log
+        ownership.check_logs(log, *servicelog.rotated(log))
+        return ServiceLog(log=servicelog.tail(log, lines))
+
+
+def follow(config: Config, console: Console, lines: int = 50) -> Iterator[LogLine | Restarted]:
+    """The last lines of the service's log, then its further ones as they come, and restarts. Never ends."""
+    recover(config, console)
+    prefix = Prefix.of(config)
+    with ownership.rights(prefix):
+        deploy = _deploy(config, console)
+        ownership.check_logs(deploy.log, *servicelog.rotated(deploy.log))
+        yield from following.events(deploy.log, deploy.manager, lines)
 
 
 def prune(config: Config, console: Console) -> Deployment:
@@ -284,6 +307,7 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
             recovery.recover(deploy)
         except (RolledBack, Unhealthy) as outcome:
             console.warn(f"the interrupted deploy was undone: {outcome.message}")
+        crashloop.settle(prefix, console)
         try:
             yield _deploy(config, console)
         except (KeyboardInterrupt, SystemExit):
@@ -317,7 +341,7 @@ def _runs_as_configured(deploy: Deploy) -> bool:
         and not activation.others(deploy)
         and not activation.definitions(deploy)
         and prefix.shim.is_file()
-        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager)
+        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager, deploy.config.deploy)
         and _look(deploy).healthy
     )
 
@@ -325,6 +349,9 @@ def _runs_as_configured(deploy: Deploy) -> bool:
 def _look(deploy: Deploy) -> Deployment:
     prefix = deploy.prefix
     known, active, places = installed.read(prefix), prefix.active(), activation.instances(deploy)
+    if pending := crashloop.found(prefix, known):  # and not recorded, for want of space or rights
+        active = pending.parent
+    fallback = pending or known.fallback
     serving = presence.serving(places, prefix)
     state = serving.state if serving else ServiceState(loaded=False)
     if not active and not places and not known.releases:
@@ -353,4 +380,5 @@ def _look(deploy: Deploy) -> Deployment:
         service=serving.manager.target if serving else "",
         also=tuple(one.manager.target for one in places if one is not serving),
         reason=reason,
+        fallback=crashloop.describe(fallback) if fallback and fallback.parent == active else "",
     )

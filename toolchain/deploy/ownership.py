@@ -89,7 +89,7 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
 
     Raises `PrefixUnsafe` when root would follow a link there.
     """
-    folders = (prefix.logs, prefix.claims)
+    folders = (prefix.logs, prefix.run)
     for folder in folders:
         folder.mkdir(exist_ok=True)
     if os.geteuid() != 0 or user is None or user.uid == 0:
@@ -104,6 +104,13 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
             os.fchown(descriptor, user.uid, user.gid)
         finally:
             os.close(descriptor)
+
+
+def check_logs(*paths: Path) -> None:
+    """Check that root may read these logs. Raises `PrefixUnsafe`, also for who must not read one."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            open_log(path).close()
 
 
 def open_log(path: Path) -> IO[bytes]:
@@ -165,11 +172,11 @@ def _check_parents(folder: Path, owner: Account, user: Account) -> None:
 
 
 def _check_content(prefix: Prefix, owner: Account, user: Account) -> None:
-    """Nobody else may be able to change what is in the prefix; into logs/ and claims the service's user writes, too."""
+    """Nobody else may be able to change what is in the prefix; into logs/ and run/ the service's user writes, too."""
     for path, status in _content(prefix):
         if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
             continue
-        also = user.uid if any(map(path.is_relative_to, (prefix.logs, prefix.claims))) else owner.uid
+        also = user.uid if any(map(path.is_relative_to, (prefix.logs, prefix.run))) else owner.uid
         if status.st_uid not in (0, owner.uid, also):
             raise _unsafe(path, status, f"it belongs to {_name(status.st_uid)}")
         if others := _writers(status, owner, frozenset()):

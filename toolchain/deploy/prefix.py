@@ -70,7 +70,7 @@ class Prefix:
 
     @property
     def run(self) -> Path:
-        """Folder that the shim writes to: when it started which release, and whether it fell back to a parent."""
+        """Folder that the shim writes to: which copy serves, when it started which release, whether it fell back."""
         return self.folder / "run"
 
     @property
@@ -82,11 +82,6 @@ class Prefix:
     def shim(self) -> Path:
         """The program that the manager starts."""
         return self.folder / "bin" / SHIM_NAME
-
-    @property
-    def claims(self) -> Path:
-        """Folder of the shim's claims, which tell the copy that serves from one that waits."""
-        return self.folder / "run"
 
     @property
     def logs(self) -> Path:
@@ -108,7 +103,7 @@ class Prefix:
 
     def check(self) -> None:
         """Raises `PrefixInvalid` when a folder that a deploy fills and empties leads out of the prefix."""
-        for folder in (self.releases, self.shim.parent, self.claims, self.temporary, self.before):
+        for folder in (self.releases, self.shim.parent, self.run, self.temporary, self.before):
             real = Path(os.path.realpath(folder))
             if folder.is_symlink() and not real.is_relative_to(os.path.realpath(self.folder)):
                 raise PrefixInvalid(

@@ -30,6 +30,7 @@ def needed(prefix: Prefix) -> bool:
     return bool(
         os.path.lexists(prefix.journal)
         or os.path.lexists(prefix.before)
+        or any(prefix.folder.glob(f".{prefix.journal.name}.*"))  # killed while it wrote its first step
         or installed.damage(prefix)
         or installed.unlisted(prefix, known, unfinished=_unfinished(prefix))
         or (prefix.active() != known.active and (known.find(prefix.active()) or prefix.has(known.active)))

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core import records
-from . import environment, installed
+from . import environment, installed, store
 from .installed import InstallState
 from .prefix import Prefix
 
@@ -109,19 +109,10 @@ def _replace(saved: Path, path: Path) -> None:
     if path.is_file() and path.read_bytes() == data:
         return
     if path.is_dir() and not path.is_symlink():
-        set_aside(path)
+        store.set_aside(path)
     try:
         os.replace(saved, path)
     except OSError:  # on another volume, or without its folder
         if path.parent.is_dir() and path.parent.stat().st_dev == saved.stat().st_dev:
             raise
         records.write_bytes(path, data, mode=saved.stat().st_mode & 0o777)
-
-
-def set_aside(path: Path) -> Path:
-    """Rename what is in the way, and return its new path: it may be somebody's."""
-    number = 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.aside-{number}")):
-        number += 1
-    path.rename(aside)
-    return aside

@@ -9,6 +9,7 @@ from typing import Protocol
 from ..core.config import DeployConfig
 from ..core.records import record
 from ..stages import Release
+from . import servicelog
 
 
 @record
@@ -40,11 +41,7 @@ class StartedUnit:
 
     def logged(self, offset: int | None = None) -> str:
         """What was logged since the start, or since another size."""
-        if not self.log.exists():
-            return ""
-        with self.log.open("rb") as file:
-            file.seek(self.log_offset if offset is None else offset)
-            return file.read().decode(errors="replace")
+        return servicelog.since(self.log, self.log_offset if offset is None else offset).decode(errors="replace")
 
     def log_size(self) -> int:
         """The log's present size, for `logged`."""

@@ -79,10 +79,12 @@ def write_probe(
     vocabulary = _add_tokenizer(writer)
     writer.add_vocab_size(vocabulary)
     _add_tensors(writer, geometry, vocabulary, np.random.default_rng(seed))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:  # also where a full disk ended it
+        writer.close()
     return geometry
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError
@@ -23,13 +21,16 @@ from invoke.program import Program
 from invoke.tasks import Task, task
 
 from .. import __version__
-from ..core.config import load
+from ..core import folders
+from ..core.config import Config, load
 from ..core.console import Console
 from ..core.errors import ConfigError, ToolchainError
 from ..core.run import Run
+from ..deploy import settled
 from ..service import account
 from ..text import as_text
 from .flags import SETTINGS
+from .interrupts import interrupts
 
 _SHARED = {
     "json": "print the result as one JSON document on stdout",
@@ -71,14 +72,14 @@ def _task(body: Callable[..., None], flags: tuple[str, ...], help: dict[str, str
     @functools.wraps(body)
     def run_task(_context: Any, **arguments: Any) -> None:
         console = Console(json=arguments.pop("json", False), as_text=as_text)
-        with _reported(console):
+        with _reported(console) as reported:
             settings = _parse_settings(arguments.pop("set", None) or ())
             settings |= {SETTINGS[flag][0]: arguments.pop(flag) for flag in flags if arguments.get(flag)}
             arguments = {key: value for key, value in arguments.items() if key not in flags}
             for flag, kind in repeated.items():
                 arguments[flag] = kind.read(arguments[flag] or (), flag)
             file = arguments.pop("config", "")
-            config = load(file=Path(file) if file else None, flags=settings)
+            config = reported.config = load(file=Path(file) if file else None, flags=settings)
             run = Run(config=config, console=console)
             if "workspace" in flags and not body.__module__.endswith(_LOOK_ONLY) and body.__name__ not in _LOOK_ONLY:
                 account.refuse_to_litter(run.workspace)
@@ -104,25 +105,31 @@ class _reported:  # noqa: N801  a context manager, used like a function
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.config: Config | None = None
+        """once it is known"""
 
-    def __enter__(self) -> None:
-        return
+    def __enter__(self) -> _reported:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ToolchainError):
-            self._console.error(str(error))
-            if self._console.json and not self._console.answered:
-                described = {
-                    "error": type(error).__name__,
-                    "exit_code": error.exit_code,
-                    "message": error.message,
-                    "try": error.hint,
-                }
-                self._console.result(described)
-            raise SystemExit(error.exit_code) from None
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
+        known = (
+            error
+            if isinstance(error, ToolchainError)
+            else folders.explained(error, self.config and settled(self.config))
+        )
+        if known:
+            self._end(type(known).__name__, known.exit_code, known.message, known.hint)
+        if error is not None and interrupts.number:  # also what an interrupted worker or clean-up raised
+            self._end("Interrupted", interrupts.exit_code(), interrupts.message())
+
+    def _end(self, name: str, code: int, message: str, hint: str = "") -> NoReturn:
+        self._console.error(f"{message}\n  try: {hint}" if hint else message)
+        if self._console.json and not self._console.answered:
+            self._console.result({"error": name, "exit_code": code, "message": message, "try": hint})
+        raise SystemExit(code) from None
 
 
 def _parse_settings(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -133,11 +140,6 @@ def _parse_settings(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {pair!r}: expected KEY=VALUE", hint="--set deploy.port=11500")
         settings[key.strip()] = value
     return settings
-
-
-def _interrupted(number: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends a run like Ctrl-C, so that test servers and locks are cleaned up."""
-    raise SystemExit(128 + number)
 
 
 class _Program(Program):
@@ -162,10 +164,14 @@ def _wrong_usage() -> Iterator[None]:
 
 def main(namespace: Collection) -> None:
     """`./inv` with these tasks."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    interrupts.catch()
     program = _Program(name="inv", binary="./inv", binary_names=["./inv"], version=__version__, namespace=namespace)
     try:
         program.run()
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if interrupts.number and end.code == 1:  # Invoke's code for Ctrl-C, outside of a task
+            sys.stderr.write(f"error: {interrupts.message()}\n")
+            raise SystemExit(interrupts.exit_code()) from None
+        raise
+    finally:
+        interrupts.end_at_once()

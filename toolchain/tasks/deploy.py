@@ -29,16 +29,21 @@ def rollback(run: Run, to: str = "") -> None:
     run.finish(deploy.rollback(run.config, run.console, to))
 
 
-@group.task("prefix", "port")
-def status(run: Run) -> None:
+@group.task("prefix", "port", check="for monitoring: end with exit code 52 unless it is healthy")
+def status(run: Run, check: bool = False) -> None:
     """What is active and whether it is healthy."""
-    run.finish(deploy.status(run.config, run.console))
+    state = deploy.status(run.config, run.console)
+    run.finish(state, deploy.unhealthy(state) if check else None)
 
 
-@group.task("prefix", lines="how many lines")
-def logs(run: Run, lines: int = 100) -> None:
+@group.task("prefix", lines="how many lines", follow="then print further lines as they come, until Ctrl-C")
+def logs(run: Run, lines: int = 100, follow: bool = False) -> None:
     """The end of the service's log."""
-    run.finish(deploy.logs(run.config, lines))
+    if not follow:
+        run.finish(deploy.logs(run.config, lines))
+        return
+    for event in deploy.follow(run.config, run.console, lines):
+        run.console.event(event)
 
 
 @group.task("prefix")

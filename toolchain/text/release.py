@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+from ..deploy.following import LogLine, Restarted
 from ..deploy.installer import ServiceLog
 from ..pipeline import Shipped
 from ..rehearsal.rehearsal import Rehearsal
+from ..service import servicelog
 from ..stages import Deployment, Release, Verification
 from .dispatch import as_text
 from .quality import guarded
@@ -49,6 +53,7 @@ def _deployment(state: Deployment) -> str:
             f"service   {state.service or 'not loaded'}",
             *(f"also      {place}: this copy waits; the next deploy.install leaves one" for place in state.also),
             f"prefix    {state.prefix}",
+            *([f"note      {state.fallback}"] if state.fallback else []),
         ]
     )
 
@@ -69,8 +74,25 @@ def _release(built: Release) -> str:
 
 @as_text.register
 def _log(end: ServiceLog) -> str:
-    """Its lines."""
-    return "\n".join(end.log)
+    """Its lines; on a terminal without control characters."""
+    return "\n".join(map(_shown, end.log))
+
+
+@as_text.register
+def _log_line(one: LogLine) -> str:
+    """The line."""
+    return _shown(one.log)
+
+
+@as_text.register
+def _restarted(event: Restarted) -> str:
+    """A line that is none of the log's."""
+    how = f"; the process before ended with: {event.last_end}" if event.last_end else ""
+    return f"--- the service {f'runs as pid {event.pid}' if event.pid else 'is not running'}{how} ---"
+
+
+def _shown(line: str) -> str:
+    return servicelog.clean(line) if sys.stdout.isatty() else line
 
 
 @as_text.register

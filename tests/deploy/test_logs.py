@@ -1,0 +1,144 @@
+"""The service's log: rotated beside a running service, followed through restarts, and what monitoring is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.processes import ended
+from toolchain.core.config import DeployConfig
+from toolchain.deploy import failure, installer, shim
+from toolchain.deploy.prefix import Prefix
+from toolchain.service import launchd, servicelog
+from toolchain.service.units.ollama import OllamaUnit
+
+from .site import Site
+
+ROOT = Path(__file__).parents[2]
+
+
+def _served(folder: Path, program: str) -> tuple[Prefix, subprocess.Popen[bytes]]:
+    """Run the shim as launchd does, over a release whose bin/ollama is that shell script."""
+    prefix = Prefix(folder / "pre & fix")
+    release = prefix.releases / "one"
+    (release / "bin").mkdir(parents=True)
+    (release / "environment").touch()
+    (release / "bin/ollama").write_text(f"#!/bin/sh\n{program}\n")
+    (release / "bin/ollama").chmod(0o755)
+    prefix.current.symlink_to("releases/one")
+    prefix.logs.mkdir()
+    manager = launchd.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
+    prefix.shim.parent.mkdir()
+    prefix.shim.write_bytes(shim.render(prefix, OllamaUnit(), manager, DeployConfig(log_mb=1, log_files=2)))
+    with (prefix.logs / "ollama.log").open("ab") as log:
+        argv = ["/bin/sh", str(prefix.shim)]
+        return prefix, subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+
+
+def _await(what: str, seen: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not seen():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_a_running_service_has_its_log_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shim, "ROTATION_INTERVAL_S", 0.05)
+    say = 'i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); echo "line $i of the service, which says much"; done'
+    prefix, service = _served(tmp_path, f"{say}; sleep 60")
+    log = prefix.logs / "ollama.log"
+    _await("rotated", lambda: servicelog.rotated(log) and log.stat().st_size < 1_000_000)
+    beside = [one for one in psutil.process_iter() if _group(one.pid) == service.pid and one.pid != service.pid]
+    assert psutil.Process(service.pid).children() == []  # the loop is none of its children
+    assert beside
+    service.kill()
+    service.wait()
+    assert all(ended(one.pid) for one in beside)  # without the manager's help
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def test_no_rotation_while_a_deploy_compares_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shim, "ROTATION_INTERVAL_S", 0.05)
+    prefix, service = _served(tmp_path, 'until [ -e "$OLDPWD/never" ]; do sleep 1; done')
+    log = prefix.logs / "ollama.log"
+    prefix.journal.write_text("{}")
+    log.write_bytes(b"x" * 1_500_000)
+    time.sleep(0.4)
+    assert not servicelog.rotated(log)
+    os.utime(prefix.journal, (time.time() - 4000, time.time() - 4000))  # its deploy was killed long ago
+    _await("rotated", lambda: servicelog.rotated(log))
+    os.killpg(service.pid, signal.SIGKILL)
+    service.wait()
+
+
+def test_few_logs_of_failed_releases_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "ollama.log"
+    log.write_text("why\n")
+    for number in range(9):
+        target = tmp_path / f"failed-{9 - number}.log"
+        failure.capture(log, 0, target)
+        os.utime(target, (number, number))
+    assert {path.name for path in tmp_path.glob("failed-*")} == {f"failed-{number}.log" for number in range(1, 6)}
+
+
+@pytest.mark.slow
+def test_status_for_monitoring(site: Site) -> None:
+    def status(*words: str) -> tuple[int, dict[str, object], str]:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", "import tasks; tasks.start()", "deploy.status", "--json", *words],
+            cwd=site.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, json.loads(done.stdout), done.stderr
+
+    code, state, err = status("--check")
+    assert (code, state["reason"]) == (52, "nothing is installed")
+    assert "nothing is installed" in err
+    first = site.install(site.release("one"))
+    assert status("--check")[0] == 0
+    site.launchctl("bootout", f"gui/{os.getuid()}/io.turboquant.ollama")
+    assert ended(first.pid)
+    code, state, err = status("--check")
+    assert (code, state["healthy"]) == (52, False)
+    assert str(state["reason"]) in err
+    assert status()[0] == 0
+
+
+@pytest.mark.slow
+def test_following_a_service(site: Site) -> None:
+    first = site.install(site.release("one"))
+    words = ["deploy.logs", "--follow", "--lines", "1", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", "import tasks; tasks.start()", *words],
+        cwd=site.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as following:  # fmt: skip
+        assert following.stdout
+        assert "log" in json.loads(following.stdout.readline())
+        with site.log_file.open("a") as log:
+            log.write("a line of ours\n")
+        assert json.loads(following.stdout.readline()) == {"log": "a line of ours"}
+        os.kill(first.pid, signal.SIGKILL)
+        events = [json.loads(following.stdout.readline()) for _ in range(2)]
+        assert any(event.get("log", "").startswith("started") for event in events)
+        (restarted,) = (event for event in events if "restarted" in event)
+        assert restarted["pid"] not in (0, first.pid)
+        following.send_signal(signal.SIGINT)
+        _, err = following.communicate(timeout=20)
+    assert following.returncode == 130
+    assert "Traceback" not in err
+    assert installer.logs(site.config, 1).log[0].startswith("started")

@@ -1,0 +1,70 @@
+"""The folders that the settings name, and what is wrong when one cannot be used."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from .config import Config
+from .errors import DiskFull, FolderUnusable, ToolchainError
+
+_HINTS = {
+    "workspace": "name another folder: --set workspace=DIR, or TURBOQUANT_WORKSPACE",
+    "deploy.prefix": "name another folder: --set deploy.prefix=DIR, or TURBOQUANT_DEPLOY_PREFIX",
+}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNUSABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO,
+    errno.ESTALE,
+)  # fmt: skip
+"""what the system says of a folder that was named or mounted wrongly; anything else may be a bug"""
+
+
+def workspace(config: Config) -> Path:
+    """The workspace, which need not exist yet. Raises `FolderUnusable`."""
+    folder = _expanded(config.workspace, "workspace")
+    if folder.exists() and not folder.is_dir():
+        raise FolderUnusable(f"workspace: {folder} is not a folder", hint=_HINTS["workspace"])
+    home = Path(os.environ.get("HOME") or "/")
+    if home.is_absolute() and not home.exists() and folder.is_relative_to(home):
+        raise FolderUnusable(
+            f"workspace: {folder}: the home folder {home} does not exist", hint=f"set HOME, or {_HINTS['workspace']}"
+        )
+    return folder
+
+
+def explained(error: BaseException | None, config: Config | None) -> ToolchainError | None:
+    """The system's refusal of a file in the workspace or the prefix, or above them, as an expected failure.
+
+    None for anything else: an `OSError` elsewhere may be a bug, and keeps its traceback.
+    """
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+        return FolderUnusable(
+            f"the home folder is unknown: HOME is not set, and uid {os.geteuid()} is in no user database",
+            hint="set HOME, or TURBOQUANT_WORKSPACE and TURBOQUANT_DEPLOY_PREFIX",
+        )
+    if not isinstance(error, OSError) or error.errno is None or config is None:
+        return None
+    what = f"{error.strerror} ({errno.errorcode.get(error.errno, error.errno)})"
+    if error.errno in _FULL:
+        return DiskFull(f"{error.filename or 'the disk of the workspace'}: {what}", hint="free some space")
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | Path)]
+    for key, value in (("workspace", config.workspace), ("deploy.prefix", config.deploy.prefix)):
+        try:
+            folder = _expanded(value, key)
+        except FolderUnusable:
+            continue
+        for path in (Path(name).absolute() for name in names):
+            if error.errno in _UNUSABLE and (path.is_relative_to(folder) or folder.is_relative_to(path)):
+                return FolderUnusable(f"{key}: {path}: {what}", hint=_HINTS[key])
+    return None
+
+
+def _expanded(name: str, key: str) -> Path:
+    try:
+        return Path(name).expanduser().absolute()
+    except RuntimeError as error:
+        raise FolderUnusable(
+            f"{key}: {name}: the home folder is unknown", hint=f"set HOME, or {_HINTS[key]}"
+        ) from error
