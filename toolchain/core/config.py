@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-import platformdirs
 import yaml
 from msgspec import Meta, inspect
 
+from . import defaults
 from .cachetypes import grammar
 from .cachetypes.table import own, proven_types, standard
 from .documents import read_yaml
@@ -115,9 +115,7 @@ class VerifyConfig:
 class DeployConfig:
     """Where and how the release is installed as a service."""
 
-    prefix: Annotated[str, "folder that holds releases/, current and the shim"] = platformdirs.user_data_dir(
-        "turboquant"
-    )
+    prefix: Annotated[str, "folder that holds releases/, current and the shim"] = defaults.data_folder()
     user: Annotated[
         str, _like(r"|[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"), "account that the service runs as; empty: the caller's"
     ] = ""
@@ -169,9 +167,7 @@ class WatchConfig:
 class Config:
     """All settings. `origins` maps each dotted key to where its value came from."""
 
-    workspace: Annotated[str, "folder for mirrors, scratch trees, builds and logs"] = platformdirs.user_cache_dir(
-        "turboquant"
-    )
+    workspace: Annotated[str, "folder for mirrors, scratch trees, builds and logs"] = defaults.cache_folder()
     sources: SourcesConfig = SourcesConfig()
     fork: ForkConfig = ForkConfig()
     series: SeriesConfig = SeriesConfig()
