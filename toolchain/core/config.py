@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-import platformdirs
 import yaml
 from msgspec import Meta, inspect
 
+from . import defaults
 from .cachetypes import grammar
 from .cachetypes.table import own, proven_types, standard
 from .documents import read_yaml
@@ -178,9 +178,7 @@ class WatchConfig:
 class Config:
     """All settings. `origins` maps each dotted key to where its value came from."""
 
-    workspace: Annotated[str, "folder for mirrors, scratch trees, builds and logs"] = platformdirs.user_cache_dir(
-        "turboquant"
-    )
+    workspace: Annotated[str, "folder for mirrors, scratch trees, builds and logs"] = defaults.cache_folder()
     sources: SourcesConfig = SourcesConfig()
     fork: ForkConfig = ForkConfig()
     series: SeriesConfig = SeriesConfig()

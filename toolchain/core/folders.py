@@ -6,12 +6,14 @@ import errno
 import os
 from pathlib import Path
 
+from .checkout import PATCHES
 from .config import Config
 from .errors import DiskFull, FolderUnusable, ToolchainError
 
 _HINTS = {
     "workspace": "name another folder: --set workspace=DIR, or TURBOQUANT_WORKSPACE",
     "deploy.prefix": "name another folder: --set deploy.prefix=DIR, or TURBOQUANT_DEPLOY_PREFIX",
+    "series.path": "use a copy that you can write to: --set series.path=DIR",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (
@@ -35,7 +37,7 @@ def workspace(config: Config) -> Path:
 
 
 def explained(error: BaseException | None, config: Config | None) -> ToolchainError | None:
-    """The system's refusal of a file in the workspace or the prefix, or above them, as an expected failure.
+    """The system's refusal of a file in the workspace, the prefix or the series, or above them, as an expected failure.
 
     None for anything else: an `OSError` elsewhere may be a bug, and keeps its traceback.
     """
@@ -50,7 +52,14 @@ def explained(error: BaseException | None, config: Config | None) -> ToolchainEr
     if error.errno in _FULL:
         return DiskFull(f"{error.filename or 'the disk of the workspace'}: {what}", hint="free some space")
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | Path)]
-    for key, value in (("workspace", config.workspace), ("deploy.prefix", config.deploy.prefix)):
+    named = {
+        "workspace": config.workspace,
+        "deploy.prefix": config.deploy.prefix,
+        "series.path": config.series.path or str(PATCHES),
+    }
+    for key, value in named.items():
+        if not value:
+            continue
         try:
             folder = _expanded(value, key)
         except FolderUnusable:

@@ -8,6 +8,7 @@ from typing import Self
 
 from packaging.version import InvalidVersion, Version
 
+from ..core import folders
 from ..core.config import Config
 from ..core.console import Console
 from ..stages import Checkout, Sources, Target
@@ -94,7 +95,7 @@ def dirty_files(sources: Sources, console: Console) -> None:
 def open_origin(target: Target, origin: str, config: Config, console: Console) -> Repository:
     """The mirror of a URL, or the local repository in place."""
     if is_url(origin):
-        workspace = Path(config.workspace).expanduser().absolute()
+        workspace = folders.workspace(config)
         return open_mirror(target, origin, workspace, offline=config.sources.offline, console=console)
     # Offline, because a fetch of missing objects would write into the operator's repository.
     return Repository.open(Path(origin), offline=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ..core import locks
+from ..core import folders, locks
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ChecksumMismatch, DirtyScratch, FetchFailed, PatchFailed
@@ -37,7 +37,7 @@ def scratch_root(config: Config, sources: Sources) -> Path:
     """The folder of the scratch trees of these two commits, the same for every series."""
     commits = hashlib.sha256(f"{sources.ollama.commit} {sources.llama_cpp.commit}".encode()).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{sources.ollama.describe}-b{sources.pin.build}-{commits}")
-    return Path(config.workspace).expanduser().absolute() / "scratch" / name
+    return folders.workspace(config) / "scratch" / name
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+from ...core import folders
 from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import FetchFailed, UnknownRevision
@@ -127,7 +128,7 @@ def open_fork(config: Config, upstream: Repository, console: Console) -> Joined:
     if not origin:
         raise UnknownRevision("no fork is named", hint="--fork URL-or-path, or fork.origin in turboquant.yaml")
     if is_url(origin):
-        workspace = Path(config.workspace).expanduser().absolute()
+        workspace = folders.workspace(config)
         fork = open_mirror("fork", origin, workspace, offline=config.sources.offline, console=console)
         return Joined(fork, upstream, mirrored=True)
     return Joined(Repository.open(Path(origin), offline=True), upstream)
