@@ -230,6 +230,12 @@ class VerificationFailed(ToolchainError):
 # -- deploy ----------------------------------------------------------------------------------------
 
 
+class ModelsUnavailable(ToolchainError):
+    """The models folder is on a volume that is not mounted, or is closed to the service's account."""
+
+    exit_code = 45
+
+
 class LaunchdRefused(ToolchainError):
     """launchd refused the service."""
 

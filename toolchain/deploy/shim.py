@@ -18,6 +18,7 @@ def render(prefix: Prefix, unit: Unit, manager: Manager) -> bytes:
         prefix=shlex.quote(str(prefix.folder)),
         name=unit.name,
         manager=manager.kind,
+        paths=unit.variables.paths,
         command=" ".join([f'"$release/{program}"', *map(shlex.quote, arguments)]),
     )
     return text.encode()
