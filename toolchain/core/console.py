@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -32,6 +32,35 @@ class Step:
         self._report(done, total, detail)
 
 
+class _Stderr:
+    """stderr, looked up at each call. Output that cannot be written is lost: it must not end what a run is doing.
+
+    That is so for a pipe whose reader has gone, a terminal that was closed, and a file on a full disk.
+    """
+
+    def _present(self) -> Any:
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    @property
+    def rich_proxied_file(self) -> _Stderr:
+        """This, for rich, which looks through its own stand-in for stderr with it."""
+        return self
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError, ValueError, AttributeError):  # ValueError: closed; AttributeError: there is none
+            self._present().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError, ValueError, AttributeError):
+            self._present().flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._present(), name)
+
+
 class Console:
     """Messages and progress on stderr, the result on stdout: JSON when `json` is set, else from `as_text`."""
 
@@ -39,7 +68,7 @@ class Console:
         self.json = json
         self._as_text = as_text
         self.answered = False
-        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._rich = RichConsole(file=cast(IO[str], _Stderr()), highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
 
     def note(self, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from ..core import records
 from ..core.records import record
@@ -76,11 +77,12 @@ class InstallState:
         return replace(self, releases=tuple(one for one in self.releases if one.id not in identifiers))
 
 
-def read(prefix: Prefix) -> InstallState:
-    """The state of a prefix; an empty one if nothing is installed. Raises `RecordError`."""
-    if not prefix.state.exists():
+def read(prefix: Prefix, path: Path | None = None) -> InstallState:
+    """The state of a prefix, or that in a copy; an empty one if nothing is installed. Raises `RecordError`."""
+    path = path or prefix.state
+    if not path.exists():
         return InstallState()
-    return records.read(prefix.state, InstallState, former_names=_FORMER_NAMES)
+    return records.read(path, InstallState, former_names=_FORMER_NAMES)
 
 
 def write(prefix: Prefix, state: InstallState) -> None:

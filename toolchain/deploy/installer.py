@@ -23,7 +23,7 @@ from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack
 from ..core.records import record
 from ..service import address, managers, units
 from ..stages import Deployment, Verification
-from . import activation, environment, installed, port, proof, recovery, shim, store
+from . import activation, attempt, environment, installed, port, proof, recovery, restorepoint, shim, store
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -48,6 +48,7 @@ def install(
     unit = units.choose(config.deploy)
     text = environment.render(unit.environment(release, config.deploy))
     host = config.deploy.host
+    address.check_local(host)
     if not address.is_loopback(host):
         console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
     with _locked(config, console) as deploy:
@@ -72,6 +73,7 @@ def install(
             )
         )
         try:
+            restorepoint.prepare(prefix, release.id, previous)
             if not same:
                 with console.step(f"copy of {release.id}") as step:
                     store.copy_in(release_dir, release, proven, prefix, step)
@@ -79,10 +81,12 @@ def install(
             store.write_environment(release.id, text, prefix)
             deploy.journal.begin_step("shim")
             records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager), mode=0o755)
-        except BaseException:
+        except BaseException as error:
             recovery.undo(deploy)
+            if not isinstance(error, Exception):
+                console.warn(f"interrupted: nothing was changed, release {previous or '(none)'} is active")
             raise
-        activation.activate(deploy)
+        attempt.activate(deploy)
         return _look(deploy)
 
 
@@ -104,7 +108,12 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
             )
         built.check(deploy.prefix.release(target))
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
-        activation.activate(deploy)
+        try:
+            restorepoint.prepare(deploy.prefix, target, known.active)
+        except BaseException:
+            attempt.close(deploy)
+            raise
+        attempt.activate(deploy)
         return _look(deploy)
 
 
@@ -197,7 +206,12 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
             recovery.recover(deploy)
         except (RolledBack, Unhealthy) as outcome:
             console.warn(f"the interrupted deploy was undone: {outcome.message}")
-        yield _deploy(config, console)
+        try:
+            yield _deploy(config, console)
+        except (KeyboardInterrupt, SystemExit):
+            if prefix.journal.exists():
+                console.warn("interrupted: the next deploy command, such as deploy.status, finishes or undoes it")
+            raise
 
 
 def _runs_as_configured(deploy: Deploy) -> bool:

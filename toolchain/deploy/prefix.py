@@ -49,6 +49,16 @@ class Prefix:
         return self.folder / "journal.json"
 
     @property
+    def before(self) -> Path:
+        """What restoring the previous release takes; absent when no deploy is in progress."""
+        return self.folder / "before"
+
+    @property
+    def run(self) -> Path:
+        """Folder that the shim writes to: when it started which release, and whether it fell back to a parent."""
+        return self.folder / "run"
+
+    @property
     def lock(self) -> Path:
         """The lock of the deploying process."""
         return self.folder / "lock"

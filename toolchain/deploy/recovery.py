@@ -6,8 +6,8 @@ run again, with the health check, so that the new release or the previous one is
 
 from __future__ import annotations
 
-from ..core.errors import Unhealthy
-from . import activation, store
+from ..core.errors import DiskFull, Unhealthy
+from . import activation, attempt, restorepoint, store
 from .activation import Deploy
 from .journal import AFTER_HEALTH, BEFORE_SWAP, RESTORE
 
@@ -23,20 +23,25 @@ def recover(deploy: Deploy) -> None:
         activation.remove_everything(deploy)
     elif entry.step in BEFORE_SWAP:
         undo(deploy)
-    elif entry.step in AFTER_HEALTH:
-        activation.finish(deploy)
-    elif entry.step == RESTORE or entry.tries_left <= 0:
+    elif entry.step == RESTORE or entry.tries_left <= 0 or attempt.is_going_back(deploy):
         failure = Unhealthy("its deploy was interrupted too often, or during the rollback")
-        activation.restore(deploy, failure, deploy.log)
+        attempt.restore(deploy, failure, str(deploy.log))
+    elif entry.step in AFTER_HEALTH:
+        attempt.finish(deploy)
     else:
-        deploy.journal.note(tries_left=entry.tries_left - 1)
-        activation.activate(deploy)
+        try:
+            deploy.journal.note(tries_left=entry.tries_left - 1)
+        except (DiskFull, OSError) as error:  # uncounted tries could go on for ever
+            attempt.restore(deploy, error)
+        attempt.activate(deploy)
 
 
 def undo(deploy: Deploy) -> None:
     """Undo the steps before the swap: delete the new release, or restore the environment of an existing one."""
     entry = deploy.journal.entry
     activation.tidy(deploy)
-    if entry.environment_before is not None and deploy.prefix.release(entry.release).is_dir():
+    if deploy.prefix.before.is_dir():
+        restorepoint.put_back(deploy.prefix, entry.release)
+    elif entry.environment_before is not None and deploy.prefix.release(entry.release).is_dir():
         store.write_environment(entry.release, entry.environment_before, deploy.prefix)
-    deploy.journal.clear()
+    attempt.close(deploy)

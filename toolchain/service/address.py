@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+
+from ..core.errors import ConfigError
 
 
 def reachable(host: str) -> str:
@@ -20,6 +23,26 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(bare).is_loopback
     except ValueError:
         return bare == "localhost"
+
+
+def check_local(host: str) -> None:
+    """Check that a server can listen on `host`. Raises `ConfigError` for what is no address of this machine."""
+    why = "it has no address"
+    try:
+        found = socket.getaddrinfo(host.strip("[]") or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of more than 63 letters
+        found, why = [], str(error)
+    for family, kind, protocol, _, place in found:  # one is enough: localhost may have an address that is switched off
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(place)  # at any free port: works for addresses of this machine alone
+                return
+        except OSError as error:
+            why = str(error)
+    raise ConfigError(
+        f"deploy.host: {host[:80]!r} is no address of this machine: {why}",
+        hint="127.0.0.1, or 0.0.0.0 to be reachable from others",
+    )
 
 
 def bracketed(host: str) -> str:
