@@ -34,10 +34,11 @@ def test_the_holder_is_named_and_takes_its_lock_along(tmp_path: Path) -> None:
         ):
             pass
         other.kill()
-    assert locks.owner(path).read_text() == f"{other.pid}\n"
+    assert locks.holder(path) == other.pid  # it could not take that back
     with locks.held(path, "", hint=""):
-        assert locks.owner(path).read_text() == f"{os.getpid()}\n"
-    assert not locks.owner(path).exists()
+        assert locks.holder(path) == os.getpid()
+    assert locks.holder(path) == 0
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_waiting_ends(tmp_path: Path) -> None:

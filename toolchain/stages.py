@@ -151,6 +151,8 @@ class Release:
     tools: dict[str, str]
     flags: dict[str, str]
     files: dict[str, str]
+    executable: tuple[str, ...] | None = None
+    """the files with mode 0755; the others have 0644. None in a manifest of an earlier version"""
     verification: str = ""
     """digest of the verification.json beside the manifest; only in an installed release"""
     model_option: str = ""

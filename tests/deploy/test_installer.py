@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import plistlib
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from toolchain.service import managers
 from toolchain.service.units.ollama import OllamaUnit
 from toolchain.serving.ollama import OllamaClient
 
-from .site import Site, await_file, identifier, install
+from .site import Site, identifier, install
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +173,8 @@ def test_folders_that_cannot_be_written(running: Site, capsys: pytest.CaptureFix
 def test_two_deployers_do_not_meet(running: Site) -> None:
     slow = running.release("slow")
     with running.child(install, slow, running.configured(stability_s=30.0).config) as other:
-        await_file(locks.owner(running.prefix.lock))
+        while locks.holder(running.prefix.lock) != other.pid:
+            time.sleep(0.005)
         with pytest.raises(LockHeld, match=f"pid {other.pid}"):
             running.install(running.release("waiting"))
         os.kill(other.pid or 0, signal.SIGKILL)

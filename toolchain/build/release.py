@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import os
 import re
+import shlex
 import shutil
 import stat
 import tempfile
@@ -17,9 +18,10 @@ from ..core import locks, records
 from ..core.errors import DiskFull, RecordError, ReleaseInvalid
 from ..core.run import Run
 from ..stages import Release
+from . import modes
 
 MANIFEST = "manifest.json"
-ADDED_LATER = frozenset({MANIFEST, "environment", "verification.json"})
+ADDED_LATER = frozenset({MANIFEST, "environment", "verification.json", "installed.json"})
 """files that later stages add; no manifest lists them"""
 PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
 _MAKING = ".making-"
@@ -27,6 +29,7 @@ _LOCK_WAIT_S = 600.0
 """time for another run to copy some hundred MB"""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _REBUILD = "build it again, and copy whole directories only"
+_MODES = "if you trust it, make its modes safe: chmod -R go-w,u-s,g-s,-t"
 
 
 def release_dir(workspace: Path, release: Release) -> Path:
@@ -38,12 +41,12 @@ def file_digests(folder: Path) -> dict[str, str]:
     """Digest of every file below `folder` by its relative path, sorted, without those of `ADDED_LATER`.
 
     A symbolic link is not followed: its digest is that of its target's text. Raises `ReleaseInvalid` for a
-    link that leaves the folder or for anything that is neither file nor link.
+    link that leaves the folder or for anything that is neither file nor link. Files that macOS leaves are skipped.
     """
     found = {}
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
-        if name in ADDED_LATER:
+        if name in ADDED_LATER or modes.is_finders(path):
             continue
         if path.is_symlink():
             target = os.readlink(path)
@@ -93,14 +96,18 @@ def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> R
         temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=parent))
         try:
             fill(temporary)
-            release = dataclasses.replace(draft, files=file_digests(temporary))
+            files = file_digests(temporary)
+            if special := modes.has_special_bits(temporary, files):
+                raise ReleaseInvalid(f"{special[0]} is setuid, setgid or sticky", hint="find out what the build did")
+            programs = modes.executable(temporary, files)
+            modes.set_all(temporary, programs)
+            release = dataclasses.replace(draft, files=files, executable=programs)
             release = dataclasses.replace(release, id=release_id(release))
             final = parent / release.id
             with contextlib.suppress(ReleaseInvalid):
                 return check(final)
             records.write(temporary / MANIFEST, release)
             check(temporary)
-            temporary.chmod(0o755)
             if final.exists():
                 os.replace(final, temporary.with_name(f"{temporary.name}-damaged"))
             os.replace(temporary, final)
@@ -134,9 +141,10 @@ def load(folder: Path) -> Release:
 
 
 def check(folder: Path) -> Release:
-    """Check every file of a release directory against its manifest, and the id against both.
+    """Check every file of a release directory and its mode against its manifest, and the id against both.
 
-    Raises `ReleaseInvalid` naming the files that are missing, changed or not in the manifest.
+    The result says which files are executable, also for a manifest that does not. Raises `ReleaseInvalid` naming
+    the files that are missing, changed, not in the manifest, or that others can write.
     """
     release = load(folder)
     for name in release.files:
@@ -154,9 +162,16 @@ def check(folder: Path) -> Release:
     if not differences and release.id != release_id(release):
         differences = [f"the id {release.id} does not match the content"]
     if differences:
-        shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
-        raise ReleaseInvalid(f"{folder}: {shown}", hint=_REBUILD)
+        raise ReleaseInvalid(f"{folder}: {_first(differences)}", hint=_REBUILD)
+    if unsafe := modes.problems(folder, release.executable):
+        raise ReleaseInvalid(f"{folder}: {_first(unsafe)}", hint=f"{_MODES} {shlex.quote(str(folder))}")
+    if release.executable is None:
+        release = dataclasses.replace(release, executable=modes.presumed_executable(folder, release.files))
     return release
+
+
+def _first(problems: list[str]) -> str:
+    return "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
 
 
 def find_release(run: Run, name: str) -> Path:

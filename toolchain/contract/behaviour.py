@@ -11,12 +11,12 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 
 from ..build.tools import compilers
+from ..core import temporary
 from ..core.cachetypes.table import BESIDE
 from ..core.config import Config
 from ..core.errors import BuildFailed, KernelInvalid, RecordError
@@ -70,8 +70,8 @@ def behave(series: Series, tree: Tree, patched: Patched, config: Config, workspa
     kind, cc, cxx = compilers(config.build, workspace)
     if not (cc.ok and cxx.ok):
         return Behaviour(skipped=f"no C++ compiler ({kind}): {cxx.hint or cc.hint}")
-    with TemporaryDirectory(prefix="turboquant-behaviour-") as made:
-        root = Path(made).resolve()
+    with temporary.folder("behaviour") as made:
+        root = made.resolve()
         read = reader(tree, patched)
         write_out(included(read, frozenset(paths), paths), root)
         found = _run_host(root, [one.name for one in series.types], config, workspace)

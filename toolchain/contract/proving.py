@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ..build.tools import compilers
+from ..core import temporary
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import BuildFailed, SeriesDoesNotApply, ToolchainError
@@ -138,8 +138,8 @@ def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console
     (text,) = texts
     stage("contract", lambda: _contract(series, tree, text))
     stage("behaviour", lambda: _behaviour(series, tree, text, config, workspace))
-    with TemporaryDirectory(prefix="turboquant-prove-") as made:
-        root = Path(made).resolve()
+    with temporary.folder("prove") as made:
+        root = made.resolve()
         sources = [path for path in text.own if path.endswith((".c", ".cpp"))]
         present = frozenset(tree.repository.paths(tree.commit)) | frozenset(text.files)
         wanted = [*sources, *behaviour.host_files(tree, text)]

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from clang import cindex
 from clang.cindex import CursorKind
 
+from ..core import temporary
 from ..core.errors import SeriesError
 from ..core.process import ask, capture
 from ..core.records import record
@@ -71,8 +71,8 @@ def find(patched: Patched, read: Read, present: frozenset[str]) -> dict[tuple[Ki
     files = included(read, present, [path for path in patched.own if path.endswith((*SOURCES, ".h"))])
     words = patched.words()
     found: dict[tuple[Kind, str], dict[Form, None]] = {}
-    with TemporaryDirectory(prefix="turboquant-contract-") as made:
-        root = Path(made).resolve()
+    with temporary.folder("contract") as made:
+        root = made.resolve()
         write_out(files, root)
         for path in roots:
             for used in dict.fromkeys(_uses(root, path, patched)):

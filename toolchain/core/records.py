@@ -12,6 +12,8 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
+import stat
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -23,6 +25,13 @@ import msgspec
 from .errors import DiskFull, RecordError
 
 R = TypeVar("R")
+
+_MAX_BYTES = 64 << 20
+"""no record is larger; a file that is, is not read"""
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+"""names of `write_bytes`' temporary files"""
+_FULL_FSYNC_REFUSED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
+"""answers of network volumes, which have no drive to flush, to F_FULLFSYNC and to fsync of a folder"""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -54,23 +63,40 @@ def to_json(record: Any) -> str:
     return msgspec.json.format(raw, indent=2).decode() + "\n"
 
 
-def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = None) -> R:
-    """Read a record. Raises `RecordError` when the file is missing, truncated or of another shape.
+def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = None, follow: bool = True) -> R:
+    """Read a record. Raises `RecordError` when the file is missing, unreadable, truncated or of another shape.
 
-    `former_names` maps field names of earlier versions to the current ones.
+    `former_names` maps field names of earlier versions to the current ones; a field that has both keeps the current
+    one. A symbolic link is an error unless `follow` is set.
     """
     try:
-        raw = path.read_bytes()
+        raw = _content(path, follow)
         if former_names:
             fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-            raw = msgspec.json.encode({former_names.get(name, name): value for name, value in fields.items()})
+            former = {former_names[name]: value for name, value in fields.items() if name in former_names}
+            current = {name: value for name, value in fields.items() if name not in former_names}
+            raw = msgspec.json.encode(former | current)
         return msgspec.json.decode(raw, type=kind, dec_hook=_decode_hook)
     except FileNotFoundError:
         raise RecordError(f"{path}: there is no {kind.__name__} record", hint="run the stage before it") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}", hint="make it a readable file") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
             f"{path}: not a {kind.__name__} record: {error}", hint="delete it and run its stage again"
         ) from error
+
+
+def _content(path: Path, follow: bool) -> bytes:
+    """The bytes of a regular file: a pipe or a device must not block its reader for ever. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if found.st_size > _MAX_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return file.read()
 
 
 def write(path: Path, record: Any) -> None:
@@ -81,9 +107,9 @@ def write(path: Path, record: Any) -> None:
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Atomic write: temporary file beside `path`, flushed to the disk, renamed over it.
 
-    Raises `DiskFull`; the old content then remains.
+    The mode is independent of the umask. Raises `DiskFull`; the old content then remains.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -101,19 +127,50 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     flush_directory(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its missing parents with mode 0755, whatever the umask. Raises `OSError`."""
+    missing = []
+    for folder in (path, *path.parents):
+        if os.path.lexists(folder):
+            break
+        missing.append(folder)
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            folder.mkdir()
+            folder.chmod(0o755)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
+def sweep(folder: Path, *names: str) -> None:
+    """Delete what killed `write_bytes` left in a folder of the files `names`, which nobody may be writing now."""
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and found[1] in names and not entry.is_dir():
+                entry.unlink()
+
+
 def flush_to_disk(descriptor: int) -> None:
     """fsync that also flushes the drive's cache on macOS, which plain fsync does not."""
     if sys.platform == "darwin":
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            if error.errno not in _FULL_FSYNC_REFUSED:
+                raise
+    os.fsync(descriptor)
 
 
 def flush_directory(path: Path) -> None:
-    """Make a rename or a new entry in `path` durable."""
+    """Make a rename or a new entry in `path` durable, where the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _FULL_FSYNC_REFUSED:
+            raise
     finally:
         os.close(descriptor)
 

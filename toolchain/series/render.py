@@ -8,14 +8,13 @@ temporary object store beside it.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..core import templates
+from ..core import templates, temporary
 from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
 from ..core.records import record, sha256_bytes
 from ..sources.repository import Repository
@@ -198,17 +197,17 @@ def _diff(
     tree: Tree, files: Mapping[str, bytes], patches: list[tuple[str, bytes]]
 ) -> tuple[str, tuple[FileChecksum, ...]]:
     repository = tree.repository
-    with tempfile.TemporaryDirectory(prefix="turboquant-render-") as folder:
-        objects = Path(folder, "objects")
+    with temporary.folder("render") as folder:
+        objects = folder / "objects"
         objects.mkdir()
         env = {
-            "GIT_INDEX_FILE": str(Path(folder, "index")),
+            "GIT_INDEX_FILE": str(folder / "index"),
             "GIT_OBJECT_DIRECTORY": str(objects),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(repository.objects),
         }
         repository.git("read-tree", tree.commit, env=env)
         if files:
-            blobs = [Path(folder, f"blob{number}") for number in range(len(files))]
+            blobs = [folder / f"blob{number}" for number in range(len(files))]
             for blob, content in zip(blobs, files.values(), strict=True):
                 blob.write_bytes(content)
             digests = repository.git("hash-object", "-w", "--no-filters", "--", *blobs, env=env).split()
@@ -216,7 +215,7 @@ def _diff(
             words = [word for entry in entries for word in ("--cacheinfo", entry)]
             repository.git("update-index", "--add", *words, env=env)
         for name, content in patches:
-            patch = Path(folder, "patch")
+            patch = folder / "patch"
             patch.write_bytes(content)
             hint = f"refresh {name}, or give it a narrower range in series.yaml"
             repository.git("apply", "--cached", "--whitespace=nowarn", patch, env=env, failure=PatchFailed, hint=hint)

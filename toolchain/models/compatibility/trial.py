@@ -7,13 +7,13 @@ with an f16 cache, and once with each type on trial. Nothing is assumed about er
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...core import temporary
 from ...core.config import Config
 from ...core.errors import ServerFailed, TextTooShort, VerificationFailed
 from ...core.records import record
@@ -51,8 +51,7 @@ def predictions(
     `then` is called with the server once its cache has the text. Raises `TextTooShort`, `VerificationFailed` when the
     server's log states another cache than the requested one, and the errors of `toolchain.serving.llama_server.serve`.
     """
-    with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
-        home = Path(folder)
+    with temporary.folder("trial") as home:
         size = min(tokens, context - _ROOM)
         with serve(
             server, model, home=home, context=size + _ROOM, timeout_s=config.verify.timeout_s, cache_type=cache

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...core import temporary
 from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import ConfigError, ModelInvalid, ModelLoadFailed, TextTooShort
@@ -39,9 +39,9 @@ def dump(server: Path, model: Path, text: str, tokens: int, config: Config, cons
     heads = read_heads(model)
     rotation_size(heads.key_size)
     tokens = min(tokens, heads.context - _ROOM)
-    with console.step(f"keys and values of {model.name}"), tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
+    with console.step(f"keys and values of {model.name}"), temporary.folder("dump") as home:
         context, timeout_s = tokens + _ROOM, config.verify.timeout_s
-        with serve(server, model, home=Path(folder), context=context, timeout_s=timeout_s) as running:
+        with serve(server, model, home=home, context=context, timeout_s=timeout_s) as running:
             found = running.post("/tokenize", {"content": text, "add_special": True}).get("tokens") or []
             if len(found) < FEWEST_TOKENS:
                 raise TextTooShort(

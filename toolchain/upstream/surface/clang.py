@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from clang import cindex
 from clang.cindex import CursorKind, TypeKind
 
+from ...core import temporary
 from ...core.errors import HeaderInvalid
 from ...host.libclang import index
 from .surface import PLATFORMS, Declared, Enum, Enumerator, Field, Macro, Struct
@@ -48,8 +48,8 @@ def parse(files: Mapping[str, bytes], headers: Sequence[str], folders: Sequence[
 
     Raises `HeaderInvalid` with file, line and the compiler's message.
     """
-    with TemporaryDirectory(prefix="turboquant-api-") as made:
-        root = Path(made).resolve()
+    with temporary.folder("api") as made:
+        root = made.resolve()
         for name, content in files.items():
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
