@@ -92,9 +92,9 @@ def _unsuited(release: Release, config: DeployConfig) -> Iterator[DeployWarning]
     from ..models.compatibility import stored  # slow to import (NumPy, gguf), and needed only where there are models
 
     asked = grammar.parse(config.kv_cache_type)
-    report = stored.survey(root, asked, release.cache_types, LOOK_S)
+    report = stored.survey(root, asked, release.cache_types, LOOK_S, release.model_option)
     for one in report.unsuited:
-        effect = f"suffers from {asked}" if one.loads else f"will not load with {asked}"
+        effect = f"suffers from {one.types}" if one.loads else f"will not load with {one.types}"
         own = f", or PARAMETER {release.model_option} {one.instead} in its Modelfile" if release.model_option else ""
         yield DeployWarning(
             about=", ".join(one.models),

@@ -58,7 +58,7 @@ def keep(found: tuple[Edit, ...], given: Mapping[str, str], prefix: Prefix, unit
     return tuple(
         DeployWarning(
             about=str(one.file),
-            message=f"{_described(one)} by hand, which this overwrites; a copy is {copies[one.file]}",
+            message=f"{_described(one)} by hand; it is replaced now, and {copies[one.file]} is a copy",
             remedy=_remedy(one, unit),
         )
         for one in lost

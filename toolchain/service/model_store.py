@@ -69,7 +69,7 @@ def prepare(config: DeployConfig) -> None:
 def _make(path: Path, owner: Account) -> None:
     if not path.parent.is_dir():
         raise ModelsUnavailable(
-            f"deploy.models: {path} does not exist, nor does {path.parent}",
+            f"deploy.models: {path} does not exist, and {path.parent} is no folder",
             hint=f"mount the disk that it is on, or `mkdir -p {path.parent}`",
         )
     path.mkdir(mode=0o755)

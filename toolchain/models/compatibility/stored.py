@@ -33,6 +33,8 @@ class Unsuited:
 
     models: tuple[str, ...]
     """its names in the store"""
+    types: str
+    """the cache type: its own, or the service's"""
     loads: bool
     """whether it loads at all; if so it is known to lose more than other models do"""
     reason: str
@@ -53,13 +55,15 @@ class StoreReport:
     """whether there was time for all"""
 
 
-def survey(root: Path, asked: CacheTypes, added: Sequence[CacheType], seconds: float) -> StoreReport:
+def survey(root: Path, asked: CacheTypes, added: Sequence[CacheType], seconds: float, option: str = "") -> StoreReport:
     """Look at every model of the store at `root` in at most `seconds`; `added` are the types of the series.
+
+    `option` is the parameter of a model that overrides the type, if there is one.
 
     Raises nothing for damaged models, nor for a store that is not there. The disk may not answer at all: a thread
     reads, and is left behind when the time is up.
     """
-    look = _Look(root, asked, added, time.monotonic() + seconds)
+    look = _Look(root, asked, added, time.monotonic() + seconds, option)
     reader = threading.Thread(target=look.run, daemon=True)
     reader.start()
     reader.join(seconds)
@@ -67,12 +71,12 @@ def survey(root: Path, asked: CacheTypes, added: Sequence[CacheType], seconds: f
 
 
 class _Look:
-    def __init__(self, root: Path, asked: CacheTypes, added: Sequence[CacheType], deadline: float) -> None:
-        self._root, self._asked, self._deadline = root, asked, deadline
+    def __init__(self, root: Path, asked: CacheTypes, added: Sequence[CacheType], deadline: float, option: str) -> None:
+        self._root, self._asked, self._deadline, self._option = root, asked, deadline, option
         self._added, self._table = added, type_table(added)
         self._lock = threading.Lock()
-        self._names: dict[Path, list[str]] = {}
-        self._found: dict[Path, tuple[bool, str, str] | None] = {}
+        self._names: dict[tuple[Path, CacheTypes], list[str]] = {}
+        self._found: dict[tuple[Path, CacheTypes], tuple[bool, str, str] | None] = {}
         self._skipped: list[str] = []
         self._complete = False
 
@@ -91,12 +95,14 @@ class _Look:
             stored = store.find(name, self._root)
             if stored is None:
                 return
-            if stored.model not in self._found:
-                found = self._examine(stored.model, name)
+            own = store.parameter(name, self._option, self._root) if self._option else ""
+            key = (stored.model, parse(own) if own else self._asked)
+            if key not in self._found:
+                found = self._examine(*key, name)
                 with self._lock:
-                    self._found[stored.model] = found
+                    self._found[key] = found
             with self._lock:
-                self._names.setdefault(stored.model, []).append(name)
+                self._names.setdefault(key, []).append(name)
         except (ToolchainError, OSError, ValueError, TypeError, ArithmeticError, LookupError):
             # whatever a file holds: this is advice, and must not stop an installation
             with self._lock:
@@ -105,9 +111,11 @@ class _Look:
     def report(self) -> StoreReport:
         with self._lock:
             unsuited = [
-                Unsuited(models=tuple(sorted(names)), loads=found[0], reason=found[1], instead=found[2])
-                for path, names in self._names.items()
-                if (found := self._found[path])
+                Unsuited(
+                    models=tuple(sorted(names)), types=str(key[1]), loads=found[0], reason=found[1], instead=found[2]
+                )
+                for key, names in self._names.items()
+                if (found := self._found[key])
             ]
             return StoreReport(
                 unsuited=tuple(sorted(unsuited, key=lambda one: (one.loads, one.models))),
@@ -116,7 +124,7 @@ class _Look:
                 complete=self._complete,
             )
 
-    def _examine(self, model: Path, name: str) -> tuple[bool, str, str] | None:
+    def _examine(self, model: Path, types: CacheTypes, name: str) -> tuple[bool, str, str] | None:
         """Whether it loads, why the type does not suit it, and a type that does; None where nothing is known."""
         try:
             shape, sinks = _read(model)
@@ -124,7 +132,7 @@ class _Look:
             if _architecture(gguf.beginning(model)) in architectures.UNSERVED:
                 return None  # no KV cache, or no model of its own
             raise
-        loads, why = self._objection(self._asked, shape, sinks, name)
+        loads, why = self._objection(types, shape, sinks, name)
         if not why:
             return None
         for candidate in dict.fromkeys((f"{KEPT}:{standard(self._added)}", KEPT, "f16")):

@@ -53,6 +53,22 @@ def find(name: str, root: Path) -> Stored | None:
     return Stored(name=name, model=paths[0], further_bytes=sum(path.stat().st_size for path in (*paths[1:], *further)))
 
 
+def parameter(name: str, key: str, root: Path) -> str:
+    """A text that the model's Modelfile sets with PARAMETER; empty if it sets none. Raises `ModelInvalid`."""
+    parts = _parts(name)
+    layers = _layers(_inside(root.joinpath("manifests", *parts), root)) if parts else []
+    for kind, digest, size in layers:
+        if kind == "params":
+            path = _blob(root, digest, size)
+            try:
+                given = json.loads(path.read_bytes()) if path.stat().st_size <= _MAX_MANIFEST else {}
+            except ValueError as error:
+                raise ModelInvalid(f"{path}: not parameters: {error}", hint="ollama pull the model again") from error
+            if isinstance(given, dict) and isinstance(value := given.get(key), str):
+                return value
+    return ""
+
+
 def names(root: Path) -> Iterator[str]:
     """The models of the store, as `ollama list` names them; in no order."""
     for manifest in (root / "manifests").glob("*/*/*/*"):
