@@ -17,6 +17,8 @@ from .prefix import Prefix
 
 _OF_THE_SHELL = frozenset({"PWD", "OLDPWD", "SHLVL", "_"})
 
+_UNSET = "(not set)"
+
 
 @record
 class GivenVariable:
@@ -53,7 +55,7 @@ def look(config: Config, prefix: Prefix, unit: Unit, pid: int, edits: tuple[Edit
             name=name,
             value=masked(name, value),
             source=_source(name, value, config, unit, edits),
-            running="" if running is None or running.get(name) == value else masked(name, running.get(name, "")),
+            running="" if running is None or running.get(name) == value else masked(name, running.get(name, _UNSET)),
         )
         for name, value in values.items()
     ]

@@ -70,7 +70,7 @@ def _given(environment: GivenEnvironment) -> str:
     lines = [f"release {environment.release}, pid {environment.pid or '-'}, {environment.file}"]
     for one in environment.variables:
         lines.append(f"  {f'{one.name}={one.value}':<50} {one.source}")
-        lines += [f"    until the next start: {one.running!r}"] if one.running else []
+        lines += [f"    until the next start: {one.running}"] if one.running else []
     if not environment.readable:
         lines.append("  (no running process shows its variables)")
     return "\n".join(lines)
