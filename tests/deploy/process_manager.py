@@ -111,6 +111,10 @@ class ProcessManager:
     def delete(self) -> None:
         self._file.unlink(missing_ok=True)
 
+    def doubt(self, registration: Registration, program: Path) -> str:
+        ours = registration.file == str(self.home / f"{registration.label}.json")
+        return "" if ours else f"{registration.file} is not in {self.home}"
+
     def adopt(self, registration: Registration) -> ProcessManager:
         return replace(self, home=Path(registration.file).parent, label=registration.label)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FOLDER = PROGRAM = 0o755
@@ -27,20 +27,14 @@ def is_loadable(path: Path) -> bool:
         return file.read(4).startswith(_LOADABLE)
 
 
-def executable(folder: Path, names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the files `names` that their modes call executable."""
-    return tuple(
-        name for name in names if not (folder / name).is_symlink() and (folder / name).stat().st_mode & stat.S_IXUSR
-    )
+def executable(folder: Path) -> tuple[str, ...]:
+    """The files below `folder` that their modes call executable, sorted."""
+    return tuple(sorted(name for name, path in _files(folder) if path.stat().st_mode & stat.S_IXUSR))
 
 
-def presumed_executable(folder: Path, names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the files `names` that look executable, for a manifest of an earlier version, which does not say."""
-    return tuple(
-        name
-        for name in names
-        if not (folder / name).is_symlink() and (name.startswith("bin/") or is_loadable(folder / name))
-    )
+def presumed_executable(folder: Path) -> tuple[str, ...]:
+    """The files below `folder` that look executable, sorted: for a manifest of an earlier version."""
+    return tuple(sorted(name for name, path in _files(folder) if name.startswith("bin/") or is_loadable(path)))
 
 
 def is_finders(path: Path) -> bool:
@@ -91,16 +85,23 @@ def problems(folder: Path, expected: Iterable[str] | None) -> list[str]:
     return found
 
 
-def has_special_bits(folder: Path, names: Iterable[str]) -> list[str]:
-    """Those of the files `names` that are setuid, setgid or sticky."""
-    return [name for name in names if (folder / name).lstat().st_mode & _SPECIAL and not (folder / name).is_symlink()]
+def special(folder: Path) -> list[str]:
+    """The files below `folder` that are setuid, setgid or sticky."""
+    return [name for name, path in _files(folder) if path.stat().st_mode & _SPECIAL]
 
 
 def set_all(folder: Path, expected: Iterable[str]) -> None:
     """Give everything below `folder` its mode: folders 0755, the files `expected` 0755, others 0644."""
     programs = set(expected)
-    for root, _, files in os.walk(folder):
+    for root, _, _ in os.walk(folder):
         Path(root).chmod(FOLDER)
+    for name, path in _files(folder):
+        path.chmod(PROGRAM if name in programs else DATA)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The regular files below `folder` with their paths in it."""
+    for root, _, files in os.walk(folder):
         for path in (Path(root) / name for name in files):
             if stat.S_ISREG(path.lstat().st_mode):
-                path.chmod(PROGRAM if path.relative_to(folder).as_posix() in programs else DATA)
+                yield path.relative_to(folder).as_posix(), path

@@ -97,9 +97,9 @@ def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> R
         try:
             fill(temporary)
             files = file_digests(temporary)
-            if special := modes.has_special_bits(temporary, files):
+            if special := modes.special(temporary):
                 raise ReleaseInvalid(f"{special[0]} is setuid, setgid or sticky", hint="find out what the build did")
-            programs = modes.executable(temporary, files)
+            programs = modes.executable(temporary)
             modes.set_all(temporary, programs)
             release = dataclasses.replace(draft, files=files, executable=programs)
             release = dataclasses.replace(release, id=release_id(release))
@@ -166,7 +166,7 @@ def check(folder: Path) -> Release:
     if unsafe := modes.problems(folder, release.executable):
         raise ReleaseInvalid(f"{folder}: {_first(unsafe)}", hint=f"{_MODES} {shlex.quote(str(folder))}")
     if release.executable is None:
-        release = dataclasses.replace(release, executable=modes.presumed_executable(folder, release.files))
+        release = dataclasses.replace(release, executable=modes.presumed_executable(folder))
     return release
 
 

@@ -278,6 +278,12 @@ class Unverified(ToolchainError):
     exit_code = 56
 
 
+class PrefixInvalid(ToolchainError):
+    """A folder of the prefix leads out of it, or is none, so that a deploy must not write there."""
+
+    exit_code = 58
+
+
 # -- quality ---------------------------------------------------------------------------------------
 
 

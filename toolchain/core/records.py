@@ -17,6 +17,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -143,11 +144,11 @@ def make_folder(path: Path) -> None:
 
 
 def sweep(folder: Path, *names: str) -> None:
-    """Delete what killed `write_bytes` left in a folder of the files `names`, which nobody may be writing now."""
+    """Delete what killed `write_bytes` left of the files `names` (patterns), which nobody may be writing now."""
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
             found = _TEMPORARY.fullmatch(entry.name)
-            if found and found[1] in names and not entry.is_dir():
+            if found and any(fnmatchcase(found[1], name) for name in names) and not entry.is_dir():
                 entry.unlink()
 
 

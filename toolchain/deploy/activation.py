@@ -43,7 +43,7 @@ class Deploy:
 
     def manifest(self, identifier: str) -> Release:
         """The manifest of an installed release."""
-        return records.read(self.prefix.release(identifier) / built.MANIFEST, Release)
+        return built.load(self.prefix.release(identifier))
 
 
 def prune(deploy: Deploy) -> tuple[str, ...]:
@@ -92,6 +92,7 @@ def check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
         environment=environment.read(deploy.prefix.release(identifier)),
         log=deploy.log,
         log_offset=log_offset,
+        temporary=deploy.prefix.temporary,
     )
     health.check(deploy.unit, started, deploy.manager, deploy.config.deploy, deploy.console)
 
@@ -139,6 +140,7 @@ def bless(deploy: Deploy) -> None:
         environment=variables.all_masked(environment.read(prefix.release(entry.release))),
     )
     installed.write(prefix, known.blessed(blessed))
+    records.write(prefix.release(blessed.id) / installed.OWN_RECORD, blessed)
 
 
 def dismantle(deploy: Deploy) -> None:
@@ -170,4 +172,5 @@ def remove_everything(deploy: Deploy) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
     restorepoint.clear(prefix)
+    store.forget(prefix)
     journal.clear()

@@ -6,6 +6,7 @@ TurboQuant type in its environment fails every model load.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from ..core import variables
 from ..core.errors import ConfigError, ReleaseInvalid
 
 FILE_NAME = "environment"
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_LOADERS = ("DYLD_", "LD_")
+"""variables with which a program loads libraries of others"""
 
 
 def render(values: Mapping[str, str]) -> str:
@@ -31,3 +35,16 @@ def read(release_dir: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseInvalid(f"{path}: {error}", hint="install the release again") from error
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def doubt(text: str) -> str:
+    """Why a text cannot be an environment file that `render` wrote; empty if it can."""
+    for line in text.split("\n"):
+        if not line or line.startswith("#"):
+            continue
+        name, separator, value = line.partition("=")
+        if not separator or not _NAME.fullmatch(name) or any(ord(letter) < ord(" ") for letter in value):
+            return f"not KEY=VALUE: {line[:80]!r}"
+        if name.startswith(_LOADERS):
+            return f"{name} makes the program load libraries of others"
+    return ""

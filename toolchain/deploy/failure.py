@@ -63,10 +63,10 @@ def log_folder(prefix: Prefix) -> str:
     A manager does not start a service whose log it cannot open.
     """
     try:
-        prefix.logs.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
+        records.make_folder(prefix.logs)
+    except NotADirectoryError:
         aside = restorepoint.set_aside(prefix.logs)
-        prefix.logs.mkdir()
+        records.make_folder(prefix.logs)
         return f"{prefix.logs} was no folder; what was there is now {aside.name}"
     return ""
 

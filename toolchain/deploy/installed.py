@@ -1,18 +1,35 @@
-"""What is installed: the releases with their parents, and where the service is registered."""
+"""What is installed: the releases with their parents, and where the service is registered.
+
+state.json says it, and each release says it of itself (installed.json), so that a state that is lost or damaged is
+rebuilt from the releases. Neither is trusted: what no deploy writes makes a state damaged, and what a release says of
+itself is only used where it fits.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from ..build import release as built
 from ..core import records
+from ..core.errors import RecordError, ReleaseInvalid
 from ..core.records import record
 from ..service.manager import Registration
-from .prefix import Prefix
+from .prefix import Prefix, is_release_id
+
+OWN_RECORD = "installed.json"
+"""in each release: its `InstalledRelease`"""
 
 _FORMER_NAMES = {"plist": "unit_file", "plist_sha256": "unit_sha256"}
 """former names of fields, in an installation that an earlier version of this toolkit made"""
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,120}")
+_DOMAIN = re.compile(r"|system|(gui|user)/[0-9]{1,10}")
 
 
 @record
@@ -81,13 +98,97 @@ class InstallState:
 
 
 def read(prefix: Prefix, path: Path | None = None) -> InstallState:
-    """The state of a prefix, or that in a copy; an empty one if nothing is installed. Raises `RecordError`."""
-    path = path or prefix.state
-    if not path.exists():
-        return InstallState()
-    return records.read(path, InstallState, former_names=_FORMER_NAMES)
+    """The state of a prefix, or that in a copy; an empty one if there is none; rebuilt, not written, if damaged."""
+    return rebuilt(prefix) if damage(prefix, path) else _stored(path or prefix.state)
 
 
 def write(prefix: Prefix, state: InstallState) -> None:
     """Replace state.json atomically."""
     records.write(prefix.state, state)
+
+
+def note(prefix: Prefix, state: InstallState) -> None:
+    """Write what `state` says of each release into that release, where it says something else."""
+    for release in state.releases:
+        if prefix.has(release.id) and _own_record(prefix.release(release.id)) != release:
+            records.write(prefix.release(release.id) / OWN_RECORD, release)
+
+
+def damage(prefix: Prefix, path: Path | None = None) -> str:
+    """Why state.json, or a copy of it, cannot be used; empty if it can, also when there is none."""
+    path = path or prefix.state
+    try:
+        state = _stored(path)
+    except RecordError as error:
+        return error.message.removeprefix(f"{path}: ")
+    ids = [release.id for release in state.releases]
+    for name in (*ids, *(release.parent for release in state.releases if release.parent)):
+        if not is_release_id(name):
+            return f"{name!r} is not a release id"
+    if len(set(ids)) < len(ids):
+        return "a release is in it twice"
+    if state.active and state.active not in ids:
+        return f"the active release {state.active!r} is not among its releases"
+    if state.label and not _LABEL.fullmatch(state.label):
+        return f"{state.label!r} is not a label"
+    if not _DOMAIN.fullmatch(state.domain):
+        return f"{state.domain!r} is not a domain"
+    return ""
+
+
+def rebuilt(prefix: Prefix, *, unfinished: str = "", running: str = "") -> InstallState:
+    """The state that the releases, `current` and the process `running` (the id of its release) show.
+
+    Where the service is registered is unknown then. `unfinished` is a release whose deploy was interrupted: it only
+    counts when it says of itself that it was healthy.
+    """
+    found: list[InstalledRelease] = []
+    for release, has_record in sorted(_found(prefix, unfinished), key=lambda one: (one[0].installed, one[0].id)):
+        found.append(release if has_record or not found else replace(release, parent=found[-1].id))
+    ids = [release.id for release in found]
+    active = next((one for one in (prefix.active(), running, *reversed(ids)) if one in ids), "")
+    return InstallState(active=active, releases=tuple(found))
+
+
+def unlisted(prefix: Prefix, state: InstallState, *, unfinished: str = "") -> tuple[InstalledRelease, ...]:
+    """The releases that are installed and that `state` does not list, the newest last.
+
+    While it lists others, these are only those that say of themselves that they were healthy.
+    """
+    found = rebuilt(prefix, unfinished=unfinished).releases
+    if state.releases:
+        found = tuple(one for one in found if _own_record(prefix.release(one.id)))
+    return tuple(one for one in found if not state.find(one.id))
+
+
+def _stored(path: Path) -> InstallState:
+    """state.json as it stands. Raises `RecordError`."""
+    if not os.path.lexists(path):
+        return InstallState()
+    return records.read(path, InstallState, former_names=_FORMER_NAMES, follow=False)
+
+
+def _found(prefix: Prefix, unfinished: str) -> Iterator[tuple[InstalledRelease, bool]]:
+    """Each release of the prefix that can run, and whether it has a record of its own."""
+    for folder in prefix.releases.iterdir() if prefix.releases.is_dir() else ():
+        with suppress(ReleaseInvalid, OSError, ValueError, OverflowError):
+            if not prefix.has(folder.name) or (manifest := built.load(folder)).id != folder.name:
+                continue
+            own = _own_record(folder)
+            if not all((folder / name).is_file() for name in built.PROGRAMS) or (not own and folder.name == unfinished):
+                continue
+            copied = datetime.datetime.fromtimestamp((folder / built.MANIFEST).stat().st_mtime, datetime.UTC)
+            guessed = InstalledRelease(
+                id=folder.name, parent="", version=manifest.version, installed=copied.isoformat(timespec="seconds")
+            )
+            yield (own or guessed), own is not None
+
+
+def _own_record(folder: Path) -> InstalledRelease | None:
+    """What a release says of itself; None where no deploy wrote it."""
+    try:
+        own = records.read(folder / OWN_RECORD, InstalledRelease, follow=False)
+        datetime.datetime.fromisoformat(own.installed)
+    except (RecordError, ValueError):
+        return None
+    return own if own.id == folder.name and (not own.parent or is_release_id(own.parent)) else None

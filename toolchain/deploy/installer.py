@@ -35,6 +35,7 @@ from . import (
     port,
     proof,
     recovery,
+    repair,
     restorepoint,
     shim,
     store,
@@ -89,7 +90,6 @@ def install(
                 step="copy",
                 release=release.id,
                 previous=previous,
-                source="" if same else str(release_dir.absolute()),
                 environment_before=before,
             )
         )
@@ -127,7 +127,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
                 else f"the active release {known.active or '(none)'} has no installed parent",
                 hint=f"installed: {ids}",
             )
-        built.check(deploy.prefix.release(target))
+        proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
         warnings = _kept_edits(deploy, environment.read(deploy.prefix.release(target)))
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
         try:
@@ -147,20 +147,29 @@ def status(config: Config, console: Console | None = None) -> Deployment:
     console = console or Console()
     recover(config, console)
     prefix = Prefix.of(config)
-    if not prefix.state.exists() and not prefix.journal.exists():
+    if not os.path.lexists(prefix.state) and not os.path.lexists(prefix.journal):
         return _nothing(prefix)
     return _look(_deploy(config, console))
 
 
 def recover(config: Config, console: Console) -> None:
-    """Finish or undo a deploy that was interrupted. Does nothing while the deploying process is alive."""
-    if not Prefix.of(config).journal.exists():
+    """Finish or undo a deploy that was interrupted, and repair what is damaged.
+
+    Does nothing while the deploying process is alive. A user who cannot write to the prefix is told.
+    """
+    prefix = Prefix.of(config)
+    prefix.check()
+    if not repair.needed(prefix):
         return
     try:
         with _locked(config, console):
             pass
     except LockHeld as held:
         console.note(held.message)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        console.warn(f"a deploy was interrupted or its state is damaged; another user must repair it: {error.message}")
 
 
 @record
@@ -199,6 +208,7 @@ def uninstall(config: Config, console: Console) -> Deployment:
 
 def _deploy(config: Config, console: Console) -> Deploy:
     prefix = Prefix.of(config)
+    prefix.check()
     return Deploy(
         config=config,
         prefix=prefix,
@@ -224,6 +234,7 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
                 hint="name a folder that you can write to",
             ) from error
         deploy = _deploy(config, console)
+        repair.prepare(deploy)
         try:
             recovery.recover(deploy)
         except (RolledBack, Unhealthy) as outcome:

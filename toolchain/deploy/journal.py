@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from ..core import records
+from ..core.errors import RecordError
 from ..core.records import record
+from . import environment
+from .prefix import is_release_id
 
 Operation = Literal["install", "rollback", "uninstall"]
 
@@ -30,6 +33,12 @@ ROLLBACK_STEPS = FROM_SWAP[:-1]
 UNINSTALL_STEPS = ("unload", "remove")
 _FORMER_STEPS = {"plist": "unit", "bootout": "unload"}
 """former names of steps, in a journal of an earlier version of this toolkit"""
+
+_STEPS: dict[str, tuple[str, ...]] = {
+    "install": (*INSTALL_STEPS, RESTORE),
+    "rollback": (*ROLLBACK_STEPS, *FROM_SWAP[-1:], RESTORE),
+    "uninstall": UNINSTALL_STEPS,
+}
 
 TRIES = 2
 """how often a killed deploy is retried before it is undone: a release that crashes the machine during its health
@@ -49,8 +58,6 @@ class JournalEntry:
     """the release to activate; empty for an uninstall"""
     previous: str
     """the release that was active before; may be empty"""
-    source: str = ""
-    """the release directory to copy; empty if it was already in the prefix"""
     environment_before: str | None = None
     """previous environment file of a release with this id"""
     log_offset: int = 0
@@ -73,11 +80,17 @@ class Journal:
         return self._entry
 
     def read(self) -> JournalEntry | None:
-        """The entry of an interrupted deploy, which becomes the current one. Raises `RecordError`."""
+        """The entry of an interrupted deploy, which becomes the current one.
+
+        Raises `RecordError`, also for what no deploy writes: its names become paths.
+        """
         self._entry = None
-        if self._path.exists():
-            entry = records.read(self._path, JournalEntry)
-            self._entry = replace(entry, step=_FORMER_STEPS.get(entry.step, entry.step))
+        if os.path.lexists(self._path):
+            entry = records.read(self._path, JournalEntry, follow=False)
+            entry = replace(entry, step=_FORMER_STEPS.get(entry.step, entry.step))
+            if wrong := _doubt(entry):
+                raise RecordError(f"{self._path}: {wrong}", hint="delete it")
+            self._entry = entry
         return self._entry
 
     def begin(self, entry: JournalEntry) -> None:
@@ -105,3 +118,17 @@ class Journal:
         self._path.unlink(missing_ok=True)
         records.flush_directory(self._path.parent)
         self._entry = None
+
+
+def _doubt(entry: JournalEntry) -> str:
+    """Why no deploy wrote this entry; empty if one did."""
+    if entry.step not in _STEPS[entry.operation]:
+        return f"{entry.step!r} is no step of {entry.operation}"
+    for name in (entry.release, entry.previous):
+        if name and not is_release_id(name):
+            return f"{name!r} is not a release id"
+    if not entry.release and entry.operation != "uninstall":
+        return "it names no release"
+    if entry.log_offset < 0 or entry.tries_left > TRIES:
+        return "a number is out of range"
+    return environment.doubt(entry.environment_before or "")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.config import Config
-from ..core.errors import ReleaseInvalid
+from ..core.errors import PrefixInvalid, ReleaseInvalid
 
 SHIM_NAME = "turboquant-ollama"
 _RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
@@ -15,6 +16,11 @@ TEMPORARY = ".new-"
 """name prefix of a release that is being copied; anything with it may be deleted"""
 DISCARDED = ".old-"
 """name prefix of a release that is being deleted"""
+
+
+def is_release_id(text: str) -> bool:
+    """Whether a text can be the id of a release, and so a name in releases/."""
+    return bool(_RELEASE_ID.fullmatch(text))
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,42 @@ class Prefix:
         """Folder of the service's log and of the logs of failed releases."""
         return self.folder / "logs"
 
+    @property
+    def temporary(self) -> Path:
+        """Folder of temporary folders."""
+        return self.folder / "tmp"
+
+    def check(self) -> None:
+        """Raises `PrefixInvalid` when a folder that a deploy fills and empties leads out of the prefix."""
+        for folder in (self.releases, self.shim.parent, self.temporary, self.before):
+            real = Path(os.path.realpath(folder))
+            if folder.is_symlink() and not real.is_relative_to(os.path.realpath(self.folder)):
+                raise PrefixInvalid(
+                    f"{folder} is a link out of the prefix, to {real}",
+                    hint="replace it by a folder, or set deploy.prefix to a folder where the releases may be",
+                )
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise PrefixInvalid(f"{folder} is not a folder", hint="move it away")
+
+    def has(self, identifier: str) -> bool:
+        """Whether releases/ has a directory of that id; a link to one is none."""
+        folder = self.releases / identifier
+        return is_release_id(identifier) and folder.is_dir() and not folder.is_symlink()
+
     def release(self, identifier: str) -> Path:
         """Directory of a release. Raises `ReleaseInvalid` for an id that could be a path outside of releases/."""
-        if not _RELEASE_ID.fullmatch(identifier):
+        if not is_release_id(identifier):
             raise ReleaseInvalid(f"{identifier!r} is not a release id", hint="./inv deploy.status lists the releases")
         return self.releases / identifier
 
     def active(self) -> str:
-        """Id of the release that `current` points to; may be empty."""
-        return self.current.readlink().name if self.current.is_symlink() else ""
+        """Id of the release that `current` points to; empty when that is no directory in releases/."""
+        return self.linked(self.current)
+
+    def linked(self, link: Path) -> str:
+        """Id of the release that such a link points to; empty when that is no directory in releases/."""
+        if not link.is_symlink():
+            return ""
+        target = link.readlink()
+        inside = target in (Path(self.releases.name, target.name), self.releases / target.name)
+        return target.name if inside and self.has(target.name) else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..build import modes
 from ..build import release as built
 from ..core import records
 from ..core.config import DeployConfig
@@ -44,11 +45,27 @@ def require(
     return None
 
 
+def require_still(folder: Path, release: Release, config: DeployConfig, console: Console) -> None:
+    """Check that a release that was installed with a verification still has it, before it runs again.
+
+    Raises `Unverified` unless `deploy.allow_unverified` is set.
+    """
+    if not release.verification or is_proven(folder):
+        return
+    why = f"{folder / FILE_NAME} is not the verification that the release was installed with"
+    if not config.allow_unverified:
+        raise Unverified(why, hint=f"install {release.id} again, or set deploy.allow_unverified")
+    console.warn(f"{why}; running it anyway, because deploy.allow_unverified is set")
+
+
 def write(folder: Path, release: Release, verification: Verification | None) -> None:
     """Write the manifest of an installed release, and its verification beside it, which the manifest names.
 
+    The files get the modes that it states.
+
     If killed in between, the release is installed but unproven.
     """
+    modes.set_all(folder, release.executable or ())
     digest = ""
     if verification is not None:
         data = records.to_json(verification).encode()

@@ -35,7 +35,8 @@ def prepare(prefix: Prefix, release: str, previous: str) -> None:
     for folder in (making, prefix.before):
         if folder.exists():
             shutil.rmtree(folder)
-    making.mkdir(mode=0o700)
+    making.mkdir()
+    making.chmod(0o700)  # whatever the umask
     for name, path in _files(prefix, release).items():
         if path.is_file():
             records.write_bytes(making / name, path.read_bytes(), mode=path.stat().st_mode & 0o777)

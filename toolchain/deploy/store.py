@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from ..build import modes
 from ..build import release as built
 from ..core import records
 from ..core.console import Step
@@ -16,6 +19,7 @@ from ..stages import Release, Verification
 from . import environment, proof
 from .prefix import DISCARDED, TEMPORARY, Prefix
 
+_DAMAGED = ".damaged-"
 _SLACK = 1.05
 """factor on the release's size for the required free space, because file systems round up"""
 
@@ -28,8 +32,8 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
     """
     target = prefix.release(release.id)
     temporary = prefix.releases / (TEMPORARY + release.id)
-    shutil.rmtree(temporary, ignore_errors=True)
-    prefix.releases.mkdir(parents=True, exist_ok=True)
+    delete(temporary)
+    records.make_folder(prefix.releases)
     total = sum((source / name).lstat().st_size for name in release.files)
     if shutil.disk_usage(prefix.releases).free < total * _SLACK:
         raise DiskFull(
@@ -45,13 +49,13 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
         proof.write(temporary, release, proven)
         built.check(temporary)
         if (before := environment_text(release.id, prefix)) is not None:
-            (temporary / environment.FILE_NAME).write_text(before, encoding="utf-8")
+            records.write_bytes(temporary / environment.FILE_NAME, before.encode())
         doomed = prefix.releases / (DISCARDED + release.id)
-        if target.exists():
+        if os.path.lexists(target):
             target.rename(doomed)
         temporary.rename(target)
         records.flush_directory(prefix.releases)
-        shutil.rmtree(doomed, ignore_errors=True)
+        delete(doomed)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
@@ -63,22 +67,44 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    records.make_folder(target.parent)
     if source.is_symlink():
         target.symlink_to(source.readlink())
         return
     shutil.copy2(source, target)
+    target.chmod(modes.DATA)  # at once: the source's mode may be anything, the umask too
     with target.open("rb") as file:
         records.flush_to_disk(file.fileno())
 
 
 def holds(release: Release, prefix: Prefix) -> bool:
     """Whether the prefix has exactly this release, undamaged."""
-    folder = prefix.release(release.id)
     try:
-        return folder.is_dir() and replace(built.check(folder), verification="") == release
+        found = built.check(prefix.release(release.id)) if prefix.has(release.id) else None
     except ReleaseInvalid:
         return False
+    return found is not None and _content(found) == _content(release)
+
+
+def _content(release: Release) -> Release:
+    """A manifest without what an earlier version left out."""
+    return replace(release, verification="", executable=None)
+
+
+def checked(identifier: str, prefix: Prefix) -> Release:
+    """The manifest of an installed release that is whole, so that it may run again. Raises `ReleaseInvalid`."""
+    folder = prefix.release(identifier)
+    if not prefix.has(identifier):
+        raise ReleaseInvalid(f"{folder}: there is no such release", hint="./inv deploy.status lists the releases")
+    with suppress(PermissionError):
+        if built.load(folder).executable is None:  # an earlier version kept the modes of its source
+            modes.set_all(folder, modes.presumed_executable(folder))
+    found = built.check(folder)
+    if found.id != identifier:
+        raise ReleaseInvalid(f"{folder}: it holds release {found.id}", hint="install the release again")
+    if wrong := environment.doubt(environment_text(identifier, prefix) or ""):
+        raise ReleaseInvalid(f"{folder / environment.FILE_NAME}: {wrong}", hint="install the release again")
+    return found
 
 
 def write_environment(identifier: str, text: str, prefix: Prefix) -> None:
@@ -89,11 +115,18 @@ def write_environment(identifier: str, text: str, prefix: Prefix) -> None:
 def environment_text(identifier: str, prefix: Prefix) -> str | None:
     """The environment file of an installed release; None if there is none."""
     path = prefix.release(identifier) / environment.FILE_NAME
-    return path.read_bytes().decode(errors="replace") if path.is_file() else None
+    if not path.is_file() or not prefix.has(identifier):
+        return None
+    return path.read_bytes().decode(errors="replace")  # as it stands, with every line break
 
 
 def swap(identifier: str, prefix: Prefix) -> None:
-    """Point `current` to a release by one rename, so that it is always the old one or the new one."""
+    """Point `current` to a release by one rename, so that it is always the old one or the new one.
+
+    Raises `ReleaseInvalid` when releases/ has no directory of that id.
+    """
+    if not prefix.has(identifier):
+        raise ReleaseInvalid(f"{prefix.release(identifier)}: there is no such release", hint="install it again")
     temporary = prefix.folder / f"{prefix.current.name}.new"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(Path(prefix.releases.name) / identifier)
@@ -102,7 +135,7 @@ def swap(identifier: str, prefix: Prefix) -> None:
 
 
 def sweep(keep: set[str], prefix: Prefix) -> None:
-    """Delete everything in releases/ that is not in `keep`: leftovers of an interrupted deploy.
+    """Delete everything in releases/ that is not in `keep`: leftovers of an interrupted deploy, and Finder's files.
 
     A release to keep is restored first if its replacement was interrupted between the two renames.
     """
@@ -114,4 +147,27 @@ def sweep(keep: set[str], prefix: Prefix) -> None:
         if original != entry.name and original in keep and not prefix.release(original).exists():
             entry.rename(prefix.release(original))
         elif entry.name not in keep:
-            shutil.rmtree(entry, ignore_errors=True)
+            delete(entry)
+
+
+def delete(path: Path) -> None:
+    """Delete a folder, a file or a link, never what a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, link or folder, so that a person can look at it; returns its new path."""
+    stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
+    names = (path.with_name(f"{path.name}{_DAMAGED}{stamp}{end}") for end in ("", *(f"-{n}" for n in range(2, 1000))))
+    aside = next(name for name in names if not os.path.lexists(name))
+    path.rename(aside)
+    return aside
+
+
+def forget(prefix: Prefix) -> None:
+    """Delete what was set aside."""
+    for path in prefix.folder.glob(f"*{_DAMAGED}*"):
+        delete(path)

@@ -51,6 +51,8 @@ class LaunchdManager:
     plist: Path
     account: Account
     """the service's"""
+    folders: tuple[Path, ...] = ()
+    """where property lists of this user's services can be"""
     kind: str = "launchd"
 
     @property
@@ -72,11 +74,28 @@ class LaunchdManager:
         """The service of that label, domain and property list."""
         return replace(self, label=registration.label, domain=registration.domain, plist=Path(registration.file))
 
+    def doubt(self, registration: Registration, program: Path) -> str:
+        """By its domain, the folder and name of its property list, and what that and the loaded service run."""
+        file, domain = Path(registration.file), registration.domain
+        if domain not in ("system", f"gui/{self.account.uid}", f"user/{self.account.uid}"):
+            return f"{domain!r} is no domain of {self.account.name}"
+        if file.parent not in self.folders or file.name != f"{registration.label}.plist":
+            return f"{file} is no property list of {registration.label} in {', '.join(map(str, self.folders))}"
+        for runs in (_program(file), self.adopt(registration)._loaded_program()):
+            if runs and os.path.realpath(runs) != os.path.realpath(program):
+                return f"{registration.label} runs {runs}, which is not ours"
+        return ""
+
+    def _loaded_program(self) -> str:
+        done = self._call("print", self.target)
+        found = re.search(r"^\tprogram = (.+)$", done.output, re.MULTILINE)
+        return found[1] if found and done.returncode == 0 else ""
+
     def check(self) -> None:
         """Check that the property list can be written. Raises `ConfigError`."""
         folder = self.plist.parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            records.make_folder(folder)
         except OSError as error:
             raise ConfigError(f"deploy.agents_dir: {folder} cannot be created: {error.strerror}") from error
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -214,11 +233,14 @@ def connect(
     """
     domain, owner = config.domain, account.of_service(config)
     if domain == "auto":
-        domain = loaded_in or _automatic_domain(command, environment, owner.uid)
+        known = loaded_in in ("system", f"gui/{owner.uid}", f"user/{owner.uid}")
+        domain = loaded_in if known else _automatic_domain(command, environment, owner.uid)
+    agents = owner.home / "Library/LaunchAgents"
+    folders = {agents, Path("/Library/LaunchDaemons"), *([folder] if folder else [])}
     if config.agents_dir:
         folder = Path(config.agents_dir).expanduser().absolute()
     elif folder is None:
-        folder = Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
+        folder = Path("/Library/LaunchDaemons") if domain == "system" else agents
     return LaunchdManager(
         command=command,
         environment=environment,
@@ -226,6 +248,7 @@ def connect(
         label=config.label,
         plist=folder / f"{config.label}.plist",
         account=owner,
+        folders=tuple(sorted(folders | {folder})),
     )
 
 
@@ -270,3 +293,14 @@ def _automatic_domain(command: tuple[str, ...], environment: dict[str, str], uid
     gui = f"gui/{uid}"
     done = process.run((*command, "print", gui), env=environment, check=False, timeout=_CALL_TIMEOUT_S)
     return gui if done.returncode == 0 else f"user/{uid}"
+
+
+def _program(plist: Path) -> str:
+    """What a property list runs; empty when there is none, a question mark when it does not say."""
+    try:
+        content = plistlib.loads(plist.read_bytes()) if not plist.is_symlink() else {}
+        return str(content.get("Program") or content["ProgramArguments"][0])
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, ExpatError):
+        return "?"

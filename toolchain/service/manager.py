@@ -96,5 +96,11 @@ class Manager(Protocol):
     def delete(self) -> None:
         """Delete the installed file."""
 
+    def doubt(self, registration: Registration, program: Path) -> str:
+        """Why a registration that a file states cannot be a service of this user that runs `program`.
+
+        Empty if it can: then it may be adopted, unloaded and deleted.
+        """
+
     def adopt(self, registration: Registration) -> Manager:
         """The same manager's service with this registration; others may have installed it."""

@@ -48,6 +48,8 @@ class StartedUnit:
     log: Path
     log_offset: int
     """size of the log when it was started, in bytes"""
+    temporary: Path | None = None
+    """folder for temporary folders; None: the system's"""
 
     def logged(self, offset: int | None = None) -> str:
         """What was logged since the start, or since another size."""

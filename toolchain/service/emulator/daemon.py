@@ -165,6 +165,7 @@ def _reap(loaded: SavedJob) -> None:
 def main(root: Path) -> int:
     """Serve `root`; 0 also when another emulator serves it already."""
     os.chdir(root)
+    os.umask(0o022)  # launchd's for its jobs, whatever the caller's
     with Path(LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...core import temporary
 from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
 from ...core.errors import ConfigError, ServerFailed, ToolchainError, Unhealthy
@@ -149,16 +149,16 @@ class OllamaUnit:
         asked = started.environment["OLLAMA_KV_CACHE_TYPE"]
         layers = max(_LAYERS, grammar.parse(asked).reach)
         offset = started.log_size()
-        _generate(OllamaClient(self.url(started.environment), timeout=timeout_s), layers)
+        _generate(OllamaClient(self.url(started.environment), timeout=timeout_s), layers, started.temporary)
         return _prove_cache(started.logged(offset), asked, layers, started.release)
 
 
-def _generate(client: OllamaClient, layers: int) -> None:
+def _generate(client: OllamaClient, layers: int, within: Path | None) -> None:
     from ...serving.probe_model import write_probe  # slow to import (NumPy, gguf), and needed only here
 
     try:
-        with tempfile.TemporaryDirectory(prefix="turboquant-") as folder:
-            path = Path(folder) / f"{PROBE_NAME}.gguf"
+        with temporary.folder("probe", within) as folder:
+            path = folder / f"{PROBE_NAME}.gguf"
             write_probe(path, **_SIZES, layers=layers, seed=1)
             try:
                 client.create_from_gguf(PROBE_NAME, path)
