@@ -18,6 +18,7 @@ from toolchain.build import release as built
 from toolchain.core import records
 from toolchain.core.errors import ConfigError, ModelsUnavailable, RolledBack
 from toolchain.deploy import advice, environment, installed, installer
+from toolchain.service import account
 from toolchain.service.units.llama_server import LlamaServerUnit
 from toolchain.service.units.ollama import OllamaUnit
 from toolchain.stages import Deployment, Edit, Release
@@ -274,18 +275,20 @@ def test_the_models_of_another_shell(good: Site, tmp_path: Path, monkeypatch: py
     put_model(store, "llama3/latest", models.dense(head_size=128))
     config = good.configured(models="").config.deploy
     release = _release(good)
-    (warning,) = advice.models(release, config, {"OLLAMA_MODELS": str(store)})
+    (warning,) = advice.models(release, config, account.caller(), {"OLLAMA_MODELS": str(store)})
     assert warning.remedy.endswith(f"--set 'deploy.models={store}'")
-    assert advice.models(release, config, {"OLLAMA_MODELS": str(tmp_path / "none")}) == ()
-    assert advice.models(release, config, {}) == ()
-    assert advice.models(release, good.configured(models=str(store)).config.deploy, {"OLLAMA_MODELS": str(store)}) == ()
+    assert advice.models(release, config, account.caller(), {"OLLAMA_MODELS": str(tmp_path / "none")}) == ()
+    assert advice.models(release, config, account.caller(), {}) == ()
+    config = good.configured(models=str(store)).config.deploy
+    assert advice.models(release, config, account.caller(), {"OLLAMA_MODELS": str(store)}) == ()
 
 
 @pytest.mark.parametrize("option", ["", "kv_cache_type"])
 def test_models_that_the_cache_type_does_not_suit(good: Site, tmp_path: Path, option: str) -> None:
     put_model(tmp_path, "phi/2", models.dense("phi2", head_size=80))
     release = replace(_release(good), model_option=option)
-    (warning,) = advice.models(release, good.configured(models=str(tmp_path)).config.deploy, {})
+    config = good.configured(models=str(tmp_path)).config.deploy
+    (warning,) = advice.models(release, config, account.caller(), {})
     assert (warning.about, warning.message.partition(":")[0]) == ("phi:2", "will not load with turbo4")
     assert ("PARAMETER kv_cache_type f16" in warning.remedy) is bool(option)
     assert "deploy.kv_cache_type=f16" in warning.remedy

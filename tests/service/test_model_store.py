@@ -16,7 +16,8 @@ _ROOT = os.geteuid() == 0
 
 
 def _prepare(path: str | Path, user: str = "") -> None:
-    model_store.prepare(DeployConfig(models=str(path), user=user))
+    config = DeployConfig(models=str(path), user=user)
+    model_store.prepare(config, account.of_service(config))
 
 
 def test_it_is_made_where_its_parent_is(tmp_path: Path) -> None:
@@ -30,8 +31,8 @@ def test_it_is_made_where_its_parent_is(tmp_path: Path) -> None:
 
 def test_the_default_is_the_accounts_own() -> None:
     home = account.caller().home
-    assert model_store.folder(DeployConfig()) == home / ".ollama/models"
-    assert model_store.folder(DeployConfig(models="~/m")) == home / "m"
+    assert model_store.default(account.caller()) == home / ".ollama/models"
+    assert model_store.named(DeployConfig(models="~/m")) == home / "m"
     _prepare("")
 
 

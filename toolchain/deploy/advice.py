@@ -14,6 +14,7 @@ from ..core.config import DeployConfig
 from ..core.console import Console
 from ..core.errors import ConfigError
 from ..service import model_store
+from ..service.account import Account
 from ..service.unit import Unit
 from ..service.units import further
 from ..stages import DeployWarning, Release
@@ -43,11 +44,11 @@ def variables(unit: Unit, folder: Path, config: DeployConfig) -> tuple[DeployWar
 
 
 def models(
-    release: Release, config: DeployConfig, environ: Mapping[str, str] = os.environ
+    release: Release, config: DeployConfig, owner: Account, environ: Mapping[str, str] = os.environ
 ) -> tuple[DeployWarning, ...]:
     """The models that the service will have: another store that the shell uses, and those that the cache type does
     not suit."""
-    return (*_other_store(config, environ), *_unsuited(release, config))
+    return (*_other_store(config, owner, environ), *_unsuited(release, config, owner))
 
 
 def show(warnings: tuple[DeployWarning, ...], console: Console) -> None:
@@ -69,12 +70,12 @@ def _occurs(name: str, program: Path, known: Mapping[str, str]) -> bool:
         return False
 
 
-def _other_store(config: DeployConfig, environ: Mapping[str, str]) -> Iterator[DeployWarning]:
+def _other_store(config: DeployConfig, owner: Account, environ: Mapping[str, str]) -> Iterator[DeployWarning]:
     """The shell's OLLAMA_MODELS, when it has models that the service will not see."""
     shell = environ.get("OLLAMA_MODELS", "").strip()
     if config.models or not shell:
         return
-    theirs, ours = Path(shell).expanduser().absolute(), model_store.default(config)
+    theirs, ours = Path(shell).expanduser().absolute(), model_store.default(owner)
     if os.path.realpath(theirs) == os.path.realpath(ours):
         return
     if any(itertools.islice((theirs / "manifests").glob("*/*/*/*"), 1)):
@@ -85,8 +86,8 @@ def _other_store(config: DeployConfig, environ: Mapping[str, str]) -> Iterator[D
         )
 
 
-def _unsuited(release: Release, config: DeployConfig) -> Iterator[DeployWarning]:
-    root = model_store.folder(config)
+def _unsuited(release: Release, config: DeployConfig, owner: Account) -> Iterator[DeployWarning]:
+    root = model_store.named(config) if config.models else model_store.default(owner)
     if not (root / "manifests").is_dir():
         return
     from ..models.compatibility import stored  # slow to import (NumPy, gguf), and needed only where there are models

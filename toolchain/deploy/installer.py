@@ -22,7 +22,7 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
 from ..core.records import record
-from ..service import address, managers, model_store, units
+from ..service import account, address, managers, model_store, units
 from ..stages import Deployment, DeployWarning, Edit, Verification
 from . import (
     activation,
@@ -65,9 +65,7 @@ def install(
     values = unit.environment(release, config.deploy)
     text = environment.render(values)
     warnings = advice.variables(unit, release_dir, config.deploy)
-    model_store.prepare(config.deploy)
-    warnings += advice.models(release, config.deploy)
-    advice.show(warnings, console)
+    owner = account.of_service(config.deploy)
     host = config.deploy.host
     address.check_local(host)
     if not address.is_loopback(host):
@@ -76,6 +74,9 @@ def install(
         prefix = deploy.prefix
         deploy.manager.check()
         port.check(deploy.manager, activation.former(deploy), unit.competitors, config.deploy)
+        model_store.prepare(config.deploy, owner)
+        warnings += advice.models(release, config.deploy, owner)
+        advice.show(warnings, console)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):

@@ -17,15 +17,13 @@ VOLUMES = Path("/Volumes")
 _TEST_TIMEOUT_S = 20.0
 
 
-def default(config: DeployConfig) -> Path:
+def default(owner: Account) -> Path:
     """Ollama's own folder in the home of the service's account."""
-    return account.of_service(config).home / ".ollama/models"
+    return owner.home / ".ollama/models"
 
 
-def folder(config: DeployConfig) -> Path:
-    """The folder that the service uses. Raises `ConfigError` for a relative path."""
-    if not config.models:
-        return default(config)
+def named(config: DeployConfig) -> Path:
+    """The folder that deploy.models names. Raises `ConfigError` for a relative path."""
     name = config.models
     if name == "~" or name.startswith("~/"):
         name = str(account.of_service(config).home) + name[1:]
@@ -38,14 +36,14 @@ def folder(config: DeployConfig) -> Path:
     return path
 
 
-def prepare(config: DeployConfig) -> None:
+def prepare(config: DeployConfig, owner: Account) -> None:
     """Make the folder that deploy.models names, if its parent exists, and check that the service can use it.
 
     Raises `ModelsUnavailable`, and `ConfigError` for a relative path.
     """
     if not config.models:
         return
-    path, owner = folder(config), account.of_service(config)
+    path = named(config)
     if (volume := _volume(path)) and not _mounted(volume):
         raise ModelsUnavailable(
             f"deploy.models: {path}: no volume is mounted at {volume}",
@@ -91,8 +89,9 @@ def _mounted(volume: Path) -> bool:
 
 def _allowed(test: str, path: Path, owner: Account) -> bool:
     """Whether the account may do it: permissions of every folder above, and access lists, count."""
-    if owner.is_caller or os.geteuid() != 0:
-        return os.access(path, {"-r": os.R_OK, "-x": os.X_OK, "-w": os.W_OK}[test])
+    if owner.uid == os.geteuid() or os.geteuid() != 0:
+        mode = {"-r": os.R_OK, "-x": os.X_OK, "-w": os.W_OK}[test]
+        return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
     groups = os.getgrouplist(owner.name, owner.gid)
     done = subprocess.run(
         [shutil.which("test", path="/bin:/usr/bin") or "test", test, str(path)],

@@ -125,7 +125,7 @@ class OllamaUnit:
             "OLLAMA_FLASH_ATTENTION": "1",
         }
         if config.models:
-            values["OLLAMA_MODELS"] = str(model_store.folder(config))
+            values["OLLAMA_MODELS"] = str(model_store.named(config))
         return values | further(config, self.variables)
 
     def version(self, release: Release) -> str:
