@@ -37,7 +37,7 @@ def status(run: Run) -> None:
 
 @group.task("prefix", "port")
 def environment(run: Run) -> None:
-    """What the service is given: its variables, and where each comes from."""
+    """The variables of the service, by origin."""
     run.finish(deploy.given_environment(run.config, run.console))
 
 
