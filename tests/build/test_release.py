@@ -114,6 +114,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "leads out",
     ),
     "link instead of file": (lambda d: _relink(d / "licenses/ollama.txt", "../bin/ollama"), "was changed"),
+    "setuid": (lambda d: (d / "bin/ollama").chmod(0o4755), "bin/ollama is setuid, setgid or sticky"),
+    "setgid": (lambda d: (d / "lib/ollama/libx.so.1.2").chmod(0o2644), r"libx\.so\.1\.2 is setuid, setgid or sticky"),
+    "writable": (lambda d: (d / "licenses/ollama.txt").chmod(0o664), "licenses/ollama.txt can be written by others"),
+    "writable folder": (lambda d: (d / "lib").chmod(0o777), "lib can be written by others"),
+    "executable": (lambda d: (d / "licenses/ollama.txt").chmod(0o755), "is executable, unlike in the manifest"),
+    "AppleDouble that is a library": (
+        lambda d: (d / "lib/ollama/._libx.so").write_bytes(b"\xcf\xfa\xed\xfe"),
+        r"_libx\.so is not in the manifest",
+    ),
+    ".DS_Store that is a program": (lambda d: (d / ".DS_Store").write_text("#!/bin/sh"), "DS_Store is not in the"),
+    ".localized with content": (lambda d: (d / ".localized").write_text("x"), "localized is not in the manifest"),
+    ".DS_Store that is a link": (lambda d: (d / ".DS_Store").symlink_to("bin"), "DS_Store is not in the manifest"),
     "pipe": (lambda d: os.mkfifo(d / "bin/pipe"), "not a file or a link"),
     "no manifest": (lambda d: (d / MANIFEST).unlink(), "not a release"),
     "half a manifest": (lambda d: (d / MANIFEST).write_text('{"id": "x"'), "not a release"),
@@ -187,3 +199,43 @@ def test_the_id_covers_every_file(made: Path) -> None:
     release = load(made)
     ids = {release_id(replace(release, files={**release.files, name: "0" * 64})) for name in release.files}
     assert len(ids | {release.id}) == len(release.files) + 1
+
+
+def test_what_finder_leaves_is_no_damage(made: Path) -> None:
+    for name, data in (("lib/.DS_Store", b"\0\0\0\1Bud1"), ("._lib", b"\0\5\x16\7"), (".localized", b"")):
+        (made / name).write_bytes(data)
+        (made / name).chmod(0o777)  # as on a volume without modes
+    assert check(made) == load(made)
+
+
+@pytest.mark.parametrize("mask", [0, 0o002, 0o077])
+def test_modes_do_not_depend_on_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        release = assemble(tmp_path, DRAFT, fill)
+    finally:
+        os.umask(before)
+    assert release.executable == ("bin/ollama", "lib/ollama/llama-server")
+    folder = release_dir(tmp_path, release)
+    for path in (folder, *folder.rglob("*")):
+        runs = path.is_dir() or path.relative_to(folder).as_posix() in release.executable
+        assert path.is_symlink() or (path.stat().st_mode & 0o7777, path) == (0o755 if runs else 0o644, path)
+
+
+def test_a_build_that_makes_a_setuid_program_is_refused(tmp_path: Path) -> None:
+    def odd(folder: Path) -> None:
+        fill(folder)
+        (folder / "bin/ollama").chmod(0o4755)
+
+    with pytest.raises(ReleaseInvalid, match="bin/ollama is setuid"):
+        assemble(tmp_path, DRAFT, odd)
+
+
+def test_a_manifest_of_an_earlier_version_says_nothing_of_modes(made: Path) -> None:
+    stated = load(made)
+    data = json.loads((made / MANIFEST).read_text())
+    del data["executable"]
+    (made / MANIFEST).write_text(json.dumps(data))
+    (made / "lib/ollama/libx.so.1.2").chmod(0o755)
+    assert load(made).executable is None
+    assert check(made) == stated  # by their first bytes, and the id is the same

@@ -115,6 +115,9 @@ class ProcessManager:
         ours = registration.file == str(self.home / f"{registration.label}.json")
         return "" if ours else f"{registration.file} is not in {self.home}"
 
+    def find(self, program: Path) -> Registration | None:
+        return self.registration if self._file.exists() else None
+
     def adopt(self, registration: Registration) -> ProcessManager:
         return replace(self, home=Path(registration.file).parent, label=registration.label)
 

@@ -81,7 +81,8 @@ def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = 
     except FileNotFoundError:
         raise RecordError(f"{path}: there is no {kind.__name__} record", hint="run the stage before it") from None
     except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}", hint="make it a readable file") from error
+        what = "a symbolic link" if error.errno == errno.ELOOP and not follow else error.strerror
+        raise RecordError(f"{path}: {what}", hint="make it a readable file") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
             f"{path}: not a {kind.__name__} record: {error}", hint="delete it and run its stage again"

@@ -35,8 +35,9 @@ def folder(purpose: str, within: Path | None = None) -> Iterator[Path]:
     finally:
         shutil.rmtree(made, ignore_errors=True)
         os.close(descriptor)
-        with suppress(OSError):  # others are in it
-            (within or home()).rmdir()
+        if made.parent == (within or home()):
+            with suppress(OSError):  # others are in it
+                made.parent.rmdir()
 
 
 def sweep(within: Path) -> None:
@@ -51,7 +52,7 @@ def _make_at_home(purpose: str) -> tuple[Path, int]:
         if home().exists() and home().stat().st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "it belongs to another user", str(home()))
         return _make(home(), purpose)
-    except (PermissionError, NotADirectoryError):  # anyone can make a folder of that name: then without it
+    except OSError:  # anyone can make a folder of that name: then without it
         made = Path(tempfile.mkdtemp(prefix=f"turboquant-{purpose}-"))
         return made, _open(made)
 

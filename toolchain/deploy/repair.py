@@ -31,7 +31,7 @@ def needed(prefix: Prefix) -> bool:
         or os.path.lexists(prefix.before)
         or installed.damage(prefix)
         or installed.unlisted(prefix, known, unfinished=_unfinished(prefix))
-        or (known.active and not prefix.active() and prefix.has(known.active))
+        or (prefix.active() != known.active and (known.find(prefix.active()) or prefix.has(known.active)))
     )
 
 
@@ -91,14 +91,15 @@ def _mend_state(deploy: Deploy) -> None:
             return
         ids = ", ".join(one.id for one in known.releases)
         console.warn(f"{prefix.state} is rebuilt from what is installed: {ids}; active: {known.active}")
-        with suppress(ToolchainError):  # where it is registered is then unknown
-            if deploy.manager.inspect().loaded or deploy.manager.digest():
-                known = known.registered(deploy.manager.registration, "")  # what is loaded may be another definition
+        if place := deploy.manager.find(prefix.shim):
+            known = known.registered(place, "")  # what is loaded may be another definition
         installed.write(prefix, known)
     stated, ours = known.registration(), deploy.manager.registration
     if stated and stated != ours and (doubt := deploy.manager.doubt(stated, prefix.shim)):
         console.warn(f"{prefix.state}: {doubt}; it is left alone")
         known = replace(known, label="", domain="", unit_file="", unit_sha256="")
+        if place := deploy.manager.find(prefix.shim):
+            known = known.registered(place, "")
         installed.write(prefix, known)
     active = prefix.active()
     if active != known.active and known.find(active) and not os.path.lexists(prefix.journal):

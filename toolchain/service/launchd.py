@@ -79,12 +79,24 @@ class LaunchdManager:
         file, domain = Path(registration.file), registration.domain
         if domain not in ("system", f"gui/{self.account.uid}", f"user/{self.account.uid}"):
             return f"{domain!r} is no domain of {self.account.name}"
-        if file.parent not in self.folders or file.name != f"{registration.label}.plist":
-            return f"{file} is no property list of {registration.label} in {', '.join(map(str, self.folders))}"
+        folders = dict.fromkeys((self.plist.parent, *self.folders))
+        if file.parent not in folders or file.name != f"{registration.label}.plist":
+            return f"{file} is no property list of {registration.label} in {', '.join(map(str, folders))}"
         for runs in (_program(file), self.adopt(registration)._loaded_program()):
             if runs and os.path.realpath(runs) != os.path.realpath(program):
                 return f"{registration.label} runs {runs}, which is not ours"
         return ""
+
+    def find(self, program: Path) -> Registration | None:
+        """By the property lists of this user; the one of this label first, in the domain where it is loaded."""
+        files = (self.plist, *(file for folder in self.folders for file in sorted(folder.glob("*.plist"))))
+        real = os.path.realpath(program)
+        for file in (file for file in files if (runs := _program(file)) and os.path.realpath(runs) == real):
+            domains = (self.domain, f"gui/{self.account.uid}", f"user/{self.account.uid}", "system")
+            there = (replace(self, label=file.stem, plist=file, domain=domain) for domain in domains)
+            places = [one.registration for one in there if one._loaded_program()]
+            return places[0] if places else replace(self, label=file.stem, plist=file).registration
+        return None
 
     def _loaded_program(self) -> str:
         done = self._call("print", self.target)
@@ -236,7 +248,7 @@ def connect(
         known = loaded_in in ("system", f"gui/{owner.uid}", f"user/{owner.uid}")
         domain = loaded_in if known else _automatic_domain(command, environment, owner.uid)
     agents = owner.home / "Library/LaunchAgents"
-    folders = {agents, Path("/Library/LaunchDaemons"), *([folder] if folder else [])}
+    folders = (agents, Path("/Library/LaunchDaemons"), *([folder] if folder else []))
     if config.agents_dir:
         folder = Path(config.agents_dir).expanduser().absolute()
     elif folder is None:
@@ -248,7 +260,7 @@ def connect(
         label=config.label,
         plist=folder / f"{config.label}.plist",
         account=owner,
-        folders=tuple(sorted(folders | {folder})),
+        folders=folders,
     )
 
 

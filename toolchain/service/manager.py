@@ -102,5 +102,8 @@ class Manager(Protocol):
         Empty if it can: then it may be adopted, unloaded and deleted.
         """
 
+    def find(self, program: Path) -> Registration | None:
+        """Where a service that runs `program` is registered, whatever its label; None if it is nowhere."""
+
     def adopt(self, registration: Registration) -> Manager:
         """The same manager's service with this registration; others may have installed it."""
