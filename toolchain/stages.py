@@ -289,6 +289,29 @@ class Verification:
 
 
 @record
+class DeployWarning:
+    """What an installation went on with, although it is probably not what was meant."""
+
+    about: str
+    """the models, the variable or the file"""
+    message: str
+    remedy: str
+    """what to set, or to do"""
+
+
+@record
+class Edit:
+    """A change by hand of a file that was installed. Secrets are shown by the first digits of their digest."""
+
+    file: Path
+    name: str
+    """of the variable, or of the entry of the service's definition; empty: the whole file"""
+    change: Literal["added", "changed", "removed"]
+    before: str
+    after: str
+
+
+@record
 class Deployment:
     """State of an installation."""
 
@@ -310,3 +333,7 @@ class Deployment:
     fallback: str = ""
     """which release kept exiting, so that the active one is its parent; empty after the next install"""
     reason: str = ""
+    edits: tuple[Edit, ...] = ()
+    """changes by hand of the active release's environment, and of the service's definition"""
+    warnings: tuple[DeployWarning, ...] = ()
+    """of the installation; empty in the answers of other tasks"""

@@ -166,6 +166,13 @@ class Site:
     def log(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds."""
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
     def assert_clean(self) -> None:
         """Nothing half done: no journal, only known releases, and `current` names one of them."""
         deployment = self.status()

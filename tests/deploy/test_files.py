@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import plistlib
+import re
+import shutil
 import string
 import subprocess
 import tempfile
@@ -15,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.build import release as built
-from toolchain.core import records
+from toolchain.core import records, variables
 from toolchain.core.cachetypes.table import UPSTREAM
-from toolchain.core.config import DeployConfig
+from toolchain.core.config import DeployConfig, load
 from toolchain.core.errors import ConfigError, ReleaseInvalid
 from toolchain.deploy import environment, shim
 from toolchain.deploy.prefix import Prefix
@@ -26,7 +28,7 @@ from toolchain.service.manager import Definition
 from toolchain.service.units.ollama import OllamaUnit
 from toolchain.stages import Release
 
-from .site import Site
+from .site import TURBO, Site
 
 _line = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=40)
 _path = _line.filter(lambda text: "\0" not in text).map(lambda text: Path("/") / f"a{text}")
@@ -46,18 +48,24 @@ def _environment(release: Release, config: DeployConfig) -> str:
     return environment.render(OllamaUnit().environment(release, config))
 
 
-def _run_shim(folder: Path, text: str) -> subprocess.CompletedProcess[bytes]:
+def _run_shim(folder: Path, text: str, shell: str = "/bin/sh") -> subprocess.CompletedProcess[bytes]:
     """Run the rendered shim over a release whose ollama prints its arguments and environment."""
+    return subprocess.run(
+        [shell, _installed_shim(folder, text)], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
+    )
+
+
+def _installed_shim(folder: Path, text: str) -> Path:
     prefix = Prefix(folder / 'it\'s a $(prefix) `x` "y"')
     release = prefix.releases / "one"
     (release / "bin").mkdir(parents=True)
-    (release / "environment").write_text(text)
+    (release / "environment").write_bytes(text.encode())
     (release / "bin/ollama").write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\nenv -0\n')
     (release / "bin/ollama").chmod(0o755)
     prefix.current.symlink_to("releases/one")
     prefix.shim.parent.mkdir()
     prefix.shim.write_bytes(_shim(prefix))
-    return subprocess.run(["/bin/sh", prefix.shim], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
+    return prefix.shim
 
 
 @settings(max_examples=15, deadline=None)
@@ -71,6 +79,82 @@ def test_the_shim_hands_every_value_over_as_it_stands(first: str, second: str) -
     assert lines[1] == b"serve"
     variables = set(lines[2].split(b"\0"))
     assert {b"A_1=" + first.encode(), b"B=" + second.encode()} <= variables
+
+
+_names = st.from_regex(r"(OLLAMA|LLAMA|GGML|X)_[A-Z0-9_]{0,12}", fullmatch=True).filter(
+    lambda name: name not in OllamaUnit.variables.settings and name not in OllamaUnit.variables.kinds
+)
+_values = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=60) | st.sampled_from(
+    [
+        " a ",
+        "$HOME `id` $(id)",
+        "'\"\\",
+        "\\n",
+        "a=b",
+        "#",
+        "*",
+        "~",
+        "-n",
+        "\u2028\u2029",
+        "e\u0301",
+        "\U0001f980",
+        "\ufeff",
+    ]
+)
+
+
+@pytest.mark.parametrize("shell", [path for name in ("sh", "dash", "bash") if (path := shutil.which(name))])
+@settings(max_examples=8, deadline=None)
+@given(st.dictionaries(_names, _values, min_size=1, max_size=30))
+def test_every_value_that_is_accepted_arrives(shell: str, further: dict[str, str]) -> None:
+    config = load(environ={}, flags={f"deploy.environment.{name}": value for name, value in further.items()})
+    release = Release(
+        id="", version="", created="", platform="", ollama_commit="", llama_cpp_commit="", llama_cpp_build=1,
+        series_sha256="", cache_types=TURBO, tools={}, flags={}, files={},
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        text = _environment(release, config.deploy)
+        done = _run_shim(Path(name), text, shell)
+        (Path(name) / "environment").write_bytes(text.encode())
+        read = environment.read(Path(name))
+    assert done.returncode == 0, done.stderr
+    arrived = dict(one.split(b"=", 1) for one in done.stdout.split(b"\n", 2)[2].split(b"\0") if one)
+    assert further.items() <= read.items()
+    for key, value in read.items():
+        assert arrived[key.encode()] == value.encode()
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_the_shells_own_variables_are_refused_or_arrive(tmp_path: Path) -> None:
+    done = subprocess.run(["bash", "-c", "compgen -v; declare -r"], capture_output=True, text=True, check=True)
+    names = {*re.findall(r"^[A-Z][A-Z0-9_]*$", done.stdout, re.MULTILINE), "MAIL", "FUNCNEST", "LC_ALL", "COMP_WORDS"}
+    assert {"UID", "SHLVL", "IFS"} <= names
+    accepted = {}
+    for name in names:
+        try:
+            variables.check({name: "7"})
+            accepted[name] = "7"
+        except ConfigError:
+            continue
+    assert "UID" not in accepted
+    done_ = _run_shim(tmp_path, environment.render(accepted), "bash")
+    assert done_.returncode == 0, done_.stderr
+    assert {f"{name}=7".encode() for name in accepted} <= set(done_.stdout.split(b"\n", 2)[2].split(b"\0"))
+
+
+def test_the_shim_waits_for_the_models_folder(tmp_path: Path) -> None:
+    missing = tmp_path / "a volume/models"
+    shim = _installed_shim(tmp_path, f"OLLAMA_MODELS={missing}\n")
+    running = subprocess.Popen(["/bin/sh", shim], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with running:
+        assert running.stderr
+        assert running.stderr.readline().startswith(f"OLLAMA_MODELS: {missing} does not exist; waiting for it")
+        assert running.poll() is None
+        assert not missing.exists()
+        missing.mkdir(parents=True)
+        out, said = running.communicate(timeout=30)
+    assert said == ""  # it says so once
+    assert f"OLLAMA_MODELS={missing}" in out
 
 
 @pytest.mark.parametrize("text", ["rm -rf /\n", "A-B=1\n", "a=1\n", "A$(touch x)=1\n", "=1\n"])

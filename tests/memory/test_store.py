@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,7 @@ import pytest
 from toolchain.core.errors import ModelInvalid
 from toolchain.models.memory import store
 
-KIND = "application/vnd.ollama.image."
-
-
-def put(root: Path, name: str, layers: list[tuple[str, bytes]]) -> Path:
-    """A model in a store, as Ollama keeps it."""
-    described = []
-    for kind, data in layers:
-        digest = hashlib.sha256(data).hexdigest()
-        blob = root / "blobs" / f"sha256-{digest}"
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        blob.write_bytes(data)
-        described.append({"mediaType": KIND + kind, "digest": f"sha256:{digest}", "size": len(data)})
-    manifest = root / "manifests" / name
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": described}))
-    return manifest
+from .stored import KIND, put
 
 
 def test_names_as_ollama_reads_them(tmp_path: Path) -> None:
@@ -85,6 +69,41 @@ def test_links_out_of_the_store(tmp_path: Path) -> None:
     blob.symlink_to(outside)
     with pytest.raises(ModelInvalid, match="points outside of"):
         store.find("m", root)
+
+
+def test_the_names_of_a_store_are_found_again(tmp_path: Path) -> None:
+    paths = {
+        "gemma3:27b": "registry.ollama.ai/library/gemma3/27b",
+        "someone/x:latest": "registry.ollama.ai/someone/x/latest",
+        "hf.co/someone/thing-GGUF:Q4_K_M": "hf.co/someone/thing-GGUF/Q4_K_M",
+    }
+    for number, path in enumerate(paths.values()):
+        put(tmp_path, path, [("model", bytes([number]))])
+    put(tmp_path, "registry.ollama.ai/library/.hidden/latest", [("model", b"x")])
+    assert sorted(store.names(tmp_path)) == sorted(paths)
+    assert all(store.find(name, tmp_path) for name in paths)
+    assert list(store.names(tmp_path / "none")) == []
+
+
+def test_a_blob_of_another_size_is_damaged(tmp_path: Path) -> None:
+    put(tmp_path, "registry.ollama.ai/library/m/latest", [("model", b"abc")])
+    next((tmp_path / "blobs").iterdir()).write_bytes(b"ab")
+    with pytest.raises(ModelInvalid, match="has 2 bytes, not 3"):
+        store.find("m", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [(b'{"kv_cache_type": "q8_0", "n": 4}', "q8_0"), (b'{"n": 4}', ""), (b"[]", ""), (b'{"kv_cache_type": 4}', "")],
+)  # fmt: skip
+def test_what_a_modelfile_sets(tmp_path: Path, content: bytes, value: str) -> None:
+    put(tmp_path, "registry.ollama.ai/library/m/latest", [("model", b"a"), ("params", content)])
+    assert store.parameter("m", "kv_cache_type", tmp_path) == value
+    next(path for path in (tmp_path / "blobs").iterdir() if path.read_bytes() == content).write_bytes(
+        b"{" * len(content)
+    )
+    with pytest.raises(ModelInvalid, match="not parameters"):
+        store.parameter("m", "kv_cache_type", tmp_path)
 
 
 def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

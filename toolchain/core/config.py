@@ -15,14 +15,13 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 import yaml
-from msgspec import Meta, inspect
+from msgspec import Meta
 
-from . import defaults
-from .cachetypes import grammar
+from . import defaults, setting_values, variables
 from .cachetypes.table import own, proven_types, standard
 from .documents import read_yaml
 from .errors import ConfigError, SeriesError
@@ -146,7 +145,11 @@ class DeployConfig:
     kv_cache_type: Annotated[CacheType, "cache type of the service"] = dataclasses.field(
         default_factory=lambda: standard(own())
     )
-    models: Annotated[str, "model store of the service; empty: Ollama's own default"] = ""
+    models: Annotated[str, "model store of the service, an absolute path; empty: Ollama's own default"] = ""
+    environment: Annotated[
+        Mapping[str, str],
+        "further variables of the service, each a setting of its own: deploy.environment.OLLAMA_KEEP_ALIVE=30m",
+    ] = dataclasses.field(default_factory=dict)
     health_timeout_s: Annotated[float, Meta(ge=1, le=3600), "seconds until a new release must be healthy"] = 60.0
     stability_s: Annotated[float, Meta(ge=0, le=3600), "seconds that it must then run without a restart"] = 15.0
     allow_unverified: Annotated[bool, "install a release that no verification proves, with a warning"] = False
@@ -209,7 +212,8 @@ def load(
     """Merge the four layers into one validated configuration.
 
     `file` is a turboquant.yaml (default: the one in the current directory, if there is one); `flags` maps
-    dotted keys to values. Raises `ConfigError` with the key, the value and what is allowed.
+    dotted keys to values. A setting that maps names to text is merged name by name. Raises `ConfigError` with the key,
+    the value and what is allowed.
     """
     known = _settings()
     origins = dict.fromkeys(known, "default")
@@ -219,17 +223,36 @@ def load(
         *_environment_layer(os.environ if environ is None else environ),
         *(("flag", key, raw) for key, raw in (flags or {}).items()),
     ):
+        if (parent := _mapping_of(key)) is not None:
+            section, _, name = parent.rpartition(".")
+            merged.setdefault(section, {}).setdefault(name, {}).update(
+                setting_values.named(key, parent, raw, origin, origins)
+            )
+            continue
         if key not in known:
             close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
             hint = f"did you mean {', '.join(close)}?" if close else "./inv config lists the settings"
             raise ConfigError(f"{origin}: unknown setting {key!r}", hint=hint)
         section, _, name = key.rpartition(".")
-        (merged.setdefault(section, {}) if section else merged)[name] = _value(key, raw, known[key], origin)
+        (merged.setdefault(section, {}) if section else merged)[name] = setting_values.value(
+            key, raw, known[key], origin
+        )
         origins[key] = origin
     if path := merged.get("series", {}).get("path"):
         for section, name, value in _of_series(Path(path).expanduser()):
             merged.setdefault(section, {}).setdefault(name, value)
-    return msgspec.convert(merged, Config)
+    config = msgspec.convert(merged, Config)
+    try:
+        variables.check(config.deploy.environment)
+    except ConfigError as error:
+        raise ConfigError(f"deploy.environment: {error.message}", hint=error.hint) from None
+    return config
+
+
+def _mapping_of(key: str) -> str | None:
+    """The setting that `key` is, or is a name of, if that setting maps names to text."""
+    known = _settings()
+    return next((one for one in (key, key.rpartition(".")[0]) if setting_values.is_mapping(known.get(one))), None)
 
 
 class SettingRows(tuple[SettingRow, ...]):
@@ -241,13 +264,18 @@ def rows(config: Config) -> SettingRows:
     return SettingRows(
         SettingRow(
             key=key,
-            value=attrgetter(key)(config),
+            value=_shown(attrgetter(key)(config)),
             origin=config.origins.get(key, "default"),
-            allowed=_allowed(inspect.type_info(kind)),
+            allowed=setting_values.allowed(kind),
             help=get_args(kind)[-1],
         )
         for key, kind in _settings().items()
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value without secrets."""
+    return variables.all_masked(value) if isinstance(value, Mapping) else value
 
 
 def _of_series(root: Path) -> Iterator[tuple[str, str, Any]]:
@@ -292,59 +320,8 @@ def _file_layer(file: Path | None) -> Iterator[tuple[str, str, Any]]:
 def _environment_layer(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     for key in _settings():
         name = ENV_PREFIX + key.replace(".", "_").upper()
-        if name in environ:
+        if _mapping_of(key):
+            given = sorted(one for one in environ if one.startswith(f"{name}_"))
+            yield from ((f"environment {one}", f"{key}.{one.removeprefix(f'{name}_')}", environ[one]) for one in given)
+        elif name in environ:
             yield f"environment {name}", key, environ[name]
-
-
-def _value(key: str, raw: Any, kind: Any, origin: str) -> Any:
-    """A value in its setting's type. Raises `ConfigError`."""
-    try:
-        value = msgspec.convert(_readable(raw, get_args(kind)[0]), kind, strict=False)
-        return _canonical(value, inspect.type_info(kind))
-    except msgspec.ValidationError:
-        allowed = _allowed(inspect.type_info(kind))
-        raise ConfigError(f"{key}: {raw!r} (from {origin}) is not allowed", hint=f"allowed: {allowed}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{key} (from {origin}): {error.message}", hint=error.hint) from error
-
-
-def _readable(raw: Any, kind: Any) -> Any:
-    """A value as msgspec accepts it for `kind`: yes/no as bool, one string as a list, a number as text."""
-    if kind is str and not isinstance(raw, bool | dict | list | None):
-        return str(raw)
-    if not isinstance(raw, str):
-        return raw
-    if kind is bool:
-        return {"yes": True, "on": True, "no": False, "off": False}.get(raw.lower(), raw)
-    return list(grammar.split_settings(raw)) if get_origin(kind) is tuple else raw.strip()
-
-
-def _canonical(value: Any, kind: inspect.Type) -> Any:
-    """Cache types in their canonical form, with all rules; other values unchanged."""
-    match kind:
-        case inspect.Metadata(extra={"cache_type": True}):
-            return str(grammar.parse(value))
-        case inspect.Metadata(type=inner):
-            return _canonical(value, inner)
-        case inspect.VarTupleType(item_type=inner):
-            return tuple(_canonical(part, inner) for part in value)
-    return value
-
-
-def _allowed(kind: inspect.Type) -> str:
-    match kind:
-        case inspect.Metadata(extra={"cache_type": True}):
-            return "TYPE or K:V, each with rules for layers such as turbo2,first=2:q8_0,last=2:q8_0"
-        case inspect.Metadata(type=inner) | inspect.VarTupleType(item_type=inner):
-            return _allowed(inner)
-        case inspect.BoolType():
-            return "true | false"
-        case inspect.LiteralType(values=values):
-            return " | ".join(map(str, values))
-        case inspect.IntType(ge=low, le=high):
-            return f"int from {low} to {high}"
-        case inspect.FloatType(ge=low, le=high):
-            return f"float from {low:g} to {high:g}"
-        case inspect.StrType(pattern=str(pattern)):
-            return f"text like {pattern[4:-3]}"
-    return "text"

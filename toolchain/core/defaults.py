@@ -14,11 +14,6 @@ def cache_folder() -> str:
     return _found(platformdirs.user_cache_dir, f"~/.cache/{_NAME}")
 
 
-def data_folder() -> str:
-    """For an installation."""
-    return _found(platformdirs.user_data_dir, f"~/.local/share/{_NAME}")
-
-
 def _found(find: Callable[[str], str], otherwise: str) -> str:
     try:
         return find(_NAME)

@@ -242,6 +242,12 @@ class PrefixUnsafe(ToolchainError):
     exit_code = 44
 
 
+class ModelsUnavailable(ToolchainError):
+    """The models folder is on a volume that is not mounted, or is closed to the service's account."""
+
+    exit_code = 45
+
+
 class LaunchdRefused(ToolchainError):
     """launchd refused the service."""
 

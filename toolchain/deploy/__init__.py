@@ -3,11 +3,24 @@
 Start with `installer.py`; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
 """
 
-from .installer import follow, install, logs, preflight, prune, recover, rollback, status, unhealthy, uninstall
+from .installer import (
+    follow,
+    given_environment,
+    install,
+    logs,
+    preflight,
+    prune,
+    recover,
+    rollback,
+    status,
+    unhealthy,
+    uninstall,
+)
 from .prefix import settled
 
 __all__ = [
     "follow",
+    "given_environment",
     "install",
     "logs",
     "preflight",

@@ -7,6 +7,7 @@ itself is only used where it fits.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import re
@@ -40,6 +41,8 @@ class InstalledRelease:
     version: str
     installed: str
     """UTC, ISO 8601"""
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    """what it was given, with secrets masked, so that an edit by hand is noticed; empty: unknown"""
 
 
 @record

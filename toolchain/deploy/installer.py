@@ -10,7 +10,7 @@ an install:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,15 +29,18 @@ from ..core.errors import (
     Unhealthy,
 )
 from ..core.records import record
-from ..service import account, address, managers, servicelog, units
+from ..service import account, address, managers, model_store, servicelog, units
 from ..service.manager import ServiceState
-from ..stages import Deployment, Verification
+from ..stages import Deployment, DeployWarning, Edit, Verification
 from . import (
     activation,
+    advice,
     attempt,
     crashloop,
+    edits,
     environment,
     following,
+    given,
     installed,
     ownership,
     port,
@@ -68,12 +71,16 @@ def install(
     `ServiceConflict`, `PortInUse`, `LockHeld`, `DiskFull`. Afterwards: `RolledBack` when the release is unhealthy and
     the previous one is restored, `Unhealthy` when there is no healthy one, `LaunchdRefused`, `DomainUnavailable`.
     """
+    if config.deploy.models:
+        model_store.named(config.deploy)
     config = _settled(config)
     with console.step("check of the release"):
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
     unit = units.choose(config.deploy)
-    text = environment.render(unit.environment(release, config.deploy))
+    values = unit.environment(release, config.deploy)
+    text = environment.render(values)
+    warnings = advice.variables(unit, release_dir, config.deploy)
     host = config.deploy.host
     address.check_local(host)
     if not address.is_loopback(host):
@@ -83,14 +90,19 @@ def install(
         _check_place(deploy)
         if config.deploy.user and deploy.manager.account and deploy.manager.account.uid == 0:
             console.warn(f"deploy.user: {unit.name} runs as root, with all rights on this machine")
+        owner = deploy.manager.account or account.caller()
+        model_store.prepare(config.deploy, owner)
+        warnings += advice.models(release, config.deploy, owner)
+        advice.show(warnings, console)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
         if same and before == text and previous == release.id and _runs_as_configured(deploy):
             console.note(f"release {release.id} is already installed and healthy")
-            return _look(deploy)
+            return replace(_look(deploy), warnings=warnings)
         _preflight(deploy)
+        warnings += _kept_edits(deploy, values)
         try:
             deploy.journal.begin(
                 JournalEntry(
@@ -116,7 +128,7 @@ def install(
                 console.warn(f"interrupted: nothing was changed, release {previous or '(none)'} is active")
             raise
         attempt.activate(deploy)
-        return _look(deploy)
+        return replace(_look(deploy), warnings=warnings)
 
 
 def preflight(config: Config, console: Console) -> None:
@@ -150,6 +162,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
             )
         activation.require_rights(deploy)
         proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
+        warnings = _kept_edits(deploy, environment.read(deploy.prefix.release(target)))
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
         try:
             restorepoint.prepare(deploy.prefix, target, known.active)
@@ -157,7 +170,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
             attempt.close(deploy)
             raise
         attempt.activate(deploy)
-        return _look(deploy)
+        return replace(_look(deploy), warnings=warnings)
 
 
 def status(config: Config, console: Console | None = None) -> Deployment:
@@ -332,6 +345,24 @@ def _preflight(deploy: Deploy) -> None:
         deploy.manager.preflight()
 
 
+def given_environment(config: Config, console: Console) -> given.GivenEnvironment:
+    """What the service is given. Raises as `status` does, and `ReleaseInvalid` for a file that cannot be read."""
+    found = status(config, console)
+    return given.look(config, Prefix.of(config), units.choose(config.deploy), found.pid, found.edits)
+
+
+def _kept_edits(deploy: Deploy, values: Mapping[str, str]) -> tuple[DeployWarning, ...]:
+    """Warn of edits by hand that are about to be replaced, by a file with `values` among others; they are kept."""
+    found = edits.keep(_edits(deploy), values, deploy.prefix, deploy.unit)
+    advice.show(found, deploy.console)
+    return found
+
+
+def _edits(deploy: Deploy) -> tuple[Edit, ...]:
+    definition = edits.of_definition(deploy.prefix, activation.former(deploy) or deploy.manager, deploy.definition)
+    return (*edits.of_environment(deploy.prefix), *definition)
+
+
 def _runs_as_configured(deploy: Deploy) -> bool:
     """Whether the service runs the active release with the configured definition, and nowhere else."""
     known, prefix, manager = installed.read(deploy.prefix), deploy.prefix, deploy.manager
@@ -366,6 +397,7 @@ def _look(deploy: Deploy) -> Deployment:
             reason = presence.not_running(deploy, state, version if version == expected else "")
         elif version != expected:
             reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
+            reason += "" if version else _awaited(deploy, active)
     except ToolchainError as error:
         reason = error.message
     return Deployment(
@@ -381,4 +413,12 @@ def _look(deploy: Deploy) -> Deployment:
         also=tuple(one.manager.target for one in places if one is not serving),
         reason=reason,
         fallback=crashloop.describe(fallback) if fallback and fallback.parent == active else "",
+        edits=_edits(deploy),
     )
+
+
+def _awaited(deploy: Deploy, active: str) -> str:
+    """What must exist before the shim starts the program, and does not."""
+    values = environment.read(deploy.prefix.release(active))
+    missing = [path for name in deploy.unit.variables.paths if (path := values.get(name))]
+    return "".join(f": it waits for {path}, which does not exist" for path in missing if not os.access(path, os.F_OK))

@@ -36,6 +36,7 @@ def render(prefix: Prefix, unit: Unit, manager: Manager, config: DeployConfig) -
         manager=manager.kind,
         rotation=_rotation(prefix.logs / unit.log, config),
         interval_s=ROTATION_INTERVAL_S,
+        paths=unit.variables.paths,
         command=" ".join([f'"$release/{program}"', *map(shlex.quote, arguments)]),
     )
     return text.encode()

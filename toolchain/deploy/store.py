@@ -115,7 +115,9 @@ def write_environment(identifier: str, text: str, prefix: Prefix) -> None:
 def environment_text(identifier: str, prefix: Prefix) -> str | None:
     """The environment file of an installed release; None if there is none."""
     path = prefix.release(identifier) / environment.FILE_NAME
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() and prefix.has(identifier) else None
+    if not path.is_file() or not prefix.has(identifier):
+        return None
+    return path.read_bytes().decode(errors="replace")  # as it stands, with every line break
 
 
 def swap(identifier: str, prefix: Prefix) -> None:

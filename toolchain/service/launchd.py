@@ -189,6 +189,10 @@ class LaunchdManager(Launchctl):
         """The property list."""
         return propertylist.property_list(definition, label=self.label, home=self._account().home, user=self.user)
 
+    def describe(self, data: bytes) -> dict[str, str]:
+        """The entries of a property list: EnvironmentVariables.HOME."""
+        return propertylist.entries(data)
+
     def install(self, definition: Definition) -> None:
         """Write the property list, with the mode that launchd requires."""
         records.write_bytes(self.plist, self.render(definition), mode=0o644)

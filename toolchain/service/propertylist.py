@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import plistlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
@@ -59,6 +59,23 @@ def read(file: Path) -> dict[str, Any]:
     except (OSError, plistlib.InvalidFileException, ExpatError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def entries(data: bytes) -> dict[str, str]:
+    """The entries of a property list by their paths, such as EnvironmentVariables.HOME; none if it is damaged."""
+    try:
+        content = plistlib.loads(data)
+    except (plistlib.InvalidFileException, ExpatError, ValueError, LookupError, OverflowError):
+        return {}
+    return dict(_entries(content, "")) if isinstance(content, dict) else {}
+
+
+def _entries(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _entries(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
 
 
 def session_types(file: Path) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,20 @@ class Competitor:
     """what to do about it"""
     program: str = ""
     """part of its program's path that gives it away where no manager knows it; empty if nothing does"""
+
+
+@record
+class Variables:
+    """What is known of the variables that a program reads."""
+
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """variables that the unit or the program itself sets: the setting to use instead, or who sets it"""
+    kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """the program's own variables, each with the kind of its value, as in `units.further`"""
+    prefix: str = ""
+    """how the names of its own variables begin; a name that begins so and is not in `kinds` may be a mistake"""
+    paths: tuple[str, ...] = ()
+    """variables that name what must exist before the program starts"""
 
 
 @record
@@ -77,8 +92,15 @@ class Unit(Protocol):
     def competitors(self) -> tuple[Competitor, ...]:
         """Services of others that are known to use its port."""
 
+    @property
+    def variables(self) -> Variables:
+        """What is known of the variables that it reads."""
+
     def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
-        """The variables that it is started with. Raises `ConfigError` for what the release does not support."""
+        """The variables that it is started with: its own, and those of deploy.environment.
+
+        Raises `ConfigError` for what the release does not support, and for further variables that are refused.
+        """
 
     def version(self, release: Release) -> str:
         """The value of `ready` that identifies `release`."""

@@ -36,6 +36,12 @@ def status(run: Run, check: bool = False) -> None:
     run.finish(state, deploy.unhealthy(state) if check else None)
 
 
+@group.task("prefix", "port")
+def environment(run: Run) -> None:
+    """The variables of the service, by origin."""
+    run.finish(deploy.given_environment(run.config, run.console))
+
+
 @group.task("prefix", lines="how many lines", follow="then print further lines as they come, until Ctrl-C")
 def logs(run: Run, lines: int = 100, follow: bool = False) -> None:
     """The end of the service's log."""

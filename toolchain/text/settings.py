@@ -11,7 +11,11 @@ def _settings(settings: SettingRows) -> str:
     """Settings for a reader: key, value, origin, and what is allowed."""
     lines = []
     for row in settings:
-        value = " ".join(row.value) if isinstance(row.value, tuple) else row.value
+        value = row.value
+        if isinstance(value, dict):
+            value = " ".join(f"{name}={text}" for name, text in value.items())
+        elif isinstance(value, tuple):
+            value = " ".join(value)
         lines.append(f"{row.key:<26} {value!s:<44} {row.origin}")
         lines.append(f"{'':<26} {row.help} ({row.allowed})")
     return "\n".join(lines)

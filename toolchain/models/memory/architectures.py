@@ -138,6 +138,12 @@ KNOWN = (
     | RECURRENT_ONLY
 )
 
+ATTENTION_SINKS = frozenset({"gpt-oss", "granite-swa", "mimo2"})
+"""with a learned sink in every head's softmax"""
+
+OLLAMA_NAMES = {"gptoss": "gpt-oss", "qwen25vl": "qwen2vl"}
+"""names that Ollama's own files give to architectures, and to the keys of their metadata; it renames them on loading"""
+
 TELLING_KEYS = (
     "sliding_window",
     "key_length_mla",

@@ -74,6 +74,7 @@ def read(model: ModelHeader) -> Geometry:
     if not isinstance(name, str) or not name:
         raise ModelInvalid(f"{model.name}: its metadata name no architecture", hint="is it a language model?")
     keys = _Keys(model.name, name, model.metadata)
+    name = known.OLLAMA_NAMES.get(name, name)
     assumed = _check_known(keys, name)
     layers = keys.count("block_count", low=1, high=MAX_LAYERS)
     extra = keys.count("nextn_predict_layers", 0, high=layers - 1) if name in known.EXTRA_LAYERS else 0

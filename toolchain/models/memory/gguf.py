@@ -33,7 +33,7 @@ _MAX_KEPT = 1024
 """longer arrays are vocabularies, whose values are not needed"""
 _MAX_NAME = 1 << 16
 _MAX_PARTS = 999
-_WINDOW = 1 << 20
+_WINDOW, _SMALL_WINDOW = 1 << 20, 1 << 15
 _MAX_ALIGNMENT = 1 << 16
 _MAX_VALUES = 1 << 62
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -113,9 +113,17 @@ def load(place: str) -> ModelHeader:
     )
 
 
-def parse(source: ModelOrigin) -> ModelHeader:
-    """Read one file's header. Raises `ModelInvalid`."""
-    cursor = _Cursor(source)
+def beginning(path: Path) -> ModelHeader:
+    """The header without tensors and vocabulary, which most files state after all else: quick, from a few KiB.
+
+    Metadata that come after the vocabulary are missing. Raises `ModelInvalid`.
+    """
+    return parse(FileSource(path), until="tokenizer.", window=_SMALL_WINDOW)
+
+
+def parse(source: ModelOrigin, *, until: str = "", window: int = _WINDOW) -> ModelHeader:
+    """Read one file's header, up to the first key that begins with `until`, if given. Raises `ModelInvalid`."""
+    cursor = _Cursor(source, window)
     if cursor.take(4) != b"GGUF":
         raise ModelInvalid(f"{source.name}: not a GGUF file")
     version = cursor.scalar("I")
@@ -132,6 +140,8 @@ def parse(source: ModelOrigin) -> ModelHeader:
         key = cursor.string(_MAX_NAME)
         if key in metadata:
             raise cursor.refuse(f"the key {key!r} occurs twice", at=at)
+        if until and key.startswith(until):
+            return ModelHeader(parts=(source.name,), metadata=metadata, tensors=(), size=source.size, header_only=False)
         metadata[key] = _value(cursor, cursor.scalar("I"))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
@@ -228,9 +238,9 @@ def _integer(value: Any) -> int:
 class _Cursor:
     """A position in the file; reading past its end, or past the limit of a header, raises `ModelInvalid`."""
 
-    def __init__(self, source: ModelOrigin) -> None:
+    def __init__(self, source: ModelOrigin, window: int) -> None:
         self.at = 0
-        self._source = source
+        self._source, self._window_size = source, window
         self._window, self._start = b"", 0
 
     def refuse(self, why: str, at: int | None = None) -> ModelInvalid:
@@ -285,5 +295,5 @@ class _Cursor:
         self._require(count)
         if self._start <= self.at and self.at + count <= self._start + len(self._window):
             return
-        length = min(max(count, _WINDOW), self._source.size - self.at)
+        length = min(max(count, self._window_size), self._source.size - self.at)
         self._window, self._start = self._source.read(self.at, length), self.at

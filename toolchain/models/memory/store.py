@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,38 @@ def find(name: str, root: Path) -> Stored | None:
     if not manifest.is_file():
         return None
     layers = _layers(_inside(manifest, root))
-    models = [digest for kind, digest in layers if kind == "model"]
+    models = [layer for layer in layers if layer[0] == "model"]
     if not models:
         raise ModelInvalid(f"{manifest}: names no model", hint=f"ollama pull {name}")
-    paths = [_blob(root, digest) for digest in models]
-    further = [_blob(root, digest) for kind, digest in layers if kind in ("projector", "adapter")]
+    paths = [_blob(root, digest, size) for _, digest, size in models]
+    further = [_blob(root, digest, size) for kind, digest, size in layers if kind in ("projector", "adapter")]
     return Stored(name=name, model=paths[0], further_bytes=sum(path.stat().st_size for path in (*paths[1:], *further)))
+
+
+def parameter(name: str, key: str, root: Path) -> str:
+    """A text that the model's Modelfile sets with PARAMETER; empty if it sets none. Raises `ModelInvalid`."""
+    parts = _parts(name)
+    layers = _layers(_inside(root.joinpath("manifests", *parts), root)) if parts else []
+    for kind, digest, size in layers:
+        if kind == "params":
+            path = _blob(root, digest, size)
+            try:
+                given = json.loads(path.read_bytes()) if path.stat().st_size <= _MAX_MANIFEST else {}
+            except ValueError as error:
+                raise ModelInvalid(f"{path}: not parameters: {error}", hint="ollama pull the model again") from error
+            if isinstance(given, dict) and isinstance(value := given.get(key), str):
+                return value
+    return ""
+
+
+def names(root: Path) -> Iterator[str]:
+    """The models of the store, as `ollama list` names them; in no order."""
+    for manifest in (root / "manifests").glob("*/*/*/*"):
+        host, namespace, model, tag = manifest.parts[-4:]
+        if not model.startswith(".") and not tag.startswith("."):
+            words = [host] if host != _HOST else []
+            words += [namespace] if words or namespace != _NAMESPACE else []
+            yield f"{'/'.join([*words, model])}:{tag}"
 
 
 def _parts(name: str) -> tuple[str, str, str, str] | None:
@@ -65,26 +92,29 @@ def _parts(name: str) -> tuple[str, str, str, str] | None:
     return found if all(map(_PART.fullmatch, (host.partition(":")[0], namespace, model, tag))) else None
 
 
-def _layers(manifest: Path) -> list[tuple[str, str]]:
-    """Kind and digest of each layer that llama-server opens."""
+def _layers(manifest: Path) -> list[tuple[str, str, Any]]:
+    """Kind, digest and stated size of each layer that llama-server opens."""
     try:
         if manifest.stat().st_size > _MAX_MANIFEST:
             raise ValueError("too large")
         layers: Any = json.loads(manifest.read_bytes())["layers"]
-        found = [(str(layer["mediaType"]), str(layer["digest"])) for layer in layers]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        found = [(str(layer["mediaType"]), str(layer["digest"]), layer.get("size")) for layer in layers]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelInvalid(f"{manifest}: not a manifest of Ollama: {error}", hint="ollama pull it again") from error
-    return [(kind.removeprefix(_KIND), digest) for kind, digest in found if kind.startswith(_KIND)]
+    return [(kind.removeprefix(_KIND), digest, size) for kind, digest, size in found if kind.startswith(_KIND)]
 
 
-def _blob(root: Path, digest: str) -> Path:
+def _blob(root: Path, digest: str, size: Any) -> Path:
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise ModelInvalid(f"{root}: {digest!r} is not a digest", hint="ollama pull the model again")
     path = root / "blobs" / f"sha256-{match[1]}"
     if not path.is_file():
         raise ModelInvalid(f"{path}: the blob is missing", hint="ollama pull the model again")
-    return _inside(path, root)
+    path = _inside(path, root)
+    if size is not None and path.stat().st_size != size:
+        raise ModelInvalid(f"{path}: has {path.stat().st_size} bytes, not {size}", hint="ollama pull the model again")
+    return path
 
 
 def _inside(path: Path, root: Path) -> Path:

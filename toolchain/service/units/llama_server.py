@@ -19,7 +19,8 @@ from ...core.errors import ConfigError, ServerFailed, Unhealthy
 from ...serving.llama_server import INFORMATIVE, LlamaServer
 from ...stages import CacheProof, Release
 from .. import address
-from ..unit import Competitor, StartedUnit, UnitProof
+from ..unit import Competitor, StartedUnit, UnitProof, Variables
+from .further import further
 from .supported import require_types
 
 TOKENS = 4
@@ -27,6 +28,20 @@ _CALL_TIMEOUT_S = 5.0
 _SETTLE_S = 3.0
 """how long a log line may come after its answer: llama-server logs from a separate thread"""
 _POLL_S = 0.05
+
+_VARIABLES = Variables(
+    settings={
+        "LLAMA_ARG_HOST": "deploy.host",
+        "LLAMA_ARG_PORT": "deploy.port",
+        "LLAMA_ARG_MODEL": "",
+        "LLAMA_ARG_CTX_SIZE": "",
+        "LLAMA_ARG_CACHE_TYPE_K": "deploy.kv_cache_type",
+        "LLAMA_ARG_CACHE_TYPE_V": "deploy.kv_cache_type",
+        "LLAMA_ARG_FLASH_ATTN": "deploy.kv_cache_type, which needs flash attention",
+        "LLAMA_ARG_LOG_VERBOSITY": "",
+    },
+    paths=("LLAMA_ARG_MODEL",),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +54,10 @@ class LlamaServerUnit:
     program: tuple[str, ...] = ("lib/ollama/llama-server",)
     log: str = "llama-server.log"
     competitors: tuple[Competitor, ...] = ()
+    variables: Variables = _VARIABLES
 
     def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
-        """llama-server's own variables for address, model, cache types and log."""
+        """llama-server's own variables for address, model, cache types and log, and further ones."""
         asked = grammar.parse(config.kv_cache_type)
         if not release.cache_types and asked.reach:
             raise ConfigError(
@@ -58,6 +74,7 @@ class LlamaServerUnit:
             "LLAMA_ARG_CACHE_TYPE_V": str(asked.v),
             "LLAMA_ARG_FLASH_ATTN": "on",
             "LLAMA_ARG_LOG_VERBOSITY": INFORMATIVE,
+            **further(config, self.variables),
         }
 
     def version(self, release: Release) -> str:

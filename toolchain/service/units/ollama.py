@@ -12,8 +12,9 @@ from ...core.config import DeployConfig
 from ...core.errors import ConfigError, ServerFailed, ToolchainError, Unhealthy
 from ...serving.ollama import DEFAULT_PORT, OllamaClient
 from ...stages import Release
-from .. import address
-from ..unit import Competitor, StartedUnit, UnitProof
+from .. import address, model_store
+from ..unit import Competitor, StartedUnit, UnitProof, Variables
+from .further import further
 from .supported import require_types
 
 PROBE_NAME = "turboquant-probe"
@@ -24,6 +25,66 @@ _CELLS = 256
 """requested context: a multiple of llama.cpp's padding, so that the log states the same number"""
 _CALL_TIMEOUT_S = 5.0
 
+_VARIABLES = Variables(
+    settings={
+        "OLLAMA_HOST": "deploy.host and deploy.port",
+        "OLLAMA_KV_CACHE_TYPE": "deploy.kv_cache_type",
+        "OLLAMA_FLASH_ATTENTION": "deploy.kv_cache_type, which needs flash attention",
+        "OLLAMA_MODELS": "deploy.models",
+        "LLAMA_ARG_CACHE_TYPE_K": "deploy.kv_cache_type",
+        "LLAMA_ARG_CACHE_TYPE_V": "deploy.kv_cache_type",
+        "LLAMA_ARG_FLASH_ATTN": "deploy.kv_cache_type, which needs flash attention",
+        "LLAMA_ARG_HOST": "",
+        "LLAMA_ARG_PORT": "",
+        "LLAMA_ARG_MODEL": "",
+    },
+    kinds={
+        **dict.fromkeys(("OLLAMA_KEEP_ALIVE", "OLLAMA_LOAD_TIMEOUT"), "duration"),
+        **dict.fromkeys(
+            (
+                "OLLAMA_CONTEXT_LENGTH",
+                "OLLAMA_GPU_OVERHEAD",
+                "OLLAMA_MAX_LOADED_MODELS",
+                "OLLAMA_MAX_QUEUE",
+                "OLLAMA_MAX_TRANSFER_STREAMS",
+                "OLLAMA_NUM_PARALLEL",
+            ),
+            "number",
+        ),
+        **dict.fromkeys(
+            (
+                "OLLAMA_AUTH",
+                "OLLAMA_DEBUG_LOG_REQUESTS",
+                "OLLAMA_GO_TEMPLATE",
+                "OLLAMA_IGPU_ENABLE",
+                "OLLAMA_NOHISTORY",
+                "OLLAMA_NOPRUNE",
+                "OLLAMA_NO_CLOUD",
+                "OLLAMA_SCHED_SPREAD",
+                "OLLAMA_VULKAN",
+            ),
+            "switch",
+        ),
+        "OLLAMA_DEBUG": "level",
+        "OLLAMA_ORIGINS": "origins",
+        **dict.fromkeys(
+            (
+                "OLLAMA_API_KEY",
+                "OLLAMA_CLOUD_BASE_URL",
+                "OLLAMA_EDITOR",
+                "OLLAMA_EXPERIMENT",
+                "OLLAMA_LIBRARY_PATH",
+                "OLLAMA_LLM_LIBRARY",
+                "OLLAMA_REMOTES",
+            ),
+            "text",
+        ),
+    },
+    prefix="OLLAMA_",
+    paths=("OLLAMA_MODELS",),
+)
+"""Ollama's own, as of v0.33; it takes its default for a value that it cannot read, without a word"""
+
 
 class OllamaUnit:
     """A `Unit`. Its cache type is proven by llama-server's own line in the log: no API of Ollama shows it."""
@@ -31,6 +92,7 @@ class OllamaUnit:
     name = "Ollama"
     program = ("bin/ollama", "serve")
     log = "ollama.log"
+    variables = _VARIABLES
     competitors = (
         Competitor(
             manager="launchd",
@@ -50,7 +112,7 @@ class OllamaUnit:
     )
 
     def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
-        """OLLAMA_HOST, the cache type with flash attention, and the model store, if one is set."""
+        """OLLAMA_HOST, the cache type with flash attention, the model store, if one is set, and further ones."""
         asked = grammar.parse(config.kv_cache_type)
         if not release.cache_types and (asked.k != asked.v or asked.reach):
             raise ConfigError(
@@ -64,8 +126,8 @@ class OllamaUnit:
             "OLLAMA_FLASH_ATTENTION": "1",
         }
         if config.models:
-            values["OLLAMA_MODELS"] = str(Path(config.models).expanduser().absolute())
-        return values
+            values["OLLAMA_MODELS"] = str(model_store.named(config))
+        return values | further(config, self.variables)
 
     def version(self, release: Release) -> str:
         """The version that it was built with."""
