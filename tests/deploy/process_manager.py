@@ -90,14 +90,21 @@ class ProcessManager:
         )
         self._until(lambda: self.inspect().runs > 0, "was not started")
 
-    def restart(self) -> None:
+    def restart(self) -> bool:
         before = self.inspect()
         if not before.loaded:
             self.reload()
-            return
+            return True
+        ended = True
         if before.pid:
             os.kill(before.pid, signal.SIGTERM)
+            try:
+                self._until(lambda: self.inspect().pid != before.pid, "does not end", _EXIT_TIMEOUT_S)
+            except CommandFailed:
+                ended = False
+                os.kill(before.pid, signal.SIGKILL)
         self._until(lambda: self.inspect().runs > before.runs, "was not started again")
+        return ended
 
     def unload(self) -> None:
         found = _read(self._loaded / "state.json")
@@ -111,8 +118,8 @@ class ProcessManager:
     def adopt(self, registration: Registration) -> ProcessManager:
         return replace(self, home=Path(registration.file).parent, label=registration.label)
 
-    def _until(self, condition: Any, complaint: str) -> None:
-        deadline = time.monotonic() + _TIMEOUT_S
+    def _until(self, condition: Any, complaint: str, seconds: float = _TIMEOUT_S) -> None:
+        deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
                 raise CommandFailed(f"{self.target}: {complaint}")

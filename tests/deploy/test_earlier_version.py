@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import plistlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.processes import ended
+from toolchain.core import records
 from toolchain.deploy import installed, installer
 from toolchain.service import managers
 from toolchain.service.launchd import property_list
@@ -62,11 +66,13 @@ def _rename(path: Path, fields: dict[str, str], steps: dict[str, str]) -> None:
     path.write_text(json.dumps(data))
 
 
-def test_the_property_list_is_the_same_to_the_byte() -> None:
-    """Another one would be loaded anew, with the race after bootout, at the first deploy by this version."""
+def test_the_property_list_is_the_same_but_for_its_sessions() -> None:
+    """Another one is loaded anew, with the race after bootout: once, at the first deploy by this version."""
     definition = Definition(program=Path("/opt/a & b/bin/turboquant-ollama"), log=Path("/opt/a & b/logs/ollama.log"))
     made = property_list(definition, label="io.turboquant.ollama", home=Path("/Users/someone"), user="someone")
-    assert made.decode() == _PLIST
+    head, key, rest = made.decode().partition("\t<key>LimitLoadToSessionType</key>\n")
+    assert key
+    assert head + rest.partition("\t</array>\n")[2] == _PLIST
 
 
 @pytest.mark.slow
@@ -96,6 +102,22 @@ def test_its_service_is_replaced_under_a_new_label(site: Site) -> None:
 
 
 @pytest.mark.slow
+def test_its_property_list_is_replaced_once(site: Site) -> None:
+    site.install(site.release("a"))
+    plist = site.emulator / "LaunchAgents" / "io.turboquant.ollama.plist"
+    content = plistlib.loads(plist.read_bytes())
+    del content["LimitLoadToSessionType"]
+    plist.write_bytes(plistlib.dumps(content, sort_keys=False))
+    known = installed.read(site.prefix)
+    installed.write(site.prefix, replace(known, unit_sha256=records.sha256_file(plist)))
+    assert site.install(site.release("b")).healthy
+    assert "runs = 1\n" in site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").stdout
+    assert plistlib.loads(plist.read_bytes()).keys() > content.keys()
+    assert site.install(site.release("c")).healthy
+    assert "runs = 2\n" in site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").stdout
+
+
+@pytest.mark.slow
 def test_its_interrupted_install_is_finished(site: Site) -> None:
     site.install(site.release("a"))
     b = site.release("b")
@@ -122,6 +144,6 @@ def test_the_emulators_former_name_is_taken(site: Site) -> None:
     both = [site.configured(service_manager=name).config.deploy for name in ("standin", "emulator")]
     found = [managers.choose(config, site.prefix.folder, loaded_in="system") for config in both]
     assert found[0] == found[1]
-    folder = site.prefix.folder / "launchd" / "LaunchAgents"
+    folder = site.prefix.folder / "launchd" / "LaunchDaemons"
     file = str(folder / "io.turboquant.ollama.plist")
     assert found[0].registration == Registration(label="io.turboquant.ollama", domain="system", file=file)

@@ -105,13 +105,13 @@ def test_a_plist_that_others_may_write_is_refused(tmp_path: Path) -> None:
     for mode in (0o664, 0o646):
         path.chmod(mode)
         with pytest.raises(Refused) as caught:
-            jobspec.read(path, os.getuid())
+            jobspec.read(path, [os.getuid()])
         assert caught.value.code == BAD_OWNERSHIP
     path.chmod(0o644)
-    assert jobspec.read(path, path.stat().st_uid)[0].label == "a"
+    assert jobspec.read(path, [path.stat().st_uid])[0].label == "a"
     if path.stat().st_uid:
         with pytest.raises(Refused):
-            jobspec.read(path, path.stat().st_uid + 1)
+            jobspec.read(path, [path.stat().st_uid + 1])
     with pytest.raises(Refused) as caught:
-        jobspec.read(tmp_path / "absent.plist", os.getuid())
+        jobspec.read(tmp_path / "absent.plist", [os.getuid()])
     assert caught.value.code == INPUT_OUTPUT

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.processes import alive, ended
-from toolchain.service.emulator.verbs import STOP_VERB
+from toolchain.service.emulator.verbs import LOGOUT_VERB, STOP_VERB
 
 from .conftest import DOMAIN, LABEL, TARGET, Launchd
 
@@ -213,11 +213,11 @@ def test_a_client_that_is_killed_does_not_stop_its_command(launchd: Launchd) -> 
     launchd("bootstrap", DOMAIN, str(launchd.script(text, RunAtLoad=True)))
     launchd.until(launchd.pid)
     first = launchd.pid()
-    with launchd.start("kickstart", "-k", TARGET) as client:
+    with launchd.start(LOGOUT_VERB, str(os.getuid())) as client:
         launchd.until(lambda: _is_ending(first))
         os.kill(client.pid, signal.SIGKILL)
-    launchd.until(lambda: launchd.pid() not in (0, first))
-    assert launchd.field("runs") == "2"
+    launchd.until(lambda: launchd.code("print", DOMAIN) == 112)
+    assert not alive(first)
 
 
 def test_a_killed_emulator_leaves_no_orphan_and_comes_back_like_after_a_login(launchd: Launchd) -> None:

@@ -241,6 +241,11 @@ class LaunchdRefused(ToolchainError):
 
     exit_code = 50
 
+    def __init__(self, message: str, *, hint: str = "", code: int = 0) -> None:
+        """`code` is launchctl's own; 0 when it gave none."""
+        super().__init__(message, hint=hint)
+        self.code = code
+
 
 class RolledBack(ToolchainError):
     """The new release was unhealthy; the one before it is active again."""

@@ -10,6 +10,7 @@ import plistlib
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ TEARDOWN_TIMEOUT_S = 30.0
 """limit for a label to disappear after bootout; longer than `EXIT_TIMEOUT_S`, after which launchd kills"""
 BOOTSTRAP_TIMEOUT_S = 5.0
 """how long bootstrap is retried while a teardown is in progress"""
+START_TIMEOUT_S = 5.0
+"""limit for a start that launchd says is in progress (36, 37)"""
+SESSION_TYPES = ("Aqua", "Background", "LoginWindow", "StandardIO", "System")
+"""every session, as Homebrew's services have it: without the key an agent belongs to Aqua and is refused over SSH"""
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 60.0
 _FIELD = re.compile(r"^\t(state|pid|runs|last exit code|last terminating signal) = (.+)$", re.MULTILINE)
@@ -120,13 +125,54 @@ class LaunchdManager:
         """Delete the property list."""
         self.plist.unlink(missing_ok=True)
 
-    def restart(self) -> None:
-        """Stop the running instance and start another; load the service first if it is not loaded."""
-        done = self._call("kickstart", "-k", self.target)
-        if done.returncode in (codes.UNKNOWN_SERVICE, codes.NO_SUCH_PROCESS, codes.DISABLED):
+    def restart(self) -> bool:
+        """End the running instance and start another; load the service first if it is not loaded.
+
+        `kickstart -k` would kill at once, with SIGKILL, and cut what the service is doing. So the process gets SIGTERM
+        and its ExitTimeOut first. Returns whether that was enough.
+        """
+        before = self.inspect()
+        if not before.loaded:
             self.reload()
-        elif done.returncode != 0:
-            raise self._refused(done, ("kickstart", "-k", self.target))
+            return True
+        ended = not before.running or self._terminate(before)
+        try:
+            self._kickstart(before, *(() if ended else ("-k",)))
+        except LaunchdRefused as refused:
+            if refused.code not in (codes.UNKNOWN_SERVICE, codes.NO_SUCH_PROCESS, codes.DISABLED):
+                raise
+            self.reload()
+        return ended
+
+    def _terminate(self, before: ServiceState) -> bool:
+        """Send SIGTERM to the process, and wait until it has ended. False when it still runs after ExitTimeOut."""
+        done = self._call("kill", "SIGTERM", self.target)
+        if done.returncode not in (0, codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE):
+            raise self._refused(done, ("kill", "SIGTERM", self.target))
+        deadline = time.monotonic() + EXIT_TIMEOUT_S
+        while (state := self.inspect()).pid == before.pid and state.runs == before.runs:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _kickstart(self, before: ServiceState, *flags: str) -> None:
+        """Start it now, whatever its throttle; `before` is its state before that."""
+        words = ("kickstart", *flags, self.target)
+        done = self._call(*words)
+        if done.returncode != 0 and not (done.returncode in codes.PROGRESSING and self._starts(before)):
+            raise self._refused(done, words)
+
+    def _starts(self, before: ServiceState) -> bool:
+        """Wait until another process than before runs, or has run."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            state = self.inspect()
+            if state.pid not in (0, before.pid) or state.runs > before.runs:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
 
     def reload(self) -> None:
         """Make launchd reload the plist: bootout, wait until the label is gone, enable, bootstrap, kickstart."""
@@ -137,8 +183,8 @@ class LaunchdManager:
             if done.returncode not in codes.TRANSIENT or time.monotonic() > deadline:
                 raise self._refused(done, ("bootstrap", self.domain, str(self.plist)))
             time.sleep(_POLL_S)
-        if not self.inspect().running:
-            self._must("kickstart", self.target)
+        if not (state := self.inspect()).running:
+            self._kickstart(state)
 
     def unload(self) -> None:
         """Boot the service out and wait until its process and its label are gone, which bootout does not wait for."""
@@ -172,10 +218,21 @@ class LaunchdManager:
 
     def _refused(self, done: process.Completed, words: tuple[str, ...]) -> LaunchdRefused:
         said = "".join(f"\n    {line}" for line in done.output.splitlines())
+        hint = codes.hint(done.returncode, self.domain, self._session_types())
         return LaunchdRefused(
             f"launchctl {' '.join(words)} ended with {codes.meaning(done.returncode)}{said}",
-            hint=codes.HINTS.get(done.returncode, f"`launchctl print {self.target}`, and the system log"),
+            hint=hint or f"`launchctl print {self.target}`, and the system log",
+            code=done.returncode,
         )
+
+    def _session_types(self) -> tuple[str, ...]:
+        """The sessions that the installed property list is for; empty if it does not say, or cannot be read."""
+        try:
+            found = plistlib.loads(self.plist.read_bytes())
+        except (OSError, plistlib.InvalidFileException, ExpatError, ValueError):
+            return ()
+        stated = found.get("LimitLoadToSessionType", ()) if isinstance(found, dict) else ()
+        return tuple(str(one) for one in ([stated] if isinstance(stated, str) else stated))
 
 
 def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager:
@@ -196,9 +253,9 @@ def connect(
     command: tuple[str, ...],
     environment: dict[str, str],
     loaded_in: str,
-    folder: Path | None = None,
+    folder_of: Callable[[str], Path] | None = None,
 ) -> LaunchdManager:
-    """The configured service, managed with `command`; its property list is in `folder`, if given.
+    """The configured service, managed with `command`; its property list is in `folder_of` its domain, if given.
 
     `loaded_in` is the domain that it was installed in. An automatic domain stays the same: over SSH, without a user at
     the screen, the service must not be loaded again in another domain.
@@ -208,7 +265,9 @@ def connect(
         domain = loaded_in or _automatic_domain(command, environment, owner.uid)
     if config.agents_dir:
         folder = Path(config.agents_dir).expanduser().absolute()
-    elif folder is None:
+    elif folder_of:
+        folder = folder_of(domain)
+    else:
         folder = Path("/Library/LaunchDaemons") if domain == "system" else owner.home / "Library/LaunchAgents"
     return LaunchdManager(
         command=command,
@@ -227,6 +286,7 @@ def property_list(definition: Definition, *, label: str, home: Path, user: str =
     """
     content: dict[str, Any] = {
         "Label": label,
+        "LimitLoadToSessionType": list(SESSION_TYPES),
         "ProgramArguments": [str(definition.program)],
         "RunAtLoad": True,
         "KeepAlive": True,

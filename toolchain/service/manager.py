@@ -84,8 +84,11 @@ class Manager(Protocol):
     def reload(self) -> None:
         """Replace the loaded definition by the installed one, and start the program."""
 
-    def restart(self) -> None:
-        """Stop the running program and start it again; load the service first if it is not loaded."""
+    def restart(self) -> bool:
+        """Ask the running program to end (SIGTERM), and start it again; load the service first if it is not loaded.
+
+        Returns whether it ended by itself: False when it had to be killed. True if none was running.
+        """
 
     def unload(self) -> None:
         """Stop the service and forget it. Returns when its program has ended. Harmless when it is not loaded."""

@@ -25,6 +25,7 @@ from ...core import records
 from ...core.records import record
 from . import jobspec, settings
 from .refused import Refused
+from .sessions import Sessions
 from .verbs import Verbs
 
 SOCKET = "socket"
@@ -52,6 +53,8 @@ class Table:
 
     jobs: tuple[SavedJob, ...] = ()
     disabled: dict[str, dict[str, bool]] = field(default_factory=dict)
+    sessions: Sessions | None = None
+    """None until the first login, logout or boot"""
 
 
 class Daemon:
@@ -128,7 +131,7 @@ class Daemon:
             if not job.removing or job.pid
         )
         with contextlib.suppress(FileNotFoundError):  # the folder was deleted: the next tick ends the daemon
-            records.write(Path(TABLE), Table(jobs=jobs, disabled=self._verbs.disabled))
+            records.write(Path(TABLE), Table(jobs=jobs, disabled=self._verbs.disabled, sessions=self._verbs.sessions))
 
     def _restore(self) -> None:
         self._verbs.settings = settings.read(Path())
@@ -136,9 +139,12 @@ class Daemon:
             return
         table = records.read(Path(TABLE), Table)
         self._verbs.disabled = {domain: dict(labels) for domain, labels in table.disabled.items()}
+        self._verbs.sessions = table.sessions
         self._loading = True
         for loaded in table.jobs:
             _reap(loaded)
+            if loaded.domain not in self._verbs.domains:
+                continue  # its session ended
             data = loaded.plist.encode("utf-8", "surrogateescape")
             with contextlib.suppress(Refused):
                 self._verbs.load(loaded.domain, loaded.path, jobspec.parse(data, loaded.path), data)

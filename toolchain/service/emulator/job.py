@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from . import identity
 from .jobspec import DEFAULT_PATH, JobSpec
 
 EX_CONFIG = 78
@@ -80,9 +81,10 @@ class LoadedJob:
         return await spawn
 
     async def kick_again(self) -> int:
-        """Stop the running instance, start another, and return its pid."""
+        """Kill the running instance, start another, and return its pid."""
         if self.pid:
-            self.stop()
+            self._turn("stopping")
+            self.signal(signal.SIGKILL)
         return await self.kick()
 
     def stop(self) -> None:
@@ -148,10 +150,11 @@ class LoadedJob:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         spec = self.spec
-        user = spec.user if spec.user and os.geteuid() == 0 else None
+        who = identity.of_job(self.domain, spec.user)
         with contextlib.ExitStack() as files:
-            out = _open_log(spec.stdout, files)
-            err = out if spec.stderr == spec.stdout else _open_log(spec.stderr, files)
+            with identity.assumed(who):
+                out = _open_log(spec.stdout, files)
+                err = out if spec.stderr == spec.stdout else _open_log(spec.stderr, files)
             return await asyncio.create_subprocess_exec(
                 *spec.arguments,
                 executable=spec.program,
@@ -162,7 +165,9 @@ class LoadedJob:
                 stderr=err,
                 start_new_session=True,
                 preexec_fn=_die_with_parent if _libc else None,
-                user=user,
+                user=who.uid if who else None,
+                group=who.gid if who else None,
+                extra_groups=who.groups if who else None,
             )
 
     def _answer(self, pid: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import plistlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
 from ...core.records import record
-from ..launchctl_codes import BAD_OWNERSHIP, INPUT_OUTPUT
+from ..launchctl_codes import BAD_OWNERSHIP, INPUT_OUTPUT, session_type
 from .refused import Refused
 
 DEFAULT_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -32,6 +32,7 @@ _MODELLED = {
     "ProcessType",
     "Disabled",
     "UserName",
+    "LimitLoadToSessionType",
 }
 
 
@@ -59,6 +60,8 @@ class JobSpec:
     process_type: str
     user: str
     disabled: bool
+    session_types: tuple[str, ...]
+    """LimitLoadToSessionType; empty if the plist does not say"""
     ignored: tuple[str, ...]
     """keys of the plist that the emulator does not model"""
 
@@ -80,9 +83,16 @@ class JobSpec:
             or (self.restart_on_crash is not None and (status < 0) == self.restart_on_crash)
         )
 
+    def loads_in(self, session: str) -> bool:
+        """Whether it may be loaded in a session of that type. An agent belongs to Aqua unless its plist says more.
 
-def read(path: Path, uid: int) -> tuple[JobSpec, bytes]:
-    """Read the plist at `path` for a user with `uid`; also its bytes, since launchd keeps its own copy.
+        launchd.plist(5) has the key for agents only, so a plist without it is a daemon's just as well.
+        """
+        return session in (self.session_types or (session_type("gui"), session_type("system")))
+
+
+def read(path: Path, uids: Collection[int]) -> tuple[JobSpec, bytes]:
+    """Read the plist at `path`, which one of `uids` or root must own; also its bytes, which launchd keeps a copy of.
 
     Raises `Refused`: 122 when others can write the file, 5 when it is missing or not a job.
     """
@@ -90,7 +100,7 @@ def read(path: Path, uid: int) -> tuple[JobSpec, bytes]:
         status, data = path.stat(), path.read_bytes()
     except OSError as error:
         raise Refused(INPUT_OUTPUT, f"{path}: {error.strerror}") from error
-    if status.st_uid not in (uid, 0):
+    if status.st_uid not in {*uids, 0}:
         raise Refused(BAD_OWNERSHIP, f"{path}: owned by uid {status.st_uid}")
     if status.st_mode & 0o022:
         raise Refused(BAD_OWNERSHIP, f"{path}: mode {status.st_mode & 0o777:04o} is writable by group or others")
@@ -141,6 +151,7 @@ class _JobReader:
             process_type=self._value("ProcessType", str, "Standard"),
             user=self._value("UserName", str, ""),
             disabled=self._value("Disabled", bool, False),
+            session_types=self._session_types(),
             ignored=(*sorted(set(self._plist) - _MODELLED), *unknown),
         )
 
@@ -155,6 +166,13 @@ class _JobReader:
             raise self._wrong("KeepAlive", "a dictionary of booleans")
         unknown = tuple(f"KeepAlive/{key}" for key in sorted(set(value) - set(_KEEP_ALIVE_CONDITIONS)))
         return False, conditions[0], conditions[1], unknown
+
+    def _session_types(self) -> tuple[str, ...]:
+        value = self._plist.get("LimitLoadToSessionType", [])
+        types = [value] if isinstance(value, str) else value
+        if not isinstance(types, list) or not all(isinstance(one, str) for one in types):
+            raise self._wrong("LimitLoadToSessionType", "a string or an array of strings")
+        return tuple(types)
 
     def _seconds(self, key: str, default: float) -> float:
         value = self._plist.get(key, default)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ...core import records
 from ...core.records import record
+from ..launchctl_codes import DOMAIN_ABSENT
 
 ROOT_VARIABLE = "TURBOQUANT_LAUNCHD_ROOT"
 FILE_NAME = "settings.json"
@@ -21,16 +21,19 @@ class Settings:
     throttle_cap_s: float | None = None
     """upper bound of every job's ThrottleInterval, so that tests need not wait 10 s"""
     domains: tuple[str, ...] = ()
-    """domains that exist; empty: gui/UID, user/UID and system"""
+    """domains that exist, whoever is logged in; empty: those of the sessions, and system"""
     owner_pid: int = 0
     """the emulator stops everything and exits when this process is gone; 0: no such process"""
     idle_s: float = 1.0
     """how long it waits for another command once nothing is loaded"""
-
-    def existing_domains(self) -> tuple[str, ...]:
-        """The domains that the emulator has."""
-        uid = os.getuid()
-        return self.domains or (f"gui/{uid}", f"user/{uid}", "system")
+    root: bool = False
+    """whether the caller counts as root, who acts in every domain; if not, it is an ordinary user, whatever its uid"""
+    screen: bool = True
+    """whether a user can log in at a screen; without one the Mac is headless"""
+    kickstart_code: int = 0
+    """what kickstart answers before the start; 0: it waits for that. launchd was seen to say 36 and 37"""
+    absent_code: int = DOMAIN_ABSENT
+    """what all verbs but bootstrap answer in an absent domain: 112 on older macOS, 125 on newer"""
 
 
 def read(root: Path) -> Settings:

@@ -6,29 +6,38 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from ..launchctl_codes import (
     ALREADY_IN_PROGRESS,
     DISABLED,
-    DOMAIN_ABSENT,
     IN_PROGRESS,
     INPUT_OUTPUT,
     NO_SUCH_PROCESS,
+    NOT_PERMITTED,
     TEARDOWN,
     UNKNOWN_SERVICE,
     USAGE,
     WRONG_DOMAIN,
+    WRONG_SESSION,
+    session_type,
 )
-from . import jobspec, printing
+from . import jobspec, printing, sessions
 from .job import LoadedJob
 from .refused import Refused
+from .sessions import Sessions
 from .settings import Settings
 
 _DOMAIN = re.compile(r"(system|(?:gui|user)/\d+)(?:/(.+))?")
 STOP_VERB = "emulator-stop"
 """not launchctl's: stop every job, forget them, and end the emulator"""
+LOGIN_VERB, LOGOUT_VERB, SSH_VERB = "emulator-login", "emulator-logout", "emulator-ssh"
+"""not launchctl's: UID logs in or out at the screen, or begins a session away from it"""
+REBOOT_VERB = "emulator-reboot"
+"""not launchctl's: end everything, then load what a boot loads"""
+CONSOLE_VERB = "emulator-console"
+"""not launchctl's: print the uid of the user in front of the screen, `loginwindow`, or `none`"""
 _FORMER_STOP_VERB = "standin-stop"
 
 
@@ -43,9 +52,12 @@ class Verbs:
         self.disabled: dict[str, dict[str, bool]] = {}
         self.stopping = False
         self.settings = Settings()
+        self.sessions: Sessions | None = None
+        """None until the first login, logout or boot"""
+        self._ending: set[str] = set()
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
-        self._table = {
+        self._table: dict[str, Callable[[list[str]], Awaitable[tuple[str, str]]]] = {
             "bootstrap": self._bootstrap,
             "bootout": self._bootout,
             "enable": self._enable,
@@ -54,6 +66,12 @@ class Verbs:
             "print-disabled": self._print_disabled,
             "kickstart": self._kickstart,
             "kill": self._kill,
+            "managername": self._manager_name,
+            LOGIN_VERB: self._login,
+            LOGOUT_VERB: self._logout,
+            SSH_VERB: self._ssh,
+            REBOOT_VERB: self._reboot,
+            CONSOLE_VERB: self._console,
             STOP_VERB: self._stop,
             _FORMER_STOP_VERB: self._stop,
         }
@@ -102,11 +120,15 @@ class Verbs:
         if len(words) < 2:
             raise Refused(USAGE, "launchctl bootstrap <domain-target> <service-path> ...")
         domain, label = _split(words[0])
-        if label or domain not in self.settings.existing_domains():
+        if label or domain not in self.domains:
             raise Refused(WRONG_DOMAIN, words[0])
+        self._known(domain)
+        self._permit(domain, INPUT_OUTPUT, "Try re-running the command as root for richer errors.")
         notes = ""
         for path in words[1:]:
-            spec, data = jobspec.read(Path(path), os.getuid())
+            spec, data = jobspec.read(Path(path), _owners(domain))
+            if not spec.loads_in(session_type(domain)):
+                raise Refused(WRONG_SESSION, f"{path} is not for {session_type(domain)} sessions, as {domain} is one")
             if self.disabled.get(domain, {}).get(spec.label, spec.disabled):
                 raise Refused(DISABLED, f"{domain}/{spec.label}")
             old = self.jobs.get((domain, spec.label))
@@ -123,11 +145,11 @@ class Verbs:
         if not words:
             raise Refused(USAGE, "launchctl bootout <service-target> | <domain-target> <service-path>")
         domain, label = _split(words[0])
-        self._known(domain)
+        self._writable(domain)
         if not label:
             if len(words) != 2:
                 raise Refused(USAGE, "the emulator does not boot out a whole domain")
-            label = jobspec.read(Path(words[1]), os.getuid())[0].label
+            label = jobspec.read(Path(words[1]), _owners(domain))[0].label
         job = self.jobs.get((domain, label))
         if job is None:
             raise Refused(NO_SUCH_PROCESS, f"{domain}/{label}")
@@ -144,7 +166,7 @@ class Verbs:
 
     def _set_disabled(self, words: list[str], value: bool) -> tuple[str, str]:
         domain, label = _split(words[0] if len(words) == 1 else "")
-        self._known(domain)
+        self._writable(domain)
         if not label:
             raise Refused(USAGE, "needs a service target: <domain>/<label>")
         self.disabled.setdefault(domain, {})[label] = value
@@ -169,13 +191,17 @@ class Verbs:
         if len(targets) != 1 or set(flags) - set("kp"):
             raise Refused(USAGE, "launchctl kickstart [-k] [-p] <service-target>")
         domain, label = _split(targets[0])
-        self._known(domain)
+        self._writable(domain)
         job = self._job(domain, label)
         if job.removing:
             raise Refused(ALREADY_IN_PROGRESS, job.target)
         if self.disabled.get(domain, {}).get(label, False):
             raise Refused(DISABLED, job.target)
-        pid = await (job.kick_again() if "k" in flags else job.kick())
+        start = job.kick_again() if "k" in flags else job.kick()
+        if self.settings.kickstart_code:
+            self._spawn(start)
+            raise Refused(self.settings.kickstart_code, job.target)
+        pid = await start
         return (f"service spawned with pid: {pid}\n" if "p" in flags else ""), ""
 
     async def _kill(self, words: list[str]) -> tuple[str, str]:
@@ -183,7 +209,7 @@ class Verbs:
             raise Refused(USAGE, "launchctl kill <signal> <service-target>")
         number = _signal(words[0])
         domain, label = _split(words[1])
-        self._known(domain)
+        self._writable(domain)
         job = self._job(domain, label)
         if not job.signal(number):
             raise Refused(NO_SUCH_PROCESS, f"{job.target} does not run")
@@ -195,9 +221,98 @@ class Verbs:
         await self.stop_all()
         return "", ""
 
+    async def _manager_name(self, _words: list[str]) -> tuple[str, str]:
+        return sessions.manager_name(self._sessions, self.settings) + "\n", ""
+
+    async def _console(self, _words: list[str]) -> tuple[str, str]:
+        return sessions.console(self._sessions, self.settings) + "\n", ""
+
+    async def _login(self, words: list[str]) -> tuple[str, str]:
+        uid = self._session_of(words, LOGIN_VERB)
+        if not self.settings.screen:
+            raise Refused(USAGE, "this emulator has no screen")
+        again = uid in self._sessions.gui
+        self._begin(self._sessions.login(uid))
+        return "", "" if again else self._load_folder(f"gui/{uid}")
+
+    async def _logout(self, words: list[str]) -> tuple[str, str]:
+        uid = self._session_of(words, LOGOUT_VERB)
+        self._begin(self._sessions.logout(uid))
+        await self._end({f"gui/{uid}"})
+        return "", ""
+
+    async def _ssh(self, words: list[str]) -> tuple[str, str]:
+        self._begin(self._sessions.began(self._session_of(words, SSH_VERB)))
+        return "", ""
+
+    async def _reboot(self, words: list[str]) -> tuple[str, str]:
+        if words or self.settings.domains:
+            raise Refused(USAGE, REBOOT_VERB)
+        self._begin(sessions.after_boot())
+        await self._end({domain for domain, _ in self.jobs} | {sessions.SYSTEM})
+        return "", self._load_folder(sessions.SYSTEM)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains that exist."""
+        return sessions.domains(self._sessions, self.settings)
+
+    @property
+    def _sessions(self) -> Sessions:
+        return self.sessions or sessions.initial(self.settings)
+
+    def _session_of(self, words: list[str], verb: str) -> int:
+        if len(words) != 1 or not words[0].isdecimal():
+            raise Refused(USAGE, f"{verb} UID")
+        if self.settings.domains:
+            raise Refused(USAGE, "the settings of this emulator say which domains exist")
+        return int(words[0])
+
+    def _begin(self, now: Sessions) -> None:
+        """Saved before anything is stopped or loaded, so that it holds even if the emulator is killed meanwhile."""
+        self.sessions = now
+        self._changed()
+
+    async def _end(self, domains: set[str]) -> None:
+        """Stop and unload all jobs of these domains, which answer 124 meanwhile."""
+        self._ending |= domains
+        try:
+            doomed = [job for job in self.jobs.values() if job.domain in domains]
+            for job in doomed:
+                job.remove()
+            while any(self.jobs.get((job.domain, job.spec.label)) is job for job in doomed):
+                await asyncio.sleep(0.01)
+        finally:
+            self._ending -= domains
+
+    def _load_folder(self, domain: str) -> str:
+        """Load what a boot or a login finds in the domain's folder. Returns what was not loaded, and why."""
+        notes = ""
+        for path in sorted(sessions.folder(Path(), domain).absolute().glob("[!.]*.plist")):
+            try:
+                spec, data = jobspec.read(path, _owners(domain))
+            except Refused as refused:
+                notes += f"{path}: {refused.text()}"
+                continue
+            off = self.disabled.get(domain, {}).get(spec.label, spec.disabled)
+            if spec.loads_in(session_type(domain)) and not off and (domain, spec.label) not in self.jobs:
+                self.load(domain, str(path), spec, data)
+        return notes
+
     def _known(self, domain: str) -> None:
-        if domain not in self.settings.existing_domains():
-            raise Refused(DOMAIN_ABSENT, domain)
+        if domain in self._ending:
+            raise Refused(TEARDOWN, domain)
+        if domain not in self.domains:
+            raise Refused(self.settings.absent_code, domain)
+
+    def _writable(self, domain: str) -> None:
+        self._known(domain)
+        self._permit(domain, NOT_PERMITTED, domain)
+
+    def _permit(self, domain: str, code: int, detail: str) -> None:
+        """An ordinary caller changes its own domains only."""
+        if not self.settings.root and sessions.owner(domain) != os.getuid():
+            raise Refused(code, detail)
 
     def _job(self, domain: str, label: str) -> LoadedJob:
         job = self.jobs.get((domain, label))
@@ -217,6 +332,12 @@ def _split(target: str) -> tuple[str, str]:
     if match is None:
         raise Refused(USAGE, f"not a domain or service target: {target!r}")
     return match[1], match[2] or ""
+
+
+def _owners(domain: str) -> tuple[int, ...]:
+    """Whose property lists launchd takes in a domain, besides root's: its user's; the emulator's stand for root's."""
+    uid = sessions.owner(domain)
+    return (os.getuid(),) if uid is None else (uid, os.getuid())
 
 
 def _signal(word: str) -> int:
