@@ -69,6 +69,9 @@ class ProcessManager:
     def render(self, definition: Definition) -> bytes:
         return json.dumps({"program": str(definition.program), "log": str(definition.log)}).encode()
 
+    def describe(self, data: bytes) -> dict[str, str]:
+        return {key: str(value) for key, value in json.loads(data).items()}
+
     def install(self, definition: Definition) -> None:
         records.write_bytes(self._file, self.render(definition))
 

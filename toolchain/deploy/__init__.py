@@ -3,6 +3,6 @@
 Start with `installer.py`; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
 """
 
-from .installer import install, logs, prune, recover, rollback, status, uninstall
+from .installer import given_environment, install, logs, prune, recover, rollback, status, uninstall
 
-__all__ = ["install", "logs", "prune", "recover", "rollback", "status", "uninstall"]
+__all__ = ["given_environment", "install", "logs", "prune", "recover", "rollback", "status", "uninstall"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..build import release as built
-from ..core import records
+from ..core import records, variables
 from ..core.config import Config
 from ..core.console import Console
 from ..service.manager import Definition, Manager
@@ -136,6 +136,7 @@ def bless(deploy: Deploy) -> None:
         parent=parent,
         version=deploy.manifest(entry.release).version,
         installed=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        environment=variables.all_masked(environment.read(prefix.release(entry.release))),
     )
     installed.write(prefix, known.blessed(blessed))
 

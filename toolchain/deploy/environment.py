@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..core import variables
 from ..core.errors import ConfigError, ReleaseInvalid
 
 FILE_NAME = "environment"
@@ -17,8 +18,8 @@ FILE_NAME = "environment"
 def render(values: Mapping[str, str]) -> str:
     """KEY=VALUE lines. Raises `ConfigError` when a line cannot hold a value."""
     for key, value in values.items():
-        if any(ord(letter) < ord(" ") for letter in value):
-            raise ConfigError(f"{key}: {value!r} contains a control character")
+        if why := variables.value_refused(value):
+            raise ConfigError(f"{key}: {variables.masked(key, value)[:140]!r} {why}")
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
@@ -26,7 +27,7 @@ def read(release_dir: Path) -> dict[str, str]:
     """The variables of an installed release. Raises `ReleaseInvalid`."""
     path = release_dir / FILE_NAME
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode().split("\n")  # as the shell divides them, and not str.splitlines
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseInvalid(f"{path}: {error}", hint="install the release again") from error
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

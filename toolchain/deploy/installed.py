@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class InstalledRelease:
     version: str
     installed: str
     """UTC, ISO 8601"""
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    """what it was given, with secrets masked, so that an edit by hand is noticed; empty: unknown"""
 
 
 @record

@@ -9,8 +9,9 @@ an install:
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,23 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, NothingToRollBackTo, RolledBack, ToolchainError, Unhealthy
 from ..core.records import record
-from ..service import address, managers, units
-from ..stages import Deployment, Verification
-from . import activation, attempt, environment, installed, port, proof, recovery, restorepoint, shim, store
+from ..service import address, managers, model_store, units
+from ..stages import Deployment, DeployWarning, Edit, Verification
+from . import (
+    activation,
+    advice,
+    attempt,
+    edits,
+    environment,
+    given,
+    installed,
+    port,
+    proof,
+    recovery,
+    restorepoint,
+    shim,
+    store,
+)
 from .activation import Deploy
 from .journal import Journal, JournalEntry
 from .prefix import Prefix
@@ -46,7 +61,12 @@ def install(
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
     unit = units.choose(config.deploy)
-    text = environment.render(unit.environment(release, config.deploy))
+    values = unit.environment(release, config.deploy)
+    text = environment.render(values)
+    warnings = advice.variables(unit, release_dir, config.deploy)
+    model_store.prepare(config.deploy)
+    warnings += advice.models(release, config.deploy)
+    advice.show(warnings, console)
     host = config.deploy.host
     address.check_local(host)
     if not address.is_loopback(host):
@@ -61,7 +81,8 @@ def install(
             proof.write(prefix.release(release.id), release, proven)
         if same and before == text and previous == release.id and _runs_as_configured(deploy):
             console.note(f"release {release.id} is already installed and healthy")
-            return _look(deploy)
+            return replace(_look(deploy), warnings=warnings)
+        warnings += _kept_edits(deploy, values)
         deploy.journal.begin(
             JournalEntry(
                 operation="install",
@@ -87,7 +108,7 @@ def install(
                 console.warn(f"interrupted: nothing was changed, release {previous or '(none)'} is active")
             raise
         attempt.activate(deploy)
-        return _look(deploy)
+        return replace(_look(deploy), warnings=warnings)
 
 
 def rollback(config: Config, console: Console, to: str = "") -> Deployment:
@@ -107,6 +128,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
                 hint=f"installed: {ids}",
             )
         built.check(deploy.prefix.release(target))
+        warnings = _kept_edits(deploy, environment.read(deploy.prefix.release(target)))
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
         try:
             restorepoint.prepare(deploy.prefix, target, known.active)
@@ -114,7 +136,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
             attempt.close(deploy)
             raise
         attempt.activate(deploy)
-        return _look(deploy)
+        return replace(_look(deploy), warnings=warnings)
 
 
 def status(config: Config, console: Console | None = None) -> Deployment:
@@ -214,6 +236,24 @@ def _locked(config: Config, console: Console) -> Iterator[Deploy]:
             raise
 
 
+def given_environment(config: Config, console: Console) -> given.GivenEnvironment:
+    """What the service is given. Raises as `status` does, and `ReleaseInvalid` for a file that cannot be read."""
+    found = status(config, console)
+    return given.look(config, Prefix.of(config), units.choose(config.deploy), found.pid, found.edits)
+
+
+def _kept_edits(deploy: Deploy, values: Mapping[str, str]) -> tuple[DeployWarning, ...]:
+    """Warn of edits by hand that are about to be replaced, by a file with `values` among others; they are kept."""
+    found = edits.keep(_edits(deploy), values, deploy.prefix, deploy.unit)
+    advice.show(found, deploy.console)
+    return found
+
+
+def _edits(deploy: Deploy) -> tuple[Edit, ...]:
+    definition = edits.of_definition(deploy.prefix, activation.former(deploy) or deploy.manager, deploy.definition)
+    return (*edits.of_environment(deploy.prefix), *definition)
+
+
 def _runs_as_configured(deploy: Deploy) -> bool:
     """Whether the service runs the active release with the configured definition."""
     known, prefix, manager = installed.read(deploy.prefix), deploy.prefix, deploy.manager
@@ -253,6 +293,7 @@ def _look(deploy: Deploy) -> Deployment:
             reason = f"the service is not running{f'; it ended with: {running.last_end}' if running.last_end else ''}"
         elif version != expected:
             reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
+            reason += "" if version else _awaited(deploy, active)
     except ToolchainError as error:
         reason = error.message
     return Deployment(
@@ -265,4 +306,12 @@ def _look(deploy: Deploy) -> Deployment:
         releases=tuple(one.id for one in known.releases),
         verified=bool(active) and proof.is_proven(prefix.release(active)),
         reason=reason,
+        edits=_edits(deploy),
     )
+
+
+def _awaited(deploy: Deploy, active: str) -> str:
+    """What must exist before the shim starts the program, and does not."""
+    values = environment.read(deploy.prefix.release(active))
+    missing = [path for name in deploy.unit.variables.paths if (path := values.get(name))]
+    return "".join(f": it waits for {path}, which does not exist" for path in missing if not os.access(path, os.F_OK))

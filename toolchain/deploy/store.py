@@ -89,7 +89,7 @@ def write_environment(identifier: str, text: str, prefix: Prefix) -> None:
 def environment_text(identifier: str, prefix: Prefix) -> str | None:
     """The environment file of an installed release; None if there is none."""
     path = prefix.release(identifier) / environment.FILE_NAME
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return path.read_bytes().decode(errors="replace") if path.is_file() else None
 
 
 def swap(identifier: str, prefix: Prefix) -> None:

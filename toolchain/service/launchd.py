@@ -10,7 +10,7 @@ import plistlib
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,14 @@ class LaunchdManager:
     def render(self, definition: Definition) -> bytes:
         """The property list."""
         return property_list(definition, label=self.label, home=self.account.home, user=self.user)
+
+    def describe(self, data: bytes) -> dict[str, str]:
+        """The entries of a property list: EnvironmentVariables.HOME."""
+        try:
+            content = plistlib.loads(data)
+        except (plistlib.InvalidFileException, ExpatError, ValueError, LookupError, OverflowError):
+            return {}
+        return dict(_entries(content, "")) if isinstance(content, dict) else {}
 
     def install(self, definition: Definition) -> None:
         """Write the property list, with the mode that launchd requires."""
@@ -277,6 +285,14 @@ def connect(
         plist=folder / f"{config.label}.plist",
         account=owner,
     )
+
+
+def _entries(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _entries(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
 
 
 def property_list(definition: Definition, *, label: str, home: Path, user: str = "") -> bytes:

@@ -75,6 +75,9 @@ class Manager(Protocol):
     def render(self, definition: Definition) -> bytes:
         """The file for a definition. The same definition gives the same bytes. Raises `ConfigError`."""
 
+    def describe(self, data: bytes) -> dict[str, str]:
+        """What a definition's file says, by dotted key; empty if it is none."""
+
     def install(self, definition: Definition) -> None:
         """Write the file for a definition. The loaded definition is unchanged until `reload`."""
 

@@ -35,6 +35,12 @@ def status(run: Run) -> None:
     run.finish(deploy.status(run.config, run.console))
 
 
+@group.task("prefix", "port")
+def environment(run: Run) -> None:
+    """What the service is given: its variables, and where each comes from."""
+    run.finish(deploy.given_environment(run.config, run.console))
+
+
 @group.task("prefix", lines="how many lines")
 def logs(run: Run, lines: int = 100) -> None:
     """The end of the service's log."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..deploy.given import GivenEnvironment
 from ..deploy.installer import ServiceLog
 from ..pipeline import Shipped
 from ..rehearsal.rehearsal import Rehearsal
-from ..stages import Deployment, Release, Verification
+from ..stages import Deployment, Edit, Release, Verification
 from .dispatch import as_text
 from .quality import guarded
 
@@ -47,8 +48,32 @@ def _deployment(state: Deployment) -> str:
             f"parent    {state.parent or '-'}",
             f"releases  {', '.join(others) or 'none'}",
             f"prefix    {state.prefix}",
+            *(f"edited    {edit.file}: {edit.name or 'the file'} {_edited(edit)}" for edit in state.edits),
         ]
     )
+
+
+def _edited(edit: Edit) -> str:
+    match edit.change:
+        case "added":
+            return f"added: {edit.after!r}"
+        case "removed":
+            return f"removed: {edit.before!r}"
+    return f"changed: {edit.before!r} to {edit.after!r}" if edit.name else "changed"
+
+
+@as_text.register
+def _given(environment: GivenEnvironment) -> str:
+    """One line for each variable."""
+    if not environment.release:
+        return "nothing is installed"
+    lines = [f"release {environment.release}, pid {environment.pid or '-'}, {environment.file}"]
+    for one in environment.variables:
+        lines.append(f"  {f'{one.name}={one.value}':<50} {one.source}")
+        lines += [f"    until the next start: {one.running!r}"] if one.running else []
+    if not environment.readable:
+        lines.append("  (no running process shows its variables)")
+    return "\n".join(lines)
 
 
 @as_text.register
