@@ -15,7 +15,7 @@ from ..core.console import Console
 from ..service.manager import Definition, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import environment, failure, health, installed, restorepoint, store
+from . import environment, failure, health, installed, processes, restorepoint, store
 from .journal import Journal
 from .prefix import Prefix
 
@@ -85,34 +85,44 @@ def start(deploy: Deploy, identifier: str) -> None:
     check_health(deploy, identifier, journal.entry.log_offset)
 
 
-def check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
-    """Check a release that was started when the log had that size. Raises `Unhealthy`."""
+def check_health(deploy: Deploy, identifier: str, log_offset: int, *, stop: bool = True) -> None:
+    """Check a release that was started when the log had that size, with `stop` also how it ends. Raises `Unhealthy`."""
     started = StartedUnit(
         release=deploy.manifest(identifier),
         environment=environment.read(deploy.prefix.release(identifier)),
         log=deploy.log,
         log_offset=log_offset,
     )
-    health.check(deploy.unit, started, deploy.manager, deploy.config.deploy, deploy.console)
+    folder = deploy.prefix.release(identifier)
+    health.check(deploy.unit, started, deploy.manager, folder, deploy.config.deploy, deploy.console, stop=stop)
 
 
 def _load_and_restart(deploy: Deploy) -> None:
     """Restart, or unload and load if the loaded definition is not the installed one."""
     manager, prefix = deploy.manager, deploy.prefix
-    if done := failure.log_folder(prefix):
-        deploy.console.warn(done)
+    for done in (failure.log_folder(prefix), failure.log_file(deploy.log)):
+        if done:
+            deploy.console.warn(done)
     if manager.user and os.geteuid() == 0:
         shutil.chown(prefix.logs, manager.user)
     known, old = installed.read(prefix), former(deploy)
     digest = manager.digest()
+    end_strays(deploy, manager)  # one that holds the port must not be in the way
     if old:
         deploy.console.note(f"{old.target} is replaced by {manager.target}")
         remove(old, keep=manager.registration.file)
     elif digest and known.unit_sha256 == digest:
         manager.restart()
+        end_strays(deploy, manager)
         return
     manager.reload()
+    end_strays(deploy, manager)
     installed.write(prefix, known.registered(manager.registration, digest))
+
+
+def end_strays(deploy: Deploy, manager: Manager) -> None:
+    """End what runs out of a release of this prefix and is not the service."""
+    processes.end_of(deploy.prefix, console=deploy.console, spare=lambda: manager.inspect().pid)
 
 
 def remove(manager: Manager, *, keep: str = "") -> None:
@@ -144,6 +154,7 @@ def bless(deploy: Deploy) -> None:
 def dismantle(deploy: Deploy) -> None:
     """Clean up a failed first install: no crashing service, no link to a broken release."""
     remove(deploy.manager)
+    end_strays(deploy, deploy.manager)
     deploy.prefix.current.unlink(missing_ok=True)
     if deploy.prefix.state.is_dir():
         restorepoint.set_aside(deploy.prefix.state)
@@ -163,6 +174,7 @@ def remove_everything(deploy: Deploy) -> None:
     for manager in (former(deploy), deploy.manager):
         if manager:
             remove(manager)
+    end_strays(deploy, deploy.manager)
     journal.begin_step("remove")
     prefix.current.unlink(missing_ok=True)
     store.sweep(set(), prefix)

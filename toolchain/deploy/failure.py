@@ -43,7 +43,7 @@ def capture(log: Path, offset: int, target: Path) -> tuple[str, tuple[str, ...]]
     """
     try:
         data = b""
-        if log.exists():
+        if log.is_file():
             with log.open("rb") as file:
                 file.seek(max(offset, os.fstat(file.fileno()).st_size - _CAPTURE_BYTES))
                 data = file.read(_CAPTURE_BYTES)
@@ -69,6 +69,13 @@ def log_folder(prefix: Prefix) -> str:
         prefix.logs.mkdir()
         return f"{prefix.logs} was no folder; what was there is now {aside.name}"
     return ""
+
+
+def log_file(log: Path) -> str:
+    """Make sure that the service's log is a file, if it is there, and return what was done about anything else."""
+    if log.is_file() or not (log.exists() or log.is_symlink()):
+        return ""
+    return f"{log} was no file; what was there is now {restorepoint.set_aside(log).name}"
 
 
 def stamp() -> str:

@@ -7,6 +7,7 @@ import shlex
 from ..core import templates
 from ..service.manager import Manager
 from ..service.unit import Unit
+from . import processes
 from .prefix import Prefix
 
 
@@ -18,6 +19,7 @@ def render(prefix: Prefix, unit: Unit, manager: Manager) -> bytes:
         prefix=shlex.quote(str(prefix.folder)),
         name=unit.name,
         manager=manager.kind,
+        mark=processes.MARK,
         paths=unit.variables.paths,
         command=" ".join([f'"$release/{program}"', *map(shlex.quote, arguments)]),
     )
