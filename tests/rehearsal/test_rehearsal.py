@@ -67,6 +67,8 @@ def test_every_type_was_proven_by_the_size_of_its_cache(rehearsal: rehearse.Rehe
     assert all(proof.ok and proof.context_shifts > 0 for proof in proven.proofs)
     pair = next(proof for proof in proven.proofs if proof.kv_cache_type == "q8_0:turbo4")
     assert {(cache.type_k, cache.type_v) for cache in pair.caches} == {("q8_0", "turbo4")}
+    own = next(proof for proof in proven.proofs if proof.option)  # the server's type does not exist
+    assert (own.option, {cache.type_k for cache in own.caches}) == ("kv_cache_type", {own.kv_cache_type})
     assert all(2 * cache.mib_v == pytest.approx(cache.mib_k, abs=0.02) for cache in pair.caches)
     assert [verdict.ok for verdict in proven.checklist] == [True] * 6
 

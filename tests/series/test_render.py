@@ -69,9 +69,17 @@ def test_line_drift_does_no_harm(upstream: Upstream, make_series: SeriesMaker) -
     assert "case KIND_NEW: return 34;" in rendered.targets[0].diff
 
 
+def test_an_edit_at_each_place(upstream: Upstream, make_series: SeriesMaker) -> None:
+    upstream.commit("llama.cpp", {"types.h": "int old;\nint old;\n" + TYPES_H}, "twice")
+    everywhere = {"anchor": "int old", "scope": "", "position": "replace", "insert": "int renamed"}
+    rendered = render(manifest.load(make_series(edited(count="all", **everywhere))), upstream.sources())
+    assert rendered.targets[0].diff.count("+int renamed;") == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
+        ({"anchor": "KIND_NONE", "count": "all"}, AnchorMissing, ["ids", "KIND_NONE"]),
         ({"anchor": "KIND_NONE"}, AnchorMissing, ["ids", "KIND_NONE", "enum kind", "types.h"]),
         ({"anchor": "KIND_A", "scope": ""}, AnchorAmbiguous, ["ids", "occurs 2 times", "lines 1, 2"]),
         ({"scope": "enum nokind"}, AnchorMissing, ["enum nokind"]),

@@ -27,7 +27,8 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `scope` and `anchor` are matched by `toolchain.series.place`; several `scopes` repeat the edit. `before`
     and `after` insert whole lines beside the anchor's line, `start` and `end` at the edges of the scope's body, and
-    `replace` replaces the anchor itself. `count` is how often the anchor must be found in each scope.
+    `replace` replaces the anchor itself. `count` is how often the anchor must be found in each scope; `all`: once
+    or more, and the edit is made at each place.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     anchor: str = ""
     scope: str = ""
     scopes: tuple[str, ...] = ()
-    count: int = 1
+    count: int | Literal["all"] = 1
     indent: bool = True
     upstreamed_when: Probe | None = None
     not_if: Probe | None = None
@@ -50,7 +51,7 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"position {self.position!r} needs a scope")
         if self.scope and self.scopes:
             raise ValueError("either scope or scopes, not both")
-        if self.count < 1:
+        if self.count != "all" and self.count < 1:
             raise ValueError(f"count must be at least 1, not {self.count}")
         if self.file.startswith("/") or ".." in self.file.split("/"):
             raise ValueError(f"file {self.file!r} leaves the tree")
@@ -117,7 +118,7 @@ def _splices(edit: Edit, scope: str, span: Span, text: str, language: Language, 
     if edit.position in ("start", "end"):
         return [_edge(edit, span, text, language, inserted)]
     matches = find_anchors(text, language, edit.anchor, span)
-    if len(matches) != edit.count:
+    if not matches or edit.count not in ("all", len(matches)):
         raise _count_error(edit, scope, matches, text)
     return [_beside(edit, match, text, inserted) for match in matches]
 

@@ -16,24 +16,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/ollama/ollama/api"
 	"github.com/ollama/ollama/envconfig"
 	"github.com/ollama/ollama/gguf"
 )
 
 const pollEvery = 10 * time.Millisecond
-
-// Options are what a request can say of how its model runs.
-type Options struct {
-	Context int `json:"num_ctx"`     // cells of the cache
-	Keep    int `json:"num_keep"`    // cells at its start that a shift leaves alone
-	Predict int `json:"num_predict"` // tokens, as many as there are when it is negative
-}
-
-// Defaults are the options of a request that says nothing.
-func Defaults() Options { return Options{Context: 4096, Keep: 4, Predict: -1} }
 
 // Runner is a llama-server with one model.
 type Runner struct {
@@ -61,7 +51,7 @@ func freePort() (int, error) {
 }
 
 type launch struct {
-	Options
+	api.Options
 	model       string
 	kvCacheType string
 }
@@ -77,7 +67,7 @@ func startLlamaServer(launch launch, log io.Writer) (*exec.Cmd, int, error) {
 		return nil, 0, err
 	}
 	params := []string{"--model", launch.model, "--host", "127.0.0.1", "--port", fmt.Sprint(port)}
-	params = append(params, "--ctx-size", fmt.Sprint(launch.Context), "--keep", fmt.Sprint(launch.Keep), "--context-shift")
+	params = append(params, "--ctx-size", fmt.Sprint(launch.NumCtx), "--keep", fmt.Sprint(launch.NumKeep), "--context-shift")
 	if launch.kvCacheType != "" {
 		for _, side := range []string{"k", "v"} {
 			params = append(params, "--cache-type-"+side, launch.kvCacheType)
@@ -89,13 +79,10 @@ func startLlamaServer(launch launch, log io.Writer) (*exec.Cmd, int, error) {
 	return process, port, process.Start()
 }
 
-// Start runs a model and returns when it answers. The context is cut to what the model was trained with.
-func Start(ctx context.Context, model string, metadata gguf.Metadata, options Options) (*Runner, error) {
-	if trained := int(metadata.Number("context_length")); trained > 0 {
-		options.Context = min(options.Context, trained)
-	}
+// start runs a model and returns when it answers.
+func start(ctx context.Context, launch launch) (*Runner, error) {
 	said := &complaints{to: os.Stderr}
-	process, port, err := startLlamaServer(launch{options, model, strings.ToLower(envconfig.KvCacheType())}, said)
+	process, port, err := startLlamaServer(launch, said)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +203,7 @@ func (r *Runner) Generate(ctx context.Context, prompt string, tokens int, take f
 }
 
 // PredictServerVRAM estimates what a model takes, before it runs: as much as its file, and a cache in half precision.
-func PredictServerVRAM(model string, metadata gguf.Metadata, cells int) uint64 {
+func PredictServerVRAM(model string, metadata gguf.Metadata, numCtx int) uint64 {
 	var weights uint64
 	if file, err := os.Stat(model); err == nil {
 		weights = uint64(file.Size())
@@ -225,6 +212,6 @@ func PredictServerVRAM(model string, metadata gguf.Metadata, cells int) uint64 {
 	width := metadata.Number("embedding_length") / heads * cmp.Or(metadata.Number("attention.head_count_kv"), heads)
 	const each = 2 + 2 // bytes of a value of K, and of one of V
 	layers := metadata.Number("block_count")
-	kvCache := each * width * layers * uint64(cells)
+	kvCache := each * width * layers * uint64(numCtx)
 	return weights + kvCache
 }

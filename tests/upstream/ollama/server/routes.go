@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ollama/ollama/api"
 	"github.com/ollama/ollama/envconfig"
 	"github.com/ollama/ollama/llm"
 	"github.com/ollama/ollama/version"
@@ -90,8 +91,8 @@ func decode[T any](request *http.Request) (body T, err error) {
 }
 
 // wanted are the options and the time to stay loaded that a request asks for, the latter in seconds or as in "5m".
-func (g generateRequest) wanted() (options llm.Options, stay time.Duration, err error) {
-	options, stay = llm.Defaults(), envconfig.KeepAlive()
+func (g generateRequest) wanted() (options api.Options, stay time.Duration, err error) {
+	options, stay = api.DefaultOptions(), envconfig.KeepAlive()
 	if len(g.Options) > 0 {
 		err = json.Unmarshal(g.Options, &options)
 	}
@@ -135,7 +136,7 @@ func (s *slot) generate(r *reply, request *http.Request) error {
 		s.clear()
 		return done("unload")
 	}
-	if err := s.load(request.Context(), name, options); err != nil {
+	if err := s.load(request.Context(), LlmRequest{name: name, opts: options}); err != nil {
 		return err
 	}
 	defer func() { s.clearAfter(stay) }()
@@ -144,7 +145,7 @@ func (s *slot) generate(r *reply, request *http.Request) error {
 	}
 
 	loaded, first, text := time.Now(), time.Time{}, ""
-	return s.runner.Generate(request.Context(), asked.Prompt, options.Predict, func(piece llm.Piece) error {
+	return s.runner.Generate(request.Context(), asked.Prompt, options.NumPredict, func(piece llm.Piece) error {
 		now := time.Now()
 		if first.IsZero() {
 			first = now

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ollama/ollama/api"
 	"github.com/ollama/ollama/gguf"
 	"github.com/ollama/ollama/llm"
 )
@@ -15,6 +16,7 @@ type slot struct {
 	lock   sync.Mutex
 	runner *llm.Runner // nil where there is none
 	model  running
+	opts   api.Runner // what it was loaded with
 	timer  *time.Timer
 }
 
@@ -27,24 +29,33 @@ func metadataOf(path string) (gguf.Metadata, error) {
 	return gguf.Read(file)
 }
 
-// load makes this the model in the slot, with as much context as the options ask for.
-func (s *slot) load(ctx context.Context, name string, options llm.Options) error {
-	same := s.model.Name == name && s.model.Cells == options.Context
+// LlmRequest is a model that somebody wants loaded, and how.
+type LlmRequest struct {
+	name  string
+	model struct{ ModelPath string }
+	opts  api.Options
+}
+
+// load makes this the model in the slot, unless it is there already and was loaded with the same options.
+func (s *slot) load(ctx context.Context, req LlmRequest) error {
+	same := s.model.Name == req.name && s.opts == req.opts.Runner
 	if same && s.runner != nil && s.runner.Running() {
 		return nil
 	}
 	s.clear()
-	path, err := weightsOf(name)
+	path, err := weightsOf(req.name)
 	if err != nil {
 		return err
 	}
-	metadata, err := metadataOf(path)
+	f, err := metadataOf(path)
 	if err != nil {
 		return err
 	}
-	size := llm.PredictServerVRAM(path, metadata, options.Context)
-	if s.runner, err = llm.Start(ctx, path, metadata, options); err == nil {
-		s.model = running{Name: name, Size: size, Cells: options.Context}
+	req.model.ModelPath = path
+	predictedCtx := req.opts.NumCtx
+	predicted := llm.PredictServerVRAM(req.model.ModelPath, f, predictedCtx)
+	if s.runner, err = llm.NewLlamaServer(ctx, path, f, req.opts); err == nil {
+		s.model, s.opts = running{Name: req.name, Size: predicted, Cells: predictedCtx}, req.opts.Runner
 	}
 	return err
 }
