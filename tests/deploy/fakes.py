@@ -79,7 +79,7 @@ FAKES = {
     "child-at-stop": "left running",
     "leak-children": "leaves a process behind",
     "leak-files": "files open",
-    "die-after-0.9": "ended with: 9",
+    "die-in-window": "ended with: 9",
     "other-version": "answers version '0.0.1'",
     "exit": "keeps exiting",
     "sleep": "did not answer",

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -48,12 +49,17 @@ def changed(does: str, lines: bytes) -> bytes:
         return lines.replace(b'"x"', _TEXTS[does])
     if does == "leak-children":
         subprocess.Popen(_SLEEP, start_new_session=True)
+    if does == "die-in-window":
+        _GENERATED.append(1)
+        if len(_GENERATED) == 2:  # as often as health asks
+            threading.Timer(0.15, os._exit, [9]).start()
     if does == "leak-files":
         _LEAKED.extend(open(os.devnull) for _ in range(64))  # noqa: SIM115, PTH123  never closed: the fault
     return lines
 
 
 _LEAKED: list[Any] = []
+_GENERATED: list[int] = []
 
 
 def answer(does: str, handler: BaseHTTPRequestHandler) -> bool:
