@@ -74,7 +74,7 @@ FAKES = {
     "ignore-sigterm": "ignores SIGTERM",
     "fork": "keeps exiting|is held by|did not answer|then its process ended",
     "daemon": "keeps exiting|is held by|did not answer|then its process ended",
-    "helper-listens": "is held by",
+    "helper-listens": "is held by|did not answer",
     "child": "left running",
     "child-at-stop": "left running",
     "leak-children": "leaves a process behind",

@@ -104,7 +104,7 @@ def end_of(
     found = tuple(one for one in found if one not in kept)
     told = tuple(map(describe, found))
     if found and console:
-        console.warn(f"a stopped release had left running, and this was ended: {listed(found)}")
+        console.warn(f"ended what ran out of a release and is not the service: {listed(found)}")
     end(found)
     return told
 
