@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 BEHAVIOUR = json.loads(Path(__file__).with_name("behaviour.json").read_text())
+BEHAVIOUR_ANSWERS: dict[str, dict[str, Any]] = {
+    "null-count": {"tokens_predicted": None},
+    "text-count": {"tokens_predicted": "four"},
+    "empty-text": {"content": ""},
+}
 LOADING_S = 0.2
 LAYERS = 3
 _loaded = threading.Event()
@@ -37,7 +42,8 @@ class Handler(BaseHTTPRequestHandler):
         elif BEHAVIOUR["does"] == "fail-to-generate":
             self._answer(500, {"error": {"code": 500, "message": "Compute error."}})
         else:
-            self._answer(200, {"content": "x" * body["n_predict"], "tokens_predicted": body["n_predict"]})
+            answer = {"content": "x" * body["n_predict"], "tokens_predicted": body["n_predict"]}
+            self._answer(200, answer | BEHAVIOUR_ANSWERS.get(BEHAVIOUR["does"], {}))
 
     def _answer(self, status: int, data: dict[str, Any]) -> None:
         text = json.dumps(data).encode()
@@ -62,6 +68,9 @@ def _say(line: str) -> None:
 def _load() -> None:
     time.sleep(LOADING_S)
     sides = {side: _layers(_setting(f"CACHE_TYPE_{side}")) for side in "KV"}
+    if BEHAVIOUR["does"] == "no-line":
+        _loaded.set()
+        return
     names = {side: "+".join(dict.fromkeys(types)) for side, types in sides.items()}
     _say(
         f"llama_kv_cache: size =    0.14 MiB (   256 cells, {LAYERS:3} layers,  1/1 seqs), "

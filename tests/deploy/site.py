@@ -33,6 +33,7 @@ from toolchain.stages import CacheType, Deployment, Release, Verification
 
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
+_FAULTS = Path(__file__).with_name("faults_program.py")
 _LLAMA_SERVER = Path(__file__).with_name("llama_server_program.py")
 BUILD = 1
 """build of llama.cpp in every release"""
@@ -94,10 +95,11 @@ class Site:
         (folder / "lib/ollama").mkdir(parents=True)
         _program(folder / "bin/ollama", _PROGRAM, self.interpreter)
         _program(folder / "lib/ollama/llama-server", _LLAMA_SERVER, self.interpreter)
+        (folder / "lib/ollama" / _FAULTS.name).write_text(_FAULTS.read_text())
         behaviour = {
             "does": does,
             "answers": answers or version,
-            "types": [kind.name for kind in types],
+            "types": {kind.name: kind.bytes / kind.block for kind in types},
             "build": answers or BUILD,
         }
         (folder / "lib/ollama/behaviour.json").write_text(json.dumps(behaviour))
@@ -246,5 +248,5 @@ def await_file(path: Path) -> None:
 
 
 def _program(path: Path, source: Path, interpreter: str) -> None:
-    path.write_text(f"#!{interpreter} -IS\n{source.read_text()}")
+    path.write_text(f"#!{interpreter} -IBS\n{source.read_text()}")
     path.chmod(0o755)

@@ -78,6 +78,9 @@ def test_types_of_single_layers_are_proven(served: Site) -> None:
         ("serve", "7", "answers version 'b7', not 'b1'"),
         ("fail-to-generate", "", "does not generate: .*Compute error"),
         ("use-f16", "", r"configured for the cache types turbo4:turbo4, but: .* K \(f16\)"),
+        ("null-count", "", "not a llama-server: Expected `int`, got `null`"),
+        ("empty-text", "", "generated no text"),
+        ("no-line", "", "not proven that turbo4:turbo4 is in use"),
     ],
 )
 def test_an_unhealthy_release_is_rolled_back(

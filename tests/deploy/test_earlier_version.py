@@ -111,10 +111,11 @@ def test_its_property_list_is_replaced_once(site: Site) -> None:
     known = installed.read(site.prefix)
     installed.write(site.prefix, replace(known, unit_sha256=records.sha256_file(plist)))
     assert site.install(site.release("b")).healthy
-    assert "runs = 1\n" in site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").stdout
+    # Each deploy stops a release once, to see it end; a bootstrap counts anew.
+    assert "runs = 2\n" in site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").stdout
     assert plistlib.loads(plist.read_bytes()).keys() > content.keys()
     assert site.install(site.release("c")).healthy
-    assert "runs = 2\n" in site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").stdout
+    assert "runs = 4\n" in site.launchctl("print", f"gui/{os.getuid()}/io.turboquant.ollama").stdout
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ _ROOT = os.geteuid() == 0
 
 def _prepare(path: str | Path, user: str = "") -> None:
     config = DeployConfig(models=str(path), user=user)
-    model_store.prepare(config, account.caller())
+    model_store.prepare(config, account.named(user) if user else account.caller())
 
 
 def test_it_is_made_where_its_parent_is(tmp_path: Path) -> None:

@@ -17,7 +17,19 @@ from ..service import managers
 from ..service.manager import Definition, Instance, Manager
 from ..service.unit import StartedUnit, Unit
 from ..stages import Release
-from . import crashloop, environment, failure, health, installed, ownership, port, restorepoint, shim, store
+from . import (
+    crashloop,
+    environment,
+    failure,
+    health,
+    installed,
+    ownership,
+    port,
+    processes,
+    restorepoint,
+    shim,
+    store,
+)
 from .journal import Journal
 from .prefix import Prefix
 
@@ -141,8 +153,8 @@ def start(deploy: Deploy, identifier: str) -> None:
     check_health(deploy, identifier, journal.entry.log_offset)
 
 
-def check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
-    """Check a release that was started when the log had that size. Raises `Unhealthy`."""
+def check_health(deploy: Deploy, identifier: str, log_offset: int, *, stop: bool = True) -> None:
+    """Check a release that was started when the log had that size, with `stop` also how it ends. Raises `Unhealthy`."""
     started = StartedUnit(
         release=deploy.manifest(identifier),
         environment=environment.read(deploy.prefix.release(identifier)),
@@ -150,14 +162,16 @@ def check_health(deploy: Deploy, identifier: str, log_offset: int) -> None:
         log_offset=log_offset,
         temporary=deploy.prefix.temporary,
     )
-    health.check(deploy.unit, started, deploy.manager, deploy.config.deploy, deploy.console)
+    folder = deploy.prefix.release(identifier)
+    health.check(deploy.unit, started, deploy.manager, folder, deploy.config.deploy, deploy.console, stop=stop)
 
 
 def _load_and_restart(deploy: Deploy) -> None:
     """Restart, or unload and load if the loaded definition is not the installed one."""
     manager, prefix = deploy.manager, deploy.prefix
-    if done := failure.log_folder(prefix):
-        deploy.console.warn(done)
+    for done in (failure.log_folder(prefix), failure.log_file(deploy.log)):
+        if done:
+            deploy.console.warn(done)
     ownership.prepare_logs(prefix, deploy.log, manager.account)
     known, digest = installed.read(prefix), manager.digest()
     for other in others(deploy):  # first: one that waits would take over while ours is restarted
@@ -165,10 +179,13 @@ def _load_and_restart(deploy: Deploy) -> None:
         other.manager.unload()
     for left in definitions(deploy):
         left.delete()
+    end_strays(deploy)  # one that holds the port must not be in the way
     if digest and known.unit_sha256 == digest and not former(deploy):
         manager.restart()
+        end_strays(deploy)
         return
     manager.reload()
+    end_strays(deploy)
     installed.write(prefix, known.registered(manager.registration, digest))
 
 
@@ -177,10 +194,18 @@ def _unload(deploy: Deploy) -> None:
     for one in instances(deploy):
         one.manager.unload()
     deploy.manager.sweep()
-    if pid := port.stray(deploy.config.deploy, deploy.prefix):
+    pid, holder = port.stray(deploy.config.deploy, deploy.prefix), shim.holder(deploy.prefix)
+    if pid and holder in port.lineage(pid):  # the service itself, and not what a release left behind
         raise port.unlisted(pid, deploy.config.deploy.port, deploy.prefix)
+    end_strays(deploy)
     for left in (deploy.manager, *definitions(deploy)):
         left.delete()
+
+
+def end_strays(deploy: Deploy, manager: Manager | None = None) -> None:
+    """End what runs out of a release of this prefix and is not the service, which is `manager`'s, else deploy's."""
+    spare = manager or deploy.manager
+    processes.end_of(deploy.prefix, console=deploy.console, spare=lambda: spare.inspect().pid)
 
 
 def bless(deploy: Deploy) -> None:

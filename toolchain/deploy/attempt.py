@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from ..core import records
 from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
+from ..core.printable import printable
 from . import activation, environment, failure, installed, restorepoint, store
 from .activation import Deploy
 from .installed import InstallState
@@ -113,7 +114,7 @@ def _restored(deploy: Deploy, cause: BaseException, log: str) -> BaseException:
         target = prefix.logs / f"failed-{entry.release}-{failure.stamp()}.log"
         log, lines = failure.capture(deploy.log, entry.log_offset, target)
         for line in lines[-_TAIL_LINES:]:
-            console.note(f"    {line}")
+            console.note(f"    {printable(line)}")
     found = f"release {entry.release}: {reason}\n  its log: {log}"
     if not entry.previous:
         activation.dismantle(deploy)
@@ -184,6 +185,8 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     before = activation.former(deploy, known) or manager
     with contextlib.suppress(OSError):
         failure.log_folder(deploy.prefix)
+        failure.log_file(deploy.log)
+    activation.end_strays(deploy, before)  # one that holds the port must not be in the way
     activation.rotate_log(deploy)
     offset = activation.log_size(deploy)
     if before is not manager:
@@ -198,13 +201,14 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
         raise
     except ToolchainError:
         before.reload()
+    activation.end_strays(deploy, before)
     return _check_previous(replace(deploy, manager=before), offset)
 
 
 def _check_previous(deploy: Deploy, log_offset: int) -> str:
     """Check the restored release, and return what remains in doubt because the check itself is broken."""
     try:
-        activation.check_health(deploy, deploy.journal.entry.previous, log_offset)
+        activation.check_health(deploy, deploy.journal.entry.previous, log_offset, stop=False)
     except DomainUnavailable:
         raise
     except Exception as error:

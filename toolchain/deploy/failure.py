@@ -46,7 +46,7 @@ def capture(log: Path, offset: int, target: Path) -> tuple[str, tuple[str, ...]]
     """
     try:
         data = b""
-        if log.exists():
+        if log.is_file():
             with ownership.open_log(log) as file:
                 file.seek(max(offset, os.fstat(file.fileno()).st_size - _CAPTURE_BYTES))
                 data = file.read(_CAPTURE_BYTES)
@@ -73,6 +73,13 @@ def log_folder(prefix: Prefix) -> str:
         records.make_folder(prefix.logs)
         return f"{prefix.logs} was no folder; what was there is now {aside.name}"
     return ""
+
+
+def log_file(log: Path) -> str:
+    """Make sure that the service's log is a file, if it is there, and return what was done about anything else."""
+    if log.is_file() or not (log.exists() or log.is_symlink()):
+        return ""
+    return f"{log} was no file; what was there is now {store.set_aside(log).name}"
 
 
 def stamp() -> str:

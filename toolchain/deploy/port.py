@@ -35,7 +35,7 @@ def check(
     own = {one.state.pid for one in instances if one.state.running}
     hint = f"stop it, or set deploy.port to another port than {config.port}"
     for pid in listeners(config.port, config.host):
-        if pid and not own & _lineage(pid):
+        if pid and not own & lineage(pid):
             if _is_ours(pid, prefix):
                 raise unlisted(pid, config.port, prefix)
             raise PortInUse(f"port {config.port} is taken by pid {pid} ({_program(pid)})", hint=hint)
@@ -83,7 +83,7 @@ def _running(part: str) -> int:
 
 def _is_ours(pid: int, prefix: Prefix) -> bool:
     """Whether a process, or one that started it, runs a program of a release in this prefix."""
-    for one in _lineage(pid):
+    for one in lineage(pid):
         try:
             process = psutil.Process(one)
             words = (process.exe(), *process.cmdline()[:3])
@@ -98,7 +98,7 @@ def _folders(prefix: Prefix) -> set[str]:
     return {str(prefix.releases), str(prefix.releases.resolve())}
 
 
-def _lineage(pid: int) -> set[int]:
+def lineage(pid: int) -> set[int]:
     """A process and its ancestors."""
     try:
         return {pid, *(parent.pid for parent in psutil.Process(pid).parents())}

@@ -14,7 +14,7 @@ from ..core import process, templates
 from ..core.config import DeployConfig
 from ..service.manager import Manager
 from ..service.unit import Unit
-from . import crashloop
+from . import crashloop, processes
 from .prefix import Prefix
 
 _CLAIM = re.compile(r"claim\.([1-9]\d*)")
@@ -36,6 +36,7 @@ def render(prefix: Prefix, unit: Unit, manager: Manager, config: DeployConfig) -
         manager=manager.kind,
         rotation=_rotation(prefix.logs / unit.log, config),
         interval_s=ROTATION_INTERVAL_S,
+        mark=processes.MARK,
         paths=unit.variables.paths,
         command=" ".join([f'"$release/{program}"', *map(shlex.quote, arguments)]),
     )

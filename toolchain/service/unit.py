@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from ..core.config import DeployConfig
+from ..core.deadline import Deadline
+from ..core.errors import Unhealthy
 from ..core.records import record
 from ..stages import Release
-from . import servicelog
+
+CALL_TIMEOUT_S = 5.0
+"""for one question to a server that does not take it any work"""
+_MOST_BYTES = 16 << 20
+"""of a log that are read at once"""
 
 
 @record
@@ -55,12 +64,33 @@ class StartedUnit:
     """folder for temporary folders; None: the system's"""
 
     def logged(self, offset: int | None = None) -> str:
-        """What was logged since the start, or since another size."""
-        return servicelog.since(self.log, self.log_offset if offset is None else offset).decode(errors="replace")
+        """What was logged since the start, or since another size; of a log that was rotated meanwhile, all of it.
+
+        Raises `Unhealthy` when there is no log, or one that cannot be read.
+        """
+        with self._opened() as file:
+            start = self.log_offset if offset is None else offset
+            file.seek(start if start <= os.fstat(file.fileno()).st_size else 0)
+            return file.read(_MOST_BYTES).decode(errors="replace")
 
     def log_size(self) -> int:
-        """The log's present size, for `logged`."""
-        return self.log.stat().st_size if self.log.exists() else 0
+        """The log's present size, for `logged`. Raises `Unhealthy` as it does."""
+        with self._opened() as file:
+            return os.fstat(file.fileno()).st_size
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        hint = "the release must write to the stdout and stderr that it is started with, and leave the file alone"
+        try:
+            plain = os.O_NOFOLLOW if os.geteuid() == 0 else 0  # of a daemon, its user writes the folder
+            descriptor = os.open(self.log, os.O_RDONLY | os.O_NONBLOCK | plain)  # a pipe in its place must not hold us
+        except OSError as error:
+            raise Unhealthy(f"{self.log}: the service's log cannot be read: {error.strerror}", hint=hint) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Unhealthy(f"{self.log}: the service's log is no file", hint=hint)
+        with os.fdopen(descriptor, "rb") as file:
+            yield file
 
 
 @record
@@ -70,7 +100,7 @@ class UnitProof:
     lines: tuple[str, ...]
     """lines of its log, verbatim"""
     unproven: str = ""
-    """what remains unproven; empty if all is proven"""
+    """what remains unproven, though nothing contradicts it; empty if all is proven"""
 
 
 class Unit(Protocol):
@@ -108,8 +138,15 @@ class Unit(Protocol):
     def url(self, environment: Mapping[str, str]) -> str:
         """Its URL on this machine when started with `environment`."""
 
-    def ready(self, environment: Mapping[str, str]) -> str:
-        """The version that answers now; empty if none does. Takes a few seconds at most."""
+    def ready(self, environment: Mapping[str, str], timeout_s: float = CALL_TIMEOUT_S) -> str:
+        """The version that answers within `timeout_s`; empty if none does."""
 
-    def proof(self, started: StartedUnit, timeout_s: float) -> UnitProof:
-        """Generate text, and compare its log with the configuration. Raises `Unhealthy`; `timeout_s` bounds a call."""
+    def runners(self, environment: Mapping[str, str], deadline: Deadline) -> int:
+        """How many processes of its own it has for models in memory. Raises `ServerFailed`."""
+
+    def proof(self, started: StartedUnit, deadline: Deadline) -> UnitProof:
+        """Generate text, and compare its log with the configuration.
+
+        Raises `Unhealthy`, also when `deadline` passes, and when the log does not prove the configured cache type; only
+        f16, which is everybody's default, may stay unproven.
+        """

@@ -20,12 +20,20 @@ MIB = 1 << 20
 CELL_PADDING = 256
 """llama.cpp rounds the cells of a context up to a multiple of this"""
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
+# Every repetition is bounded: a log may hold anything, and lines of any length.
+_NUMBER = r"(\d{1,9}(?:\.\d{1,6})?)"
+_NAME = r"([\w+]{1,200})"
+_GAP = " {1,20}"
+_MOST_CHARACTERS = 4096
+"""of a line that is looked at"""
 _CACHE = re.compile(
-    rf"llama_kv_cache\w*: size = +{_NUMBER} MiB \( *(\d+) cells, +(\d+) layers, +\d+/\d+ seqs\), "
-    rf"K \(([\w+]+)\): +{_NUMBER} MiB, V \(([\w+]+)\): +{_NUMBER} MiB"
+    rf"llama_kv_cache\w{{0,40}}: size ={_GAP}{_NUMBER} MiB \( {{0,20}}(\d{{1,9}}) cells,{_GAP}(\d{{1,4}}) layers,"
+    rf"{_GAP}\d{{1,4}}/\d{{1,4}} seqs\), K \({_NAME}\):{_GAP}{_NUMBER} MiB, V \({_NAME}\):{_GAP}{_NUMBER} MiB"
 )
-_PART = re.compile(rf"llama_kv_cache: ([KV]) of attention layers (\d+(?:[,-]\d+)*) \(of (\d+)\): (\w+), {_NUMBER} MiB")
+_PART = re.compile(
+    r"llama_kv_cache: ([KV]) of attention layers (\d{1,4}(?:[,-]\d{1,4})*) \(of (\d{1,4})\): (\w{1,40}), "
+    rf"{_NUMBER} MiB"
+)
 _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
 SHIFT_LINE = "slot context shift"
 """how llama-server's line on a context shift starts"""
@@ -52,6 +60,8 @@ def stated(log: str) -> tuple[Cache, ...]:
     """
     found: list[Cache] = []
     for line in log.splitlines():
+        if len(line) > _MOST_CHARACTERS:
+            continue
         if match := _CACHE.search(line):
             found.append(Cache(proof=_proof(match), rotated_k=None, rotated_v=None))
         elif found and (match := _PART.search(line)):
@@ -134,6 +144,20 @@ def mismatch(found: Sequence[CacheProof], kv_cache_type: str, layers: int) -> st
         for layer, name in held:
             if name != types[layer]:
                 return f"asked for {side} of attention layer {layer} as {types[layer]}, the log says {name}"
+    return ""
+
+
+def wrong_size(proof: CacheProof, geometry: ProbeGeometry, added: Iterable[CacheType], sequences: int = 1) -> str:
+    """How the sizes of a cache contradict its types' bytes; empty if they agree. There may be a copy of it for each of
+    `sequences`.
+    """
+    types = type_table(added)
+    for side, name, layers, stated in portions(proof):
+        if name not in types:
+            return f"the size of {name} is not known: the release's manifest does not list it"
+        expected = cache_bytes(types[name], geometry, cells=proof.cells, layers=layers)
+        if not any(agrees(stated, expected * copies) for copies in range(1, sequences + 1)):
+            return f"{side} as {name} takes {expected / MIB:.3f} MiB, the log says {stated:.2f}"
     return ""
 
 

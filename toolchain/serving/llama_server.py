@@ -6,49 +6,118 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import requests
+from msgspec import Meta
 
 from ..core.cachetypes import grammar
+from ..core.deadline import Deadline
 from ..core.errors import ModelLoadFailed, ServerFailed, StateInvalid
+from ..core.printable import printable
+from ..core.records import record
+from . import transport
 from .launcher import claim_port, launch, require_program
 
+R = TypeVar("R")
+_EXPECTED = "a llama-server"
+_MOST_BYTES = 32 << 20
+"""of an answer: /tokenize gives a number for each few characters of a text"""
+_HEALTH_S = 5.0
 _SLOT_FILE = "slot.bin"
 INFORMATIVE = "4"
 """llama.cpp's log level that includes the cache lines"""
 
 
-class LlamaServer:
-    """A running llama-server; `url` is its address. A failed call raises `ServerFailed`."""
+_Count = Annotated[int, Meta(ge=0, le=2**48)]
 
-    def __init__(self, url: str, home: Path, timeout_s: float) -> None:
+
+@record
+class Tokens:
+    """The answer of /tokenize."""
+
+    tokens: tuple[int, ...]
+
+
+@record
+class Listed:
+    """A token that the model could have chosen."""
+
+    id: int
+    logprob: float
+
+
+@record
+class Position:
+    """The most probable tokens of one position."""
+
+    top_logprobs: tuple[Listed, ...]
+
+
+@record
+class Completion:
+    """The answer of /completion."""
+
+    content: str = ""
+    tokens_predicted: _Count = 0
+    completion_probabilities: tuple[Position, ...] = ()
+
+
+@record
+class _Saved:
+    n_written: _Count
+
+
+@record
+class _Health:
+    status: str = ""
+
+
+@record
+class _Properties:
+    build_info: str = ""
+
+
+class LlamaServer:
+    """A running llama-server; `url` is its address, `timeout_s` bounds each call, and `deadline`, if given, all of
+    them. A failed call, and an answer of another shape, raises `ServerFailed`.
+    """
+
+    def __init__(self, url: str, home: Path, timeout_s: float, deadline: Deadline | None = None) -> None:
         self.url = url
         self._home = home
         self._timeout_s = timeout_s
+        self._deadline = deadline
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object in the answer."""
-        url = f"{self.url}{path}"
-        try:
-            with requests.Session() as session:
-                session.trust_env = False
-                answer = session.post(url, json=body, timeout=self._timeout_s)
-                found = answer.json()
-        except (requests.RequestException, ValueError) as error:
-            raise ServerFailed(f"{url}: no answer: {error}", hint="verify.timeout_s bounds each call") from error
-        if answer.status_code != requests.codes.ok or not isinstance(found, dict):
-            raise ServerFailed(f"{url}: answers {answer.status_code}: {answer.text[:500]}")
-        return found
+    def build(self) -> str:
+        """The build of llama.cpp, such as b10488, once the model is loaded; empty before."""
+        if self._ask("GET", "/health", _Health).status != "ok":
+            return ""
+        return printable(self._ask("GET", "/props", _Properties).build_info).partition("-")[0]
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a text, with those that the model adds."""
+        return list(self._ask("POST", "/tokenize", Tokens, {"content": text, "add_special": True}).tokens)
+
+    def complete(self, body: Mapping[str, Any]) -> Completion:
+        """The answer of /completion to a request."""
+        return self._ask("POST", "/completion", Completion, body)
+
+    def _ask(self, method: str, path: str, kind: type[R], body: Mapping[str, Any] | None = None) -> R:
+        deadline = self._deadline.within(self._timeout_s) if self._deadline else Deadline(self._timeout_s)
+        with transport.call(self.url, method, path, deadline=deadline, json=body, most_bytes=_MOST_BYTES) as answer:
+            data = answer.body()
+        if not answer.ok:
+            raise ServerFailed(f"{answer.where}: answers {answer.status}: {printable(data.decode(errors='replace'))}")
+        return transport.decode(data, kind, answer.where, _EXPECTED)
 
     def read(self, prompt: str | Sequence[int]) -> None:
         """Fill the cache with a prompt: a text, or tokens."""
         words = prompt if isinstance(prompt, str) else list(prompt)
-        self.post("/completion", {"prompt": words, "n_predict": 1, "cache_prompt": True, "temperature": 0})
+        self.complete({"prompt": words, "n_predict": 1, "cache_prompt": True, "temperature": 0})
 
     def save(self) -> Path:
         """Save the cache to a file. Raises `StateInvalid` when its length is not the announced one."""
-        written = int(self.post("/slots/0?action=save", {"filename": _SLOT_FILE}).get("n_written", 0))
+        written = self._ask("POST", "/slots/0?action=save", _Saved, {"filename": _SLOT_FILE}).n_written
         path = self._home / _SLOT_FILE
         if not path.is_file() or path.stat().st_size != written:
             raise StateInvalid(f"{path}: the saved slot does not have the announced {written} bytes")
@@ -101,7 +170,9 @@ def own_environment() -> dict[str, str]:
 
 def _is_ready(url: str) -> bool:
     """Whether the model is loaded."""
-    with contextlib.suppress(requests.RequestException), requests.Session() as session:
-        session.trust_env = False
-        return bool(session.get(f"{url}/health", timeout=5).status_code == requests.codes.ok)
+    with (
+        contextlib.suppress(ServerFailed),
+        transport.call(url, "GET", "/health", deadline=Deadline(_HEALTH_S)) as answer,
+    ):
+        return answer.ok
     return False

@@ -1,27 +1,80 @@
 """A client of Ollama's HTTP API: the few calls that verification and health checks need.
 
 Every failure has the server's own message. A server that does not answer, or breaks off, is `ServerFailed`; one that
-answers that it cannot load or import a model is `ModelLoadFailed`.
+answers that it cannot load or import a model is `ModelLoadFailed`. An answer of another shape than Ollama's is
+`ServerFailed`, too.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import requests
+from msgspec import Meta
 
+from ..core.deadline import Deadline
 from ..core.errors import ModelLoadFailed, ServerFailed, ToolchainError
+from ..core.printable import printable
 from ..core.records import record, sha256_file
+from . import transport
 
+R = TypeVar("R")
 _POLL_S = 0.05
 _NANOSECONDS = 1e9
+_EXPECTED = "an Ollama"
 
 DEFAULT_PORT = 11434
 """the default port of Ollama.app and Homebrew's service"""
+
+
+_Count = Annotated[int, Meta(ge=0, le=2**31)]
+_Nanoseconds = Annotated[int, Meta(ge=0, le=10**18)]
+
+
+@record
+class _Version:
+    version: str
+
+
+@record
+class _Model:
+    name: str
+
+
+@record
+class _Models:
+    models: tuple[_Model, ...] | None = None
+
+
+@record
+class _Refusal:
+    error: str
+
+
+@record
+class _Progress:
+    """A line of /api/create."""
+
+    status: str = ""
+    error: str = ""
+
+
+@record
+class _Piece:
+    """A line of /api/generate; what is said of the whole is in the last one."""
+
+    response: str = ""
+    done: bool = False
+    done_reason: str = ""
+    eval_count: _Count = 0
+    prompt_eval_count: _Count = 0
+    load_duration: _Nanoseconds = 0
+    prompt_eval_duration: _Nanoseconds = 0
+    eval_duration: _Nanoseconds = 0
+    error: str = ""
 
 
 @record
@@ -39,19 +92,26 @@ class Generation:
 
 
 class OllamaClient:
-    """Calls one server. `timeout` (seconds) bounds every single call, a model load or generation included."""
+    """Calls one server. `timeout` (seconds) bounds every single call, a model load or generation and the reading of
+    its answer included; `deadline`, if given, bounds all of them.
+    """
 
-    def __init__(self, base_url: str, timeout: float = 60.0) -> None:
+    def __init__(self, base_url: str, timeout: float = 60.0, deadline: Deadline | None = None) -> None:
         self.base_url = base_url.rstrip("/")
         self.timeout = timeout
+        self._deadline = deadline
 
     def version(self) -> str:
         """The version that the server was built with. Raises `ServerFailed`."""
-        return str(self._json("GET", "/api/version").get("version", ""))
+        return printable(self._get("/api/version", _Version).version)
 
     def names(self) -> tuple[str, ...]:
         """Names of the models in the server's store, such as probe:latest. Raises `ServerFailed`."""
-        return tuple(str(model["name"]) for model in self._json("GET", "/api/tags").get("models") or ())
+        return tuple(printable(model.name) for model in self._get("/api/tags", _Models).models or ())
+
+    def loaded(self) -> int:
+        """How many models are in memory, each with a runner. Raises `ServerFailed`."""
+        return len(self._get("/api/ps", _Models).models or ())
 
     def create_from_gguf(self, name: str, path: Path) -> None:
         """Import a GGUF file as the model `name`.
@@ -60,15 +120,20 @@ class OllamaClient:
         file, `ServerFailed` when it does not answer.
         """
         digest = f"sha256:{sha256_file(path)}"
-        if self._call("HEAD", f"/api/blobs/{digest}", refused=None).status_code != requests.codes.ok:
+        with self._call("HEAD", f"/api/blobs/{digest}", refused=None) as answer:
+            known = answer.ok
+        if not known:
             with path.open("rb") as file:
-                self._call("POST", f"/api/blobs/{digest}", data=file, refused=ModelLoadFailed)
+                self._tell("POST", f"/api/blobs/{digest}", data=file, refused=ModelLoadFailed)
         body = {"model": name, "files": {path.name: digest}}
         status = ""
-        for line in self._stream("/api/create", body, refused=ModelLoadFailed, broken=ModelLoadFailed):
-            status = str(line.get("status", ""))
+        for line in self._stream("/api/create", body, _Progress, refused=ModelLoadFailed):
+            if line.error:
+                raise ModelLoadFailed(f"{self.base_url}/api/create: {printable(line.error)}")
+            status = line.status
         if status != "success":
-            raise ModelLoadFailed(f"{self.base_url}: the import of {name} ended with {status!r}, not with success")
+            ended = printable(status)
+            raise ModelLoadFailed(f"{self.base_url}: the import of {name} ended with {ended!r}, not with success")
 
     def generate(
         self,
@@ -94,24 +159,28 @@ class OllamaClient:
         }
         if keep_alive is not None:
             body["keep_alive"] = keep_alive
-        text, last = "", {}
-        for last in self._stream("/api/generate", body, refused=ModelLoadFailed, broken=ServerFailed):
-            text += str(last.get("response", ""))
-        if not last.get("done"):
+        pieces: list[str] = []
+        last = _Piece()
+        for last in self._stream("/api/generate", body, _Piece, refused=ModelLoadFailed):
+            if last.error:
+                raise ServerFailed(f"{self.base_url}/api/generate: {printable(last.error)}")
+            pieces.append(last.response)
+        text = "".join(pieces)
+        if not last.done:
             raise ServerFailed(f"{self.base_url}: the answer to /api/generate broke off after {len(text)} characters")
         return Generation(
             text=text,
-            eval_count=int(last.get("eval_count", 0)),
-            prompt_eval_count=int(last.get("prompt_eval_count", 0)),
-            done_reason=str(last.get("done_reason", "")),
-            load_s=last.get("load_duration", 0) / _NANOSECONDS,
-            prompt_s=last.get("prompt_eval_duration", 0) / _NANOSECONDS,
-            eval_s=last.get("eval_duration", 0) / _NANOSECONDS,
+            eval_count=last.eval_count,
+            prompt_eval_count=last.prompt_eval_count,
+            done_reason=last.done_reason,
+            load_s=last.load_duration / _NANOSECONDS,
+            prompt_s=last.prompt_eval_duration / _NANOSECONDS,
+            eval_s=last.eval_duration / _NANOSECONDS,
         )
 
     def delete(self, name: str) -> None:
         """Remove a model from the store. Raises `ServerFailed`, also for an unknown name."""
-        self._call("DELETE", "/api/delete", json={"model": name}, refused=ServerFailed)
+        self._tell("DELETE", "/api/delete", json={"model": name}, refused=ServerFailed)
 
     def wait_until_ready(
         self, seconds: float, *, version: str = "", check_alive: Callable[[], None] = lambda: None
@@ -138,66 +207,37 @@ class OllamaClient:
                 )
             return found
 
-    def _json(self, method: str, path: str) -> dict[str, Any]:
-        response = self._call(method, path, refused=ServerFailed)
-        try:
-            data = response.json()
-        except requests.JSONDecodeError:
-            data = None
-        if not isinstance(data, dict):
-            raise ServerFailed(f"{self.base_url}{path}: not an Ollama; the answer was {response.text[:80]!r}")
-        return data
+    def _get(self, path: str, kind: type[R]) -> R:
+        with self._call("GET", path, refused=ServerFailed) as answer:
+            return transport.decode(answer.body(), kind, answer.where, _EXPECTED)
 
+    def _tell(self, method: str, path: str, *, refused: type[ToolchainError], **content: Any) -> None:
+        with self._call(method, path, refused=refused, **content):
+            pass  # only the status matters
+
+    @contextlib.contextmanager
     def _call(
-        self, method: str, path: str, *, refused: type[ToolchainError] | None, **arguments: Any
-    ) -> requests.Response:
-        """One request. An error status raises `refused` with the server's message, unless that is None."""
-        try:
-            with requests.Session() as session:
-                session.trust_env = False  # never use a proxy for a local server
-                response = session.request(method, self.base_url + path, timeout=self.timeout, **arguments)
-        except requests.RequestException as error:
-            raise ServerFailed(f"{self.base_url}{path}: no answer: {_cause(error)}") from error
-        if refused is not None and not response.ok:
-            with response:
-                raise refused(f"{self.base_url}{path}: {_message(response)}")
-        return response
+        self, method: str, path: str, *, refused: type[ToolchainError] | None, **content: Any
+    ) -> Iterator[transport.Answer]:
+        """One call. An error status raises `refused` with the server's message, unless that is None."""
+        deadline = self._deadline.within(self.timeout) if self._deadline else Deadline(self.timeout)
+        with transport.call(self.base_url, method, path, deadline=deadline, **content) as answer:
+            if refused is not None and not answer.ok:
+                raise refused(f"{answer.where}: {_message(answer)}")
+            yield answer
 
     def _stream(
-        self, path: str, body: Mapping[str, Any], *, refused: type[ToolchainError], broken: type[ToolchainError]
-    ) -> Iterator[dict[str, Any]]:
-        """The JSON lines of a streamed answer; an `error` line raises `broken` with its text."""
-        deadline = time.monotonic() + self.timeout
-        with self._call("POST", path, json=body, stream=True, refused=refused) as response:
-            try:
-                for line in response.iter_lines():
-                    if not line:
-                        continue
-                    data = json.loads(line)
-                    if "error" in data:
-                        raise broken(f"{self.base_url}{path}: {data['error']}")
-                    yield data
-                    if time.monotonic() > deadline:
-                        raise ServerFailed(f"{self.base_url}{path}: not finished after {self.timeout:g} s")
-            except requests.RequestException as error:
-                raise ServerFailed(f"{self.base_url}{path}: the answer broke off: {_cause(error)}") from error
-            except ValueError as error:
-                raise ServerFailed(f"{self.base_url}{path}: not an Ollama: {error}") from error
+        self, path: str, body: Mapping[str, Any], kind: type[R], *, refused: type[ToolchainError]
+    ) -> Iterator[R]:
+        """The lines of a streamed answer."""
+        with self._call("POST", path, json=body, refused=refused) as answer:
+            for line in answer.lines():
+                yield transport.decode(line, kind, answer.where, _EXPECTED)
 
 
-def _message(response: requests.Response) -> str:
+def _message(answer: transport.Answer) -> str:
     """The server's own message: Ollama reports errors as {"error": "..."}."""
-    try:
-        data = response.json()
-    except requests.RequestException:
-        data = None
-    if isinstance(data, dict) and data.get("error"):
-        return str(data["error"])
-    return f"HTTP status {response.status_code} {response.reason}"
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason of a failed request, without urllib3's wrapping."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return str(error) or type(error).__name__
+    with contextlib.suppress(ServerFailed):
+        if said := printable(transport.decode(answer.body(), _Refusal, answer.where, _EXPECTED).error):
+            return said
+    return f"HTTP status {answer.status} {answer.reason}"

@@ -131,6 +131,7 @@ def _add_tensors(writer: gguf.GGUFWriter, geometry: ProbeGeometry, vocabulary: i
         writer.add_tensor(block + "ffn_down.weight", matrix(width, width))
     writer.add_tensor("output_norm.weight", ones)
     output = matrix(vocabulary, width)
-    # Rows of zeros give a logit of 0, below that of some letter: never an end token or part of a UTF-8 character.
-    output[: vocabulary - len(_LETTERS)] = 0
+    # Rows of zeros give a logit of 0, below that of some letter: never an end token, a blank or part of a UTF-8
+    # character, so that every token is a letter or a digit of the text.
+    output[: vocabulary - len(_LETTERS.removeprefix(_SPACE))] = 0
     writer.add_tensor("output.weight", output)

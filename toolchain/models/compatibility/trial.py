@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -56,7 +55,7 @@ def predictions(
         with serve(
             server, model, home=home, context=size + _ROOM, timeout_s=config.verify.timeout_s, cache_type=cache
         ) as running:
-            read = running.post("/tokenize", {"content": text, "add_special": True}).get("tokens") or []
+            read = running.tokens(text)
             if len(read) < FEWEST_TOKENS:
                 raise TextTooShort(
                     f"the text has {len(read)} tokens, {FEWEST_TOKENS} are needed", hint="use a longer one: --text"
@@ -78,12 +77,10 @@ def divergence(exact: Sequence[Prediction], rough: Sequence[Prediction]) -> Esti
 
 def _predict(server: LlamaServer, prompt: list[int]) -> Prediction:
     body = {"prompt": prompt, "n_predict": 1, "cache_prompt": True, "temperature": 0, "n_probs": LISTED}
-    answer = server.post("/completion", body)
-    try:
-        top: list[dict[str, Any]] = answer["completion_probabilities"][0]["top_logprobs"]
-        return Prediction(listed={int(one["id"]): float(one["logprob"]) for one in top})
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ServerFailed(f"{server.url}/completion: the answer contains no probabilities") from error
+    answer = server.complete(body)
+    if not answer.completion_probabilities:
+        raise ServerFailed(f"{server.url}/completion: the answer contains no probabilities")
+    return Prediction(listed={one.id: one.logprob for one in answer.completion_probabilities[0].top_logprobs})
 
 
 def _divergence(exact: Mapping[int, float], rough: Mapping[int, float]) -> float:

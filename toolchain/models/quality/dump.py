@@ -42,7 +42,7 @@ def dump(server: Path, model: Path, text: str, tokens: int, config: Config, cons
     with console.step(f"keys and values of {model.name}"), temporary.folder("dump") as home:
         context, timeout_s = tokens + _ROOM, config.verify.timeout_s
         with serve(server, model, home=home, context=context, timeout_s=timeout_s) as running:
-            found = running.post("/tokenize", {"content": text, "add_special": True}).get("tokens") or []
+            found = running.tokens(text)
             if len(found) < FEWEST_TOKENS:
                 raise TextTooShort(
                     f"the text has {len(found)} tokens, {FEWEST_TOKENS} are needed", hint="--text names a longer one"

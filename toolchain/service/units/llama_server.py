@@ -9,22 +9,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import requests
 
 from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
+from ...core.deadline import Deadline
 from ...core.errors import ConfigError, ServerFailed, Unhealthy
 from ...serving.llama_server import INFORMATIVE, LlamaServer
 from ...stages import CacheProof, Release
 from .. import address
-from ..unit import Competitor, StartedUnit, UnitProof, Variables
+from ..unit import CALL_TIMEOUT_S, Competitor, StartedUnit, UnitProof, Variables
 from .further import further
-from .supported import require_types
+from .supported import require_proof, require_types
 
 TOKENS = 4
-_CALL_TIMEOUT_S = 5.0
 _SETTLE_S = 3.0
 """how long a log line may come after its answer: llama-server logs from a separate thread"""
 _POLL_S = 0.05
@@ -85,46 +82,42 @@ class LlamaServerUnit:
         """By LLAMA_ARG_HOST and LLAMA_ARG_PORT."""
         return address.base_url(environment["LLAMA_ARG_HOST"], environment["LLAMA_ARG_PORT"])
 
-    def ready(self, environment: Mapping[str, str]) -> str:
+    def ready(self, environment: Mapping[str, str], timeout_s: float = CALL_TIMEOUT_S) -> str:
         """The build from /props, once /health reports the model as loaded."""
-        url = self.url(environment)
-        if _get(f"{url}/health").get("status") != "ok":
+        try:
+            return LlamaServer(self.url(environment), Path(), timeout_s, Deadline(timeout_s)).build()
+        except ServerFailed:
             return ""
-        return str(_get(f"{url}/props").get("build_info", "")).partition("-")[0]
 
-    def proof(self, started: StartedUnit, timeout_s: float) -> UnitProof:
+    def runners(self, environment: Mapping[str, str], deadline: Deadline) -> int:  # noqa: ARG002
+        """None: it is one process."""
+        return 0
+
+    def proof(self, started: StartedUnit, deadline: Deadline) -> UnitProof:
         """Generate, and compare the cache lines, logged at the start, with the environment."""
         asked = f"{started.environment['LLAMA_ARG_CACHE_TYPE_K']}:{started.environment['LLAMA_ARG_CACHE_TYPE_V']}"
-        client = LlamaServer(self.url(started.environment), started.log.parent, timeout_s)
+        client = LlamaServer(self.url(started.environment), started.log.parent, deadline.seconds, deadline)
         body = {"prompt": "a b c", "n_predict": TOKENS, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
         try:
-            count = client.post("/completion", body).get("tokens_predicted")
+            done = client.complete(body)
         except ServerFailed as error:
             raise Unhealthy(f"the release answers, but does not generate: {error.message}") from error
-        if count != TOKENS:
-            raise Unhealthy(f"the release generated {count} tokens of {TOKENS}")
-        return _prove_caches(started, asked)
+        if done.tokens_predicted != TOKENS:
+            raise Unhealthy(f"the release generated {done.tokens_predicted} tokens of {TOKENS}")
+        if not done.content:
+            raise Unhealthy("the release generated no text")
+        return _prove_caches(started, asked, deadline)
 
 
-def _prove_caches(started: StartedUnit, asked: str) -> UnitProof:
+def _prove_caches(started: StartedUnit, asked: str, deadline: Deadline) -> UnitProof:
     from ...serving import cachelog  # slow to import (NumPy, gguf), and needed only here
 
-    deadline = time.monotonic() + _SETTLE_S
-    while not (stated := cachelog.stated(started.logged())) and time.monotonic() < deadline:
+    waiting = deadline.within(_SETTLE_S)
+    while not (stated := cachelog.stated(started.logged())) and not waiting.passed:
         time.sleep(_POLL_S)
     found: list[CacheProof] = list(dict.fromkeys(cache.proof for cache in stated))  # without repeats after a restart
     if reason := cachelog.mismatch(found, asked, sum(proof.layers for proof in found)) if found else "":
         raise Unhealthy(f"the service is configured for the cache types {asked}, but: {reason}: {found[0].line}")
-    unproven = f"the log states no cache, so it is not proven that {asked} is in use"
-    return UnitProof(lines=tuple(proof.line for proof in found), unproven="" if found else unproven)
-
-
-def _get(url: str) -> dict[str, Any]:
-    """The JSON object in the answer, with any status; empty if there is none."""
-    try:
-        with requests.Session() as session:
-            session.trust_env = False  # never use a proxy for a local server
-            found = session.get(url, timeout=_CALL_TIMEOUT_S).json()
-    except (requests.RequestException, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return UnitProof(
+        lines=tuple(proof.line for proof in found), unproven="" if found else require_proof(asked, "at all")
+    )

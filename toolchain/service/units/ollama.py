@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import secrets
+import time
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...core import temporary
 from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
-from ...core.errors import ConfigError, ServerFailed, ToolchainError, Unhealthy
+from ...core.deadline import Deadline
+from ...core.errors import ConfigError, DiskFull, ModelLoadFailed, ServerFailed, ToolchainError, Unhealthy
+from ...core.printable import printable
+from ...core.records import record
 from ...serving.ollama import DEFAULT_PORT, OllamaClient
 from ...stages import Release
 from .. import address, model_store
-from ..unit import Competitor, StartedUnit, UnitProof, Variables
+from ..unit import CALL_TIMEOUT_S, Competitor, StartedUnit, UnitProof, Variables
 from .further import further
-from .supported import require_types
+from .supported import require_proof, require_types
+
+if TYPE_CHECKING:
+    from ...serving.probe_model import ProbeGeometry
 
 PROBE_NAME = "turboquant-probe"
 PROBE_TOKENS = 4
 _LAYERS = 2
-_SIZES = {"head_size": 128, "heads": 2, "kv_heads": 1, "context": 512}
+_MORE_LAYERS = 4
+_SIZES = {"head_size": 128, "heads": 2, "kv_heads": 1, "context": 2048}
 _CELLS = 256
-"""requested context: a multiple of llama.cpp's padding, so that the log states the same number"""
-_CALL_TIMEOUT_S = 5.0
+"""the requested context is a multiple of llama.cpp's padding, so that the log states the same number"""
+_CLEANUP_S = 1.0
+_SETTLE_S = 3.0
+"""how long a log line may come after its answer: llama-server logs from a separate thread"""
+_POLL_S = 0.05
 
 _VARIABLES = Variables(
     settings={
@@ -138,57 +151,101 @@ class OllamaUnit:
         host, _, port = environment.get("OLLAMA_HOST", f"127.0.0.1:{DEFAULT_PORT}").rpartition(":")
         return address.base_url(host, port)
 
-    def ready(self, environment: Mapping[str, str]) -> str:
+    def ready(self, environment: Mapping[str, str], timeout_s: float = CALL_TIMEOUT_S) -> str:
         """The version from /api/version."""
         try:
-            return OllamaClient(self.url(environment), timeout=_CALL_TIMEOUT_S).version()
+            return OllamaClient(self.url(environment), timeout=timeout_s).version()
         except ServerFailed:
             return ""
 
-    def proof(self, started: StartedUnit, timeout_s: float) -> UnitProof:
-        """Generate with a probe model that has enough layers for every rule of the cache type."""
+    def runners(self, environment: Mapping[str, str], deadline: Deadline) -> int:
+        """Those of the models in /api/ps."""
+        return OllamaClient(self.url(environment), CALL_TIMEOUT_S, deadline).loaded()
+
+    def proof(self, started: StartedUnit, deadline: Deadline) -> UnitProof:
+        """Generate with a probe model that has enough layers for every rule of the cache type.
+
+        Its sizes are drawn by lot, so that no line of the log fits that was not written for this very probe.
+        """
+        from ...serving.probe_model import ProbeGeometry  # slow to import (NumPy, gguf), and needed only here
+
         asked = started.environment["OLLAMA_KV_CACHE_TYPE"]
-        layers = max(_LAYERS, grammar.parse(asked).reach)
-        offset = started.log_size()
-        _generate(OllamaClient(self.url(started.environment), timeout=timeout_s), layers, started.temporary)
-        return _prove_cache(started.logged(offset), asked, layers, started.release)
+        layers = max(_LAYERS, grammar.parse(asked).reach) + secrets.randbelow(_MORE_LAYERS)
+        probe = _Probe(
+            geometry=ProbeGeometry(**_SIZES, layers=layers),
+            cells=_CELLS * (1 + secrets.randbelow(_SIZES["context"] // _CELLS)),
+            sequences=_number(started.environment.get("OLLAMA_NUM_PARALLEL", "")),
+        )
+        offset = _generate(self.url(started.environment), probe, started, deadline)
+        return _prove_cache(started, offset, asked, probe, deadline)
 
 
-def _generate(client: OllamaClient, layers: int, within: Path | None) -> None:
-    from ...serving.probe_model import write_probe  # slow to import (NumPy, gguf), and needed only here
+@record
+class _Probe:
+    """A probe model's sizes, the context that is asked for, and how many sequences its cache may hold."""
 
+    geometry: ProbeGeometry
+    cells: int
+    sequences: int
+
+
+def _generate(url: str, probe: _Probe, started: StartedUnit, deadline: Deadline) -> int:
+    """The size of the log right before the generation."""
+    from ...serving.probe_model import write_probe
+
+    client = OllamaClient(url, deadline.seconds, deadline)
     try:
-        with temporary.folder("probe", within) as folder:
+        with temporary.folder("probe", started.temporary) as folder:
             path = folder / f"{PROBE_NAME}.gguf"
-            write_probe(path, **_SIZES, layers=layers, seed=1)
+            write_probe(path, **_SIZES, layers=probe.geometry.layers, seed=1)
             try:
                 client.create_from_gguf(PROBE_NAME, path)
-                done = client.generate(PROBE_NAME, "a b c", PROBE_TOKENS, {"num_ctx": _CELLS}, keep_alive=0)
+                offset = started.log_size()
+                done = client.generate(PROBE_NAME, "a b c", PROBE_TOKENS, {"num_ctx": probe.cells}, keep_alive=0)
             finally:
                 with contextlib.suppress(ToolchainError):
-                    client.delete(PROBE_NAME)
-    except ToolchainError as error:
+                    OllamaClient(url, _CLEANUP_S).delete(PROBE_NAME)
+    except (ServerFailed, ModelLoadFailed) as error:
         raise Unhealthy(f"the release answers, but does not generate: {error.message}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(f"{temporary.home()}: no space for the probe model", hint="free some space") from error
     if done.eval_count < PROBE_TOKENS:
         raise Unhealthy(f"the release generated {done.eval_count} tokens of {PROBE_TOKENS}")
+    if not (done.text.isascii() and done.text.isalnum()):  # all that the probe model can say
+        raise Unhealthy(f"the release generated {printable(done.text, 40)!r}, which is no text of the probe model")
+    return offset
 
 
-def _prove_cache(logged: str, asked: str, layers: int, release: Release) -> UnitProof:
+def _prove_cache(started: StartedUnit, offset: int, asked: str, probe: _Probe, deadline: Deadline) -> UnitProof:
     """Compare llama-server's line on the probe's cache with the environment.
 
     Lines on other models, which clients may load meanwhile, are skipped: a draft model's cache may be f16.
     """
     from ...serving import cachelog
-    from ...serving.probe_model import ProbeGeometry
 
-    geometry = ProbeGeometry(**_SIZES, layers=layers)
-    found = [
-        cache.proof
-        for cache in cachelog.caches(logged, geometry, release.cache_types)
-        if (cache.proof.layers, cache.proof.cells) == (layers, _CELLS)
-    ]
-    for proof in found:
-        if reason := cachelog.mismatch([proof], asked, layers):
-            raise Unhealthy(f"the service is configured for the cache type {asked}, but: {reason}: {proof.line}")
-    unproven = f"the log states no cache of the probe model, so it is not proven that {asked} is in use"
-    return UnitProof(lines=tuple(proof.line for proof in found), unproven="" if found else unproven)
+    waiting = deadline.within(_SETTLE_S)
+    while True:
+        found = [
+            cache
+            for cache in cachelog.caches(started.logged(offset), probe.geometry, started.release.cache_types)
+            if cache.proof.layers == probe.geometry.layers
+            and cache.proof.cells in {probe.cells, probe.cells * probe.sequences}
+        ]
+        if found or waiting.passed:
+            break
+        time.sleep(_POLL_S)
+    for cache in found:
+        reason = cachelog.mismatch([cache.proof], asked, probe.geometry.layers) or cachelog.wrong_size(
+            cache.proof, probe.geometry, started.release.cache_types, probe.sequences
+        )
+        if reason:
+            raise Unhealthy(f"the service is configured for the cache type {asked}, but: {reason}: {cache.proof.line}")
+    lines = tuple(cache.proof.line for cache in found)
+    return UnitProof(lines=lines, unproven="" if found else require_proof(asked, "of the probe model"))
+
+
+def _number(text: str) -> int:
+    """A whole number from 1 on, as Ollama reads it."""
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 5 else 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ...core.cachetypes import grammar
 from ...core.cachetypes.grammar import CacheTypes
 from ...core.cachetypes.table import type_table
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, Unhealthy
 from ...stages import Release
 
 
@@ -17,3 +18,14 @@ def require_types(release: Release, asked: CacheTypes) -> None:
                 f"deploy.kv_cache_type: release {release.id} has no cache type {kind!r}",
                 hint=f"it has: {', '.join(sorted(known))}",
             )
+
+
+def require_proof(asked: str, what: str) -> str:
+    """What remains unproven when the log states no cache `what`. Raises `Unhealthy`, unless f16 was asked for.
+
+    This holds for releases without the series, too: upstream's llama-server prints the same line.
+    """
+    unproven = f"the log states no cache {what}, so it is not proven that {asked} is in use"
+    if set(grammar.parse(asked).names()) != {"f16"}:
+        raise Unhealthy(unproven, hint="is a variable set that silences llama-server's log?")
+    return unproven
