@@ -164,6 +164,9 @@ def test_root_installs_an_agent_in_a_users_own_prefix(mac: Site) -> None:
     with pytest.raises(PrefixUnsafe, match=f"belongs to root, but this service needs a prefix of {USER}"):
         agent.install(release)
     shutil.chown(mac.prefix.folder, USER)
+    models = Path(mac.config.deploy.models)
+    models.mkdir(exist_ok=True)
+    shutil.chown(models, USER)
     found = agent.install(release)
     assert found.healthy
     _assert_runs_as(found.pid, USER)

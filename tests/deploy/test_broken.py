@@ -73,7 +73,7 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("needs root on Linux")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "none", folder], capture_output=True)
     if done.returncode:
         pytest.skip("nothing can be mounted here")
     try:
@@ -206,7 +206,7 @@ def test_the_emulator_is_killed(running: Site, monkeypatch: pytest.MonkeyPatch) 
             if emulates and Path(process.cwd()) == running.emulator:
                 process.send_signal(signal.SIGKILL)
 
-    at(monkeypatch, health, "_watch", damage)
+    at(monkeypatch, health._Trial, "watch", damage)
     assert "process ended" in refused(running)
 
 
@@ -312,6 +312,7 @@ def test_another_label_is_taken_back(running: Site) -> None:
 
 
 def test_nothing_is_swapped_without_a_restore_point(running: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.install(running.release(f"new-{next(_names)}"))
     before = running.status()
     original = records.write_bytes
 

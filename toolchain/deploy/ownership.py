@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from ..core import records
 from ..core.errors import PrefixUnsafe
 from ..service import account
 from ..service.account import Account
@@ -91,7 +92,7 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
     """
     folders = (prefix.logs, prefix.run)
     for folder in folders:
-        folder.mkdir(exist_ok=True)
+        records.make_folder(folder)
     if os.geteuid() != 0 or user is None or user.uid == 0:
         return
     for path, kind in (*((folder, os.O_DIRECTORY) for folder in folders), (log, os.O_CREAT)):

@@ -38,9 +38,9 @@ def needed(prefix: Prefix) -> bool:
 
 
 def prepare(deploy: Deploy) -> None:
-    """Sweep, make modes safe, and repair the state and `current`. Says what it changed."""
+    """Sweep, and repair the state and `current`. Says what it changed."""
     _sweep(deploy)
-    _tighten(deploy)
+    _open_folders(deploy)
     _mend_state(deploy)
     _mend_restore_point(deploy)
     _mend_current(deploy)
@@ -61,20 +61,16 @@ def _sweep(deploy: Deploy) -> None:
     temporary.sweep(prefix.temporary)
 
 
-def _tighten(deploy: Deploy) -> None:
-    """Take the right to write from others, and give a system daemon's user the right to read."""
-    prefix = deploy.prefix
-    folders = [prefix.folder, prefix.releases, prefix.shim.parent, prefix.logs]
-    readable = deploy.manager.account not in (None, deploy.manager.owner)
-    files = [prefix.state, prefix.journal, prefix.shim, prefix.lock, *prefix.logs.glob("*.log")]
-    for path in (*folders, *files):
+def _open_folders(deploy: Deploy) -> None:
+    """Let the user of a system daemon into the folders of root's prefix, whatever umask they were made with."""
+    prefix, manager = deploy.prefix, deploy.manager
+    if manager.account in (None, manager.owner):
+        return
+    for path in (prefix.folder, prefix.releases, prefix.shim.parent, prefix.logs):
         with suppress(OSError):
             found = path.lstat()
-            mode = stat.S_IMODE(found.st_mode)
-            safe = mode & ~0o022 | (0o755 if readable and path in folders else 0)
-            if found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode) and safe != mode:
-                path.chmod(safe)
-                deploy.console.warn(f"{path}: mode {mode:o} is now {safe:o}")
+            if stat.S_ISDIR(found.st_mode) and (found.st_mode & 0o755) != 0o755:
+                path.chmod(stat.S_IMODE(found.st_mode) | 0o755)
 
 
 def _mend_state(deploy: Deploy) -> None:

@@ -330,7 +330,7 @@ def connect(
 
     if config.domain != "auto":
         return at(config.domain)
-    if not loaded_in:
+    if not _is_own(loaded_in, config, machine):
         user = account.find(config, "auto", machine) or account.caller()
         return at(account.SYSTEM) if machine.root else _automatic(at, user)
     kept = at(loaded_in)
@@ -339,6 +339,18 @@ def connect(
     except (DomainUnavailable, LaunchdRefused):
         return kept
     return at(elsewhere[0].manager.registration.domain) if elsewhere else kept
+
+
+def _is_own(domain: str, config: DeployConfig, machine: Machine) -> bool:
+    """Whether a domain that a state names can be this service's: nothing in a state is trusted."""
+    kind, _, uid = domain.partition("/")
+    if kind == account.SYSTEM or not uid.isdecimal():
+        return domain == account.SYSTEM
+    try:
+        found = account.find(config, domain, machine)
+    except ConfigError:
+        return False
+    return found is not None and found.uid == int(uid)
 
 
 def _is_writable(folder: Path) -> bool:
