@@ -93,7 +93,7 @@ def fill(folder: Path) -> None:
 @contextmanager
 def small_site(folder: Path) -> Iterator[Site]:
     """A site whose prefix is a file system of its own; the emulator, which stands for macOS, is outside of it."""
-    with mounted(folder / "pre & fix", "1m") as prefix:
+    with mounted(folder / "pre & fix", "4m") as prefix:
         (folder / "emulator").mkdir()
         (prefix / "launchd").symlink_to(folder / "emulator")
         site = Site.make(folder)

@@ -185,7 +185,7 @@ def test_unsafe_modes_of_an_earlier_version_are_mended(world: World) -> None:
     manifest = json.loads((folder / built.MANIFEST).read_text())
     del manifest["executable"]
     (folder / built.MANIFEST).write_text(json.dumps(manifest))
-    for path in (folder, folder / "bin", folder / "bin/ollama"):
+    for path in (folder / "bin", folder / "bin/ollama"):
         path.chmod(0o777)
     (folder / "lib/ollama/libggml.so.0").chmod(0o4755)
     assert installer.rollback(world.site.config, world.site.console).healthy

@@ -77,7 +77,8 @@ class LaunchdManager(Launchctl):
     def doubt(self, registration: Registration, program: Path) -> str:
         """By its domain, the folder and name of its property list, and what that and the loaded service run."""
         file, domain = Path(registration.file), registration.domain
-        if domain not in self._domains():
+        uid = self.account.uid if self.account else ""
+        if domain not in (account.SYSTEM, f"gui/{uid}", f"user/{uid}"):
             return f"{domain!r} is no domain of {self.account.name if self.account else 'the service'}"
         folders = dict.fromkeys((self.plist.parent, *self.folders))
         if file.parent not in folders or file.name != f"{registration.label}.plist":

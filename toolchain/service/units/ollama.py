@@ -208,7 +208,7 @@ def _generate(url: str, probe: _Probe, started: StartedUnit, deadline: Deadline)
     except (ServerFailed, ModelLoadFailed) as error:
         raise Unhealthy(f"the release answers, but does not generate: {error.message}") from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, None):  # None: NumPy, of a file that it wrote in part
             raise
         raise DiskFull(f"{temporary.home()}: no space for the probe model", hint="free some space") from error
     if done.eval_count < PROBE_TOKENS:
