@@ -21,7 +21,7 @@ import pytest
 from toolchain.core import records
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, PrefixUnsafe
-from toolchain.deploy import installed, installer, ownership
+from toolchain.deploy import access, installed, installer, ownership
 from toolchain.service import account
 from toolchain.service.account import Machine
 from toolchain.service.emulator import settings
@@ -281,7 +281,7 @@ def test_a_prefix_that_others_could_change_is_refused(site: Site, mode: int) -> 
         assert not site.prefix.lock.exists()
         folder.chmod(before)
     site.folder.chmod(0o1777)  # as /tmp
-    with ownership.claim(site.prefix, installer._deploy(site.config, site.console).manager):
+    with ownership.claim(site.prefix, access.opened(site.config, site.console).manager):
         records.write(site.prefix.folder / "x", {})
     (site.prefix.folder / "x").chmod(0o666)
     with pytest.raises(PrefixUnsafe, match=r"/x \(mode 0666.*: everybody can change it"):

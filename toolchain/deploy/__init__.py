@@ -3,19 +3,9 @@
 Start with `installer.py`; docs/explanation/design.md explains the layout of the prefix and the steps of a deploy.
 """
 
-from .installer import (
-    follow,
-    given_environment,
-    install,
-    logs,
-    preflight,
-    prune,
-    recover,
-    rollback,
-    status,
-    unhealthy,
-    uninstall,
-)
+from .access import recover
+from .installer import follow, given_environment, install, logs, preflight, prune, rollback, status, uninstall
+from .overview import unhealthy
 from .prefix import settled
 
 __all__ = [

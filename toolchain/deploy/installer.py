@@ -11,54 +11,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ..build import release as built
-from ..core import locks, records
+from ..core import records
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import (
-    ConfigError,
-    LockHeld,
-    NothingToRollBackTo,
-    ReleaseInvalid,
-    RolledBack,
-    ToolchainError,
-    Unhealthy,
-)
+from ..core.errors import NothingToRollBackTo, ReleaseInvalid
 from ..core.records import record
 from ..service import account, address, managers, model_store, servicelog, units
-from ..service.manager import ServiceState
-from ..stages import Deployment, DeployWarning, Edit, Verification
+from ..stages import Deployment, DeployWarning, Verification
 from . import (
+    access,
     activation,
     advice,
     attempt,
-    crashloop,
     edits,
     environment,
     following,
     given,
     installed,
+    overview,
     ownership,
     port,
     presence,
     proof,
     recovery,
-    repair,
     restorepoint,
     shim,
     store,
 )
 from .activation import Deploy
 from .following import LogLine, Restarted
-from .journal import Journal, JournalEntry
+from .journal import JournalEntry
 from .prefix import Prefix
-
-_LOCK_WAIT_S = 2.0
-"""a program that a killed deployer was starting may briefly hold its lock"""
 
 
 def install(
@@ -85,7 +73,7 @@ def install(
     address.check_local(host)
     if not address.is_loopback(host):
         console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
-    with _locked(config, console) as deploy:
+    with access.locked(config, console) as deploy:
         prefix = deploy.prefix
         _check_place(deploy)
         if config.deploy.user and deploy.manager.account and deploy.manager.account.uid == 0:
@@ -98,9 +86,9 @@ def install(
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
-        if same and before == text and previous == release.id and _runs_as_configured(deploy):
+        if same and before == text and previous == release.id and overview.runs_as_configured(deploy):
             console.note(f"release {release.id} is already installed and healthy")
-            return replace(_look(deploy), warnings=warnings)
+            return replace(overview.look(deploy), warnings=warnings)
         _preflight(deploy)
         warnings += _kept_edits(deploy, values)
         try:
@@ -128,7 +116,7 @@ def install(
                 console.warn(f"interrupted: nothing was changed, release {previous or '(none)'} is active")
             raise
         attempt.activate(deploy)
-        return replace(_look(deploy), warnings=warnings)
+        return replace(overview.look(deploy), warnings=warnings)
 
 
 def preflight(config: Config, console: Console) -> None:
@@ -138,7 +126,7 @@ def preflight(config: Config, console: Console) -> None:
     """
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
-        deploy = _deploy(config, console)
+        deploy = access.opened(config, console)
         with ownership.claim(prefix, deploy.manager), console.step("preflight of the service"):
             _check_place(deploy)
             _preflight(deploy)
@@ -149,7 +137,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
 
     Raises `NothingToRollBackTo`, and what `install` raises after its swap.
     """
-    with _locked(config, console) as deploy:
+    with access.locked(config, console) as deploy:
         known = installed.read(deploy.prefix)
         target = to or known.parent()
         if not known.find(target):
@@ -170,7 +158,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
             attempt.close(deploy)
             raise
         attempt.activate(deploy)
-        return replace(_look(deploy), warnings=warnings)
+        return replace(overview.look(deploy), warnings=warnings)
 
 
 def status(config: Config, console: Console | None = None) -> Deployment:
@@ -179,45 +167,13 @@ def status(config: Config, console: Console | None = None) -> Deployment:
     Raises `DomainUnavailable` when the manager is unavailable, so that the state of the service is unknown.
     """
     console = console or Console()
-    recover(config, console)
+    access.recover(config, console)
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
-        deploy = _deploy(config, console)
+        deploy = access.opened(config, console)
         if not prefix.journal.exists() and ownership.may_change(prefix):
             activation.rotate_log(deploy)
-        return _look(deploy)
-
-
-def unhealthy(state: Deployment) -> Unhealthy | None:
-    """What monitoring is told of a service that is not healthy or not installed; None of a healthy one."""
-    if state.healthy:
-        return None
-    what = f"the service of release {state.active}" if state.active else str(state.prefix)
-    return Unhealthy(f"{what}: {state.reason}", hint="./inv deploy.logs" if state.active else "./inv deploy.install")
-
-
-def recover(config: Config, console: Console) -> None:
-    """Finish or undo an interrupted deploy, repair what is damaged, and record a fallback of the shim.
-
-    Does nothing while the deploying process is alive. Who does not own the prefix is only told of it.
-    """
-    prefix = Prefix.of(config)
-    with ownership.rights(prefix):
-        prefix.check()
-        if not repair.needed(prefix) and not crashloop.is_pending(prefix):
-            return
-    if not ownership.may_change(prefix):
-        console.warn(f"a deploy was interrupted; it is finished or undone once {prefix.owner} runs ./inv deploy.status")
-        return
-    try:
-        with _locked(config, console):
-            pass
-    except LockHeld as held:
-        console.note(held.message)
-    except ConfigError as error:
-        if not isinstance(error.__cause__, PermissionError):
-            raise
-        console.warn(f"a deploy was interrupted or its state is damaged; another user must repair it: {error.message}")
+        return overview.look(deploy)
 
 
 @record
@@ -229,7 +185,7 @@ class ServiceLog:
 
 def logs(config: Config, lines: int = 50) -> ServiceLog:
     """The last lines of the service's log, also of rotated files; none if it never ran."""
-    recover(config, Console())
+    access.recover(config, Console())
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
         log = prefix.logs / units.choose(config.deploy).log
@@ -239,25 +195,25 @@ def logs(config: Config, lines: int = 50) -> ServiceLog:
 
 def follow(config: Config, console: Console, lines: int = 50) -> Iterator[LogLine | Restarted]:
     """The last lines of the service's log, then its further ones as they come, and restarts. Never ends."""
-    recover(config, console)
+    access.recover(config, console)
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
-        deploy = _deploy(config, console)
+        deploy = access.opened(config, console)
         ownership.check_logs(deploy.log, *servicelog.rotated(deploy.log))
         yield from following.events(deploy.log, deploy.manager, lines)
 
 
 def prune(config: Config, console: Console) -> Deployment:
     """Delete old releases: keeps deploy.keep of them, and always the active one and its parent."""
-    with _locked(config, console) as deploy:
+    with access.locked(config, console) as deploy:
         for gone in activation.prune(deploy):
             console.note(f"deleted release {gone}")
-        return _look(deploy)
+        return overview.look(deploy)
 
 
 def uninstall(config: Config, console: Console) -> Deployment:
     """Stop the service and delete it with its releases. The logs and the models stay."""
-    with _locked(config, console) as deploy:
+    with access.locked(config, console) as deploy:
         active = deploy.prefix.active()
         activation.require_rights(deploy)
         deploy.journal.begin(JournalEntry(operation="uninstall", step="unload", release="", previous=active))
@@ -285,50 +241,6 @@ def _readable(deploy: Deploy) -> Iterator[None]:
         ) from error
 
 
-def _deploy(config: Config, console: Console) -> Deploy:
-    prefix = Prefix.of(config)
-    prefix.check()
-    return Deploy(
-        config=config,
-        prefix=prefix,
-        manager=managers.choose(config.deploy, prefix.folder, loaded_in=installed.read(prefix).domain),
-        unit=units.choose(config.deploy),
-        journal=Journal(prefix.journal),
-        console=console,
-    )
-
-
-@contextmanager
-def _locked(config: Config, console: Console) -> Iterator[Deploy]:
-    """Hold the prefix's lock, after an interrupted deploy was finished or undone. Raises `LockHeld`."""
-    prefix = Prefix.of(config)
-    busy = f"{prefix.folder}: another deploy is in progress"
-    with ExitStack() as stack:
-        stack.enter_context(ownership.rights(prefix))
-        stack.enter_context(ownership.claim(prefix, _deploy(config, console).manager))
-        try:
-            lock = locks.held(prefix.lock, busy, hint="wait until it ends", timeout_s=_LOCK_WAIT_S)
-            stack.enter_context(lock)
-        except OSError as error:
-            raise ConfigError(
-                f"deploy.prefix: {prefix.folder} cannot be used: {error.strerror}",
-                hint="name a folder that you can write to",
-            ) from error
-        deploy = _deploy(config, console)
-        repair.prepare(deploy)
-        try:
-            recovery.recover(deploy)
-        except (RolledBack, Unhealthy) as outcome:
-            console.warn(f"the interrupted deploy was undone: {outcome.message}")
-        crashloop.settle(prefix, console)
-        try:
-            yield _deploy(config, console)
-        except (KeyboardInterrupt, SystemExit):
-            if prefix.journal.exists():
-                console.warn("interrupted: the next deploy command, such as deploy.status, finishes or undoes it")
-            raise
-
-
 def _check_place(deploy: Deploy) -> None:
     """Check that the service may be where it is to be, and that nothing else is."""
     config = deploy.config.deploy
@@ -353,72 +265,6 @@ def given_environment(config: Config, console: Console) -> given.GivenEnvironmen
 
 def _kept_edits(deploy: Deploy, values: Mapping[str, str]) -> tuple[DeployWarning, ...]:
     """Warn of edits by hand that are about to be replaced, by a file with `values` among others; they are kept."""
-    found = edits.keep(_edits(deploy), values, deploy.prefix, deploy.unit)
+    found = edits.keep(overview.edits_of(deploy), values, deploy.prefix, deploy.unit)
     advice.show(found, deploy.console)
     return found
-
-
-def _edits(deploy: Deploy) -> tuple[Edit, ...]:
-    definition = edits.of_definition(deploy.prefix, activation.former(deploy) or deploy.manager, deploy.definition)
-    return (*edits.of_environment(deploy.prefix), *definition)
-
-
-def _runs_as_configured(deploy: Deploy) -> bool:
-    """Whether the service runs the active release with the configured definition, and nowhere else."""
-    known, prefix, manager = installed.read(deploy.prefix), deploy.prefix, deploy.manager
-    return (
-        known.active == prefix.active()
-        and activation.is_loaded_as_configured(deploy)
-        and not activation.others(deploy)
-        and not activation.definitions(deploy)
-        and prefix.shim.is_file()
-        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager, deploy.config.deploy)
-        and _look(deploy).healthy
-    )
-
-
-def _look(deploy: Deploy) -> Deployment:
-    prefix = deploy.prefix
-    known, active, places = installed.read(prefix), prefix.active(), activation.instances(deploy)
-    if pending := crashloop.found(prefix, known):  # and not recorded, for want of space or rights
-        active = pending.parent
-    fallback = pending or known.fallback
-    serving = presence.serving(places, prefix)
-    state = serving.state if serving else ServiceState(loaded=False)
-    if not active and not places and not known.releases:
-        return presence.nothing(deploy)
-    version, reason = "", ""
-    try:
-        expected = deploy.unit.version(deploy.manifest(active)) if active else ""
-        version = deploy.unit.ready(environment.read(prefix.release(active))) if active else ""
-        if not active:
-            reason = f"no release is active{presence.loaded(places)}"
-        elif not state.running:
-            reason = presence.not_running(deploy, state, version if version == expected else "")
-        elif version != expected:
-            reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
-            reason += "" if version else _awaited(deploy, active)
-    except ToolchainError as error:
-        reason = error.message
-    return Deployment(
-        prefix=prefix.folder,
-        active=active,
-        parent=known.parent() if known.active == active else "",
-        version=version,
-        pid=state.pid,
-        healthy=not reason,
-        releases=tuple(one.id for one in known.releases),
-        verified=bool(active) and proof.is_proven(prefix.release(active)),
-        service=serving.manager.target if serving else "",
-        also=tuple(one.manager.target for one in places if one is not serving),
-        reason=reason,
-        fallback=crashloop.describe(fallback) if fallback and fallback.parent == active else "",
-        edits=_edits(deploy),
-    )
-
-
-def _awaited(deploy: Deploy, active: str) -> str:
-    """What must exist before the shim starts the program, and does not."""
-    values = environment.read(deploy.prefix.release(active))
-    missing = [path for name in deploy.unit.variables.paths if (path := values.get(name))]
-    return "".join(f": it waits for {path}, which does not exist" for path in missing if not os.access(path, os.F_OK))

@@ -271,13 +271,13 @@ func Serve() error {
 	slog.Info("ollama", "version", version.Version, "mode", mode, "address", listener.Addr(),
 		"models", envconfig.Models(), "cache", envconfig.KvCacheType())
 	s := &slot{}
-	web := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 30 * time.Second}
+	srvr := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 30 * time.Second}
 	told, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(told, func() {
-		_ = web.Close() // cuts requests off, so that a generation gives the lock back
+		_ = srvr.Close() // cuts requests off, so that a generation gives the lock back
 	})
-	if err = web.Serve(listener); told.Err() != nil {
+	if err = srvr.Serve(listener); told.Err() != nil {
 		err = nil
 	}
 	s.lock.Lock()

@@ -1,0 +1,87 @@
+"""What an installation is and does now, as `deploy.status` reports it."""
+
+from __future__ import annotations
+
+import os
+
+from ..core.errors import ToolchainError, Unhealthy
+from ..service.manager import ServiceState
+from ..stages import Deployment, Edit
+from . import activation, crashloop, edits, environment, installed, presence, proof, shim
+from .activation import Deploy
+
+
+def look(deploy: Deploy) -> Deployment:
+    """What is active, where it runs, and whether it is healthy. Raises `DomainUnavailable`."""
+    prefix = deploy.prefix
+    known, active, places = installed.read(prefix), prefix.active(), activation.instances(deploy)
+    if pending := crashloop.found(prefix, known):  # and not recorded, for want of space or rights
+        active = pending.parent
+    fallback = pending or known.fallback
+    serving = presence.serving(places, prefix)
+    state = serving.state if serving else ServiceState(loaded=False)
+    if not active and not places and not known.releases:
+        return presence.nothing(deploy)
+    version, reason = "", ""
+    try:
+        expected = deploy.unit.version(deploy.manifest(active)) if active else ""
+        version = deploy.unit.ready(environment.read(prefix.release(active))) if active else ""
+        if not active:
+            reason = f"no release is active{presence.loaded(places)}"
+        elif not state.running:
+            reason = presence.not_running(deploy, state, version if version == expected else "")
+        elif version != expected:
+            reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
+            reason += "" if version else _awaited(deploy, active)
+    except ToolchainError as error:
+        reason = error.message
+    return Deployment(
+        prefix=prefix.folder,
+        active=active,
+        parent=known.parent() if known.active == active else "",
+        version=version,
+        pid=state.pid,
+        healthy=not reason,
+        releases=tuple(one.id for one in known.releases),
+        verified=bool(active) and proof.is_proven(prefix.release(active)),
+        service=serving.manager.target if serving else "",
+        also=tuple(one.manager.target for one in places if one is not serving),
+        reason=reason,
+        fallback=crashloop.describe(fallback) if fallback and fallback.parent == active else "",
+        edits=edits_of(deploy),
+    )
+
+
+def unhealthy(state: Deployment) -> Unhealthy | None:
+    """What monitoring is told of a service that is not healthy or not installed; None of a healthy one."""
+    if state.healthy:
+        return None
+    what = f"the service of release {state.active}" if state.active else str(state.prefix)
+    return Unhealthy(f"{what}: {state.reason}", hint="./inv deploy.logs" if state.active else "./inv deploy.install")
+
+
+def runs_as_configured(deploy: Deploy) -> bool:
+    """Whether the service runs the active release with the configured definition, and nowhere else."""
+    known, prefix, manager = installed.read(deploy.prefix), deploy.prefix, deploy.manager
+    return (
+        known.active == prefix.active()
+        and activation.is_loaded_as_configured(deploy)
+        and not activation.others(deploy)
+        and not activation.definitions(deploy)
+        and prefix.shim.is_file()
+        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager, deploy.config.deploy)
+        and look(deploy).healthy
+    )
+
+
+def edits_of(deploy: Deploy) -> tuple[Edit, ...]:
+    """What somebody changed by hand in the environment file and in the definition."""
+    definition = edits.of_definition(deploy.prefix, activation.former(deploy) or deploy.manager, deploy.definition)
+    return (*edits.of_environment(deploy.prefix), *definition)
+
+
+def _awaited(deploy: Deploy, active: str) -> str:
+    """What must exist before the shim starts the program, and does not."""
+    values = environment.read(deploy.prefix.release(active))
+    missing = [path for name in deploy.unit.variables.paths if (path := values.get(name))]
+    return "".join(f": it waits for {path}, which does not exist" for path in missing if not os.access(path, os.F_OK))
