@@ -23,7 +23,7 @@ from toolchain.core.config import DeployConfig, load
 from toolchain.core.errors import ConfigError, ReleaseInvalid
 from toolchain.deploy import environment, shim
 from toolchain.deploy.prefix import Prefix
-from toolchain.service import launchd, propertylist
+from toolchain.service import placement, propertylist
 from toolchain.service.manager import Definition
 from toolchain.service.units.ollama import OllamaUnit
 from toolchain.stages import Release
@@ -35,7 +35,7 @@ _path = _line.filter(lambda text: "\0" not in text).map(lambda text: Path("/") /
 
 
 def _shim(prefix: Prefix) -> bytes:
-    manager = launchd.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
+    manager = placement.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
     return shim.render(prefix, OllamaUnit(), manager, DeployConfig())
 
 

@@ -18,7 +18,7 @@ from tests.processes import ended
 from toolchain.core.config import DeployConfig
 from toolchain.deploy import failure, installer, shim
 from toolchain.deploy.prefix import Prefix
-from toolchain.service import launchd, servicelog
+from toolchain.service import placement, servicelog
 from toolchain.service.units.ollama import OllamaUnit
 
 from .site import Site
@@ -36,7 +36,7 @@ def _served(folder: Path, program: str) -> tuple[Prefix, subprocess.Popen[bytes]
     (release / "bin/ollama").chmod(0o755)
     prefix.current.symlink_to("releases/one")
     prefix.logs.mkdir()
-    manager = launchd.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
+    manager = placement.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
     prefix.shim.parent.mkdir()
     prefix.shim.write_bytes(shim.render(prefix, OllamaUnit(), manager, DeployConfig(log_mb=1, log_files=2)))
     with (prefix.logs / "ollama.log").open("ab") as log:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.config import DeployConfig
-from . import account, launchd
+from . import account, placement
 from .account import Machine
 from .emulator import manager as emulator
 from .manager import Manager, Registration
 
 MANAGERS: dict[str, Callable[[DeployConfig, Path, str], Manager]] = {
-    "launchd": launchd.manager,
+    "launchd": placement.manager,
     "emulator": emulator.manager,
     "standin": emulator.manager,  # its former name
 }
@@ -51,7 +51,7 @@ def of_kind(registration: Registration, config: DeployConfig, home: Path) -> Man
 def machine(config: DeployConfig) -> Machine:
     """What decides about the account of the service. Raises `ConfigError`."""
     kind = _kind(config)
-    if MANAGERS[kind] is launchd.manager:
+    if MANAGERS[kind] is placement.manager:
         return account.this_mac()
     if MANAGERS[kind] is emulator.manager:
         return emulator.machine(account.prefixes(config, account.ORDINARY)[0])

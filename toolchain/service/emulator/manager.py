@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...core import process
 from ...core.config import DeployConfig
-from .. import account, launchd
+from .. import account, launchd, placement
 from ..account import Machine
 from . import launchctl, sessions, settings
 from .verbs import CONSOLE_VERB
@@ -21,10 +21,10 @@ _TIMEOUT_S = 60.0
 
 
 def manager(config: DeployConfig, home: Path, loaded_in: str) -> launchd.LaunchdManager:
-    """The emulator whose root is `home`/launchd; `loaded_in` is as in `launchd.connect`."""
+    """The emulator whose root is `home`/launchd; `loaded_in` is as in `placement.connect`."""
     root = home / "launchd"
     environment = {launchctl.ROOT_VARIABLE: str(root)}
-    found = launchd.connect(config, _COMMAND, environment, loaded_in, partial(sessions.folder, root), machine(home))
+    found = placement.connect(config, _COMMAND, environment, loaded_in, partial(sessions.folder, root), machine(home))
     if found.owner.uid != os.getuid() and account.is_root() and not config.agents_dir:
         with account.as_root():  # a Library of that user, in a folder of root's
             for folder in (root / sessions.USERS, found.plist.parent.parent, found.plist.parent):
