@@ -138,7 +138,10 @@ def test_following_a_service(site: Site) -> None:
         (restarted,) = (event for event in events if "restarted" in event)
         assert restarted["pid"] not in (0, first.pid)
         following.send_signal(signal.SIGINT)
-        _, err = following.communicate(timeout=20)
+        try:
+            _, err = following.communicate(timeout=20)
+        finally:
+            following.kill()
     assert following.returncode == 130
     assert "Traceback" not in err
     assert installer.logs(site.config, 1).log[0].startswith("started")
