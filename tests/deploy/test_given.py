@@ -325,3 +325,14 @@ def test_a_folder_that_goes_away(good: Site, tmp_path: Path) -> None:
     folder.mkdir()
     good.until(lambda: changed.status().healthy)
     assert identifier(good.folder / "built-good") == changed.status().active
+
+
+def test_a_rollback_to_a_models_folder_that_is_gone_is_refused(site: Site, tmp_path: Path) -> None:
+    here = site.configured(models=str(tmp_path / "first"))
+    here.install(here.release("1"))
+    there = site.configured(models=str(tmp_path / "second"))
+    after = there.install(there.release("2"))
+    (tmp_path / "first").rmdir()
+    with pytest.raises(ModelsUnavailable, match="first, which does not exist"):
+        installer.rollback(there.config, there.console)
+    assert (there.status().pid, there.status().healthy) == (after.pid, True)

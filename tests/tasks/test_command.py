@@ -91,3 +91,10 @@ def test_a_failure_is_json_too(tmp_path: Path) -> None:
 def test_completion(tmp_path: Path) -> None:
     done = inv("--complete", "--", "./inv series.", cwd=tmp_path)
     assert "series.check" in done.stdout.split()
+
+
+def test_invokes_own_configuration_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".invoke.yaml").write_text("tasks: [broken")
+    done = inv("config", "--json", cwd=tmp_path, HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)

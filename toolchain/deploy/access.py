@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -83,6 +84,8 @@ def recover(config: Config, console: Console) -> None:
     except LockHeld as held:
         console.note(held.message)
     except ConfigError as error:
-        if not isinstance(error.__cause__, PermissionError):
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        console.warn(f"a deploy was interrupted or its state is damaged; another user must repair it: {error.message}")
+        what = "a deploy was interrupted or its state is damaged, to be repaired once the prefix can be written"
+        console.warn(f"{what}: {error.message}")

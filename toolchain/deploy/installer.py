@@ -150,7 +150,10 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
             )
         activation.require_rights(deploy)
         proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
-        warnings = _kept_edits(deploy, environment.read(deploy.prefix.release(target)))
+        values = environment.read(deploy.prefix.release(target))
+        for name in deploy.unit.variables.paths:
+            model_store.require(name, values.get(name, ""))
+        warnings = _kept_edits(deploy, values)
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
         try:
             restorepoint.prepare(deploy.prefix, target, known.active)

@@ -60,6 +60,15 @@ def prepare(config: DeployConfig, owner: Account) -> None:
             )
 
 
+def require(variable: str, path: str) -> None:
+    """Raises `ModelsUnavailable` when a release's environment names a folder that does not exist."""
+    if path and not os.access(path, os.F_OK):
+        raise ModelsUnavailable(
+            f"{variable}: the release was installed with {path}, which does not exist",
+            hint="mount its volume, or make the folder; then try again",
+        )
+
+
 def _make(path: Path, owner: Account) -> None:
     if not path.parent.is_dir():
         raise ModelsUnavailable(

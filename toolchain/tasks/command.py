@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from invoke.collection import Collection
+from invoke.config import Config as InvokeConfig
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 from invoke.tasks import Task, task
@@ -142,6 +143,19 @@ def _parse_settings(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
     return settings
 
 
+class _Config(InvokeConfig):
+    """No configuration of Invoke's own: a broken ~/.invoke.yaml, or one of another user, is none of ours."""
+
+    def load_system(self, merge: bool = True) -> None:
+        """Nothing."""
+
+    def load_user(self, merge: bool = True) -> None:
+        """Nothing."""
+
+    def load_project(self, merge: bool = True) -> None:
+        """Nothing."""
+
+
 class _Program(Program):
     """Invoke's program, with exit code 2 for wrong usage, as documented."""
 
@@ -165,7 +179,14 @@ def _wrong_usage() -> Iterator[None]:
 def main(namespace: Collection) -> None:
     """`./inv` with these tasks."""
     interrupts.catch()
-    program = _Program(name="inv", binary="./inv", binary_names=["./inv"], version=__version__, namespace=namespace)
+    program = _Program(
+        name="inv",
+        binary="./inv",
+        binary_names=["./inv"],
+        version=__version__,
+        namespace=namespace,
+        config_class=_Config,
+    )
     try:
         program.run()
     except SystemExit as end:
