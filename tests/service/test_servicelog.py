@@ -59,6 +59,16 @@ def test_two_rotations_do_not_meet(log: Path) -> None:
     assert not servicelog.rotated(log)
 
 
+def test_a_killed_rotation_stops_no_further_one(log: Path) -> None:
+    fill(log, "a")
+    marker = log.with_name(f"{log.name}.rotating")
+    marker.mkdir()
+    os.utime(marker, (time.time() - 400, time.time() - 400))
+    shim.rotate(log, ONE_MB)
+    assert len(servicelog.rotated(log)) == 1
+    assert not marker.exists()
+
+
 def test_the_last_lines_across_files(log: Path) -> None:
     assert servicelog.tail(log, 3) == ()
     for name in "ab":

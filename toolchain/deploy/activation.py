@@ -224,7 +224,7 @@ def bless(deploy: Deploy) -> None:
         installed=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         environment=variables.all_masked(environment.read(prefix.release(entry.release))),
     )
-    crashloop.name_parent(prefix, entry.release, parent)
+    installed.name_parent(prefix, entry.release, parent)
     installed.write(prefix, known.blessed(blessed))
     records.write(prefix.release(blessed.id) / installed.OWN_RECORD, blessed)
 

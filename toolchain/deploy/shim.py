@@ -17,7 +17,7 @@ from ..service.unit import Unit
 from . import crashloop, processes
 from .prefix import Prefix
 
-_CLAIM = re.compile(r"claim\.([1-9]\d*)")
+_CLAIM = re.compile(r"claim\.([1-9][0-9]{0,8})")
 
 ROTATION_INTERVAL_S = 10
 _MB = 1_000_000
@@ -33,6 +33,8 @@ def render(prefix: Prefix, unit: Unit, manager: Manager, config: DeployConfig) -
         name=unit.name,
         most_starts=crashloop.MOST_STARTS,
         within_s=crashloop.WITHIN_S,
+        slow_starts=crashloop.SLOW_STARTS,
+        slow_within_s=crashloop.SLOW_WITHIN_S,
         manager=manager.kind,
         rotation=_rotation(prefix.logs / unit.log, config),
         interval_s=ROTATION_INTERVAL_S,
