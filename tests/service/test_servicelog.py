@@ -100,18 +100,6 @@ def test_a_large_log_takes_no_longer_than_a_small_one(log: Path) -> None:
     assert servicelog.tail(log, 2) == ("one", "two")
 
 
-def test_what_was_logged_since_survives_a_rotation(log: Path) -> None:
-    fill(log, "before")
-    offset = log.stat().st_size
-    with log.open("a") as file:
-        file.write("the proof\n")
-    assert servicelog.since(log, offset) == b"the proof\n"
-    shim.rotate(log, ONE_MB)
-    with log.open("a") as file:
-        file.write("after\n")
-    assert servicelog.since(log, offset) == b"the proof\nafter\n"
-
-
 def test_following(log: Path) -> None:
     follower = Follower(log)
     assert list(follower.lines()) == []

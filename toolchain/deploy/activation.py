@@ -205,7 +205,7 @@ def _unload(deploy: Deploy) -> None:
 def end_strays(deploy: Deploy, manager: Manager | None = None) -> None:
     """End what runs out of a release of this prefix and is not the service, which is `manager`'s, else deploy's."""
     spare = manager or deploy.manager
-    processes.end_of(deploy.prefix, console=deploy.console, spare=lambda: spare.inspect().pid)
+    processes.end_of(deploy.prefix, deploy.console, spare=lambda: spare.inspect().pid)
 
 
 def bless(deploy: Deploy) -> None:

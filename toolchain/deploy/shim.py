@@ -10,11 +10,11 @@ import re
 import shlex
 from pathlib import Path
 
-from ..core import process, templates
+from ..core import process, templates, variables
 from ..core.config import DeployConfig
 from ..service.manager import Manager
 from ..service.unit import Unit
-from . import crashloop, processes
+from . import crashloop
 from .prefix import Prefix
 
 _CLAIM = re.compile(r"claim\.([1-9][0-9]{0,8})")
@@ -38,7 +38,7 @@ def render(prefix: Prefix, unit: Unit, manager: Manager, config: DeployConfig) -
         manager=manager.kind,
         rotation=_rotation(prefix.logs / unit.log, config),
         interval_s=ROTATION_INTERVAL_S,
-        mark=processes.MARK,
+        mark=variables.MARK,
         paths=unit.variables.paths,
         command=" ".join([f'"$release/{program}"', *map(shlex.quote, arguments)]),
     )
