@@ -63,6 +63,7 @@ def test_layers_merge_name_by_name(tmp_path: Path, text: str) -> None:
         ("deploy: {environment: {LD_PRELOAD: /x}}", ["loader"]),
         ("deploy: {environment: {PATH: /x}}", ["service manager"]),
         ("deploy: {environment: {HOME: /x}}", ["service manager"]),
+        ("deploy: {environment: {TURBOQUANT_RELEASE: /x}}", ["set by the shim"]),
         ("deploy: {environment: {IFS: x}}", ["shell"]),
         ("deploy: {environment: {BASH_ENV: x}}", ["shell"]),
         ("deploy: {environment: {ENV: x}}", ["shell"]),

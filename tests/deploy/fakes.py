@@ -20,7 +20,7 @@ import psutil
 
 from toolchain.core.errors import ToolchainError
 from toolchain.core.records import record
-from toolchain.deploy.processes import MARK
+from toolchain.core.variables import MARK
 from toolchain.service import propertylist
 
 from .site import Site, identifier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -88,7 +89,7 @@ class Shim:
             program.write_text(f"#!/bin/sh\necho {name}\n")
             program.chmod(0o755)
             (self.prefix.release(name) / "environment").write_text("A=b\n")
-            crashloop.name_parent(self.prefix, name, parent)
+            installed.name_parent(self.prefix, name, parent)
         self.prefix.current.symlink_to("releases/bad")
         manager = managers.choose(site.config.deploy, folder)
         self.prefix.shim.parent.mkdir()
@@ -121,9 +122,58 @@ def test_starts_are_counted(bare: Shim) -> None:
 
 def test_old_starts_and_those_of_a_clock_that_ran_ahead_do_not_count(bare: Shim) -> None:
     now = time.time()
-    bare.starts(*[now - crashloop.WITHIN_S - 5] * 9, *[now + 5000] * 9)
+    bare.starts(*[now - crashloop.SLOW_WITHIN_S - 5] * 9, *[now + 5000] * 9)
     assert bare.start() == "bad"
     assert len((bare.prefix.run / "starts").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("alive_s", "before", "started"), [(30, 8, "good"), (30, 7, "bad"), (80, 30, "bad")])
+def test_a_release_that_dies_slowly(bare: Shim, alive_s: int, before: int, started: str) -> None:
+    """It never exceeds the starts within the short window. One that dies less often than that is left alone."""
+    now = time.time()
+    bare.starts(*[now - alive_s * number for number in range(1, before + 1)])
+    assert bare.start() == started
+
+
+def test_few_starts_are_kept(bare: Shim) -> None:
+    (bare.prefix.release("good") / "environment").unlink()  # so that nothing ends the counting
+    now = time.time()
+    bare.starts(*[now - number for number in range(1, 50)])
+    for _ in range(3):
+        assert bare.start() == "bad"
+        times = [int(line.split()[1]) for line in (bare.prefix.run / "starts").read_text().splitlines()]
+        assert len(times) == crashloop.SLOW_STARTS + 1
+        assert times == sorted(times, reverse=True)
+        assert times[0] >= int(now)
+
+
+def test_a_release_of_an_earlier_version_learns_its_parent(bare: Shim) -> None:
+    parent = bare.prefix.release("bad") / "parent"
+    known = installed.InstallState(
+        active="bad",
+        releases=tuple(
+            installed.InstalledRelease(id=name, parent=parent, version="", installed="")
+            for name, parent in (("good", ""), ("bad", "good"))
+        ),
+    )
+    parent.unlink()
+    installed.note(bare.prefix, known)
+    written = parent.stat()
+    installed.note(bare.prefix, known)
+    assert parent.stat() == written  # what is there is not written again
+    bare.starts(*[time.time() - 1] * 9)
+    assert bare.start() == "good"
+    assert not (bare.prefix.release("good") / "parent").exists()
+
+
+@pytest.mark.parametrize("shell", [shell for shell in ("dash", "bash") if shutil.which(shell)] or ["sh"])
+@pytest.mark.parametrize("number", ["9" * 23, "9" * 9, "0", "x"])
+def test_a_claim_that_no_shim_made_stops_nothing(bare: Shim, shell: str, number: str) -> None:
+    bare.prefix.run.mkdir()
+    (bare.prefix.run / f"claim.{number}").symlink_to("1 0")
+    done = subprocess.run([shell, bare.prefix.shim], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout) == (0, "bad\n"), done.stderr
+    assert shim.holder(bare.prefix) != 1 or number == "9" * 9
 
 
 @pytest.mark.parametrize("change", ["deploy", "no parent", "parent is gone", "no rights", "nonsense"])
@@ -132,7 +182,7 @@ def test_a_release_stays_where_it_must(bare: Shim, change: str) -> None:
     if change == "deploy":
         bare.prefix.journal.write_text("{}")
     elif change == "no parent":
-        crashloop.name_parent(bare.prefix, "bad", "")
+        installed.name_parent(bare.prefix, "bad", "")
     elif change == "parent is gone":
         (bare.prefix.release("good") / "environment").unlink()
     elif change == "no rights":  # run/ is a file: nothing can be written there, by root neither

@@ -16,7 +16,8 @@ import pytest
 
 from tests.processes import ended
 from toolchain.core.config import DeployConfig
-from toolchain.deploy import failure, installer, shim
+from toolchain.core.errors import PrefixUnsafe
+from toolchain.deploy import failure, following, installer, shim
 from toolchain.deploy.prefix import Prefix
 from toolchain.service import placement, servicelog
 from toolchain.service.units.ollama import OllamaUnit
@@ -94,6 +95,27 @@ def test_few_logs_of_failed_releases_are_kept(tmp_path: Path) -> None:
         failure.capture(log, 0, target)
         os.utime(target, (number, number))
     assert {path.name for path in tmp_path.glob("failed-*")} == {f"failed-{number}.log" for number in range(1, 6)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led elsewhere")
+def test_root_reads_no_file_that_a_log_was_replaced_by(tmp_path: Path) -> None:
+    """By a link between any look at it and the next reading, as its writer may."""
+    log, secret = tmp_path / "ollama.log", tmp_path / "secret"
+    log.write_text("one\n")
+    secret.write_text("one\nsecret\n")
+    manager = placement.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
+    seen = following.events(log, manager, 1)
+    assert next(seen) == following.LogLine(log="one")
+    log.unlink()
+    log.symlink_to(secret)
+    with pytest.raises(PrefixUnsafe, match="not a plain file"):
+        next(seen)
+    with pytest.raises(PrefixUnsafe):
+        next(following.events(log, manager, 1))
+    log.unlink()
+    log.with_name("ollama.log.1").symlink_to(secret)
+    with pytest.raises(PrefixUnsafe):
+        next(following.events(log, manager, 1))
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from tests.processes import ended
+from toolchain.core import variables
+from toolchain.core.console import Console
 from toolchain.deploy import processes
 from toolchain.deploy.prefix import Prefix
 
@@ -73,7 +75,7 @@ def test_daemons_of_a_release_are_found(prefix: Prefix, start: Start) -> None:
 
 def test_what_a_release_started_is_found_by_its_mark(prefix: Prefix, start: Start) -> None:
     folder = prefix.release("one")
-    child = start("sleep", "600", **{processes.MARK: str(folder)})
+    child = start("sleep", "600", **{variables.MARK: str(folder)})
     assert _pids(processes.of_release(folder)) == {child}
 
 
@@ -86,15 +88,19 @@ def test_what_a_person_runs_is_not_ours(prefix: Prefix, start: Start) -> None:
     assert processes.of_release(folder) == ()
 
 
-def test_only_what_is_left_over_is_ended(prefix: Prefix, start: Start) -> None:
+def test_only_what_is_left_over_is_ended(prefix: Prefix, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     one = start(prefix.release("one") / "bin/server", "600", daemon=True)
     two = start(prefix.release("two") / "bin/server", "600", daemon=True)
-    assert processes.end_of(prefix, "one") == (f"pid {one} (server 600)",)
+    console = Console()
+    processes.end_of(prefix, console, spare=lambda: two)
     assert ended(one)
     assert processes.alive(psutil.Process(two))
-    assert processes.end_of(prefix, spare=lambda: two) == ()
-    assert processes.end_of(prefix) == (f"pid {two} (server 600)",)
-    assert processes.end_of(prefix) == ()
+    processes.end_of(prefix, console, spare=lambda: two)
+    processes.end_of(prefix, console, spare=lambda: 0)
+    assert ended(two)
+    processes.end_of(prefix, console, spare=lambda: 0)
+    said = [line for line in capsys.readouterr().err.splitlines() if "ended what ran" in line]
+    assert [f"pid {pid} (server 600)" in line for pid, line in zip((one, two), said, strict=True)] == [True] * 2
 
 
 def test_what_ignores_a_signal_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

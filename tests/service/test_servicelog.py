@@ -59,6 +59,16 @@ def test_two_rotations_do_not_meet(log: Path) -> None:
     assert not servicelog.rotated(log)
 
 
+def test_a_killed_rotation_stops_no_further_one(log: Path) -> None:
+    fill(log, "a")
+    marker = log.with_name(f"{log.name}.rotating")
+    marker.mkdir()
+    os.utime(marker, (time.time() - 400, time.time() - 400))
+    shim.rotate(log, ONE_MB)
+    assert len(servicelog.rotated(log)) == 1
+    assert not marker.exists()
+
+
 def test_the_last_lines_across_files(log: Path) -> None:
     assert servicelog.tail(log, 3) == ()
     for name in "ab":
@@ -88,18 +98,6 @@ def test_a_large_log_takes_no_longer_than_a_small_one(log: Path) -> None:
         file.seek(400_000_000_000)
         file.write(b"\none\ntwo\n")
     assert servicelog.tail(log, 2) == ("one", "two")
-
-
-def test_what_was_logged_since_survives_a_rotation(log: Path) -> None:
-    fill(log, "before")
-    offset = log.stat().st_size
-    with log.open("a") as file:
-        file.write("the proof\n")
-    assert servicelog.since(log, offset) == b"the proof\n"
-    shim.rotate(log, ONE_MB)
-    with log.open("a") as file:
-        file.write("after\n")
-    assert servicelog.since(log, offset) == b"the proof\nafter\n"
 
 
 def test_following(log: Path) -> None:

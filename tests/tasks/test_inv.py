@@ -244,6 +244,16 @@ def test_the_environment_stands_until_another_one_does(tmp_path: Path) -> None:
     assert checkout.inv()[:2] == (0, "3.0\n")
     assert checkout.beside() == whole
 
+    checkout.lock("4.0")
+    source = checkout.folder / "toolchain/core/virtualenv.py"
+    swap = "                place.rename(old)\n"
+    assert source.read_text().count(swap) == 1
+    end = "            os.kill(os.getpid(), signal.SIGTERM)\n"
+    source.write_text(source.read_text().replace(swap, swap + end))
+    assert checkout.inv()[0] == 128 + signal.SIGTERM
+    assert checkout.beside() == whole
+    assert _version(checkout) == "3.0"
+
 
 @pytest.mark.slow
 def test_a_link_is_followed(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from .records import sha256_bytes
 MAX_VALUE = 16384
 """bytes; Linux takes 128 KiB for one variable, macOS 256 KiB for all of them"""
 MAX_COUNT = 100
+MARK = "TURBOQUANT_RELEASE"
+"""variable that the shim sets to the release directory"""
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
 _LOADER = ("DYLD_", "LD_")
 _SHELL = re.compile(
@@ -51,6 +53,8 @@ def _name_refused(name: str) -> str:
         return "needs a name of capital letters, digits and underscores, such as OLLAMA_KEEP_ALIVE"
     if name.startswith(_LOADER):
         return "makes the loader run other code than that of the release"
+    if name == MARK:
+        return "is set by the shim, to know the release's processes by it"
     if name in ("HOME", "PATH"):
         return "is set by the service manager"
     if _SHELL.fullmatch(name):

@@ -61,6 +61,8 @@ def main(checkout: Path, place: Path, stamp: str, locks: list[str]) -> int:
                 )
             return FAILED
         finally:
+            if old.exists() and not place.exists():
+                old.rename(place)  # ended between the two renames above
             for leftover in (new, old):
                 shutil.rmtree(leftover, ignore_errors=True)
     return 0

@@ -205,7 +205,7 @@ def _unload(deploy: Deploy) -> None:
 def end_strays(deploy: Deploy, manager: Manager | None = None) -> None:
     """End what runs out of a release of this prefix and is not the service, which is `manager`'s, else deploy's."""
     spare = manager or deploy.manager
-    processes.end_of(deploy.prefix, console=deploy.console, spare=lambda: spare.inspect().pid)
+    processes.end_of(deploy.prefix, deploy.console, spare=lambda: spare.inspect().pid)
 
 
 def bless(deploy: Deploy) -> None:
@@ -224,7 +224,7 @@ def bless(deploy: Deploy) -> None:
         installed=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         environment=variables.all_masked(environment.read(prefix.release(entry.release))),
     )
-    crashloop.name_parent(prefix, entry.release, parent)
+    installed.name_parent(prefix, entry.release, parent)
     installed.write(prefix, known.blessed(blessed))
     records.write(prefix.release(blessed.id) / installed.OWN_RECORD, blessed)
 

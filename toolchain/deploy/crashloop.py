@@ -2,8 +2,8 @@
 
 The shim decides, since it also runs after a reboot, when nobody calls this toolkit. What it goes by:
 
-    releases/<id>/parent  id of the parent, written when the release is blessed
-    run/starts            lines `id seconds`: the recent starts of the active release
+    releases/<id>/parent  id of the parent, written when the release is blessed (installed.py)
+    run/starts            lines `id seconds`: the recent starts of the active release, the newest first
     run/fallback          `bad parent seconds`, written once; while it is there, no further release is given up
 """
 
@@ -14,7 +14,6 @@ import datetime
 import os
 from dataclasses import replace
 
-from ..core import records
 from ..core.console import Console
 from ..core.errors import ToolchainError
 from . import installed, store
@@ -24,19 +23,12 @@ from .prefix import Prefix
 MOST_STARTS = 5
 WITHIN_S = 120
 """more starts than that within so many seconds are a crash loop; launchd starts a service every 10 s at most"""
-PARENT_FILE = "parent"
+SLOW_STARTS = 8
+SLOW_WITHIN_S = 600
+"""so are these: of a release that lives for a while after each start"""
 _FALLBACK = "fallback"
 _STARTS = "starts"
 _READ_BYTES = 1024
-
-
-def name_parent(prefix: Prefix, identifier: str, parent: str) -> None:
-    """Tell the shim which release is the parent of another. Raises `DiskFull` or `OSError`."""
-    path = prefix.release(identifier) / PARENT_FILE
-    if parent:
-        records.write_bytes(path, f"{parent}\n".encode())
-    else:
-        path.unlink(missing_ok=True)
 
 
 def forget(prefix: Prefix) -> None:

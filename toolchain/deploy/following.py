@@ -11,6 +11,7 @@ from ..core.errors import ToolchainError
 from ..core.records import record
 from ..service import servicelog
 from ..service.manager import Manager
+from . import ownership
 
 _POLL_S = 0.25
 _INSPECT_S = 2.0
@@ -34,9 +35,12 @@ class Restarted:
 
 
 def events(log: Path, manager: Manager, lines: int) -> Iterator[LogLine | Restarted]:
-    """The last `lines` lines of the log, then its further ones and the restarts. Never ends."""
-    follower = servicelog.Follower(log)
-    for line in servicelog.tail(log, lines, end=follower.begin):
+    """The last `lines` lines of the log, then its further ones and the restarts. Never ends.
+
+    Raises `PrefixUnsafe` as soon as one of its files must not be read.
+    """
+    follower = servicelog.Follower(log, ownership.open_log)
+    for line in servicelog.tail(log, lines, end=follower.begin, opened=ownership.open_log):
         yield LogLine(log=line)
     pid, inspected_at = _pid(manager)[0], time.monotonic()
     while True:

@@ -25,6 +25,8 @@ from .prefix import Prefix, is_release_id
 
 OWN_RECORD = "installed.json"
 """in each release: its `InstalledRelease`"""
+PARENT_FILE = "parent"
+"""in each release: its parent's id, for the shim"""
 
 _FORMER_NAMES = {"plist": "unit_file", "plist_sha256": "unit_sha256"}
 """former names of fields, in an installation that an earlier version of this toolkit made"""
@@ -126,8 +128,21 @@ def write(prefix: Prefix, state: InstallState) -> None:
 def note(prefix: Prefix, state: InstallState) -> None:
     """Write what `state` says of each release into that release, where it says something else."""
     for release in state.releases:
-        if prefix.has(release.id) and _own_record(prefix.release(release.id)) != release:
+        if not prefix.has(release.id):
+            continue
+        if _own_record(prefix.release(release.id)) != release:
             records.write(prefix.release(release.id) / OWN_RECORD, release)
+        name_parent(prefix, release.id, release.parent)
+
+
+def name_parent(prefix: Prefix, identifier: str, parent: str) -> None:
+    """Tell the shim which release is the parent of another. Raises `DiskFull` or `OSError`."""
+    path = prefix.release(identifier) / PARENT_FILE
+    wanted = f"{parent}\n".encode()
+    if not parent:
+        path.unlink(missing_ok=True)
+    elif path.is_symlink() or not path.is_file() or path.read_bytes() != wanted:
+        records.write_bytes(path, wanted)
 
 
 def damage(prefix: Prefix, path: Path | None = None) -> str:

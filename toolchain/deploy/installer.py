@@ -187,13 +187,12 @@ class ServiceLog:
 
 
 def logs(config: Config, lines: int = 50) -> ServiceLog:
-    """The last lines of the service's log, also of rotated files; none if it never ran."""
+    """The last lines of the service's log, also of rotated files; none if it never ran. Raises `PrefixUnsafe`."""
     access.recover(config, Console())
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
         log = prefix.logs / units.choose(config.deploy).log
-        ownership.check_logs(log, *servicelog.rotated(log))
-        return ServiceLog(log=servicelog.tail(log, lines))
+        return ServiceLog(log=servicelog.tail(log, lines, opened=ownership.open_log))
 
 
 def follow(config: Config, console: Console, lines: int = 50) -> Iterator[LogLine | Restarted]:
@@ -202,7 +201,6 @@ def follow(config: Config, console: Console, lines: int = 50) -> Iterator[LogLin
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
         deploy = access.opened(config, console)
-        ownership.check_logs(deploy.log, *servicelog.rotated(deploy.log))
         yield from following.events(deploy.log, deploy.manager, lines)
 
 

@@ -107,13 +107,6 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
             os.close(descriptor)
 
 
-def check_logs(*paths: Path) -> None:
-    """Check that root may read these logs. Raises `PrefixUnsafe`, also for who must not read one."""
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            open_log(path).close()
-
-
 def open_log(path: Path) -> IO[bytes]:
     """Open a log to read it. For root it must be a plain file, lest its writer make root read another one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from ..host.ports import answers, listeners
 from ..service import address
 from ..service.manager import Instance, Manager
 from ..service.unit import Competitor
+from . import processes
 from .prefix import Prefix
 
 
@@ -84,18 +86,10 @@ def _running(part: str) -> int:
 def _is_ours(pid: int, prefix: Prefix) -> bool:
     """Whether a process, or one that started it, runs a program of a release in this prefix."""
     for one in lineage(pid):
-        try:
-            process = psutil.Process(one)
-            words = (process.exe(), *process.cmdline()[:3])
-        except psutil.Error:
-            continue
-        if any(word.startswith(f"{folder}/") for word in words for folder in _folders(prefix)):
-            return True
+        with contextlib.suppress(psutil.Error):
+            if processes.runs_from(psutil.Process(one), processes.spellings(prefix.releases)):
+                return True
     return False
-
-
-def _folders(prefix: Prefix) -> set[str]:
-    return {str(prefix.releases), str(prefix.releases.resolve())}
 
 
 def lineage(pid: int) -> set[int]:

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import psutil
 
+from ..core import variables
 from ..core.console import Console
 from ..core.printable import printable
 from .prefix import Prefix
 
-MARK = "TURBOQUANT_RELEASE"
-"""variable that the shim sets to the release directory"""
 _GRACE_S = 5.0
 """between SIGTERM and SIGKILL"""
 _KILL_S = 5.0
@@ -52,8 +51,22 @@ def of_release(*folders: Path) -> tuple[psutil.Process, ...]:
 
     A person's own `ollama` out of it is none: it has neither the mark nor init as its parent.
     """
-    names = {str(path) for folder in folders for path in (folder, folder.resolve())}
+    names = spellings(*folders)
     return tuple(process for process in _others() if _belongs(process, names) and alive(process))
+
+
+def spellings(*folders: Path) -> set[str]:
+    """Folders as they are written and as they are when links are followed, for `runs_from`."""
+    return {str(path) for folder in folders for path in (folder, folder.resolve())}
+
+
+def runs_from(process: psutil.Process, folders: set[str]) -> bool:
+    """Whether its program, or an interpreter's script, lies in one of the folders. Raises `psutil.Error`."""
+    words = process.cmdline()
+    programs = [process.exe(), *words[:1]]
+    if words and _INTERPRETER.fullmatch(Path(words[0]).name):
+        programs += [word for word in words[1:] if not word.startswith("-")][:1]
+    return any(program.startswith(f"{folder}/") for program in programs for folder in folders)
 
 
 def alive(process: psutil.Process) -> bool:
@@ -87,26 +100,18 @@ def end(processes: Iterable[psutil.Process]) -> tuple[psutil.Process, ...]:
     return running
 
 
-def end_of(
-    prefix: Prefix,
-    identifier: str = "",
-    console: Console | None = None,
-    *,
-    spare: Callable[[], int] = lambda: 0,
-) -> tuple[str, ...]:
-    """End what still runs out of a release (or out of any), after the service was stopped; returns what was ended.
+def end_of(prefix: Prefix, console: Console, *, spare: Callable[[], int]) -> None:
+    """End what still runs out of a release, after the service was stopped, with a warning that names it.
 
     `spare` gives the pid of the service's present process: it and its descendants stay.
     """
-    folders = [prefix.release(identifier)] if identifier else _folders(prefix)
+    folders = [path for path in prefix.releases.iterdir() if path.is_dir()] if prefix.releases.is_dir() else []
     found = of_release(*folders)
     kept = set(tree(spare())) if found else set()  # asked afterwards: the manager may have started it meanwhile
     found = tuple(one for one in found if one not in kept)
-    told = tuple(map(describe, found))
-    if found and console:
+    if found:
         console.warn(f"ended what ran out of a release and is not the service: {listed(found)}")
     end(found)
-    return told
 
 
 def describe(process: psutil.Process) -> str:
@@ -133,10 +138,6 @@ def open_files(processes: Iterable[psutil.Process]) -> int:
         return -1
 
 
-def _folders(prefix: Prefix) -> list[Path]:
-    return [path for path in prefix.releases.iterdir() if path.is_dir()] if prefix.releases.is_dir() else []
-
-
 def _others() -> Iterator[psutil.Process]:
     own = os.getpid()
     return (process for process in psutil.process_iter() if process.pid != own)
@@ -154,25 +155,16 @@ def _belongs(process: psutil.Process, folders: set[str]) -> bool:
         with process.oneshot():
             if _mark(process) in folders:
                 return True
-            return _is_orphan(process) and _runs_from(process, folders) and process.terminal() is None
+            return _is_orphan(process) and runs_from(process, folders) and process.terminal() is None
     except psutil.Error:
         return False
 
 
 def _mark(process: psutil.Process) -> str:
     try:
-        return process.environ().get(MARK, "")
+        return process.environ().get(variables.MARK, "")
     except (psutil.Error, OSError):  # OSError: a process of macOS itself
         return ""
-
-
-def _runs_from(process: psutil.Process, folders: set[str]) -> bool:
-    """Whether its program, or the script that an interpreter runs, lies in one of the folders."""
-    words = process.cmdline()
-    programs = [process.exe(), *words[:1]]
-    if words and _INTERPRETER.fullmatch(Path(words[0]).name):
-        programs += [word for word in words[1:] if not word.startswith("-")][:1]
-    return any(program.startswith(f"{folder}/") for program in programs for folder in folders)
 
 
 def _is_orphan(process: psutil.Process) -> bool:

@@ -10,14 +10,14 @@ import re
 import shlex
 from pathlib import Path
 
-from ..core import process, templates
+from ..core import process, templates, variables
 from ..core.config import DeployConfig
 from ..service.manager import Manager
 from ..service.unit import Unit
-from . import crashloop, processes
+from . import crashloop
 from .prefix import Prefix
 
-_CLAIM = re.compile(r"claim\.([1-9]\d*)")
+_CLAIM = re.compile(r"claim\.([1-9][0-9]{0,8})")
 
 ROTATION_INTERVAL_S = 10
 _MB = 1_000_000
@@ -33,10 +33,12 @@ def render(prefix: Prefix, unit: Unit, manager: Manager, config: DeployConfig) -
         name=unit.name,
         most_starts=crashloop.MOST_STARTS,
         within_s=crashloop.WITHIN_S,
+        slow_starts=crashloop.SLOW_STARTS,
+        slow_within_s=crashloop.SLOW_WITHIN_S,
         manager=manager.kind,
         rotation=_rotation(prefix.logs / unit.log, config),
         interval_s=ROTATION_INTERVAL_S,
-        mark=processes.MARK,
+        mark=variables.MARK,
         paths=unit.variables.paths,
         command=" ".join([f'"$release/{program}"', *map(shlex.quote, arguments)]),
     )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 LINE_BYTES = 16 * 1024
 """of a longer line the beginning is shown"""
@@ -19,6 +19,13 @@ _BLOCK = 256 * 1024
 _STALE_S = 10.0
 """age of `log.rotating` from which its rotation counts as killed"""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+Opener = Callable[[Path], IO[bytes]]
+"""opens one of the files to read it, and may refuse it: whoever writes there could have it lead elsewhere"""
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return path.open("rb")
 
 
 def rotated(log: Path) -> tuple[Path, ...]:
@@ -29,27 +36,18 @@ def rotated(log: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def since(log: Path, offset: int) -> bytes:
-    """What was logged since the log had the size `offset`, in bytes, also when it was rotated once meanwhile."""
-    data = b""
-    if log.exists() and log.stat().st_size < offset:
-        if before := rotated(log)[:1]:
-            data = _read_from(before[0], offset)
-        offset = 0
-    return data + _read_from(log, offset)
-
-
-def tail(log: Path, count: int, *, end: int | None = None) -> tuple[str, ...]:
+def tail(log: Path, count: int, *, end: int | None = None, opened: Opener = _opened) -> tuple[str, ...]:
     """The last `count` lines, of `log` itself those in its first `end` bytes.
 
-    Reads the files from their ends, so that their size does not matter.
+    Reads the files from their ends, so that their size does not matter. Raises what `opened` does, except for
+    `FileNotFoundError`.
     """
     lines: list[str] = []
     for path in (log, *rotated(log)):
         if (missing := count - len(lines)) <= 0:
             break
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 lines = [*_last_lines(file, missing, end if path == log else None), *lines]
         except FileNotFoundError:
             continue
@@ -64,18 +62,18 @@ def clean(line: str) -> str:
 class Follower:
     """Further lines of a log from its present end on, through rotations."""
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
+    def __init__(self, log: Path, opened: Opener = _opened) -> None:
+        self._log, self._opened = log, opened
         self._newest = _inode(log.with_name(f"{log.name}.1"))
         self._offset = self.begin = log.stat().st_size if log.exists() else 0
         self._rest = b""
 
     def lines(self) -> Iterator[str]:
-        """The lines that were completed since the last call."""
+        """The lines that were completed since the last call. Raises as `tail` does."""
         if self._is_rotating():
             return
         for path, offset in self._sources():
-            for data in _blocks(path, offset):
+            for data in self._blocks(path, offset):
                 *whole, self._rest = (self._rest + data).split(b"\n")
                 self._rest = self._rest[: LINE_BYTES + 1]  # of a long line the end is passed over
                 yield from map(_shown, whole)
@@ -96,6 +94,15 @@ class Follower:
             self._newest, self._offset = newest, 0
         return [*sources, (self._log, self._offset)]
 
+    def _blocks(self, path: Path, offset: int) -> Iterator[bytes]:
+        try:
+            with self._opened(path) as file:
+                file.seek(offset)
+                while data := file.read(_BLOCK):
+                    yield data
+        except FileNotFoundError:
+            return
+
     def _is_rotating(self) -> bool:
         try:
             begun = self._log.with_name(f"{self._log.name}.rotating").stat().st_mtime
@@ -104,7 +111,7 @@ class Follower:
         return time.time() - begun < _STALE_S
 
 
-def _last_lines(file: BinaryIO, count: int, end: int | None) -> list[str]:
+def _last_lines(file: IO[bytes], count: int, end: int | None) -> list[str]:
     size = file.seek(0, os.SEEK_END)
     position = size = size if end is None else min(size, end)
     starts: list[int] = []  # of lines, the last one first
@@ -132,20 +139,6 @@ def _shown(line: bytes, length: int = 0) -> str:
         return line.decode(errors="replace").removesuffix("\r")
     size = f" of {length} bytes" if length > len(line) else ""
     return f"{line[:LINE_BYTES].decode(errors='replace')} [... a long line{size}]"
-
-
-def _blocks(path: Path, offset: int) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            while data := file.read(_BLOCK):
-                yield data
-    except FileNotFoundError:
-        return
-
-
-def _read_from(path: Path, offset: int) -> bytes:
-    return b"".join(_blocks(path, offset))
 
 
 def _inode(path: Path) -> int:
