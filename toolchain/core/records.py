@@ -76,7 +76,7 @@ def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = 
     one. A symbolic link is an error unless `follow` is set.
     """
     try:
-        raw = _content(path, follow)
+        raw = read_bytes(path, follow=follow)
         if former_names:
             fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
             former = {former_names[name]: value for name, value in fields.items() if name in former_names}
@@ -94,14 +94,17 @@ def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = 
         ) from error
 
 
-def _content(path: Path, follow: bool) -> bytes:
-    """The bytes of a regular file: a pipe or a device must not block its reader for ever. Raises `OSError`."""
+def read_bytes(path: Path, *, follow: bool = True, limit: int = _MAX_BYTES) -> bytes:
+    """The bytes of a regular file, if they are not more than `limit`. Raises `OSError`.
+
+    A pipe or a device would block its reader for ever or have no end; a symbolic link is an error without `follow`.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if found.st_size > _MAX_BYTES:
+        if found.st_size > limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return file.read()
 
