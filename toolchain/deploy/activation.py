@@ -91,6 +91,14 @@ def others(deploy: Deploy) -> tuple[Instance, ...]:
     return tuple(one for one in instances(deploy) if not _is_configured(deploy, one))
 
 
+def leave_only(deploy: Deploy, manager: Manager) -> None:
+    """Unload the service wherever it is loaded, but for the place of `manager`."""
+    for one in instances(deploy):
+        if one.place != (manager.registration.manager, manager.target):
+            deploy.console.note(f"{one.manager.target} is replaced by {manager.target}")
+            one.manager.unload()
+
+
 def definitions(deploy: Deploy) -> tuple[Manager, ...]:
     """Every definition file of the service that is not the configured one, as the service that it defines."""
     own = Path(deploy.manager.registration.file).resolve()
@@ -174,9 +182,7 @@ def _load_and_restart(deploy: Deploy) -> None:
             deploy.console.warn(done)
     ownership.prepare_logs(prefix, deploy.log, manager.account)
     known, digest = installed.read(prefix), manager.digest()
-    for other in others(deploy):  # first: one that waits would take over while ours is restarted
-        deploy.console.note(f"{other.manager.target} is replaced by {manager.target}")
-        other.manager.unload()
+    leave_only(deploy, manager)  # first: one that waits would take over while ours is restarted
     for left in definitions(deploy):
         left.delete()
     end_strays(deploy)  # one that holds the port must not be in the way

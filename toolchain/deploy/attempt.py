@@ -186,6 +186,9 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     with contextlib.suppress(OSError):
         failure.log_folder(deploy.prefix)
         failure.log_file(deploy.log)
+    before.inspect()  # fails if its domain is unavailable, before another copy that serves is stopped
+    with contextlib.suppress(ToolchainError, OSError):
+        activation.leave_only(deploy, before)  # the end of its process alone would not keep another copy from serving
     activation.end_strays(deploy, before)  # one that holds the port must not be in the way
     activation.rotate_log(deploy)
     offset = activation.log_size(deploy)

@@ -28,9 +28,9 @@ def nothing(deploy: Deploy) -> Deployment:
 
 
 def serving(places: tuple[Instance, ...], prefix: Prefix) -> Instance | None:
-    """The instance that serves: a second one waits in the shim."""
+    """The instance that serves: a second one waits in the shim. Without a claim, one that runs."""
     holder = shim.holder(prefix)
-    order = sorted(places, key=lambda one: (one.state.pid != holder, not one.state.running))
+    order = sorted(places, key=lambda one: (not one.state.running, one.state.pid != holder))
     return order[0] if order else None
 
 
