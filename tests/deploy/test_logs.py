@@ -16,7 +16,8 @@ import pytest
 
 from tests.processes import ended
 from toolchain.core.config import DeployConfig
-from toolchain.deploy import failure, installer, shim
+from toolchain.core.errors import PrefixUnsafe
+from toolchain.deploy import failure, installer, ownership, shim
 from toolchain.deploy.prefix import Prefix
 from toolchain.service import placement, servicelog
 from toolchain.service.units.ollama import OllamaUnit
@@ -94,6 +95,27 @@ def test_few_logs_of_failed_releases_are_kept(tmp_path: Path) -> None:
         failure.capture(log, 0, target)
         os.utime(target, (number, number))
     assert {path.name for path in tmp_path.glob("failed-*")} == {f"failed-{number}.log" for number in range(1, 6)}
+
+
+def test_links_to_nothing_among_them_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "ollama.log").write_text("why\n")
+    for number in range(7):
+        (tmp_path / f"failed-link{number}.log").symlink_to("/nowhere")
+        os.utime(tmp_path / f"failed-link{number}.log", (number, number), follow_symlinks=False)
+    kept = failure.capture(tmp_path / "ollama.log", 0, tmp_path / "failed-new.log")
+    assert kept == (str(tmp_path / "failed-new.log"), ("why",))
+    assert len(list(tmp_path.glob("failed-*"))) == failure.KEPT
+    assert (tmp_path / "failed-new.log").is_file()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_log_that_is_no_file_is_named_and_leaks_nothing(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    log, before = tmp_path / "ollama.log", psutil.Process().num_fds()
+    make(log)
+    for look in (lambda: ownership.open_log(log), lambda: ownership.check_logs(log)):
+        with pytest.raises(PrefixUnsafe, match=r"ollama\.log: not a file"):
+            look()
+    assert psutil.Process().num_fds() == before
 
 
 @pytest.mark.slow

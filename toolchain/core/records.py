@@ -60,13 +60,28 @@ def to_builtins(record: Any) -> Any:
 
 def to_json(record: Any) -> str:
     """A record (or plain data) as stable, indented JSON with a final newline."""
-    raw = msgspec.json.encode(record, enc_hook=_encode_hook)
-    return msgspec.json.format(raw, indent=2).decode() + "\n"
+    return msgspec.json.format(_encoded(record), indent=2).decode() + "\n"
 
 
 def to_json_line(record: Any) -> str:
     """A record as JSON in one line."""
-    return msgspec.json.encode(record, enc_hook=_encode_hook).decode() + "\n"
+    return _encoded(record).decode() + "\n"
+
+
+def _encoded(record: Any) -> bytes:
+    """JSON, which is UTF-8: what is not in a file's name is replaced by U+FFFD."""
+    try:
+        return msgspec.json.encode(record, enc_hook=_encode_hook)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_utf8(to_builtins(record)))
+
+
+def _utf8(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="surrogatepass").decode(errors="replace")
+    if isinstance(value, dict):
+        return {_utf8(key): _utf8(one) for key, one in value.items()}
+    return [_utf8(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = None, follow: bool = True) -> R:

@@ -291,7 +291,7 @@ def bless(deploy: Deploy) -> None:
     )
     crashloop.name_parent(prefix, entry.release, parent)
     installed.write(prefix, known.blessed(blessed))
-    records.write(prefix.release(blessed.id) / installed.OWN_RECORD, blessed)
+    installed.write_own(prefix, blessed)
 
 
 def dismantle(deploy: Deploy) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -127,7 +128,15 @@ def note(prefix: Prefix, state: InstallState) -> None:
     """Write what `state` says of each release into that release, where it says something else."""
     for release in state.releases:
         if prefix.has(release.id) and _own_record(prefix.release(release.id)) != release:
-            records.write(prefix.release(release.id) / OWN_RECORD, release)
+            write_own(prefix, release)
+
+
+def write_own(prefix: Prefix, release: InstalledRelease) -> None:
+    """Write what a release says of itself; a folder in its place is deleted."""
+    path = prefix.release(release.id) / OWN_RECORD
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    records.write(path, release)
 
 
 def damage(prefix: Prefix, path: Path | None = None) -> str:
