@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import sys
@@ -144,3 +145,12 @@ def test_a_broken_drive_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="Input/output"):
         records.write_bytes(tmp_path / "file", b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_not_utf8_can_be_shown(tmp_path: Path) -> None:
+    name = os.fsdecode(b"/a\xff")
+    for text in (records.to_json(scratch(Path(name))), records.to_json_line({name: [name, 1, None]})):
+        assert "/a\ufffd" in text
+        text.encode()
+    assert json.loads(records.to_json(scratch(tmp_path)))["root"] == str(tmp_path)
+    assert json.loads(records.to_json_line({"lone": "\ud800"}))["lone"].startswith("\ufffd")

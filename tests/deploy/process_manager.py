@@ -82,6 +82,9 @@ class ProcessManager:
     def definitions(self) -> tuple[Path, ...]:
         return (self._file,) if self._file.is_file() else ()
 
+    def runs(self, file: Path) -> str:
+        return str(_read(file).get("program", ""))
+
     def inspect(self) -> ServiceState:
         found = _read(self._loaded / "state.json")
         if not found or not _is(found["keeper"], found["keeper_started"]):

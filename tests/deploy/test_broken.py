@@ -179,6 +179,23 @@ def test_no_folder_for_logs(running: Site, how: str, monkeypatch: pytest.MonkeyP
     assert not logs.is_symlink()
 
 
+def test_the_log_has_a_second_link(running: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root does not read it then, and goes back all the same."""
+    second = running.prefix.logs / "backup"
+
+    def link_and_fail() -> None:
+        os.link(running.log_file, second)
+        raise Unhealthy("as it happens")
+
+    at(monkeypatch, health, "check", link_and_fail)
+    try:
+        message = refused(running)
+    finally:
+        second.unlink()
+    assert "as it happens" in message
+    assert ("unreadable" in message) is (os.geteuid() == 0)
+
+
 def test_the_state_is_a_folder(running: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def damage() -> None:
         running.prefix.state.unlink()

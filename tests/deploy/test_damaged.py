@@ -304,3 +304,13 @@ def test_what_a_release_says_of_itself_is_used_where_it_fits(site: Site, own: di
     assert (state.active, [one.id for one in state.releases]) == (name, [name])
     assert (state.releases[0] == InstalledRelease(**said)) is shown
     assert installed.rebuilt(site.prefix, unfinished=name).releases == (state.releases if shown else ())
+
+
+def test_a_folder_in_place_of_what_a_release_says_of_itself(site: Site) -> None:
+    name = site.install(site.release("1")).active
+    own = site.prefix.release(name) / installed.OWN_RECORD
+    own.unlink()
+    (own / "in the way").mkdir(parents=True)
+    assert site.install(site.release("2")).parent == name
+    assert own.is_file()
+    assert installer.rollback(site.config, site.console).active == name

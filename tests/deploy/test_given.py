@@ -278,6 +278,7 @@ def test_the_models_of_another_shell(good: Site, tmp_path: Path, monkeypatch: py
     (warning,) = advice.models(release, config, account.caller(), {"OLLAMA_MODELS": str(store)})
     assert warning.remedy.endswith(f"--set 'deploy.models={store}'")
     assert advice.models(release, config, account.caller(), {"OLLAMA_MODELS": str(tmp_path / "none")}) == ()
+    assert advice.models(release, config, account.caller(), {"OLLAMA_MODELS": "~no.such.user/models"}) == ()
     assert advice.models(release, config, account.caller(), {}) == ()
     config = good.configured(models=str(store)).config.deploy
     assert advice.models(release, config, account.caller(), {"OLLAMA_MODELS": str(store)}) == ()

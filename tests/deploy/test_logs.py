@@ -17,7 +17,7 @@ import pytest
 from tests.processes import ended
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import PrefixUnsafe
-from toolchain.deploy import failure, following, installer, shim
+from toolchain.deploy import failure, following, installer, ownership, shim
 from toolchain.deploy.prefix import Prefix
 from toolchain.service import placement, servicelog
 from toolchain.service.units.ollama import OllamaUnit
@@ -116,6 +116,26 @@ def test_root_reads_no_file_that_a_log_was_replaced_by(tmp_path: Path) -> None:
     log.with_name("ollama.log.1").symlink_to(secret)
     with pytest.raises(PrefixUnsafe):
         next(following.events(log, manager, 1))
+
+
+def test_links_to_nothing_among_them_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "ollama.log").write_text("why\n")
+    for number in range(7):
+        (tmp_path / f"failed-link{number}.log").symlink_to("/nowhere")
+        os.utime(tmp_path / f"failed-link{number}.log", (number, number), follow_symlinks=False)
+    kept = failure.capture(tmp_path / "ollama.log", 0, tmp_path / "failed-new.log")
+    assert kept == (str(tmp_path / "failed-new.log"), ("why",))
+    assert len(list(tmp_path.glob("failed-*"))) == failure.KEPT
+    assert (tmp_path / "failed-new.log").is_file()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_log_that_is_no_file_is_named_and_leaks_nothing(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    log, before = tmp_path / "ollama.log", psutil.Process().num_fds()
+    make(log)
+    with pytest.raises(PrefixUnsafe, match=r"ollama\.log: not a file"):
+        ownership.open_log(log)
+    assert psutil.Process().num_fds() == before
 
 
 @pytest.mark.slow

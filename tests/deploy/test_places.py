@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from tests.processes import ended
 from toolchain import pipeline
 from toolchain.core import records
-from toolchain.core.errors import PortInUse, PreflightRefused
+from toolchain.core.errors import PortInUse, PreflightRefused, ServiceConflict
 from toolchain.core.run import Run
 from toolchain.deploy import installed, installer, port
 from toolchain.host import ports
@@ -30,7 +31,7 @@ from toolchain.service.launchd import LaunchdManager
 
 from . import process_manager
 from .process_manager import KIND, ProcessManager
-from .site import Site, free_port
+from .site import Site, free_port, identifier
 
 pytestmark = pytest.mark.slow
 
@@ -219,3 +220,63 @@ def test_a_look_at_nothing_makes_nothing(tmp_path: Path) -> None:
     away = site.configured(prefix=str(tmp_path / "never"))
     assert away.status().reason == "nothing is installed"
     assert not (tmp_path / "never").exists()
+
+
+def _foreign(site: Site, *, loaded: bool) -> Path:
+    """Somebody's job of our label that sleeps."""
+    file = _manager(site).plist
+    content = {"Label": file.stem, "RunAtLoad": True, "KeepAlive": True, "ProgramArguments": ["/bin/sleep", "1000"]}
+    records.write_bytes(file, plistlib.dumps(content), mode=0o644)
+    if loaded:
+        assert site.launchctl("bootstrap", GUI, str(file)).returncode == 0
+    return file
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_service_of_our_label_that_runs_something_else_is_left_alone(site: Site, loaded: bool) -> None:
+    file = _foreign(site, loaded=loaded)
+    content, named = file.read_bytes(), f"{GUI}/{file.stem} is loaded and runs /bin/sleep" if loaded else str(file)
+    for refused in (lambda: site.install(site.release("1")), lambda: installer.preflight(site.config, site.console)):
+        with pytest.raises(ServiceConflict) as caught:
+            refused()
+        assert named in caught.value.message
+        assert "deploy.label" in caught.value.hint
+    assert not site.prefix.releases.exists()
+    told = [site.status().reason, installer.uninstall(site.config, site.console).reason]
+    assert all(re.fullmatch(f"nothing is installed; {named}.* left alone", one) for one in told), told
+    assert file.read_bytes() == content
+    assert (site.launchctl("print", f"{GUI}/{file.stem}").returncode == 0) is loaded
+
+
+def test_another_prefix_neither_takes_nor_removes_the_service(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    pid = site.install(site.release("1")).pid
+    there = site.folder / "other prefix"
+    there.mkdir()
+    (there / "launchd").symlink_to(site.emulator)
+    other = site.configured(prefix=str(there), port=free_port())
+    release = site.release("2")
+    with pytest.raises(ServiceConflict, match=f"runs {site.prefix.shim}, not {other.prefix.shim}") as caught:
+        other.install(release)
+    assert f"deploy.prefix='{site.prefix.folder}' deploy.uninstall" in caught.value.hint
+    assert str(site.prefix.shim) in installer.uninstall(other.config, other.console).reason
+    assert (site.status().pid, site.status().healthy, site.status().reason) == (pid, True, "")
+    beside = other.configured(label="io.turboquant.other")
+    assert beside.install(release).healthy
+    capfd.readouterr()
+    mistaken = other.status()  # with the label of the first one
+    assert (mistaken.service, mistaken.also, mistaken.healthy) == (f"{GUI}/io.turboquant.other", (), True)
+    assert f"runs {site.prefix.shim}, which is not of this prefix and is left alone" in capfd.readouterr().err
+    with pytest.raises(ServiceConflict):
+        installer.rollback(other.config, other.console, identifier(release))
+    installer.uninstall(other.config, other.console)
+    assert site.launchctl("print", f"{GUI}/io.turboquant.other").returncode == 113
+    assert (site.status().pid, site.status().healthy) == (pid, True)
+
+
+def test_a_link_to_the_prefix_is_the_same_prefix(site: Site) -> None:
+    site.install(site.release("1"))
+    (site.folder / "link").symlink_to(site.prefix.folder)
+    linked = site.configured(prefix=str(site.folder / "link"))
+    assert linked.status().healthy
+    assert linked.install(site.release("2")).healthy
+    assert installer.uninstall(site.config, site.console).reason == "nothing is installed"

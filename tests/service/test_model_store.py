@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.core.config import DeployConfig
+from toolchain.core.config import Config, DeployConfig
 from toolchain.core.errors import ConfigError, ModelsUnavailable
+from toolchain.deploy.prefix import settled
 from toolchain.service import account, model_store
 
 _ROOT = os.geteuid() == 0
@@ -34,6 +35,18 @@ def test_the_default_is_the_accounts_own() -> None:
     assert model_store.default(account.caller()) == home / ".ollama/models"
     assert model_store.named(DeployConfig(models="~/m")) == home / "m"
     _prepare("")
+
+
+def test_a_home_of_nobody() -> None:
+    config = DeployConfig(models="~no.such.user/m", agents_dir="~no.such.user/a", prefix="~no.such.user/p")
+    for look in (
+        lambda: model_store.named(config),
+        lambda: account.expand(config.agents_dir, config, account.ORDINARY),
+        lambda: account.prefixes(config, account.ORDINARY),
+    ):
+        with pytest.raises(ConfigError, match=r"the home folder ~no\.such\.user is unknown"):
+            look()
+    assert settled(Config(deploy=config)) == Config(deploy=config)
 
 
 def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

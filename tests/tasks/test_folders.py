@@ -45,9 +45,9 @@ def test_a_task_says_so(tmp_path: Path, environ: dict[str, str], said: str) -> N
 
 
 def test_what_is_expected_and_what_is_a_bug(tmp_path: Path) -> None:
-    set_up = config.load(
-        file=None, environ={}, flags={"workspace": str(tmp_path / "a/ws"), "deploy.prefix": str(tmp_path / "pre")}
-    )
+    named_folders = {"workspace": "a/ws", "deploy.prefix": "pre", "deploy.agents_dir": "agents"}
+    flags = {key: str(tmp_path / name) for key, name in named_folders.items()}
+    set_up = config.load(file=None, environ={}, flags=flags)
 
     def explained(number: int, *names: str | None) -> object:
         return folders.explained(OSError(number, os.strerror(number), *names), set_up)
@@ -60,6 +60,10 @@ def test_what_is_expected_and_what_is_a_bug(tmp_path: Path) -> None:
     renamed = explained(errno.EPERM, elsewhere, None, str(tmp_path / "pre/current"))
     assert isinstance(renamed, FolderUnusable)
     assert renamed.message.startswith("deploy.prefix: ")
+    for number in (errno.EISDIR, errno.ENOTEMPTY, errno.ENOTDIR):
+        named = explained(number, str(tmp_path / "agents/x.plist"))
+        assert isinstance(named, FolderUnusable)
+        assert named.message.startswith("deploy.agents_dir: ")
     assert isinstance(explained(errno.ENOSPC), DiskFull)
     assert explained(errno.EACCES, elsewhere) is None
     assert explained(errno.ENOENT, inside) is None

@@ -278,7 +278,7 @@ class NothingToRollBackTo(ToolchainError):
 
 
 class ServiceConflict(ToolchainError):
-    """Another Ollama (the app, Homebrew's service) would compete for the port."""
+    """Another Ollama would compete for the port, or another service has the label."""
 
     exit_code = 54
 

@@ -13,12 +13,13 @@ from .errors import DiskFull, FolderUnusable, ToolchainError
 _HINTS = {
     "workspace": "name another folder: --set workspace=DIR, or TURBOQUANT_WORKSPACE",
     "deploy.prefix": "name another folder: --set deploy.prefix=DIR, or TURBOQUANT_DEPLOY_PREFIX",
+    "deploy.agents_dir": "name another folder: --set deploy.agents_dir=DIR, or leave it empty",
     "series.path": "use a copy that you can write to: --set series.path=DIR",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO,
-    errno.ESTALE,
+    errno.ESTALE, errno.EISDIR, errno.ENOTEMPTY,
 )  # fmt: skip
 """what the system says of a folder that was named or mounted wrongly; anything else may be a bug"""
 
@@ -55,6 +56,7 @@ def explained(error: BaseException | None, config: Config | None) -> ToolchainEr
     named = {
         "workspace": config.workspace,
         "deploy.prefix": config.deploy.prefix,
+        "deploy.agents_dir": config.deploy.agents_dir,
         "series.path": config.series.path or str(PATCHES),
     }
     for key, value in named.items():

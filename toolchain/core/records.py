@@ -60,13 +60,28 @@ def to_builtins(record: Any) -> Any:
 
 def to_json(record: Any) -> str:
     """A record (or plain data) as stable, indented JSON with a final newline."""
-    raw = msgspec.json.encode(record, enc_hook=_encode_hook)
-    return msgspec.json.format(raw, indent=2).decode() + "\n"
+    return msgspec.json.format(_encoded(record), indent=2).decode() + "\n"
 
 
 def to_json_line(record: Any) -> str:
     """A record as JSON in one line."""
-    return msgspec.json.encode(record, enc_hook=_encode_hook).decode() + "\n"
+    return _encoded(record).decode() + "\n"
+
+
+def _encoded(record: Any) -> bytes:
+    """JSON, which is UTF-8: what is not in a file's name is replaced by U+FFFD."""
+    try:
+        return msgspec.json.encode(record, enc_hook=_encode_hook)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_utf8(to_builtins(record)))
+
+
+def _utf8(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="surrogatepass").decode(errors="replace")
+    if isinstance(value, dict):
+        return {_utf8(key): _utf8(one) for key, one in value.items()}
+    return [_utf8(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = None, follow: bool = True) -> R:
@@ -76,7 +91,7 @@ def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = 
     one. A symbolic link is an error unless `follow` is set.
     """
     try:
-        raw = _content(path, follow)
+        raw = read_bytes(path, follow=follow)
         if former_names:
             fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
             former = {former_names[name]: value for name, value in fields.items() if name in former_names}
@@ -94,14 +109,17 @@ def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = 
         ) from error
 
 
-def _content(path: Path, follow: bool) -> bytes:
-    """The bytes of a regular file: a pipe or a device must not block its reader for ever. Raises `OSError`."""
+def read_bytes(path: Path, *, follow: bool = True, limit: int = _MAX_BYTES) -> bytes:
+    """The bytes of a regular file, if they are not more than `limit`. Raises `OSError`.
+
+    A pipe or a device would block its reader for ever or have no end; a symbolic link is an error without `follow`.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if found.st_size > _MAX_BYTES:
+        if found.st_size > limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return file.read()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
+import shlex
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from ..build import release as built
 from ..core import records, variables
 from ..core.config import Config
 from ..core.console import Console
-from ..core.errors import ConfigError, ToolchainError
+from ..core.errors import ConfigError, ServiceConflict, ToolchainError
 from ..service import managers
 from ..service.manager import Definition, Instance, Manager
 from ..service.unit import StartedUnit, Unit
@@ -31,7 +33,7 @@ from . import (
     store,
 )
 from .journal import Journal
-from .prefix import Prefix
+from .prefix import SHIM_NAME, Prefix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,12 @@ def tidy(deploy: Deploy) -> None:
 
 
 def instances(deploy: Deploy) -> tuple[Instance, ...]:
-    """Every place where the service is loaded, as it is configured and as it was registered."""
+    """Every place where this prefix's service is loaded, as it is configured and as it was registered."""
+    return tuple(one for one in _labelled(deploy) if _is_ours(deploy, one.state.program))
+
+
+def _labelled(deploy: Deploy) -> tuple[Instance, ...]:
+    """Every place where something is loaded under the label, whatever it runs."""
     old = former(deploy)
     found = (*deploy.manager.instances(), *(old.instances() if old else ()))
     return tuple({one.place: one for one in reversed(found)}.values())[::-1]
@@ -91,16 +98,74 @@ def others(deploy: Deploy) -> tuple[Instance, ...]:
     return tuple(one for one in instances(deploy) if not _is_configured(deploy, one))
 
 
+def leave_only(deploy: Deploy, manager: Manager) -> None:
+    """Unload the service wherever it is loaded, but for the place of `manager`."""
+    for one in instances(deploy):
+        if one.place != (manager.registration.manager, manager.target):
+            deploy.console.note(f"{one.manager.target} is replaced by {manager.target}")
+            one.manager.unload()
+
+
 def definitions(deploy: Deploy) -> tuple[Manager, ...]:
-    """Every definition file of the service that is not the configured one, as the service that it defines."""
+    """Every definition file of this prefix's service but the configured one, as the service that it defines."""
     own = Path(deploy.manager.registration.file).resolve()
+    return tuple(one for one in _defined(deploy) if _file(one).resolve() != own and _is_ours(deploy, _runs(one)))
+
+
+def _defined(deploy: Deploy) -> tuple[Manager, ...]:
+    """Every definition file of the label, as the service that it defines, whatever it runs."""
     found = {
         file.resolve(): one.adopt(replace(one.registration, file=str(file)))
         for one in (deploy.manager, former(deploy))
         if one
         for file in one.definitions()
     }
-    return tuple(one for file, one in found.items() if file != own)
+    return tuple(found.values())
+
+
+def foreign(deploy: Deploy) -> dict[str, str]:
+    """What has the label and is not this prefix's service: what is said of it, with its program."""
+    found = {f"{one.manager.target} is loaded and": one.state.program for one in _labelled(deploy)}
+    found |= {str(_file(one)): _runs(one) for one in _defined(deploy)}
+    return {f"{what} runs {runs}": runs for what, runs in found.items() if not _is_ours(deploy, runs)}
+
+
+def check_label(deploy: Deploy) -> None:
+    """Raises `ServiceConflict` when the label belongs to another service, as to that of another prefix."""
+    if not (found := foreign(deploy)):
+        return
+    program = Path(next(iter(found.values())))
+    removal = "remove it"
+    if program.name == SHIM_NAME:
+        removal = f"remove it with --set deploy.prefix={shlex.quote(str(program.parents[1]))} deploy.uninstall"
+    raise ServiceConflict(
+        f"the label belongs to another service: {'; '.join(found)}, not {deploy.prefix.shim}",
+        hint=f"set deploy.label to another one, or {removal}",
+    )
+
+
+def _is_ours(deploy: Deploy, program: str) -> bool:
+    """Whether a program is the shim, or one that a manager does not tell, so that nothing contradicts it."""
+    return not program or os.path.realpath(program) == os.path.realpath(deploy.prefix.shim)
+
+
+def _file(one: Manager) -> Path:
+    return Path(one.registration.file)
+
+
+def _runs(one: Manager) -> str:
+    return one.runs(_file(one))
+
+
+def delete_configured(deploy: Deploy) -> None:
+    """Delete the configured definition file, unless it is another service's."""
+    if owns_configured(deploy):
+        deploy.manager.delete()
+
+
+def owns_configured(deploy: Deploy) -> bool:
+    """Whether the configured definition file, if there is one, is not another service's."""
+    return _is_ours(deploy, _runs(deploy.manager))
 
 
 def require_rights(deploy: Deploy) -> None:
@@ -116,7 +181,7 @@ def is_loaded_as_configured(deploy: Deploy) -> bool:
     wanted = records.sha256_bytes(manager.render(deploy.definition))
     if former(deploy) or not manager.digest() == wanted == known.unit_sha256:
         return False
-    return any(_is_configured(deploy, one) for one in manager.instances())
+    return any(_is_configured(deploy, one) for one in instances(deploy))
 
 
 def _is_configured(deploy: Deploy, one: Instance) -> bool:
@@ -144,6 +209,7 @@ def start(deploy: Deploy, identifier: str) -> None:
     crashloop.forget(deploy.prefix)
     store.swap(identifier, deploy.prefix)
     journal.begin_step("unit")
+    check_label(deploy)
     deploy.manager.install(deploy.definition)
     journal.begin_step("restart")
     rotate_log(deploy)
@@ -174,9 +240,7 @@ def _load_and_restart(deploy: Deploy) -> None:
             deploy.console.warn(done)
     ownership.prepare_logs(prefix, deploy.log, manager.account)
     known, digest = installed.read(prefix), manager.digest()
-    for other in others(deploy):  # first: one that waits would take over while ours is restarted
-        deploy.console.note(f"{other.manager.target} is replaced by {manager.target}")
-        other.manager.unload()
+    leave_only(deploy, manager)  # first: one that waits would take over while ours is restarted
     for left in definitions(deploy):
         left.delete()
     end_strays(deploy)  # one that holds the port must not be in the way
@@ -198,8 +262,9 @@ def _unload(deploy: Deploy) -> None:
     if pid and holder in port.lineage(pid):  # the service itself, and not what a release left behind
         raise port.unlisted(pid, deploy.config.deploy.port, deploy.prefix)
     end_strays(deploy)
-    for left in (deploy.manager, *definitions(deploy)):
+    for left in definitions(deploy):
         left.delete()
+    delete_configured(deploy)
 
 
 def end_strays(deploy: Deploy, manager: Manager | None = None) -> None:
@@ -226,7 +291,7 @@ def bless(deploy: Deploy) -> None:
     )
     installed.name_parent(prefix, entry.release, parent)
     installed.write(prefix, known.blessed(blessed))
-    records.write(prefix.release(blessed.id) / installed.OWN_RECORD, blessed)
+    installed.write_own(prefix, blessed)
 
 
 def dismantle(deploy: Deploy) -> None:

@@ -75,7 +75,10 @@ def _other_store(config: DeployConfig, owner: Account, environ: Mapping[str, str
     shell = environ.get("OLLAMA_MODELS", "").strip()
     if config.models or not shell:
         return
-    theirs, ours = Path(shell).expanduser().absolute(), model_store.default(owner)
+    try:
+        theirs, ours = Path(shell).expanduser().absolute(), model_store.default(owner)
+    except RuntimeError:  # ~NAME of nobody: there are no models
+        return
     if os.path.realpath(theirs) == os.path.realpath(ours):
         return
     if any(itertools.islice((theirs / "manifests").glob("*/*/*/*"), 1)):

@@ -186,14 +186,16 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     with contextlib.suppress(OSError):
         failure.log_folder(deploy.prefix)
         failure.log_file(deploy.log)
+    before.inspect()  # fails if its domain is unavailable, before another copy that serves is stopped
+    activation.check_label(replace(deploy, manager=before))
+    with contextlib.suppress(ToolchainError, OSError):
+        activation.leave_only(deploy, before)  # the end of its process alone would not keep another copy from serving
     activation.end_strays(deploy, before)  # one that holds the port must not be in the way
     activation.rotate_log(deploy)
     offset = activation.log_size(deploy)
-    if before is not manager:
+    if manager.registration.file != before.registration.file:
         with contextlib.suppress(ToolchainError, OSError):
-            manager.unload()
-            if manager.registration.file != before.registration.file:
-                manager.delete()
+            activation.delete_configured(deploy)
     same = before.digest() == known.unit_sha256 == records.sha256_bytes(before.render(deploy.definition))
     try:
         before.restart() if same else before.reload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import traceback
@@ -51,7 +52,7 @@ def capture(log: Path, offset: int, target: Path) -> tuple[str, tuple[str, ...]]
                 file.seek(max(offset, os.fstat(file.fileno()).st_size - _CAPTURE_BYTES))
                 data = file.read(_CAPTURE_BYTES)
         lines = tuple(data.decode(errors="replace").splitlines())
-    except (OSError, ValueError, MemoryError) as error:
+    except (OSError, ValueError, MemoryError, ToolchainError) as error:
         return f"{log} (unreadable: {error})", ()
     try:
         records.write_bytes(target, data)
@@ -88,8 +89,9 @@ def stamp() -> str:
 
 
 def _keep_newest(folder: Path, pattern: str) -> None:
-    for path in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # old ones may stay; what was kept matters more
+        for path in sorted(folder.glob(pattern), key=lambda path: path.lstat().st_mtime)[:-KEPT]:
+            path.unlink(missing_ok=True)
 
 
 def _place(error: BaseException) -> str:

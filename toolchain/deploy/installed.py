@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -131,7 +132,7 @@ def note(prefix: Prefix, state: InstallState) -> None:
         if not prefix.has(release.id):
             continue
         if _own_record(prefix.release(release.id)) != release:
-            records.write(prefix.release(release.id) / OWN_RECORD, release)
+            write_own(prefix, release)
         name_parent(prefix, release.id, release.parent)
 
 
@@ -143,6 +144,14 @@ def name_parent(prefix: Prefix, identifier: str, parent: str) -> None:
         path.unlink(missing_ok=True)
     elif path.is_symlink() or not path.is_file() or path.read_bytes() != wanted:
         records.write_bytes(path, wanted)
+
+
+def write_own(prefix: Prefix, release: InstalledRelease) -> None:
+    """Write what a release says of itself; a folder in its place is deleted."""
+    path = prefix.release(release.id) / OWN_RECORD
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    records.write(path, release)
 
 
 def damage(prefix: Prefix, path: Path | None = None) -> str:

@@ -149,6 +149,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
                 hint=f"installed: {ids}",
             )
         activation.require_rights(deploy)
+        activation.check_label(deploy)
         proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
         values = environment.read(deploy.prefix.release(target))
         for name in deploy.unit.variables.paths:
@@ -247,6 +248,7 @@ def _check_place(deploy: Deploy) -> None:
     config = deploy.config.deploy
     deploy.manager.check()
     activation.require_rights(deploy)
+    activation.check_label(deploy)
     port.check(deploy.manager, activation.instances(deploy), deploy.unit.competitors, config, deploy.prefix)
     if deploy.manager.caution:
         deploy.console.warn(deploy.manager.caution)

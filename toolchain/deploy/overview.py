@@ -35,6 +35,9 @@ def look(deploy: Deploy) -> Deployment:
             reason += "" if version else _awaited(deploy, active)
     except ToolchainError as error:
         reason = error.message
+    if others := presence.of_others(deploy):
+        deploy.console.warn(others)
+        reason += f"; {others}" if reason else ""
     return Deployment(
         prefix=prefix.folder,
         active=active,

@@ -108,28 +108,30 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open a log to read it. For root it must be a plain file, lest its writer make root read another one.
+    """Open a log to read it. For root it must be no link either, lest its writer make root read another file.
 
-    Raises `PrefixUnsafe`, also for who must not read it, and `FileNotFoundError`.
+    Raises `PrefixUnsafe` for what is no file, also for who must not read it, and `FileNotFoundError`.
     """
-    if os.geteuid() != 0:
-        try:
-            return path.open("rb")
-        except PermissionError as error:
-            raise PrefixUnsafe(f"{path}: {error.strerror}", hint="run it with sudo") from error
+    root = os.geteuid() == 0
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if root else 0))
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise _not_plain(path) from error
-    file = os.fdopen(descriptor, "rb")
-    try:
-        _require_plain(path, os.fstat(descriptor))
-    except BaseException:
-        file.close()
+        if root:
+            raise _not_plain(path) from error
+        if isinstance(error, PermissionError):
+            raise PrefixUnsafe(f"{path}: {error.strerror}", hint="run it with sudo") from error
         raise
-    return file
+    try:
+        if not stat.S_ISREG((status := os.fstat(descriptor)).st_mode):
+            raise PrefixUnsafe(f"{path}: not a file", hint="look at it, and delete it")
+        if root:
+            _require_plain(path, status)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _check_owner(prefix: Prefix, owner: Account) -> None:

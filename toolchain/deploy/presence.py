@@ -12,8 +12,9 @@ from .prefix import Prefix
 def nothing(deploy: Deploy) -> Deployment:
     """What is left when there is neither a release nor a service."""
     left = [one.registration.file for one in activation.definitions(deploy)]
-    if deploy.manager.digest():
+    if deploy.manager.digest() and activation.owns_configured(deploy):
         left.insert(0, deploy.manager.registration.file)
+    others = of_others(deploy)
     files = f"{', '.join(left)} would start the service at the next login; `./inv deploy.uninstall` deletes it"
     return Deployment(
         prefix=deploy.prefix.folder,
@@ -23,14 +24,21 @@ def nothing(deploy: Deploy) -> Deployment:
         pid=0,
         healthy=False,
         releases=(),
-        reason=f"no release is installed, but {files}" if left else "nothing is installed",
+        reason=(f"no release is installed, but {files}" if left else "nothing is installed")
+        + (f"; {others}" if others else ""),
     )
 
 
+def of_others(deploy: Deploy) -> str:
+    """That something else has the service's label, which is left alone; empty if nothing has."""
+    found = "; ".join(activation.foreign(deploy))
+    return f"{found}, which is not of this prefix and is left alone" if found else ""
+
+
 def serving(places: tuple[Instance, ...], prefix: Prefix) -> Instance | None:
-    """The instance that serves: a second one waits in the shim."""
+    """The instance that serves: a second one waits in the shim. Without a claim, one that runs."""
     holder = shim.holder(prefix)
-    order = sorted(places, key=lambda one: (one.state.pid != holder, not one.state.running))
+    order = sorted(places, key=lambda one: (not one.state.running, one.state.pid != holder))
     return order[0] if order else None
 
 

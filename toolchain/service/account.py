@@ -140,11 +140,20 @@ def expand(path: str, config: DeployConfig, machine: Machine) -> Path:
     """The absolute path of a setting, in which ~ is the home of the service's user. Raises `ConfigError`."""
     first, separator, rest = path.partition("/")
     if first != "~" or not (machine.root or config.user):
-        return Path(path).expanduser().absolute()
+        return with_home(path).absolute()
     owner = find(config, config.domain, machine)
     if owner is None:
         raise unknown()
     return owner.home / rest if separator else owner.home
+
+
+def with_home(path: str) -> Path:
+    """The path with the home for its ~ or ~NAME. Raises `ConfigError` when that is unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        home = path.partition("/")[0]
+        raise ConfigError(f"{path}: the home folder {home} is unknown", hint="name the folder without ~") from error
 
 
 def prefixes(config: DeployConfig, machine: Machine) -> tuple[Path, ...]:

@@ -176,6 +176,10 @@ class LaunchdManager(Launchctl):
         """Every property list of the label in the folders that launchd reads, whatever its file is called."""
         return propertylist.of_label(self.label, (self.plist.parent, *self.folders))
 
+    def runs(self, file: Path) -> str:
+        """The program of a property list; empty for a link, whose target may change."""
+        return propertylist.program(file).removeprefix("?")
+
     def _domains(self) -> tuple[str, ...]:
         """The domains in which the service could be loaded, its own first."""
         uid = self.domain.partition("/")[2] or (str(self.account.uid) if self.account else "")

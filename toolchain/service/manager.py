@@ -106,6 +106,9 @@ class Manager(Protocol):
     def definitions(self) -> tuple[Path, ...]:
         """Every definition file of this label that the manager would load by itself, at a login or a start."""
 
+    def runs(self, file: Path) -> str:
+        """The program that a definition file names; empty if there is no file, or it does not say."""
+
     def render(self, definition: Definition) -> bytes:
         """The file for a definition. The same definition gives the same bytes. Raises `ConfigError`."""
 

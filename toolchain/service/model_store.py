@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..core.config import DeployConfig
 from ..core.errors import ConfigError, ModelsUnavailable
+from . import account
 from .account import Account
 
 VOLUMES = Path("/Volumes")
@@ -23,7 +24,7 @@ def default(owner: Account) -> Path:
 
 def named(config: DeployConfig) -> Path:
     """The folder that deploy.models names. Raises `ConfigError` for a relative path."""
-    path = Path(config.models).expanduser()
+    path = account.with_home(config.models)
     if not path.is_absolute():
         raise ConfigError(
             f"deploy.models: {config.models!r} is not an absolute path",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
+from ..core import records
 from ..core.errors import ConfigError
 from .manager import Definition
 
@@ -21,6 +22,8 @@ EXIT_TIMEOUT_S = 10
 """between SIGTERM and SIGKILL: Ollama ends its llama-server children in this time"""
 SESSION_TYPES = ("Aqua", "Background", "LoginWindow", "StandardIO", "System")
 """every session, as Homebrew's services have it: without the key an agent belongs to Aqua and is refused over SSH"""
+_MAX_BYTES = 4 << 20
+"""no property list of a job is larger"""
 
 
 def property_list(definition: Definition, *, label: str, home: Path, user: str = "") -> bytes:
@@ -28,7 +31,7 @@ def property_list(definition: Definition, *, label: str, home: Path, user: str =
 
     `user` is the account of a system daemon. Raises `ConfigError` for text that XML cannot hold.
     """
-    content: dict[str, Any] = {
+    wanted: dict[str, Any] = {
         "Label": label,
         "LimitLoadToSessionType": list(SESSION_TYPES),
         "ProgramArguments": [str(definition.program)],
@@ -43,8 +46,8 @@ def property_list(definition: Definition, *, label: str, home: Path, user: str =
         **({"UserName": user} if user else {}),
     }
     try:
-        data = plistlib.dumps(content, sort_keys=False)
-        survives = plistlib.loads(data) == content
+        data = plistlib.dumps(wanted, sort_keys=False)
+        survives = plistlib.loads(data) == wanted
     except (plistlib.InvalidFileException, ExpatError, ValueError) as error:
         raise ConfigError(f"no property list can be made for {str(definition.program)!r}: {error}") from error
     if not survives:
@@ -55,19 +58,33 @@ def property_list(definition: Definition, *, label: str, home: Path, user: str =
 def read(file: Path) -> dict[str, Any]:
     """The content of a property list; empty if there is none that can be read."""
     try:
-        content = plistlib.loads(file.read_bytes())
-    except (OSError, plistlib.InvalidFileException, ExpatError, ValueError):
+        return parsed(content(file))
+    except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def content(file: Path) -> bytes:
+    """The bytes of a property list, which may be anybody's. Raises `OSError` for a pipe, a device or a huge file."""
+    return records.read_bytes(file, limit=_MAX_BYTES)
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """The dictionary in a property list's bytes. Raises `ValueError` when they are none."""
+    try:
+        found = plistlib.loads(data)
+    except Exception as error:  # plistlib meets odd content with AttributeError, IndexError and others
+        raise ValueError(f"not a property list: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError("the top of the property list is not a dictionary")
+    return found
 
 
 def entries(data: bytes) -> dict[str, str]:
     """The entries of a property list by their paths, such as EnvironmentVariables.HOME; none if it is damaged."""
     try:
-        content = plistlib.loads(data)
-    except (plistlib.InvalidFileException, ExpatError, ValueError, LookupError, OverflowError):
+        return dict(_entries(parsed(data), ""))
+    except (ValueError, RecursionError):
         return {}
-    return dict(_entries(content, "")) if isinstance(content, dict) else {}
 
 
 def _entries(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
@@ -81,7 +98,7 @@ def _entries(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
 def session_types(file: Path) -> tuple[str, ...]:
     """The sessions that a property list is for; empty if it does not say, or cannot be read."""
     stated = read(file).get("LimitLoadToSessionType", ())
-    return tuple(str(one) for one in ([stated] if isinstance(stated, str) else stated))
+    return tuple(map(str, stated)) if isinstance(stated, list) else (stated,) if isinstance(stated, str) else ()
 
 
 def user_name(file: Path) -> str:
@@ -93,9 +110,9 @@ def program(file: Path) -> str:
     """What a property list runs; empty if there is none, a question mark if it is a link or does not say."""
     if not os.path.lexists(file):
         return ""
-    content = {} if file.is_symlink() else read(file)
-    words = content.get("ProgramArguments")
-    return str(content.get("Program") or (words[0] if isinstance(words, list) and words else "?"))
+    stated = {} if file.is_symlink() else read(file)
+    words = stated.get("ProgramArguments")
+    return str(stated.get("Program") or (words[0] if isinstance(words, list) and words else "?")).replace("\0", "?")
 
 
 def of_label(label: str, folders: Iterable[Path]) -> tuple[Path, ...]:

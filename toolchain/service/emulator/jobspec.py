@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import plistlib
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-from xml.parsers.expat import ExpatError
 
 from ...core.records import record
+from .. import propertylist
 from ..launchctl_codes import BAD_OWNERSHIP, INPUT_OUTPUT, session_type
 from .refused import Refused
 
@@ -97,7 +97,7 @@ def read(path: Path, uids: Collection[int]) -> tuple[JobSpec, bytes]:
     Raises `Refused`: 122 when others can write the file, 5 when it is missing or not a job.
     """
     try:
-        status, data = path.stat(), path.read_bytes()
+        status, data = path.stat(), propertylist.content(path)
     except OSError as error:
         raise Refused(INPUT_OUTPUT, f"{path}: {error.strerror}") from error
     if status.st_uid not in {*uids, 0}:
@@ -110,12 +110,9 @@ def read(path: Path, uids: Collection[int]) -> tuple[JobSpec, bytes]:
 def parse(data: bytes, name: str) -> JobSpec:
     """Read a plist's bytes. Raises `Refused` (5) when it is not a plist, or not one of a job."""
     try:
-        plist = plistlib.loads(data)
-    except (plistlib.InvalidFileException, ExpatError, ValueError, OverflowError) as error:
-        raise Refused(INPUT_OUTPUT, f"{name}: not a property list: {error}") from error
-    if not isinstance(plist, dict):
-        raise Refused(INPUT_OUTPUT, f"{name}: the top of the property list is not a dictionary")
-    return _JobReader(plist, name).spec()
+        return _JobReader(propertylist.parsed(data), name).spec()
+    except ValueError as error:
+        raise Refused(INPUT_OUTPUT, f"{name}: {error}") from error
 
 
 class _JobReader:
@@ -176,7 +173,7 @@ class _JobReader:
 
     def _seconds(self, key: str, default: float) -> float:
         value = self._plist.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
             raise self._wrong(key, "a number of seconds")
         return float(value)
 
