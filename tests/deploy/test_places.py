@@ -280,3 +280,16 @@ def test_a_link_to_the_prefix_is_the_same_prefix(site: Site) -> None:
     assert linked.status().healthy
     assert linked.install(site.release("2")).healthy
     assert installer.uninstall(site.config, site.console).reason == "nothing is installed"
+
+
+def test_a_folder_of_property_lists_that_is_configured_no_more(site: Site, tmp_path: Path) -> None:
+    before = site.configured(agents_dir=str(tmp_path / "agents"), label="com.example.before")
+    before.install(before.release("1"))
+    assert site.install(site.release("2")).healthy
+    assert not list((tmp_path / "agents").iterdir())
+    assert "com.example.before" not in site.launchctl("print", f"gui/{os.getuid()}").stdout
+    moved = site.configured(agents_dir=str(tmp_path / "agents"), label="com.example.before")
+    assert moved.install(moved.release("3")).healthy
+    assert installer.uninstall(site.config, site.console).reason == "nothing is installed"
+    assert not list((tmp_path / "agents").iterdir())
+    assert "com.example.before" not in site.launchctl("print", f"gui/{os.getuid()}").stdout

@@ -77,7 +77,9 @@ class LaunchdManager(Launchctl):
         if domain not in (account.SYSTEM, f"gui/{uid}", f"user/{uid}"):
             return f"{domain!r} is no domain of {self.account.name if self.account else 'the service'}"
         folders = dict.fromkeys((self.plist.parent, *self.folders))
-        if file.parent not in folders or file.name != f"{registration.label}.plist":
+        # Another folder is that of a former deploy.agents_dir, if what lies there runs our program.
+        known = file.parent in folders or os.path.realpath(propertylist.program(file)) == os.path.realpath(program)
+        if not known or file.name != f"{registration.label}.plist":
             return f"{file} is no property list of {registration.label} in {', '.join(map(str, folders))}"
         for runs in (propertylist.program(file), self.adopt(registration)._loaded_program()):
             if runs and os.path.realpath(runs) != os.path.realpath(program):
