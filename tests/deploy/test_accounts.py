@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import plistlib
@@ -18,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from toolchain.core import records
+from toolchain.core import process, records
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, PrefixUnsafe
 from toolchain.deploy import access, installed, installer, ownership
@@ -318,3 +319,132 @@ def test_sudo_leaves_nothing_of_roots_in_a_users_workspace(mac: Site, monkeypatc
     with account.acting_in(workspace / "runs/x"):
         records.write(workspace / "runs/x/deployment.json", {})
     assert {path.stat().st_uid for path in workspace.rglob("*")} == {UID}
+
+
+@really_root
+@pytest.mark.slow
+def test_root_imports_and_reads_nothing_of_its_python_as_another_user(mac: Site) -> None:
+    # whose Python may be out of the user's reach, as in /var/root
+    _agent(mac)
+    releases = [_release(mac, version) for version in "12"]
+    for release in releases:
+        records.write(release.with_suffix(".proof"), sites.verification(release))
+    words = (sys.executable, "-c", _AS_ROOT, str(mac.folder / "turboquant.yaml"), str(UID), *map(str, releases))
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [], "\n".join(found)
+
+
+_AS_ROOT = """
+import json, os, sys
+from dataclasses import replace
+from pathlib import Path
+from toolchain.core import config, records
+from toolchain.core.console import Console
+from toolchain.deploy import installer
+from toolchain.stages import Verification
+
+closed, offences = (os.getcwd(), sys.base_prefix, os.path.realpath(sys.prefix)), []
+
+def watch(event, arguments):
+    if os.geteuid() == 0:
+        return
+    if event == "import" or event == "open" and str(arguments[0]).startswith(closed):
+        offences.append(f"{event} {arguments[0]}")
+
+sys.addaudithook(watch)
+file, uid, first, second = sys.argv[1:]
+chosen, console = config.load(file=Path(file), environ={}), Console()
+chosen = replace(chosen, deploy=replace(chosen.deploy, domain=f"gui/{uid}"))
+installer.preflight(chosen, console)
+for release in (Path(first), Path(second)):
+    proof = records.read(release.with_suffix(".proof"), Verification)
+    assert installer.install(release, chosen, console, proof).healthy
+assert installer.rollback(chosen, console).healthy
+assert installer.status(chosen).healthy
+assert installer.logs(chosen).log
+installer.given_environment(chosen, console)
+installer.prune(chosen, console)
+installer.uninstall(chosen, console)
+print(json.dumps(offences))
+"""
+
+
+@really_root
+@pytest.mark.slow
+def test_rotation_by_root_of_a_users_log_has_that_users_rights(mac: Site) -> None:
+    agent = _agent(mac).configured(log_mb=1)
+    agent.install(_release(mac, "1"))
+    secret = mac.folder / "secret"
+    secret.write_text("of root\n")
+    mac.log_file.with_name("ollama.log.new").symlink_to(secret)
+    with mac.log_file.open("ab") as file:
+        file.write(b"x" * 1_500_000)
+    agent.status()
+    assert secret.read_text() == "of root\n"
+
+
+@really_root
+def test_what_root_starts_for_a_user_stays_that_user() -> None:
+    with account.acting(account.named(USER)):
+        for shell in ("/bin/sh", shutil.which("bash") or "/bin/sh"):
+            said = process.run((shell, "-c", "id -u; id -ru; id -g; id -rg")).output.split()
+            assert said == [str(UID)] * 2 + [str(pwd.getpwnam(USER).pw_gid)] * 2
+        with account.as_root():
+            assert process.run(("/bin/sh", "-c", "id -u; id -ru")).output.split() == ["0", "0"]
+
+
+@really_root
+def test_root_with_more_groups_than_macos_lets_it_set_gets_its_rights_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, set_groups = os.getgroups(), os.setgroups
+
+    def of_macos(groups: list[int]) -> None:
+        if len(groups) > 16:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        set_groups(groups)
+
+    def refusing(_groups: list[int]) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    user = account.named(USER)
+    try:
+        set_groups(list(range(2000, 2020)))
+        monkeypatch.setattr(os, "setgroups", of_macos)
+        with account.acting(user):
+            with account.as_root():
+                assert os.geteuid() == 0
+            assert os.geteuid() == UID
+        assert (os.geteuid(), os.getegid(), len(os.getgroups())) == (0, os.getgid(), 16)
+        with account.acting(user):
+            monkeypatch.setattr(os, "setgroups", refusing)
+            with pytest.raises(OSError, match="not permitted"), account.as_root():
+                pass
+            assert os.geteuid() == UID
+            monkeypatch.setattr(os, "setgroups", of_macos)
+        assert os.geteuid() == 0
+    finally:
+        monkeypatch.undo()
+        set_groups(before)
+
+
+@really_root
+def test_a_workspace_of_a_user_whom_nobody_knows_is_named_by_its_uid(
+    mac: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = mac.folder / "workspace"
+    workspace.mkdir()
+    os.chown(workspace, 4999999, -1)
+    monkeypatch.setenv("SUDO_USER", USER)
+    with pytest.raises(ConfigError, match=f"workspace: {workspace} belongs to uid 4999999"):
+        account.refuse_to_litter(workspace)
+
+
+def _agent(mac: Site) -> Site:
+    """That of a user at the screen, in a prefix of theirs."""
+    mac.launchctl(LOGIN_VERB, str(UID))
+    shutil.chown(mac.prefix.folder, USER)
+    models = mac.folder / "models"
+    models.mkdir()
+    shutil.chown(models, USER)
+    return mac.configured(domain=f"gui/{UID}")

@@ -23,6 +23,7 @@ from ..core.errors import PrefixUnsafe
 from ..service import account
 from ..service.account import Account
 from ..service.manager import Manager
+from . import interpreter
 from .prefix import Prefix
 
 _SUDO = "run it with sudo, or set deploy.prefix to a folder of yours"
@@ -44,6 +45,8 @@ def rights(prefix: Prefix) -> Iterator[None]:
         yield
         return
     owner = account.of_uid(status.st_uid, f"deploy.prefix: {prefix.folder}")
+    if owner.uid != 0:
+        interpreter.load_all()
     _check_reach(prefix.folder, owner)
     with account.acting(owner):
         yield
@@ -56,6 +59,8 @@ def claim(prefix: Prefix, manager: Manager) -> Iterator[None]:
     What is made meanwhile can be read by all and written by its owner alone, whatever the umask is. Raises
     `PrefixUnsafe`, and `ConfigError` when root would have to guess the service's account.
     """
+    if account.is_root() and manager.owner.uid != 0:
+        interpreter.load_all()
     check(prefix, manager)
     before = os.umask(_UMASK)
     try:
@@ -147,7 +152,7 @@ def _check_owner(prefix: Prefix, owner: Account) -> None:
         )
     if status is None or status.st_uid == owner.uid:
         return
-    holder = _name(status.st_uid)
+    holder = account.name_of(status.st_uid)
     if not account.is_root():
         raise PrefixUnsafe(f"deploy.prefix: {prefix.folder} belongs to {holder}, and you are {owner.name}", hint=_SUDO)
     raise PrefixUnsafe(
@@ -164,10 +169,12 @@ def _check_parents(folder: Path, owner: Account, user: Account) -> None:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             if status.st_uid not in (0, owner.uid) and not contained:
-                raise _unsafe(path, status, f"{_name(status.st_uid)} can point it elsewhere")
+                raise _unsafe(path, status, f"{account.name_of(status.st_uid)} can point it elsewhere")
             continue
         if status.st_uid not in (0, owner.uid) and not contained and path != Path("/"):
-            raise _unsafe(path, status, f"it belongs to {_name(status.st_uid)}, who can replace what is in it")
+            raise _unsafe(
+                path, status, f"it belongs to {account.name_of(status.st_uid)}, who can replace what is in it"
+            )
         if not status.st_mode & stat.S_ISVTX and (others := _writers(status, owner, _ADMINISTRATORS)):
             raise _unsafe(path, status, f"{others} can replace what is in it")
 
@@ -179,7 +186,7 @@ def _check_content(prefix: Prefix, owner: Account, user: Account) -> None:
             continue
         also = user.uid if any(map(path.is_relative_to, (prefix.logs, prefix.run))) else owner.uid
         if status.st_uid not in (0, owner.uid, also):
-            raise _unsafe(path, status, f"it belongs to {_name(status.st_uid)}")
+            raise _unsafe(path, status, f"it belongs to {account.name_of(status.st_uid)}")
         if others := _writers(status, owner, frozenset()):
             raise _unsafe(path, status, f"{others} can change it")
 
@@ -247,7 +254,7 @@ def _unsafe(path: Path, status: os.stat_result, why: str, hint: str = "") -> Pre
 
 
 def _shown(status: os.stat_result) -> str:
-    return f"mode {stat.S_IMODE(status.st_mode):04o}, {_name(status.st_uid)}:{_group(status.st_gid)}"
+    return f"mode {stat.S_IMODE(status.st_mode):04o}, {account.name_of(status.st_uid)}:{_group(status.st_gid)}"
 
 
 def _not_plain(path: Path) -> PrefixUnsafe:
@@ -259,13 +266,6 @@ def _not_plain(path: Path) -> PrefixUnsafe:
 def _require_plain(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode) and (not stat.S_ISREG(status.st_mode) or status.st_nlink != 1):
         raise _not_plain(path)
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
 
 
 def _group(gid: int) -> str:
