@@ -6,6 +6,7 @@ import datetime
 import errno
 import os
 import shutil
+import stat
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +32,9 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
     copy.
     """
     target = prefix.release(release.id)
-    temporary = prefix.releases / (TEMPORARY + release.id)
-    delete(temporary)
+    private = prefix.releases / (TEMPORARY + release.id)
+    temporary = private / release.id
+    delete(private)
     records.make_folder(prefix.releases)
     total = sum((source / name).lstat().st_size for name in release.files)
     if shutil.disk_usage(prefix.releases).free < total * _SLACK:
@@ -41,6 +43,9 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
             hint="free some space, or set deploy.keep lower and run ./inv deploy.prune",
         )
     try:
+        # Until it is known to be the release, for root may have been led to files that others must not see.
+        private.mkdir(mode=0o700)
+        private.chmod(0o700)
         done = 0
         for name in release.files:
             _copy_file(source / name, temporary / name)
@@ -63,7 +68,7 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
             ) from error
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -71,10 +76,22 @@ def _copy_file(source: Path, target: Path) -> None:
     if source.is_symlink():
         target.symlink_to(source.readlink())
         return
-    shutil.copy2(source, target)
-    target.chmod(modes.DATA)  # at once: the source's mode may be anything, the umask too
-    with target.open("rb") as file:
-        records.flush_to_disk(file.fileno())
+    # Not through a link that has just taken its place, and not waiting for a pipe.
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ReleaseInvalid(f"{source}: it became a link meanwhile", hint="copy the release elsewhere") from error
+    with os.fdopen(descriptor, "rb") as file, target.open("xb") as copy:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ReleaseInvalid(f"{source}: not a file or a link", hint="build it again")
+        shutil.copyfileobj(file, copy, 1 << 20)
+        copy.flush()
+        os.fchmod(copy.fileno(), modes.DATA)  # at once, whatever the umask is
+        os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        records.flush_to_disk(copy.fileno())
 
 
 def holds(release: Release, prefix: Prefix) -> bool:
