@@ -21,12 +21,13 @@ import pytest
 
 from toolchain.core import process, records
 from toolchain.core.config import DeployConfig
-from toolchain.core.errors import ConfigError, PrefixUnsafe
+from toolchain.core.errors import ConfigError, ModelsUnavailable, PrefixUnsafe, RolledBack
 from toolchain.deploy import access, installed, installer, ownership
-from toolchain.service import account
+from toolchain.service import account, model_store
 from toolchain.service.account import Machine
 from toolchain.service.emulator import settings
 from toolchain.service.emulator.verbs import LOGIN_VERB
+from toolchain.service.launchd import LaunchdManager
 
 from . import site as sites
 from .site import Site
@@ -448,3 +449,82 @@ def _agent(mac: Site) -> Site:
     models.mkdir()
     shutil.chown(models, USER)
     return mac.configured(domain=f"gui/{UID}")
+
+
+@really_root
+@pytest.mark.slow
+def test_the_user_of_a_daemon_can_change_and_is_known_without_its_definition(mac: Site) -> None:
+    (mac.folder / "models").mkdir()
+    (mac.folder / "models").chmod(0o777)
+    first, second = mac.configured(user=USER), mac.configured(user=OTHER)
+    first.install(_release(mac, "1"))
+    kept = mac.log_file.with_name("ollama.log.1")
+    kept.write_text("before\n")
+    shutil.chown(kept, USER)
+    with pytest.raises(RolledBack):
+        second.install(_broken(mac, "2"))
+    assert {path.lstat().st_uid for path in (mac.prefix.logs, mac.prefix.run, mac.log_file, kept)} == {UID}
+    _assert_runs_as(first.status().pid, USER)
+    _assert_runs_as(second.install(_release(mac, "3")).pid, OTHER)
+    uid = pwd.getpwnam(OTHER).pw_uid
+    assert {path.lstat().st_uid for path in (mac.prefix.logs, mac.prefix.run, mac.log_file, kept)} == {uid}
+    next(mac.emulator.glob("LaunchDaemons/*.plist")).unlink()
+    assert installer.uninstall(mac.config, mac.console).reason == "nothing is installed"
+    assert first.install(next(mac.folder.glob("built-1"))).healthy
+
+
+def _broken(site: Site, version: str) -> Path:
+    before = os.umask(0o022)
+    try:
+        return site.release(version, does="exit")
+    finally:
+        os.umask(before)
+
+
+@really_root
+def test_root_makes_no_models_folder_where_a_user_leads_it(mac: Site) -> None:
+    home, elsewhere, user = mac.folder / "home", mac.folder / "elsewhere", account.named(USER)
+    for folder in (home, elsewhere):
+        folder.mkdir()
+        folder.chmod(0o755)
+    shutil.chown(home, USER)
+    with account.acting(user):
+        (home / "link").symlink_to(elsewhere)
+    with pytest.raises(ModelsUnavailable, match="Permission denied"):
+        model_store.prepare(DeployConfig(models=str(home / "link/models")), user)
+    assert not list(elsewhere.iterdir())
+    for folder in (home / "models", elsewhere / "models"):
+        model_store.prepare(DeployConfig(models=str(folder)), user)
+        assert folder.stat().st_uid == UID
+
+
+@really_root
+def test_root_deletes_a_definition_with_the_rights_of_who_can_replace_its_folder(mac: Site) -> None:
+    agents, daemons, user = mac.folder / "home/LaunchAgents", mac.folder / "LaunchDaemons", account.named(USER)
+    for folder in (agents, daemons):
+        folder.mkdir(parents=True)
+        folder.parent.chmod(0o755)
+        folder.chmod(0o755)
+    for folder in (agents.parent, agents):
+        shutil.chown(folder, USER)
+    manager = access.opened(mac.configured(user=USER).config, mac.console).manager
+    assert isinstance(manager, LaunchdManager)
+    of_user, of_root = (replace(manager, plist=folder / "x.plist") for folder in (agents, daemons))
+    for one in (of_user, of_root):
+        one.plist.touch()
+    with account.acting(user):  # an agent that was a daemon
+        of_root.require_rights()
+        of_user.require_rights()
+    agents.rename(agents.with_name("moved"))
+    with account.acting(user):
+        agents.symlink_to(daemons)
+    with pytest.raises(PermissionError):
+        of_user.delete()
+    with account.acting(user), pytest.raises(PermissionError):
+        of_user.delete()
+    with account.acting(user), pytest.raises(ConfigError, match="its folder is not writable"):
+        of_user.require_rights()
+    with account.acting(user):
+        of_root.delete()
+    assert not of_root.plist.exists()
+    assert os.geteuid() == 0

@@ -12,12 +12,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 from ..core import records
 from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
 from ..core.printable import printable
-from . import activation, environment, failure, installed, restorepoint, store
+from ..service import account
+from . import activation, environment, failure, installed, ownership, restorepoint, store
 from .activation import Deploy
 from .installed import InstallState
 from .journal import FROM_SWAP, RESTORE
@@ -186,6 +188,9 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     with contextlib.suppress(OSError):
         failure.log_folder(deploy.prefix)
         failure.log_file(deploy.log)
+    with contextlib.suppress(OSError, ToolchainError):  # it may have had another user
+        name = before.describe(Path(before.registration.file).read_bytes()).get("UserName", "")
+        ownership.prepare_logs(deploy.prefix, deploy.log, account.named(name) if name else None)
     activation.end_strays(deploy, before)  # one that holds the port must not be in the way
     activation.rotate_log(deploy)
     offset = activation.log_size(deploy)

@@ -90,8 +90,18 @@ def check(prefix: Prefix, manager: Manager) -> None:
     _check_reach(prefix.folder, user)
 
 
+def user_of_logs(prefix: Prefix) -> str:
+    """The user to whom root gave logs/ for a daemon; empty if there is none."""
+    status, whole = _status(prefix.logs), _status(prefix.folder)
+    if not status or not whole or whole.st_uid != 0 or status.st_uid == 0:
+        return ""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(status.st_uid).pw_name
+    return ""
+
+
 def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
-    """Make the folders in which the service's user may write, and give it these and its present log.
+    """Make the folders in which the service's user may write, and give it these, its present log and a former user's.
 
     Raises `PrefixUnsafe` when root would follow a link there.
     """
@@ -108,8 +118,24 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
         try:
             _require_plain(path, os.fstat(descriptor))
             os.fchown(descriptor, user.uid, user.gid)
+            if kind == os.O_DIRECTORY:
+                _hand_over(descriptor, user)
         finally:
             os.close(descriptor)
+
+
+def _hand_over(folder: int, user: Account) -> None:
+    """Give the plain files of a former user in an open folder to `user`."""
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):  # a link, or gone
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            try:
+                status = os.fstat(descriptor)
+                plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+                if plain and status.st_uid not in (0, user.uid):
+                    os.fchown(descriptor, user.uid, user.gid)
+            finally:
+                os.close(descriptor)
 
 
 def check_logs(*paths: Path) -> None:
@@ -180,12 +206,16 @@ def _check_parents(folder: Path, owner: Account, user: Account) -> None:
 
 
 def _check_content(prefix: Prefix, owner: Account, user: Account) -> None:
-    """Nobody else may be able to change what is in the prefix; into logs/ and run/ the service's user writes, too."""
+    """Nobody else may be able to change what is in the prefix.
+
+    Into logs/ and run/ the service's user writes, too. In a prefix of root's they may still be a former user's: root
+    trusts nothing in there, and `prepare_logs` hands them over.
+    """
     for path, status in _content(prefix):
         if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
             continue
-        also = user.uid if any(map(path.is_relative_to, (prefix.logs, prefix.run))) else owner.uid
-        if status.st_uid not in (0, owner.uid, also):
+        written = any(map(path.is_relative_to, (prefix.logs, prefix.run)))
+        if status.st_uid not in (0, owner.uid, user.uid if written else 0) and not (written and owner.uid == 0):
             raise _unsafe(path, status, f"it belongs to {account.name_of(status.st_uid)}")
         if others := _writers(status, owner, frozenset()):
             raise _unsafe(path, status, f"{others} can change it")

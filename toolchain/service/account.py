@@ -11,7 +11,7 @@ import pwd
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import platformdirs
@@ -217,6 +217,31 @@ def acting_in(folder: Path) -> Iterator[None]:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     with acting(of_uid(there.stat().st_uid, str(there)) if is_root() else caller()):
         yield
+
+
+def keeper(folder: Path) -> Account | None:
+    """The user other than root who can replace a folder or one above it; None when there is none.
+
+    Of several the topmost, and none of whom the user database does not know.
+    """
+    real = Path(os.path.realpath(folder))
+    for path in (*reversed(folder.parents), folder, *reversed(real.parents), real):
+        with suppress(OSError, ConfigError):
+            if path.lstat().st_uid != 0:
+                return of_uid(path.lstat().st_uid)
+    return None
+
+
+@contextmanager
+def keeping(folder: Path) -> Iterator[None]:
+    """As root, also inside of `acting`, have the rights of the folder's keeper; root's where only root can replace it.
+
+    So the keeper, with a link for the folder, gets no more of root than they could do themselves.
+    """
+    with as_root():
+        user = keeper(folder) if os.geteuid() == 0 else None
+        with acting(user) if user else nullcontext():
+            yield
 
 
 def refuse_to_litter(workspace: Path) -> None:
