@@ -128,8 +128,13 @@ def test_root_installs_a_daemon_for_a_user_whom_it_is_told(mac: Site) -> None:
         assert _as(USER, "/usr/bin/test", "-r", str(path)).returncode == 0 or path.name == "x", path
     # the user of a daemon stays, though nobody tells it again
     assert mac.install(_release(mac, "2")).healthy
+    for folder in mac.prefix.releases.iterdir():
+        (folder / "environment").chmod(0o644)  # as an earlier version left it
     assert installer.rollback(mac.config, mac.console).active == found.active
     _assert_runs_as(mac.status().pid, USER)
+    for folder in mac.prefix.releases.iterdir():
+        readers = [_as(user, "/usr/bin/test", "-r", str(folder / "environment")).returncode for user in (USER, OTHER)]
+        assert readers == [0, 1], folder
     assert installer.uninstall(mac.config, mac.console).reason == "nothing is installed"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,19 +115,21 @@ def test_a_file_that_becomes_a_link_during_the_copy_shows_nobody_its_target(
     secret.write_text("of root\n")
     seen: list[int] = []
 
+    is_link = Path.is_symlink
+
     def swapped(path: Path) -> bool:
-        found = path.lstat().st_mode
+        found = is_link(path)
         making = list(running.prefix.releases.glob(TEMPORARY + "*"))
         if making and path == release / "bin/ollama":
             seen.append(making[0].stat().st_mode & 0o777)
             path.unlink()
             path.symlink_to(secret)
-        return stat.S_ISLNK(found)
+        return found
 
-    monkeypatch.setattr(Path, "is_symlink", swapped)
-    with pytest.raises(ReleaseInvalid, match="became a link"):
-        running.install(release)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_symlink", swapped)
+        with pytest.raises(ReleaseInvalid, match="became a link"):
+            running.install(release)
     assert seen == [0o700]
     assert running.status() == before
     running.assert_clean()

@@ -160,7 +160,8 @@ def _put_back(deploy: Deploy) -> tuple[str, ...]:
     problems = list(restorepoint.put_back(prefix, entry.release))
     try:
         if not prefix.before.is_dir() and entry.environment_before is not None:  # begun by an earlier version
-            store.write_environment(entry.release, entry.environment_before, prefix)
+            reader = deploy.manager.account
+            store.write_environment(entry.release, entry.environment_before, prefix, reader)
         if prefix.active() != entry.previous:
             store.swap(entry.previous, prefix)
         if (known := installed.read(prefix)).active != entry.previous:

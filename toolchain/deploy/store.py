@@ -16,6 +16,7 @@ from ..build import release as built
 from ..core import records
 from ..core.console import Step
 from ..core.errors import DiskFull, ReleaseInvalid
+from ..service.account import Account
 from ..stages import Release, Verification
 from . import environment, proof
 from .prefix import DISCARDED, TEMPORARY, Prefix
@@ -54,7 +55,9 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
         proof.write(temporary, release, proven)
         built.check(temporary)
         if (before := environment_text(release.id, prefix)) is not None:
-            records.write_bytes(temporary / environment.FILE_NAME, before.encode())
+            status = (target / environment.FILE_NAME).stat()
+            path, mode = temporary / environment.FILE_NAME, status.st_mode & 0o777
+            records.write_bytes(path, before.encode(), mode=mode, group=status.st_gid)
         doomed = prefix.releases / (DISCARDED + release.id)
         if os.path.lexists(target):
             target.rename(doomed)
@@ -124,9 +127,25 @@ def checked(identifier: str, prefix: Prefix) -> Release:
     return found
 
 
-def write_environment(identifier: str, text: str, prefix: Prefix) -> None:
-    """Set the environment file of an installed release, atomically."""
-    records.write_bytes(prefix.release(identifier) / environment.FILE_NAME, text.encode())
+def write_environment(identifier: str, text: str, prefix: Prefix, reader: Account | None) -> None:
+    """Set the environment file of an installed release, atomically. See `show_environment`."""
+    mode, group = _readable_by(reader)
+    records.write_bytes(prefix.release(identifier) / environment.FILE_NAME, text.encode(), mode=mode, group=group)
+
+
+def show_environment(identifier: str, prefix: Prefix, reader: Account | None) -> None:
+    """Let its owner alone read a release's environment, which may hold a key, and the main group of a daemon's user."""
+    path = prefix.release(identifier) / environment.FILE_NAME
+    mode, group = _readable_by(reader)
+    if path.is_file() and not path.is_symlink():
+        if group >= 0:
+            os.chown(path, -1, group)
+        path.chmod(mode)
+
+
+def _readable_by(reader: Account | None) -> tuple[int, int]:
+    """Mode and group of an environment file; no group where the service's user owns it."""
+    return (0o640, reader.gid) if os.geteuid() == 0 and reader and reader.uid != 0 else (0o600, -1)
 
 
 def environment_text(identifier: str, prefix: Prefix) -> str | None:
