@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import plistlib
@@ -18,14 +19,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from toolchain.core import records
+from toolchain.core import process, records
 from toolchain.core.config import DeployConfig
-from toolchain.core.errors import ConfigError, PrefixUnsafe
+from toolchain.core.errors import ConfigError, ModelsUnavailable, PrefixUnsafe, RolledBack
 from toolchain.deploy import access, installed, installer, ownership
-from toolchain.service import account
+from toolchain.service import account, model_store
 from toolchain.service.account import Machine
 from toolchain.service.emulator import settings
 from toolchain.service.emulator.verbs import LOGIN_VERB
+from toolchain.service.launchd import LaunchdManager
 
 from . import site as sites
 from .site import Site
@@ -126,8 +128,13 @@ def test_root_installs_a_daemon_for_a_user_whom_it_is_told(mac: Site) -> None:
         assert _as(USER, "/usr/bin/test", "-r", str(path)).returncode == 0 or path.name == "x", path
     # the user of a daemon stays, though nobody tells it again
     assert mac.install(_release(mac, "2")).healthy
+    for folder in mac.prefix.releases.iterdir():
+        (folder / "environment").chmod(0o644)  # as an earlier version left it
     assert installer.rollback(mac.config, mac.console).active == found.active
     _assert_runs_as(mac.status().pid, USER)
+    for folder in mac.prefix.releases.iterdir():
+        readers = [_as(user, "/usr/bin/test", "-r", str(folder / "environment")).returncode for user in (USER, OTHER)]
+        assert readers == [0, 1], folder
     assert installer.uninstall(mac.config, mac.console).reason == "nothing is installed"
 
 
@@ -318,3 +325,211 @@ def test_sudo_leaves_nothing_of_roots_in_a_users_workspace(mac: Site, monkeypatc
     with account.acting_in(workspace / "runs/x"):
         records.write(workspace / "runs/x/deployment.json", {})
     assert {path.stat().st_uid for path in workspace.rglob("*")} == {UID}
+
+
+@really_root
+@pytest.mark.slow
+def test_root_imports_and_reads_nothing_of_its_python_as_another_user(mac: Site) -> None:
+    # whose Python may be out of the user's reach, as in /var/root
+    _agent(mac)
+    releases = [_release(mac, version) for version in "12"]
+    for release in releases:
+        records.write(release.with_suffix(".proof"), sites.verification(release))
+    words = (sys.executable, "-c", _AS_ROOT, str(mac.folder / "turboquant.yaml"), str(UID), *map(str, releases))
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [], "\n".join(found)
+
+
+_AS_ROOT = """
+import json, os, sys
+from dataclasses import replace
+from pathlib import Path
+from toolchain.core import config, records
+from toolchain.core.console import Console
+from toolchain.deploy import installer
+from toolchain.stages import Verification
+
+closed, offences = (os.getcwd(), sys.base_prefix, os.path.realpath(sys.prefix)), []
+
+def watch(event, arguments):
+    if os.geteuid() == 0:
+        return
+    if event == "import" or event == "open" and str(arguments[0]).startswith(closed):
+        offences.append(f"{event} {arguments[0]}")
+
+sys.addaudithook(watch)
+file, uid, first, second = sys.argv[1:]
+chosen, console = config.load(file=Path(file), environ={}), Console()
+chosen = replace(chosen, deploy=replace(chosen.deploy, domain=f"gui/{uid}"))
+installer.preflight(chosen, console)
+for release in (Path(first), Path(second)):
+    proof = records.read(release.with_suffix(".proof"), Verification)
+    assert installer.install(release, chosen, console, proof).healthy
+assert installer.rollback(chosen, console).healthy
+assert installer.status(chosen).healthy
+assert installer.logs(chosen).log
+installer.given_environment(chosen, console)
+installer.prune(chosen, console)
+installer.uninstall(chosen, console)
+print(json.dumps(offences))
+"""
+
+
+@really_root
+@pytest.mark.slow
+def test_rotation_by_root_of_a_users_log_has_that_users_rights(mac: Site) -> None:
+    agent = _agent(mac).configured(log_mb=1)
+    agent.install(_release(mac, "1"))
+    secret = mac.folder / "secret"
+    secret.write_text("of root\n")
+    mac.log_file.with_name("ollama.log.new").symlink_to(secret)
+    with mac.log_file.open("ab") as file:
+        file.write(b"x" * 1_500_000)
+    agent.status()
+    assert secret.read_text() == "of root\n"
+
+
+@really_root
+def test_what_root_starts_for_a_user_stays_that_user() -> None:
+    with account.acting(account.named(USER)):
+        for shell in ("/bin/sh", shutil.which("bash") or "/bin/sh"):
+            said = process.run((shell, "-c", "id -u; id -ru; id -g; id -rg")).output.split()
+            assert said == [str(UID)] * 2 + [str(pwd.getpwnam(USER).pw_gid)] * 2
+        with account.as_root():
+            assert process.run(("/bin/sh", "-c", "id -u; id -ru")).output.split() == ["0", "0"]
+
+
+@really_root
+def test_root_with_more_groups_than_macos_lets_it_set_gets_its_rights_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, set_groups = os.getgroups(), os.setgroups
+
+    def of_macos(groups: list[int]) -> None:
+        if len(groups) > 16:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        set_groups(groups)
+
+    def refusing(_groups: list[int]) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    user = account.named(USER)
+    try:
+        set_groups(list(range(2000, 2020)))
+        monkeypatch.setattr(os, "setgroups", of_macos)
+        with account.acting(user):
+            with account.as_root():
+                assert os.geteuid() == 0
+            assert os.geteuid() == UID
+        assert (os.geteuid(), os.getegid(), len(os.getgroups())) == (0, os.getgid(), 16)
+        with account.acting(user):
+            monkeypatch.setattr(os, "setgroups", refusing)
+            with pytest.raises(OSError, match="not permitted"), account.as_root():
+                pass
+            assert os.geteuid() == UID
+            monkeypatch.setattr(os, "setgroups", of_macos)
+        assert os.geteuid() == 0
+    finally:
+        monkeypatch.undo()
+        set_groups(before)
+
+
+@really_root
+def test_a_workspace_of_a_user_whom_nobody_knows_is_named_by_its_uid(
+    mac: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = mac.folder / "workspace"
+    workspace.mkdir()
+    os.chown(workspace, 4999999, -1)
+    monkeypatch.setenv("SUDO_USER", USER)
+    with pytest.raises(ConfigError, match=f"workspace: {workspace} belongs to uid 4999999"):
+        account.refuse_to_litter(workspace)
+
+
+def _agent(mac: Site) -> Site:
+    """That of a user at the screen, in a prefix of theirs."""
+    mac.launchctl(LOGIN_VERB, str(UID))
+    shutil.chown(mac.prefix.folder, USER)
+    models = mac.folder / "models"
+    models.mkdir()
+    shutil.chown(models, USER)
+    return mac.configured(domain=f"gui/{UID}")
+
+
+@really_root
+@pytest.mark.slow
+def test_the_user_of_a_daemon_can_change_and_is_known_without_its_definition(mac: Site) -> None:
+    (mac.folder / "models").mkdir()
+    (mac.folder / "models").chmod(0o777)
+    first, second = mac.configured(user=USER), mac.configured(user=OTHER)
+    first.install(_release(mac, "1"))
+    kept = mac.log_file.with_name("ollama.log.1")
+    kept.write_text("before\n")
+    shutil.chown(kept, USER)
+    with pytest.raises(RolledBack):
+        second.install(_broken(mac, "2"))
+    assert {path.lstat().st_uid for path in (mac.prefix.logs, mac.prefix.run, mac.log_file, kept)} == {UID}
+    _assert_runs_as(first.status().pid, USER)
+    _assert_runs_as(second.install(_release(mac, "3")).pid, OTHER)
+    uid = pwd.getpwnam(OTHER).pw_uid
+    assert {path.lstat().st_uid for path in (mac.prefix.logs, mac.prefix.run, mac.log_file, kept)} == {uid}
+    next(mac.emulator.glob("LaunchDaemons/*.plist")).unlink()
+    assert installer.uninstall(mac.config, mac.console).reason == "nothing is installed"
+    assert first.install(next(mac.folder.glob("built-1"))).healthy
+
+
+def _broken(site: Site, version: str) -> Path:
+    before = os.umask(0o022)
+    try:
+        return site.release(version, does="exit")
+    finally:
+        os.umask(before)
+
+
+@really_root
+def test_root_makes_no_models_folder_where_a_user_leads_it(mac: Site) -> None:
+    home, elsewhere, user = mac.folder / "home", mac.folder / "elsewhere", account.named(USER)
+    for folder in (home, elsewhere):
+        folder.mkdir()
+        folder.chmod(0o755)
+    shutil.chown(home, USER)
+    with account.acting(user):
+        (home / "link").symlink_to(elsewhere)
+    with pytest.raises(ModelsUnavailable, match="Permission denied"):
+        model_store.prepare(DeployConfig(models=str(home / "link/models")), user)
+    assert not list(elsewhere.iterdir())
+    for folder in (home / "models", elsewhere / "models"):
+        model_store.prepare(DeployConfig(models=str(folder)), user)
+        assert folder.stat().st_uid == UID
+
+
+@really_root
+def test_root_deletes_a_definition_with_the_rights_of_who_can_replace_its_folder(mac: Site) -> None:
+    agents, daemons, user = mac.folder / "home/LaunchAgents", mac.folder / "LaunchDaemons", account.named(USER)
+    for folder in (agents, daemons):
+        folder.mkdir(parents=True)
+        folder.parent.chmod(0o755)
+        folder.chmod(0o755)
+    for folder in (agents.parent, agents):
+        shutil.chown(folder, USER)
+    manager = access.opened(mac.configured(user=USER).config, mac.console).manager
+    assert isinstance(manager, LaunchdManager)
+    of_user, of_root = (replace(manager, plist=folder / "x.plist") for folder in (agents, daemons))
+    for one in (of_user, of_root):
+        one.plist.touch()
+    with account.acting(user):  # an agent that was a daemon
+        of_root.require_rights()
+        of_user.require_rights()
+    agents.rename(agents.with_name("moved"))
+    with account.acting(user):
+        agents.symlink_to(daemons)
+    with pytest.raises(PermissionError):
+        of_user.delete()
+    with account.acting(user), pytest.raises(PermissionError):
+        of_user.delete()
+    with account.acting(user), pytest.raises(ConfigError, match="its folder is not writable"):
+        of_user.require_rights()
+    with account.acting(user):
+        of_root.delete()
+    assert not of_root.plist.exists()
+    assert os.geteuid() == 0

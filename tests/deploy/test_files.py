@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolchain.build import modes
 from toolchain.build import release as built
 from toolchain.core import records, variables
 from toolchain.core.cachetypes.table import UPSTREAM
 from toolchain.core.config import DeployConfig, load
 from toolchain.core.errors import ConfigError, ReleaseInvalid
-from toolchain.deploy import environment, shim
+from toolchain.deploy import environment, restorepoint, shim, store
 from toolchain.deploy.prefix import Prefix
-from toolchain.service import placement, propertylist
+from toolchain.service import account, placement, propertylist
 from toolchain.service.manager import Definition
 from toolchain.service.units.ollama import OllamaUnit
 from toolchain.stages import Release
@@ -267,3 +268,21 @@ def test_a_line_break_does_not_become_a_variable(release: Release) -> None:
 def test_a_release_id_never_leads_out_of_releases(name: str) -> None:
     with pytest.raises(ReleaseInvalid):
         Prefix(Path(os.sep)).release(name)
+
+
+def test_an_environment_with_a_key_is_for_its_owner_alone_also_when_it_is_put_back(tmp_path: Path) -> None:
+    prefix = Prefix(tmp_path)
+    path = prefix.release("a") / environment.FILE_NAME
+    path.parent.mkdir(parents=True)
+    store.write_environment("a", "OLLAMA_API_KEY=x\n", prefix, account.caller())
+    assert path.stat().st_mode & 0o777 == 0o600
+    reader = account.named("daemon") if os.getuid() == 0 else account.caller()
+    store.show_environment("a", prefix, reader)
+    before = (path.stat().st_mode & 0o777, path.stat().st_gid)
+    assert before == ((0o640, reader.gid) if os.getuid() == 0 else (0o600, before[1]))
+    modes.set_all(path.parent, ())
+    restorepoint.prepare(prefix, "a", "")
+    store.write_environment("a", "OLLAMA_API_KEY=y\n", prefix, account.caller())
+    assert not restorepoint.put_back(prefix, "a")
+    assert (path.stat().st_mode & 0o777, path.stat().st_gid) == before
+    assert path.read_text() == "OLLAMA_API_KEY=x\n"

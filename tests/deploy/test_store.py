@@ -8,10 +8,11 @@ import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 
 import pytest
 
-from toolchain.core.errors import DiskFull
+from toolchain.core.errors import DiskFull, ReleaseInvalid
 from toolchain.deploy import store
 from toolchain.deploy.prefix import DISCARDED, TEMPORARY, Prefix
 
@@ -30,18 +31,17 @@ def test_a_disk_without_room_is_seen_before_the_copy(running: Site, monkeypatch:
 @pytest.mark.parametrize("room", [0, 1, 3])
 def test_a_disk_that_fills_up_during_the_copy(running: Site, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before, left = running.status(), room
-    copy = shutil.copy2
+    copy = shutil.copyfileobj
 
-    def full(source: Path, target: Path) -> Path:
+    def full(source: IO[bytes], target: IO[bytes], length: int) -> None:
         nonlocal left
         if left == 0:
-            target.write_bytes(source.read_bytes()[:10])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+            target.write(source.read(10))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target.name)
         left -= 1
-        copy(source, target)
-        return target
+        copy(source, target, length)
 
-    monkeypatch.setattr(shutil, "copy2", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(DiskFull, match="the disk is full"):
         running.install(running.release(f"full-{room}"))
     assert running.status() == before
@@ -51,10 +51,10 @@ def test_a_disk_that_fills_up_during_the_copy(running: Site, room: int, monkeypa
 def test_an_unreadable_source_leaves_nothing_either(running: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     before = running.status()
 
-    def broken(source: Path, target: Path) -> Path:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+    def broken(source: IO[bytes], _target: IO[bytes], _length: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), source.name)
 
-    monkeypatch.setattr(shutil, "copy2", broken)
+    monkeypatch.setattr(shutil, "copyfileobj", broken)
     with pytest.raises(OSError, match="Input/output"):
         running.install(running.release("unreadable"))
     assert running.status() == before
@@ -105,3 +105,31 @@ def test_links_stay_links_in_the_copy(running: Site) -> None:
     running.install(release)
     link = running.prefix.release(identifier(release)) / "lib/ollama/libggml.so"
     assert link.readlink() == Path("libggml.so.0")
+
+
+def test_a_file_that_becomes_a_link_during_the_copy_shows_nobody_its_target(
+    running: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # root reads the release in a folder of a user, who wants to see a file of root's
+    release, secret, before = running.release("swapped"), running.folder / "secret", running.status()
+    secret.write_text("of root\n")
+    seen: list[int] = []
+
+    is_link = Path.is_symlink
+
+    def swapped(path: Path) -> bool:
+        found = is_link(path)
+        making = list(running.prefix.releases.glob(TEMPORARY + "*"))
+        if making and path == release / "bin/ollama":
+            seen.append(making[0].stat().st_mode & 0o777)
+            path.unlink()
+            path.symlink_to(secret)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_symlink", swapped)
+        with pytest.raises(ReleaseInvalid, match="became a link"):
+            running.install(release)
+    assert seen == [0o700]
+    assert running.status() == before
+    running.assert_clean()

@@ -91,12 +91,16 @@ def special(folder: Path) -> list[str]:
 
 
 def set_all(folder: Path, expected: Iterable[str]) -> None:
-    """Give everything below `folder` its mode: folders 0755, the files `expected` 0755, others 0644."""
+    """Give everything below `folder` its mode: folders 0755, the files `expected` 0755, others 0644.
+
+    An installed release's environment, which may hold a key, is shown to nobody further.
+    """
     programs = set(expected)
     for root, _, _ in os.walk(folder):
         Path(root).chmod(FOLDER)
     for name, path in _files(folder):
-        path.chmod(PROGRAM if name in programs else DATA)
+        mode = path.stat().st_mode if name == "environment" else DATA
+        path.chmod(PROGRAM if name in programs else mode & DATA)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -72,6 +72,7 @@ def spawn(
 
     `env` is added to `base`, by default the process's own environment. stdin is empty; stdout and stderr go to the
     file `log`, which is overwritten (without `log`: to our own), and `streams` are passed to Popen.
+    Where root acts as another user the program is really that user's: a shell would become root again.
     Raises `MissingTool` when the program does not exist, and `failure` with the `hint` when it cannot be started.
     """
     words = [str(word) for word in argv]
@@ -81,6 +82,8 @@ def spawn(
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
             streams |= {"stdout": files.enter_context(log.open("wb")), "stderr": subprocess.STDOUT}
+        if os.geteuid() != os.getuid():
+            streams |= {"user": os.geteuid(), "group": os.getegid()}
         try:
             return subprocess.Popen(
                 words,

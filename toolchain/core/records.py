@@ -129,10 +129,10 @@ def write(path: Path, record: Any) -> None:
     write_bytes(path, to_json(record).encode())
 
 
-def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644, group: int = -1) -> None:
     """Atomic write: temporary file beside `path`, flushed to the disk, renamed over it.
 
-    The mode is independent of the umask. Raises `DiskFull`; the old content then remains.
+    The mode is independent of the umask. `group` is set by root alone. Raises `DiskFull`; the old content then remains.
     """
     make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -140,6 +140,8 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
+            if os.geteuid() == 0 and group >= 0:
+                os.fchown(file.fileno(), -1, group)
             os.fchmod(file.fileno(), mode)
             flush_to_disk(file.fileno())
         os.replace(temporary, path)

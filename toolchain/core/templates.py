@@ -18,12 +18,19 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
+    auto_reload=False,  # a loaded one needs its file no more
 )
 
 
 def render(name: str, /, **values: Any) -> str:
     """A file of templates/, rendered. Values are escaped when the name ends in .html.j2 or .plist.j2."""
     return _ENVIRONMENT.get_template(name).render(values)
+
+
+def load(*names: str) -> None:
+    """Load files of templates/, so that `render` does not read them later."""
+    for name in names:
+        _ENVIRONMENT.get_template(name)
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from ..core import locks
 from ..core.config import Config
@@ -24,10 +25,15 @@ def opened(config: Config, console: Console) -> Deploy:
     """The configured installation with its manager and its unit. Raises `PrefixInvalid` and `ConfigError`."""
     prefix = Prefix.of(config)
     prefix.check()
+    loaded_in = installed.read(prefix).domain
+    manager = managers.choose(config.deploy, prefix.folder, loaded_in=loaded_in)
+    if manager.account is None and (user := ownership.user_of_logs(prefix)):  # its definition is gone
+        config = replace(config, deploy=replace(config.deploy, user=user))
+        manager = managers.choose(config.deploy, prefix.folder, loaded_in=loaded_in)
     return Deploy(
         config=config,
         prefix=prefix,
-        manager=managers.choose(config.deploy, prefix.folder, loaded_in=installed.read(prefix).domain),
+        manager=manager,
         unit=units.choose(config.deploy),
         journal=Journal(prefix.journal),
         console=console,

@@ -207,6 +207,7 @@ def start(deploy: Deploy, identifier: str) -> None:
     journal = deploy.journal
     journal.begin_step("swap")
     crashloop.forget(deploy.prefix)
+    store.show_environment(identifier, deploy.prefix, deploy.manager.account)
     store.swap(identifier, deploy.prefix)
     journal.begin_step("unit")
     check_label(deploy)
@@ -277,6 +278,8 @@ def bless(deploy: Deploy) -> None:
     """Record that the release is healthy: from now on it is the one to go back to."""
     entry, prefix = deploy.journal.entry, deploy.prefix
     known = installed.read(prefix)
+    for release in known.releases:  # the shim may fall back to one, as the present user
+        store.show_environment(release.id, prefix, deploy.manager.account)
     before = known.find(entry.release)
     if entry.operation == "rollback" and before:
         installed.write(prefix, known.activated(entry.release))

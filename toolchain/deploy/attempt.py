@@ -12,12 +12,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 from ..core import records
 from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
 from ..core.printable import printable
-from . import activation, environment, failure, installed, restorepoint, store
+from ..service import account
+from . import activation, environment, failure, installed, ownership, restorepoint, store
 from .activation import Deploy
 from .installed import InstallState
 from .journal import FROM_SWAP, RESTORE
@@ -158,7 +160,8 @@ def _put_back(deploy: Deploy) -> tuple[str, ...]:
     problems = list(restorepoint.put_back(prefix, entry.release))
     try:
         if not prefix.before.is_dir() and entry.environment_before is not None:  # begun by an earlier version
-            store.write_environment(entry.release, entry.environment_before, prefix)
+            reader = deploy.manager.account
+            store.write_environment(entry.release, entry.environment_before, prefix, reader)
         if prefix.active() != entry.previous:
             store.swap(entry.previous, prefix)
         if (known := installed.read(prefix)).active != entry.previous:
@@ -190,6 +193,9 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     activation.check_label(replace(deploy, manager=before))
     with contextlib.suppress(ToolchainError, OSError):
         activation.leave_only(deploy, before)  # the end of its process alone would not keep another copy from serving
+    with contextlib.suppress(OSError, ToolchainError):  # it may have had another user
+        name = before.describe(Path(before.registration.file).read_bytes()).get("UserName", "")
+        ownership.prepare_logs(deploy.prefix, deploy.log, account.named(name) if name else None)
     activation.end_strays(deploy, before)  # one that holds the port must not be in the way
     activation.rotate_log(deploy)
     offset = activation.log_size(deploy)

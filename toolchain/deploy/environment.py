@@ -32,6 +32,8 @@ def read(release_dir: Path) -> dict[str, str]:
     path = release_dir / FILE_NAME
     try:
         lines = path.read_bytes().decode().split("\n")  # as the shell divides them, and not str.splitlines
+    except PermissionError as error:
+        raise ReleaseInvalid(f"{path}: {error.strerror}", hint="run it with sudo") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseInvalid(f"{path}: {error}", hint="install the release again") from error
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

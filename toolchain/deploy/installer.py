@@ -106,7 +106,7 @@ def install(
                 with console.step(f"copy of {release.id}") as step, _readable(deploy):
                     store.copy_in(release_dir, release, proven, prefix, step)
             deploy.journal.begin_step("environment")
-            store.write_environment(release.id, text, prefix)
+            store.write_environment(release.id, text, prefix, deploy.manager.account)
             deploy.journal.begin_step("shim")
             records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager, config.deploy), mode=0o755)
         except BaseException as error:

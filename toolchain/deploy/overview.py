@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
-from ..core.errors import ToolchainError, Unhealthy
+from ..core.errors import ReleaseInvalid, ToolchainError, Unhealthy
 from ..service.manager import ServiceState
 from ..stages import Deployment, Edit
 from . import activation, crashloop, edits, environment, installed, presence, proof, shim
@@ -25,7 +26,7 @@ def look(deploy: Deploy) -> Deployment:
     version, reason = "", ""
     try:
         expected = deploy.unit.version(deploy.manifest(active)) if active else ""
-        version = deploy.unit.ready(environment.read(prefix.release(active))) if active else ""
+        version = deploy.unit.ready(_environment(deploy, active)) if active else ""
         if not active:
             reason = f"no release is active{presence.loaded(places)}"
         elif not state.running:
@@ -85,6 +86,16 @@ def edits_of(deploy: Deploy) -> tuple[Edit, ...]:
 
 def _awaited(deploy: Deploy, active: str) -> str:
     """What must exist before the shim starts the program, and does not."""
-    values = environment.read(deploy.prefix.release(active))
+    values = _environment(deploy, active)
     missing = [path for name in deploy.unit.variables.paths if (path := values.get(name))]
     return "".join(f": it waits for {path}, which does not exist" for path in missing if not os.access(path, os.F_OK))
+
+
+def _environment(deploy: Deploy, active: str) -> Mapping[str, str]:
+    """The active release's variables; for those who may not read them, the ones that the configuration makes."""
+    try:
+        return environment.read(deploy.prefix.release(active))
+    except ReleaseInvalid as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        return deploy.unit.environment(deploy.manifest(active), deploy.config.deploy)

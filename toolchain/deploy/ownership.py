@@ -23,6 +23,7 @@ from ..core.errors import PrefixUnsafe
 from ..service import account
 from ..service.account import Account
 from ..service.manager import Manager
+from . import interpreter
 from .prefix import Prefix
 
 _SUDO = "run it with sudo, or set deploy.prefix to a folder of yours"
@@ -44,6 +45,8 @@ def rights(prefix: Prefix) -> Iterator[None]:
         yield
         return
     owner = account.of_uid(status.st_uid, f"deploy.prefix: {prefix.folder}")
+    if owner.uid != 0:
+        interpreter.load_all()
     _check_reach(prefix.folder, owner)
     with account.acting(owner):
         yield
@@ -56,6 +59,8 @@ def claim(prefix: Prefix, manager: Manager) -> Iterator[None]:
     What is made meanwhile can be read by all and written by its owner alone, whatever the umask is. Raises
     `PrefixUnsafe`, and `ConfigError` when root would have to guess the service's account.
     """
+    if account.is_root() and manager.owner.uid != 0:
+        interpreter.load_all()
     check(prefix, manager)
     before = os.umask(_UMASK)
     try:
@@ -85,8 +90,18 @@ def check(prefix: Prefix, manager: Manager) -> None:
     _check_reach(prefix.folder, user)
 
 
+def user_of_logs(prefix: Prefix) -> str:
+    """The user to whom root gave logs/ for a daemon; empty if there is none."""
+    status, whole = _status(prefix.logs), _status(prefix.folder)
+    if not status or not whole or whole.st_uid != 0 or status.st_uid == 0:
+        return ""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(status.st_uid).pw_name
+    return ""
+
+
 def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
-    """Make the folders in which the service's user may write, and give it these and its present log.
+    """Make the folders in which the service's user may write, and give it these, its present log and a former user's.
 
     Raises `PrefixUnsafe` when root would follow a link there.
     """
@@ -103,8 +118,24 @@ def prepare_logs(prefix: Prefix, log: Path, user: Account | None) -> None:
         try:
             _require_plain(path, os.fstat(descriptor))
             os.fchown(descriptor, user.uid, user.gid)
+            if kind == os.O_DIRECTORY:
+                _hand_over(descriptor, user)
         finally:
             os.close(descriptor)
+
+
+def _hand_over(folder: int, user: Account) -> None:
+    """Give the plain files of a former user in an open folder to `user`."""
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):  # a link, or gone
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            try:
+                status = os.fstat(descriptor)
+                plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+                if plain and status.st_uid not in (0, user.uid):
+                    os.fchown(descriptor, user.uid, user.gid)
+            finally:
+                os.close(descriptor)
 
 
 def open_log(path: Path) -> IO[bytes]:
@@ -142,7 +173,7 @@ def _check_owner(prefix: Prefix, owner: Account) -> None:
         )
     if status is None or status.st_uid == owner.uid:
         return
-    holder = _name(status.st_uid)
+    holder = account.name_of(status.st_uid)
     if not account.is_root():
         raise PrefixUnsafe(f"deploy.prefix: {prefix.folder} belongs to {holder}, and you are {owner.name}", hint=_SUDO)
     raise PrefixUnsafe(
@@ -159,22 +190,28 @@ def _check_parents(folder: Path, owner: Account, user: Account) -> None:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             if status.st_uid not in (0, owner.uid) and not contained:
-                raise _unsafe(path, status, f"{_name(status.st_uid)} can point it elsewhere")
+                raise _unsafe(path, status, f"{account.name_of(status.st_uid)} can point it elsewhere")
             continue
         if status.st_uid not in (0, owner.uid) and not contained and path != Path("/"):
-            raise _unsafe(path, status, f"it belongs to {_name(status.st_uid)}, who can replace what is in it")
+            raise _unsafe(
+                path, status, f"it belongs to {account.name_of(status.st_uid)}, who can replace what is in it"
+            )
         if not status.st_mode & stat.S_ISVTX and (others := _writers(status, owner, _ADMINISTRATORS)):
             raise _unsafe(path, status, f"{others} can replace what is in it")
 
 
 def _check_content(prefix: Prefix, owner: Account, user: Account) -> None:
-    """Nobody else may be able to change what is in the prefix; into logs/ and run/ the service's user writes, too."""
+    """Nobody else may be able to change what is in the prefix.
+
+    Into logs/ and run/ the service's user writes, too. In a prefix of root's they may still be a former user's: root
+    trusts nothing in there, and `prepare_logs` hands them over.
+    """
     for path, status in _content(prefix):
         if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
             continue
-        also = user.uid if any(map(path.is_relative_to, (prefix.logs, prefix.run))) else owner.uid
-        if status.st_uid not in (0, owner.uid, also):
-            raise _unsafe(path, status, f"it belongs to {_name(status.st_uid)}")
+        written = any(map(path.is_relative_to, (prefix.logs, prefix.run)))
+        if status.st_uid not in (0, owner.uid, user.uid if written else 0) and not (written and owner.uid == 0):
+            raise _unsafe(path, status, f"it belongs to {account.name_of(status.st_uid)}")
         if others := _writers(status, owner, frozenset()):
             raise _unsafe(path, status, f"{others} can change it")
 
@@ -242,7 +279,7 @@ def _unsafe(path: Path, status: os.stat_result, why: str, hint: str = "") -> Pre
 
 
 def _shown(status: os.stat_result) -> str:
-    return f"mode {stat.S_IMODE(status.st_mode):04o}, {_name(status.st_uid)}:{_group(status.st_gid)}"
+    return f"mode {stat.S_IMODE(status.st_mode):04o}, {account.name_of(status.st_uid)}:{_group(status.st_gid)}"
 
 
 def _not_plain(path: Path) -> PrefixUnsafe:
@@ -254,13 +291,6 @@ def _not_plain(path: Path) -> PrefixUnsafe:
 def _require_plain(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode) and (not stat.S_ISREG(status.st_mode) or status.st_nlink != 1):
         raise _not_plain(path)
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
 
 
 def _group(gid: int) -> str:

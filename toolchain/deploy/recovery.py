@@ -57,7 +57,8 @@ def undo(deploy: Deploy) -> None:
     if deploy.prefix.before.is_dir():
         restorepoint.put_back(deploy.prefix, entry.release)
     elif entry.environment_before is not None and deploy.prefix.release(entry.release).is_dir():
-        store.write_environment(entry.release, entry.environment_before, deploy.prefix)
+        reader = deploy.manager.account
+        store.write_environment(entry.release, entry.environment_before, deploy.prefix, reader)
     attempt.close(deploy)
 
 

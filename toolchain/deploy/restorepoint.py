@@ -39,7 +39,8 @@ def prepare(prefix: Prefix, release: str, previous: str) -> None:
     making.chmod(0o700)  # whatever the umask
     for name, path in _files(prefix, release).items():
         if path.is_file():
-            records.write_bytes(making / name, path.read_bytes(), mode=path.stat().st_mode & 0o777)
+            status = path.stat()
+            records.write_bytes(making / name, path.read_bytes(), mode=status.st_mode & 0o777, group=status.st_gid)
     if previous:
         (making / "current").symlink_to(Path(prefix.releases.name) / previous)
     making.rename(prefix.before)
@@ -115,4 +116,5 @@ def _replace(saved: Path, path: Path) -> None:
     except OSError:  # on another volume, or without its folder
         if path.parent.is_dir() and path.parent.stat().st_dev == saved.stat().st_dev:
             raise
-        records.write_bytes(path, data, mode=saved.stat().st_mode & 0o777)
+        status = saved.stat()
+        records.write_bytes(path, data, mode=status.st_mode & 0o777, group=status.st_gid)

@@ -6,6 +6,7 @@ import datetime
 import errno
 import os
 import shutil
+import stat
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..build import release as built
 from ..core import records
 from ..core.console import Step
 from ..core.errors import DiskFull, ReleaseInvalid
+from ..service.account import Account
 from ..stages import Release, Verification
 from . import environment, proof
 from .prefix import DISCARDED, TEMPORARY, Prefix
@@ -31,8 +33,9 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
     copy.
     """
     target = prefix.release(release.id)
-    temporary = prefix.releases / (TEMPORARY + release.id)
-    delete(temporary)
+    private = prefix.releases / (TEMPORARY + release.id)
+    temporary = private / release.id
+    delete(private)
     records.make_folder(prefix.releases)
     total = sum((source / name).lstat().st_size for name in release.files)
     if shutil.disk_usage(prefix.releases).free < total * _SLACK:
@@ -41,6 +44,9 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
             hint="free some space, or set deploy.keep lower and run ./inv deploy.prune",
         )
     try:
+        # Until it is known to be the release, for root may have been led to files that others must not see.
+        private.mkdir(mode=0o700)
+        private.chmod(0o700)
         done = 0
         for name in release.files:
             _copy_file(source / name, temporary / name)
@@ -49,7 +55,9 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
         proof.write(temporary, release, proven)
         built.check(temporary)
         if (before := environment_text(release.id, prefix)) is not None:
-            records.write_bytes(temporary / environment.FILE_NAME, before.encode())
+            status = (target / environment.FILE_NAME).stat()
+            path, mode = temporary / environment.FILE_NAME, status.st_mode & 0o777
+            records.write_bytes(path, before.encode(), mode=mode, group=status.st_gid)
         doomed = prefix.releases / (DISCARDED + release.id)
         if os.path.lexists(target):
             target.rename(doomed)
@@ -63,7 +71,7 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
             ) from error
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -71,10 +79,22 @@ def _copy_file(source: Path, target: Path) -> None:
     if source.is_symlink():
         target.symlink_to(source.readlink())
         return
-    shutil.copy2(source, target)
-    target.chmod(modes.DATA)  # at once: the source's mode may be anything, the umask too
-    with target.open("rb") as file:
-        records.flush_to_disk(file.fileno())
+    # Not through a link that has just taken its place, and not waiting for a pipe.
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ReleaseInvalid(f"{source}: it became a link meanwhile", hint="copy the release elsewhere") from error
+    with os.fdopen(descriptor, "rb") as file, target.open("xb") as copy:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ReleaseInvalid(f"{source}: not a file or a link", hint="build it again")
+        shutil.copyfileobj(file, copy, 1 << 20)
+        copy.flush()
+        os.fchmod(copy.fileno(), modes.DATA)  # at once, whatever the umask is
+        os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        records.flush_to_disk(copy.fileno())
 
 
 def holds(release: Release, prefix: Prefix) -> bool:
@@ -107,9 +127,25 @@ def checked(identifier: str, prefix: Prefix) -> Release:
     return found
 
 
-def write_environment(identifier: str, text: str, prefix: Prefix) -> None:
-    """Set the environment file of an installed release, atomically."""
-    records.write_bytes(prefix.release(identifier) / environment.FILE_NAME, text.encode())
+def write_environment(identifier: str, text: str, prefix: Prefix, reader: Account | None) -> None:
+    """Set the environment file of an installed release, atomically. See `show_environment`."""
+    mode, group = _readable_by(reader)
+    records.write_bytes(prefix.release(identifier) / environment.FILE_NAME, text.encode(), mode=mode, group=group)
+
+
+def show_environment(identifier: str, prefix: Prefix, reader: Account | None) -> None:
+    """Let its owner alone read a release's environment, which may hold a key, and the main group of a daemon's user."""
+    path = prefix.release(identifier) / environment.FILE_NAME
+    mode, group = _readable_by(reader)
+    if path.is_file() and not path.is_symlink():
+        if group >= 0:
+            os.chown(path, -1, group)
+        path.chmod(mode)
+
+
+def _readable_by(reader: Account | None) -> tuple[int, int]:
+    """Mode and group of an environment file; no group where the service's user owns it."""
+    return (0o640, reader.gid) if os.geteuid() == 0 and reader and reader.uid != 0 else (0o600, -1)
 
 
 def environment_text(identifier: str, prefix: Prefix) -> str | None:

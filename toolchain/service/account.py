@@ -11,7 +11,7 @@ import pwd
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import platformdirs
@@ -24,6 +24,8 @@ SYSTEM = "system"
 """launchd's domain for daemons"""
 _NAME = "turboquant"
 _CONSOLE = Path("/dev/console")
+_MOST_GROUPS = 16
+"""macOS takes no more in setgroups, though its getgroups may return more"""
 
 
 @record
@@ -72,6 +74,14 @@ def of_uid(uid: int, setting: str = "deploy.user") -> Account:
         return _account(pwd.getpwuid(uid))
     except KeyError:
         raise ConfigError(f"{setting}: uid {uid} is in no user database", hint="set deploy.user") from None
+
+
+def name_of(uid: int) -> str:
+    """The name of a user, or `uid N` when the user database does not know it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def caller() -> Account:
@@ -201,18 +211,13 @@ def acting(user: Account) -> Iterator[None]:
     if os.geteuid() != 0 or user.uid == 0:
         yield
         return
-    groups, gid, temporary = os.getgroups(), os.getegid(), tempfile.tempdir
-    os.setgroups(os.getgrouplist(user.name, user.gid)[:16])  # macOS takes no more
-    os.setegid(user.gid)
-    os.seteuid(user.uid)
-    tempfile.tempdir = None  # root's may be closed to them
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(gid)
-        os.setgroups(groups)
-        tempfile.tempdir = temporary
+    temporary = tempfile.tempdir
+    with _identity(user.uid, user.gid, os.getgrouplist(user.name, user.gid)):
+        tempfile.tempdir = None  # root's may be closed to them
+        try:
+            yield
+        finally:
+            tempfile.tempdir = temporary
 
 
 @contextmanager
@@ -223,6 +228,31 @@ def acting_in(folder: Path) -> Iterator[None]:
         yield
 
 
+def keeper(folder: Path) -> Account | None:
+    """The user other than root who can replace a folder or one above it; None when there is none.
+
+    Of several the topmost, and none of whom the user database does not know.
+    """
+    real = Path(os.path.realpath(folder))
+    for path in (*reversed(folder.parents), folder, *reversed(real.parents), real):
+        with suppress(OSError, ConfigError):
+            if path.lstat().st_uid != 0:
+                return of_uid(path.lstat().st_uid)
+    return None
+
+
+@contextmanager
+def keeping(folder: Path) -> Iterator[None]:
+    """As root, also inside of `acting`, have the rights of the folder's keeper; root's where only root can replace it.
+
+    So the keeper, with a link for the folder, gets no more of root than they could do themselves.
+    """
+    with as_root():
+        user = keeper(folder) if os.geteuid() == 0 else None
+        with acting(user) if user else nullcontext():
+            yield
+
+
 def refuse_to_litter(workspace: Path) -> None:
     """Raises `ConfigError` when sudo would leave files of root's in the workspace of a user."""
     if not (is_root() and (os.environ.get("SUDO_USER") or sys.platform == "darwin")):
@@ -230,7 +260,7 @@ def refuse_to_litter(workspace: Path) -> None:
     there = next(path for path in (workspace, *workspace.parents) if path.exists())
     if there.stat().st_uid != 0:
         raise ConfigError(
-            f"workspace: {there} belongs to {there.owner()}, who could not change what root makes in it",
+            f"workspace: {there} belongs to {name_of(there.stat().st_uid)}, who could not change what root makes in it",
             hint="run this without sudo, which only deploy.* needs, or set workspace to a folder of root's",
         )
 
@@ -241,13 +271,25 @@ def as_root() -> Iterator[None]:
     if os.getuid() != 0 or os.geteuid() == 0:
         yield
         return
-    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
-    os.seteuid(0)
-    os.setegid(os.getgid())
-    os.setgroups([])
+    with _identity(0, os.getgid(), []):
+        yield
+
+
+@contextmanager
+def _identity(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
+    """Have these effective ids meanwhile, of which one is root's: the present one or the new one."""
+    before = os.geteuid(), os.getegid(), os.getgroups()
     try:
+        _become(uid, gid, groups)
         yield
     finally:
-        os.setgroups(groups)
+        _become(*before)
+
+
+def _become(uid: int, gid: int, groups: list[int]) -> None:
+    os.seteuid(0)
+    try:
+        os.setgroups(groups[:_MOST_GROUPS])
         os.setegid(gid)
+    finally:
         os.seteuid(uid)

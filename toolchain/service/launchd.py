@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ BOOTSTRAP_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 5.0
 """limit for a start that launchd says is in progress (36, 37)"""
 DAEMONS, EVERYBODYS_AGENTS = Path("/Library/LaunchDaemons"), Path("/Library/LaunchAgents")
-_ROOTS = (DAEMONS, EVERYBODYS_AGENTS)
 _POLL_S = 0.05
 
 
@@ -117,7 +115,9 @@ class LaunchdManager(Launchctl):
         """Raises `ConfigError` when only root may change the service. `inspect` is for everybody."""
         if self.domain == "system" and self.needs_root and not account.is_root():
             raise ConfigError(f"{self.target}: the system domain needs root", hint="run it with sudo, or use user/UID")
-        if os.path.lexists(self.plist) and not _is_writable(self.plist.parent):
+        with account.keeping(self.plist.parent):
+            writable = not os.path.lexists(self.plist) or _is_writable(self.plist.parent)
+        if not writable:
             raise ConfigError(f"{self.plist}: its folder is not writable", hint="run it with sudo")
 
     def preflight(self) -> None:
@@ -205,8 +205,8 @@ class LaunchdManager(Launchctl):
         return records.sha256_file(self.plist) if self.plist.is_file() else ""
 
     def delete(self) -> None:
-        """Delete the property list; as root, where only root can write."""
-        with account.as_root() if self.plist.parent in _ROOTS else contextlib.nullcontext():
+        """Delete the property list; with root's rights only where no other user can replace its folder."""
+        with account.keeping(self.plist.parent):
             self.plist.unlink(missing_ok=True)
 
     def restart(self) -> bool:

@@ -76,9 +76,14 @@ def _make(path: Path, owner: Account) -> None:
             f"deploy.models: {path} does not exist, and {path.parent} is no folder",
             hint=f"mount the disk that it is on, or `mkdir -p {path.parent}`",
         )
-    path.mkdir(mode=0o755)
-    if os.geteuid() == 0 and not owner.is_caller:
-        os.chown(path, owner.uid, owner.gid)
+    try:
+        with account.acting(owner):
+            path.mkdir(mode=0o755)
+    except PermissionError:
+        if os.geteuid() != 0 or account.keeper(path.parent) is not None:  # where a user could lead root elsewhere
+            raise
+        path.mkdir(mode=0o755)
+        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 
 
 def _volume(path: Path) -> Path | None:
