@@ -333,10 +333,10 @@ def test_nothing_is_swapped_without_a_restore_point(running: Site, monkeypatch: 
     before = running.status()
     original = records.write_bytes
 
-    def full(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    def full(path: Path, data: bytes, **named: Any) -> None:
         if path.parent.name == "before.new":
             raise OSError(errno.EIO, "input/output error")
-        original(path, data, mode=mode)
+        original(path, data, **named)
 
     monkeypatch.setattr(records, "write_bytes", full)
     new = running.release(f"new-{next(_names)}")

@@ -173,7 +173,8 @@ def test_modes_do_not_depend_on_the_umask(site: Site, mask: int) -> None:
         if path.is_dir() and not path.is_symlink():
             assert (mode, path) == (0o755, path)
         elif not path.is_symlink():
-            assert mode == (0o755 if path.name in ("ollama", "llama-server") else 0o644), path
+            program, secret = path.name in ("ollama", "llama-server"), path.name == "environment"
+            assert mode == (0o755 if program else 0o600 if secret else 0o644), path
     for path in (prefix.state, prefix.lock, site.log_file):
         assert (stat.S_IMODE(path.stat().st_mode), path) == (0o644, path)
     assert stat.S_IMODE(prefix.shim.stat().st_mode) == 0o755
