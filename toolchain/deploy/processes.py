@@ -25,6 +25,8 @@ from .prefix import Prefix
 _GRACE_S = 5.0
 """between SIGTERM and SIGKILL"""
 _KILL_S = 5.0
+_ENDING_S = 0.5
+"""for processes that are ending by themselves"""
 _POLL_S = 0.02
 _INTERPRETER = re.compile(r"(?:ba|da|z|k|c)?sh|python[\d.]*|perl[\d.]*|ruby[\d.]*|node")
 _INITS = ("init", "systemd", "launchd")
@@ -108,7 +110,8 @@ def end_of(prefix: Prefix, console: Console, *, spare: Callable[[], int]) -> Non
     folders = [path for path in prefix.releases.iterdir() if path.is_dir()] if prefix.releases.is_dir() else []
     found = of_release(*folders)
     kept = set(tree(spare())) if found else set()  # asked afterwards: the manager may have started it meanwhile
-    found = tuple(one for one in found if one not in kept)
+    # Children of a service that was just stopped are about to end.
+    found = gone(tuple(one for one in found if one not in kept), _ENDING_S)
     if found:
         console.warn(f"ended what ran out of a release and is not the service: {listed(found)}")
     end(found)
