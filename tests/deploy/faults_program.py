@@ -17,6 +17,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+_Answer = Callable[[BaseHTTPRequestHandler], Iterator[bytes]]
+"""what it sends, in blocks"""
+
 SILENT = ("no-line", "early-line")
 """those that state no cache when they generate"""
 _LAST = {
@@ -83,30 +86,16 @@ def _half_closed(handler: BaseHTTPRequestHandler) -> Iterator[bytes]:
     yield b""
 
 
-def _dripping(_: BaseHTTPRequestHandler) -> Iterator[bytes]:
-    yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
-    while True:
-        yield b" "
-        time.sleep(0.2)
+def _without_end(head: bytes, block: bytes, pause_s: float = 0.0) -> _Answer:
+    """An answer that begins with `head` and goes on with `block` for ever."""
 
+    def sent(_: BaseHTTPRequestHandler) -> Iterator[bytes]:
+        yield head
+        while True:
+            yield block
+            time.sleep(pause_s)
 
-def _endless(_: BaseHTTPRequestHandler) -> Iterator[bytes]:
-    yield b"HTTP/1.1 200 OK\r\n\r\n"
-    while True:
-        yield b'{"response": "x", "done": false}\n' * 1000
-
-
-def _headers(_: BaseHTTPRequestHandler) -> Iterator[bytes]:
-    yield b"HTTP/1.1 200 OK\r\n"
-    while True:
-        yield b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-def _slow_headers(_: BaseHTTPRequestHandler) -> Iterator[bytes]:
-    yield b"HTTP/1.1 200 OK\r\nX: "
-    while True:
-        yield b"x"
-        time.sleep(0.2)
+    return sent
 
 
 def _gigabyte(_: BaseHTTPRequestHandler) -> Iterator[bytes]:
@@ -137,12 +126,12 @@ def _colours(_: BaseHTTPRequestHandler) -> Iterator[bytes]:
     yield b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-_SENDING: dict[str, Callable[[BaseHTTPRequestHandler], Iterator[bytes]]] = {
+_SENDING: dict[str, _Answer] = {
     "half-closed": _half_closed,
-    "drip": _dripping,
-    "endless": _endless,
-    "headers": _headers,
-    "slow-headers": _slow_headers,
+    "drip": _without_end(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" ", 0.2),
+    "endless": _without_end(b"HTTP/1.1 200 OK\r\n\r\n", b'{"response": "x", "done": false}\n' * 1000),
+    "headers": _without_end(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "slow-headers": _without_end(b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.2),
     "gigabyte": _gigabyte,
     "bomb": _bomb,
     "redirect": _elsewhere,

@@ -23,12 +23,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -38,7 +39,7 @@ from toolchain.deploy import installer
 from toolchain.stages import Deployment
 from toolchain.tasks.interrupts import interrupts
 
-from .site import Site, identifier, install
+from .site import Site, identifier, install, running
 
 OPERATIONS = ("upgrade", "first", "settings", "rollback", "uninstall")
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGINT twice")
@@ -85,6 +86,7 @@ class Place:
         allowed, call = self._prepare(operation)
         moment, pause = draw.uniform(0, self.durations[operation]), draw.uniform(0, TWICE_S)
         with self._child(call) as process:
+            assert process.pid
             time.sleep(moment)
             numbers = [signal.Signals[sent.split()[0]]] * (2 if "twice" in sent else 1)
             for number in numbers:
@@ -211,15 +213,8 @@ class Place:
             if path != self.site.emulator:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
 
-    @contextlib.contextmanager
-    def _child(self, call: Callable[[Console], object]) -> Iterator[Any]:
-        process = _CHILDREN.Process(target=_operate, args=(call, str(self.said), str(self.temporary)))
-        process.start()
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.join()
+    def _child(self, call: Callable[[Console], object]) -> AbstractContextManager[BaseProcess]:
+        return running(_CHILDREN.Process(target=_operate, args=(call, str(self.said), str(self.temporary))))
 
 
 def _operate(call: Callable[[Console], object], said: str, temporary: str) -> None:

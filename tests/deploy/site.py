@@ -136,14 +136,8 @@ class Site:
     @contextmanager
     def child(self, operation: Callable[..., object], *arguments: Any, kill_at: str = "") -> Iterator[BaseProcess]:
         """Run an operation of the installer in a process of its own, which dies at the step `kill_at`."""
-        process = _CHILDREN.Process(target=_run, args=(operation, arguments, kill_at))
-        process.start()
-        try:
+        with running(_CHILDREN.Process(target=_run, args=(operation, arguments, kill_at))) as process:
             yield process
-        finally:
-            process.kill()
-            process.join()
-            process.close()
 
     def killed(self, operation: Callable[..., object], *arguments: Any, at: str) -> None:
         """Run an operation in a child that must die at the step `at`, with the journal left behind."""
@@ -189,6 +183,18 @@ class Site:
     def close(self) -> None:
         """Stop the emulator and everything in it."""
         self.launchctl(STOP_VERB)
+
+
+@contextmanager
+def running(process: BaseProcess) -> Iterator[BaseProcess]:
+    """Start a process, and kill it afterwards if it still runs."""
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        process.close()
 
 
 def install(release: Path, config: Config, console: Console) -> Deployment:

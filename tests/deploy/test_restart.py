@@ -40,14 +40,20 @@ def _script(site: Site, text: str, **changes: Any) -> LaunchdManager:
     return found
 
 
-def test_a_restart_lets_the_process_end_by_itself_and_does_not_wait_for_the_throttle(site: Site) -> None:
-    _set(site)  # a throttle of 10 s
-    ready, bye = site.folder / "ready", site.folder / "bye"
-    service = _script(site, f"trap 'echo $$ >> {bye}; exit 0' TERM; touch {ready}; while :; do sleep 0.02; done")
+def _running(site: Site, setup: str) -> LaunchdManager:
+    """A service that runs for ever after its script's `setup`, which is done."""
+    ready = site.folder / "ready"
+    service = _script(site, f"{setup}; touch {ready}; while :; do sleep 0.02; done")
     service.reload()
     await_file(ready)
-    first = service.inspect()
-    begun = time.monotonic()
+    return service
+
+
+def test_a_restart_lets_the_process_end_by_itself_and_does_not_wait_for_the_throttle(site: Site) -> None:
+    _set(site)  # a throttle of 10 s
+    bye = site.folder / "bye"
+    service = _running(site, f"trap 'echo $$ >> {bye}; exit 0' TERM")
+    first, begun = service.inspect(), time.monotonic()
     assert service.restart() is True
     assert time.monotonic() - begun < propertylist.THROTTLE_S / 2
     second = service.inspect()
@@ -61,12 +67,8 @@ def test_a_process_that_ignores_sigterm_is_killed_after_its_exit_timeout(
 ) -> None:
     monkeypatch.setattr(propertylist, "EXIT_TIMEOUT_S", 1)
     _set(site)
-    ready = site.folder / "ready"
-    service = _script(site, f"trap '' TERM; touch {ready}; while :; do sleep 0.02; done")
-    service.reload()
-    await_file(ready)
-    first = service.inspect()
-    begun = time.monotonic()
+    service = _running(site, "trap '' TERM")
+    first, begun = service.inspect(), time.monotonic()
     assert service.restart() is False
     assert time.monotonic() - begun >= 1
     assert "Killed: 9" in service.inspect().last_end
