@@ -1,8 +1,6 @@
-"""Default folders of this user. Without a home they stay unexpanded, and whoever uses one says that it is unknown."""
+"""The default folder of the workspace."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import platformdirs
 
@@ -10,12 +8,8 @@ _NAME = "turboquant"
 
 
 def cache_folder() -> str:
-    """For the workspace."""
-    return _found(platformdirs.user_cache_dir, f"~/.cache/{_NAME}")
-
-
-def _found(find: Callable[[str], str], otherwise: str) -> str:
+    """This user's. Without a home it stays unexpanded, and whoever uses it says that the home is unknown."""
     try:
-        return find(_NAME)
+        return platformdirs.user_cache_dir(_NAME)
     except RuntimeError:  # no HOME, and a user that no database knows
-        return otherwise
+        return f"~/.cache/{_NAME}"
