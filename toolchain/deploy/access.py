@@ -13,7 +13,7 @@ from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, RolledBack, Unhealthy
 from ..service import managers, units
 from . import crashloop, installed, ownership, recovery, repair
-from .activation import Deploy
+from .context import Deploy
 from .journal import Journal
 from .prefix import Prefix
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
-import shlex
 import shutil
-from dataclasses import dataclass, replace
-from pathlib import Path
 
-from ..build import release as built
-from ..core import records, variables
-from ..core.config import Config
-from ..core.console import Console
-from ..core.errors import ConfigError, ServiceConflict, ToolchainError
-from ..service import managers
-from ..service.manager import Definition, Instance, Manager
-from ..service.unit import StartedUnit, Unit
-from ..stages import Release
+from ..core import variables
+from ..core.errors import ToolchainError
+from ..service.manager import Manager
+from ..service.unit import StartedUnit
 from . import (
     crashloop,
     environment,
@@ -26,40 +17,14 @@ from . import (
     health,
     installed,
     ownership,
+    places,
     port,
     processes,
     restorepoint,
     shim,
     store,
 )
-from .journal import Journal
-from .prefix import SHIM_NAME, Prefix
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deploy:
-    """The context of every step."""
-
-    config: Config
-    prefix: Prefix
-    manager: Manager
-    unit: Unit
-    journal: Journal
-    console: Console
-
-    @property
-    def log(self) -> Path:
-        """stdout and stderr of the service."""
-        return self.prefix.logs / self.unit.log
-
-    @property
-    def definition(self) -> Definition:
-        """The service's definition. It changes only with the configuration, never with the release."""
-        return Definition(program=self.prefix.shim, log=self.log)
-
-    def manifest(self, identifier: str) -> Release:
-        """The manifest of an installed release."""
-        return built.load(self.prefix.release(identifier))
+from .context import Deploy
 
 
 def prune(deploy: Deploy) -> tuple[str, ...]:
@@ -81,127 +46,6 @@ def tidy(deploy: Deploy) -> None:
     store.sweep(known | {deploy.prefix.active()}, deploy.prefix)
 
 
-def instances(deploy: Deploy) -> tuple[Instance, ...]:
-    """Every place where this prefix's service is loaded, as it is configured and as it was registered."""
-    return tuple(one for one in _labelled(deploy) if _is_ours(deploy, one.state.program))
-
-
-def _labelled(deploy: Deploy) -> tuple[Instance, ...]:
-    """Every place where something is loaded under the label, whatever it runs."""
-    old = former(deploy)
-    found = (*deploy.manager.instances(), *(old.instances() if old else ()))
-    return tuple({one.place: one for one in reversed(found)}.values())[::-1]
-
-
-def others(deploy: Deploy) -> tuple[Instance, ...]:
-    """Those that are not the configured place: loaded by a login, or by an earlier configuration."""
-    return tuple(one for one in instances(deploy) if not _is_configured(deploy, one))
-
-
-def leave_only(deploy: Deploy, manager: Manager) -> None:
-    """Unload the service wherever it is loaded, but for the place of `manager`."""
-    for one in instances(deploy):
-        if one.place != (manager.registration.manager, manager.target):
-            deploy.console.note(f"{one.manager.target} is replaced by {manager.target}")
-            one.manager.unload()
-
-
-def definitions(deploy: Deploy) -> tuple[Manager, ...]:
-    """Every definition file of this prefix's service but the configured one, as the service that it defines."""
-    own = Path(deploy.manager.registration.file).resolve()
-    return tuple(one for one in _defined(deploy) if _file(one).resolve() != own and _is_ours(deploy, _runs(one)))
-
-
-def _defined(deploy: Deploy) -> tuple[Manager, ...]:
-    """Every definition file of the label, as the service that it defines, whatever it runs."""
-    found = {
-        file.resolve(): one.adopt(replace(one.registration, file=str(file)))
-        for one in (deploy.manager, former(deploy))
-        if one
-        for file in one.definitions()
-    }
-    return tuple(found.values())
-
-
-def foreign(deploy: Deploy) -> dict[str, str]:
-    """What has the label and is not this prefix's service: what is said of it, with its program."""
-    found = {f"{one.manager.target} is loaded and": one.state.program for one in _labelled(deploy)}
-    found |= {str(_file(one)): _runs(one) for one in _defined(deploy)}
-    return {f"{what} runs {runs}": runs for what, runs in found.items() if not _is_ours(deploy, runs)}
-
-
-def check_label(deploy: Deploy) -> None:
-    """Raises `ServiceConflict` when the label belongs to another service, as to that of another prefix."""
-    if not (found := foreign(deploy)):
-        return
-    program = Path(next(iter(found.values())))
-    removal = "remove it"
-    if program.name == SHIM_NAME:
-        removal = f"remove it with --set deploy.prefix={shlex.quote(str(program.parents[1]))} deploy.uninstall"
-    raise ServiceConflict(
-        f"the label belongs to another service: {'; '.join(found)}, not {deploy.prefix.shim}",
-        hint=f"set deploy.label to another one, or {removal}",
-    )
-
-
-def _is_ours(deploy: Deploy, program: str) -> bool:
-    """Whether a program is the shim, or one that a manager does not tell, so that nothing contradicts it."""
-    return not program or os.path.realpath(program) == os.path.realpath(deploy.prefix.shim)
-
-
-def _file(one: Manager) -> Path:
-    return Path(one.registration.file)
-
-
-def _runs(one: Manager) -> str:
-    return one.runs(_file(one))
-
-
-def delete_configured(deploy: Deploy) -> None:
-    """Delete the configured definition file, unless it is another service's."""
-    if owns_configured(deploy):
-        deploy.manager.delete()
-
-
-def owns_configured(deploy: Deploy) -> bool:
-    """Whether the configured definition file, if there is one, is not another service's."""
-    return _is_ours(deploy, _runs(deploy.manager))
-
-
-def require_rights(deploy: Deploy) -> None:
-    """Raises `ConfigError` when the caller may not change all that an operation would change."""
-    loaded = tuple(one.manager for one in instances(deploy))
-    for one in (deploy.manager, *loaded, *definitions(deploy)):
-        one.require_rights()
-
-
-def is_loaded_as_configured(deploy: Deploy) -> bool:
-    """Whether the definition is installed and loaded, so that nothing new is asked of the manager."""
-    manager, known = deploy.manager, installed.read(deploy.prefix)
-    wanted = records.sha256_bytes(manager.render(deploy.definition))
-    if former(deploy) or not manager.digest() == wanted == known.unit_sha256:
-        return False
-    return any(_is_configured(deploy, one) for one in instances(deploy))
-
-
-def _is_configured(deploy: Deploy, one: Instance) -> bool:
-    return one.place == (deploy.manager.registration.manager, deploy.manager.target)
-
-
-def former(deploy: Deploy, state: installed.InstallState | None = None) -> Manager | None:
-    """The service as it was registered, if it is configured otherwise now: label, domain, file or manager.
-
-    `state` is the one to look at instead of the present one.
-    """
-    known, ours = (state or installed.read(deploy.prefix)).registration(), deploy.manager.registration
-    if not known or known == replace(ours, manager=known.manager and ours.manager):
-        return None
-    try:
-        return managers.registered(known, deploy.config.deploy, deploy.prefix.folder)
-    except ConfigError:
-        return None  # a manager that this machine does not have
-
-
 def start(deploy: Deploy, identifier: str) -> None:
     """Swap, restart and check. Raises `Unhealthy`, and what the manager raises."""
     journal = deploy.journal
@@ -210,7 +54,7 @@ def start(deploy: Deploy, identifier: str) -> None:
     store.show_environment(identifier, deploy.prefix, deploy.manager.account)
     store.swap(identifier, deploy.prefix)
     journal.begin_step("unit")
-    check_label(deploy)
+    places.look(deploy).check_label()
     deploy.manager.install(deploy.definition)
     journal.begin_step("restart")
     rotate_log(deploy)
@@ -241,11 +85,12 @@ def _load_and_restart(deploy: Deploy) -> None:
             deploy.console.warn(done)
     ownership.prepare_logs(prefix, deploy.log, manager.account)
     known, digest = installed.read(prefix), manager.digest()
-    leave_only(deploy, manager)  # first: one that waits would take over while ours is restarted
-    for left in definitions(deploy):
+    found = places.look(deploy)
+    found.leave_only(manager)  # first: one that waits would take over while ours is restarted
+    for left in found.definitions:
         left.delete()
     end_strays(deploy)  # one that holds the port must not be in the way
-    if digest and known.unit_sha256 == digest and not former(deploy):
+    if digest and known.unit_sha256 == digest and not places.former(deploy):
         manager.restart()
         end_strays(deploy)
         return
@@ -256,16 +101,17 @@ def _load_and_restart(deploy: Deploy) -> None:
 
 def _unload(deploy: Deploy) -> None:
     """Unload the service and delete its definition, wherever they are. Raises `DomainUnavailable` if it still runs."""
-    for one in instances(deploy):
+    found = places.look(deploy)
+    for one in found.instances:
         one.manager.unload()
     deploy.manager.sweep()
     pid, holder = port.stray(deploy.config.deploy, deploy.prefix), shim.holder(deploy.prefix)
     if pid and holder in port.lineage(pid):  # the service itself, and not what a release left behind
         raise port.unlisted(pid, deploy.config.deploy.port, deploy.prefix)
     end_strays(deploy)
-    for left in definitions(deploy):
+    for left in found.definitions:
         left.delete()
-    delete_configured(deploy)
+    places.delete_configured(deploy)
 
 
 def end_strays(deploy: Deploy, manager: Manager | None = None) -> None:

@@ -19,8 +19,8 @@ from ..core import records
 from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
 from ..core.printable import printable
 from ..service import account
-from . import activation, environment, failure, installed, ownership, restorepoint, store
-from .activation import Deploy
+from . import activation, environment, failure, installed, ownership, places, restorepoint, store
+from .context import Deploy
 from .installed import InstallState
 from .journal import FROM_SWAP, RESTORE
 
@@ -113,7 +113,7 @@ def _restored(deploy: Deploy, cause: BaseException, log: str) -> BaseException:
         deploy.journal.begin_step(RESTORE)
     reason = failure.describe(cause, prefix.logs)
     if not log:
-        target = prefix.logs / f"failed-{entry.release}-{failure.stamp()}.log"
+        target = prefix.logs / f"failed-{entry.release}-{store.stamp()}.log"
         log, lines = failure.capture(deploy.log, entry.log_offset, target)
         for line in lines[-_TAIL_LINES:]:
             console.note(f"    {printable(line)}")
@@ -185,14 +185,14 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     Raises what `_check_health` and the manager raise.
     """
     manager = deploy.manager
-    before = activation.former(deploy, known) or manager
+    before = places.former(deploy, known) or manager
     with contextlib.suppress(OSError):
         failure.log_folder(deploy.prefix)
         failure.log_file(deploy.log)
     before.inspect()  # fails if its domain is unavailable, before another copy that serves is stopped
-    activation.check_label(replace(deploy, manager=before))
+    places.look(replace(deploy, manager=before)).check_label()
     with contextlib.suppress(ToolchainError, OSError):
-        activation.leave_only(deploy, before)  # the end of its process alone would not keep another copy from serving
+        places.look(deploy).leave_only(before)  # the end of its process alone would not keep another copy from serving
     with contextlib.suppress(OSError, ToolchainError):  # it may have had another user
         name = before.describe(Path(before.registration.file).read_bytes()).get("UserName", "")
         ownership.prepare_logs(deploy.prefix, deploy.log, account.named(name) if name else None)
@@ -201,7 +201,7 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     offset = activation.log_size(deploy)
     if manager.registration.file != before.registration.file:
         with contextlib.suppress(ToolchainError, OSError):
-            activation.delete_configured(deploy)
+            places.delete_configured(deploy)
     same = before.digest() == known.unit_sha256 == records.sha256_bytes(before.render(deploy.definition))
     try:
         before.restart() if same else before.reload()

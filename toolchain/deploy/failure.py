@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import traceback
 from pathlib import Path
@@ -32,7 +31,7 @@ def describe(error: BaseException, logs: Path) -> str:
         what = f"a bug of the deployer: {type(error).__name__}: {text}{_place(error)}"
     try:
         trace = "".join(traceback.format_exception(error))
-        path = logs / f"deployer-{stamp()}.txt"
+        path = logs / f"deployer-{store.stamp()}.txt"
         records.write_bytes(path, trace.encode(errors="replace"))
         _keep_newest(logs, "deployer-*.txt")
     except Exception as second:
@@ -81,11 +80,6 @@ def log_file(log: Path) -> str:
     if log.is_file() or not (log.exists() or log.is_symlink()):
         return ""
     return f"{log} was no file; what was there is now {store.set_aside(log).name}"
-
-
-def stamp() -> str:
-    """Now, for a file's name."""
-    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
 
 
 def _keep_newest(folder: Path, pattern: str) -> None:

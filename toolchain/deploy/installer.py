@@ -35,6 +35,7 @@ from . import (
     installed,
     overview,
     ownership,
+    places,
     port,
     presence,
     proof,
@@ -43,7 +44,7 @@ from . import (
     shim,
     store,
 )
-from .activation import Deploy
+from .context import Deploy
 from .following import LogLine, Restarted
 from .journal import JournalEntry
 from .prefix import Prefix
@@ -86,9 +87,9 @@ def install(
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
-        if same and before == text and previous == release.id and overview.runs_as_configured(deploy):
+        if same and before == text and previous == release.id and (state := overview.if_as_configured(deploy)):
             console.note(f"release {release.id} is already installed and healthy")
-            return replace(overview.look(deploy), warnings=warnings)
+            return replace(state, warnings=warnings)
         _preflight(deploy)
         warnings += _kept_edits(deploy, values)
         try:
@@ -148,8 +149,9 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
                 else f"the active release {known.active or '(none)'} has no installed parent",
                 hint=f"installed: {ids}",
             )
-        activation.require_rights(deploy)
-        activation.check_label(deploy)
+        found = places.look(deploy)
+        found.require_rights()
+        found.check_label()
         proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
         values = environment.read(deploy.prefix.release(target))
         for name in deploy.unit.variables.paths:
@@ -217,10 +219,10 @@ def uninstall(config: Config, console: Console) -> Deployment:
     """Stop the service and delete it with its releases. The logs and the models stay."""
     with access.locked(config, console) as deploy:
         active = deploy.prefix.active()
-        activation.require_rights(deploy)
+        places.look(deploy).require_rights()
         deploy.journal.begin(JournalEntry(operation="uninstall", step="unload", release="", previous=active))
         activation.remove_everything(deploy)
-        return presence.nothing(deploy)
+        return presence.nothing(deploy, places.look(deploy))
 
 
 def _settled(config: Config) -> Config:
@@ -247,16 +249,17 @@ def _check_place(deploy: Deploy) -> None:
     """Check that the service may be where it is to be, and that nothing else is."""
     config = deploy.config.deploy
     deploy.manager.check()
-    activation.require_rights(deploy)
-    activation.check_label(deploy)
-    port.check(deploy.manager, activation.instances(deploy), deploy.unit.competitors, config, deploy.prefix)
+    found = places.look(deploy)
+    found.require_rights()
+    found.check_label()
+    port.check(deploy.manager, found.instances, deploy.unit.competitors, config, deploy.prefix)
     if deploy.manager.caution:
         deploy.console.warn(deploy.manager.caution)
 
 
 def _preflight(deploy: Deploy) -> None:
     """Ask the manager, unless it has this very definition loaded."""
-    if not activation.is_loaded_as_configured(deploy):
+    if not places.look(deploy).are_as_configured():
         deploy.manager.preflight()
 
 

@@ -8,27 +8,27 @@ from collections.abc import Mapping
 from ..core.errors import ReleaseInvalid, ToolchainError, Unhealthy
 from ..service.manager import ServiceState
 from ..stages import Deployment, Edit
-from . import activation, crashloop, edits, environment, installed, presence, proof, shim
-from .activation import Deploy
+from . import crashloop, edits, environment, installed, places, presence, proof, shim
+from .context import Deploy
 
 
 def look(deploy: Deploy) -> Deployment:
     """What is active, where it runs, and whether it is healthy. Raises `DomainUnavailable`."""
     prefix = deploy.prefix
-    known, active, places = installed.read(prefix), prefix.active(), activation.instances(deploy)
+    known, active, found = installed.read(prefix), prefix.active(), places.look(deploy)
     if pending := crashloop.found(prefix, known):  # and not recorded, for want of space or rights
         active = pending.parent
     fallback = pending or known.fallback
-    serving = presence.serving(places, prefix)
+    serving = presence.serving(found.instances, prefix)
     state = serving.state if serving else ServiceState(loaded=False)
-    if not active and not places and not known.releases:
-        return presence.nothing(deploy)
+    if not active and not found.instances and not known.releases:
+        return presence.nothing(deploy, found)
     version, reason = "", ""
     try:
         expected = deploy.unit.version(deploy.manifest(active)) if active else ""
         version = deploy.unit.ready(_environment(deploy, active)) if active else ""
         if not active:
-            reason = f"no release is active{presence.loaded(places)}"
+            reason = f"no release is active{presence.loaded(found.instances)}"
         elif not state.running:
             reason = presence.not_running(deploy, state, version if version == expected else "")
         elif version != expected:
@@ -36,7 +36,7 @@ def look(deploy: Deploy) -> Deployment:
             reason += "" if version else _awaited(deploy, active)
     except ToolchainError as error:
         reason = error.message
-    if others := presence.of_others(deploy):
+    if others := presence.of_others(found):
         deploy.console.warn(others)
         reason += f"; {others}" if reason else ""
     return Deployment(
@@ -49,7 +49,7 @@ def look(deploy: Deploy) -> Deployment:
         releases=tuple(one.id for one in known.releases),
         verified=bool(active) and proof.is_proven(prefix.release(active)),
         service=serving.manager.target if serving else "",
-        also=tuple(one.manager.target for one in places if one is not serving),
+        also=tuple(one.manager.target for one in found.instances if one is not serving),
         reason=reason,
         fallback=crashloop.describe(fallback) if fallback and fallback.parent == active else "",
         edits=edits_of(deploy),
@@ -64,23 +64,24 @@ def unhealthy(state: Deployment) -> Unhealthy | None:
     return Unhealthy(f"{what}: {state.reason}", hint="./inv deploy.logs" if state.active else "./inv deploy.install")
 
 
-def runs_as_configured(deploy: Deploy) -> bool:
-    """Whether the service runs the active release with the configured definition, and nowhere else."""
-    known, prefix, manager = installed.read(deploy.prefix), deploy.prefix, deploy.manager
-    return (
+def if_as_configured(deploy: Deploy) -> Deployment | None:
+    """What `look` says if the active release is healthy and runs with the configured definition, and nowhere else."""
+    known, prefix, manager, found = installed.read(deploy.prefix), deploy.prefix, deploy.manager, places.look(deploy)
+    as_configured = (
         known.active == prefix.active()
-        and activation.is_loaded_as_configured(deploy)
-        and not activation.others(deploy)
-        and not activation.definitions(deploy)
+        and found.are_as_configured()
+        and not found.others
+        and not found.definitions
         and prefix.shim.is_file()
         and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager, deploy.config.deploy)
-        and look(deploy).healthy
     )
+    state = look(deploy) if as_configured else None
+    return state if state and state.healthy else None
 
 
 def edits_of(deploy: Deploy) -> tuple[Edit, ...]:
     """What somebody changed by hand in the environment file and in the definition."""
-    definition = edits.of_definition(deploy.prefix, activation.former(deploy) or deploy.manager, deploy.definition)
+    definition = edits.of_definition(deploy.prefix, places.former(deploy) or deploy.manager, deploy.definition)
     return (*edits.of_environment(deploy.prefix), *definition)
 
 

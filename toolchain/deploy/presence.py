@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from ..service.manager import Instance, ServiceState
 from ..stages import Deployment
-from . import activation, port, shim
-from .activation import Deploy
+from . import places, port, shim
+from .context import Deploy
+from .places import Places
 from .prefix import Prefix
 
 
-def nothing(deploy: Deploy) -> Deployment:
+def nothing(deploy: Deploy, found: Places) -> Deployment:
     """What is left when there is neither a release nor a service."""
-    left = [one.registration.file for one in activation.definitions(deploy)]
-    if deploy.manager.digest() and activation.owns_configured(deploy):
+    left = [one.registration.file for one in found.definitions]
+    if deploy.manager.digest() and places.owns_configured(deploy):
         left.insert(0, deploy.manager.registration.file)
-    others = of_others(deploy)
+    others = of_others(found)
     files = f"{', '.join(left)} would start the service at the next login; `./inv deploy.uninstall` deletes it"
     return Deployment(
         prefix=deploy.prefix.folder,
@@ -29,25 +30,25 @@ def nothing(deploy: Deploy) -> Deployment:
     )
 
 
-def of_others(deploy: Deploy) -> str:
+def of_others(found: Places) -> str:
     """That something else has the service's label, which is left alone; empty if nothing has."""
-    found = "; ".join(activation.foreign(deploy))
-    return f"{found}, which is not of this prefix and is left alone" if found else ""
+    told = "; ".join(found.foreign)
+    return f"{told}, which is not of this prefix and is left alone" if told else ""
 
 
-def serving(places: tuple[Instance, ...], prefix: Prefix) -> Instance | None:
+def serving(instances: tuple[Instance, ...], prefix: Prefix) -> Instance | None:
     """The instance that serves: a second one waits in the shim. Without a claim, one that runs."""
     holder = shim.holder(prefix)
-    order = sorted(places, key=lambda one: (not one.state.running, one.state.pid != holder))
+    order = sorted(instances, key=lambda one: (not one.state.running, one.state.pid != holder))
     return order[0] if order else None
 
 
-def loaded(places: tuple[Instance, ...]) -> str:
+def loaded(instances: tuple[Instance, ...]) -> str:
     """Where it is loaded, and what it runs there."""
     return "".join(
         f"; {one.manager.target} is loaded{f', pid {one.state.pid}' if one.state.running else ''}"
         f"{f', and runs {one.state.program}' if one.state.program else ''}"
-        for one in places
+        for one in instances
     )
 
 

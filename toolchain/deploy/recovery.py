@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..core.errors import DiskFull, RecordError, ReleaseInvalid, Unhealthy
 from . import activation, attempt, installed, restorepoint, store
-from .activation import Deploy
+from .context import Deploy
 from .journal import AFTER_HEALTH, BEFORE_SWAP, RESTORE, JournalEntry, Operation
 
 

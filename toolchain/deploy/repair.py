@@ -18,7 +18,7 @@ from ..core import records, temporary
 from ..core.errors import ConfigError, RecordError, ToolchainError
 from ..service import managers
 from . import environment, installed, store
-from .activation import Deploy
+from .context import Deploy
 from .installed import InstallState
 from .journal import Journal
 from .prefix import SHIM_NAME, Prefix

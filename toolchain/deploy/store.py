@@ -196,11 +196,16 @@ def delete(path: Path) -> None:
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged file, link or folder, so that a person can look at it; returns its new path."""
-    stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
-    names = (path.with_name(f"{path.name}{_DAMAGED}{stamp}{end}") for end in ("", *(f"-{n}" for n in range(2, 1000))))
+    now = stamp()
+    names = (path.with_name(f"{path.name}{_DAMAGED}{now}{end}") for end in ("", *(f"-{n}" for n in range(2, 1000))))
     aside = next(name for name in names if not os.path.lexists(name))
     path.rename(aside)
     return aside
+
+
+def stamp() -> str:
+    """Now, for a file's name."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
 
 
 def forget(prefix: Prefix) -> None:
