@@ -47,6 +47,7 @@ from . import (
 from .context import Deploy
 from .following import LogLine, Restarted
 from .journal import JournalEntry
+from .places import Places
 from .prefix import Prefix
 
 
@@ -76,7 +77,7 @@ def install(
         console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
     with access.locked(config, console) as deploy:
         prefix = deploy.prefix
-        _check_place(deploy)
+        found = _check_place(deploy)
         if config.deploy.user and deploy.manager.account and deploy.manager.account.uid == 0:
             console.warn(f"deploy.user: {unit.name} runs as root, with all rights on this machine")
         owner = deploy.manager.account or account.caller()
@@ -87,10 +88,10 @@ def install(
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
-        if same and before == text and previous == release.id and (state := overview.if_as_configured(deploy)):
+        if same and before == text and previous == release.id and (state := overview.if_as_configured(found)):
             console.note(f"release {release.id} is already installed and healthy")
             return replace(state, warnings=warnings)
-        _preflight(deploy)
+        _preflight(deploy, found)
         warnings += _kept_edits(deploy, values)
         try:
             deploy.journal.begin(
@@ -129,8 +130,7 @@ def preflight(config: Config, console: Console) -> None:
     with ownership.rights(prefix):
         deploy = access.opened(config, console)
         with ownership.claim(prefix, deploy.manager), console.step("preflight of the service"):
-            _check_place(deploy)
-            _preflight(deploy)
+            _preflight(deploy, _check_place(deploy))
 
 
 def rollback(config: Config, console: Console, to: str = "") -> Deployment:
@@ -245,8 +245,8 @@ def _readable(deploy: Deploy) -> Iterator[None]:
         ) from error
 
 
-def _check_place(deploy: Deploy) -> None:
-    """Check that the service may be where it is to be, and that nothing else is."""
+def _check_place(deploy: Deploy) -> Places:
+    """Check that the service may be where it is to be, and that nothing else is. Returns where it is."""
     config = deploy.config.deploy
     deploy.manager.check()
     found = places.look(deploy)
@@ -255,11 +255,12 @@ def _check_place(deploy: Deploy) -> None:
     port.check(deploy.manager, found.instances, deploy.unit.competitors, config, deploy.prefix)
     if deploy.manager.caution:
         deploy.console.warn(deploy.manager.caution)
+    return found
 
 
-def _preflight(deploy: Deploy) -> None:
+def _preflight(deploy: Deploy, found: Places) -> None:
     """Ask the manager, unless it has this very definition loaded."""
-    if not places.look(deploy).are_as_configured():
+    if not found.are_as_configured():
         deploy.manager.preflight()
 
 

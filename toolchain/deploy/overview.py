@@ -10,6 +10,7 @@ from ..service.manager import ServiceState
 from ..stages import Deployment, Edit
 from . import crashloop, edits, environment, installed, places, presence, proof, shim
 from .context import Deploy
+from .places import Places
 
 
 def look(deploy: Deploy) -> Deployment:
@@ -64,16 +65,16 @@ def unhealthy(state: Deployment) -> Unhealthy | None:
     return Unhealthy(f"{what}: {state.reason}", hint="./inv deploy.logs" if state.active else "./inv deploy.install")
 
 
-def if_as_configured(deploy: Deploy) -> Deployment | None:
+def if_as_configured(found: Places) -> Deployment | None:
     """What `look` says if the active release is healthy and runs with the configured definition, and nowhere else."""
-    known, prefix, manager, found = installed.read(deploy.prefix), deploy.prefix, deploy.manager, places.look(deploy)
+    deploy, prefix = found.deploy, found.deploy.prefix
     as_configured = (
-        known.active == prefix.active()
+        installed.read(prefix).active == prefix.active()
         and found.are_as_configured()
         and not found.others
         and not found.definitions
         and prefix.shim.is_file()
-        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, manager, deploy.config.deploy)
+        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, deploy.manager, deploy.config.deploy)
     )
     state = look(deploy) if as_configured else None
     return state if state and state.healthy else None
