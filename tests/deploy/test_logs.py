@@ -55,11 +55,11 @@ def _await(what: str, seen: Callable[[], object]) -> None:
 def test_a_running_service_has_its_log_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shim, "ROTATION_INTERVAL_S", 0.05)
     say = 'i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); echo "line $i of the service, which says much"; done'
-    prefix, service = _served(tmp_path, f"{say}; sleep 60")
+    prefix, service = _served(tmp_path, f"{say}; exec sleep 60")  # no child that outlives it
     log = prefix.logs / "ollama.log"
     _await("rotated", lambda: servicelog.rotated(log) and log.stat().st_size < 1_000_000)
     beside = [one for one in psutil.process_iter() if _group(one.pid) == service.pid and one.pid != service.pid]
-    children = [one.cmdline() for one in psutil.Process(service.pid).children()]  # what it runs itself, `sleep`
+    children = [one.cmdline() for one in psutil.Process(service.pid).children()]
     assert not [words for words in children if str(prefix.shim) in words]  # the loop is none of them
     assert beside
     service.kill()
