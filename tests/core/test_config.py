@@ -44,7 +44,7 @@ def test_later_layers_win_and_origins_are_known(tmp_path: Path) -> None:
         ("watch: {titles: [Metal, 'a;b']}", ["watch.titles", "text like"]),
         ("deploy: {port: null}", ["deploy.port", "None"]),
         ("deploy: {prot: 80}", ["deploy.prot", "did you mean", "deploy.port"]),
-        ("deploy: {service_manager: systemd}", ["auto | emulator | launchd"]),
+        ("deploy: {service_manager: upstart}", ["auto | emulator | launchd | standin | systemd"]),
         ("deploy: {kv_cache_type: 'turbo4; rm'}", ["deploy.kv_cache_type"]),
         ("deploy: {label: '../x'}", ["deploy.label"]),
         ("verify: {types: []}", ["verify.types"]),

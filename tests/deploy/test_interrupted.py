@@ -13,7 +13,7 @@ import pytest
 
 from tests.processes import alive
 from toolchain.core import records
-from toolchain.core.errors import DomainUnavailable
+from toolchain.core.errors import ManagerUnavailable
 from toolchain.deploy import installer, journal
 from toolchain.deploy.journal import BEFORE_SWAP, INSTALL_STEPS, ROLLBACK_STEPS, UNINSTALL_STEPS, JournalEntry
 from toolchain.service.emulator import settings
@@ -140,7 +140,7 @@ def test_while_launchd_cannot_be_asked_nothing_is_undone(running: Site, fresh: P
     known = settings.read(running.emulator)
     elsewhere = settings.Settings(owner_pid=os.getpid(), domains=("system",))
     settings.write(running.emulator, elsewhere)
-    with pytest.raises(DomainUnavailable, match="state of the service is unknown"):
+    with pytest.raises(ManagerUnavailable, match="state of the service is unknown"):
         running.status()
     assert records.read(running.prefix.journal, JournalEntry).tries_left == journal.TRIES
     settings.write(running.emulator, known)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.processes import alive, ended
 from toolchain.core import records
-from toolchain.core.errors import ConfigError, DomainUnavailable, LaunchdRefused, PortInUse, ServiceConflict
+from toolchain.core.errors import ConfigError, ManagerRefused, ManagerUnavailable, PortInUse, ServiceConflict
 from toolchain.deploy import installed, installer, port
 from toolchain.host import ports
 from toolchain.service import account, launchd, managers
@@ -95,7 +95,7 @@ def test_a_label_that_never_goes_is_an_error_with_a_bound(
     sleeper.reload()
     _slow_teardown(site, 1)
     monkeypatch.setattr(launchd, "TEARDOWN_TIMEOUT_S", 0.3)
-    with pytest.raises(LaunchdRefused, match="still loaded"):
+    with pytest.raises(ManagerRefused, match="still loaded"):
         sleeper.unload()
 
 
@@ -113,15 +113,15 @@ def test_a_plist_that_launchd_refuses(
     assert callable(break_it)
     break_it(sleeper.plist)
     monkeypatch.setattr(launchd, "BOOTSTRAP_TIMEOUT_S", 0.2)
-    with pytest.raises(LaunchdRefused, match=message) as caught:
+    with pytest.raises(ManagerRefused, match=message) as caught:
         sleeper.reload()
     assert caught.value.hint
 
 
 def test_a_domain_that_is_absent_is_not_a_stopped_service(sleeper: LaunchdManager) -> None:
-    with pytest.raises(DomainUnavailable, match="state of the service is unknown"):
+    with pytest.raises(ManagerUnavailable, match="state of the service is unknown"):
         replace(sleeper, domain="gui/999999").inspect()
-    with pytest.raises(LaunchdRefused, match=r"112|125"):
+    with pytest.raises(ManagerRefused, match=r"112|125"):
         replace(sleeper, domain="gui/999999").reload()
 
 
@@ -139,13 +139,13 @@ def test_a_service_that_answers_is_never_said_to_be_away(site: Site) -> None:
     settings.write(site.emulator, settings.Settings(owner_pid=os.getpid(), domains=(USER, "system")))
     told = f"pid {pid} serves port {site.config.deploy.port} from .* loaded in no place that can be asked"
     assert re.match(told, site.status().reason)
-    with pytest.raises(DomainUnavailable, match=told) as caught:
+    with pytest.raises(ManagerUnavailable, match=told) as caught:
         site.install(site.release("2"))
     assert f"kill {pid}" in caught.value.hint
-    with pytest.raises(DomainUnavailable, match=told):
+    with pytest.raises(ManagerUnavailable, match=told):
         installer.uninstall(site.config, site.console)
     settings.write(site.emulator, settings.Settings(owner_pid=os.getpid(), domains=("gui/999999",)))
-    with pytest.raises(DomainUnavailable, match="the state of the service is unknown"):
+    with pytest.raises(ManagerUnavailable, match="the state of the service is unknown"):
         site.status()
     settings.write(site.emulator, settings.Settings(owner_pid=os.getpid()))
     assert site.status().reason == "nothing is installed"  # the uninstall was finished

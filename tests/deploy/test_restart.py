@@ -11,7 +11,7 @@ import pytest
 
 from tests.processes import alive
 from toolchain.core import records
-from toolchain.core.errors import LaunchdRefused
+from toolchain.core.errors import ManagerRefused
 from toolchain.service import launchctl_codes as codes
 from toolchain.service import managers, propertylist
 from toolchain.service.emulator import settings
@@ -94,7 +94,7 @@ def test_the_plist_of_the_driver_is_for_every_session_and_one_without_them_is_re
     assert service.inspect().running
     service.unload()
     records.write_bytes(service.plist, service.plist.read_bytes().replace(b"LimitLoadTo", b"Unknown"), mode=0o644)
-    with pytest.raises(LaunchdRefused, match="134, Service cannot load in this session type") as caught:
+    with pytest.raises(ManagerRefused, match="134, Service cannot load in this session type") as caught:
         service.reload()
     assert caught.value.code == codes.WRONG_SESSION
     assert "plist is for Aqua" in caught.value.hint
@@ -107,7 +107,7 @@ def test_the_plist_of_the_driver_is_for_every_session_and_one_without_them_is_re
 def test_a_hint_does_not_advise_the_domain_that_failed(site: Site, code: int, domain: str, never: str) -> None:
     _set(site, absent_code=code)
     service = replace(_script(site, "exec sleep 1000"), domain=domain)
-    with pytest.raises(LaunchdRefused) as caught:
+    with pytest.raises(ManagerRefused) as caught:
         service.reload()
     assert caught.value.code == code
     assert "deploy.domain to system" in caught.value.hint
@@ -119,7 +119,7 @@ def test_the_system_domain_needs_root_and_is_nothing_to_fear_for_a_reader(site: 
     service = _script(site, "exec sleep 1000", domain="system")
     assert service.plist.parent.name == "LaunchDaemons"
     assert not service.inspect().loaded
-    with pytest.raises(LaunchdRefused) as caught:
+    with pytest.raises(ManagerRefused) as caught:
         service.reload()
     assert (caught.value.code, "sudo" in caught.value.hint) == (codes.NOT_PERMITTED, True)
     _set(site, root=True)

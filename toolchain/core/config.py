@@ -119,6 +119,18 @@ class DeployConfig:
         "folder that holds releases/, current and the shim; empty: turboquant in the data folder of `deploy.user`, "
         "for a daemon in that of the machine",
     ] = ""
+    serve: Annotated[
+        Literal["ollama", "llama-server"],
+        "the service's program: ollama serve, or the release's llama-server with `deploy.serve_models`",
+    ] = "ollama"
+    serve_models: Annotated[
+        tuple[str, ...],
+        "models of llama-server: names in Ollama's store, or GGUF files; with several, clients choose by name",
+    ] = ()
+    context: Annotated[int, Meta(ge=0, le=16_777_216), "context of llama-server in tokens; 0: the model's own"] = 0
+    api_key_file: Annotated[
+        str, "file with the key that clients of llama-server must send, readable by you alone; empty: no key"
+    ] = ""
     user: Annotated[
         str,
         _like(r"|[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"),
@@ -130,8 +142,8 @@ class DeployConfig:
         "folder of the plist; empty: the usual Library/LaunchAgents or LaunchDaemons, or the emulator's own",
     ] = ""
     service_manager: Annotated[
-        Literal["auto", "launchd", "emulator", "standin"],
-        "launchd, or its emulator where there is none (standin: the emulator's former name)",
+        Literal["auto", "launchd", "systemd", "emulator", "standin"],
+        "launchd, systemd, or launchd's emulator, which auto takes on Linux (standin: the emulator's former name)",
     ] = "auto"
     domain: Annotated[
         str,

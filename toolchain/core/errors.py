@@ -248,13 +248,13 @@ class ModelsUnavailable(ToolchainError):
     exit_code = 45
 
 
-class LaunchdRefused(ToolchainError):
-    """launchd refused the service."""
+class ManagerRefused(ToolchainError):
+    """The service manager refused the service."""
 
     exit_code = 50
 
     def __init__(self, message: str, *, hint: str = "", code: int = 0) -> None:
-        """`code` is launchctl's own; 0 when it gave none."""
+        """`code` is the manager's own; 0 when it gave none."""
         super().__init__(message, hint=hint)
         self.code = code
 
@@ -283,8 +283,8 @@ class ServiceConflict(ToolchainError):
     exit_code = 54
 
 
-class DomainUnavailable(ToolchainError):
-    """The launchd domain is unavailable, so the state of the service is unknown."""
+class ManagerUnavailable(ToolchainError):
+    """The service manager is unavailable, so the state of the service is unknown."""
 
     exit_code = 55
 
@@ -295,8 +295,8 @@ class Unverified(ToolchainError):
     exit_code = 56
 
 
-class PreflightRefused(LaunchdRefused):
-    """launchd would not load the service; nothing was built or changed."""
+class PreflightRefused(ManagerRefused):
+    """The service manager would not load the service; nothing was built or changed."""
 
     exit_code = 57
 

@@ -100,7 +100,7 @@ def _load_and_restart(deploy: Deploy) -> None:
 
 
 def _unload(deploy: Deploy) -> None:
-    """Unload the service and delete its definition, wherever they are. Raises `DomainUnavailable` if it still runs."""
+    """Unload the service and delete its definition, wherever they are. Raises `ManagerUnavailable` if it still runs."""
     found = places.look(deploy)
     for one in found.instances:
         one.manager.unload()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..core import records
-from ..core.errors import DomainUnavailable, RolledBack, ToolchainError, Unhealthy
+from ..core.errors import ManagerUnavailable, RolledBack, ToolchainError, Unhealthy
 from ..core.printable import printable
 from ..service import account
 from . import activation, environment, failure, installed, ownership, places, restorepoint, store
@@ -51,7 +51,7 @@ def _until_blessed(deploy: Deploy, start: Callable[[], None]) -> None:
             start()
             deploy.journal.begin_step("bless")
             activation.bless(deploy)
-        except DomainUnavailable:
+        except ManagerUnavailable:
             raise  # health unknown: the journal stays, so that a later command decides
         except BaseException as error:
             spare.close()
@@ -73,12 +73,12 @@ def close(deploy: Deploy) -> None:
 def restore(deploy: Deploy, cause: BaseException, log: str = "") -> NoReturn:
     """Restore the previous release after `cause`; `log` is where the log of the failed one is, empty: save it.
 
-    Always raises: `RolledBack`; `Unhealthy` if no healthy release is left; `DomainUnavailable`; or `cause`, where that
+    Always raises: `RolledBack`; `Unhealthy` if no healthy release is left; `ManagerUnavailable`; or `cause`, where that
     is an interrupt. A first interrupt during the restore does not stop it. A second one does: the journal stays.
     """
     try:
         outcome = _restored(deploy, cause, log)
-    except DomainUnavailable:
+    except ManagerUnavailable:
         raise
     except Exception as error:
         entry, logs = deploy.journal.entry, deploy.prefix.logs
@@ -131,7 +131,7 @@ def _restored(deploy: Deploy, cause: BaseException, log: str) -> BaseException:
     problems = _put_back(deploy)
     try:
         doubt = _restart_previous(deploy, known)
-    except DomainUnavailable as unknown:
+    except ManagerUnavailable as unknown:
         return unknown  # the journal stays at this step
     except Exception as second:
         # It was healthy once and the manager keeps restarting it. Stopping it would only make things worse.
@@ -205,7 +205,7 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     same = before.digest() == known.unit_sha256 == records.sha256_bytes(before.render(deploy.definition))
     try:
         before.restart() if same else before.reload()
-    except DomainUnavailable:
+    except ManagerUnavailable:
         raise
     except ToolchainError:
         before.reload()
@@ -217,7 +217,7 @@ def _check_previous(deploy: Deploy, log_offset: int) -> str:
     """Check the restored release, and return what remains in doubt because the check itself is broken."""
     try:
         activation.check_health(deploy, deploy.journal.entry.previous, log_offset, stop=False)
-    except DomainUnavailable:
+    except ManagerUnavailable:
         raise
     except Exception as error:
         if isinstance(error, ToolchainError) and not _is_full(deploy):

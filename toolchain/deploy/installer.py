@@ -59,7 +59,7 @@ def install(
     Installing the running release changes nothing, except that an unproven one gets its proof. Raises before
     anything is changed: `ReleaseInvalid`, `Unverified`, `ConfigError` (a cache type that the release lacks),
     `ServiceConflict`, `PortInUse`, `LockHeld`, `DiskFull`. Afterwards: `RolledBack` when the release is unhealthy and
-    the previous one is restored, `Unhealthy` when there is no healthy one, `LaunchdRefused`, `DomainUnavailable`.
+    the previous one is restored, `Unhealthy` when there is no healthy one, `ManagerRefused`, `ManagerUnavailable`.
     """
     if config.deploy.models:
         model_store.named(config.deploy)
@@ -124,7 +124,7 @@ def install(
 def preflight(config: Config, console: Console) -> None:
     """What `install` would find too late, after a build: another service on the port, a refusal of the manager.
 
-    Raises `ServiceConflict`, `PortInUse`, `ConfigError`, `PreflightRefused`, `DomainUnavailable`.
+    Raises `ServiceConflict`, `PortInUse`, `ConfigError`, `PreflightRefused`, `ManagerUnavailable`.
     """
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
@@ -170,7 +170,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
 def status(config: Config, console: Console | None = None) -> Deployment:
     """What is active and whether it is healthy. Finishes or undoes an interrupted deploy first.
 
-    Raises `DomainUnavailable` when the manager is unavailable, so that the state of the service is unknown.
+    Raises `ManagerUnavailable` when the manager is unavailable, so that the state of the service is unknown.
     """
     console = console or Console()
     access.recover(config, console)

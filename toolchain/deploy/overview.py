@@ -14,7 +14,7 @@ from .places import Places
 
 
 def look(deploy: Deploy) -> Deployment:
-    """What is active, where it runs, and whether it is healthy. Raises `DomainUnavailable`."""
+    """What is active, where it runs, and whether it is healthy. Raises `ManagerUnavailable`."""
     prefix = deploy.prefix
     known, active, found = installed.read(prefix), prefix.active(), places.look(deploy)
     if pending := crashloop.found(prefix, known):  # and not recorded, for want of space or rights

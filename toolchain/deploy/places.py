@@ -97,7 +97,7 @@ class Places:
 
 
 def look(deploy: Deploy) -> Places:
-    """Ask the managers. Raises `DomainUnavailable` when none of the domains can be asked."""
+    """Ask the managers. Raises `ManagerUnavailable` when none of the domains can be asked."""
     old = former(deploy)
     found = (*deploy.manager.instances(), *(old.instances() if old else ()))
     return Places(deploy=deploy, loaded=tuple({one.place: one for one in reversed(found)}.values())[::-1])

@@ -11,7 +11,7 @@ from dataclasses import replace
 import psutil
 
 from ..core.config import DeployConfig
-from ..core.errors import DomainUnavailable, PortInUse, ServiceConflict
+from ..core.errors import ManagerUnavailable, PortInUse, ServiceConflict
 from ..host.ports import answers, listeners
 from ..service import address
 from ..service.manager import Instance, Manager
@@ -50,9 +50,9 @@ def stray(config: DeployConfig, prefix: Prefix) -> int:
     return next((pid for pid in listeners(config.port, config.host) if pid and _is_ours(pid, prefix)), 0)
 
 
-def unlisted(pid: int, port: int, prefix: Prefix) -> DomainUnavailable:
+def unlisted(pid: int, port: int, prefix: Prefix) -> ManagerUnavailable:
     """The error for a process of ours that no manager knows."""
-    return DomainUnavailable(
+    return ManagerUnavailable(
         f"pid {pid} serves port {port} from {prefix.folder}, but the service is loaded in no place that can be asked",
         hint=f"log in as the user that installed it, or end it with `kill {pid}`; then try again",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import process
-from ..core.errors import LaunchdRefused
+from ..core.errors import ManagerRefused
 from . import account, propertylist
 from . import launchctl_codes as codes
 from .manager import ServiceState
@@ -46,28 +46,28 @@ class Launchctl:
         return fields
 
     def call(self, *words: str) -> process.Completed:
-        """Run it, as root where this process is root's. Raises `LaunchdRefused` only when it does not answer."""
+        """Run it, as root where this process is root's. Raises `ManagerRefused` only when it does not answer."""
         with account.as_root():
             return process.run(
                 (*self.command, *words),
                 env=self.environment,
                 check=False,
                 timeout=_CALL_TIMEOUT_S,
-                failure=LaunchdRefused,
+                failure=ManagerRefused,
                 what="launchctl",
             )
 
     def must(self, *words: str) -> None:
-        """Run it. Raises `LaunchdRefused` when it fails."""
+        """Run it. Raises `ManagerRefused` when it fails."""
         done = self.call(*words)
         if done.returncode != 0:
             raise self.refused(done, words)
 
-    def refused(self, done: process.Completed, words: tuple[str, ...]) -> LaunchdRefused:
+    def refused(self, done: process.Completed, words: tuple[str, ...]) -> ManagerRefused:
         """The error for a call that failed, with launchd's code and what to try."""
         said = "".join(f"\n    {line}" for line in done.output.splitlines())
         hint = codes.hint(done.returncode, self.domain, propertylist.session_types(self.plist))
-        return LaunchdRefused(
+        return ManagerRefused(
             f"launchctl {' '.join(words)} ended with {codes.meaning(done.returncode)}{said}",
             hint=hint or f"`launchctl print {self.target}`, and the system log",
             code=done.returncode,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core import records
-from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
+from ..core.errors import ConfigError, ManagerRefused, ManagerUnavailable
 from . import account, preflight, propertylist
 from . import launchctl_codes as codes
 from .account import Account
@@ -27,7 +27,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchdManager(Launchctl):
-    """One label in one domain, a `Manager`. Refusals are `LaunchdRefused`.
+    """One label in one domain, a `Manager`. Refusals are `ManagerRefused`.
 
     `command` calls launchctl, with `environment` added; `plist` is the property list's path.
     """
@@ -97,7 +97,7 @@ class LaunchdManager(Launchctl):
     def _loaded_program(self) -> str:
         try:
             return (self.look() or {}).get("program", "")
-        except LaunchdRefused:
+        except ManagerRefused:
             return ""
 
     def check(self) -> None:
@@ -150,7 +150,7 @@ class LaunchdManager(Launchctl):
         """The service's state from `launchctl print`."""
         fields = self.look()
         if fields is None:
-            raise DomainUnavailable(
+            raise ManagerUnavailable(
                 f"{self.target}: the state of the service is unknown: launchd's domain {self.domain} is unavailable",
                 hint="gui/UID exists only while that user is logged in at the screen; over SSH use user/UID or system",
             )
@@ -159,11 +159,11 @@ class LaunchdManager(Launchctl):
     def instances(self) -> tuple[Instance, ...]:
         """The service in every domain where its label is loaded, with the property list that it was loaded from.
 
-        Raises `DomainUnavailable` when none of the domains exists.
+        Raises `ManagerUnavailable` when none of the domains exists.
         """
         found = {domain: replace(self, domain=domain).look() for domain in self._domains()}
         if all(fields is None for fields in found.values()):
-            raise DomainUnavailable(
+            raise ManagerUnavailable(
                 f"{self.target}: the state of the service is unknown: launchd has none of {', '.join(found)}",
                 hint="`launchctl print system` shows whether launchd answers at all",
             )
@@ -222,7 +222,7 @@ class LaunchdManager(Launchctl):
         ended = not before.running or self._terminate(before)
         try:
             self._kickstart(before, *(() if ended else ("-k",)))
-        except LaunchdRefused as refused:
+        except ManagerRefused as refused:
             if refused.code not in (codes.UNKNOWN_SERVICE, codes.NO_SUCH_PROCESS, codes.DISABLED):
                 raise
             self.reload()
@@ -275,7 +275,7 @@ class LaunchdManager(Launchctl):
         deadline = time.monotonic() + TEARDOWN_TIMEOUT_S
         while self.inspect().loaded:
             if time.monotonic() > deadline:
-                raise LaunchdRefused(
+                raise ManagerRefused(
                     f"{self.target}: still loaded {TEARDOWN_TIMEOUT_S:g} s after bootout",
                     hint=f"`launchctl print {self.target}` shows what holds it; then try again",
                 )

@@ -51,7 +51,7 @@ class Definition:
 class Manager(Protocol):
     """One service of one manager.
 
-    Every method but `render` may raise `DomainUnavailable`: the manager is unavailable and the service's state
+    Every method but `render` may raise `ManagerUnavailable`: the manager is unavailable and the service's state
     unknown. A refusal is another `ToolchainError`.
     """
 
@@ -100,7 +100,7 @@ class Manager(Protocol):
     def instances(self) -> tuple[Instance, ...]:
         """Every place of this manager where a service of this label is loaded now; this one first.
 
-        Raises `DomainUnavailable` only when none of the places can be asked.
+        Raises `ManagerUnavailable` only when none of the places can be asked.
         """
 
     def definitions(self) -> tuple[Path, ...]:

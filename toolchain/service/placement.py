@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.config import DeployConfig
-from ..core.errors import ConfigError, DomainUnavailable, LaunchdRefused
+from ..core.errors import ConfigError, ManagerRefused, ManagerUnavailable
 from . import account, propertylist
 from .account import Account, Machine
 from .launchd import DAEMONS, EVERYBODYS_AGENTS, LaunchdManager
@@ -67,7 +67,7 @@ def connect(
     kept = at(loaded_in)
     try:
         elsewhere = () if kept.look() else kept.instances()
-    except (DomainUnavailable, LaunchdRefused):
+    except (ManagerUnavailable, ManagerRefused):
         return kept
     return at(elsewhere[0].manager.registration.domain) if elsewhere else kept
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core import records
-from ..core.errors import LaunchdRefused, PreflightRefused
+from ..core.errors import ManagerRefused, PreflightRefused
 from .manager import Instance
 
 PROGRAM = Path("/bin/sh")
@@ -33,7 +33,7 @@ class Job(Protocol):
         """Its property list."""
 
     def load(self) -> None:
-        """Bootstrap it. Raises `LaunchdRefused`."""
+        """Bootstrap it. Raises `ManagerRefused`."""
 
     def discard(self) -> None:
         """Boot it out if it is loaded."""
@@ -55,7 +55,7 @@ def run(job: Job, like: bytes) -> None:
     try:
         records.write_bytes(job.plist, plistlib.dumps(content, sort_keys=False), mode=0o644)
         job.load()  # without `enable`: launchd would keep a record of the label for ever
-    except LaunchdRefused as refused:
+    except ManagerRefused as refused:
         message = f"launchd would not load the service in {job.domain}: {refused.message}"
         raise PreflightRefused(message, hint=refused.hint, code=refused.code) from refused
     finally:

@@ -1,0 +1,7 @@
+"""The areas that a first run examines, in this order; each module states its assumptions and tests them."""
+
+from __future__ import annotations
+
+from ..assumption import Area
+
+AREAS: tuple[Area, ...] = ()
