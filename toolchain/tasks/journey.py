@@ -50,7 +50,7 @@ def firstrun(
     after_reboot: bool = False,
 ) -> None:
     """Confirm or refute on this machine what the toolkit assumes about a Mac."""
-    run.finish(first_runs.first_run(run, out, only))
+    run.finish(first_runs.first_run(run, out, only, before_reboot=before_reboot, after_reboot=after_reboot))
 
 
 @group.task("workspace")

@@ -241,14 +241,14 @@ class _Races:
 
 
 class _Stubborn:
-    """A job that ignores TERM and whose property list gives no ExitTimeOut: its bootout takes as long as the default."""
+    """A job that ignores TERM, without ExitTimeOut in its property list: its bootout takes as long as the default."""
 
     def __init__(self, bench: Bench) -> None:
         self.job = TinyJob.of(bench, "stubborn", script=f"trap '' TERM; echo ready; {STAYS}")
         self.job.bootstrap()
         pid = self.job.runs()
         self.job.says("ready")
-        self.stated = fields_of_exit(self.job.printed().output)
+        self.stated = _exit_timeout(self.job.printed().output)
         self.job.bootout()
         self.watch = Watch(pid)
 
@@ -262,7 +262,7 @@ class _Stubborn:
         return judged(fine, reason, *self.job.evidence)
 
 
-def fields_of_exit(printed: str) -> str:
+def _exit_timeout(printed: str) -> str:
     """`exit timeout` in what `print` says; empty if it does not say."""
     found = (line.partition(" = ")[2] for line in printed.splitlines() if line.strip().startswith("exit timeout = "))
     return next(found, "")
@@ -288,7 +288,7 @@ _PROBES = (
     Probe(
         _assumption(
             "log-appends",
-            "launchd opens a log for appending and keeps it open: after it is cut to 0 bytes, the job writes at its begin.",
+            "launchd opens a log for appending and keeps it open: after it is cut, the job writes at its begin.",
             "Cut the log of a job that writes, and look for a hole.",
         ),
         _log_appends,
