@@ -7,13 +7,14 @@ are driven past the end of their context. The proof is llama-server's own log an
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 import time
 from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
 
-from ..build import content_digest
+from ..build import apple, content_digest
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
@@ -58,7 +59,8 @@ def verify(
     """Prove that the release in `release_dir` runs every type of `config.verify.types`.
 
     Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, and the first
-    of them to `also` as well, even when a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a
+    of them to `also` as well, even when a proof fails. Raises `GpuUnavailable` on a
+    Mac whose GPU this process does not get, `RecordError` without a manifest, `ConfigError` for a
     type that the release lacks, `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after
     the report `ModelLoadFailed` when only model loads failed, and `VerificationFailed` for any other failed
     proof. `DiskFull` when the models do not fit the workspace's disk. With `config.verify.model` also the errors of
@@ -70,6 +72,8 @@ def verify(
     release = records.read(stated, Release)
     if not _SAFE_ID.fullmatch(release.id):
         raise ReleaseInvalid(f"{stated}: {release.id!r} is not a valid release id", hint="build it again")
+    if sys.platform == "darwin" and release.platform.startswith("macos") and release.cache_types:
+        apple.require_metal()
     _check_types(config.verify.types, release)
     served = guard.find_model(config.verify.model, config) if config.verify.model else None
     folder = workspace / "verifications" / release.id
