@@ -11,11 +11,10 @@ import pytest
 
 from tests.processes import ended
 from toolchain.build import release as built
-from toolchain.core.config import Config, DeployConfig
-from toolchain.core.console import Console
+from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, RolledBack
 from toolchain.deploy import environment, installer
-from toolchain.service import units
+from toolchain.service.unit import Served, ServedModel
 from toolchain.service.units.llama_server import LlamaServerUnit
 
 from .site import BUILD, Site, identifier, install
@@ -28,23 +27,12 @@ _names = itertools.count()
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A place where llama-server runs as the service."""
-    place = Site.make(tmp_path_factory.mktemp("served"))
-    (place.folder / "model.gguf").write_bytes(b"GGUF")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(units, "choose", lambda _: _unit(place.folder))
-        place.install(place.release("good"))
-        yield place
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    place = Site.make(folder, serve="llama-server", serve_models=[str(folder / "model.gguf")], context=256)
+    place.install(place.release("good"))
+    yield place
     place.close()
-
-
-def _unit(folder: Path) -> LlamaServerUnit:
-    return LlamaServerUnit(model=folder / "model.gguf", context=256)
-
-
-def _install(release: Path, config: Config, console: Console) -> object:
-    """As `install`, in a process of its own."""
-    units.choose = lambda _: _unit(release.parent)  # type: ignore[assignment]
-    return install(release, config, console)
 
 
 def test_install_upgrade_and_roll_back(served: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,8 +42,7 @@ def test_install_upgrade_and_roll_back(served: Site, capsys: pytest.CaptureFixtu
     assert "K (turbo4):    0.07 MiB" in capsys.readouterr().err  # the proof that it is in use
     assert ended(old.pid)
     assert served.install(release) == new  # the pid too: nothing was restarted
-    assert b"llama_kv_cache" in (served.prefix.logs / "llama-server.log").read_bytes()
-    assert not served.log_file.exists()
+    assert "llama_kv_cache" in served.log()
     back = installer.rollback(served.config, served.console)
     assert (back.active, back.healthy) == (old.active, True)
     served.assert_clean()
@@ -94,21 +81,20 @@ def test_an_unhealthy_release_is_rolled_back(
     served.assert_clean()
 
 
-def test_a_model_that_does_not_load_ends_again_and_again(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_load_ends_again_and_again(served: Site) -> None:
     old = served.status()
-    monkeypatch.setattr(units, "choose", lambda _: LlamaServerUnit(model=served.folder / "turboquant.yaml"))
+    other = served.configured(serve_models=(str(served.folder / "turboquant.yaml"),))
     with pytest.raises(RolledBack, match="keeps exiting, last with: 1"):
-        served.install(served.release(f"bad-{next(_names)}"))
-    monkeypatch.setattr(units, "choose", lambda _: _unit(served.folder))
+        other.install(served.release(f"bad-{next(_names)}"))
     assert (served.status().active, served.status().healthy) == (old.active, True)
 
 
 @pytest.mark.parametrize("step", ["environment", "unit", "restart", "health", "bless"])
 def test_killed_upgrade(served: Site, step: str) -> None:
-    served.assert_upgrade_survives(_install, served.release(f"new-{next(_names)}"), at=step)
+    served.assert_upgrade_survives(install, served.release(f"new-{next(_names)}"), at=step)
 
 
-def test_what_a_release_lacks_is_refused(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_release_lacks_is_refused(served: Site) -> None:
     before = served.status()
     with pytest.raises(ConfigError, match="no cache type 'turbo4'"):
         served.install(served.release("stock", types=()))
@@ -122,8 +108,10 @@ def test_what_a_release_lacks_is_refused(served: Site, monkeypatch: pytest.Monke
     [("127.0.0.1", "http://127.0.0.1:1"), ("[::]", "http://[::1]:1"), ("0.0.0.0", "http://127.0.0.1:1")],
 )
 def test_where_it_answers(served: Site, host: str, called: str) -> None:
-    unit = _unit(served.folder)
+    unit = LlamaServerUnit()
     manifest = served.prefix.release(served.status().active)
     assert os.access(manifest / unit.program[0], os.X_OK)
     release = built.check(manifest)
-    assert unit.url(unit.environment(release, DeployConfig(host=host, port=1))) == called
+    model = Served(models=(ServedModel(name="a", path=Path("/a")),))
+    assert unit.url(unit.environment(release, DeployConfig(host=host, port=1), model)) == called
+    assert unit.url({"OLLAMA_HOST": "127.0.0.1:1"}) == "http://127.0.0.1:8080"  # of another program

@@ -14,6 +14,8 @@ MAX_VALUE = 16384
 MAX_COUNT = 100
 MARK = "TURBOQUANT_RELEASE"
 """variable that the shim sets to the release directory"""
+SERVE = "TURBOQUANT_SERVE"
+"""variable of a release's environment that says which of its programs is the service; not set: Ollama"""
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
 _LOADER = ("DYLD_", "LD_")
 _SHELL = re.compile(
@@ -55,6 +57,8 @@ def _name_refused(name: str) -> str:
         return "makes the loader run other code than that of the release"
     if name == MARK:
         return "is set by the shim, to know the release's processes by it"
+    if name == SERVE:
+        return "says which program is the service: set deploy.serve"
     if name in ("HOME", "PATH"):
         return "is set by the service manager"
     if _SHELL.fullmatch(name):

@@ -74,7 +74,9 @@ def check_health(deploy: Deploy, identifier: str, log_offset: int, *, stop: bool
         temporary=deploy.prefix.temporary,
     )
     folder = deploy.prefix.release(identifier)
-    health.check(deploy.unit, started, deploy.manager, folder, deploy.config.deploy, deploy.console, stop=stop)
+    health.check(
+        deploy.unit_of(identifier), started, deploy.manager, folder, deploy.config.deploy, deploy.console, stop=stop
+    )
 
 
 def _load_and_restart(deploy: Deploy) -> None:

@@ -41,6 +41,7 @@ from . import (
     proof,
     recovery,
     restorepoint,
+    served,
     shim,
     store,
 )
@@ -67,14 +68,17 @@ def install(
     with console.step("check of the release"):
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
-    unit = units.choose(config.deploy)
-    values = unit.environment(release, config.deploy)
+    unit = units.configured(config.deploy)
+    values = unit.environment(release, config.deploy, served.look(config.deploy))
     text = environment.render(values)
     warnings = advice.variables(unit, release_dir, config.deploy)
     host = config.deploy.host
     address.check_local(host)
-    if not address.is_loopback(host):
-        console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
+    if config.deploy.serve == "ollama":
+        if config.deploy.api_key_file:
+            console.warn(f"deploy.api_key_file: {unit.name} asks nobody for a key")
+        if not address.is_loopback(host):
+            console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
     with access.locked(config, console) as deploy:
         prefix = deploy.prefix
         found = _check_place(deploy)
@@ -110,7 +114,7 @@ def install(
             deploy.journal.begin_step("environment")
             store.write_environment(release.id, text, prefix, deploy.manager.account)
             deploy.journal.begin_step("shim")
-            records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager, config.deploy), mode=0o755)
+            records.write_bytes(prefix.shim, shim.render(prefix, deploy.manager, config.deploy), mode=0o755)
         except BaseException as error:
             if os.path.lexists(prefix.journal):
                 recovery.undo(deploy)
@@ -126,6 +130,7 @@ def preflight(config: Config, console: Console) -> None:
 
     Raises `ServiceConflict`, `PortInUse`, `ConfigError`, `PreflightRefused`, `ManagerUnavailable`.
     """
+    served.look(config.deploy)
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
         deploy = access.opened(config, console)
@@ -154,7 +159,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
         found.check_label()
         proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
         values = environment.read(deploy.prefix.release(target))
-        for name in deploy.unit.variables.paths:
+        for name in units.choose(values).variables.paths:
             model_store.require(name, values.get(name, ""))
         warnings = _kept_edits(deploy, values)
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
@@ -194,8 +199,7 @@ def logs(config: Config, lines: int = 50) -> ServiceLog:
     access.recover(config, Console())
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
-        log = prefix.logs / units.choose(config.deploy).log
-        return ServiceLog(log=servicelog.tail(log, lines, opened=ownership.open_log))
+        return ServiceLog(log=servicelog.tail(prefix.log, lines, opened=ownership.open_log))
 
 
 def follow(config: Config, console: Console, lines: int = 50) -> Iterator[LogLine | Restarted]:
@@ -267,7 +271,7 @@ def _preflight(deploy: Deploy, found: Places) -> None:
 def given_environment(config: Config, console: Console) -> given.GivenEnvironment:
     """What the service is given. Raises as `status` does, and `ReleaseInvalid` for a file that cannot be read."""
     found = status(config, console)
-    return given.look(config, Prefix.of(config), units.choose(config.deploy), found.pid, found.edits)
+    return given.look(config, Prefix.of(config), found.pid, found.edits)
 
 
 def _kept_edits(deploy: Deploy, values: Mapping[str, str]) -> tuple[DeployWarning, ...]:

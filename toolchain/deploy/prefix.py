@@ -12,6 +12,8 @@ from ..core.errors import ConfigError, PrefixInvalid, ReleaseInvalid
 from ..service import account, managers
 
 SHIM_NAME = "turboquant-ollama"
+_LOG_NAME = "ollama.log"
+"""of every program, as of Ollama's first: the definition names it, and stays the same when the program changes"""
 _RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
 TEMPORARY = ".new-"
 """name prefix of a release that is being copied; anything with it may be deleted"""
@@ -87,6 +89,11 @@ class Prefix:
     def logs(self) -> Path:
         """Folder of the service's log and of the logs of failed releases."""
         return self.folder / "logs"
+
+    @property
+    def log(self) -> Path:
+        """stdout and stderr of the service, whichever program it is."""
+        return self.logs / _LOG_NAME
 
     @property
     def owner(self) -> str:

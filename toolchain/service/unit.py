@@ -103,6 +103,26 @@ class UnitProof:
     """what remains unproven, though nothing contradicts it; empty if all is proven"""
 
 
+@record
+class ServedModel:
+    """A model of deploy.serve_models: as it is named there, and its GGUF file."""
+
+    name: str
+    path: Path
+
+
+@record
+class Served:
+    """What a program is given besides the settings, if it takes its models from them."""
+
+    models: tuple[ServedModel, ...] = ()
+    keys: tuple[str, ...] = ()
+    """any of which a client must send; none: nobody is asked"""
+
+
+NOTHING = Served()
+
+
 class Unit(Protocol):
     """A program of a release that serves on a port. It gets only the variables of its environment file."""
 
@@ -115,10 +135,6 @@ class Unit(Protocol):
         """Its command: a path in the release directory, then its arguments."""
 
     @property
-    def log(self) -> str:
-        """Name of its log file."""
-
-    @property
     def competitors(self) -> tuple[Competitor, ...]:
         """Services of others that are known to use its port."""
 
@@ -126,7 +142,7 @@ class Unit(Protocol):
     def variables(self) -> Variables:
         """What is known of the variables that it reads."""
 
-    def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
+    def environment(self, release: Release, config: DeployConfig, served: Served = NOTHING) -> dict[str, str]:
         """The variables that it is started with: its own, and those of deploy.environment.
 
         Raises `ConfigError` for what the release does not support, and for further variables that are refused.

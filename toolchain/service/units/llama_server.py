@@ -7,53 +7,56 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
 from ...core.deadline import Deadline
 from ...core.errors import ConfigError, ServerFailed, Unhealthy
+from ...core.variables import SERVE
 from ...serving.llama_server import INFORMATIVE, LlamaServer
 from ...stages import CacheProof, Release
 from .. import address
-from ..unit import CALL_TIMEOUT_S, Competitor, StartedUnit, UnitProof, Variables
+from ..unit import CALL_TIMEOUT_S, NOTHING, Served, StartedUnit, UnitProof, Variables
 from .further import further
+from .ollama import OllamaUnit
 from .supported import require_proof, require_types
 
 TOKENS = 4
+DEFAULT_PORT = 8080
 _SETTLE_S = 3.0
 """how long a log line may come after its answer: llama-server logs from a separate thread"""
 _POLL_S = 0.05
 
 _VARIABLES = Variables(
     settings={
+        SERVE: "deploy.serve",
         "LLAMA_ARG_HOST": "deploy.host",
         "LLAMA_ARG_PORT": "deploy.port",
-        "LLAMA_ARG_MODEL": "",
-        "LLAMA_ARG_CTX_SIZE": "",
+        "LLAMA_ARG_MODEL": "deploy.serve_models",
+        "LLAMA_ARG_ALIAS": "deploy.serve_models",
+        "LLAMA_ARG_CTX_SIZE": "deploy.context",
         "LLAMA_ARG_CACHE_TYPE_K": "deploy.kv_cache_type",
         "LLAMA_ARG_CACHE_TYPE_V": "deploy.kv_cache_type",
         "LLAMA_ARG_FLASH_ATTN": "deploy.kv_cache_type, which needs flash attention",
         "LLAMA_ARG_LOG_VERBOSITY": "",
+        "LLAMA_ARG_OFFLINE": "",
+        "LLAMA_API_KEY": "deploy.api_key_file",
+        "LLAMA_ARG_API_KEY_FILE": "deploy.api_key_file",
     },
     paths=("LLAMA_ARG_MODEL",),
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class LlamaServerUnit:
-    """A `Unit` that serves the GGUF file `model`, with `context` tokens; 0: the model's trained context."""
+    """A `Unit` that serves the one model of `Served`, with deploy.context tokens; 0: the model's trained context."""
 
-    model: Path
-    context: int = 0
-    name: str = "llama-server"
-    program: tuple[str, ...] = ("lib/ollama/llama-server",)
-    log: str = "llama-server.log"
-    competitors: tuple[Competitor, ...] = ()
-    variables: Variables = _VARIABLES
+    name = "llama-server"
+    program = ("lib/ollama/llama-server",)
+    competitors = OllamaUnit.competitors
+    variables = _VARIABLES
 
-    def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
+    def environment(self, release: Release, config: DeployConfig, served: Served = NOTHING) -> dict[str, str]:
         """llama-server's own variables for address, model, cache types and log, and further ones."""
         asked = grammar.parse(config.kv_cache_type)
         if not release.cache_types and asked.reach:
@@ -62,15 +65,23 @@ class LlamaServerUnit:
                 hint="a stock llama-server supports one type for all layers of K, and one for V",
             )
         require_types(release, asked)
+        if len(served.models) != 1:
+            names = ", ".join(one.name for one in served.models) or "none"
+            raise ConfigError(f"deploy.serve_models: llama-server serves one model, not {names}", hint="name one model")
+        (model,) = served.models
         return {
+            SERVE: "llama-server",
             "LLAMA_ARG_HOST": config.host.strip("[]"),
             "LLAMA_ARG_PORT": str(config.port),
-            "LLAMA_ARG_MODEL": str(self.model.expanduser().absolute()),
-            "LLAMA_ARG_CTX_SIZE": str(self.context),
+            "LLAMA_ARG_MODEL": str(model.path),
+            "LLAMA_ARG_ALIAS": model.name,
+            "LLAMA_ARG_CTX_SIZE": str(config.context),
             "LLAMA_ARG_CACHE_TYPE_K": str(asked.k),
             "LLAMA_ARG_CACHE_TYPE_V": str(asked.v),
             "LLAMA_ARG_FLASH_ATTN": "on",
             "LLAMA_ARG_LOG_VERBOSITY": INFORMATIVE,
+            "LLAMA_ARG_OFFLINE": "1",
+            **({"LLAMA_API_KEY": ",".join(served.keys)} if served.keys else {}),
             **further(config, self.variables),
         }
 
@@ -80,7 +91,8 @@ class LlamaServerUnit:
 
     def url(self, environment: Mapping[str, str]) -> str:
         """By LLAMA_ARG_HOST and LLAMA_ARG_PORT."""
-        return address.base_url(environment["LLAMA_ARG_HOST"], environment["LLAMA_ARG_PORT"])
+        host = environment.get("LLAMA_ARG_HOST", "127.0.0.1")
+        return address.base_url(host, environment.get("LLAMA_ARG_PORT", str(DEFAULT_PORT)))
 
     def ready(self, environment: Mapping[str, str], timeout_s: float = CALL_TIMEOUT_S) -> str:
         """The build from /props, once /health reports the model as loaded."""
@@ -95,8 +107,9 @@ class LlamaServerUnit:
 
     def proof(self, started: StartedUnit, deadline: Deadline) -> UnitProof:
         """Generate, and compare the cache lines, logged at the start, with the environment."""
-        asked = f"{started.environment['LLAMA_ARG_CACHE_TYPE_K']}:{started.environment['LLAMA_ARG_CACHE_TYPE_V']}"
-        client = LlamaServer(self.url(started.environment), started.log.parent, deadline.seconds, deadline)
+        given = started.environment
+        asked = f"{given.get('LLAMA_ARG_CACHE_TYPE_K', 'f16')}:{given.get('LLAMA_ARG_CACHE_TYPE_V', 'f16')}"
+        client = LlamaServer(self.url(given), started.log.parent, deadline.seconds, deadline)
         body = {"prompt": "a b c", "n_predict": TOKENS, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
         try:
             done = client.complete(body)

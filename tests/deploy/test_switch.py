@@ -1,0 +1,147 @@
+"""From Ollama to llama-server and back: the program is a release's own, so a rollback brings it back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.processes import ended
+from toolchain.core import records
+from toolchain.core.errors import ConfigError, ReleaseInvalid, RolledBack
+from toolchain.core.variables import SERVE
+from toolchain.deploy import environment, installed, installer
+from toolchain.service import units
+from toolchain.stages import Deployment
+
+from .site import BUILD, Site, install
+
+pytestmark = pytest.mark.slow
+
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A place whose active release is llama-server's, and whose parent is Ollama's; configured for Ollama."""
+    place = Site.make(tmp_path_factory.mktemp("both"), keep=20)
+    (place.folder / "model.gguf").write_bytes(b"GGUF")
+    place.install(place.release("1.0"))
+    _llama(place).install(place.release("2.0"))
+    yield place
+    place.close()
+
+
+def _llama(site: Site) -> Site:
+    return site.configured(serve="llama-server", serve_models=(str(site.folder / "model.gguf"),), context=256)
+
+
+def _program(state: Deployment) -> str:
+    return Path(psutil.Process(state.pid).cmdline()[2]).name
+
+
+def _registered(site: Site) -> tuple[str, str]:
+    known = installed.read(site.prefix)
+    return known.unit_sha256, records.sha256_file(site.prefix.shim)
+
+
+def test_there_and_back_without_a_change_of_the_service(both: Site) -> None:
+    before, registered = both.status(), _registered(both)
+    assert (_program(before), before.version, before.healthy) == ("llama-server", f"b{BUILD}", True)
+    ollama = installer.rollback(both.config, both.console)
+    assert (_program(ollama), ollama.version, ollama.healthy) == ("ollama", "1.0", True)
+    assert ended(before.pid)
+    again = installer.rollback(both.config, both.console, before.active)
+    assert (_program(again), again.version, again.healthy) == ("llama-server", f"b{BUILD}", True)
+    assert _registered(both) == registered
+    both.assert_clean()
+
+
+def test_what_is_shown_is_the_active_releases_own(both: Site) -> None:
+    file = both.prefix.current / environment.FILE_NAME
+    before = file.read_text()
+    file.write_text(before.replace("CTX_SIZE=256", "CTX_SIZE=512"))
+    state = both.status()
+    assert [(one.name, one.before, one.after) for one in state.edits] == [("LLAMA_ARG_CTX_SIZE", "256", "512")]
+    given = installer.given_environment(both.config, both.console)
+    shown = {one.name: one.source for one in given.variables}
+    assert (shown[SERVE], shown["LLAMA_ARG_PORT"]) == ("deploy.serve", "deploy.port")
+    file.write_text(before)
+    assert "llama_kv_cache" in "\n".join(installer.logs(both.config).log)
+
+
+@pytest.mark.parametrize("step", ["environment", "restart", "health", "restore"])
+def test_killed_on_the_way_to_the_other_program(both: Site, step: str) -> None:
+    old = both.status()
+    does = "exit" if step == "restore" else "serve"
+    release = both.release(f"3.{next(_names)}", does=does)
+    if step == "restore":
+        both.killed(install, release, both.config, at=step)
+        after = both.status()
+        assert (after.active, after.healthy) == (old.active, True)
+    else:
+        both.assert_upgrade_survives(install, release, at=step)
+        assert _program(both.status()) == ("llama-server" if step == "environment" else "ollama")
+    if both.status().active != old.active:
+        installer.rollback(both.config, both.console, old.active)
+
+
+def test_the_other_program_that_fails_is_rolled_back(both: Site) -> None:
+    old = both.status()
+    with pytest.raises(RolledBack):
+        both.install(both.release(f"4.{next(_names)}", does="exit"))
+    state = both.status()
+    assert (state.active, state.healthy, _program(state)) == (old.active, True, "llama-server")
+    both.assert_clean()
+
+
+def test_the_same_release_as_the_other_program(both: Site) -> None:
+    before = both.status()
+    built = both.built(before.active)
+    now = both.install(built)
+    assert (now.active, _program(now), now.version, now.healthy) == (before.active, "ollama", "2.0", True)
+    assert SERVE not in environment.read(both.prefix.current)
+    again = _llama(both).install(built)
+    assert (again.active, again.parent, _program(again)) == (before.active, before.parent, "llama-server")
+
+
+def test_a_crash_loop_falls_back_to_the_other_program(both: Site) -> None:
+    before = both.status()
+    parent = before.parent
+    (both.folder / "model.gguf").write_bytes(b"damaged")
+    os.kill(before.pid, signal.SIGKILL)
+    both.until(lambda: (both.prefix.run / "fallback").exists())
+    both.until(lambda: both.status().healthy)
+    state = both.status()
+    assert (state.active, _program(state), state.version) == (parent, "ollama", "1.0")
+    (both.folder / "model.gguf").write_bytes(b"GGUF")
+    assert installer.rollback(both.config, both.console, before.active).healthy
+
+
+def test_a_program_that_is_unknown(both: Site) -> None:
+    with pytest.raises(ReleaseInvalid, match="TURBOQUANT_SERVE=nginx: not ollama or llama-server"):
+        units.choose({SERVE: "nginx"})
+    file = both.prefix.current / environment.FILE_NAME
+    before, old = file.read_text(), both.status()
+    file.write_text(before.replace(f"{SERVE}=llama-server", f"{SERVE}=nginx"))
+    assert "TURBOQUANT_SERVE=nginx: not ollama or llama-server" in both.status().reason
+    os.kill(old.pid, signal.SIGKILL)
+    both.until(lambda: "TURBOQUANT_SERVE=nginx: not ollama or llama-server" in both.log())
+    file.write_text(before)
+    both.until(lambda: both.status().healthy)
+
+
+def test_several_models_are_refused(both: Site) -> None:
+    before = both.status()
+    several = _llama(both)
+    several = several.configured(
+        serve_models=(*several.config.deploy.serve_models, str(both.folder / "turboquant.yaml"))
+    )
+    with pytest.raises(ConfigError, match="serves one model, not model, turboquant"):
+        several.install(both.built(before.active))
+    assert both.status() == before
