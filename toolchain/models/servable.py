@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ModelInvalid, ModelNotServable
-from ..service.units.served import ServedModel
+from ..service.unit import ServedModel
 from .memory import architectures, gguf, store
 
 TEMPLATE_VARIABLES = ("LLAMA_ARG_CHAT_TEMPLATE", "LLAMA_ARG_CHAT_TEMPLATE_FILE")
@@ -24,14 +24,15 @@ _TEKKEN_LAYERS = 40
 _VISION, _PROJECTOR = "v.", "LLAMA_ARG_MMPROJ"
 
 
-def find(name: str, root: Path, environment: Mapping[str, str]) -> ServedModel:
+def find(name: str, root: Path, environment: Mapping[str, str], file: Path | None = None) -> ServedModel:
     """The model `name`, a GGUF file or a name in the store at `root`, for a llama-server with these variables.
 
+    `file` is the path that the name would be; without it, the name is taken as it stands.
     Raises `ModelNotServable` for a model that cannot chat, or has no chat template while the variables name none; and
     `ModelInvalid` for a model that is not there or damaged.
     """
-    stored = None
-    if not (file := Path(name).expanduser()).is_file():
+    stored, file = None, file or Path(name)
+    if not file.is_file():
         stored = store.find(name, root)
         if stored is None:
             raise ModelInvalid(f"{name}: not a file, and not a model in {root}", hint="`ollama list` shows the models")
@@ -57,8 +58,8 @@ def find(name: str, root: Path, environment: Mapping[str, str]) -> ServedModel:
     if not (stored and stored.projectors) and any(tensor.name.startswith(_VISION) for tensor in header.tensors):
         lost.append(f"it does not see images: its projector lies in its own file, for {_PROJECTOR} to name")
     return ServedModel(
-        name=name,
-        file=file.absolute(),
+        name=name if stored else file.stem,
+        path=file.absolute(),
         projector=stored.projectors[0].absolute() if stored and stored.projectors else None,
         lost=tuple(lost),
     )

@@ -105,10 +105,14 @@ class UnitProof:
 
 @record
 class ServedModel:
-    """A model of deploy.serve_models: as it is named there, and its GGUF file."""
+    """A model of deploy.serve_models: as clients name it, and its GGUF file."""
 
     name: str
     path: Path
+    projector: Path | None = None
+    """what turns images into its tokens"""
+    lost: tuple[str, ...] = ()
+    """what Ollama does for it and llama-server does not, a sentence each"""
 
 
 @record
