@@ -112,6 +112,6 @@ def test_where_it_answers(served: Site, host: str, called: str) -> None:
     manifest = served.prefix.release(served.status().active)
     assert os.access(manifest / unit.program[0], os.X_OK)
     release = built.check(manifest)
-    model = Served(models=(ServedModel(name="a", path=Path("/a")),))
+    model = Served(models=(ServedModel(name="a", file=Path("/a")),))
     assert unit.url(unit.environment(release, DeployConfig(host=host, port=1), model)) == called
     assert unit.url({"OLLAMA_HOST": "127.0.0.1:1"}) == "http://127.0.0.1:8080"  # of another program

@@ -31,7 +31,7 @@ def find(name: str | Path, root: Path, **variables: str) -> ServedModel:
 
 def test_a_file_with_a_template(tmp_path: Path) -> None:
     path = file(tmp_path, TEMPLATE)
-    assert find(path, tmp_path) == ServedModel(name="llama", path=path)
+    assert find(path, tmp_path) == ServedModel(name="llama", file=path)
 
 
 @pytest.mark.parametrize("extra", [{}, {"tokenizer.chat_template": " \n"}, {"tokenizer.chat_template": 7}])
@@ -41,7 +41,7 @@ def test_a_file_without_one_is_refused_by_name_unless_one_is_given(tmp_path: Pat
         find(path, tmp_path, LLAMA_ARG_CHAT_TEMPLATE_FILE="")
     assert "deploy.serve=ollama" in caught.value.hint
     for variable in servable.TEMPLATE_VARIABLES:
-        assert find(path, tmp_path, **{variable: "/x.jinja"}).path == path
+        assert find(path, tmp_path, **{variable: "/x.jinja"}).file == path
 
 
 def test_templates_that_llama_cpp_finds_elsewhere(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_ollama_adds_to_a_model_of_its_store_is_said(tmp_path: Path) -> Non
     layers = [("model", model), ("template", b"{{ .Prompt }}"), ("system", b"Be kind."), ("params", params)]
     put(root, f"{LIBRARY}/more/8b", [*layers, ("messages", b"[]"), ("projector", b"p")])
     found = find("more:8b", root)
-    assert found.path.name == f"sha256-{hashlib.sha256(model).hexdigest()}"
+    assert found.file.name == f"sha256-{hashlib.sha256(model).hexdigest()}"
     assert found.projector is not None
     assert found.projector.read_bytes() == b"p"
     assert [words for words in found.lost if "stop, temperature" in words]

@@ -44,7 +44,7 @@ def _model(name: str, config: DeployConfig) -> ServedModel:
     machine = managers.machine(config)
     path = account.expand(name, config, machine)
     if path.is_file():
-        return ServedModel(name=path.stem.replace(",", "_"), path=path)  # a comma would begin another name
+        return ServedModel(name=path.stem.replace(",", "_"), file=path)  # a comma would begin another name
     root = account.expand(config.models or "~/.ollama/models", config, machine)
     found = store.find(name, root)
     if found is None:
@@ -52,7 +52,7 @@ def _model(name: str, config: DeployConfig) -> ServedModel:
             f"deploy.serve_models: {name}: no such model: not a file, and not in {root}",
             hint="`ollama list` shows the names; deploy.models names another store",
         )
-    return ServedModel(name=name, path=found.model)
+    return ServedModel(name=name, file=found.model)
 
 
 def _keys(config: DeployConfig) -> tuple[str, ...]:

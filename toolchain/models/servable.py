@@ -59,7 +59,7 @@ def find(name: str, root: Path, environment: Mapping[str, str], file: Path | Non
         lost.append(f"it does not see images: its projector lies in its own file, for {_PROJECTOR} to name")
     return ServedModel(
         name=name if stored else file.stem,
-        path=file.absolute(),
+        file=file.absolute(),
         projector=stored.projectors[0].absolute() if stored and stored.projectors else None,
         lost=tuple(lost),
     )

@@ -105,10 +105,10 @@ class UnitProof:
 
 @record
 class ServedModel:
-    """A model of deploy.serve_models: as clients name it, and its GGUF file."""
+    """A model by the name that clients choose it by, and its files."""
 
     name: str
-    path: Path
+    file: Path
     projector: Path | None = None
     """what turns images into its tokens"""
     lost: tuple[str, ...] = ()

@@ -73,7 +73,7 @@ class LlamaServerUnit:
             SERVE: "llama-server",
             "LLAMA_ARG_HOST": config.host.strip("[]"),
             "LLAMA_ARG_PORT": str(config.port),
-            "LLAMA_ARG_MODEL": str(model.path),
+            "LLAMA_ARG_MODEL": str(model.file),
             "LLAMA_ARG_ALIAS": model.name,
             "LLAMA_ARG_CTX_SIZE": str(config.context),
             "LLAMA_ARG_CACHE_TYPE_K": str(asked.k),

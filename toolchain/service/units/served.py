@@ -1,0 +1,3 @@
+"""A model that llama-server serves."""
+
+from ..unit import ServedModel as ServedModel
