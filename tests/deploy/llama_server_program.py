@@ -25,25 +25,39 @@ _loaded = threading.Event()
 
 
 class Handler(BaseHTTPRequestHandler):
+    def do_OPTIONS(self) -> None:
+        self._answer(200, {})
+
     def do_GET(self) -> None:
         if not _loaded.is_set():
             self._answer(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}})
         elif self.path == "/health":
             self._answer(200, {"status": "ok"})
+        elif self.path == "/v1/models":
+            self._answer(200, {"object": "list", "data": [{"id": _setting("ALIAS")}]})
+        elif not self._has_key():
+            self._answer(401, {"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}})
         elif self.path == "/props":
-            self._answer(200, {"build_info": f"b{BEHAVIOUR['build']}-0123456", "model_path": _setting("MODEL")})
+            model = "/another/model.gguf" if BEHAVIOUR["does"] == "another-model" else _setting("MODEL")
+            self._answer(200, {"build_info": f"b{BEHAVIOUR['build']}-0123456", "model_path": model})
         else:
             self._answer(404, {"error": {"code": 404, "message": "File Not Found"}})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/completion":
+        if not self._has_key():
+            self._answer(401, {"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}})
+        elif self.path != "/completion":
             self._answer(404, {"error": {"code": 404, "message": "File Not Found"}})
         elif BEHAVIOUR["does"] == "fail-to-generate":
             self._answer(500, {"error": {"code": 500, "message": "Compute error."}})
         else:
             answer = {"content": "x" * body["n_predict"], "tokens_predicted": body["n_predict"]}
             self._answer(200, answer | BEHAVIOUR_ANSWERS.get(BEHAVIOUR["does"], {}))
+
+    def _has_key(self) -> bool:
+        keys = os.environ.get("LLAMA_API_KEY", "")
+        return not keys or (self.headers["Authorization"] or "").removeprefix("Bearer ") in keys.split(",")
 
     def _answer(self, status: int, data: dict[str, Any]) -> None:
         text = json.dumps(data).encode()
@@ -93,7 +107,10 @@ def _layers(setting: str) -> list[str]:
 
 
 def main() -> int:
-    if not Path(_setting("MODEL")).read_bytes().startswith(b"GGUF"):
+    keys = os.environ.get("LLAMA_API_KEY", "").split(",")
+    if len(keys) == 1 and keys[0]:
+        _say(f"api_keys: ****{keys[0][-4:]}")
+    if not Path(_setting("MODEL")).read_bytes().startswith(b"GGUF") or BEHAVIOUR["does"] == "no-load":
         _say("error: failed to load model")
         return 1
     threading.Thread(target=_load, daemon=True).start()

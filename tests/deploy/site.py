@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.memory import models
 from tests.processes import alive
 from toolchain.build import release as built
 from toolchain.core import config as configuration
@@ -85,6 +86,14 @@ class Site:
     def configured(self, **changes: Any) -> Site:
         """The same place under another configuration of the section deploy."""
         return replace(self, config=replace(self.config, deploy=replace(self.config.deploy, **changes)))
+
+    def serving(self, **changes: Any) -> Site:
+        """The same place with llama-server as the service, of a small model with a chat template."""
+        model = self.folder / "model.gguf"
+        if not model.exists():
+            models.write(model, models.dense(head_size=128), data=False, extra={"tokenizer.chat_template": "{{ x }}"})
+        values = {"serve": "llama-server", "serve_models": (str(model),), "context": 256} | changes
+        return self.configured(**values)
 
     def release(
         self, version: str, *, does: str = "serve", answers: str = "", types: tuple[CacheType, ...] = TURBO

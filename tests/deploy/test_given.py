@@ -158,7 +158,7 @@ def test_a_name_that_is_newer_than_we_are(served: Site, tmp_path: Path) -> None:
 
 
 def test_another_units_variables(served: Site, tmp_path: Path) -> None:
-    unit, model = LlamaServerUnit(), Served(models=(ServedModel(name="a", path=tmp_path / "model.gguf"),))
+    unit, model = LlamaServerUnit(), Served(models=(ServedModel(name="a", file=tmp_path / "model.gguf"),))
     config = served.configured(environment={"LLAMA_ARG_THREADS": "4"}).config.deploy
     assert unit.environment(_release(served), config, model)["LLAMA_ARG_THREADS"] == "4"
     config = served.configured(environment={"LLAMA_ARG_CTX_SIZE": "4"}).config.deploy

@@ -69,7 +69,8 @@ def install(
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
     unit = units.configured(config.deploy)
-    values = unit.environment(release, config.deploy, served.look(config.deploy))
+    models = served.look(config.deploy)
+    values = unit.environment(release, config.deploy, models)
     text = environment.render(values)
     warnings = advice.variables(unit, release_dir, config.deploy)
     host = config.deploy.host
@@ -85,8 +86,10 @@ def install(
         if config.deploy.user and deploy.manager.account and deploy.manager.account.uid == 0:
             console.warn(f"deploy.user: {unit.name} runs as root, with all rights on this machine")
         owner = deploy.manager.account or account.caller()
-        model_store.prepare(config.deploy, owner)
-        warnings += advice.models(release, config.deploy, owner)
+        if config.deploy.serve == "ollama":
+            model_store.prepare(config.deploy, owner)
+            warnings += advice.models(release, config.deploy, owner)
+        warnings += served.advice(models, release, config.deploy, owner)
         advice.show(warnings, console)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)

@@ -48,6 +48,8 @@ class Variables:
     """how the names of its own variables begin; a name that begins so and is not in `kinds` may be a mistake"""
     paths: tuple[str, ...] = ()
     """variables that name what must exist before the program starts"""
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """variables that a service must not have: why"""
 
 
 @record
@@ -105,10 +107,14 @@ class UnitProof:
 
 @record
 class ServedModel:
-    """A model of deploy.serve_models: as it is named there, and its GGUF file."""
+    """A model by the name that clients choose it by, and its files."""
 
     name: str
-    path: Path
+    file: Path
+    projector: Path | None = None
+    """what turns images into its tokens"""
+    lost: tuple[str, ...] = ()
+    """what Ollama does for it and llama-server does not, a sentence each"""
 
 
 @record

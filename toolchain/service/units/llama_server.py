@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...core import variables
 from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
 from ...core.deadline import Deadline
@@ -44,8 +45,46 @@ _VARIABLES = Variables(
         "LLAMA_API_KEY": "deploy.api_key_file",
         "LLAMA_ARG_API_KEY_FILE": "deploy.api_key_file",
     },
-    paths=("LLAMA_ARG_MODEL",),
+    paths=("LLAMA_ARG_MODEL", "LLAMA_ARG_MMPROJ"),
+    refused={
+        **dict.fromkeys(
+            (
+                "LLAMA_ARG_AGENT",
+                "LLAMA_ARG_MCP_SERVERS_CONFIG",
+                "LLAMA_ARG_MCP_SERVERS_JSON",
+                "LLAMA_ARG_TOOLS",
+                "LLAMA_ARG_TOOLS_RUNTIME",
+                "LLAMA_ARG_UI_MCP_PROXY",
+            ),
+            "lets whoever reaches the service run programs or reach other servers",
+        ),
+        **dict.fromkeys(
+            (
+                "LLAMA_ARG_DOCKER_REPO",
+                "LLAMA_ARG_HF_FILE",
+                "LLAMA_ARG_HF_REPO",
+                "LLAMA_ARG_MODELS_DIR",
+                "LLAMA_ARG_MODELS_PRESET",
+                "LLAMA_ARG_MODEL_URL",
+            ),
+            "makes it serve another model than deploy.serve_models",
+        ),
+        **dict.fromkeys(
+            ("LLAMA_ARG_API_PREFIX", "LLAMA_ARG_SSL_CERT_FILE", "LLAMA_ARG_SSL_KEY_FILE"),
+            "moves it to where neither the health check nor a client finds it",
+        ),
+        "LLAMA_ARG_EMBEDDINGS": "keeps it from generating, which the health check requires",
+        "LLAMA_ARG_RERANKING": "keeps it from generating, which the health check requires",
+    },
 )
+_CLOSED = {
+    "LLAMA_ARG_CORS_ORIGINS": "localhost",
+    "LLAMA_ARG_ENDPOINT_SLOTS": "0",
+    "LLAMA_ARG_UI": "0",
+}
+"""unless deploy.environment says otherwise: by default pages of every origin may read answers, /slots tells what others
+ask, and the pages of the UI ask for no key"""
+_ANOTHER_KEY, _HIDDEN_KEY = "(one with another API key)", "(one with an API key that you may not read)"
 
 
 class LlamaServerUnit:
@@ -73,7 +112,8 @@ class LlamaServerUnit:
             SERVE: "llama-server",
             "LLAMA_ARG_HOST": config.host.strip("[]"),
             "LLAMA_ARG_PORT": str(config.port),
-            "LLAMA_ARG_MODEL": str(model.path),
+            "LLAMA_ARG_MODEL": str(model.file),
+            **({"LLAMA_ARG_MMPROJ": str(model.projector)} if model.projector else {}),
             "LLAMA_ARG_ALIAS": model.name,
             "LLAMA_ARG_CTX_SIZE": str(config.context),
             "LLAMA_ARG_CACHE_TYPE_K": str(asked.k),
@@ -81,7 +121,8 @@ class LlamaServerUnit:
             "LLAMA_ARG_FLASH_ATTN": "on",
             "LLAMA_ARG_LOG_VERBOSITY": INFORMATIVE,
             "LLAMA_ARG_OFFLINE": "1",
-            **({"LLAMA_API_KEY": ",".join(served.keys)} if served.keys else {}),
+            **({"LLAMA_API_KEY": ",".join([*served.keys, served.keys[-1]])} if served.keys else {}),  # see `_key`
+            **_CLOSED,
             **further(config, self.variables),
         }
 
@@ -95,11 +136,15 @@ class LlamaServerUnit:
         return address.base_url(host, environment.get("LLAMA_ARG_PORT", str(DEFAULT_PORT)))
 
     def ready(self, environment: Mapping[str, str], timeout_s: float = CALL_TIMEOUT_S) -> str:
-        """The build from /props, once /health reports the model as loaded."""
+        """The build from /props, once /health reports the model as loaded; with the model, if it is another one."""
+        key, asked = _key(environment), environment.get("LLAMA_ARG_MODEL", "")
         try:
-            return LlamaServer(self.url(environment), Path(), timeout_s, Deadline(timeout_s)).build()
+            found = LlamaServer(self.url(environment), Path(), timeout_s, Deadline(timeout_s), key=key).loaded()
         except ServerFailed:
             return ""
+        if found is None or found.key_refused:
+            return "" if not found else _HIDDEN_KEY if variables.is_masked(key) else _ANOTHER_KEY
+        return found.build if found.model == asked else f"{found.build} with the model {found.model}, not {asked}"
 
     def runners(self, environment: Mapping[str, str], deadline: Deadline) -> int:  # noqa: ARG002
         """None: it is one process."""
@@ -109,7 +154,7 @@ class LlamaServerUnit:
         """Generate, and compare the cache lines, logged at the start, with the environment."""
         given = started.environment
         asked = f"{given.get('LLAMA_ARG_CACHE_TYPE_K', 'f16')}:{given.get('LLAMA_ARG_CACHE_TYPE_V', 'f16')}"
-        client = LlamaServer(self.url(given), started.log.parent, deadline.seconds, deadline)
+        client = LlamaServer(self.url(given), started.log.parent, deadline.seconds, deadline, key=_key(given))
         body = {"prompt": "a b c", "n_predict": TOKENS, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
         try:
             done = client.complete(body)
@@ -120,6 +165,15 @@ class LlamaServerUnit:
         if not done.content:
             raise Unhealthy("the release generated no text")
         return _prove_caches(started, asked, deadline)
+
+
+def _key(environment: Mapping[str, str]) -> str:
+    """An API key that the service takes; empty if it asks for none.
+
+    The last one is in the list twice, since llama-server logs the end of a single key.
+    """
+    given = environment.get("LLAMA_API_KEY", "")
+    return given if variables.is_masked(given) else given.partition(",")[0]
 
 
 def _prove_caches(started: StartedUnit, asked: str, deadline: Deadline) -> UnitProof:
