@@ -30,15 +30,10 @@ _names = itertools.count()
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A place whose active release is llama-server's, and whose parent is Ollama's; configured for Ollama."""
     place = Site.make(tmp_path_factory.mktemp("both"), keep=20)
-    (place.folder / "model.gguf").write_bytes(b"GGUF")
     place.install(place.release("1.0"))
-    _llama(place).install(place.release("2.0"))
+    place.serving().install(place.release("2.0"))
     yield place
     place.close()
-
-
-def _llama(site: Site) -> Site:
-    return site.configured(serve="llama-server", serve_models=(str(site.folder / "model.gguf"),), context=256)
 
 
 def _program(state: Deployment) -> str:
@@ -106,20 +101,22 @@ def test_the_same_release_as_the_other_program(both: Site) -> None:
     now = both.install(built)
     assert (now.active, _program(now), now.version, now.healthy) == (before.active, "ollama", "2.0", True)
     assert SERVE not in environment.read(both.prefix.current)
-    again = _llama(both).install(built)
+    again = both.serving().install(built)
     assert (again.active, again.parent, _program(again)) == (before.active, before.parent, "llama-server")
 
 
 def test_a_crash_loop_falls_back_to_the_other_program(both: Site) -> None:
     before = both.status()
     parent = before.parent
-    (both.folder / "model.gguf").write_bytes(b"damaged")
+    model = both.folder / "model.gguf"
+    data = model.read_bytes()
+    model.write_bytes(b"damaged")
     os.kill(before.pid, signal.SIGKILL)
     both.until(lambda: (both.prefix.run / "fallback").exists())
     both.until(lambda: both.status().healthy)
     state = both.status()
     assert (state.active, _program(state), state.version) == (parent, "ollama", "1.0")
-    (both.folder / "model.gguf").write_bytes(b"GGUF")
+    model.write_bytes(data)
     assert installer.rollback(both.config, both.console, before.active).healthy
 
 
@@ -138,10 +135,8 @@ def test_a_program_that_is_unknown(both: Site) -> None:
 
 def test_several_models_are_refused(both: Site) -> None:
     before = both.status()
-    several = _llama(both)
-    several = several.configured(
-        serve_models=(*several.config.deploy.serve_models, str(both.folder / "turboquant.yaml"))
-    )
-    with pytest.raises(ConfigError, match="serves one model, not model, turboquant"):
+    model = str(both.folder / "model.gguf")
+    several = both.serving(serve_models=(model, model))
+    with pytest.raises(ConfigError, match="serves one model, not model, model"):
         several.install(both.built(before.active))
     assert both.status() == before

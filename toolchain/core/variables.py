@@ -25,6 +25,7 @@ _SHELL = re.compile(
 )
 """what the shell that starts the service reads, sets, or does not let anyone set"""
 _SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)(?:_|$)|KEY$")
+_MASK = "(secret,"
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -78,5 +79,10 @@ def all_masked(given: Mapping[str, str]) -> dict[str, str]:
     return {name: masked(name, value) for name, value in given.items()}
 
 
+def is_masked(value: str) -> bool:
+    """Whether a value is what `masked` shows of a secret."""
+    return value.startswith(_MASK)
+
+
 def _digest(secret: str) -> str:
-    return f"(secret, sha256 {sha256_bytes(secret.encode('utf-8', 'surrogatepass'))[:8]})"
+    return f"{_MASK} sha256 {sha256_bytes(secret.encode('utf-8', 'surrogatepass'))[:8]})"

@@ -21,6 +21,7 @@ from . import (
     port,
     processes,
     restorepoint,
+    several,
     shim,
     store,
 )
@@ -44,6 +45,7 @@ def tidy(deploy: Deploy) -> None:
     """Delete everything in releases/ that is neither active nor in the state."""
     known = {one.id for one in installed.read(deploy.prefix).releases}
     store.sweep(known | {deploy.prefix.active()}, deploy.prefix)
+    several.sweep(deploy.prefix)
 
 
 def start(deploy: Deploy, identifier: str) -> None:
@@ -177,7 +179,7 @@ def remove_everything(deploy: Deploy) -> None:
     journal.begin_step("remove")
     prefix.current.unlink(missing_ok=True)
     store.sweep(set(), prefix)
-    for folder in (prefix.releases, prefix.shim.parent, prefix.run):
+    for folder in (prefix.releases, prefix.presets, prefix.shim.parent, prefix.run):
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
     restorepoint.clear(prefix)

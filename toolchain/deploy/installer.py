@@ -42,6 +42,7 @@ from . import (
     recovery,
     restorepoint,
     served,
+    several,
     shim,
     store,
 )
@@ -69,7 +70,9 @@ def install(
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
     unit = units.configured(config.deploy)
-    values = unit.environment(release, config.deploy, served.look(config.deploy))
+    models = several.completed(served.look(config.deploy), release, config)
+    files = unit.files(models)
+    values = unit.environment(release, config.deploy, models)
     text = environment.render(values)
     warnings = advice.variables(unit, release_dir, config.deploy)
     host = config.deploy.host
@@ -85,14 +88,17 @@ def install(
         if config.deploy.user and deploy.manager.account and deploy.manager.account.uid == 0:
             console.warn(f"deploy.user: {unit.name} runs as root, with all rights on this machine")
         owner = deploy.manager.account or account.caller()
-        model_store.prepare(config.deploy, owner)
-        warnings += advice.models(release, config.deploy, owner)
+        if config.deploy.serve == "ollama":
+            model_store.prepare(config.deploy, owner)
+            warnings += advice.models(release, config.deploy, owner)
+        warnings += served.advice(models, release, config.deploy, owner) + several.advice(models)
         advice.show(warnings, console)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
-        if same and before == text and previous == release.id and (state := overview.if_as_configured(found)):
+        unchanged = same and before == text and previous == release.id and several.are_there(files)
+        if unchanged and (state := overview.if_as_configured(found)):
             console.note(f"release {release.id} is already installed and healthy")
             return replace(state, warnings=warnings)
         _preflight(deploy, found)
@@ -112,6 +118,7 @@ def install(
                 with console.step(f"copy of {release.id}") as step, _readable(deploy):
                     store.copy_in(release_dir, release, proven, prefix, step)
             deploy.journal.begin_step("environment")
+            several.write(files)
             store.write_environment(release.id, text, prefix, deploy.manager.account)
             deploy.journal.begin_step("shim")
             records.write_bytes(prefix.shim, shim.render(prefix, deploy.manager, config.deploy), mode=0o755)
@@ -130,7 +137,7 @@ def preflight(config: Config, console: Console) -> None:
 
     Raises `ServiceConflict`, `PortInUse`, `ConfigError`, `PreflightRefused`, `ManagerUnavailable`.
     """
-    served.look(config.deploy)
+    units.configured(config.deploy).files(served.look(config.deploy))
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
         deploy = access.opened(config, console)

@@ -7,7 +7,7 @@ import os
 from ..core.errors import ToolchainError, Unhealthy
 from ..service.manager import ServiceState
 from ..stages import Deployment, Edit
-from . import crashloop, edits, installed, places, presence, proof, shim
+from . import crashloop, edits, installed, places, presence, processes, proof, shim
 from .context import Deploy
 from .places import Places
 
@@ -35,6 +35,8 @@ def look(deploy: Deploy) -> Deployment:
         elif version != expected:
             reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
             reason += "" if version else _awaited(deploy, active)
+        else:
+            reason = _foreign(deploy, active, state.pid)
     except ToolchainError as error:
         reason = error.message
     if others := presence.of_others(found):
@@ -84,6 +86,14 @@ def edits_of(deploy: Deploy) -> tuple[Edit, ...]:
     """What somebody changed by hand in the environment file and in the definition."""
     definition = edits.of_definition(deploy.prefix, places.former(deploy) or deploy.manager, deploy.definition)
     return (*edits.of_environment(deploy.prefix), *definition)
+
+
+def _foreign(deploy: Deploy, active: str, pid: int) -> str:
+    """What the service's process runs, if it is no program of the active release, though the version is the same."""
+    for process in processes.tree(pid)[:1]:
+        if processes.is_foreign(process, deploy.prefix.release(active)):
+            return f"{processes.describe(process)} serves, which is no program of {active}"
+    return ""
 
 
 def _awaited(deploy: Deploy, active: str) -> str:

@@ -51,6 +51,11 @@ class Prefix:
         return self.folder / "releases"
 
     @property
+    def presets(self) -> Path:
+        """Folder of the files that environments name: which models a llama-server has, if they are several."""
+        return self.folder / "presets"
+
+    @property
     def current(self) -> Path:
         """Symbolic link to the active release directory."""
         return self.folder / "current"
@@ -110,7 +115,7 @@ class Prefix:
 
     def check(self) -> None:
         """Raises `PrefixInvalid` when a folder that a deploy fills and empties leads out of the prefix."""
-        for folder in (self.releases, self.shim.parent, self.run, self.temporary, self.before):
+        for folder in (self.releases, self.presets, self.shim.parent, self.run, self.temporary, self.before):
             real = Path(os.path.realpath(folder))
             if folder.is_symlink() and not real.is_relative_to(os.path.realpath(self.folder)):
                 raise PrefixInvalid(

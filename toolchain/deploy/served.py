@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from ..core.cachetypes import grammar
 from ..core.config import DeployConfig
-from ..core.errors import ConfigError
-from ..models.memory import store
-from ..service import account, address, managers
+from ..core.errors import ArchitectureUnknown, ConfigError, ModelsUnavailable
+from ..service import account, address, managers, model_store
 from ..service.account import Account
 from ..service.unit import Served, ServedModel
+from ..stages import DeployWarning, Release
 
 _LEAST_KEY = 16
-"""characters: anybody who reaches the port can guess"""
+"""characters: a shorter one can be guessed"""
 _MOST_BYTES = 8192
 _KEY = re.compile(r"[!#-+\--~]+")
 """what llama-server reads back from its list of keys, and an HTTP header carries: ASCII without blank, quote, comma"""
+_ONE_OF_THEM = "`openssl rand -hex 32` makes one"
 
 
 def look(config: DeployConfig) -> Served:
-    """The models and the keys. Raises `ConfigError`, and `ModelInvalid` for a store that is damaged."""
+    """The models and the keys; nothing where Ollama is the service.
+
+    Raises `ConfigError`, also for a service without a key that other machines can reach, and `ModelInvalid` and
+    `ModelNotServable` for a model.
+    """
     if config.serve == "ollama":
         return Served()
     if not config.serve_models:
@@ -39,55 +47,117 @@ def look(config: DeployConfig) -> Served:
     return Served(models=tuple(_model(name, config) for name in config.serve_models), keys=keys)
 
 
+def advice(served: Served, release: Release, config: DeployConfig, owner: Account) -> tuple[DeployWarning, ...]:
+    """What clients of Ollama will miss, and what the cache type does to the models.
+
+    Raises `ConfigError` for a model that does not load with it, and `ModelsUnavailable` for one that the service's
+    account cannot read.
+    """
+    for model in served.models:
+        for file in (model.file, *([model.projector] if model.projector else [])):
+            if not model_store.allowed("-r", file, owner):
+                raise ModelsUnavailable(
+                    f"deploy.serve_models: {owner.name} cannot read {file}",
+                    hint=f"let {owner.name} have it, with the folders above it",
+                )
+    return (*_lost(served), *(found for model in served.models for found in _suitability(model, release, config)))
+
+
 def _model(name: str, config: DeployConfig) -> ServedModel:
     """A GGUF file by its path, else by its name in Ollama's store."""
+    from ..models import servable  # slow to import (NumPy, gguf), and needed only here
+
     machine = managers.machine(config)
     path = account.expand(name, config, machine)
-    if path.is_file():
-        return ServedModel(name=path.stem.replace(",", "_"), file=path)  # a comma would begin another name
-    root = account.expand(config.models or "~/.ollama/models", config, machine)
-    found = store.find(name, root)
-    if found is None:
-        raise ConfigError(
-            f"deploy.serve_models: {name}: no such model: not a file, and not in {root}",
-            hint="`ollama list` shows the names; deploy.models names another store",
+    if not path.is_file():
+        root = account.expand(config.models or "~/.ollama/models", config, machine)
+        return servable.find(name, root, config.environment)
+    found = servable.find(str(path), path.parent, config.environment)
+    return replace(found, name=path.stem.replace(",", "_"))  # a comma would begin another name
+
+
+def _lost(served: Served) -> Iterator[DeployWarning]:
+    names = ", ".join(model.name for model in served.models)
+    chosen = f"; clients of /v1 get {names} whatever model they name" if len(served.models) == 1 else ""
+    if names:
+        yield DeployWarning(
+            about="deploy.serve",
+            message="llama-server has none of /api/*, so neither the `ollama` command nor Ollama's own clients work: "
+            f"no pull, create or list{chosen}",
+            remedy="deploy.serve=ollama serves all of it",
         )
-    return ServedModel(name=name, file=found.model)
+    if names and not served.keys:
+        yield DeployWarning(
+            about="deploy.api_key_file",
+            message="llama-server does not look at the Host header: without a key, a web page may reach it by a name "
+            "that its owner points to this machine",
+            remedy=f"set deploy.api_key_file; {_ONE_OF_THEM}",
+        )
+    for model in served.models:
+        for lost in model.lost:
+            yield DeployWarning(about=model.name, message=lost, remedy="deploy.serve=ollama serves it with all that")
+
+
+def _suitability(model: ServedModel, release: Release, config: DeployConfig) -> Iterator[DeployWarning]:
+    from ..models.compatibility import stored  # slow to import
+
+    asked = grammar.parse(config.kv_cache_type)
+    try:
+        found = stored.objection(model.file, model.name, asked, release.cache_types)
+    except ArchitectureUnknown as error:
+        yield DeployWarning(
+            about=model.name,
+            message=f"whether {asked} suits it is unknown: {error.message}",
+            remedy="the health check shows whether it loads",
+        )
+        return
+    if found and not found.loads:
+        raise ConfigError(
+            f"deploy.kv_cache_type: {model.name} does not load with {asked}: {found.reason}",
+            hint=f"set deploy.kv_cache_type={found.instead}",
+        )
+    if found:
+        yield DeployWarning(
+            about=model.name,
+            message=f"suffers from {found.types}: {found.reason}",
+            remedy=f"set deploy.kv_cache_type={found.instead}",
+        )
 
 
 def _keys(config: DeployConfig) -> tuple[str, ...]:
-    """One key a line; blank lines and those that begin with # do not count."""
+    """One key a line; blank lines and those that begin with # do not count. Raises `ConfigError`, without a key."""
     machine = managers.machine(config)
     path, user = account.expand(config.api_key_file, config, machine), account.find(config, config.domain, machine)
     about = f"deploy.api_key_file: {path}"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(
-            f"{about}: {error.strerror}", hint="name a file with a key; a link is not followed"
-        ) from error
-    with os.fdopen(descriptor, "rb") as file:
+        hint = f"name a file with a key, which is no link; {_ONE_OF_THEM}"
+        raise ConfigError(f"{about}: {error.strerror}", hint=hint) from error
+    try:
         _check_file(about, path, os.fstat(descriptor), user)
-        data = file.read(_MOST_BYTES + 1)
+        data = os.read(descriptor, _MOST_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > _MOST_BYTES:
         raise ConfigError(f"{about}: more than {_MOST_BYTES} bytes", hint="one key a line")
-    lines = [line.strip() for line in data.decode("utf-8", "surrogateescape").split("\n")]
-    keys = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
-    if not keys:
-        raise ConfigError(f"{about}: holds no key", hint="`openssl rand -hex 32` makes one")
-    for number, key in enumerate(lines, 1):
-        if key in keys and not _KEY.fullmatch(key):
+    found: list[str] = []
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
+        key = line.strip()
+        if not key or key.startswith("#"):
+            continue
+        if not _KEY.fullmatch(key):
+            wanted = "letters, digits and punctuation of ASCII, without blanks, quotes and commas"
+            raise ConfigError(f"{about}: line {number}: a key is {wanted}", hint=_ONE_OF_THEM)
+        if len(key) < _LEAST_KEY:
             raise ConfigError(
-                f"{about}: line {number}: a key is letters, digits and punctuation of ASCII, without blanks, quotes "
-                "and commas",
-                hint="`openssl rand -hex 32` makes one",
+                f"{about}: line {number}: a key of {len(key)} characters can be guessed; {_LEAST_KEY} are the least",
+                hint=_ONE_OF_THEM,
             )
-        if key in keys and len(key) < _LEAST_KEY:
-            raise ConfigError(
-                f"{about}: line {number}: a key of {len(key)} characters can be guessed; use {_LEAST_KEY} or more",
-                hint="`openssl rand -hex 32` makes one",
-            )
-    return keys
+        found.append(key)
+    if not found:
+        raise ConfigError(f"{about}: holds no key", hint=_ONE_OF_THEM)
+    return tuple(dict.fromkeys(found))
 
 
 def _check_file(about: str, path: Path, status: os.stat_result, user: Account | None) -> None:
@@ -98,6 +168,5 @@ def _check_file(about: str, path: Path, status: os.stat_result, user: Account | 
         raise ConfigError(f"{about}: belongs to {account.name_of(status.st_uid)}", hint="name a file of yours")
     if status.st_mode & 0o077:
         raise ConfigError(
-            f"{about}: mode {stat.S_IMODE(status.st_mode):04o}: others can read or change it",
-            hint=f"chmod 600 {path}",
+            f"{about}: mode {stat.S_IMODE(status.st_mode):04o}: others can read or change it", hint=f"chmod 600 {path}"
         )

@@ -48,6 +48,8 @@ class Variables:
     """how the names of its own variables begin; a name that begins so and is not in `kinds` may be a mistake"""
     paths: tuple[str, ...] = ()
     """variables that name what must exist before the program starts"""
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """variables that a service must not have: why"""
 
 
 @record
@@ -122,6 +124,10 @@ class Served:
     models: tuple[ServedModel, ...] = ()
     keys: tuple[str, ...] = ()
     """any of which a client must send; none: nobody is asked"""
+    folder: Path | None = None
+    """where the program finds the files that it is given besides its environment; None: in no place yet"""
+    most: int = 1
+    """models in memory at a time"""
 
 
 NOTHING = Served()
@@ -151,6 +157,9 @@ class Unit(Protocol):
 
         Raises `ConfigError` for what the release does not support, and for further variables that are refused.
         """
+
+    def files(self, served: Served) -> Mapping[Path, str]:
+        """Further files that its environment names, with their text. Another text has another path."""
 
     def version(self, release: Release) -> str:
         """The value of `ready` that identifies `release`."""

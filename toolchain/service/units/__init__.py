@@ -11,17 +11,18 @@ from ...core.variables import SERVE
 from ..unit import Unit
 from .llama_server import LlamaServerUnit
 from .ollama import OllamaUnit
+from .router import ROUTER, RouterUnit
 
 __all__ = ["UNITS", "choose", "configured"]
 
 _OLLAMA = OllamaUnit()
-UNITS: Mapping[str, Unit] = {"ollama": _OLLAMA, "llama-server": LlamaServerUnit()}
-"""by the value of deploy.serve, and of the variable of a release's environment that states it"""
+UNITS: Mapping[str, Unit] = {"ollama": _OLLAMA, "llama-server": LlamaServerUnit(), ROUTER: RouterUnit()}
+"""by the value of the variable of a release's environment that states it"""
 
 
 def configured(config: DeployConfig) -> Unit:
     """The program that the configuration makes the service."""
-    return UNITS[config.serve]
+    return UNITS[ROUTER if config.serve == "llama-server" and len(config.serve_models) > 1 else config.serve]
 
 
 def choose(environment: Mapping[str, str]) -> Unit:

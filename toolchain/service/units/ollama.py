@@ -7,6 +7,7 @@ import errno
 import secrets
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core import temporary
@@ -142,6 +143,10 @@ class OllamaUnit:
         if config.models:
             values["OLLAMA_MODELS"] = str(model_store.named(config))
         return values | further(config, self.variables)
+
+    def files(self, served: Served) -> Mapping[Path, str]:  # noqa: ARG002
+        """None: the environment says it all."""
+        return {}
 
     def version(self, release: Release) -> str:
         """The version that it was built with."""

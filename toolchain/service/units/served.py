@@ -1,3 +1,0 @@
-"""A model that llama-server serves."""
-
-from ..unit import ServedModel as ServedModel
