@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.processes import ended
 from toolchain.build import release as built
+from toolchain.core import records
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, RolledBack
 from toolchain.deploy import environment, installer
 from toolchain.service.unit import Served, ServedModel
 from toolchain.service.units.llama_server import LlamaServerUnit
+from toolchain.text import as_text
 
 from .site import BUILD, Site, identifier, install
 
@@ -55,6 +59,28 @@ def test_types_of_single_layers_are_proven(served: Site) -> None:
     assert variables["LLAMA_ARG_CACHE_TYPE_K"] == "q8_0"
     assert variables["LLAMA_ARG_CACHE_TYPE_V"] == "turbo4,first=1:q8_0"
     assert served.install(served.built(before.active)).healthy
+
+
+def test_a_key_is_sent_and_shown_nowhere(served: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    before, keys = served.status(), served.folder / "keys"
+    key = "0123456789abcdef-secret"
+    keys.write_text(f"# mine\n{key}\n")
+    keys.chmod(0o600)
+    keyed = served.configured(api_key_file=str(keys))
+    state = keyed.install(served.built(before.active))
+    assert state.healthy
+    file = served.prefix.current / environment.FILE_NAME
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert environment.read(served.prefix.current)["LLAMA_API_KEY"] == f"{key},{key}"
+    given = installer.given_environment(served.config, served.console)
+    shown = [records.to_json(given), as_text(given), records.to_json(state), capsys.readouterr().err, served.log()]
+    shown += [served.prefix.state.read_text(), " ".join(psutil.Process(state.pid).cmdline())]
+    assert not [text for text in shown if "secret" in text.replace("(secret, sha256", "")]
+    text = file.read_text()
+    file.write_text(text.replace(f"{key},{key}", "0123456789abcdef-other"))  # by hand, and not restarted
+    assert "(one with another API key)" in served.status().reason
+    file.write_text(text)
+    assert served.install(served.built(before.active)).healthy  # without a key again
 
 
 @pytest.mark.parametrize(

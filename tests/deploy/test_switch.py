@@ -13,7 +13,7 @@ import pytest
 
 from tests.processes import ended
 from toolchain.core import records
-from toolchain.core.errors import ConfigError, ReleaseInvalid, RolledBack
+from toolchain.core.errors import ConfigError, ModelsUnavailable, ReleaseInvalid, RolledBack
 from toolchain.core.variables import SERVE
 from toolchain.deploy import environment, installed, installer
 from toolchain.service import units
@@ -130,6 +130,19 @@ def test_a_program_that_is_unknown(both: Site) -> None:
     os.kill(old.pid, signal.SIGKILL)
     both.until(lambda: "TURBOQUANT_SERVE=nginx: not ollama or llama-server" in both.log())
     file.write_text(before)
+    both.until(lambda: both.status().healthy)
+
+
+def test_a_model_that_goes_away(both: Site) -> None:
+    model, away = both.folder / "model.gguf", both.folder / "away"
+    before = both.status()
+    model.rename(away)
+    with pytest.raises(ModelsUnavailable, match=r"LLAMA_ARG_MODEL: .*model\.gguf, which does not exist"):
+        installer.rollback(both.config, both.console, before.active)
+    os.kill(before.pid, signal.SIGKILL)
+    both.until(lambda: f"it waits for {model}" in both.status().reason)
+    both.until(lambda: f"{model} does not exist; waiting for it" in both.log())
+    away.rename(model)
     both.until(lambda: both.status().healthy)
 
 

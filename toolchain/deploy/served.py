@@ -60,7 +60,10 @@ def advice(served: Served, release: Release, config: DeployConfig, owner: Accoun
                     f"deploy.serve_models: {owner.name} cannot read {file}",
                     hint=f"let {owner.name} have it, with the folders above it",
                 )
-    return (*_lost(served), *(found for model in served.models for found in _suitability(model, release, config)))
+    found = [*_of_keys(served, owner), *_lost(served)]
+    for model in served.models:
+        found += _suitability(model, release, config)
+    return tuple(found)
 
 
 def _model(name: str, config: DeployConfig) -> ServedModel:
@@ -76,6 +79,22 @@ def _model(name: str, config: DeployConfig) -> ServedModel:
     return replace(found, name=path.stem.replace(",", "_"))  # a comma would begin another name
 
 
+def _of_keys(served: Served, owner: Account) -> Iterator[DeployWarning]:
+    if served.models and not served.keys:
+        yield DeployWarning(
+            about="deploy.api_key_file",
+            message="llama-server does not look at the Host header: without a key, a web page may reach it by a name "
+            "that its owner points to this machine",
+            remedy=f"set deploy.api_key_file; {_ONE_OF_THEM}",
+        )
+    if served.keys and os.geteuid() == 0 and owner.uid != 0:
+        yield DeployWarning(
+            about="deploy.api_key_file",
+            message=f"{owner.name} reads the key by its main group (gid {owner.gid}), as every member of it can",
+            remedy="give that account a main group of its own",
+        )
+
+
 def _lost(served: Served) -> Iterator[DeployWarning]:
     names = ", ".join(model.name for model in served.models)
     chosen = f"; clients of /v1 get {names} whatever model they name" if len(served.models) == 1 else ""
@@ -85,13 +104,6 @@ def _lost(served: Served) -> Iterator[DeployWarning]:
             message="llama-server has none of /api/*, so neither the `ollama` command nor Ollama's own clients work: "
             f"no pull, create or list{chosen}",
             remedy="deploy.serve=ollama serves all of it",
-        )
-    if names and not served.keys:
-        yield DeployWarning(
-            about="deploy.api_key_file",
-            message="llama-server does not look at the Host header: without a key, a web page may reach it by a name "
-            "that its owner points to this machine",
-            remedy=f"set deploy.api_key_file; {_ONE_OF_THEM}",
         )
     for model in served.models:
         for lost in model.lost:
