@@ -51,8 +51,8 @@ def find(name: str, root: Path, environment: Mapping[str, str], file: Path | Non
     if not has_template(metadata) and not any(environment.get(variable, "").strip() for variable in TEMPLATE_VARIABLES):
         raise ModelNotServable(
             f"{name}: {file} has no chat template, so llama-server would prompt it wrongly, without an error",
-            hint=f"another model, or {_OLLAMA}; or name a file with its template in deploy.environment: "
-            f"{TEMPLATE_VARIABLES[1]}",
+            hint=f"take another, or {_OLLAMA}; or serve it alone, with a file of its template that "
+            f"{TEMPLATE_VARIABLES[1]} in deploy.environment names",
         )
     lost = _lost(stored, root) if stored else []
     if not (stored and stored.projectors) and any(tensor.name.startswith(_VISION) for tensor in header.tensors):
