@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.core.errors import ConfigError, ReleaseInvalid
@@ -74,6 +74,7 @@ _word = st.text(min_size=1, max_size=20)
 _file = _word.map(lambda text: Path("/") / text.replace("\0", "x"))
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(_word, _file, st.none() | _file), min_size=1, max_size=5, unique_by=lambda one: one[0]))
 def test_what_is_read_is_what_was_written(drawn: list[tuple[str, Path, Path | None]]) -> None:
     try:

@@ -91,7 +91,7 @@ def install(
         if config.deploy.serve == "ollama":
             model_store.prepare(config.deploy, owner)
             warnings += advice.models(release, config.deploy, owner)
-        warnings += served.advice(models, release, config.deploy, owner) + several.advice(models)
+        warnings += served.advice(models, release, config.deploy, owner) + several.advice(models, values)
         advice.show(warnings, console)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)

@@ -42,12 +42,13 @@ def completed(served: Served, release: Release, config: Config) -> Served:
     return replace(served, folder=Prefix.of(config).presets, most=min(most, len(needs)))
 
 
-def advice(served: Served) -> tuple[DeployWarning, ...]:
-    """What clients must know of several models."""
+def advice(served: Served, given: Mapping[str, str]) -> tuple[DeployWarning, ...]:
+    """What clients must know of several models, where these are the variables of the service."""
     if len(served.models) < 2:
         return ()
     count = len(presets.of(served.models))
-    which = "all" if served.most == count else f"{served.most} of {count}"
+    most = given.get("LLAMA_ARG_MODELS_MAX", "")
+    which = "all" if most in ("0", str(count)) else f"at most {most} of {count}"
     return (
         DeployWarning(
             about="deploy.serve_models",
