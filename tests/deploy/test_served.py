@@ -84,17 +84,17 @@ def test_a_model_that_does_not_load_with_the_type(config: DeployConfig, release:
 
 def test_what_is_lost_is_said(config: DeployConfig, release: Release) -> None:
     model = replace(served.look(config).models[0], lost=("its system prompt is not sent",))
-    told = {
-        (one.about, one.message.partition(",")[0])
-        for one in served.advice(Served(models=(model,)), release, config, account.caller())
-    }
-    assert told == {
-        ("deploy.serve", "llama-server has none of /api/*"),
-        ("deploy.api_key_file", "llama-server does not look at the Host header: without a key"),
-        ("a_b", "its system prompt is not sent"),
-    }
-    keyed = served.advice(Served(models=(model,), keys=(_KEY,)), release, config, account.caller())
-    assert "deploy.api_key_file" not in {one.about for one in keyed}
+
+    def told(config: DeployConfig, *keys: str) -> set[tuple[str, str]]:
+        found = served.advice(Served(models=(model,), keys=keys), release, config, account.caller())
+        return {(one.about, one.message.partition(",")[0]) for one in found}
+
+    lost = {("deploy.serve", "llama-server has none of /api/*"), ("a_b", "its system prompt is not sent")}
+    without_a_key = {("deploy.api_key_file", "llama-server does not look at the Host header: without a key")}
+    assert told(config) == lost | without_a_key
+    assert told(config, _KEY) == lost
+    given = replace(config, environment={"OLLAMA_KEEP_ALIVE": "1h", "LLAMA_ARG_THREADS": "2"})
+    assert told(given, _KEY) == lost | {("OLLAMA_KEEP_ALIVE", "Ollama reads it")}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

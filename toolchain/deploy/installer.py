@@ -82,6 +82,8 @@ def install(
             console.warn(f"deploy.api_key_file: {unit.name} asks nobody for a key")
         if not address.is_loopback(host):
             console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
+    elif not address.is_loopback(host):
+        console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} encrypts nothing")
     with access.locked(config, console) as deploy:
         prefix = deploy.prefix
         found = _check_place(deploy)

@@ -60,7 +60,7 @@ def advice(served: Served, release: Release, config: DeployConfig, owner: Accoun
                     f"deploy.serve_models: {owner.name} cannot read {file}",
                     hint=f"let {owner.name} have it, with the folders above it",
                 )
-    found = [*_of_keys(served, owner), *_lost(served)]
+    found = [*_of_keys(served, owner), *_lost(served), *(_unread(config) if served.models else ())]
     for model in served.models:
         found += _suitability(model, release, config)
     return tuple(found)
@@ -108,6 +108,13 @@ def _lost(served: Served) -> Iterator[DeployWarning]:
     for model in served.models:
         for lost in model.lost:
             yield DeployWarning(about=model.name, message=lost, remedy="deploy.serve=ollama serves it with all that")
+
+
+def _unread(config: DeployConfig) -> Iterator[DeployWarning]:
+    for name in config.environment:
+        if name.startswith("OLLAMA_"):
+            remedy = "see `llama-server --help` for its own variables"
+            yield DeployWarning(about=name, message="Ollama reads it, llama-server does not", remedy=remedy)
 
 
 def _suitability(model: ServedModel, release: Release, config: DeployConfig) -> Iterator[DeployWarning]:

@@ -46,6 +46,7 @@ _VARIABLES = Variables(
         "LLAMA_API_KEY": "deploy.api_key_file",
         "LLAMA_ARG_API_KEY_FILE": "deploy.api_key_file",
     },
+    prefix="LLAMA_ARG_",
     paths=("LLAMA_ARG_MODEL", "LLAMA_ARG_MMPROJ"),
     refused={
         **dict.fromkeys(
