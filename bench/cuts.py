@@ -1,6 +1,6 @@
 """What a deploy costs the clients of the service: generations cut, requests refused, and the time without a token.
 
-    .venv/bin/python -m bench.cuts RELEASE RELEASE [--deploys N] [--kill]
+    .venv/bin/python -m bench.cuts RELEASE RELEASE [--deploys N] [--kill] [--serve llama-server]
 
 Installs the two release directories in turn under the launchd emulator, while clients generate in a loop. With `--kill`
 a restart is `kickstart -k` alone, which is SIGKILL.
@@ -43,6 +43,7 @@ class Tally:
     """What all clients saw together. `tokens` are the times at which one came."""
 
     url: str
+    serve: str
     finished: int = 0
     cut: int = 0
     refused: int = 0
@@ -52,7 +53,11 @@ class Tally:
 
     def clients(self) -> None:
         """Generate in a loop until `ended`."""
-        body = {"model": _MODEL, "prompt": "a b c", "options": {"num_predict": _TOKENS, "num_ctx": 1024}}
+        body: Mapping[str, object] = {
+            "model": _MODEL, "prompt": "a b c", "options": {"num_predict": _TOKENS, "num_ctx": 1024}
+        }  # fmt: skip
+        if self.serve == "llama-server":
+            body = {"prompt": "a b c", "n_predict": _TOKENS, "ignore_eos": True, "stream": True}
         with requests.Session() as session:
             session.trust_env = False
             while not self.ended.is_set():
@@ -63,18 +68,18 @@ class Tally:
                     time.sleep(_PAUSE_S)
 
     def _generate(self, session: requests.Session, body: Mapping[str, object]) -> str:
-        begun = False
+        begun, path = False, "/completion" if self.serve == "llama-server" else "/api/generate"
         try:
-            with session.post(f"{self.url}/api/generate", json=body, stream=True, timeout=60) as answer:
+            with session.post(self.url + path, json=body, stream=True, timeout=60) as answer:
                 if answer.status_code != 200:
                     return "refused"
-                for line in answer.iter_lines():
-                    told = json.loads(line)
+                for line in filter(None, answer.iter_lines()):
+                    told = json.loads(line.removeprefix(b"data: "))
                     if "error" in told:
                         break
                     begun = True
                     self.tokens.append(time.monotonic())
-                    if told.get("done"):
+                    if told.get("done") or told.get("stop"):
                         return "finished"
         except (requests.RequestException, ValueError):
             pass
@@ -86,7 +91,7 @@ def _kill(manager: LaunchdManager) -> bool:
     return False
 
 
-def _configured(folder: Path) -> Config:
+def _configured(folder: Path, serve: str) -> Config:
     port = next(number for number in range(18000, 19000) if not ports.listeners(number))
     values = {
         "deploy.prefix": str(folder / "prefix"),
@@ -96,6 +101,10 @@ def _configured(folder: Path) -> Config:
         "deploy.stability_s": 1,
         "deploy.allow_unverified": True,
     }
+    if serve == "llama-server":
+        template = {"LLAMA_ARG_CHAT_TEMPLATE": "chatml", "LLAMA_ARG_N_PARALLEL": "1"}
+        model = [str(folder / "probe.gguf")]
+        values |= {"deploy.serve": serve, "deploy.serve_models": model, "deploy.environment": template}
     (folder / "turboquant.yaml").write_text(json.dumps(values))
     (folder / "models").mkdir()
     root = folder / "prefix" / "launchd"
@@ -104,13 +113,14 @@ def _configured(folder: Path) -> Config:
     return configuration.load(file=folder / "turboquant.yaml", environ={})
 
 
-def measure(releases: list[Path], deploys: int, folder: Path) -> None:
+def measure(releases: list[Path], deploys: int, folder: Path, serve: str) -> None:
     """Print one line for each deploy."""
-    config, console = _configured(folder), Console()
-    installer.install(releases[0], config, console)
-    tally = Tally(f"http://127.0.0.1:{config.deploy.port}")
     write_probe(folder / "probe.gguf", **_SIZES, seed=1)
-    OllamaClient(tally.url).create_from_gguf(_MODEL, folder / "probe.gguf")
+    config, console = _configured(folder, serve), Console()
+    installer.install(releases[0], config, console)
+    tally = Tally(f"http://127.0.0.1:{config.deploy.port}", serve)
+    if serve == "ollama":
+        OllamaClient(tally.url).create_from_gguf(_MODEL, folder / "probe.gguf")
     threads = [threading.Thread(target=tally.clients) for _ in range(_CLIENTS)]
     for thread in threads:
         thread.start()
@@ -147,8 +157,9 @@ if __name__ == "__main__":
     parser.add_argument("releases", type=Path, nargs=2)
     parser.add_argument("--deploys", type=int, default=4)
     parser.add_argument("--kill", action="store_true", help="restart with kickstart -k alone")
+    parser.add_argument("--serve", choices=("ollama", "llama-server"), default="ollama")
     asked = parser.parse_args()
     if asked.kill:
         setattr(LaunchdManager, "restart", _kill)  # noqa: B010  mypy refuses the assignment
     with tempfile.TemporaryDirectory(prefix="turboquant-") as temporary:
-        measure(asked.releases, asked.deploys, Path(temporary))
+        measure(asked.releases, asked.deploys, Path(temporary), asked.serve)

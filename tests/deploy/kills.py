@@ -4,6 +4,9 @@ Each run starts one operation in a process of its own and sends it SIGKILL, SIGI
 drawn uniformly over the operation's measured duration. The next command, `status`, must then find the old release or
 the new one (or nothing, where that was the aim), healthy, in one process, and nothing left over. A violation is printed
 with the seed that repeats it.
+
+With --switch each installation makes the service the other program, Ollama or llama-server, and `settings` installs the
+same release as the other one.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ import psutil
 
 from toolchain.core.console import Console
 from toolchain.core.errors import ToolchainError
+from toolchain.core.variables import SERVE
 from toolchain.deploy import installer
 from toolchain.stages import Deployment
 from toolchain.tasks.interrupts import interrupts
@@ -68,9 +72,10 @@ class Outcome:
 class Place:
     """A site on which one operation after the other is interrupted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, switch: bool = False) -> None:
         folder.mkdir(parents=True)
         self.site = Site.make(folder, stability_s=0.05)
+        self.switch = switch
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.said = folder / "stderr"
@@ -116,15 +121,19 @@ class Place:
         """Bring the site to where the operation starts: what may be active afterwards, and the operation."""
         site = self.site
         now = site.status()
+        target = self._configured(now)
         if operation == "first":
             if now.active:
                 installer.uninstall(site.config, site.console)
             new = self._release()
-            return {"", identifier(new)}, partial(install, new, site.config)
+            return {"", identifier(new)}, partial(install, new, target.config)
         if not now.healthy or (operation == "rollback" and not now.parent):
             for _ in range(2 if operation == "rollback" else 1):
-                now = site.install(self._release())
+                now = target.install(self._release())
+                target = self._configured(now)
         if operation == "settings":
+            if self.switch:
+                return {now.active}, partial(install, site.built(now.active), target.config)
             kind = next(kind for kind in ("turbo4", "f16") if f"TYPE={kind}\n" not in self._environment(now))
             changed = site.configured(kv_cache_type=kind)
             return {now.active}, partial(install, site.built(now.active), changed.config)
@@ -133,7 +142,12 @@ class Place:
         if operation == "uninstall":
             return {"", now.active}, partial(installer.uninstall, site.config)
         new = self._release()
-        return {now.active, identifier(new)}, partial(install, new, site.config)
+        return {now.active, identifier(new)}, partial(install, new, target.config)
+
+    def _configured(self, now: Deployment) -> Site:
+        """The site; with `switch`, for the program that does not serve now."""
+        serves = self.switch and now.active and f"{SERVE}=llama-server\n" in self._environment(now)
+        return self.site.serving() if self.switch and not serves else self.site
 
     def _release(self) -> Path:
         for old in self.site.folder.glob("built-*"):
@@ -238,10 +252,10 @@ def _operate(call: Callable[[Console], object], said: str, temporary: str) -> No
 _places: dict[Path, Place] = {}
 
 
-def _one(folder: Path, seed: int) -> Outcome:
+def _one(folder: Path, switch: bool, seed: int) -> Outcome:
     mine = folder / str(os.getpid())
     if mine not in _places:
-        _places[mine] = Place(mine)
+        _places[mine] = Place(mine, switch=switch)
     return _places[mine].run(seed)
 
 
@@ -264,11 +278,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="the first one; --runs 1 --seed N repeats a run")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--switch", action="store_true", help="between Ollama and llama-server at each installation")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     try:
         with ProcessPoolExecutor(given.jobs, _CHILDREN) as pool:
-            outcomes = list(pool.map(partial(_one, folder), range(given.seed, given.seed + given.runs)))
+            outcomes = list(pool.map(partial(_one, folder, given.switch), range(given.seed, given.seed + given.runs)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # the emulators end with their folders
     report = [table(outcomes)]

@@ -4,6 +4,7 @@ It is a real process that takes its settings from llama-server's own variables, 
 caches as llama.cpp does. Its faults are configured in behaviour.json beside it.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -25,25 +26,39 @@ _loaded = threading.Event()
 
 
 class Handler(BaseHTTPRequestHandler):
+    def do_OPTIONS(self) -> None:
+        self._answer(200, {})
+
     def do_GET(self) -> None:
         if not _loaded.is_set():
             self._answer(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}})
         elif self.path == "/health":
             self._answer(200, {"status": "ok"})
+        elif self.path == "/v1/models":
+            self._answer(200, {"object": "list", "data": [{"id": _setting("ALIAS")}]})
+        elif not self._has_key():
+            self._answer(401, {"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}})
         elif self.path == "/props":
-            self._answer(200, {"build_info": f"b{BEHAVIOUR['build']}-0123456", "model_path": _setting("MODEL")})
+            model = "/another/model.gguf" if BEHAVIOUR["does"] == "another-model" else _setting("MODEL")
+            self._answer(200, {"build_info": f"b{BEHAVIOUR['build']}-0123456", "model_path": model})
         else:
             self._answer(404, {"error": {"code": 404, "message": "File Not Found"}})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/completion":
+        if not self._has_key():
+            self._answer(401, {"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}})
+        elif self.path != "/completion":
             self._answer(404, {"error": {"code": 404, "message": "File Not Found"}})
         elif BEHAVIOUR["does"] == "fail-to-generate":
             self._answer(500, {"error": {"code": 500, "message": "Compute error."}})
         else:
             answer = {"content": "x" * body["n_predict"], "tokens_predicted": body["n_predict"]}
             self._answer(200, answer | BEHAVIOUR_ANSWERS.get(BEHAVIOUR["does"], {}))
+
+    def _has_key(self) -> bool:
+        keys = os.environ.get("LLAMA_API_KEY", "")
+        return not keys or (self.headers["Authorization"] or "").removeprefix("Bearer ") in keys.split(",")
 
     def _answer(self, status: int, data: dict[str, Any]) -> None:
         text = json.dumps(data).encode()
@@ -92,8 +107,24 @@ def _layers(setting: str) -> list[str]:
     return [other] * int(count or 0) + [base] * (LAYERS - int(count or 0))
 
 
+def _router() -> Any:
+    spec = importlib.util.spec_from_file_location("router", Path(__file__).with_name("router_program.py"))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> int:
-    if not Path(_setting("MODEL")).read_bytes().startswith(b"GGUF"):
+    if "LLAMA_ARG_MODEL" not in os.environ:
+        return int(_router().main(BEHAVIOUR))
+    if "LLAMA_SERVER_ROUTER_PORT" in os.environ:
+        _router().follow_the_router()
+    keys = os.environ.get("LLAMA_API_KEY", "").split(",")
+    if len(keys) == 1 and keys[0]:
+        _say(f"api_keys: ****{keys[0][-4:]}")
+    if not Path(_setting("MODEL")).read_bytes().startswith(b"GGUF") or BEHAVIOUR["does"] == "no-load":
         _say("error: failed to load model")
         return 1
     threading.Thread(target=_load, daemon=True).start()

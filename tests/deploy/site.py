@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.memory import models
 from tests.processes import alive
 from toolchain.build import release as built
 from toolchain.core import config as configuration
@@ -35,6 +36,7 @@ TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")
 _FAULTS = Path(__file__).with_name("faults_program.py")
 _LLAMA_SERVER = Path(__file__).with_name("llama_server_program.py")
+_ROUTER = Path(__file__).with_name("router_program.py")
 BUILD = 1
 """build of llama.cpp in every release"""
 _CHILDREN = multiprocessing.get_context("forkserver")  # quick: what a deploy imports is there before the fork
@@ -86,6 +88,14 @@ class Site:
         """The same place under another configuration of the section deploy."""
         return replace(self, config=replace(self.config, deploy=replace(self.config.deploy, **changes)))
 
+    def serving(self, **changes: Any) -> Site:
+        """The same place with llama-server as the service, of a small model with a chat template."""
+        model = self.folder / "model.gguf"
+        if not model.exists():
+            models.write(model, models.dense(head_size=128), data=False, extra={"tokenizer.chat_template": "{{ x }}"})
+        values = {"serve": "llama-server", "serve_models": (str(model),), "context": 256} | changes
+        return self.configured(**values)
+
     def release(
         self, version: str, *, does: str = "serve", answers: str = "", types: tuple[CacheType, ...] = TURBO
     ) -> Path:
@@ -95,7 +105,8 @@ class Site:
         (folder / "lib/ollama").mkdir(parents=True)
         _program(folder / "bin/ollama", _PROGRAM, self.interpreter)
         _program(folder / "lib/ollama/llama-server", _LLAMA_SERVER, self.interpreter)
-        (folder / "lib/ollama" / _FAULTS.name).write_text(_FAULTS.read_text())
+        for source in (_FAULTS, _ROUTER):
+            (folder / "lib/ollama" / source.name).write_text(source.read_text())
         behaviour = {
             "does": does,
             "answers": answers or version,

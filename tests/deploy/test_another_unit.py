@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.processes import ended
 from toolchain.build import release as built
-from toolchain.core.config import Config, DeployConfig
-from toolchain.core.console import Console
+from toolchain.core import records
+from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, RolledBack
 from toolchain.deploy import environment, installer
-from toolchain.service import units
+from toolchain.service.unit import Served, ServedModel
 from toolchain.service.units.llama_server import LlamaServerUnit
+from toolchain.text import as_text
 
 from .site import BUILD, Site, identifier, install
 
@@ -28,23 +31,10 @@ _names = itertools.count()
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A place where llama-server runs as the service."""
-    place = Site.make(tmp_path_factory.mktemp("served"))
-    (place.folder / "model.gguf").write_bytes(b"GGUF")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(units, "choose", lambda _: _unit(place.folder))
-        place.install(place.release("good"))
-        yield place
+    place = Site.make(tmp_path_factory.mktemp("served")).serving()
+    place.install(place.release("good"))
+    yield place
     place.close()
-
-
-def _unit(folder: Path) -> LlamaServerUnit:
-    return LlamaServerUnit(model=folder / "model.gguf", context=256)
-
-
-def _install(release: Path, config: Config, console: Console) -> object:
-    """As `install`, in a process of its own."""
-    units.choose = lambda _: _unit(release.parent)  # type: ignore[assignment]
-    return install(release, config, console)
 
 
 def test_install_upgrade_and_roll_back(served: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,8 +44,7 @@ def test_install_upgrade_and_roll_back(served: Site, capsys: pytest.CaptureFixtu
     assert "K (turbo4):    0.07 MiB" in capsys.readouterr().err  # the proof that it is in use
     assert ended(old.pid)
     assert served.install(release) == new  # the pid too: nothing was restarted
-    assert b"llama_kv_cache" in (served.prefix.logs / "llama-server.log").read_bytes()
-    assert not served.log_file.exists()
+    assert "llama_kv_cache" in served.log()
     back = installer.rollback(served.config, served.console)
     assert (back.active, back.healthy) == (old.active, True)
     served.assert_clean()
@@ -72,6 +61,28 @@ def test_types_of_single_layers_are_proven(served: Site) -> None:
     assert served.install(served.built(before.active)).healthy
 
 
+def test_a_key_is_sent_and_shown_nowhere(served: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    before, keys = served.status(), served.folder / "keys"
+    key = "0123456789abcdef-secret"
+    keys.write_text(f"# mine\n{key}\n")
+    keys.chmod(0o600)
+    keyed = served.configured(api_key_file=str(keys))
+    state = keyed.install(served.built(before.active))
+    assert state.healthy
+    file = served.prefix.current / environment.FILE_NAME
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert environment.read(served.prefix.current)["LLAMA_API_KEY"] == f"{key},{key}"
+    given = installer.given_environment(served.config, served.console)
+    shown = [records.to_json(given), as_text(given), records.to_json(state), capsys.readouterr().err, served.log()]
+    shown += [served.prefix.state.read_text(), " ".join(psutil.Process(state.pid).cmdline())]
+    assert not [text for text in shown if "secret" in text.replace("(secret, sha256", "")]
+    text = file.read_text()
+    file.write_text(text.replace(f"{key},{key}", "0123456789abcdef-other"))  # by hand, and not restarted
+    assert "(one with another API key)" in served.status().reason
+    file.write_text(text)
+    assert served.install(served.built(before.active)).healthy  # without a key again
+
+
 @pytest.mark.parametrize(
     ("does", "answers", "reason"),
     [
@@ -81,6 +92,8 @@ def test_types_of_single_layers_are_proven(served: Site) -> None:
         ("null-count", "", "not a llama-server: Expected `int`, got `null`"),
         ("empty-text", "", "generated no text"),
         ("no-line", "", "not proven that turbo4:turbo4 is in use"),
+        ("another-model", "", r"answers version 'b1 with the model /another/model\.gguf, not /.*/model\.gguf'"),
+        ("no-load", "", "keeps exiting, last with: 1"),
     ],
 )
 def test_an_unhealthy_release_is_rolled_back(
@@ -94,21 +107,12 @@ def test_an_unhealthy_release_is_rolled_back(
     served.assert_clean()
 
 
-def test_a_model_that_does_not_load_ends_again_and_again(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = served.status()
-    monkeypatch.setattr(units, "choose", lambda _: LlamaServerUnit(model=served.folder / "turboquant.yaml"))
-    with pytest.raises(RolledBack, match="keeps exiting, last with: 1"):
-        served.install(served.release(f"bad-{next(_names)}"))
-    monkeypatch.setattr(units, "choose", lambda _: _unit(served.folder))
-    assert (served.status().active, served.status().healthy) == (old.active, True)
-
-
 @pytest.mark.parametrize("step", ["environment", "unit", "restart", "health", "bless"])
 def test_killed_upgrade(served: Site, step: str) -> None:
-    served.assert_upgrade_survives(_install, served.release(f"new-{next(_names)}"), at=step)
+    served.assert_upgrade_survives(install, served.release(f"new-{next(_names)}"), at=step)
 
 
-def test_what_a_release_lacks_is_refused(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_release_lacks_is_refused(served: Site) -> None:
     before = served.status()
     with pytest.raises(ConfigError, match="no cache type 'turbo4'"):
         served.install(served.release("stock", types=()))
@@ -122,8 +126,10 @@ def test_what_a_release_lacks_is_refused(served: Site, monkeypatch: pytest.Monke
     [("127.0.0.1", "http://127.0.0.1:1"), ("[::]", "http://[::1]:1"), ("0.0.0.0", "http://127.0.0.1:1")],
 )
 def test_where_it_answers(served: Site, host: str, called: str) -> None:
-    unit = _unit(served.folder)
+    unit = LlamaServerUnit()
     manifest = served.prefix.release(served.status().active)
     assert os.access(manifest / unit.program[0], os.X_OK)
     release = built.check(manifest)
-    assert unit.url(unit.environment(release, DeployConfig(host=host, port=1))) == called
+    model = Served(models=(ServedModel(name="a", file=Path("/a")),))
+    assert unit.url(unit.environment(release, DeployConfig(host=host, port=1), model)) == called
+    assert unit.url({"OLLAMA_HOST": "127.0.0.1:1"}) == "http://127.0.0.1:8080"  # of another program

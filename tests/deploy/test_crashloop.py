@@ -16,7 +16,7 @@ import pytest
 from tests.processes import alive
 from toolchain.deploy import crashloop, installed, installer, shim
 from toolchain.deploy.prefix import Prefix
-from toolchain.service import managers, units
+from toolchain.service import managers
 from toolchain.service.emulator import settings
 
 from .site import Site
@@ -93,9 +93,7 @@ class Shim:
         self.prefix.current.symlink_to("releases/bad")
         manager = managers.choose(site.config.deploy, folder)
         self.prefix.shim.parent.mkdir()
-        self.prefix.shim.write_bytes(
-            shim.render(self.prefix, units.choose(site.config.deploy), manager, site.config.deploy)
-        )
+        self.prefix.shim.write_bytes(shim.render(self.prefix, manager, site.config.deploy))
 
     def start(self) -> str:
         done = subprocess.run(["/bin/sh", self.prefix.shim], capture_output=True, text=True, check=True)

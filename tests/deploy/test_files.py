@@ -37,7 +37,7 @@ _path = _line.filter(lambda text: "\0" not in text).map(lambda text: Path("/") /
 
 def _shim(prefix: Prefix) -> bytes:
     manager = placement.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
-    return shim.render(prefix, OllamaUnit(), manager, DeployConfig())
+    return shim.render(prefix, manager, DeployConfig())
 
 
 def _plist(prefix: Prefix, *, label: str, home: Path, user: str = "") -> bytes:

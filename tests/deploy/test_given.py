@@ -19,6 +19,7 @@ from toolchain.core import records
 from toolchain.core.errors import ConfigError, ModelsUnavailable, RolledBack
 from toolchain.deploy import advice, environment, installed, installer
 from toolchain.service import account
+from toolchain.service.unit import Served, ServedModel
 from toolchain.service.units.llama_server import LlamaServerUnit
 from toolchain.service.units.ollama import OllamaUnit
 from toolchain.stages import Deployment, Edit, Release
@@ -157,12 +158,12 @@ def test_a_name_that_is_newer_than_we_are(served: Site, tmp_path: Path) -> None:
 
 
 def test_another_units_variables(served: Site, tmp_path: Path) -> None:
-    unit, config = LlamaServerUnit(model=tmp_path / "model.gguf"), served.config.deploy
+    unit, model = LlamaServerUnit(), Served(models=(ServedModel(name="a", file=tmp_path / "model.gguf"),))
     config = served.configured(environment={"LLAMA_ARG_THREADS": "4"}).config.deploy
-    assert unit.environment(_release(served), config)["LLAMA_ARG_THREADS"] == "4"
+    assert unit.environment(_release(served), config, model)["LLAMA_ARG_THREADS"] == "4"
     config = served.configured(environment={"LLAMA_ARG_CTX_SIZE": "4"}).config.deploy
     with pytest.raises(ConfigError, match="LLAMA_ARG_CTX_SIZE is set by the service itself"):
-        unit.environment(_release(served), config)
+        unit.environment(_release(served), config, model)
 
 
 def _edit(site: Site) -> tuple[Path, Path]:

@@ -20,7 +20,6 @@ from toolchain.core.errors import PrefixUnsafe
 from toolchain.deploy import failure, following, installer, ownership, shim
 from toolchain.deploy.prefix import Prefix
 from toolchain.service import placement, servicelog
-from toolchain.service.units.ollama import OllamaUnit
 
 from .site import Site
 
@@ -39,7 +38,7 @@ def _served(folder: Path, program: str) -> tuple[Prefix, subprocess.Popen[bytes]
     prefix.logs.mkdir()
     manager = placement.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
     prefix.shim.parent.mkdir()
-    prefix.shim.write_bytes(shim.render(prefix, OllamaUnit(), manager, DeployConfig(log_mb=1, log_files=2)))
+    prefix.shim.write_bytes(shim.render(prefix, manager, DeployConfig(log_mb=1, log_files=2)))
     with (prefix.logs / "ollama.log").open("ab") as log:
         argv = ["/bin/sh", str(prefix.shim)]
         return prefix, subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)

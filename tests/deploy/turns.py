@@ -23,7 +23,6 @@ from toolchain.core.config import DeployConfig
 from toolchain.deploy import shim
 from toolchain.deploy.prefix import Prefix
 from toolchain.service import placement
-from toolchain.service.units.ollama import OllamaUnit
 
 _PROGRAM = """#!{python} -IS
 import fcntl, os, sys, time
@@ -54,7 +53,7 @@ class Turns:
         (release / "bin/ollama").chmod(0o755)
         self.prefix.current.symlink_to("releases/one")
         manager = placement.connect(DeployConfig(domain="system"), ("/bin/false",), {}, "")
-        text = shim.render(self.prefix, OllamaUnit(), manager, DeployConfig())
+        text = shim.render(self.prefix, manager, DeployConfig())
         self.prefix.shim.parent.mkdir()
         self.prefix.shim.write_bytes(text.replace(b"/proc/", b"/nowhere/") if without_proc else text)
 

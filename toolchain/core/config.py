@@ -154,10 +154,10 @@ class DeployConfig:
         _like(r"auto|system|(gui|user)/\d+"),
         "launchd domain: auto (root: system), gui/UID, user/UID or system",
     ] = "auto"
-    host: Annotated[str, _like(r"[0-9A-Za-z.:\[\]-]{1,253}"), "address of this machine that Ollama listens on"] = (
+    host: Annotated[str, _like(r"[0-9A-Za-z.:\[\]-]{1,253}"), "address of this machine that the service listens on"] = (
         "127.0.0.1"
     )
-    port: Annotated[int, Meta(ge=1, le=65535), "port that Ollama listens on"] = 11434
+    port: Annotated[int, Meta(ge=1, le=65535), "port that the service listens on"] = 11434
     kv_cache_type: Annotated[CacheType, "cache type of the service"] = dataclasses.field(
         default_factory=lambda: standard(own())
     )

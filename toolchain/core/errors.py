@@ -248,6 +248,12 @@ class FolderUnusable(ToolchainError):
     exit_code = 46
 
 
+class ModelNotServable(ToolchainError):
+    """llama-server cannot serve a model as Ollama does: it has no chat template, or is no model to chat with."""
+
+    exit_code = 48
+
+
 # -- deploy ----------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ MAX_VALUE = 16384
 MAX_COUNT = 100
 MARK = "TURBOQUANT_RELEASE"
 """variable that the shim sets to the release directory"""
+SERVE = "TURBOQUANT_SERVE"
+"""variable of a release's environment that says which of its programs is the service; not set: Ollama"""
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
 _LOADER = ("DYLD_", "LD_")
 _SHELL = re.compile(
@@ -23,6 +25,7 @@ _SHELL = re.compile(
 )
 """what the shell that starts the service reads, sets, or does not let anyone set"""
 _SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)(?:_|$)|KEY$")
+_MASK = "(secret,"
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -55,6 +58,8 @@ def _name_refused(name: str) -> str:
         return "makes the loader run other code than that of the release"
     if name == MARK:
         return "is set by the shim, to know the release's processes by it"
+    if name == SERVE:
+        return "says which program is the service: set deploy.serve"
     if name in ("HOME", "PATH"):
         return "is set by the service manager"
     if _SHELL.fullmatch(name):
@@ -74,5 +79,10 @@ def all_masked(given: Mapping[str, str]) -> dict[str, str]:
     return {name: masked(name, value) for name, value in given.items()}
 
 
+def is_masked(value: str) -> bool:
+    """Whether a value is what `masked` shows of a secret."""
+    return value.startswith(_MASK)
+
+
 def _digest(secret: str) -> str:
-    return f"(secret, sha256 {sha256_bytes(secret.encode('utf-8', 'surrogatepass'))[:8]})"
+    return f"{_MASK} sha256 {sha256_bytes(secret.encode('utf-8', 'surrogatepass'))[:8]})"

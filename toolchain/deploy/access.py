@@ -11,7 +11,7 @@ from ..core import locks
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import ConfigError, LockHeld, RolledBack, Unhealthy
-from ..service import managers, units
+from ..service import managers
 from . import crashloop, installed, ownership, recovery, repair
 from .context import Deploy
 from .journal import Journal
@@ -34,7 +34,6 @@ def opened(config: Config, console: Console) -> Deploy:
         config=config,
         prefix=prefix,
         manager=manager,
-        unit=units.choose(config.deploy),
         journal=Journal(prefix.journal),
         console=console,
     )

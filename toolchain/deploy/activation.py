@@ -21,6 +21,7 @@ from . import (
     port,
     processes,
     restorepoint,
+    several,
     shim,
     store,
 )
@@ -44,6 +45,7 @@ def tidy(deploy: Deploy) -> None:
     """Delete everything in releases/ that is neither active nor in the state."""
     known = {one.id for one in installed.read(deploy.prefix).releases}
     store.sweep(known | {deploy.prefix.active()}, deploy.prefix)
+    several.sweep(deploy.prefix)
 
 
 def start(deploy: Deploy, identifier: str) -> None:
@@ -74,7 +76,9 @@ def check_health(deploy: Deploy, identifier: str, log_offset: int, *, stop: bool
         temporary=deploy.prefix.temporary,
     )
     folder = deploy.prefix.release(identifier)
-    health.check(deploy.unit, started, deploy.manager, folder, deploy.config.deploy, deploy.console, stop=stop)
+    health.check(
+        deploy.unit_of(identifier), started, deploy.manager, folder, deploy.config.deploy, deploy.console, stop=stop
+    )
 
 
 def _load_and_restart(deploy: Deploy) -> None:
@@ -175,7 +179,7 @@ def remove_everything(deploy: Deploy) -> None:
     journal.begin_step("remove")
     prefix.current.unlink(missing_ok=True)
     store.sweep(set(), prefix)
-    for folder in (prefix.releases, prefix.shim.parent, prefix.run):
+    for folder in (prefix.releases, prefix.presets, prefix.shim.parent, prefix.run):
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
     restorepoint.clear(prefix)

@@ -31,8 +31,10 @@ def variables(unit: Unit, folder: Path, config: DeployConfig) -> tuple[DeployWar
     Raises `ConfigError` for one that resembles a name that it knows.
     """
     warnings = []
+    files = [path for path in (folder / unit.program[0]).parent.iterdir() if path.is_file() and not path.is_symlink()]
     for name, close in further.unknown(config, unit.variables).items():
-        if _occurs(name, folder / unit.program[0], unit.variables.kinds):
+        spelled = name.replace("LLAMA_ARG_NO_", "LLAMA_ARG_")  # which llama.cpp makes of the other
+        if any(_occurs(spelled, path, unit.variables.kinds) for path in files):
             continue
         if close:
             raise ConfigError(
@@ -60,7 +62,7 @@ def show(warnings: tuple[DeployWarning, ...], console: Console) -> None:
 
 
 def _occurs(name: str, program: Path, known: Mapping[str, str]) -> bool:
-    """Whether the program contains the name, which may be newer than we are; not as the beginning of a known one."""
+    """Whether a program contains the name, which may be newer than we are; not as the beginning of a known one."""
     if any(one.startswith(name) for one in known):
         return False
     try:

@@ -18,7 +18,7 @@ from typing import NoReturn
 from ..core import records
 from ..core.errors import ManagerUnavailable, RolledBack, ToolchainError, Unhealthy
 from ..core.printable import printable
-from ..service import account
+from ..service import account, units
 from . import activation, environment, failure, installed, ownership, places, restorepoint, store
 from .context import Deploy
 from .installed import InstallState
@@ -240,9 +240,10 @@ def _await_answer(deploy: Deploy) -> None:
     """Wait until the restored release answers with its version. Raises `Unhealthy`."""
     identifier = deploy.journal.entry.previous
     given = environment.read(deploy.prefix.release(identifier))
-    wanted = deploy.unit.version(deploy.manifest(identifier))
+    unit = units.choose(given)
+    wanted = unit.version(deploy.manifest(identifier))
     deadline = time.monotonic() + deploy.config.deploy.health_timeout_s
-    while not (deploy.manager.inspect().running and deploy.unit.ready(given) == wanted):
+    while not (deploy.manager.inspect().running and unit.ready(given) == wanted):
         if time.monotonic() > deadline:
             raise Unhealthy(f"release {identifier} does not answer")
         time.sleep(_POLL_S)

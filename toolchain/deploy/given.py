@@ -10,6 +10,7 @@ import psutil
 from ..core.config import Config
 from ..core.records import record
 from ..core.variables import masked
+from ..service import units
 from ..service.unit import Unit
 from ..stages import Edit
 from . import environment
@@ -45,11 +46,11 @@ class GivenEnvironment:
     variables: tuple[GivenVariable, ...]
 
 
-def look(config: Config, prefix: Prefix, unit: Unit, pid: int, edits: tuple[Edit, ...]) -> GivenEnvironment:
+def look(config: Config, prefix: Prefix, pid: int, edits: tuple[Edit, ...]) -> GivenEnvironment:
     """The variables of the active release's file, and of the process `pid`. Raises `ReleaseInvalid`."""
     active = prefix.active()
     values = environment.read(prefix.release(active)) if active else {}
-    running = _of_process(pid)
+    unit, running = units.choose(values), _of_process(pid)
     found = [
         GivenVariable(
             name=name,

@@ -101,7 +101,10 @@ class _Trial:
             if deadline.passed:
                 last = state.last_end if not state.running else ""
                 last = f"; its last process ended with: {last}" if last else ""
-                raise Unhealthy(f"{self._name} did not answer at {self._url} within {deadline.seconds:g} s{last}")
+                raise Unhealthy(
+                    f"{self._name} did not answer at {self._url} within {deadline.seconds:g} s{last}",
+                    hint="" if last else "if its model takes longer to load, set deploy.health_timeout_s higher",
+                )
             time.sleep(_POLL_S)
         self.state = state
         self._require_own_listener()
@@ -187,6 +190,7 @@ class _Trial:
             found, own = listeners(port), {process.pid for process in processes.tree(pid)}
             seen = set(found) - {0}
             if seen and seen <= own:
+                self._require_own_program(seen)
                 return
             if settled.passed or not own:
                 break
@@ -204,6 +208,13 @@ class _Trial:
             raise Unhealthy(f"{self._url} answers, but none of the service's processes listens there", hint=hint)
         self._console.warn(f"which process listens on port {port} is unknown: this account does not see it")
 
+    def _require_own_program(self, pids: set[int]) -> None:
+        """What listens must run out of the release: two releases may answer with the same version."""
+        for process in (one for one in processes.tree(self.state.pid) if one.pid in pids):
+            if processes.is_foreign(process, self._folder):
+                told = f"{processes.describe(process)}, which is no program of {self._name}"
+                raise Unhealthy(f"{self._url} answers from {told}", hint=f"only what is in {self._folder} may serve")
+
     def _running(self) -> set[psutil.Process]:
         """The processes of the release."""
         return {*processes.tree(self.state.pid), *processes.of_release(self._folder)}
@@ -216,4 +227,4 @@ class _Trial:
 
 
 def _short(version: str) -> str:
-    return repr(printable(version, 80))
+    return repr(printable(version, 300))

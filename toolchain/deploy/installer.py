@@ -41,6 +41,8 @@ from . import (
     proof,
     recovery,
     restorepoint,
+    served,
+    several,
     shim,
     store,
 )
@@ -67,28 +69,38 @@ def install(
     with console.step("check of the release"):
         release = replace(built.check(release_dir), verification="")
     proven = proof.require(release, verification, config.deploy, console)
-    unit = units.choose(config.deploy)
-    values = unit.environment(release, config.deploy)
+    unit = units.configured(config.deploy)
+    models = several.completed(served.look(config.deploy), release, config)
+    files = unit.files(models)
+    values = unit.environment(release, config.deploy, models)
     text = environment.render(values)
     warnings = advice.variables(unit, release_dir, config.deploy)
     host = config.deploy.host
     address.check_local(host)
-    if not address.is_loopback(host):
-        console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
+    if config.deploy.serve == "ollama":
+        if config.deploy.api_key_file:
+            console.warn(f"deploy.api_key_file: {unit.name} asks nobody for a key")
+        if not address.is_loopback(host):
+            console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} has no authentication")
+    elif not address.is_loopback(host):
+        console.warn(f"deploy.host: {host} is reachable from other machines, and {unit.name} encrypts nothing")
     with access.locked(config, console) as deploy:
         prefix = deploy.prefix
         found = _check_place(deploy)
         if config.deploy.user and deploy.manager.account and deploy.manager.account.uid == 0:
             console.warn(f"deploy.user: {unit.name} runs as root, with all rights on this machine")
         owner = deploy.manager.account or account.caller()
-        model_store.prepare(config.deploy, owner)
-        warnings += advice.models(release, config.deploy, owner)
+        if config.deploy.serve == "ollama":
+            model_store.prepare(config.deploy, owner)
+            warnings += advice.models(release, config.deploy, owner)
+        warnings += served.advice(models, release, config.deploy, owner) + several.advice(models, values)
         advice.show(warnings, console)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
-        if same and before == text and previous == release.id and (state := overview.if_as_configured(found)):
+        unchanged = same and before == text and previous == release.id and several.are_there(files)
+        if unchanged and (state := overview.if_as_configured(found)):
             console.note(f"release {release.id} is already installed and healthy")
             return replace(state, warnings=warnings)
         _preflight(deploy, found)
@@ -108,9 +120,10 @@ def install(
                 with console.step(f"copy of {release.id}") as step, _readable(deploy):
                     store.copy_in(release_dir, release, proven, prefix, step)
             deploy.journal.begin_step("environment")
+            several.write(files)
             store.write_environment(release.id, text, prefix, deploy.manager.account)
             deploy.journal.begin_step("shim")
-            records.write_bytes(prefix.shim, shim.render(prefix, unit, deploy.manager, config.deploy), mode=0o755)
+            records.write_bytes(prefix.shim, shim.render(prefix, deploy.manager, config.deploy), mode=0o755)
         except BaseException as error:
             if os.path.lexists(prefix.journal):
                 recovery.undo(deploy)
@@ -126,6 +139,7 @@ def preflight(config: Config, console: Console) -> None:
 
     Raises `ServiceConflict`, `PortInUse`, `ConfigError`, `PreflightRefused`, `ManagerUnavailable`.
     """
+    units.configured(config.deploy).files(served.look(config.deploy))
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
         deploy = access.opened(config, console)
@@ -154,7 +168,7 @@ def rollback(config: Config, console: Console, to: str = "") -> Deployment:
         found.check_label()
         proof.require_still(deploy.prefix.release(target), store.checked(target, deploy.prefix), config.deploy, console)
         values = environment.read(deploy.prefix.release(target))
-        for name in deploy.unit.variables.paths:
+        for name in units.choose(values).variables.paths:
             model_store.require(name, values.get(name, ""))
         warnings = _kept_edits(deploy, values)
         deploy.journal.begin(JournalEntry(operation="rollback", step="swap", release=target, previous=known.active))
@@ -194,8 +208,7 @@ def logs(config: Config, lines: int = 50) -> ServiceLog:
     access.recover(config, Console())
     prefix = Prefix.of(config)
     with ownership.rights(prefix):
-        log = prefix.logs / units.choose(config.deploy).log
-        return ServiceLog(log=servicelog.tail(log, lines, opened=ownership.open_log))
+        return ServiceLog(log=servicelog.tail(prefix.log, lines, opened=ownership.open_log))
 
 
 def follow(config: Config, console: Console, lines: int = 50) -> Iterator[LogLine | Restarted]:
@@ -267,7 +280,7 @@ def _preflight(deploy: Deploy, found: Places) -> None:
 def given_environment(config: Config, console: Console) -> given.GivenEnvironment:
     """What the service is given. Raises as `status` does, and `ReleaseInvalid` for a file that cannot be read."""
     found = status(config, console)
-    return given.look(config, Prefix.of(config), units.choose(config.deploy), found.pid, found.edits)
+    return given.look(config, Prefix.of(config), found.pid, found.edits)
 
 
 def _kept_edits(deploy: Deploy, values: Mapping[str, str]) -> tuple[DeployWarning, ...]:

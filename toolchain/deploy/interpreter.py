@@ -15,6 +15,7 @@ _MODULES = (
     "numpy.random",
     "rich._emoji_codes",
     "toolchain.models.compatibility.stored",
+    "toolchain.models.servable",
     "toolchain.serving.cachelog",
     "toolchain.serving.probe_model",
 )

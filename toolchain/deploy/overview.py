@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
-from ..core.errors import ReleaseInvalid, ToolchainError, Unhealthy
+from ..core.errors import ToolchainError, Unhealthy
 from ..service.manager import ServiceState
 from ..stages import Deployment, Edit
-from . import crashloop, edits, environment, installed, places, presence, proof, shim
+from . import crashloop, edits, installed, places, presence, processes, proof, shim
 from .context import Deploy
 from .places import Places
 
@@ -24,10 +23,11 @@ def look(deploy: Deploy) -> Deployment:
     state = serving.state if serving else ServiceState(loaded=False)
     if not active and not found.instances and not known.releases:
         return presence.nothing(deploy, found)
-    version, reason = "", ""
+    expected, version, reason = "", "", ""
     try:
-        expected = deploy.unit.version(deploy.manifest(active)) if active else ""
-        version = deploy.unit.ready(_environment(deploy, active)) if active else ""
+        if active:
+            unit = deploy.unit_of(active)
+            expected, version = unit.version(deploy.manifest(active)), unit.ready(deploy.given(active))
         if not active:
             reason = f"no release is active{presence.loaded(found.instances)}"
         elif not state.running:
@@ -35,6 +35,8 @@ def look(deploy: Deploy) -> Deployment:
         elif version != expected:
             reason = f"expected version {expected!r}, but {version!r} answers" if version else "it does not answer"
             reason += "" if version else _awaited(deploy, active)
+        else:
+            reason = _foreign(deploy, active, state.pid)
     except ToolchainError as error:
         reason = error.message
     if others := presence.of_others(found):
@@ -74,7 +76,7 @@ def if_as_configured(found: Places) -> Deployment | None:
         and not found.others
         and not found.definitions
         and prefix.shim.is_file()
-        and prefix.shim.read_bytes() == shim.render(prefix, deploy.unit, deploy.manager, deploy.config.deploy)
+        and prefix.shim.read_bytes() == shim.render(prefix, deploy.manager, deploy.config.deploy)
     )
     state = look(deploy) if as_configured else None
     return state if state and state.healthy else None
@@ -86,18 +88,16 @@ def edits_of(deploy: Deploy) -> tuple[Edit, ...]:
     return (*edits.of_environment(deploy.prefix), *definition)
 
 
+def _foreign(deploy: Deploy, active: str, pid: int) -> str:
+    """What the service's process runs, if it is no program of the active release, though the version is the same."""
+    for process in processes.tree(pid)[:1]:
+        if processes.is_foreign(process, deploy.prefix.release(active)):
+            return f"{processes.describe(process)} serves, which is no program of {active}"
+    return ""
+
+
 def _awaited(deploy: Deploy, active: str) -> str:
     """What must exist before the shim starts the program, and does not."""
-    values = _environment(deploy, active)
-    missing = [path for name in deploy.unit.variables.paths if (path := values.get(name))]
+    values = deploy.given(active)
+    missing = [path for name in deploy.unit_of(active).variables.paths if (path := values.get(name))]
     return "".join(f": it waits for {path}, which does not exist" for path in missing if not os.access(path, os.F_OK))
-
-
-def _environment(deploy: Deploy, active: str) -> Mapping[str, str]:
-    """The active release's variables; for those who may not read them, the ones that the configuration makes."""
-    try:
-        return environment.read(deploy.prefix.release(active))
-    except ReleaseInvalid as error:
-        if not isinstance(error.__cause__, PermissionError):
-            raise
-        return deploy.unit.environment(deploy.manifest(active), deploy.config.deploy)

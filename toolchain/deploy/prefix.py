@@ -12,6 +12,8 @@ from ..core.errors import ConfigError, PrefixInvalid, ReleaseInvalid
 from ..service import account, managers
 
 SHIM_NAME = "turboquant-ollama"
+_LOG_NAME = "ollama.log"
+"""of every program, as of Ollama's first: the definition names it, and stays the same when the program changes"""
 _RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
 TEMPORARY = ".new-"
 """name prefix of a release that is being copied; anything with it may be deleted"""
@@ -47,6 +49,11 @@ class Prefix:
     def releases(self) -> Path:
         """Folder of the release directories."""
         return self.folder / "releases"
+
+    @property
+    def presets(self) -> Path:
+        """Folder of the files that environments name: which models a llama-server has, if they are several."""
+        return self.folder / "presets"
 
     @property
     def current(self) -> Path:
@@ -89,6 +96,11 @@ class Prefix:
         return self.folder / "logs"
 
     @property
+    def log(self) -> Path:
+        """stdout and stderr of the service, whichever program it is."""
+        return self.logs / _LOG_NAME
+
+    @property
     def owner(self) -> str:
         """Name of the user to whom it belongs, for messages."""
         try:
@@ -103,7 +115,7 @@ class Prefix:
 
     def check(self) -> None:
         """Raises `PrefixInvalid` when a folder that a deploy fills and empties leads out of the prefix."""
-        for folder in (self.releases, self.shim.parent, self.run, self.temporary, self.before):
+        for folder in (self.releases, self.presets, self.shim.parent, self.run, self.temporary, self.before):
             real = Path(os.path.realpath(folder))
             if folder.is_symlink() and not real.is_relative_to(os.path.realpath(self.folder)):
                 raise PrefixInvalid(

@@ -71,6 +71,14 @@ def runs_from(process: psutil.Process, folders: set[str]) -> bool:
     return any(program.startswith(f"{folder}/") for program in programs for folder in folders)
 
 
+def is_foreign(process: psutil.Process, folder: Path) -> bool:
+    """Whether it runs a program that is not of the release in `folder`; False if it is gone or does not show it."""
+    try:
+        return not runs_from(process, spellings(folder)) and alive(process)
+    except (psutil.Error, OSError):
+        return False
+
+
 def alive(process: psutil.Process) -> bool:
     """Whether it still runs; a zombie does not."""
     try:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ..core import process, templates, variables
 from ..core.config import DeployConfig
+from ..service import units
 from ..service.manager import Manager
-from ..service.unit import Unit
 from . import crashloop
 from .prefix import Prefix
 
@@ -24,23 +24,22 @@ _MB = 1_000_000
 _ROTATION_TIMEOUT_S = 60.0
 
 
-def render(prefix: Prefix, unit: Unit, manager: Manager, config: DeployConfig) -> bytes:
-    """The script. The same arguments give the same bytes, whatever release is active."""
-    program, *arguments = unit.program
+def render(prefix: Prefix, manager: Manager, config: DeployConfig) -> bytes:
+    """The script. The same arguments give the same bytes, whatever release is active, and whatever program it is."""
     text = templates.render(
         "shim.sh.j2",
         prefix=shlex.quote(str(prefix.folder)),
-        name=unit.name,
         most_starts=crashloop.MOST_STARTS,
         within_s=crashloop.WITHIN_S,
         slow_starts=crashloop.SLOW_STARTS,
         slow_within_s=crashloop.SLOW_WITHIN_S,
         manager=manager.kind,
-        rotation=_rotation(prefix.logs / unit.log, config),
+        rotation=_rotation(prefix.log, config),
         interval_s=ROTATION_INTERVAL_S,
         mark=variables.MARK,
-        paths=unit.variables.paths,
-        command=" ".join([f'"$release/{program}"', *map(shlex.quote, arguments)]),
+        serve=variables.SERVE,
+        programs={name: shlex.join(unit.program) for name, unit in units.UNITS.items()},
+        paths=[name for unit in units.UNITS.values() for name in unit.variables.paths],
     )
     return text.encode()
 

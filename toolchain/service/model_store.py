@@ -54,7 +54,7 @@ def prepare(config: DeployConfig, owner: Account) -> None:
     except OSError as error:
         raise ModelsUnavailable(f"deploy.models: {path}: {error.strerror}", hint="name another folder") from error
     for test, what in (("-r", "read"), ("-x", "enter"), ("-w", "write to")):
-        if not _allowed(test, path, owner):
+        if not allowed(test, path, owner):
             raise ModelsUnavailable(
                 f"deploy.models: {owner.name} cannot {what} {path}",
                 hint=f"let {owner.name} have it, with the folders above it, or set deploy.models to another folder",
@@ -98,8 +98,8 @@ def _mounted(volume: Path) -> bool:
     return volume.is_symlink() or os.path.ismount(volume)
 
 
-def _allowed(test: str, path: Path, owner: Account) -> bool:
-    """Whether the account may do it: permissions of every folder above, and access lists, count."""
+def allowed(test: str, path: Path, owner: Account) -> bool:
+    """Whether the account may do it (-r, -w or -x): permissions of every folder above, and access lists, count."""
     if owner.uid == os.geteuid() or os.geteuid() != 0:
         mode = {"-r": os.R_OK, "-x": os.X_OK, "-w": os.W_OK}[test]
         return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)

@@ -48,6 +48,8 @@ class Variables:
     """how the names of its own variables begin; a name that begins so and is not in `kinds` may be a mistake"""
     paths: tuple[str, ...] = ()
     """variables that name what must exist before the program starts"""
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """variables that a service must not have: why"""
 
 
 @record
@@ -103,6 +105,34 @@ class UnitProof:
     """what remains unproven, though nothing contradicts it; empty if all is proven"""
 
 
+@record
+class ServedModel:
+    """A model by the name that clients choose it by, and its files."""
+
+    name: str
+    file: Path
+    projector: Path | None = None
+    """what turns images into its tokens"""
+    lost: tuple[str, ...] = ()
+    """what Ollama does for it and llama-server does not, a sentence each"""
+
+
+@record
+class Served:
+    """What a program is given besides the settings, if it takes its models from them."""
+
+    models: tuple[ServedModel, ...] = ()
+    keys: tuple[str, ...] = ()
+    """any of which a client must send; none: nobody is asked"""
+    folder: Path | None = None
+    """where the program finds the files that it is given besides its environment; None: in no place yet"""
+    most: int = 1
+    """models in memory at a time"""
+
+
+NOTHING = Served()
+
+
 class Unit(Protocol):
     """A program of a release that serves on a port. It gets only the variables of its environment file."""
 
@@ -115,10 +145,6 @@ class Unit(Protocol):
         """Its command: a path in the release directory, then its arguments."""
 
     @property
-    def log(self) -> str:
-        """Name of its log file."""
-
-    @property
     def competitors(self) -> tuple[Competitor, ...]:
         """Services of others that are known to use its port."""
 
@@ -126,11 +152,14 @@ class Unit(Protocol):
     def variables(self) -> Variables:
         """What is known of the variables that it reads."""
 
-    def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
+    def environment(self, release: Release, config: DeployConfig, served: Served = NOTHING) -> dict[str, str]:
         """The variables that it is started with: its own, and those of deploy.environment.
 
         Raises `ConfigError` for what the release does not support, and for further variables that are refused.
         """
+
+    def files(self, served: Served) -> Mapping[Path, str]:
+        """Further files that its environment names, with their text. Another text has another path."""
 
     def version(self, release: Release) -> str:
         """The value of `ready` that identifies `release`."""

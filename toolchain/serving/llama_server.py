@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -75,24 +77,43 @@ class _Health:
 @record
 class _Properties:
     build_info: str = ""
+    model_path: str = ""
+
+
+@record
+class Loaded:
+    """What a llama-server has loaded. Without the right API key it does not say."""
+
+    build: str = ""
+    """of llama.cpp, such as b10488"""
+    model: str = ""
+    """its file, as it was named to the server"""
+    key_refused: bool = False
 
 
 class LlamaServer:
     """A running llama-server; `url` is its address, `timeout_s` bounds each call, and `deadline`, if given, all of
-    them. A failed call, and an answer of another shape, raises `ServerFailed`.
+    them; `key` is the API key to send. A failed call, and an answer of another shape, raises `ServerFailed`.
     """
 
-    def __init__(self, url: str, home: Path, timeout_s: float, deadline: Deadline | None = None) -> None:
+    def __init__(
+        self, url: str, home: Path, timeout_s: float, deadline: Deadline | None = None, *, key: str = ""
+    ) -> None:
         self.url = url
         self._home = home
         self._timeout_s = timeout_s
         self._deadline = deadline
+        self._key = key
 
-    def build(self) -> str:
-        """The build of llama.cpp, such as b10488, once the model is loaded; empty before."""
+    def loaded(self) -> Loaded | None:
+        """Its build and its model, once that is loaded; None before."""
         if self._ask("GET", "/health", _Health).status != "ok":
-            return ""
-        return printable(self._ask("GET", "/props", _Properties).build_info).partition("-")[0]
+            return None
+        with self._call("GET", "/props") as answer:
+            if answer.status == HTTPStatus.UNAUTHORIZED:
+                return Loaded(key_refused=True)
+            found = self._read(answer, _Properties)
+        return Loaded(build=printable(found.build_info).partition("-")[0], model=printable(found.model_path))
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a text, with those that the model adds."""
@@ -103,9 +124,20 @@ class LlamaServer:
         return self._ask("POST", "/completion", Completion, body)
 
     def _ask(self, method: str, path: str, kind: type[R], body: Mapping[str, Any] | None = None) -> R:
+        with self._call(method, path, body) as answer:
+            return self._read(answer, kind)
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[transport.Answer]:
         deadline = self._deadline.within(self._timeout_s) if self._deadline else Deadline(self._timeout_s)
-        with transport.call(self.url, method, path, deadline=deadline, json=body, most_bytes=_MOST_BYTES) as answer:
-            data = answer.body()
+        return transport.call(
+            self.url, method, path, deadline=deadline, json=body, most_bytes=_MOST_BYTES, key=self._key
+        )
+
+    @staticmethod
+    def _read(answer: transport.Answer, kind: type[R]) -> R:
+        data = answer.body()
         if not answer.ok:
             raise ServerFailed(f"{answer.where}: answers {answer.status}: {printable(data.decode(errors='replace'))}")
         return transport.decode(data, kind, answer.where, _EXPECTED)

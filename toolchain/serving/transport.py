@@ -143,13 +143,16 @@ def call(
     json: Any = None,
     data: BinaryIO | None = None,
     most_bytes: int = MOST_BYTES,
+    key: str = "",
 ) -> Iterator[Answer]:
     """Call `base_url` + `path` with a JSON object, a file or nothing, and give the answer, with any status.
+
+    `key` is an API key to send.
 
     The call and the reading of its answer end by `deadline`. Raises `ServerFailed` when no answer comes.
     """
     where = base_url + path
-    headers = {"Connection": "close"}
+    headers = {"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})}
     body: bytes | BinaryIO | None = data
     if json is not None:
         body = msgspec.json.encode(json)

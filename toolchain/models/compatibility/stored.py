@@ -70,6 +70,18 @@ def survey(root: Path, asked: CacheTypes, added: Sequence[CacheType], seconds: f
     return look.report()
 
 
+def objection(model: Path, name: str, asked: CacheTypes, added: Sequence[CacheType]) -> Unsuited | None:
+    """Why the cache type does not suit one model file, called `name`; None if it does, or nothing is known against it.
+
+    Raises `ModelInvalid`, and `ArchitectureUnknown` where nothing can be said.
+    """
+    found = _Look(model.parent, asked, added, 0.0, "").examine(model, asked, name)
+    if found is None:
+        return None
+    loads, reason, instead = found
+    return Unsuited(models=(name,), types=str(asked), loads=loads, reason=reason, instead=instead)
+
+
 class _Look:
     def __init__(self, root: Path, asked: CacheTypes, added: Sequence[CacheType], deadline: float, option: str) -> None:
         self._root, self._asked, self._deadline, self._option = root, asked, deadline, option
@@ -98,7 +110,7 @@ class _Look:
             own = store.parameter(name, self._option, self._root) if self._option else ""
             key = (stored.model, parse(own) if own else self._asked)
             if key not in self._found:
-                found = self._examine(*key, name)
+                found = self.examine(*key, name)
                 with self._lock:
                     self._found[key] = found
             with self._lock:
@@ -124,7 +136,7 @@ class _Look:
                 complete=self._complete,
             )
 
-    def _examine(self, model: Path, types: CacheTypes, name: str) -> tuple[bool, str, str] | None:
+    def examine(self, model: Path, types: CacheTypes, name: str) -> tuple[bool, str, str] | None:
         """Whether it loads, why the type does not suit it, and a type that does; None where nothing is known."""
         try:
             shape, sinks = _read(model)

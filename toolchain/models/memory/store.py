@@ -26,6 +26,10 @@ class Stored:
     name: str
     model: Path
     further_bytes: int
+    projectors: tuple[Path, ...] = ()
+    adapters: tuple[Path, ...] = ()
+    layers: frozenset[str] = frozenset()
+    """kinds of its layers: model, template, system, params and so on"""
 
 
 def default_root(setting: str = "") -> Path:
@@ -47,16 +51,35 @@ def find(name: str, root: Path) -> Stored | None:
     layers = _layers(_inside(manifest, root))
     models = [layer for layer in layers if layer[0] == "model"]
     if not models:
+        if any(kind == "tensor" for kind, _, _ in layers):
+            raise ModelInvalid(f"{name}: a model of safetensors, without a GGUF file", hint="take one with a GGUF file")
         raise ModelInvalid(f"{manifest}: names no model", hint=f"ollama pull {name}")
     paths = [_blob(root, digest, size) for _, digest, size in models]
-    further = [_blob(root, digest, size) for kind, digest, size in layers if kind in ("projector", "adapter")]
-    return Stored(name=name, model=paths[0], further_bytes=sum(path.stat().st_size for path in (*paths[1:], *further)))
+    projectors, adapters = (
+        tuple(_blob(root, digest, size) for kind, digest, size in layers if kind == wanted)
+        for wanted in ("projector", "adapter")
+    )
+    return Stored(
+        name=name,
+        model=paths[0],
+        further_bytes=sum(path.stat().st_size for path in (*paths[1:], *projectors, *adapters)),
+        projectors=projectors,
+        adapters=adapters,
+        layers=frozenset(kind for kind, _, _ in layers),
+    )
 
 
 def parameter(name: str, key: str, root: Path) -> str:
     """A text that the model's Modelfile sets with PARAMETER; empty if it sets none. Raises `ModelInvalid`."""
+    value = parameters(name, root).get(key)
+    return value if isinstance(value, str) else ""
+
+
+def parameters(name: str, root: Path) -> dict[str, Any]:
+    """What the model's Modelfile sets with PARAMETER. Raises `ModelInvalid`."""
     parts = _parts(name)
     layers = _layers(_inside(root.joinpath("manifests", *parts), root)) if parts else []
+    found: dict[str, Any] = {}
     for kind, digest, size in layers:
         if kind == "params":
             path = _blob(root, digest, size)
@@ -64,9 +87,20 @@ def parameter(name: str, key: str, root: Path) -> str:
                 given = json.loads(path.read_bytes()) if path.stat().st_size <= _MAX_MANIFEST else {}
             except ValueError as error:
                 raise ModelInvalid(f"{path}: not parameters: {error}", hint="ollama pull the model again") from error
-            if isinstance(given, dict) and isinstance(value := given.get(key), str):
-                return value
-    return ""
+            found = given | found if isinstance(given, dict) else found
+    return found
+
+
+def renderer(name: str, root: Path) -> str:
+    """The part of Ollama's own code that turns chats with the model into prompts; empty if none is stated."""
+    parts = _parts(name)
+    try:
+        digest = json.loads(root.joinpath("manifests", *(parts or ("",))).read_bytes())["config"]["digest"]
+        path = _blob(root, digest, None)
+        stated = json.loads(path.read_bytes() if path.stat().st_size <= _MAX_MANIFEST else b"{}")
+        return str(stated.get("renderer") or "")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelInvalid):
+        return ""  # old manifests have none, and nothing depends on it
 
 
 def names(root: Path) -> Iterator[str]:

@@ -35,6 +35,8 @@ def further(config: DeployConfig, known: Variables) -> dict[str, str]:
                 f"deploy.environment: {name} is set by the service itself",
                 hint=f"set {setting}" if setting else "leave it out",
             )
+        if name in known.refused:
+            raise ConfigError(f"deploy.environment: {name} {known.refused[name]}", hint="leave it out")
         if wanted := _wanted(known.kinds.get(name, "text"), value):
             raise ConfigError(f"deploy.environment: {name}: {masked(name, value)!r} is not {wanted}")
     return dict(config.environment)

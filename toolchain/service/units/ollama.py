@@ -7,6 +7,7 @@ import errno
 import secrets
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core import temporary
@@ -16,10 +17,11 @@ from ...core.deadline import Deadline
 from ...core.errors import ConfigError, DiskFull, ModelLoadFailed, ServerFailed, ToolchainError, Unhealthy
 from ...core.printable import printable
 from ...core.records import record
+from ...core.variables import SERVE
 from ...serving.ollama import DEFAULT_PORT, OllamaClient
 from ...stages import Release
 from .. import address, model_store
-from ..unit import CALL_TIMEOUT_S, Competitor, StartedUnit, UnitProof, Variables
+from ..unit import CALL_TIMEOUT_S, NOTHING, Competitor, Served, StartedUnit, UnitProof, Variables
 from .further import further
 from .supported import require_proof, require_types
 
@@ -40,6 +42,7 @@ _POLL_S = 0.05
 
 _VARIABLES = Variables(
     settings={
+        SERVE: "deploy.serve",
         "OLLAMA_HOST": "deploy.host and deploy.port",
         "OLLAMA_KV_CACHE_TYPE": "deploy.kv_cache_type",
         "OLLAMA_FLASH_ATTENTION": "deploy.kv_cache_type, which needs flash attention",
@@ -104,7 +107,6 @@ class OllamaUnit:
 
     name = "Ollama"
     program = ("bin/ollama", "serve")
-    log = "ollama.log"
     variables = _VARIABLES
     competitors = (
         Competitor(
@@ -124,7 +126,7 @@ class OllamaUnit:
         ),
     )
 
-    def environment(self, release: Release, config: DeployConfig) -> dict[str, str]:
+    def environment(self, release: Release, config: DeployConfig, served: Served = NOTHING) -> dict[str, str]:  # noqa: ARG002
         """OLLAMA_HOST, the cache type with flash attention, the model store, if one is set, and further ones."""
         asked = grammar.parse(config.kv_cache_type)
         if not release.cache_types and (asked.k != asked.v or asked.reach):
@@ -141,6 +143,10 @@ class OllamaUnit:
         if config.models:
             values["OLLAMA_MODELS"] = str(model_store.named(config))
         return values | further(config, self.variables)
+
+    def files(self, served: Served) -> Mapping[Path, str]:  # noqa: ARG002
+        """None: the environment says it all."""
+        return {}
 
     def version(self, release: Release) -> str:
         """The version that it was built with."""
