@@ -4,6 +4,11 @@ Each run starts one operation in a process of its own and sends it SIGKILL, SIGI
 drawn uniformly over the operation's measured duration. The next command, `status`, must then find the old release or
 the new one (or nothing, where that was the aim), healthy, in one process, and nothing left over. A violation is printed
 with the seed that repeats it.
+
+The service manager is launchd's emulator, or with `--domain system` or `--domain user` the systemd of the machine that
+`tests.deploy.systemd_machine` makes for one command:
+
+    python -m tests.deploy.systemd_machine FOLDER python -m tests.deploy.kills --runs 60 --domain system
 """
 
 from __future__ import annotations
@@ -36,6 +41,7 @@ import psutil
 from toolchain.core.console import Console
 from toolchain.core.errors import ToolchainError
 from toolchain.deploy import installer
+from toolchain.service import managers
 from toolchain.stages import Deployment
 from toolchain.tasks.interrupts import interrupts
 
@@ -68,9 +74,15 @@ class Outcome:
 class Place:
     """A site on which one operation after the other is interrupted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, domain: str = "") -> None:
         folder.mkdir(parents=True)
-        self.site = Site.make(folder, stability_s=0.05)
+        of_systemd = {
+            "service_manager": "systemd",
+            "domain": domain,
+            "label": f"io.turboquant.kills-{folder.name}",
+            "user": "root",
+        }
+        self.site = Site.make(folder, stability_s=0.05, **(of_systemd if domain else {}))
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.said = folder / "stderr"
@@ -181,7 +193,20 @@ class Place:
         there = {path.name for path in prefix.releases.iterdir()} if prefix.releases.is_dir() else set()
         if there != set(now.releases):
             found.append(f"releases/ has {there}, known are {set(now.releases)}")
-        return found + self._processes(now)
+        return found + self._units(now) + self._processes(now)
+
+    def _units(self, now: Deployment) -> list[str]:
+        """Of systemd: the unit and the link that enables it while a release is active, and none of the preflight's."""
+        if self.site.config.deploy.service_manager != "systemd":
+            return []
+        manager = managers.choose(self.site.config.deploy, self.site.prefix.folder)
+        file = Path(manager.registration.file)
+        there = {str(path.relative_to(file.parent)) for path in file.parent.rglob(f"*{self.site.config.deploy.label}*")}
+        wants = "multi-user" if manager.registration.domain == "system" else "default"
+        expected = {file.name, f"{wants}.target.wants/{file.name}"} if now.active else set()
+        wrong = [f"units: there are {there}, not {expected}"] if there != expected else []
+        loaded = manager.inspect().loaded
+        return wrong + ([f"the unit is {'' if loaded else 'not '}active"] if loaded != bool(now.active) else [])
 
     def _processes(self, now: Deployment) -> list[str]:
         """One server of the active release and one emulator, and nothing else with a path of this site."""
@@ -238,10 +263,10 @@ def _operate(call: Callable[[Console], object], said: str, temporary: str) -> No
 _places: dict[Path, Place] = {}
 
 
-def _one(folder: Path, seed: int) -> Outcome:
+def _one(folder: Path, domain: str, seed: int) -> Outcome:
     mine = folder / str(os.getpid())
     if mine not in _places:
-        _places[mine] = Place(mine)
+        _places[mine] = Place(mine, domain)
     return _places[mine].run(seed)
 
 
@@ -264,11 +289,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="the first one; --runs 1 --seed N repeats a run")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--domain", default="", choices=("", "system", "user"), help="of systemd, instead of launchd")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     try:
         with ProcessPoolExecutor(given.jobs, _CHILDREN) as pool:
-            outcomes = list(pool.map(partial(_one, folder), range(given.seed, given.seed + given.runs)))
+            outcomes = list(pool.map(partial(_one, folder, given.domain), range(given.seed, given.seed + given.runs)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # the emulators end with their folders
     report = [table(outcomes)]
