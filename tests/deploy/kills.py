@@ -49,6 +49,8 @@ from .site import Site, identifier, install, running
 
 OPERATIONS = ("upgrade", "first", "settings", "rollback", "uninstall")
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGINT twice")
+_USUAL = (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM)
+"""exit codes of an operation that was done, interrupted or killed"""
 TWICE_S = 0.15
 """the longest time between two presses of Ctrl-C"""
 _WAIT_S = 60.0
@@ -69,6 +71,8 @@ class Outcome:
     exit_code: int | None
     after: str
     violations: tuple[str, ...]
+    said: str = ""
+    """the last words of an operation that ended in an unusual way"""
 
 
 class Place:
@@ -115,7 +119,8 @@ class Place:
             violations.append(f"a traceback: {text[text.index('Traceback') :][-600:]}")
         if violations:
             self._start_over()
-        return Outcome(seed, operation, sent, moment, code, after, tuple(violations))
+        said = "" if code in _USUAL else text[-600:]
+        return Outcome(seed, operation, sent, moment, code, after, tuple(violations), said)
 
     def _measure(self, operation: str) -> float:
         _, call = self._prepare(operation)
@@ -301,6 +306,8 @@ def main() -> int:
     for one in outcomes:
         for text in one.violations:
             report.append(f"seed {one.seed}: {one.operation}, {one.sent} after {one.moment_s:.3f} s: {text}")
+        if one.said:
+            report.append(f"seed {one.seed}: {one.operation}, {one.sent}, code {one.exit_code}: ... {one.said}")
     bad = sum(bool(one.violations) for one in outcomes)
     report.append(json.dumps({"runs": len(outcomes), "with violations": bad}))
     sys.stdout.write("\n".join(report) + "\n")

@@ -1,7 +1,7 @@
 """A systemctl of the tests' own, with real processes, where no systemd can be started: one file, no dependencies.
 
 It models what the manager asks for: show, daemon-reload, enable, disable, start, stop, restart, kill and reset-failed,
-of units of Type=exec and oneshot; Restart=always with RestartSec, KillMode=mixed with TimeoutStopSec, start limits,
+of units of Type=simple and oneshot; Restart=always with RestartSec, KillMode=mixed with TimeoutStopSec, start limits,
 drop-ins, masks, NeedDaemonReload, and a user's systemd that is there only while XDG_RUNTIME_DIR is. A unit's process
 has a keeper, this file as a program, which ends with the process EMULATED_SYSTEMD_OWNER.
 

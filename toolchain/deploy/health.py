@@ -98,7 +98,7 @@ class _Trial:
             if found and found != self._wanted and time.monotonic() - begun > WRONG_VERSION_GRACE_S:
                 raise Unhealthy(f"{self._url} answers version {_short(found)}, not {self._wanted!r} of {self._name}")
             if state.runs - first.runs >= CRASHES:
-                raise Unhealthy(f"{self._name} keeps exiting, last with: {last_end}")
+                raise Unhealthy(f"{self._name} keeps exiting, last with: {last_end or 'no status'}")
             if deadline.passed:
                 last = last_end if not state.running else ""
                 last = f"; its last process ended with: {last}" if last else ""

@@ -128,7 +128,7 @@ class Systemctl:
         if self.domain == account.SYSTEM:
             return "the system's systemd does not answer" if BOOTED.is_dir() else lacks()
         uid = self.domain.partition("/")[2]
-        name = self.account.name if self.account else f"uid {uid}"
+        name = account.name_of(int(uid))
         if not self.runtime.is_dir():
             return f"{name} has no user session: {self.runtime} does not exist"
         return f"no systemd of {name} answers in {self.runtime}"
@@ -138,8 +138,8 @@ class Systemctl:
             return "set deploy.service_manager to another manager on this machine"
         if self.domain == account.SYSTEM:
             return "`systemctl show --property=SystemState` shows whether it answers at all"
-        name = self.account.name if self.account else "NAME"
-        runtime = f"/run/user/{self.domain.partition('/')[2]}"
+        uid = self.domain.partition("/")[2]
+        name, runtime = account.name_of(int(uid)), f"/run/user/{uid}"
         stated = "" if str(self.runtime) == runtime else f"XDG_RUNTIME_DIR={runtime}, or "
         return f"{stated}`sudo loginctl enable-linger {name}`, or with sudo: --set deploy.domain=system"
 

@@ -43,7 +43,7 @@ def render(definition: Definition, *, label: str, home: Path, user: str = "", wa
         raise ConfigError(f"the path {str(definition.program)!r} cannot be told from others in systemd's answers")
     command = (":" + words[0], *words[1:])  # with the colon $ is a character like others
     service = [
-        "Type=exec",
+        "Type=simple",  # what ends at once is for the health check, and no refusal
         f"ExecStart={' '.join(map(_quoted, command))}",
         f"Environment={_quoted(f'HOME={home}')} {_quoted('PATH=/usr/bin:/bin:/usr/sbin:/sbin')}",
         *([f"User={user}"] if user else []),
