@@ -370,7 +370,7 @@ class Deployment:
     verified: bool = False
     """whether the active release was installed with a verification and is unchanged since"""
     service: str = ""
-    """where the service is loaded, as its manager names it: gui/501/label"""
+    """where the service is loaded, as its manager names it: gui/501/label, user/1000/label.service"""
     also: tuple[str, ...] = ()
     """further places where it is loaded; a copy there waits until the one that serves has ended"""
     fallback: str = ""

@@ -142,7 +142,7 @@ def test_doctor_lists_what_is_missing_on_a_bare_machine(bare: Path, tmp_path: Pa
         flags={"workspace": str(tmp_path / "a" / "b"), "build.min_free_gb": 1000, "deploy.service_manager": "launchd"},
     )
     found = {finding.name: finding for finding in doctor.doctor(settings)}
-    bad = {"git", "cmake", "ninja", "go", "cc", "c++", "disk", "launchctl"}
+    bad = {"git", "cmake", "ninja", "go", "cc", "c++", "disk", "manager"}
     assert bad <= {name for name, finding in found.items() if not finding.ok}
     assert all(found[name].hint for name in bad)
     assert found["python"].ok

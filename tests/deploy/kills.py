@@ -7,6 +7,11 @@ with the seed that repeats it.
 
 With --switch each installation makes the service the other program, Ollama or llama-server, and `settings` installs the
 same release as the other one.
+
+The service manager is launchd's emulator, or with `--domain system` or `--domain user` the systemd of the machine that
+`tests.deploy.systemd_machine` makes for one command:
+
+    python -m tests.deploy.systemd_machine FOLDER python -m tests.deploy.kills --runs 60 --domain system
 """
 
 from __future__ import annotations
@@ -40,6 +45,7 @@ from toolchain.core.console import Console
 from toolchain.core.errors import ToolchainError
 from toolchain.core.variables import SERVE
 from toolchain.deploy import installer
+from toolchain.service import managers
 from toolchain.stages import Deployment
 from toolchain.tasks.interrupts import interrupts
 
@@ -47,6 +53,8 @@ from .site import Site, identifier, install, running
 
 OPERATIONS = ("upgrade", "first", "settings", "rollback", "uninstall")
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGINT twice")
+_USUAL = (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM)
+"""exit codes of an operation that was done, interrupted or killed"""
 TWICE_S = 0.15
 """the longest time between two presses of Ctrl-C"""
 _WAIT_S = 60.0
@@ -67,14 +75,22 @@ class Outcome:
     exit_code: int | None
     after: str
     violations: tuple[str, ...]
+    said: str = ""
+    """the last words of an operation that ended in an unusual way"""
 
 
 class Place:
     """A site on which one operation after the other is interrupted."""
 
-    def __init__(self, folder: Path, *, switch: bool = False) -> None:
+    def __init__(self, folder: Path, domain: str = "", *, switch: bool = False) -> None:
         folder.mkdir(parents=True)
-        self.site = Site.make(folder, stability_s=0.05)
+        of_systemd = {
+            "service_manager": "systemd",
+            "domain": domain,
+            "label": f"io.turboquant.kills-{folder.name}",
+            "user": "root",
+        }
+        self.site = Site.make(folder, stability_s=0.05, **(of_systemd if domain else {}))
         self.switch = switch
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
@@ -108,7 +124,8 @@ class Place:
             violations.append(f"a traceback: {text[text.index('Traceback') :][-600:]}")
         if violations:
             self._start_over()
-        return Outcome(seed, operation, sent, moment, code, after, tuple(violations))
+        said = "" if code in _USUAL else text[-600:]
+        return Outcome(seed, operation, sent, moment, code, after, tuple(violations), said)
 
     def _measure(self, operation: str) -> float:
         _, call = self._prepare(operation)
@@ -195,7 +212,20 @@ class Place:
         there = {path.name for path in prefix.releases.iterdir()} if prefix.releases.is_dir() else set()
         if there != set(now.releases):
             found.append(f"releases/ has {there}, known are {set(now.releases)}")
-        return found + self._processes(now)
+        return found + self._units(now) + self._processes(now)
+
+    def _units(self, now: Deployment) -> list[str]:
+        """Of systemd: the unit and the link that enables it while a release is active, and none of the preflight's."""
+        if self.site.config.deploy.service_manager != "systemd":
+            return []
+        manager = managers.choose(self.site.config.deploy, self.site.prefix.folder)
+        file = Path(manager.registration.file)
+        there = {str(path.relative_to(file.parent)) for path in file.parent.rglob(f"*{self.site.config.deploy.label}*")}
+        wants = "multi-user" if manager.registration.domain == "system" else "default"
+        expected = {file.name, f"{wants}.target.wants/{file.name}"} if now.active else set()
+        wrong = [f"units: there are {there}, not {expected}"] if there != expected else []
+        loaded = manager.inspect().loaded
+        return wrong + ([f"the unit is {'' if loaded else 'not '}active"] if loaded != bool(now.active) else [])
 
     def _processes(self, now: Deployment) -> list[str]:
         """One server of the active release and one emulator, and nothing else with a path of this site."""
@@ -252,10 +282,10 @@ def _operate(call: Callable[[Console], object], said: str, temporary: str) -> No
 _places: dict[Path, Place] = {}
 
 
-def _one(folder: Path, switch: bool, seed: int) -> Outcome:
+def _one(folder: Path, domain: str, switch: bool, seed: int) -> Outcome:
     mine = folder / str(os.getpid())
     if mine not in _places:
-        _places[mine] = Place(mine, switch=switch)
+        _places[mine] = Place(mine, domain, switch=switch)
     return _places[mine].run(seed)
 
 
@@ -279,17 +309,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first one; --runs 1 --seed N repeats a run")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--switch", action="store_true", help="between Ollama and llama-server at each installation")
+    parser.add_argument("--domain", default="", choices=("", "system", "user"), help="of systemd, instead of launchd")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     try:
         with ProcessPoolExecutor(given.jobs, _CHILDREN) as pool:
-            outcomes = list(pool.map(partial(_one, folder, given.switch), range(given.seed, given.seed + given.runs)))
+            seeds = range(given.seed, given.seed + given.runs)
+            outcomes = list(pool.map(partial(_one, folder, given.domain, given.switch), seeds))
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # the emulators end with their folders
     report = [table(outcomes)]
     for one in outcomes:
         for text in one.violations:
             report.append(f"seed {one.seed}: {one.operation}, {one.sent} after {one.moment_s:.3f} s: {text}")
+        if one.said:
+            report.append(f"seed {one.seed}: {one.operation}, {one.sent}, code {one.exit_code}: ... {one.said}")
     bad = sum(bool(one.violations) for one in outcomes)
     report.append(json.dumps({"runs": len(outcomes), "with violations": bad}))
     sys.stdout.write("\n".join(report) + "\n")

@@ -97,6 +97,9 @@ class ProcessManager:
     def describe(self, data: bytes) -> dict[str, str]:
         return {key: str(value) for key, value in json.loads(data).items()}
 
+    def user_of(self, data: bytes) -> str:
+        return ""
+
     def install(self, definition: Definition) -> None:
         records.write_bytes(self._file, self.render(definition))
 

@@ -28,7 +28,7 @@ _names = itertools.count()
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(managers.MANAGERS, KIND, process_manager.make)
+    monkeypatch.setitem(managers.MANAGERS, KIND, managers.Kind(process_manager.make))
     monkeypatch.setenv("PYTEST_OWNER_PID", str(os.getpid()))
 
 
@@ -48,7 +48,7 @@ def empty(tmp_path: Path) -> Iterator[Site]:
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A place with a release running."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(managers.MANAGERS, KIND, process_manager.make)
+        patch.setitem(managers.MANAGERS, KIND, managers.Kind(process_manager.make))
         for place in _place(tmp_path_factory.mktemp("kept")):
             place.install(place.release("good"))
             yield place
@@ -56,13 +56,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def _install(release: Path, config: Config, console: Console) -> object:
     """As `install`, in a process where this manager is not known yet."""
-    managers.MANAGERS[KIND] = process_manager.make
+    managers.MANAGERS[KIND] = managers.Kind(process_manager.make)
     return install(release, config, console)
 
 
 def _uninstall(config: Config, console: Console) -> object:
     """As the installer's, in a process where this manager is not known yet."""
-    managers.MANAGERS[KIND] = process_manager.make
+    managers.MANAGERS[KIND] = managers.Kind(process_manager.make)
     return installer.uninstall(config, console)
 
 

@@ -181,7 +181,7 @@ def test_a_listener_whose_process_cannot_be_seen(site: Site, monkeypatch: pytest
 
 
 def test_another_manager_takes_the_service_over(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(managers.MANAGERS, KIND, process_manager.make)
+    monkeypatch.setitem(managers.MANAGERS, KIND, managers.Kind(process_manager.make))
     monkeypatch.setenv("PYTEST_OWNER_PID", str(os.getpid()))
     release = site.release("1")
     first = site.install(release)

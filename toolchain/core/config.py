@@ -140,10 +140,14 @@ class DeployConfig:
         _like(r"|[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"),
         "account that the service runs as; empty: yours; for root, the one who called sudo, else who is at the screen",
     ] = ""
-    label: Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]{2,120}"), "launchd label"] = "io.turboquant.ollama"
+    label: Annotated[
+        str,
+        _like(r"[A-Za-z0-9][A-Za-z0-9._-]{2,120}"),
+        "name of the service: launchd's label, or systemd's unit without .service",
+    ] = "io.turboquant.ollama"
     agents_dir: Annotated[
         str,
-        "folder of the plist; empty: the usual Library/LaunchAgents or LaunchDaemons, or the emulator's own",
+        "folder of the plist or unit file; empty: the service manager's usual one",
     ] = ""
     service_manager: Annotated[
         Literal["auto", "launchd", "systemd", "emulator", "standin"],
@@ -151,8 +155,8 @@ class DeployConfig:
     ] = "auto"
     domain: Annotated[
         str,
-        _like(r"auto|system|(gui|user)/\d+"),
-        "launchd domain: auto (root: system), gui/UID, user/UID or system",
+        _like(r"auto|system|user|(gui|user)/\d+"),
+        "whose service it is: auto (root: system), system, user or user/UID; on a Mac also gui/UID, at the screen",
     ] = "auto"
     host: Annotated[str, _like(r"[0-9A-Za-z.:\[\]-]{1,253}"), "address of this machine that the service listens on"] = (
         "127.0.0.1"

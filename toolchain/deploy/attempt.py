@@ -194,7 +194,7 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
     with contextlib.suppress(ToolchainError, OSError):
         places.look(deploy).leave_only(before)  # the end of its process alone would not keep another copy from serving
     with contextlib.suppress(OSError, ToolchainError):  # it may have had another user
-        name = before.describe(Path(before.registration.file).read_bytes()).get("UserName", "")
+        name = before.user_of(Path(before.registration.file).read_bytes())
         ownership.prepare_logs(deploy.prefix, deploy.log, account.named(name) if name else None)
     activation.end_strays(deploy, before)  # one that holds the port must not be in the way
     activation.rotate_log(deploy)

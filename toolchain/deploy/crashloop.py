@@ -22,7 +22,7 @@ from .prefix import Prefix
 
 MOST_STARTS = 5
 WITHIN_S = 120
-"""more starts than that within so many seconds are a crash loop; launchd starts a service every 10 s at most"""
+"""more starts than that within so many seconds are a crash loop; managers start a service every 10 s at most"""
 SLOW_STARTS = 8
 SLOW_WITHIN_S = 600
 """so are these: of a release that lives for a while after each start"""

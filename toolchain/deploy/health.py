@@ -88,18 +88,19 @@ class _Trial:
         deadline, manager = self._deadline, self._manager
         begun = time.monotonic()
         first: ServiceState | None = None
+        last_end = ""  # a manager may forget it when it starts the next process
         while True:
             found = self._unit.ready(self._started.environment, min(CALL_TIMEOUT_S, max(deadline.left, _POLL_S)))
             state = manager.inspect()
-            first = first or state
+            first, last_end = first or state, state.last_end or last_end
             if found == self._wanted and state.running:
                 break
             if found and found != self._wanted and time.monotonic() - begun > WRONG_VERSION_GRACE_S:
                 raise Unhealthy(f"{self._url} answers version {_short(found)}, not {self._wanted!r} of {self._name}")
             if state.runs - first.runs >= CRASHES:
-                raise Unhealthy(f"{self._name} keeps exiting, last with: {state.last_end}")
+                raise Unhealthy(f"{self._name} keeps exiting, last with: {last_end or 'no status'}")
             if deadline.passed:
-                last = state.last_end if not state.running else ""
+                last = last_end if not state.running else ""
                 last = f"; its last process ended with: {last}" if last else ""
                 raise Unhealthy(
                     f"{self._name} did not answer at {self._url} within {deadline.seconds:g} s{last}",

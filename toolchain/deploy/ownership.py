@@ -178,7 +178,7 @@ def _check_owner(prefix: Prefix, owner: Account) -> None:
         raise PrefixUnsafe(f"deploy.prefix: {prefix.folder} belongs to {holder}, and you are {owner.name}", hint=_SUDO)
     raise PrefixUnsafe(
         f"deploy.prefix: {prefix.folder} belongs to {holder}, but this service needs a prefix of {owner.name}",
-        hint=f"set deploy.prefix to another folder, or deploy.domain to gui/{status.st_uid}",
+        hint=f"set deploy.prefix to another folder, or deploy.domain to user/{status.st_uid}",
     )
 
 

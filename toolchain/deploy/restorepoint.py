@@ -23,7 +23,7 @@ from .installed import InstallState
 from .prefix import Prefix
 
 _SPARE_DESCRIPTORS = 24
-"""enough to call launchctl, a server, and to read a few files at once"""
+"""enough to call the service manager, a server, and to read a few files at once"""
 
 
 def prepare(prefix: Prefix, release: str, previous: str) -> None:

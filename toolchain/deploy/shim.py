@@ -1,6 +1,7 @@
 """The shell script that the manager starts: it reads the active release's environment and executes its program.
 
-It also rotates the service's log. newsyslog could not: it renames, and launchd goes on writing to the renamed file.
+It also rotates the service's log. newsyslog and logrotate could not: they rename, and the service
+goes on writing to the renamed file.
 """
 
 from __future__ import annotations

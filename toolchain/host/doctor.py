@@ -12,6 +12,7 @@ from ..core import extras
 from ..core.config import Config
 from ..core.errors import MissingTool
 from ..core.records import record
+from ..service import managers
 
 _GO_NEEDED = "1.26"
 """required by the newest known Ollama; a build reads the tree's own go.mod"""
@@ -48,7 +49,7 @@ def doctor(config: Config) -> Requirements:
     kind, cc, cxx = tools.compilers(config.build, workspace)
     found = [_platform(), _python(), *map(_tool, (tools.git(), tools.cmake(), tools.ninja(), tools.go(_GO_NEEDED)))]
     found += [_tool(cc, f"a C compiler ({kind})"), _tool(cxx, f"a C++ compiler ({kind})")]
-    found += [_extras(), _disk(workspace, config.build.min_free_gb), _launchd(config)]
+    found += [_extras(), _disk(workspace, config.build.min_free_gb), _service_manager(config)]
     if sys.platform == "darwin":
         found += [_program("codesign", "signs the build", apple.TOOLS_HINT), *_mac()]
     return Requirements(found)
@@ -130,12 +131,16 @@ def _disk(workspace: Path, needed_gb: float) -> Requirement:
     )
 
 
-def _launchd(config: Config) -> Requirement:
-    if config.deploy.service_manager in ("emulator", "standin") or (
-        config.deploy.service_manager == "auto" and sys.platform != "darwin"
-    ):
-        return Requirement(name="launchctl", ok=True, found="the emulator", needed="launchd on macOS")
-    return _program("launchctl", "launchd on macOS", "set deploy.service_manager=emulator on a machine without launchd")
+def _service_manager(config: Config) -> Requirement:
+    kind = managers.kind(config.deploy)
+    missing = kind.lacks()
+    return Requirement(
+        name="manager",
+        ok=not missing,
+        found="" if missing else kind.title,
+        needed=f"{kind.title}, for deploy.service_manager={config.deploy.service_manager}",
+        hint=f"{missing}; set deploy.service_manager to another one" if missing else "",
+    )
 
 
 def _program(name: str, needed: str, hint: str) -> Requirement:

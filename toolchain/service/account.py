@@ -21,7 +21,7 @@ from ..core.errors import ConfigError
 from ..core.records import record
 
 SYSTEM = "system"
-"""launchd's domain for daemons"""
+"""the domain of services that belong to the machine, launchd's daemons among them"""
 _NAME = "turboquant"
 _CONSOLE = Path("/dev/console")
 _MOST_GROUPS = 16
@@ -108,6 +108,16 @@ def this_mac() -> Machine:
     """The real thing."""
     user = console_user() if is_root() and sys.platform == "darwin" else ""
     return Machine(root=is_root(), console_user=user, system_prefix=Path("/Library/Application Support") / _NAME)
+
+
+def domain(config: DeployConfig, machine: Machine) -> str:
+    """deploy.domain, with the uid of the service's user for one that says `user`. Raises `ConfigError`."""
+    if config.domain != "user":
+        return config.domain
+    user = find(config, "user", machine)
+    if user is None:
+        raise unknown()
+    return f"user/{user.uid}"
 
 
 def find(config: DeployConfig, domain: str, machine: Machine, installed: str = "") -> Account | None:
@@ -267,7 +277,7 @@ def refuse_to_litter(workspace: Path) -> None:
 
 @contextmanager
 def as_root() -> Iterator[None]:
-    """Inside of `acting`, be root again for a moment, as launchd requires."""
+    """Inside of `acting`, be root again for a moment, as a service manager requires."""
     if os.getuid() != 0 or os.geteuid() == 0:
         yield
         return

@@ -196,6 +196,10 @@ class LaunchdManager(Launchctl):
         """The entries of a property list: EnvironmentVariables.HOME."""
         return propertylist.entries(data)
 
+    def user_of(self, data: bytes) -> str:
+        """UserName of a property list."""
+        return self.describe(data).get("UserName", "")
+
     def install(self, definition: Definition) -> None:
         """Write the property list, with the mode that launchd requires."""
         records.write_bytes(self.plist, self.render(definition), mode=0o644)

@@ -1,4 +1,4 @@
-"""The interface of a service manager: launchd, its emulator, or another one."""
+"""The interface of a service manager: launchd, its emulator, systemd, or another one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Manager(Protocol):
 
     @property
     def kind(self) -> str:
-        """The manager's own name: launchd."""
+        """The manager's own name: launchd, systemd."""
 
     @property
     def target(self) -> str:
@@ -80,7 +80,7 @@ class Manager(Protocol):
         """What whoever installs the service there must know; empty if nothing."""
 
     def check(self) -> None:
-        """Raises `ConfigError` when a definition cannot be written there."""
+        """Raises `ConfigError` when a definition cannot be written there, `ManagerRefused` for one without effect."""
 
     def require_rights(self) -> None:
         """Raises `ConfigError` when the caller may not change the service, which everybody may look at."""
@@ -114,6 +114,9 @@ class Manager(Protocol):
 
     def describe(self, data: bytes) -> dict[str, str]:
         """What a definition's file says, by dotted key; empty if it is none."""
+
+    def user_of(self, data: bytes) -> str:
+        """The account that a definition's file names; empty if it names none."""
 
     def install(self, definition: Definition) -> None:
         """Write the file for a definition. The loaded definition is unchanged until `reload`."""

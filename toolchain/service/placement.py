@@ -14,6 +14,13 @@ from . import account, propertylist
 from .account import Account, Machine
 from .launchd import DAEMONS, EVERYBODYS_AGENTS, LaunchdManager
 
+_LAUNCHCTL = "/bin/launchctl"
+
+
+def lacks() -> str:
+    """Why launchd cannot be the manager on this machine; empty if it can."""
+    return "" if Path(_LAUNCHCTL).exists() else f"{_LAUNCHCTL} does not exist: launchd is only on macOS"
+
 
 def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager:
     """The Mac's own launchd; `loaded_in` is as in `connect`.
@@ -22,7 +29,7 @@ def manager(config: DeployConfig, _home: Path, loaded_in: str) -> LaunchdManager
     """
     if sys.platform != "darwin":
         raise ConfigError("deploy.service_manager: launchd is only on macOS", hint="auto uses the emulator elsewhere")
-    return replace(connect(config, ("/bin/launchctl",), {}, loaded_in, machine=account.this_mac()), needs_root=True)
+    return replace(connect(config, (_LAUNCHCTL,), {}, loaded_in, machine=account.this_mac()), needs_root=True)
 
 
 def connect(
@@ -60,8 +67,8 @@ def connect(
         )
 
     if config.domain != "auto":
-        return at(config.domain)
-    if not _is_own(loaded_in, config, machine):
+        return at(account.domain(config, machine))
+    if not is_own(loaded_in, config, machine):
         user = account.find(config, "auto", machine) or account.caller()
         return at(account.SYSTEM) if machine.root else _automatic(at, user)
     kept = at(loaded_in)
@@ -72,7 +79,7 @@ def connect(
     return at(elsewhere[0].manager.registration.domain) if elsewhere else kept
 
 
-def _is_own(domain: str, config: DeployConfig, machine: Machine) -> bool:
+def is_own(domain: str, config: DeployConfig, machine: Machine) -> bool:
     """Whether a domain that a state names can be this service's: nothing in a state is trusted."""
     kind, _, uid = domain.partition("/")
     if kind == account.SYSTEM or not uid.isdecimal():

@@ -124,6 +124,13 @@ class OllamaUnit:
             port=DEFAULT_PORT,
             remedy="`brew services stop ollama`",
         ),
+        Competitor(
+            manager="systemd",
+            label="ollama",
+            name="the service of Ollama's installer",
+            port=DEFAULT_PORT,
+            remedy="`sudo systemctl stop ollama`, and `sudo systemctl disable ollama` for the next boot",
+        ),
     )
 
     def environment(self, release: Release, config: DeployConfig, served: Served = NOTHING) -> dict[str, str]:  # noqa: ARG002
