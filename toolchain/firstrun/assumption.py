@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ..core.errors import ToolchainError
 from ..core.records import record
 from .bench import Bench, Evidence
 
 Status: TypeAlias = Literal["confirmed", "refuted", "not tested"]
+MACOS, ROOT = "macOS", "root"
+"""what `Assumption.needs` may name that `probed` looks at"""
 
 
 @record
@@ -20,6 +23,10 @@ class Assumption:
     statement: str
     needs: str = ""
     """what a machine must have so that it can be tested: macOS, a Metal GPU, root; empty if nothing"""
+    how: str = ""
+    """how it is tested, in a sentence"""
+    portable: bool = False
+    """whether what another system than macOS shows counts for a Mac, too"""
 
 
 @record
@@ -43,3 +50,64 @@ class Area:
     name: str
     assumptions: tuple[Assumption, ...]
     examine: Callable[[Bench], Iterator[Finding]]
+
+
+@record
+class Verdict:
+    """A finding without the id of its assumption."""
+
+    status: Status
+    reason: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+def confirmed(reason: str, *evidence: Evidence) -> Verdict:
+    """It is as the assumption says."""
+    return Verdict(status="confirmed", reason=reason, evidence=evidence)
+
+
+def refuted(reason: str, *evidence: Evidence) -> Verdict:
+    """It is not as the assumption says."""
+    return Verdict(status="refuted", reason=reason, evidence=evidence)
+
+
+def untested(reason: str, *evidence: Evidence) -> Verdict:
+    """Nothing could be found out."""
+    return Verdict(status="not tested", reason=reason, evidence=evidence)
+
+
+def judged(holds: bool, reason: str, *evidence: Evidence) -> Verdict:
+    """Confirmed or refuted."""
+    return confirmed(reason, *evidence) if holds else refuted(reason, *evidence)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One assumption, and what tests it."""
+
+    assumption: Assumption
+    test: Callable[[Bench], Verdict]
+
+
+def probed(name: str, *probes: Probe) -> Area:
+    """An area whose assumptions are tested one after the other; what fails in one does not end the others."""
+
+    def examine(bench: Bench) -> Iterator[Finding]:
+        for probe in probes:
+            found = _verdict(probe, bench)
+            yield Finding(id=probe.assumption.id, status=found.status, reason=found.reason, evidence=found.evidence)
+
+    return Area(name=name, assumptions=tuple(probe.assumption for probe in probes), examine=examine)
+
+
+def _verdict(probe: Probe, bench: Bench) -> Verdict:
+    needs = probe.assumption.needs
+    if MACOS in needs and not bench.on_mac:
+        return untested(f"needs {needs}")
+    if ROOT in needs and not bench.privileged:
+        return untested(f"needs {needs}: run it with sudo")
+    begun = len(bench.kept)
+    try:
+        return probe.test(bench)
+    except (ToolchainError, OSError, ValueError, LookupError) as error:
+        return untested(f"{type(error).__name__}: {error}", *bench.kept[begun:])

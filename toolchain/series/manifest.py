@@ -70,6 +70,8 @@ class Proven(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     builds: str
     newest: str
+    ollama: str = ""
+    """a stable release of Ollama that pins a build in the range, for whoever wants no surprise; empty: none is named"""
 
     def beyond(self, version: str) -> str:
         """A message for a build that is newer than the proven range; else empty."""

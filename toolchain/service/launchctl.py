@@ -40,10 +40,7 @@ class Launchctl:
             return None
         if done.returncode not in (0, codes.UNKNOWN_SERVICE):
             raise self.refused(done, ("print", self.target))
-        fields: dict[str, str] = {}
-        for key, value in _FIELD.findall(done.output if done.returncode == 0 else ""):
-            fields.setdefault(key, value)
-        return fields
+        return fields_of(done.output) if done.returncode == 0 else {}
 
     def call(self, *words: str) -> process.Completed:
         """Run it, as root where this process is root's. Raises `ManagerRefused` only when it does not answer."""
@@ -72,6 +69,14 @@ class Launchctl:
             hint=hint or f"`launchctl print {self.target}`, and the system log",
             code=done.returncode,
         )
+
+
+def fields_of(printed: str) -> dict[str, str]:
+    """The first of each field in what `print` says of a service."""
+    fields: dict[str, str] = {}
+    for key, value in _FIELD.findall(printed):
+        fields.setdefault(key, value)
+    return fields
 
 
 def state_of(fields: dict[str, str]) -> ServiceState:

@@ -39,8 +39,8 @@ _SHARED = {
     "set": "any setting, as in --set deploy.port=11500 (repeatable)",
 }
 
-_LOOK_ONLY = ("deploy", "config", "doctor")
-"""tasks that have a workspace, and make nothing in it"""
+_LOOK_ONLY = ("deploy", "config", "doctor", "firstrun")
+"""tasks that have a workspace, and leave nothing in it"""
 
 
 class Group:

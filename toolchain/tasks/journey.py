@@ -7,13 +7,14 @@ from pathlib import Path
 from .. import deploy, pipeline, rehearsal
 from ..core import config as configuration
 from ..core.run import Run
+from ..firstrun import engine as first_runs
 from ..host import doctor as host
 from ..series.manifest import load_series
 from ..upstream import assessment
 from ..upstream import watch as watching
 from . import suite
 from .command import Group
-from .flags import SOURCES
+from .flags import SOURCES, Names
 
 group = Group()
 
@@ -32,6 +33,24 @@ def rehearse(run: Run, keep: str = "") -> None:
 def run_tests(run: Run, fast: bool = False, args: str = "") -> None:
     """Run the test suite."""
     run.finish(suite.run(run.console, fast=fast, args=args))
+
+
+@group.task(
+    *SOURCES,
+    out="the archive to write: a name that ends with .tar.gz or .zip",
+    only="areas to examine, separated by commas (repeatable); without it all of them",
+    before_reboot="prepare the part that a reboot belongs to: leaves one job, and the record of it",
+    after_reboot="examine what the reboot left of that job, and remove it",
+)
+def firstrun(
+    run: Run,
+    out: str = "firstrun.tar.gz",
+    only: Names = Names(),
+    before_reboot: bool = False,
+    after_reboot: bool = False,
+) -> None:
+    """Confirm or refute on this machine what the toolkit assumes about a Mac."""
+    run.finish(first_runs.first_run(run, out, only))
 
 
 @group.task("workspace")

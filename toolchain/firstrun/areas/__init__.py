@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from ..assumption import Area
+from .launchd_running import LAUNCHD
 
-AREAS: tuple[Area, ...] = ()
+AREAS: tuple[Area, ...] = (LAUNCHD,)

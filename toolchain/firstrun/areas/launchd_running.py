@@ -1,0 +1,335 @@
+"""launchd: how a job is started, what it gets, how it is stopped, and what a teardown looks like meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from ...core.errors import ToolchainError
+from ...service import launchctl_codes as codes
+from ...service.launchctl import fields_of
+from ...service.propertylist import EXIT_TIMEOUT_S
+from ..assumption import Area, Assumption, Finding, Probe, Verdict, judged, probed, untested
+from ..bench import Bench, Evidence
+from ..jobs import STAYS, TinyJob, Watch, alive, screen_domain, told
+from . import launchd_loading
+from .behaviours import behaviour
+
+_RACES = 10
+_EXIT_DEFAULT_S = 5.0
+_LONGEST_EXIT_S = 40.0
+"""launchd.plist(5) of some versions says 20 s"""
+_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+def _kickstart_kills(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "kills", script=f"trap 'echo TERM; exit 0' TERM; echo ready; {STAYS}")
+    job.bootstrap()
+    before = job.runs()
+    job.says("ready")
+    again = job.call("kickstart", "-k", job.target)
+    after = job.look().pid
+    job.says("ready", times=2)
+    politely = "TERM" in job.said
+    job.remove()
+    reason = f"{told(again)}; pid {before}, then {after}; the old process {'got TERM' if politely else 'got no TERM'}"
+    return judged(again.code == 0 and after not in (0, before) and not politely, reason, *job.evidence)
+
+
+def _kickstart_running(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "running", script=STAYS)
+    job.bootstrap()
+    before = job.runs()
+    twice = [job.call("kickstart", job.target) for _ in range(2)]
+    after = job.look()
+    job.remove()
+    fine = all(one.code in (0, *codes.PROGRESSING) for one in twice) and (after.pid, after.runs) == (before, 1)
+    return judged(fine, f"{told(*twice)}; pid {before}, then {after.pid}; runs = {after.runs}", *job.evidence)
+
+
+def _kickstart_throttle(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "throttle", script="exit 1", KeepAlive=True, ThrottleInterval=60)
+    job.bootstrap()
+    waiting = job.until(lambda state: not state.running and bool(state.last_end), "its process does not end")
+    started = time.monotonic()
+    seen = job.call("kickstart", job.target)
+    state = job.until(lambda state: state.runs > waiting.runs, "runs does not grow", timeout_s=15)
+    seconds = time.monotonic() - started
+    job.remove()
+    return judged(
+        seconds < 10, f"{told(seen)}; runs {waiting.runs}, then {state.runs} in {seconds:.1f} s", *job.evidence
+    )
+
+
+def _kill_restarts(bench: Bench) -> Verdict:
+    """One job that stays in spite of TERM, and one that ends by it."""
+    stays = TinyJob.of(bench, "stays", script=f"trap 'echo TERM' TERM; echo ready; {STAYS}", ExitTimeOut=1)
+    ends = TinyJob.of(bench, "ends", script=f"echo ready; {STAYS}", KeepAlive=True, ThrottleInterval=1)
+    for job in (stays, ends):
+        job.bootstrap()
+    pids = [job.runs() for job in (stays, ends)]
+    for job in (stays, ends):
+        job.says("ready")
+        job.call("kill", "SIGTERM", job.target)
+    sent = time.monotonic()
+    stays.says("TERM")
+    restarted = ends.until(lambda state: state.running and state.pid != pids[1], "KeepAlive does not start it")
+    time.sleep(max(0.0, sent + 2.0 - time.monotonic()))  # twice ExitTimeOut
+    survived = stays.look().pid == pids[0]
+    ends.printed()
+    for job in (stays, ends):
+        job.remove()
+    reason = f"the job that ignores TERM {'stays' if survived else 'was killed'}; the other one runs as {restarted.pid}"
+    return judged(survived, reason, *stays.evidence, *ends.evidence)
+
+
+def _teardown(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "teardown", script=f"trap 'sleep 1; exit 0' TERM; echo ready; {STAYS}")
+    job.bootstrap()
+    pid = job.runs()
+    job.says("ready")
+    job.bootout()
+    while_alive, lingering = set[int](), set[int]()
+    deadline = time.monotonic() + _LONGEST_EXIT_S
+    while time.monotonic() < deadline:
+        living = alive(pid)
+        seen = job.call("bootstrap", job.domain, str(job.plist))
+        if seen.code == 0:
+            break
+        (while_alive if living and alive(pid) else lingering).add(seen.code)
+    job.runs()
+    job.remove()
+    reason = f"while the process ended: {sorted(while_alive)}; afterwards: {sorted(lingering)}; then 0"
+    fine = while_alive == {codes.ALREADY_IN_PROGRESS} and lingering <= {codes.INPUT_OUTPUT, codes.ALREADY_IN_PROGRESS}
+    return judged(fine, reason, *job.evidence)
+
+
+def _spawn_failure(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "spawn", str(bench.folder / "no such program"))
+    loaded = job.bootstrap()
+    if loaded.code != 0:
+        return judged(False, f"{told(loaded)}: it is not loaded at all", *job.evidence)
+    job.until(lambda state: bool(state.last_end), "it says nothing of an end")
+    end = fields_of(job.printed().output).get("last exit code", "")
+    job.remove()
+    return judged(end.startswith("78"), f"last exit code = {end}", *job.evidence)
+
+
+def _environment(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "environment", "/usr/bin/env", EnvironmentVariables={"OWN": "1", "NUMBER": 2})
+    job.bootstrap()
+    job.says("XPC_SERVICE_NAME=")
+    job.until(lambda state: bool(state.last_end), "it does not end")
+    got = dict(line.partition("=")[::2] for line in job.said.splitlines() if "=" in line)
+    seen = bench.keep(f"the log of {job.target}, which runs /usr/bin/env", 0, 0.0, job.said)
+    job.remove()
+    wanted = {"PATH": _PATH, "XPC_SERVICE_NAME": job.label, "OWN": "1"}
+    wrong = [f"{name} is {got.get(name)!r}" for name, value in wanted.items() if got.get(name) != value]
+    if bench.on_mac and job.domain == screen_domain():
+        wrong += [f"there is no {name}" for name in ("HOME", "USER", "SHELL", "TMPDIR") if name not in got]
+    wrong += ["a number of the property list is passed"] if "NUMBER" in got else []
+    wrong += [f"{name} of the session reaches it" for name in got if name.startswith(("OLLAMA_", "LLAMA_"))]
+    return judged(not wrong, "; ".join(wrong) or f"it has {', '.join(sorted(got))}", *job.evidence, seen)
+
+
+def _user_name(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "user", script="id -u; id -G", UserName="nobody")
+    if bench.privileged:
+        return untested("this run is root's, whose jobs are daemons: run it without sudo, too")
+    loaded = job.bootstrap()
+    if loaded.code != 0:
+        return judged(False, f"{told(loaded)}: {loaded.output.strip()}", *job.evidence)
+    job.awaited(lambda: job.said.count("\n") == 2, "it says nothing")
+    uid, groups = job.said.splitlines()
+    seen = bench.keep(f"the log of {job.target}: id -u; id -G", 0, 0.0, job.said)
+    job.remove()
+    mine = set(map(str, (os.getegid(), *os.getgroups())))
+    fine = uid == str(os.getuid()) and mine <= set(groups.split())
+    reason = f"in {job.domain} it runs as {'the caller' if uid == str(os.getuid()) else uid}, with groups {groups}"
+    return judged(fine, f"{reason}; in system: run it with sudo", *job.evidence, seen)
+
+
+def _full_disk(bench: Bench) -> Verdict:
+    """A log that cannot be opened, not even by root, since its folder is a file; then it is a folder."""
+    place = bench.folder / "jobs" / "in the way"
+    job = TinyJob.of(
+        bench, "nolog", script="echo here", KeepAlive=True, ThrottleInterval=1, StandardOutPath=str(place / "log"),
+        StandardErrorPath=str(place / "log"),
+    )  # fmt: skip
+    place.write_bytes(b"")
+    job.bootstrap()
+    job.until(lambda state: bool(state.last_end), "it neither ran nor failed")
+    end = fields_of(job.printed().output).get("last exit code", "")
+    place.unlink()
+    place.mkdir()
+    with suppress(ValueError):
+        job.awaited((place / "log").is_file, "it was not tried again", 25)
+    retried = (place / "log").is_file()
+    job.remove()
+    reason = f"last exit code = {end}; {'then it ran' if retried else 'then it was not tried again within 25 s'}"
+    return judged(
+        end.startswith("78") and retried, f"{reason}, with a folder that is a file for a full disk", *job.evidence
+    )
+
+
+def _log_appends(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "appends", script="while :; do echo line; sleep 0.1; done")
+    job.bootstrap()
+    job.says("line", times=2)
+    os.truncate(job.log, 0)
+    job.awaited(lambda: "line" in job.said, "nothing is written after the log was cut")
+    data = job.log.read_bytes()
+    job.remove()
+    holes = data.count(b"\0")
+    return judged(not holes, f"after the log was cut to 0 bytes it goes on with {data[:12]!r}", *job.evidence)
+
+
+def _children(bench: Bench) -> Verdict:
+    job = TinyJob.of(bench, "children", script=f"sleep 300 & echo child $!; {STAYS}")
+    job.bootstrap()
+    job.says("child")
+    child = int(job.said.split()[1])
+    bench.cleanup.callback(_kill, child)
+    job.remove()
+    ended = Watch(child).ended(5)
+    reason = f"the child {child} in its process group {'has ended' if ended else 'still runs 5 s later'}"
+    return judged(ended, reason, *job.evidence)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, 9)
+
+
+class _Races:
+    """Ten bootouts with a bootstrap straight after each, and one after the label is gone."""
+
+    def __init__(self) -> None:
+        self.early: list[int] = []
+        self.late: list[int] = []
+        self.seconds: list[float] = []
+        self.evidence: list[Evidence] = []
+
+    def early_verdict(self, bench: Bench) -> Verdict:
+        """Runs the races."""
+        job = TinyJob.of(bench, "race", script=STAYS)
+        job.bootstrap()
+        self.evidence = job.evidence
+        for _ in range(_RACES):
+            job.runs()
+            started = time.monotonic()
+            job.bootout()
+            at_once = job.call("bootstrap", job.domain, str(job.plist))
+            self.early.append(at_once.code)
+            if at_once.code != 0:
+                job.gone()
+                self.seconds.append(round(time.monotonic() - started, 3))
+                self.late.append(job.bootstrap().code)
+        job.remove()
+        failed = sum(code != 0 for code in self.early)
+        reason = f"a bootstrap straight after bootout failed {failed} of {_RACES} times: {self.early}"
+        return judged(failed > 0, reason, *self.evidence)
+
+    def late_verdict(self, _bench: Bench) -> Verdict:
+        """Of the bootstraps that followed."""
+        if not self.late:
+            return untested("no bootstrap straight after a bootout failed, so none was tried again")
+        reason = f"bootstrap answered {self.late}; from bootout until print answered 113: {self.seconds} s"
+        return judged(not any(self.late), reason, *self.evidence)
+
+
+class _Stubborn:
+    """A job that ignores TERM and whose property list gives no ExitTimeOut: its bootout takes as long as the default."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.job = TinyJob.of(bench, "stubborn", script=f"trap '' TERM; echo ready; {STAYS}")
+        self.job.bootstrap()
+        pid = self.job.runs()
+        self.job.says("ready")
+        self.stated = fields_of_exit(self.job.printed().output)
+        self.job.bootout()
+        self.watch = Watch(pid)
+
+    def verdict(self) -> Verdict:
+        """Waits for the end."""
+        ended = self.watch.ended(_LONGEST_EXIT_S)
+        seconds = self.watch.seconds
+        fine = ended and abs(seconds - _EXIT_DEFAULT_S) < 1.5
+        enough = "" if ended and seconds <= EXIT_TIMEOUT_S else f"; a deploy sets {EXIT_TIMEOUT_S} s itself"
+        reason = f"killed {seconds:.1f} s after bootout; print states {self.stated or 'nothing'}{enough}"
+        return judged(fine, reason, *self.job.evidence)
+
+
+def fields_of_exit(printed: str) -> str:
+    """`exit timeout` in what `print` says; empty if it does not say."""
+    found = (line.partition(" = ")[2] for line in printed.splitlines() if line.strip().startswith("exit timeout = "))
+    return next(found, "")
+
+
+def _assumption(id: str, statement: str, how: str) -> Assumption:
+    return Assumption(id=f"launchd.{id}", statement=statement, how=how)
+
+
+_EXIT_TIMEOUT = behaviour("exit-timeout-default")
+_races = _Races()
+_PROBES = (
+    *launchd_loading.PROBES,
+    Probe(behaviour("kickstart-kills"), _kickstart_kills),
+    Probe(behaviour("kickstart-running"), _kickstart_running),
+    Probe(behaviour("kickstart-throttle"), _kickstart_throttle),
+    Probe(behaviour("kill-restarts"), _kill_restarts),
+    Probe(behaviour("teardown-codes"), _teardown),
+    Probe(behaviour("spawn-failure"), _spawn_failure),
+    Probe(behaviour("environment-bare"), _environment),
+    Probe(behaviour("user-name-agents"), _user_name),
+    Probe(behaviour("full-disk"), _full_disk),
+    Probe(
+        _assumption(
+            "log-appends",
+            "launchd opens a log for appending and keeps it open: after it is cut to 0 bytes, the job writes at its begin.",
+            "Cut the log of a job that writes, and look for a hole.",
+        ),
+        _log_appends,
+    ),
+    Probe(
+        _assumption(
+            "children",
+            "After a bootout launchd ends what is left of the job's process group.",
+            "A job starts `sleep` in the background; bootout it and look for the child.",
+        ),
+        _children,
+    ),
+    Probe(
+        _assumption(
+            "bootout-early",
+            "bootout answers while the label is still there, so that a bootstrap straight after it may fail.",
+            f"{_RACES} bootouts, each with a bootstrap straight after it.",
+        ),
+        _races.early_verdict,
+    ),
+    Probe(
+        _assumption(
+            "bootout-race",
+            "Once print answers 113 after a bootout, bootstrap succeeds at the first attempt.",
+            f"The same {_RACES} rounds; their times are in the finding.",
+        ),
+        _races.late_verdict,
+    ),
+)
+
+
+def _examine(bench: Bench) -> Iterator[Finding]:
+    stubborn: _Stubborn | None = None
+    failed = ""
+    try:
+        stubborn = _Stubborn(bench)  # first, since its end takes long
+    except (ToolchainError, OSError, ValueError) as error:
+        failed = f"{type(error).__name__}: {error}"
+    yield from probed("launchd", *_PROBES).examine(bench)
+    found = stubborn.verdict() if stubborn else untested(failed)
+    yield Finding(id=_EXIT_TIMEOUT.id, status=found.status, reason=found.reason, evidence=found.evidence)
+
+
+LAUNCHD = Area(name="launchd", assumptions=(*(one.assumption for one in _PROBES), _EXIT_TIMEOUT), examine=_examine)

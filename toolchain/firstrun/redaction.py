@@ -1,0 +1,184 @@
+"""Removes from a report who and where somebody is, and what opens a door: names, addresses, serial numbers, keys.
+
+What this machine and its users are called is asked for and replaced wherever it stands; what has a shape of its own (an
+address, a token) is replaced by its shape. Too much rather than too little: a version of four numbers goes as well.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import pwd
+import re
+import socket
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..core import process
+
+_FIRST_USER = 500 if sys.platform == "darwin" else 1000
+_NOBODY = 65534
+_PUBLIC = frozenset({"root", "nobody", "localhost", "System Administrator", "Unprivileged User"})
+_OPENING = r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PASSPHRASE|CREDENTIALS?|COOKIE|AUTH)"
+_VARIABLE = rf"(?:(?:[A-Z0-9_]*_)?{_OPENING}(?:_[A-Z0-9_]*)?|[A-Z0-9_]+KEY)"
+"""a name in capitals whose value is a secret, as an environment has it"""
+_SECRET_VARIABLE = re.compile(rf"{_VARIABLE}\Z")
+_LEAST_OPENING = 6
+"""characters; a shorter value of a secret variable would be replaced all over"""
+_LEAST_NAME = 3
+"""characters of a part of a real name"""
+_WORD = (
+    r"(?:\w*[_.-])?(?:password|passwd|passphrase|secret|credentials?|api[_-]?key|access[_-]?key|private[_-]?key|"
+    r"(?:access|auth|refresh|id|session|api|bearer)[_-]?token|authorization|cookie)(?:[_.-]\w*)?"
+)
+_HEX = "[0-9A-Fa-f]"
+_SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)),
+    # NAME=value of an environment: to the end of the line, since a value may hold blanks; or within its quotes
+    ("key", re.compile(rf"(?<![A-Za-z0-9_]){_VARIABLE}[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[^\n\"]+)")),
+    ("key", re.compile(rf"(?<![\w-])(?:{_WORD})[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[^\n\"]+)", re.IGNORECASE)),
+    ("key", re.compile(r"\b(?:Bearer|Basic)\s+(?P<it>[A-Za-z0-9._~+/=-]{8,})", re.IGNORECASE)),
+    (
+        "key",
+        re.compile(
+            r"(?<![A-Za-z0-9])(?:sk-|ghp_|gho_|ghs_|ghu_|github_pat_|glpat-|hf_|xox[abprs]-|npm_|pypi-|AKIA|ASIA|AIza|eyJ)"
+            r"[A-Za-z0-9._-]{10,}"
+        ),
+    ),
+    ("key", re.compile(r"(?:ssh-(?:rsa|ed25519|dss)|ecdsa-sha2-\S+) (?P<it>AAAA[A-Za-z0-9+/=]+)")),
+    ("account of a URL", re.compile(r"(?<=://)(?P<it>[^/@\s]+)(?=@)")),
+    ("e-mail address", re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")),
+    (
+        "hardware UUID",
+        re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"),
+    ),
+    ("hardware UUID", re.compile(r"(?<![0-9A-Za-z-])[0-9A-F]{8}-[0-9A-F]{16}(?![0-9A-Za-z-])")),
+    (
+        "serial number",
+        re.compile(
+            r"serial[ _-]?(?:number|num|no\.?)?(?:[ _]?\([^)\n]*\))?[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[^\s\"]+)", re.I
+        ),
+    ),
+    ("serial number", re.compile(r"\"?IOPlatformSerialNumber\"?\s*=\s*\"?(?P<it>[^\s\"]+)")),
+    ("hardware address", re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{1,2}[:-]){5}[0-9A-Fa-f]{1,2}(?![0-9A-Fa-f:])")),
+    ("user name", re.compile(r"(?<=/Users/)(?!Shared\b)(?P<it>[^/\s\"':<]+)|(?<=/home/)(?P<other>[^/\s\"':<]+)")),
+)
+_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?:%\w+)?(?![\w:])")
+
+
+class Redactor:
+    """Replaces what `known` lists, pairs of a kind and a text, and what has a known shape; counts it by kind."""
+
+    def __init__(self, known: Iterable[tuple[str, str]]) -> None:
+        kinds: dict[str, str] = {}
+        for kind, text in known:
+            for form in ("NFC", "NFD"):  # a file's name may have either
+                if text.strip() and text not in _PUBLIC:
+                    kinds.setdefault(unicodedata.normalize(form, text.strip()).casefold(), kind)
+        self._kinds = kinds
+        longest_first = sorted(kinds, key=len, reverse=True)
+        self._known = re.compile(
+            "|".join(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])" for text in longest_first) or r"(?!)",
+            re.IGNORECASE,
+        )
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
+        text = self._known.sub(lambda match: self._mark(self._kinds.get(match[0].casefold(), "name")), text)
+        for kind, shape in _SHAPES:
+            text = shape.sub(lambda match, kind=kind: self._within(match, kind), text)  # type: ignore[misc]
+        text = _IPV4.sub(self._address, text)
+        return _IPV6.sub(self._address, text)
+
+    def all(self, value: Any) -> Any:
+        """Plain data with every string in it redacted; the keys of dictionaries stay."""
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, Mapping):
+            return {key: self.all(one) for key, one in value.items()}
+        return [self.all(one) for one in value] if isinstance(value, list | tuple) else value
+
+    def _mark(self, kind: str) -> str:
+        self.counts[kind] += 1
+        return f"<{kind}>"
+
+    def _within(self, match: re.Match[str], kind: str) -> str:
+        """The match with its group, if it has one, replaced."""
+        found = next((name for name in match.groupdict() if match[name] is not None), None)
+        whole, start = match[0], match.start()
+        first, last = match.span(found) if found else match.span()
+        if re.fullmatch(r"<[A-Za-z -]+>,?", match.string[first:last].strip()):
+            return whole
+        return f"{whole[: first - start]}{self._mark(kind)}{whole[last - start :]}"
+
+    def _address(self, match: re.Match[str]) -> str:
+        try:
+            found = ipaddress.ip_address(match[0].rstrip(".").partition("%")[0])
+        except ValueError:
+            return match[0]
+        harmless = found.is_loopback or found.is_unspecified
+        return match[0] if harmless else self._mark("IP address")
+
+
+def of_this_machine() -> Redactor:
+    """For what this machine and its users are called, and the secrets in this process's environment."""
+    return Redactor([*_secrets(os.environ), *_hardware(), *_hosts(), *_people()])
+
+
+def _secrets(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in environ.items():
+        if _SECRET_VARIABLE.match(name.upper()) and len(value) >= _LEAST_OPENING:
+            yield "key", value
+
+
+def _hardware() -> Iterator[tuple[str, str]]:
+    if sys.platform != "darwin":
+        return
+    said = process.ask(("/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice"))
+    for name, kind in (("IOPlatformSerialNumber", "serial number"), ("IOPlatformUUID", "hardware UUID")):
+        yield from ((kind, found) for found in re.findall(rf'"{name}" = "([^"]+)"', said))
+
+
+def _hosts() -> Iterator[tuple[str, str]]:
+    names = {socket.gethostname(), os.uname().nodename}
+    if sys.platform == "darwin":
+        names |= {
+            process.ask(("/usr/sbin/scutil", "--get", name)) for name in ("ComputerName", "LocalHostName", "HostName")
+        }
+    for name in names:
+        yield "host name", name
+        yield "host name", name.strip().partition(".")[0]
+
+
+def _people() -> Iterator[tuple[str, str]]:
+    try:
+        users = pwd.getpwall()
+    except OSError:
+        users = []
+    own = {os.getuid(), os.geteuid()}
+    for user in users:
+        ordinary = user.pw_uid >= _FIRST_USER and user.pw_uid != _NOBODY and not user.pw_name.startswith("_")
+        if not ordinary and user.pw_uid not in own:
+            continue
+        if len(user.pw_dir) > len("/home/") and user.pw_dir != "/root":
+            yield "home folder", user.pw_dir
+        yield "user name", user.pw_name
+        yield from _of_person(user.pw_gecos.split(",")[0])
+    for name in ("USER", "LOGNAME", "SUDO_USER"):
+        yield "user name", os.environ.get(name, "")
+    home = os.environ.get("HOME", "")
+    if len(home) > 1 and home != "/root":
+        yield "home folder", home
+
+
+def _of_person(full: str) -> Iterator[tuple[str, str]]:
+    """A full name, and each part of it."""
+    if full in _PUBLIC:
+        return
+    yield "real name", full
+    yield from (("real name", part) for part in full.split() if len(part) >= _LEAST_NAME)

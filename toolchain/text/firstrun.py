@@ -1,0 +1,13 @@
+"""The summary of a first run."""
+
+from __future__ import annotations
+
+from ..firstrun import report
+from ..firstrun.report import Summary
+from .dispatch import as_text
+
+
+@as_text.register
+def _summary(found: Summary) -> str:
+    """As in the archive, and where that is."""
+    return f"{report.page(found)}\nreport: {found.file}\n"
