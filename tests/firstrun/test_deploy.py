@@ -17,6 +17,7 @@ from toolchain.core.errors import ReleaseInvalid
 from toolchain.core.run import Run
 from toolchain.firstrun import leftovers
 from toolchain.firstrun.areas import deploy
+from toolchain.firstrun.service import Service
 
 from .benches import bench, built, release_of
 
@@ -68,7 +69,7 @@ def test_a_release_that_exits_refutes_the_install_and_leaves_nothing(tmp_path: P
         assert (finding.id, finding.status) == ("deploy.install", "refuted")
         assert finding.reason.startswith("exit code 52: ")
         assert "keeps exiting" in finding.reason
-    assert leftovers.of_uninstall(deploy.Service(used).prefix, deploy.Service(used).definition) == []
+    assert leftovers.of_uninstall(Service(used).prefix, Service(used).definition) == []
 
 
 @pytest.mark.slow

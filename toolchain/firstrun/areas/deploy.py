@@ -7,35 +7,23 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 
-from ... import deploy
-from ...core import records
-from ...core.config import Config
-from ...core.console import Console
-from ...core.errors import ToolchainError
 from ...deploy import crashloop
-from ...deploy.journal import INSTALL_STEPS, KILL_VARIABLE, ROLLBACK_STEPS, UNINSTALL_STEPS, JournalEntry
-from ...deploy.prefix import Prefix
-from ...service import managers
-from ...service.emulator import settings as emulator
+from ...deploy.journal import INSTALL_STEPS, ROLLBACK_STEPS, UNINSTALL_STEPS
 from ...stages import Deployment, Release
 from .. import leftovers, toolkit
 from ..assumption import Area, Assumption, Finding
 from ..bench import Bench, Evidence
 from ..findings import judged, require_release, untested
+from ..service import Service
 from ..toolkit import Answer
 
 SECOND = "turbo2"
 """suffix of the second release, of the same sources"""
-_STABILITY_S = 1.0
-"""for operations that are killed: what they restore was found healthy before"""
 _START_S = 11.0
 """launchd starts a service every 10 s at most"""
 _COMES_BACK_S = 60.0
 _POLL_S = 0.25
-_LINES = "400"
 
 Operation = tuple[str, ...]
 
@@ -61,96 +49,8 @@ def _examine(bench: Bench) -> Iterator[Finding]:
     yield _uninstalled(service, first)
 
 
-@dataclass(frozen=True)
-class Service:
-    """The bench's own service."""
-
-    bench: Bench
-
-    @property
-    def config(self) -> Config:
-        """The bench's settings; what was not verified, which another area says, is installed all the same."""
-        settings = replace(self.bench.run.config.deploy, allow_unverified=True)
-        return replace(self.bench.run.config, deploy=settings)
-
-    @property
-    def brief(self) -> Config:
-        """The same with a short watch after each start."""
-        return replace(self.config, deploy=replace(self.config.deploy, stability_s=_STABILITY_S))
-
-    @property
-    def prefix(self) -> Prefix:
-        """Where it is installed."""
-        return Prefix.of(self.config)
-
-    @property
-    def definition(self) -> Path:
-        """The file that the manager reads."""
-        return Path(managers.choose(self.config.deploy, self.prefix.folder).registration.file)
-
-    def task(self, *words: str, kill_at: str = "") -> Answer:
-        """A task on it, which dies at a step if that is named."""
-        env = {KILL_VARIABLE: kill_at} if kill_at else {}
-        return toolkit.task(self.bench, *words, config=self.brief if kill_at else self.config, env=env)
-
-    def install(self, release: str) -> Answer:
-        """Install a release, whose health is watched as long as the settings say."""
-        return self.task("deploy.install", "--release", release)
-
-    def status(self) -> Deployment:
-        """What it is now, without a process of its own."""
-        try:
-            return deploy.status(self.brief, Console())
-        except ToolchainError as error:
-            return _unknown(self.prefix, error.message)
-
-    def told(self) -> tuple[Deployment, Evidence]:
-        """What a user is told that it is, after what was interrupted was finished or undone."""
-        answer = toolkit.task(self.bench, "deploy.status", config=self.brief)
-        return self.after(answer), answer.evidence
-
-    def after(self, answer: Answer) -> Deployment:
-        """What it is according to a task on it."""
-        reason = answer.complaint or "the task printed no state"
-        return answer.read(Deployment) or _unknown(self.prefix, reason)
-
-    def await_health(self, condition: Callable[[Deployment], bool]) -> tuple[Deployment, Evidence]:
-        """What it is once it is healthy and the condition holds, or after a minute."""
-        deadline = time.monotonic() + _COMES_BACK_S
-        while True:
-            found, evidence = self.told()
-            if (found.healthy and condition(found)) or time.monotonic() > deadline:
-                return found, evidence
-            time.sleep(_POLL_S)
-
-    def log(self) -> Evidence:
-        """The end of its log."""
-        files = [str(path) for path in sorted(self.prefix.logs.glob("*.log"))]
-        return self.bench.call(["tail", "-n", _LINES, *(files or ["/dev/null"])])
-
-    def use_emulator(self) -> None:
-        """Have an emulator end with this process, and not throttle a crash loop; a Mac has launchd."""
-        root = self.prefix.folder / "launchd"
-        if managers.choose(self.config.deploy, self.prefix.folder).registration.manager == "emulator" and not (
-            (root / emulator.FILE_NAME).exists()
-        ):
-            root.mkdir(parents=True, exist_ok=True)
-            emulator.write(root, emulator.Settings(owner_pid=os.getpid(), throttle_cap_s=0.5))
-
-    def remove(self) -> None:
-        """Leave no service."""
-        if self.prefix.is_used() or self.definition.exists() or self.prefix.shim.exists():
-            self.task("deploy.uninstall")
-
-
-def _unknown(prefix: Prefix, reason: str) -> Deployment:
-    return Deployment(
-        prefix=prefix.folder, active="", parent="", version="", pid=0, healthy=False, releases=(), reason=reason
-    )
-
-
 def _installed(service: Service, release: Release) -> Iterator[Finding]:
-    service.use_emulator()
+    service.quicken()
     answer = service.install(release.id)
     now = service.after(answer)
     evidence = (answer.evidence, service.log())
@@ -259,33 +159,16 @@ def survives(
         words, allowed = prepare()
         died = service.task(*words, kill_at=step)
         evidence.append(died.evidence)
-        if died.evidence.code != -signal.SIGKILL or not _died_at(service, step):
+        if died.evidence.code != -signal.SIGKILL or not service.died_at(step):
             wrong.append(f"{step}: it did not die there, but ended with {died.evidence.code}")
             continue
         after, told = service.told()
         evidence.append(told)
-        wrong += [f"{step}: {problem}" for problem in _problems(service, after, allowed)]
+        wrong += [f"{step}: {problem}" for problem in service.problems(after, allowed)]
         seen.append(f"{step} -> {after.active or 'nothing'} in {told.seconds:.1f} s")
     if wrong:
         return judged(identifier, False, "; ".join(wrong), *evidence, service.log())
     return judged(identifier, True, f"after a SIGKILL at the beginning of {', '.join(seen)}", *evidence)
-
-
-def _died_at(service: Service, step: str) -> bool:
-    with contextlib.suppress(Exception):
-        return records.read(service.prefix.journal, JournalEntry).step == step
-    return False
-
-
-def _problems(service: Service, after: Deployment, allowed: set[str]) -> Iterator[str]:
-    if after.active not in allowed:
-        yield f"{after.active or 'nothing'} is active"
-    if after.active and not after.healthy:
-        yield f"unhealthy: {after.reason}"
-    if after.active:
-        yield from leftovers.of_deploy(service.prefix, after)
-    else:
-        yield from leftovers.of_uninstall(service.prefix, service.definition)
 
 
 def _falls_back(service: Service, first: Release, second: Release) -> Finding:
