@@ -205,6 +205,8 @@ class TypeProof:
     text: str
     context_shifts: int
     caches: tuple[CacheProof, ...]
+    on_gpu: int | None = None
+    """bytes of the loaded model on a GPU, as /api/ps states; none where no GPU was required"""
     ok: bool
     reason: str = ""
 
@@ -217,6 +219,45 @@ class Verdict:
     name: str
     ok: bool
     evidence: str
+
+
+@record
+class GpuStart:
+    """Seconds from the start of a program to its first use of the GPU, when it ran for the first time and again."""
+
+    program: str
+    first_s: float
+    second_s: float
+
+
+@record
+class GpuComparison:
+    """llama-server with all layers on the GPU against the same one without a GPU, with one cache type.
+
+    `cache_on` names the buffers of the cache, `splits` is the number of parts that the scheduler cut the graph into.
+    Of `tokens` greedy ones, the first `equal` are the same; at the next one, the CPU's model prefers its own token by
+    `margin` nats. `kl` is the mean divergence of the GPU's predictions from the CPU's, and `noise` that of this cache
+    type from f16 on the CPU, both in nats.
+    """
+
+    kv_cache_type: str
+    cache_on: tuple[str, ...]
+    offloaded: int
+    layers: int
+    splits: int
+    tokens: int
+    equal: int
+    margin: float
+    kl: float
+    noise: float
+
+
+@record
+class GpuProof:
+    """What the built programs do on the GPU."""
+
+    starts: tuple[GpuStart, ...]
+    comparisons: tuple[GpuComparison, ...]
 
 
 Answer = Literal["fine", "costly", "collapses", "unknown"]
@@ -279,7 +320,9 @@ class Verification:
     version: str
     proofs: tuple[TypeProof, ...]
     checklist: tuple[Verdict, ...] = ()
-    """six verdicts; empty for a release that adds no types"""
+    """empty for a release that adds no types; the last verdict is on the GPU, where one is required"""
+    gpu: GpuProof | None = None
+    """none where no GPU is required, or where it could not be measured"""
     unknown_type_message: str
     """the API's answer to a type that does not exist"""
     guard: Compatibility | None = None

@@ -77,46 +77,155 @@ static void print_decoded(const char * op, const floats & wanted, const floats &
     print_operation(op, got.size(), got.empty() ? 0 : differences(got, wanted), relative_error(wanted, got));
 }
 
-// Attention of `queries` over all cells, for each of the heads: (head size, heads, queries), as the operation orders it.
-static floats attention(const floats & q, const floats & k, const floats & v, int64_t size, int64_t queries, int64_t cells,
-                        int64_t heads) {
-    floats out(size * heads * queries);
-    for (int64_t h = 0; h < heads; ++h) {
-        for (int64_t i = 0; i < queries; ++i) {
-            std::vector<double> sum(size);
+// -- attention --------------------------------------------------------------------------------------------------------
+
+enum mask_kind { MASK_NONE, MASK_CAUSAL, MASK_EMPTY };
+
+static const char * const MASK_NAMES[] = { "none", "causal", "empty" };
+
+// Whether query i of `queries` sees a cell. `causal`: the queries are the last tokens of those in the cells, of which the
+// last are still free, as in a cache that is not full. `empty`: whole tiles of free cells as well, and no cell at all
+// for every eighth of many queries, as in rows that only fill a batch up.
+static bool sees(mask_kind mask, int64_t i, int64_t queries, int64_t cell, int64_t cells) {
+    const int64_t last = cells - 39 - queries + i;
+    switch (mask) {
+        case MASK_NONE: return true;
+        case MASK_CAUSAL: return cell <= last;
+        default: return cell <= last && cell / 64 % 2 == 1 && !(queries > 1 && i % 8 == 3);
+    }
+}
+
+// One head of attention, of which all query heads of a group use the same keys and values.
+struct attention_case {
+    kind      k, v;
+    int64_t   size, queries, heads, kv_heads;
+    mask_kind mask;
+};
+
+static const int64_t CELLS = 256;
+
+// (head size, heads, queries), as the operation orders it; zeros for a query that sees no cell.
+static floats attention(const attention_case & c, const floats & q, const floats & k, const floats & v) {
+    floats out(c.size * c.heads * c.queries);
+    std::vector<double> sum(c.size);
+    for (int64_t h = 0; h < c.heads; ++h) {
+        const int64_t shared = h / (c.heads / c.kv_heads);
+        for (int64_t i = 0; i < c.queries; ++i) {
+            std::fill(sum.begin(), sum.end(), 0.0);
             double total = 0;
-            for (int64_t c = 0; c < cells; ++c) {
-                double score = 0;
-                for (int64_t j = 0; j < size; ++j) {
-                    score += (double) q[(h * queries + i) * size + j] * k[(h * cells + c) * size + j];
+            for (int64_t cell = 0; cell < CELLS; ++cell) {
+                if (!sees(c.mask, i, c.queries, cell, CELLS)) {
+                    continue;
                 }
-                const double weight = exp(score / sqrt((double) size));
+                const float * key = &k[(shared * CELLS + cell) * c.size], * value = &v[(shared * CELLS + cell) * c.size];
+                double score = 0;
+                for (int64_t j = 0; j < c.size; ++j) {
+                    score += (double) q[(h * c.queries + i) * c.size + j] * key[j];
+                }
+                const double weight = exp(score / sqrt((double) c.size));
                 total += weight;
-                for (int64_t j = 0; j < size; ++j) {
-                    sum[j] += weight * v[(h * cells + c) * size + j];
+                for (int64_t j = 0; j < c.size; ++j) {
+                    sum[j] += weight * value[j];
                 }
             }
-            for (int64_t j = 0; j < size; ++j) {
-                out[(i * heads + h) * size + j] = (float) (sum[j] / total);
+            for (int64_t j = 0; j < c.size; ++j) {
+                out[(i * c.heads + h) * c.size + j] = total > 0 ? (float) (sum[j] / total) : 0.0f;
             }
         }
     }
     return out;
 }
 
-static void print_attention(const device & on, const kind & k, random_source & random, int64_t queries) {
-    const int64_t size = 128, cells = 256, heads = 2;
-    const floats q = random.gaussians(size * queries * heads);
-    const bytes  keys = k.encode(random.mixed(size * cells * heads, k.block), size);
-    const bytes  cached = k.encode(random.mixed(size * cells * heads, k.block), size);
+// The largest relative error of a query, without those that see no cell: their result has no meaning.
+static double worst_error(const attention_case & c, const floats & wanted, const floats & got) {
+    const int64_t width = c.size * c.heads;
+    double worst = 0;
+    for (int64_t i = 0; i < c.queries; ++i) {
+        const floats a(&wanted[i * width], &wanted[i * width] + width), b(&got[i * width], &got[i * width] + width);
+        if (std::any_of(a.begin(), a.end(), [](float value) { return value != 0; })) {
+            worst = std::max(worst, relative_error(a, b));
+        }
+    }
+    return worst;
+}
+
+// Keys and values of every size, encoded once.
+struct cached {
+    bytes  blocks;
+    floats decoded;
+};
+
+static void print_attention(const device & on, const attention_case & c, const cached & k, const cached & v, uint64_t seed,
+                            bool first) {
+    const int64_t padded = (c.queries + 63) / 64 * 64;  // older builds require a whole number of tiles
+    random_source random = { seed };
+    const floats q = random.gaussians(c.size * c.queries * c.heads);
+    std::vector<uint16_t> hidden(CELLS * padded, 0xfc00);  // minus infinity in half precision
+    for (int64_t i = 0; i < c.queries; ++i) {
+        for (int64_t cell = 0; cell < CELLS; ++cell) {
+            hidden[i * CELLS + cell] = sees(c.mask, i, c.queries, cell, CELLS) ? 0 : 0xfc00;
+        }
+    }
     operation op(on);
-    ggml_tensor * tq = op.input(GGML_TYPE_F32, size, queries, q.data(), heads);
-    ggml_tensor * tk = op.input(k.type, size, cells, keys.data(), heads);
-    ggml_tensor * tv = op.input(k.type, size, cells, cached.data(), heads);
-    ggml_tensor * out = ggml_flash_attn_ext(op.ctx, tq, tk, tv, nullptr, 1.0f / sqrtf((float) size), 0.0f, 0.0f);
+    ggml_tensor * tq = op.input(GGML_TYPE_F32, c.size, c.queries, q.data(), c.heads);
+    ggml_tensor * tk = op.input(c.k.type, c.size, CELLS, k.blocks.data(), c.kv_heads);
+    ggml_tensor * tv = op.input(c.v.type, c.size, CELLS, v.blocks.data(), c.kv_heads);
+    ggml_tensor * mask = c.mask == MASK_NONE ? nullptr : op.input(GGML_TYPE_F16, CELLS, padded, hidden.data());
+    ggml_tensor * out = ggml_flash_attn_ext(op.ctx, tq, tk, tv, mask, 1.0f / sqrtf((float) c.size), 0.0f, 0.0f);
     const floats got = op.compute<float>(out, out);
-    const floats wanted = attention(q, k.decode(keys), k.decode(cached), size, queries, cells, heads);
-    print_operation(queries == 1 ? "FLASH_ATTN_EXT of 1" : "FLASH_ATTN_EXT of many", got.size(), 0, relative_error(wanted, got));
+    const double error = got.empty() ? 0 : worst_error(c, attention(c, q, k.decoded, v.decoded), got);
+    printf("%s{\"k\": \"%s\", \"v\": \"%s\", \"head_size\": %lld, \"queries\": %lld, \"heads\": %lld, \"kv_heads\": %lld, "
+           "\"mask\": \"%s\", \"of\": %zu, \"error\": %.9g}", first ? "" : ",\n  ", ggml_type_name(c.k.type),
+           ggml_type_name(c.v.type), (long long) c.size, (long long) c.queries, (long long) c.heads, (long long) c.kv_heads,
+           MASK_NAMES[c.mask], got.size(), error);
+}
+
+void print_attentions(ggml_backend_dev_t dev, ggml_backend_t backend, const kind & k, uint64_t seed) {
+    const device on = { dev, backend };
+    const kind   q8 = { GGML_TYPE_Q8_0, ggml_get_type_traits(GGML_TYPE_Q8_0)->blck_size, ggml_type_size(GGML_TYPE_Q8_0) };
+    bool first = true;
+    printf("[");
+    for (int64_t size : { 64, 128, 256 }) {
+        const int64_t most = 2;
+        const auto cache = [&](const kind & of, uint64_t which) {
+            random_source random = { seed + which };
+            cached made;
+            made.blocks = of.encode(random.mixed(size * CELLS * most, of.block), size);
+            made.decoded = of.decode(made.blocks);
+            return made;
+        };
+        const cached own = cache(k, 1), other = cache(q8, 1), values = cache(k, 2);
+        for (const bool mixed : { false, true }) {
+            for (const mask_kind mask : { MASK_NONE, MASK_CAUSAL, MASK_EMPTY }) {
+                for (const int64_t queries : { 1, 40 }) {
+                    for (const int64_t heads : { 8, 2 }) {
+                        if (heads == most && (mixed || mask != MASK_CAUSAL)) {
+                            continue;  // without groups, one mask is enough
+                        }
+                        const attention_case c = { mixed ? q8 : k, k, size, queries, heads, most, mask };
+                        print_attention(on, c, mixed ? other : own, values, seed + 3, first);
+                        first = false;
+                    }
+                }
+            }
+        }
+    }
+    printf("]");
+}
+
+// -- the operations of a cache ----------------------------------------------------------------------------------------
+
+bool store_one(ggml_backend_dev_t dev, ggml_backend_t backend, const kind & k, uint64_t seed) {
+    const device  on     = { dev, backend };
+    random_source random = { seed };
+    const int64_t width = 256, place = 0;
+    const floats  values = random.gaussians(width);
+    const bytes   nothing(width / k.block * k.size);
+    operation op(on);
+    ggml_tensor * to = op.input(k.type, width, 1, nothing.data());
+    ggml_tensor * from = op.input(GGML_TYPE_F32, width, 1, values.data());
+    ggml_tensor * node = ggml_set_rows(op.ctx, to, from, op.input(GGML_TYPE_I64, 1, 1, &place));
+    return !op.compute<uint8_t>(node, to).empty();
 }
 
 void print_operations(ggml_backend_dev_t dev, ggml_backend_t backend, const kind & k, uint64_t seed) {
@@ -173,8 +282,6 @@ void print_operations(ggml_backend_dev_t dev, ggml_backend_t backend, const kind
         }
         print_operation("MUL_MAT", got.size(), 0, relative_error(products, got));
     }
-    print_attention(on, k, random, 1);
-    print_attention(on, k, random, 40);
     printf("]");
 }
 

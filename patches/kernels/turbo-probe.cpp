@@ -3,10 +3,12 @@
 // a value is a whole number of 128ths of it, and that its sign says which of two codebooks that number is from.
 //
 //   turbo-probe SEED TYPE...       everything about the types
+//   turbo-probe start SEED TYPE    the seconds until each device has done one operation
 //   turbo-probe decode TYPE        blocks from stdin as floats to stdout
 
 #include "turbo-probe.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -205,10 +207,37 @@ static int decode(const kind & k) {
     return fflush(stdout) != 0;
 }
 
+static double seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// A GPU compiles its kernels when a process first uses them, so a new process shows what one costs.
+static int start(const kind & k, uint64_t seed) {
+    const double begun = seconds();
+    ggml_backend_load_all();
+    printf("{\"loaded_s\": %.6f, \"devices\": [", seconds() - begun);
+    for (size_t d = 0; d < ggml_backend_dev_count(); ++d) {
+        const ggml_backend_dev_t dev = ggml_backend_dev_get(d);
+        const bool   cpu  = ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU;
+        const double from = seconds();
+        const ggml_backend_t backend = ggml_backend_dev_init(dev, nullptr);
+        const double initialized = seconds() - from;
+        const bool   done = backend && store_one(dev, backend, k, seed);
+        printf("%s{\"name\": \"%s\", \"cpu\": %s, \"initialized_s\": %.6f, \"stored\": %s, \"ready_s\": %.6f}", d ? ", " : "",
+               ggml_backend_dev_name(dev), cpu ? "true" : "false", initialized, done ? "true" : "false", seconds() - begun);
+        ggml_backend_free(backend);
+    }
+    printf("]}\n");
+    return 0;
+}
+
 int main(int count, char ** words) {
     if (count < 3) {
-        fprintf(stderr, "usage: turbo-probe SEED TYPE... | turbo-probe decode TYPE\n");
+        fprintf(stderr, "usage: turbo-probe SEED TYPE... | turbo-probe start SEED TYPE | turbo-probe decode TYPE\n");
         return 2;
+    }
+    if (std::string(words[1]) == "start" && count == 4) {
+        return start(kind_named(words[3]), strtoull(words[2], nullptr, 10));
     }
     if (std::string(words[1]) == "decode") {
         return decode(kind_named(words[2]));
@@ -233,6 +262,8 @@ int main(int count, char ** words) {
         for (size_t i = 0; backend && i < kinds.size(); ++i) {
             printf("%s{\"name\": \"%s\", \"operations\": ", i ? ",\n " : "\n ", words[i + 2]);
             print_operations(dev, backend, kinds[i], seed);
+            printf(", \"attention\": ");
+            print_attentions(dev, backend, kinds[i], seed);
             printf("}");
         }
         printf("], \"rotations\": ");

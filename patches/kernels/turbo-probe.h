@@ -87,5 +87,11 @@ inline int64_t differences(const floats & a, const floats & b, float factor = 1.
 // The operations of a graph on a device, as a JSON list of how each compares with the reference.
 void print_operations(ggml_backend_dev_t dev, ggml_backend_t backend, const kind & k, uint64_t seed);
 
+// Whether the device stores rows of a cache, which is the first thing that a model needs of it.
+bool store_one(ggml_backend_dev_t dev, ggml_backend_t backend, const kind & k, uint64_t seed);
+
+// Attention of a device over a cache of the type, and of q8_0 keys with its values: a JSON list of cases with their errors.
+void print_attentions(ggml_backend_dev_t dev, ggml_backend_t backend, const kind & k, uint64_t seed);
+
 // The device's own Hadamard transforms, as a JSON list; empty where the libraries have none.
 void print_rotations(ggml_backend_dev_t dev, ggml_backend_t backend);

@@ -23,9 +23,11 @@ from toolchain.core.process import run as run_program
 from toolchain.series import manifest
 from toolchain.serving.probe_model import write_probe
 from toolchain.sources import create
-from toolchain.stages import Release, Verdict
+from toolchain.stages import CacheType, Release, Verdict
 from toolchain.verify import checklist, evidence
-from toolchain.verify.evidence import Device, DeviceTransform, GraphEvidence, OperationEvidence, Probed
+from toolchain.verify.checklist import Examined
+from toolchain.verify.evidence import GraphEvidence
+from toolchain.verify.probed import DeviceTransform, OperationEvidence, Probed
 
 from .conftest import MakeRelease
 
@@ -156,13 +158,17 @@ def _graph(tree: Tree, model: Path) -> GraphEvidence:
     return evidence.examine_graph(tree.release, model, HEAD_SIZE, "turbo4", folder=model.parent, timeout_s=30)
 
 
+def _judge(probed: Probed, graph: GraphEvidence, kinds: tuple[CacheType, ...] = TYPES) -> tuple[Verdict, ...]:
+    return checklist.judge(Examined(probed=probed, graph=graph, kinds=kinds))
+
+
 def _failed(verdicts: tuple[Verdict, ...]) -> set[int]:
     assert [verdict.number for verdict in verdicts] == [1, 2, 3, 4, 5, 6]
     return {verdict.number for verdict in verdicts if not verdict.ok}
 
 
 def test_the_series_passes(probed: Probed, graph: GraphEvidence) -> None:
-    verdicts = checklist.judge(probed, graph, TYPES)
+    verdicts = _judge(probed, graph, TYPES)
     assert not _failed(verdicts), verdicts
     assert all(verdict.evidence for verdict in verdicts)
     assert [rotation.n for rotation in graph.rotations] == [128, 64]
@@ -243,7 +249,7 @@ BROKEN_ROTATIONS: dict[str, tuple[dict[str, str], set[int]]] = {
 @pytest.mark.parametrize(("file", "changes", "failed"), BROKEN_KERNELS.values(), ids=BROKEN_KERNELS.keys())
 def test_broken_kernels(tree: Tree, graph: GraphEvidence, file: str, changes: dict[str, str], failed: set[int]) -> None:
     with tree.changed(file, changes):
-        verdicts = checklist.judge(evidence.probe(tree.release, NAMES), graph, TYPES)
+        verdicts = _judge(evidence.probe(tree.release, NAMES), graph, TYPES)
     assert _failed(verdicts) == failed, verdicts
 
 
@@ -251,7 +257,7 @@ def test_broken_kernels(tree: Tree, graph: GraphEvidence, file: str, changes: di
 @pytest.mark.parametrize(("changes", "failed"), BROKEN_ROTATIONS.values(), ids=BROKEN_ROTATIONS.keys())
 def test_a_broken_rotation(tree: Tree, model: Path, probed: Probed, changes: dict[str, str], failed: set[int]) -> None:
     with tree.changed(CACHE, changes):
-        verdicts = checklist.judge(probed, _graph(tree, model), TYPES)
+        verdicts = _judge(probed, _graph(tree, model), TYPES)
     assert _failed(verdicts) == failed, verdicts
 
 
@@ -266,7 +272,7 @@ def test_what_another_device_may_do(probed: Probed, graph: GraphEvidence) -> Non
         kinds = tuple(replace(kind, operations=tuple(map(altered, kind.operations))) for kind in cpu.types)
         other = replace(cpu, name="GPU", cpu=False, types=kinds)
         devices = (cpu, other) if cpu_too else (other,)
-        return _failed(checklist.judge(replace(probed, devices=devices), graph, TYPES))
+        return _failed(_judge(replace(probed, devices=devices), graph, TYPES))
 
     stored = next(one for one in cpu.types[0].operations if one.op == "SET_ROWS")
     assert failed() == set()
@@ -279,22 +285,6 @@ def test_what_another_device_may_do(probed: Probed, graph: GraphEvidence) -> Non
     assert failed(cpu_too=False, GET_ROWS={"of": 0}) == {6}
 
 
-def test_a_gpu_that_has_to_be_compared(probed: Probed, graph: GraphEvidence) -> None:
-    (cpu,) = probed.devices
-    done = next(one for one in cpu.types[0].operations if one.op == "GET_ROWS")
-    attention = tuple(replace(done, op=f"FLASH_ATTN_EXT of {queries}") for queries in ("1", "many"))
-    kinds = tuple(replace(kind, operations=(*kind.operations, *attention)) for kind in cpu.types)
-    gpu = replace(cpu, name="GPU", cpu=False, types=kinds)
-
-    def judged(*devices: Device) -> tuple[Verdict, ...]:
-        return checklist.judge(replace(probed, devices=devices), graph, TYPES, "b9 is newer than proven")
-
-    assert _failed(judged(cpu, gpu)) == set()
-    assert _failed(judged(cpu)) == {6}
-    assert "b9 is newer than proven, and no GPU was compared on SET_ROWS, FLASH" in judged(cpu)[5].evidence
-    assert _failed(judged(cpu, replace(gpu, types=cpu.types))) == {6}, "rows alone are not enough"
-
-
 @pytest.mark.parametrize(
     ("entries", "twice", "failed"), [(1e-6, 1e-6, set()), (0.5, 1e-6, {1}), (1e-6, 2.0, {2}), (math.nan, 1e-6, {1})]
 )
@@ -304,7 +294,7 @@ def test_a_devices_own_transform(
     done = DeviceTransform(n=64, done=True, entries=entries, skew=1e-6, twice=twice)
     missing = DeviceTransform(n=128, done=False, entries=0, skew=9, twice=9)
     device = replace(probed.devices[0], rotations=(done, missing))
-    assert _failed(checklist.judge(replace(probed, devices=(device,)), graph, TYPES)) == failed
+    assert _failed(_judge(replace(probed, devices=(device,)), graph, TYPES)) == failed
 
 
 @pytest.mark.parametrize(
@@ -325,18 +315,18 @@ def test_each_codebook_counts(
     first, second = probed.types[1].codebooks
     books = (replace(first, **changes), second) if which == 0 else (first, replace(second, **changes))
     types = (probed.types[0], replace(probed.types[1], codebooks=books), probed.types[2])
-    assert _failed(checklist.judge(replace(probed, types=types), graph, TYPES)) == failed
+    assert _failed(_judge(replace(probed, types=types), graph, TYPES)) == failed
 
 
 def test_only_the_lowest_bits_of_the_radius_may_do_something_else(probed: Probed, graph: GraphEvidence) -> None:
     for shared, failed in (((9,) * 4 + (0,) * 6, set()), ((0,) * 10, set()), ((0,) * 4 + (1,) + (0,) * 5, {4})):
         types = (replace(probed.types[0], shared=shared), *probed.types[1:])
-        assert _failed(checklist.judge(replace(probed, types=types), graph, TYPES)) == failed
+        assert _failed(_judge(replace(probed, types=types), graph, TYPES)) == failed
 
 
 def test_a_type_of_another_size(probed: Probed, graph: GraphEvidence) -> None:
     kinds = (replace(TYPES[0], bytes=TYPES[0].bytes - 2), *TYPES[1:])
-    assert _failed(checklist.judge(probed, graph, kinds)) == {5}
+    assert _failed(_judge(probed, graph, kinds)) == {5}
 
 
 def test_a_release_without_evidence(tmp_path: Path, make_release: MakeRelease, model: Path) -> None:
@@ -344,7 +334,8 @@ def test_a_release_without_evidence(tmp_path: Path, make_release: MakeRelease, m
     stated = records.read(folder / "manifest.json", Release)
 
     def verdicts(release: Release = stated) -> tuple[Verdict, ...]:
-        return checklist.examine(folder, release, model, HEAD_SIZE, folder=tmp_path, timeout_s=5)
+        found = checklist.examine(folder, release, model, HEAD_SIZE, folder=tmp_path, timeout_s=5)
+        return checklist.judge(found) if found else ()
 
     assert verdicts(replace(stated, cache_types=())) == ()
     found = verdicts()
@@ -387,5 +378,5 @@ def test_a_fit_finds_the_transform(seed: int, shift: int, noise: float, signed: 
 
 
 def test_a_verdict_without_facts_fails() -> None:
-    verdict = checklist._verdict(1, [])
+    verdict = checklist._verdict(1, "a name", [])
     assert (verdict.ok, verdict.evidence) == (False, "no evidence")

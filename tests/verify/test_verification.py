@@ -23,7 +23,7 @@ from toolchain.core.errors import (
 from toolchain.serving import ollama_server as server
 from toolchain.stages import CacheType, Release, Verdict, Verification
 from toolchain.text import as_text
-from toolchain.verify import checklist, verification, verify
+from toolchain.verify import checklist, probes, verification, verify
 
 from .conftest import TURBO4, MakeRelease
 
@@ -42,9 +42,12 @@ def run(tmp_path: Path, make_release: MakeRelease, monkeypatch: pytest.MonkeyPat
         """`denied` are the points of the checklist that do not hold; how they are judged has tests of its own."""
         points = [
             Verdict(number=number, name=name, ok=number not in denied, evidence=f"figures of point {number}")
-            for number, name in enumerate(checklist.NAMES if added else (), start=1)
+            for number, name in enumerate(checklist.NAMES[:-1] if added else (), start=1)
         ]
-        monkeypatch.setattr(checklist, "examine", lambda *_, **__: tuple(points))
+        none = VerificationFailed("no evidence was collected")
+        examined = checklist.Examined(probed=none, graph=none, kinds=added) if added else None
+        monkeypatch.setattr(checklist, "examine", lambda *_, **__: examined)
+        monkeypatch.setattr(checklist, "judge", lambda _: tuple(points))
         settings = config.load(environ={}, flags={"verify.types": types, "verify.tokens": 7, "verify.timeout_s": 20})
         release = make_release(added, **behaviour)
         return verify(release, settings, Console(), workspace=tmp_path / "workspace")
@@ -169,7 +172,7 @@ def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         path.write_bytes(b"GG")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(verification, "write_probe", write_probe)
+    monkeypatch.setattr(probes, "write_probe", write_probe)
     with pytest.raises(DiskFull, match="no space for the probe models"):
         run()
     assert list(_folder(tmp_path).iterdir()) == []
@@ -218,19 +221,11 @@ def test_a_release_id_that_would_leave_the_workspace(tmp_path: Path, make_releas
     assert not (tmp_path / "workspace").exists()
 
 
-def test_when_a_gpu_has_to_be_compared(tmp_path: Path, make_release: MakeRelease) -> None:
+@pytest.mark.parametrize(("platform", "setting"), [("macos-arm64", "auto"), ("linux-x86_64", "required")])
+def test_when_a_gpu_is_required(make_release: MakeRelease, platform: str, setting: str) -> None:
+    """On a Mac always, whatever the build of llama.cpp; elsewhere where the operator says so."""
     stated = records.read(make_release((TURBO4,)) / "manifest.json", Release)
-    (tmp_path / "series.yaml").write_text(
-        "version: 1\ntypes: []\nfacts: {}\nparts: []\nproven: {builds: '>=5,<=9', newest: 'abc, 1 May 2026'}\n"
-    )
-    settings = config.load(environ={}, flags={"series.path": str(tmp_path)})
-    none = config.load(environ={}, flags={"series.path": str(tmp_path / "elsewhere")})
-
-    def why(build: int, platform: str, chosen: config.Config = settings) -> str:
-        return verification._gpu_needed(chosen, replace(stated, llama_cpp_build=build, platform=platform))
-
-    assert why(10, "macos-arm64") == "b10 is newer than proven: >=5,<=9 (abc, 1 May 2026)"
-    assert why(9, "macos-arm64") == ""
-    assert why(3, "macos-arm64") == "", "older is for `serves` to say"
-    assert why(10, "linux-x86_64") == ""
-    assert why(10, "macos-arm64", none) == ""
+    chosen = config.load(environ={}, flags={"verify.gpu": setting})
+    for build in (1, 10488, 99999):
+        assert verification._gpu_needed(chosen, replace(stated, llama_cpp_build=build, platform=platform))
+    assert verification._gpu_needed(config.load(environ={}), stated) == ""

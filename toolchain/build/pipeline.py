@@ -16,7 +16,7 @@ from ..core.console import Console
 from ..core.errors import BuildFailed, DiskFull, EraNotServed
 from ..sources import eras, locked
 from ..stages import Release, Rendered, Scratch, Sources
-from . import release, steps, tools
+from . import apple, embedded, release, steps, tools
 
 
 def build(
@@ -33,13 +33,15 @@ def build(
 
     Builds incrementally. `extra_targets` are further programs of llama.cpp (llama-bench, llama-perplexity); they are in
     `program_dir`, not in the release. Raises `MissingTool`,
-    `DiskFull`, `BuildFailed`, `EraNotServed`, `ConfigError`, `LockHeld`.
+    `Translated`, `DiskFull`, `BuildFailed`, `EraNotServed`, `ConfigError`, `LockHeld`.
     """
     with locked(scratch.root):
         plan = plan_of(scratch, sources, config, workspace)
         flags = steps.configure(plan, console)
         steps.compile_server(plan, extra_targets, console)
         steps.install_server(plan, console)
+        if sys.platform == "darwin":
+            embedded.require(plan.stage, plan.llama_cpp)
         steps.build_go(plan, console)
         draft = Release(
             id="",
@@ -64,6 +66,8 @@ def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path)
     era = eras.of(sources)
     if era.unbuilt:
         raise EraNotServed(f"{eras.sentence(sources)}: {era.unbuilt}", hint=era.hint)
+    if sys.platform == "darwin":
+        apple.require_tools()
     preset = steps.preset_of(config, scratch.ollama)
     try:
         go_mod = (scratch.ollama / "go.mod").read_text(encoding="utf-8")

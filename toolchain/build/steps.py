@@ -17,6 +17,7 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import BuildFailed, ConfigError, DiskFull
 from ..core.records import record
+from . import apple
 from .tools import Toolset
 
 TARGETS = ("llama-server", "llama-quantize")
@@ -212,6 +213,8 @@ def _run(
 def _hint(plan: BuildPlan, name: str, tail: str) -> str:
     if name == "go" and any(sign in tail for sign in _NO_MODULE):
         return f"Go modules are missing from the module cache: run once online, or: cd {plan.ollama} && go mod download"
+    if apple.LICENCE.search(tail):
+        return f"the licence of Xcode is not agreed to: {apple.LICENCE_HINT}"
     if name == "compile":
         return "read the first error in the log; if the series applies but does not compile, it needs another edit"
     return "the log has details"

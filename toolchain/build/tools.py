@@ -18,6 +18,7 @@ from ..core.config import BuildConfig
 from ..core.errors import MissingTool
 from ..core.process import ask
 from ..core.records import record, write_bytes
+from . import apple
 
 CMAKE_NEEDED = "3.24"
 NINJA_NEEDED = "1.10"
@@ -149,9 +150,9 @@ def toolset(settings: BuildConfig, go_mod: str, workspace: Path) -> Toolset:
 
 
 def _system_compiler(variable: str, name: str) -> Tool:
-    # Without Xcode's tools, macOS's compilers are stubs that open a dialog; ask xcode-select first.
-    if sys.platform == "darwin" and not ask(["xcode-select", "-p"]):
-        return Tool(name=name, path="", version="", hint=_COMPILER_HINT)
+    # Without Xcode's tools, macOS's compilers are stubs that open a dialog.
+    if sys.platform == "darwin" and (problem := apple.tools_problem())[0]:
+        return Tool(name=name, path="", version="", hint=problem[1])
     chosen = os.environ.get(variable, "")
     return find(name, hint=_COMPILER_HINT, path=(shutil.which(chosen) or "-") if chosen else shutil.which(name) or "-")
 

@@ -185,6 +185,21 @@ class BehaviourChanged(SeriesDoesNotApply):
     exit_code = 27
 
 
+# -- a Mac -----------------------------------------------------------------------------------------
+
+
+class GpuUnavailable(ToolchainError):
+    """This process gets no Metal device, as in a daemon or an SSH session."""
+
+    exit_code = 28
+
+
+class Translated(ToolchainError):
+    """The process runs under Rosetta, so it would build for and find another machine."""
+
+    exit_code = 29
+
+
 # -- build -----------------------------------------------------------------------------------------
 
 

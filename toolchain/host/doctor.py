@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ..build import platform_name, tools
+from ..build import apple, platform_name, tools
 from ..core import extras
 from ..core.config import Config
 from ..core.errors import MissingTool
@@ -50,8 +50,38 @@ def doctor(config: Config) -> Requirements:
     found += [_tool(cc, f"a C compiler ({kind})"), _tool(cxx, f"a C++ compiler ({kind})")]
     found += [_extras(), _disk(workspace, config.build.min_free_gb), _launchd(config)]
     if sys.platform == "darwin":
-        found.append(_program("codesign", "signs the build", "xcode-select --install"))
+        found += [_program("codesign", "signs the build", apple.TOOLS_HINT), *_mac()]
     return Requirements(found)
+
+
+def _mac() -> tuple[Requirement, ...]:
+    """Apple's compiler, the architecture that this process has, and the GPU that it gets."""
+    tools_problem, hint = apple.tools_problem()
+    translated = apple.translated()
+    metal = apple.metal_problem()
+    return (
+        Requirement(
+            name="developer tools",
+            ok=not tools_problem,
+            found=tools_problem or "they compile",
+            needed="Xcode or its command line tools, with the licence agreed to",
+            hint=hint,
+        ),
+        Requirement(
+            name="native process",
+            ok=not translated,
+            found="Rosetta" if translated else "native",
+            needed="no Rosetta",
+            hint=apple.NATIVE_HINT if translated else "",
+        ),
+        Requirement(
+            name="Metal",
+            ok=not metal,
+            found=f"{metal}, in {apple.session()}" if metal else "a device",
+            needed="a Metal device in this context",
+            hint=apple.METAL_HINT if metal else "",
+        ),
+    )
 
 
 def _tool(tool: tools.Tool, needed: str = "") -> Requirement:

@@ -39,13 +39,13 @@ KERNELS = (
 def choose(
     run: Run, tree: Path | None, program: Path | None, *, patched: Callable[[Run], Path], full: bool = False
 ) -> MetalRun:
-    """On a Mac, or with a `program`, run llama.cpp's own test on the GPU; else the harness on `tree`, by default that
-    from `patched`."""
+    """On a Mac, or with a `program`, run llama.cpp's own test on the GPU, built of `tree` unless given; else the
+    harness on `tree`. Its default is that from `patched`."""
     series = load_series(run)
     if program is None and sys.platform != "darwin":
         where = tree or patched(run)
         return run_tree(where, series, run.config, run.workspace, run.console, full=full)
-    built = program or (tree or patched(run)) / "build/bin" / device.PROGRAM
+    built = program or device.build(tree or patched(run), run.config, run.workspace, run.console)
     return device.run_device(built, tuple(kind.name for kind in series.types), run.console)
 
 

@@ -134,11 +134,12 @@ def serve(
     timeout_s: float,
     cache_type: str = "f16",
     threads: int = 0,
+    arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LlamaServer]:
     """Run llama-server with `model` loaded; it is killed on exit. Its output goes to `home`/server.log.
 
-    `cache_type` is a setting as `toolchain.core.cachetypes.grammar` reads it. Variables
+    `cache_type` is a setting as `toolchain.core.cachetypes.grammar` reads it; `arguments` are further ones. Variables
     of llama.cpp are removed from the environment; `environment` is added. With `threads` 0 llama.cpp chooses. Raises
     `ReleaseInvalid` without a program, `ModelLoadFailed`, and `ServerFailed` with the log's end when a call fails.
     """
@@ -150,6 +151,7 @@ def serve(
     argv += ["--cache-type-k", str(types.k), "--cache-type-v", str(types.v)]
     argv += ["--slot-save-path", f"{home}/", "--cache-ram", "0"]
     argv += ["--threads", str(threads)] if threads else []
+    argv += arguments
     with launch(argv, home=home, log=home / "server.log", base=own_environment(), env=environment or {}) as launched:
         if not launched.wait_until(lambda: _is_ready(url), timeout_s):
             how = launched.end() or f"took over {timeout_s:g} s"

@@ -31,6 +31,7 @@ DEFAULT_PORT = 11434
 
 
 _Count = Annotated[int, Meta(ge=0, le=2**31)]
+_Bytes = Annotated[int, Meta(ge=0, le=2**50)]
 _Nanoseconds = Annotated[int, Meta(ge=0, le=10**18)]
 
 
@@ -42,6 +43,7 @@ class _Version:
 @record
 class _Model:
     name: str
+    size_vram: _Bytes = 0
 
 
 @record
@@ -112,6 +114,11 @@ class OllamaClient:
     def loaded(self) -> int:
         """How many models are in memory, each with a runner. Raises `ServerFailed`."""
         return len(self._get("/api/ps", _Models).models or ())
+
+    def on_gpu(self, name: str) -> int:
+        """Bytes of a loaded model that are on a GPU; 0 for one that is not loaded. Raises `ServerFailed`."""
+        loaded = self._get("/api/ps", _Models).models or ()
+        return sum(model.size_vram for model in loaded if model.name in (name, f"{name}:latest"))
 
     def create_from_gguf(self, name: str, path: Path) -> None:
         """Import a GGUF file as the model `name`.

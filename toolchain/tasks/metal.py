@@ -27,7 +27,7 @@ def check(run: Run, tree: str = "") -> None:
     name="run",
     tree=_PATCHED,
     full="every pair of types on every head size",
-    program="llama.cpp's test-backend-ops, for its cases on a GPU; empty: on a Mac, the one in the tree's build folder",
+    program="llama.cpp's test-backend-ops, for its cases on a GPU; empty: on a Mac, it is built of the tree",
 )
 def run_kernels(run: Run, tree: str = "", full: bool = False, program: str = "") -> None:
     """Run Metal kernels against the reference."""

@@ -6,25 +6,22 @@ the verdicts that need them fail.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from ..core.cachetypes.table import bits_per_value
 from ..core.errors import ToolchainError
-from ..stages import CacheType, Release, Verdict
-from . import evidence
-from .evidence import Device, GraphEvidence, OperationEvidence, Probed, Rotation, TypeEvidence
+from ..core.records import record
+from ..stages import CacheType, GpuProof, GpuStart, Release, Verdict
+from . import attention, evidence, gpu, on_gpu
+from .evidence import GraphEvidence, Rotation
+from .probed import Device, OperationEvidence, Probed, TypeEvidence
 
-NAMES = (
-    "the rotation is a Walsh-Hadamard transform",
-    "the same rotation on the way in and out",
-    "the codebook is Lloyd-Max for what the encoder produces",
-    "the radius is stored apart, at FP16 or better",
-    "no hidden constants",
-    "quantizing and dequantizing agree on every backend",
-)
+Fact: TypeAlias = tuple[bool, str]
+"""whether something holds, and the figures"""
 
 # The fit contains the noise of the quantized cache: 0.05 at 4 bits, 0.23 at 2; for a dense random matrix it is 0.64.
 _MAX_DEVIATION, _MAX_SKEW = 0.35, 0.5
@@ -40,14 +37,26 @@ _MAX_EXCESS = 0.01
 _MAX_LEVELS = 256
 _MANTISSA_SHARE = (0.25, 0.75)
 _MAX_FRACTION = 1e-3
-# A query is rounded to q8_0 or f16 before it is multiplied with a quantized key.
-_MAX_PRODUCT_ERROR = 0.02
+_MAX_PRODUCT_ERROR = attention.MAX_ERROR
 _MAX_ENCODER_RATIO = 1.01
 _ENCODERS = ("SET_ROWS", "CPY to it")
 _DECODERS = ("GET_ROWS", "CPY from it")
 _NEEDED = ("SET_ROWS", "GET_ROWS", "MUL_MAT")
-_NEEDED_ON_A_GPU = ("SET_ROWS", "FLASH_ATTN_EXT of 1", "FLASH_ATTN_EXT of many")
-"""operations that a cache with flash attention needs"""
+
+
+@record
+class Examined:
+    """The evidence, or why there is none. `gpu_needed` is the reason why a GPU has to do all that a cache needs; empty:
+    none has to. `gpu` is what llama-server did there."""
+
+    probed: Probed | ToolchainError
+    graph: GraphEvidence | ToolchainError
+    kinds: tuple[CacheType, ...]
+    gpu_needed: str = ""
+    gpu: GpuProof | ToolchainError = GpuProof(starts=(), comparisons=())
+
+
+Check: TypeAlias = Callable[[Examined], Iterable[Fact]]
 
 
 def examine(
@@ -59,17 +68,19 @@ def examine(
     folder: Path,
     timeout_s: float,
     gpu_needed: str = "",
-) -> tuple[Verdict, ...]:
-    """The verdicts on a release's programs; none for a release that adds no types.
+    starts: tuple[GpuStart, ...] = (),
+) -> Examined | None:
+    """The evidence on a release's programs; None for a release that adds no types.
 
     `model` has heads of `head_size`, a power of two from 64 on; temporary files go to `folder`. `gpu_needed` as in
-    `judge`.
+    `Examined`; `starts` were measured before.
     """
     if not release.cache_types:
-        return ()
+        return None
     finest = max(release.cache_types, key=bits_per_value)
     probed: Probed | ToolchainError
     graph: GraphEvidence | ToolchainError
+    measured: GpuProof | ToolchainError = GpuProof(starts=(), comparisons=())
     try:
         probed = evidence.probe(release_dir, [kind.name for kind in release.cache_types])
     except ToolchainError as error:
@@ -78,55 +89,90 @@ def examine(
         graph = evidence.examine_graph(release_dir, model, head_size, finest.name, folder=folder, timeout_s=timeout_s)
     except ToolchainError as error:
         graph = error
-    return judge(probed, graph, release.cache_types, gpu_needed)
+    if gpu_needed:
+        try:
+            compared = gpu.examine(release_dir, model, release.cache_types, folder=folder, timeout_s=timeout_s)
+            measured = GpuProof(starts=starts, comparisons=compared)
+        except ToolchainError as error:
+            measured = error
+    return Examined(probed=probed, graph=graph, kinds=release.cache_types, gpu_needed=gpu_needed, gpu=measured)
 
 
-def judge(
-    probed: Probed | ToolchainError,
-    graph: GraphEvidence | ToolchainError,
-    kinds: Sequence[CacheType],
-    gpu_needed: str = "",
-) -> tuple[Verdict, ...]:
-    """The verdicts on this evidence, or on why there is none.
-
-    `gpu_needed` is the reason why a device other than the CPU must have been compared; empty: none is needed.
-    """
-    facts: list[list[tuple[bool, str]]] = [[] for _ in NAMES]
-    if isinstance(graph, GraphEvidence):
-        facts[0] += map(_is_transform, graph.rotations)
-        facts[1].append(_returns(graph))
-    else:
-        facts[0].append((False, graph.message))
-        facts[1].append((False, graph.message))
-    if isinstance(probed, Probed):
-        facts[0] += _transforms(probed.devices)
-        facts[1] += _twice(probed.devices)
-        for kind in probed.types:
-            facts[2].append(_is_lloyd_max(kind))
-            facts[3].append(_has_radius(kind))
-        facts[4] += [_has_nothing_hidden(found, kind) for found, kind in zip(probed.types, kinds, strict=True)]
-        facts[5] += [_agree(device, name) for device in probed.devices for name in _names(kinds)]
-        facts[5] += [_is_served(probed.devices, name) for name in _names(kinds)]
-        if gpu_needed:
-            facts[5] += [_is_on_a_gpu(probed.devices, name, gpu_needed) for name in _names(kinds)]
-    else:
-        for found in facts[2:]:
-            found.append((False, probed.message))
-    return tuple(_verdict(number, found) for number, found in enumerate(facts, start=1))
+def judge(found: Examined) -> tuple[Verdict, ...]:
+    """The verdicts on this evidence; the last one only where a GPU is needed."""
+    asked = _CHECKS if found.gpu_needed else _CHECKS[:-1]
+    return tuple(_verdict(number, name, list(check(found))) for number, (name, check) in enumerate(asked, start=1))
 
 
-def _verdict(number: int, facts: Sequence[tuple[bool, str]]) -> Verdict:
+def _verdict(number: int, name: str, facts: Sequence[Fact]) -> Verdict:
     """Failed if any fact is false, or without facts; false facts are listed first."""
     ok = bool(facts) and all(holds for holds, _ in facts)
     shown = [words for holds, words in sorted(facts, key=lambda fact: fact[0]) if words]
-    return Verdict(number=number, name=NAMES[number - 1], ok=ok, evidence="; ".join(shown) or "no evidence")
+    return Verdict(number=number, name=name, ok=ok, evidence="; ".join(shown) or "no evidence")
+
+
+def _on_rotation(found: Examined) -> Iterator[Fact]:
+    if isinstance(found.graph, ToolchainError):
+        yield False, found.graph.message
+    else:
+        yield from map(_is_transform, found.graph.rotations)
+    if isinstance(found.probed, Probed):
+        yield from _transforms(found.probed.devices)
+
+
+def _on_way_back(found: Examined) -> Iterator[Fact]:
+    if isinstance(found.graph, ToolchainError):
+        yield False, found.graph.message
+    else:
+        yield _returns(found.graph)
+    if isinstance(found.probed, Probed):
+        yield from _twice(found.probed.devices)
+
+
+def _on_types(about: Callable[[TypeEvidence, CacheType], Fact]) -> Check:
+    def check(found: Examined) -> Iterator[Fact]:
+        if isinstance(found.probed, ToolchainError):
+            yield False, found.probed.message
+        else:
+            yield from map(about, found.probed.types, found.kinds)
+
+    return check
+
+
+def _on_backends(found: Examined) -> Iterator[Fact]:
+    if isinstance(found.probed, ToolchainError):
+        yield False, found.probed.message
+        return
+    devices = found.probed.devices
+    yield from (_agree(device, name) for device in devices for name in _names(found.kinds))
+    yield from (_is_served(devices, name) for name in _names(found.kinds))
+
+
+def _on_gpu(found: Examined) -> Iterator[Fact]:
+    """Some GPU does all of it by itself, and llama-server uses it."""
+    if isinstance(found.probed, ToolchainError):
+        yield False, found.probed.message
+    else:
+        gpus = [device for device in found.probed.devices if not device.cpu]
+        if not gpus:
+            yield False, f"{found.gpu_needed}, and the built libraries find none"
+        for name in _names(found.kinds) if gpus else ():
+            lacking = [on_gpu.lacks(device, name) for device in gpus]
+            yield (True, f"{gpus[lacking.index('')].name} does all of {name}") if "" in lacking else (False, lacking[0])
+    if isinstance(found.gpu, ToolchainError):
+        yield False, found.gpu.message
+    else:
+        yield from map(on_gpu.computes_there, found.gpu.comparisons)
+        yield from map(on_gpu.agrees_with_cpu, found.gpu.comparisons)
+        if not found.gpu.comparisons:
+            yield False, "llama-server was not compared"
 
 
 def _names(kinds: Sequence[CacheType]) -> list[str]:
     return [kind.name for kind in kinds]
 
 
-def _is_transform(found: Rotation) -> tuple[bool, str]:
+def _is_transform(found: Rotation) -> Fact:
     if found.n < _MIN_TRANSFORM:
         return False, f"llama-server caches {found.side} unrotated, or with a transform of at most {found.n} values"
     holds = found.deviation < _MAX_DEVIATION and found.skew < _MAX_SKEW and found.signs == 0 and found.leak < 1.0
@@ -137,7 +183,7 @@ def _is_transform(found: Rotation) -> tuple[bool, str]:
     )
 
 
-def _transforms(devices: Sequence[Device]) -> Iterator[tuple[bool, str]]:
+def _transforms(devices: Sequence[Device]) -> Iterator[Fact]:
     for device in devices:
         done = [one for one in device.rotations if one.done]
         if done:
@@ -146,7 +192,7 @@ def _transforms(devices: Sequence[Device]) -> Iterator[tuple[bool, str]]:
             yield worst < _MAX_TRANSFORM_ERROR, f"{device.name} transforms {sizes} values exact to {worst:.1e}"
 
 
-def _returns(found: GraphEvidence) -> tuple[bool, str]:
+def _returns(found: GraphEvidence) -> Fact:
     holds = found.rotated < _MAX_GRAPH_ERROR and found.plain < _MAX_GRAPH_ERROR
     holds = holds and found.rotated < _MAX_GRAPH_EXCESS * found.plain
     return holds, (
@@ -155,14 +201,14 @@ def _returns(found: GraphEvidence) -> tuple[bool, str]:
     )
 
 
-def _twice(devices: Sequence[Device]) -> Iterator[tuple[bool, str]]:
+def _twice(devices: Sequence[Device]) -> Iterator[Fact]:
     for device in devices:
         done = [one.twice for one in device.rotations if one.done]
         if done:
             yield max(done) < _MAX_TRANSFORM_ERROR, f"{device.name}: twice gives the identity within {max(done):.1e}"
 
 
-def _is_lloyd_max(found: TypeEvidence) -> tuple[bool, str]:
+def _is_lloyd_max(found: TypeEvidence) -> Fact:
     """Every level is the mean of the values assigned to it (else moving it there would reduce distortion), and the
     levels are not the even steps of a uniform quantizer. The second codebook is for blocks that are not Gaussian, and
     must have a better SNR on those than the first has on its own."""
@@ -185,7 +231,7 @@ def _is_lloyd_max(found: TypeEvidence) -> tuple[bool, str]:
     )
 
 
-def _has_radius(found: TypeEvidence) -> tuple[bool, str]:
+def _has_radius(found: TypeEvidence) -> Fact:
     """The radius is a whole FP16 number, separate from the levels except for its lowest bits, and near the best one."""
     low, high = _MANTISSA_SHARE
     first, second = found.codebooks
@@ -207,7 +253,7 @@ def _has_radius(found: TypeEvidence) -> tuple[bool, str]:
     return holds, words
 
 
-def _has_nothing_hidden(found: TypeEvidence, kind: CacheType) -> tuple[bool, str]:
+def _has_nothing_hidden(found: TypeEvidence, kind: CacheType) -> Fact:
     if (found.block, found.bytes) != (kind.block, kind.bytes):
         return False, (
             f"{found.name} takes {found.bytes} bytes for {found.block} values, the release states {kind.bytes} for "
@@ -229,12 +275,15 @@ def _has_nothing_hidden(found: TypeEvidence, kind: CacheType) -> tuple[bool, str
     )
 
 
-def _agree(device: Device, name: str) -> tuple[bool, str]:
+def _agree(device: Device, name: str) -> Fact:
     operations = next((kind.operations for kind in device.types if kind.name == name), ())
     done = [one for one in operations if one.of]
     if not done:
         return True, f"{device.name} does not support {name}"
+    wrong_attention = attention.wrong(device, name)
     wrong = [one for one in done if not _as_the_reference(one, device)]
+    if wrong_attention:
+        return False, wrong_attention
     if wrong:
         return False, f"{name} on {device.name}: " + ", ".join(
             f"{one.op}: {one.differs} of {one.of} differ, error {one.error:.2g}" for one in wrong
@@ -251,7 +300,7 @@ def _as_the_reference(one: OperationEvidence, device: Device) -> bool:
     return one.error <= _MAX_PRODUCT_ERROR
 
 
-def _is_served(devices: Sequence[Device], name: str) -> tuple[bool, str]:
+def _is_served(devices: Sequence[Device], name: str) -> Fact:
     """Some device must support all operations that a cache needs."""
     for device in devices:
         done = {one.op for kind in device.types if kind.name == name for one in kind.operations if one.of}
@@ -260,8 +309,14 @@ def _is_served(devices: Sequence[Device], name: str) -> tuple[bool, str]:
     return False, f"no backend supports {', '.join(_NEEDED)} with {name}"
 
 
-def _is_on_a_gpu(devices: Sequence[Device], name: str, why: str) -> tuple[bool, str]:
-    """Some device other than the CPU was compared on all operations that a cache needs."""
-    kinds = [kind for device in devices if not device.cpu for kind in device.types if kind.name == name]
-    holds = any({one.op for one in kind.operations if one.of}.issuperset(_NEEDED_ON_A_GPU) for kind in kinds)
-    return holds, "" if holds else f"{why}, and no GPU was compared on {', '.join(_NEEDED_ON_A_GPU)} of {name}"
+_CHECKS: tuple[tuple[str, Check], ...] = (
+    ("the rotation is a Walsh-Hadamard transform", _on_rotation),
+    ("the same rotation on the way in and out", _on_way_back),
+    ("the codebook is Lloyd-Max for what the encoder produces", _on_types(lambda found, _: _is_lloyd_max(found))),
+    ("the radius is stored apart, at FP16 or better", _on_types(lambda found, _: _has_radius(found))),
+    ("no hidden constants", _on_types(_has_nothing_hidden)),
+    ("quantizing and dequantizing agree on every backend", _on_backends),
+    ("the GPU does all that a cache needs, as the CPU does", _on_gpu),
+)
+NAMES = tuple(name for name, _ in _CHECKS)
+"""of the verdicts; the last one is given where a GPU is needed"""

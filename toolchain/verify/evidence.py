@@ -7,6 +7,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -19,10 +20,11 @@ from ..core.records import record
 from ..serving import slot
 from ..serving.launcher import require_program
 from ..serving.llama_server import own_environment, serve
+from .probed import Probed, Started
 
 PROBE_PATH = f"lib/ollama/{PROBE}"
 SEED = 20260501
-_SERVER_PATH = "lib/ollama/llama-server"
+SERVER_PATH = "lib/ollama/llama-server"
 _TIMEOUT_S = 300.0
 _SMALLEST_TRANSFORM = 16
 _NOISE = 0.3
@@ -30,115 +32,9 @@ _NOISE = 0.3
 # Uses all tokens of the probe models' vocabulary: letters, and bytes that are not letters.
 PROMPT = "".join(map(chr, (*range(33, 127), *range(0xC0, 0x100))))
 
+R = TypeVar("R")
 Floats = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
-
-
-@record
-class Level:
-    """A decoded value in 128ths of its block's radius, with the number and the mean of the values assigned to it."""
-
-    level: int
-    count: int
-    mean: float
-
-
-@record
-class Codebook:
-    """The blocks whose radius has one sign, and their levels.
-
-    `fraction` is the largest distance of a decoded value from a whole number of 128ths of the radius, `inexact` counts
-    values that are not exact, `distortion` is the mean squared error in units of the levels. `off` is the largest
-    relative difference between a radius and the best one for the levels of its block, and `cost` what all of
-    these differences add to the squared error.
-    """
-
-    blocks: int
-    levels: tuple[Level, ...]
-    fraction: float
-    inexact: int
-    distortion: float
-    snr_db: float
-    cost: float
-    off: float
-
-
-@record
-class TypeEvidence:
-    """What ggml_quantize_chunk and to_float do with blocks of very different scales: Gaussian ones, and every eighth
-    block with nearly equal magnitudes or with two dominating values.
-
-    `codebooks` are that of the positive radii and that of the negative ones. For each bit of the radius' mantissa,
-    `shared` counts the blocks whose levels depend on it, and `mantissa` those in which it is set, of `radii`. The other
-    counts are of differences: decoded again after other data (`later`) or in another order (`moved`),
-    encoded in rows of one block (`narrow`) or in another order (`turned`), and from twice the value when the radius is
-    doubled (`doubled`).
-    """
-
-    name: str
-    block: int
-    bytes: int
-    values: int
-    codebooks: tuple[Codebook, Codebook]
-    shared: tuple[int, ...]
-    later: int
-    moved: int
-    narrow: int
-    turned: int
-    doubled: int
-    radii: int
-    mantissa: tuple[int, ...]
-
-
-@record
-class OperationEvidence:
-    """An operation of a graph compared with the reference: `of` results (0: the device does not support it), how many
-    are not bit-identical, and the relative error of those that need not be. For one that quantizes, this is the error
-    of the decoded blocks, beside that of the `reference` quantizer."""
-
-    op: str
-    of: int
-    differs: int
-    error: float
-    reference: float
-
-
-@record
-class DeviceType:
-    """A type on a device."""
-
-    name: str
-    operations: tuple[OperationEvidence, ...]
-
-
-@record
-class DeviceTransform:
-    """A device's Hadamard transform of size `n`, as largest errors: of |entry| * sqrt(n) against 1, of the matrix times
-    its transpose against the identity, and of the transform applied twice."""
-
-    n: int
-    done: bool
-    entries: float
-    skew: float
-    twice: float
-
-
-@record
-class Device:
-    """What one backend of the built libraries does."""
-
-    name: str
-    cpu: bool
-    types: tuple[DeviceType, ...]
-    rotations: tuple[DeviceTransform, ...]
-
-
-@record
-class Probed:
-    """The document that turbo-probe prints."""
-
-    types: tuple[TypeEvidence, ...]
-    devices: tuple[Device, ...]
 
 
 @record
@@ -176,11 +72,12 @@ class GraphEvidence:
 
 def probe(release_dir: Path, names: Sequence[str]) -> Probed:
     """Run turbo-probe on the release's types. Raises `ReleaseInvalid` without turbo-probe, `VerificationFailed`."""
-    answer = _ask(release_dir, [str(SEED), *names])
-    try:
-        return msgspec.json.decode(answer, type=Probed)
-    except msgspec.DecodeError as error:
-        raise VerificationFailed(f"{release_dir / PROBE_PATH}: unexpected output: {error}") from error
+    return _stated(release_dir, [str(SEED), *names], Probed)
+
+
+def start(release_dir: Path, name: str) -> Started:
+    """How long the devices take in a new process, with a cache type. Raises as `probe`."""
+    return _stated(release_dir, ["start", str(SEED), name], Started)
 
 
 def examine_graph(
@@ -195,7 +92,7 @@ def examine_graph(
         with (
             tempfile.TemporaryDirectory(prefix="slot-", dir=folder) as home,
             serve(
-                release_dir / _SERVER_PATH,
+                release_dir / SERVER_PATH,
                 model,
                 home=Path(home),
                 context=256,
@@ -292,6 +189,14 @@ def _heads(found: slot.SavedSlot, layer: int, side: str, head_size: int) -> Floa
     values = found.layers[layer].k if side == "K" else found.layers[layer].v
     assert values is not None
     return values.reshape(-1, head_size)
+
+
+def _stated(release_dir: Path, words: Sequence[str], kind: type[R]) -> R:
+    answer = _ask(release_dir, words)
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.DecodeError as error:
+        raise VerificationFailed(f"{release_dir / PROBE_PATH}: unexpected output: {error}") from error
 
 
 def _decode(release_dir: Path, name: str, blocks: bytes) -> Floats:

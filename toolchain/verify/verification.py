@@ -6,15 +6,15 @@ are driven past the end of their context. The proof is llama-server's own log an
 
 from __future__ import annotations
 
-import errno
 import re
+import sys
 import tempfile
 import time
 from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
 
-from ..build import content_digest
+from ..build import apple, content_digest
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
@@ -22,31 +22,24 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import (
     ConfigError,
-    DiskFull,
     ModelLoadFailed,
     ReleaseInvalid,
     ServerFailed,
     ToolchainError,
     VerificationFailed,
 )
-from ..core.records import record
 from ..models.compatibility import verdict as guard
 from ..models.memory import geometry, gguf, kv
 from ..models.quality.samples import read_text
-from ..series import manifest
 from ..serving import cachelog
 from ..serving.ollama import Generation
 from ..serving.ollama_server import Server, serve
-from ..serving.probe_model import ProbeGeometry, write_probe
-from ..stages import Release, TypeProof, Verdict, Verification
-from . import checklist, planned
+from ..serving.placement import is_host, placement
+from ..stages import GpuProof, GpuStart, Release, TypeProof, Verification
+from . import checklist, gpu, planned, probes
+from .probes import CONTEXT, ProbeModel
 from .verification_page import render_report
 
-HEAD_SIZES = (64, 128)
-LAYERS, HEADS, KV_HEADS = 8, 4, 2
-"""layers; more if the rules of a type need more"""
-CONTEXT = 256
-"""tokens; a multiple of llama.cpp's padding, and enough to distinguish cache sizes with two decimals of MiB"""
 MOST_LAYERS = 256
 UNKNOWN_TYPE = "turbo9"
 _NAME_LENGTH = 200
@@ -54,20 +47,10 @@ _NAME_LENGTH = 200
 # One thread: on models this small, several threads mostly wait for each other, especially on a busy
 # machine.
 _OPTIONS = {"num_ctx": CONTEXT, "num_thread": 1}
-_SEED = 20260501
 _PROMPT_LENGTH = CONTEXT - 8
 """letters, each a token: leaves few cells free, so that generation soon fills the context"""
 _SHIFT_TOKENS = 16
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-
-
-@record
-class ProbeModel:
-    """A model under test: its name in the server's store, its file and its sizes."""
-
-    name: str
-    path: Path
-    geometry: ProbeGeometry
 
 
 def verify(
@@ -76,7 +59,8 @@ def verify(
     """Prove that the release in `release_dir` runs every type of `config.verify.types`.
 
     Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, and the first
-    of them to `also` as well, even when a proof fails. Raises `RecordError` without a manifest, `ConfigError` for a
+    of them to `also` as well, even when a proof fails. Raises `GpuUnavailable` on a
+    Mac whose GPU this process does not get, `RecordError` without a manifest, `ConfigError` for a
     type that the release lacks, `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after
     the report `ModelLoadFailed` when only model loads failed, and `VerificationFailed` for any other failed
     proof. `DiskFull` when the models do not fit the workspace's disk. With `config.verify.model` also the errors of
@@ -88,6 +72,8 @@ def verify(
     release = records.read(stated, Release)
     if not _SAFE_ID.fullmatch(release.id):
         raise ReleaseInvalid(f"{stated}: {release.id!r} is not a valid release id", hint="build it again")
+    if sys.platform == "darwin" and release.platform.startswith("macos") and release.cache_types:
+        apple.require_metal()
     _check_types(config.verify.types, release)
     served = guard.find_model(config.verify.model, config) if config.verify.model else None
     folder = workspace / "verifications" / release.id
@@ -100,6 +86,7 @@ def verify(
     ):
         trial = _ReleaseTrial(release_dir, release, config, logs=folder / "logs", scratch=Path(scratch))
         steps = len(config.verify.types) + 2
+        failures += filter(None, [trial.start()])
         for done, kv_cache_type in enumerate(config.verify.types):
             step.update(done, steps, kv_cache_type)
             for proof, failure in trial.prove(kv_cache_type):
@@ -112,7 +99,8 @@ def verify(
         for proof, failure in trial.override():
             proofs.append(proof)
             failures += [failure] if failure else []
-        verdicts = trial.examine()
+        examined = trial.examine()
+        verdicts = checklist.judge(examined) if examined else ()
         failures += [
             VerificationFailed(f"{verdict.name}: FAILED: {verdict.evidence}") for verdict in verdicts if not verdict.ok
         ]
@@ -134,6 +122,7 @@ def verify(
         version=release.version,
         proofs=tuple(proofs),
         checklist=verdicts,
+        gpu=examined.gpu if examined and isinstance(examined.gpu, GpuProof) else None,
         unknown_type_message=message,
         guard=guarded,
         ok=not failures and refusal is None,
@@ -149,6 +138,8 @@ def verify(
             + "\n".join(f"  {failure.message}" for failure in failures),
             hint=f"read {folder / 'report.md'}, and the servers' logs in {folder / 'logs'}",
         )
+    if late := gpu.slow(verification.gpu):
+        console.warn(late)
     if guarded:
         guard.warn(guarded, console)
     if refusal:
@@ -167,15 +158,8 @@ class _ReleaseTrial:
         self._logs = logs
         self._scratch = scratch
         self._home = scratch / "home"
-        layers = max([LAYERS, *(grammar.parse(kv_cache_type).reach for kv_cache_type in config.verify.types)])
-        try:
-            self._probes = [
-                _write_probe(scratch / f"probe-{head_size}.gguf", head_size, layers) for head_size in HEAD_SIZES
-            ]
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise DiskFull(f"{scratch}: no space for the probe models", hint="free some space") from error
+        self._starts: tuple[GpuStart, ...] = ()
+        self._probes = probes.write(scratch, max(grammar.parse(each).reach for each in config.verify.types))
 
     def prove(self, kv_cache_type: str) -> list[tuple[TypeProof, ToolchainError | None]]:
         """The proofs of this type on each model, on one server, each with its failure if any."""
@@ -214,8 +198,8 @@ class _ReleaseTrial:
             )
         return message, None
 
-    def examine(self) -> tuple[Verdict, ...]:
-        """The checklist, on the model with the largest heads, whose K and V are rotated by transforms of two sizes."""
+    def examine(self) -> checklist.Examined | None:
+        """The checklist's evidence, on the model whose K and V are rotated by transforms of two sizes."""
         probe = self._probes[-1]
         return checklist.examine(
             self._release_dir,
@@ -225,7 +209,17 @@ class _ReleaseTrial:
             folder=self._scratch,
             timeout_s=self._config.timeout_s,
             gpu_needed=self._gpu_needed,
+            starts=self._starts,
         )
+
+    def start(self) -> ToolchainError | None:
+        """Measure the GPU's first start, which must come before every other use of it; what failed, if anything did."""
+        if self._gpu_needed and self._release.cache_types:
+            try:
+                self._starts = gpu.starts(self._release_dir, self._release.cache_types[0].name)
+            except ToolchainError as error:
+                return error
+        return None
 
     def _serve(self, kv_cache_type: str) -> AbstractContextManager[Server]:
         return serve(
@@ -242,12 +236,13 @@ class _ReleaseTrial:
     ) -> tuple[TypeProof, ToolchainError | None]:
         mark = server.mark()
         options = _OPTIONS | ({option: kv_cache_type} if option else {})
-        first = shifted = None
+        first = shifted = on_gpu = None
         failure: ToolchainError | None = None
         try:
             _import(server, probe)
             first = server.client.generate(probe.name, "hello", self._config.tokens, options)
             shifted = server.client.generate(probe.name, _long_prompt(), _SHIFT_TOKENS, options)
+            on_gpu = server.client.on_gpu(probe.name) if self._gpu_needed else None
         except (ModelLoadFailed, ServerFailed) as error:
             failure = server.explain(error)
         must_have_shifted = shifted is not None and shifted.eval_count == _SHIFT_TOKENS
@@ -262,6 +257,7 @@ class _ReleaseTrial:
                 or planned.complaint(found, self._planned(probe, kv_cache_type))
                 or _count_failure(first, self._config.tokens)
                 or _shift_failure(shifted, shifts)
+                or _gpu_failure(on_gpu, log)
             )
             failure = VerificationFailed(reason) if reason else None
         if failure is not None:
@@ -276,6 +272,7 @@ class _ReleaseTrial:
             text=first.text if first else "",
             context_shifts=shifts,
             caches=tuple(cache.proof for cache in found),
+            on_gpu=on_gpu,
             ok=failure is None,
             reason=failure.message if failure else "",
         )
@@ -292,13 +289,10 @@ class _ReleaseTrial:
 
 
 def _gpu_needed(config: Config, release: Release) -> str:
-    """Why verification must have compared a GPU: a release for macOS on a llama.cpp that is newer than what the series
-    was proven on. The range is that of this toolkit's series; releases of another series are exempt."""
-    root = manifest.root_of(config)
-    if not release.platform.startswith("macos") or not (root / "series.yaml").is_file():
-        return ""
-    proven = manifest.proven(root)
-    return proven.beyond(str(release.llama_cpp_build)) if proven else ""
+    """Why a GPU must do all that a cache needs: the release is for macOS, or `verify.gpu` requires it; else empty."""
+    if release.platform.startswith("macos"):
+        return "a release for macOS needs a Metal device"
+    return "verify.gpu requires a GPU" if config.verify.gpu == "required" else ""
 
 
 def _check_types(asked: tuple[str, ...], release: Release) -> None:
@@ -316,19 +310,6 @@ def _check_types(asked: tuple[str, ...], release: Release) -> None:
                 f"verify.types: {kv_cache_type} needs a model of {wanted.reach} attention layers",
                 hint=f"rules are verified up to {MOST_LAYERS} layers",
             )
-
-
-def _write_probe(path: Path, head_size: int, layers: int) -> ProbeModel:
-    geometry = write_probe(
-        path,
-        head_size=head_size,
-        heads=HEADS,
-        kv_heads=KV_HEADS,
-        layers=layers,
-        context=CONTEXT,
-        seed=_SEED + head_size,
-    )
-    return ProbeModel(name=path.stem, path=path, geometry=geometry)
 
 
 def _import(server: Server, probe: ProbeModel) -> None:
@@ -356,3 +337,13 @@ def _shift_failure(generation: Generation, shifts: int) -> str:
             f"after a prompt of {generation.prompt_eval_count}"
         )
     return "" if shifts else "generated past the end of the context, but the log states no context shift"
+
+
+def _gpu_failure(on_gpu: int | None, log: str) -> str:
+    """Why the server does not compute on a GPU, where it has to; empty if it does."""
+    if on_gpu is None:
+        return ""
+    cache_on = placement(log).cache_on
+    if host := [name for name in cache_on if is_host(name)]:
+        return f"the server computes on the CPU: its log places the KV cache in {', '.join(host)}"
+    return "" if on_gpu > 0 else "the server computes on the CPU: /api/ps states size_vram 0"

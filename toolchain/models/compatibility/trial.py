@@ -63,7 +63,7 @@ def predictions(
             read = read[:size]
             step = max(1, len(read) // (2 * POSITIONS))
             places = range(len(read) - step * min(POSITIONS, len(read) // (2 * step)) + step, len(read) + 1, step)
-            found = tuple(_predict(running, read[:place]) for place in places)
+            found = tuple(predict(running, read[:place]) for place in places)
             _check_cache(home / "server.log", cache)
             then(running)
             return found
@@ -75,8 +75,9 @@ def divergence(exact: Sequence[Prediction], rough: Sequence[Prediction]) -> Esti
     return Estimate(mean=float(np.mean(found)), error=float(np.std(found, ddof=1) / math.sqrt(len(found))))
 
 
-def _predict(server: LlamaServer, prompt: list[int]) -> Prediction:
-    body = {"prompt": prompt, "n_predict": 1, "cache_prompt": True, "temperature": 0, "n_probs": LISTED}
+def predict(server: LlamaServer, prompt: Sequence[int]) -> Prediction:
+    """The prediction of the token after these. Raises `ServerFailed`."""
+    body = {"prompt": list(prompt), "n_predict": 1, "cache_prompt": True, "temperature": 0, "n_probs": LISTED}
     answer = server.complete(body)
     if not answer.completion_probabilities:
         raise ServerFailed(f"{server.url}/completion: the answer contains no probabilities")
