@@ -60,8 +60,8 @@ def test_a_folder_outside_of_the_release_is_named(tmp_path: Path) -> None:
     _, cc, _ = compilers(run.config.build, tmp_path / "workspace")
     (tmp_path / "a.c").write_text("int a(void) { return 1; }\n")
     library = tmp_path / "liba.so"
-    argv = [cc.require().path, "-shared", "-fPIC", tmp_path / "a.c", "-Wl,-rpath,/opt/lib", "-lc", "-o", library]
-    process.run(argv)
+    argv: list[str | Path] = [cc.require().path, "-shared", "-fPIC", tmp_path / "a.c", "-Wl,-rpath,/opt/lib"]
+    process.run([*argv, "-o", library])
     with bench(tmp_path / "bench", run) as used:
         found = build.linkage(used, [library])
     assert (found.status, found.reason) == ("refuted", "rpath /opt/lib")

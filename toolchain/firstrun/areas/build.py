@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ... import pipeline
-from ...build import modes
+from ...build import embedded, modes
 from ...build.steps import MACOS_TARGET
+from ...core.errors import BuildFailed
 from ...core.records import read, sha256_file
-from ...series.manifest import root_of
 from ...stages import Release, Scratch
 from .. import toolkit
 from ..assumption import MACOS, Area, Assumption, Finding
@@ -30,7 +30,6 @@ _COMMAND = re.compile(r"\bcmd (?P<name>LC_\w+)\n(?P<fields>.*?)(?=\nLoad command
 _PATH = re.compile(r"^\s*path (?P<path>.*?) \(offset \d+\)", re.MULTILINE)
 _MINIMUM = re.compile(r"^\s*(?:minos|version) (?P<version>\d+(?:\.\d+)*)", re.MULTILINE)
 _DYNAMIC = re.compile(r"\((?P<tag>NEEDED|RPATH|RUNPATH)\).*\[(?P<value>[^\]]*)\]")
-_KERNEL = re.compile(r"host_name\(TURBO_NAME\((kernel_turbo_[a-z0-9_]+)")
 _RUNS = {
     "bin/ollama": ("--version",),
     "lib/ollama/llama-server": ("--version",),
@@ -50,7 +49,7 @@ def _examine(bench: Bench) -> Iterator[Finding]:
     files = programs(folder)
     yield linkage(bench, files)
     yield _architecture(bench, files)
-    yield from _on_a_mac(bench, files)
+    yield from _on_a_mac(bench, folder, bench.release, files)
     yield _runs_elsewhere(bench, folder)
     yield _same_again(bench, bench.release)
 
@@ -98,7 +97,7 @@ def linkage(bench: Bench, files: Sequence[Path]) -> Finding:
         folders = [one for tag, value in found_ if tag != "NEEDED" for one in value.split(":")]
         wrong = [path for path in paths if "/" in path]
         wrong += [f"rpath {path}" for path in folders if not path.startswith("$ORIGIN")]
-    if any(one.code != 0 for one in seen) or not paths:
+    if any(one.code != 0 for one in seen) or not (paths or folders):
         return untested("build.linkage", f"{seen[0].command.split()[0]} ended with {seen[0].code}", *seen)
     others = sorted({path for path in paths if path.startswith(_SYSTEM)})
     told = f"{len(set(paths))} libraries, {len(others)} of them the system's, and {len(set(folders))} folders"
@@ -129,7 +128,7 @@ def _architecture(bench: Bench, files: Sequence[Path]) -> Finding:
     return judged("build.architecture", not other, "; ".join(other) or f"{count} files, all for {wanted}", seen)
 
 
-def _on_a_mac(bench: Bench, files: Sequence[Path]) -> Iterator[Finding]:
+def _on_a_mac(bench: Bench, folder: Path, release: Release, files: Sequence[Path]) -> Iterator[Finding]:
     if not bench.on_mac:
         for identifier in ("build.signed", "build.minimum", "build.metal-text"):
             yield untested(identifier, "needs macOS")
@@ -139,7 +138,7 @@ def _on_a_mac(bench: Bench, files: Sequence[Path]) -> Iterator[Finding]:
     reason = "; ".join(failed[:3]) or f"all {len(files)} signatures hold"
     yield judged("build.signed", seen.code == 0, reason, seen)
     yield _minimum(bench, files)
-    yield _metal_text(bench, files)
+    yield _metal_text(bench, folder, release)
 
 
 def _minimum(bench: Bench, files: Sequence[Path]) -> Finding:
@@ -153,18 +152,17 @@ def _minimum(bench: Bench, files: Sequence[Path]) -> Finding:
     return judged("build.minimum", not later, reason, seen)
 
 
-def _metal_text(bench: Bench, files: Sequence[Path]) -> Finding:
-    """A device compiles the text that is in a library: the names of our kernels must be in one of them."""
+def _metal_text(bench: Bench, folder: Path, release: Release) -> Finding:
+    """A GPU's driver compiles the text that is in a library."""
     if toolkit.is_miniature(bench.run.config):
         return untested("build.metal-text", MINIATURE)
-    kernels = root_of(bench.run.config) / "kernels"
-    names = sorted({name for path in kernels.glob("*.metal") for name in _KERNEL.findall(path.read_text())})
-    found = {path.name: sum(name.encode() in path.read_bytes() for name in names) for path in files}
-    most = max(found, key=lambda name: found[name], default="")
-    seen = bench.keep("our kernels' names in each file", 0, 0.0, "\n".join(f"{n} {f}" for f, n in found.items()))
-    if not names or not most:
-        return untested("build.metal-text", f"no kernel is named in {kernels}", seen)
-    return judged("build.metal-text", found[most] == len(names), f"{most} holds {found[most]} of {len(names)}", seen)
+    tree = scratch_of(bench, release).llama_cpp
+    what = f"the text of {tree / embedded.SOURCE} in {folder}"
+    try:
+        embedded.require(folder, tree)
+    except BuildFailed as error:
+        return judged("build.metal-text", False, error.message, bench.keep(what, error.exit_code, 0.0, str(error)))
+    return judged("build.metal-text", True, "a library holds it byte for byte", bench.keep(what, 0, 0.0, ""))
 
 
 def _runs_elsewhere(bench: Bench, folder: Path) -> Finding:
@@ -264,7 +262,7 @@ AREA = Area(
             id="build.metal-text",
             statement="The Metal text in the libraries holds every kernel of ours.",
             needs=MACOS,
-            how="The names of the kernels in the series are searched in each library.",
+            how="The text that the series renders is searched in each library, byte for byte.",
         ),
         Assumption(
             id="build.relocatable",
