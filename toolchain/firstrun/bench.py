@@ -51,6 +51,8 @@ class Bench:
     """every program that was run, in order"""
     release: Release | None = None
     """what the build area built, for those after it"""
+    no_release: str = ""
+    """why there is none"""
 
     @property
     def on_mac(self) -> bool:
