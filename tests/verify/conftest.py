@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from toolchain.core import records
 from toolchain.stages import CacheType, Release
+from toolchain.verify.evidence import PROBE_PATH, SERVER_PATH
+from toolchain.verify.probed import DeviceStart, Started
 
 SCRIPT = Path(__file__).with_name("scripted_ollama.py")
 TURBO4 = CacheType(name="turbo4", block=64, bytes=34)
@@ -42,6 +45,22 @@ def write_release(folder: Path, cache_types: Sequence[CacheType] = (TURBO4,), **
     )
     records.write(folder / "manifest.json", release)
     return folder
+
+
+def write_programs(folder: Path) -> None:
+    """Add the scripted llama-server to a release, and a turbo-probe that has started."""
+    server, probe = folder / SERVER_PATH, folder / PROBE_PATH
+    server.parent.mkdir(parents=True)
+    command = f"PYTHONPATH={Path(__file__).parents[2]} exec {sys.executable} -m tests.quality.llama_server"
+    server.write_text(f'#!/bin/sh\n{command} "$@"\n')
+    devices = [
+        DeviceStart(name=name, cpu=name == "CPU", initialized_s=1, stored=True, ready_s=ready)
+        for name, ready in (("MTL0", 25.5), ("CPU", 99))
+    ]
+    document = msgspec.json.encode(Started(loaded_s=1, devices=tuple(devices))).decode()
+    probe.write_text(f"#!/bin/sh\necho '{document}'\n")
+    for path in (server, probe):
+        path.chmod(0o755)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ BEHAVIOUR: dict[str, Any] = {
     "vague": False,  # answer an unknown type without naming it
     "refuse_nothing": False,  # accept any type
     "unloadable": [],  # types that it knows, and that its llama-server does not
+    "gpu": "",  # "used", "cache on the CPU", or "idle", where /api/ps states no memory of a GPU
     "answer": "",  # to /api/generate: "html", "cut", "error" or "drip"
 }
 BEHAVIOUR |= json.loads((Path(__file__).parent / "behaviour.json").read_text())
@@ -60,6 +61,9 @@ def state_cache(model: dict[str, int], num_ctx: int, type_k: str, type_v: str) -
         block, size = BEHAVIOUR["types"].get(kind, (1, 2))
         values = cells * model["layers"] * model["kv_heads"] * model["head_size"]
         sizes.append(values / block * size / MIB * BEHAVIOUR["state_scale"])
+    if BEHAVIOUR["gpu"]:
+        where = "CPU" if BEHAVIOUR["gpu"] == "cache on the CPU" else "MTL0"
+        say(f"llama_kv_cache: {where:>10} KV buffer size = {sum(sizes):8.2f} MiB")
     stated = [BEHAVIOUR["state_type"] or kind for kind in (type_k, type_v)]
     say(
         f"llama_kv_cache: size = {sum(sizes):7.2f} MiB ({cells:6d} cells, {model['layers']:3d} layers,  1/1 seqs), "
@@ -100,6 +104,10 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/api/tags":
             found = sorted(path.name for path in (STORE / "names").iterdir())
             self.answer(200, {"models": [{"name": f"{name}:latest"} for name in found]})
+        elif self.path == "/api/ps":
+            used = 9 * MIB if BEHAVIOUR["gpu"] == "used" else 0
+            loaded = [{"name": f"{name}:latest", "size_vram": used} for name in Handler.loaded]
+            self.answer(200, {"models": loaded})
         else:
             self.answer(404)
 

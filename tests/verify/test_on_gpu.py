@@ -5,7 +5,6 @@ devices.json is what the real turbo-probe printed with the stand-in of stand_in/
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +18,9 @@ from toolchain.serving.probe_model import write_probe
 from toolchain.stages import GpuComparison, GpuProof, GpuStart, Verdict
 from toolchain.verify import attention, checklist, gpu, verification
 from toolchain.verify.checklist import Examined
-from toolchain.verify.evidence import PROBE_PATH, SERVER_PATH
-from toolchain.verify.probed import Device, DeviceStart, Probed, Started
+from toolchain.verify.probed import Device, Probed
 
-from .conftest import TURBO4
+from .conftest import TURBO4, write_programs
 
 DEVICES = msgspec.json.decode(Path(__file__).with_name("devices.json").read_bytes(), type=dict[str, Device])
 SOUND = DEVICES["sound"]
@@ -142,20 +140,7 @@ def test_where_a_log_says_that_the_cache_is() -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """A release whose llama-server is the scripted one, and whose turbo-probe knows when it started."""
-    server, probe = tmp_path / SERVER_PATH, tmp_path / PROBE_PATH
-    server.parent.mkdir(parents=True)
-    server.write_text(
-        f'#!/bin/sh\nPYTHONPATH={Path(__file__).parents[2]} exec {sys.executable} -m tests.quality.llama_server "$@"\n'
-    )
-    devices = [
-        DeviceStart(name=name, cpu=name == "CPU", initialized_s=1, stored=True, ready_s=ready)
-        for name, ready in (("MTL0", 25.5), ("CPU", 99))
-    ]
-    document = msgspec.json.encode(Started(loaded_s=1, devices=tuple(devices))).decode()
-    probe.write_text(f"#!/bin/sh\necho '{document}'\n")
-    for path in (server, probe):
-        path.chmod(0o755)
+    write_programs(tmp_path)
     return tmp_path
 
 

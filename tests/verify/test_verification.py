@@ -25,7 +25,7 @@ from toolchain.stages import CacheType, Release, Verdict, Verification
 from toolchain.text import as_text
 from toolchain.verify import checklist, probes, verification, verify
 
-from .conftest import TURBO4, MakeRelease
+from .conftest import TURBO4, MakeRelease, write_programs
 
 Run = Callable[..., Verification]
 
@@ -37,6 +37,7 @@ def run(tmp_path: Path, make_release: MakeRelease, monkeypatch: pytest.MonkeyPat
         *,
         added: tuple[CacheType, ...] = (TURBO4,),
         denied: tuple[int, ...] = (),
+        gpu_required: bool = False,
         **behaviour: Any,
     ) -> Verification:
         """`denied` are the points of the checklist that do not hold; how they are judged has tests of its own."""
@@ -48,8 +49,12 @@ def run(tmp_path: Path, make_release: MakeRelease, monkeypatch: pytest.MonkeyPat
         examined = checklist.Examined(probed=none, graph=none, kinds=added) if added else None
         monkeypatch.setattr(checklist, "examine", lambda *_, **__: examined)
         monkeypatch.setattr(checklist, "judge", lambda _: tuple(points))
-        settings = config.load(environ={}, flags={"verify.types": types, "verify.tokens": 7, "verify.timeout_s": 20})
+        flags = {"verify.types": types, "verify.tokens": 7, "verify.timeout_s": 20}
+        if gpu_required:
+            flags["verify.gpu"] = "required"
+        settings = config.load(environ={}, flags=flags)
         release = make_release(added, **behaviour)
+        write_programs(release)
         return verify(release, settings, Console(), workspace=tmp_path / "workspace")
 
     return verified
@@ -84,6 +89,7 @@ def test_an_honest_server_is_proven(run: Run, tmp_path: Path) -> None:
     ]
     for proof in found.proofs:
         assert (proof.ok, proof.tokens, proof.text, proof.context_shifts) == (True, 7, "x" * 7, 1)
+        assert proof.on_gpu is None, "no GPU was required"
         (cache,) = proof.caches
         assert (cache.cells, cache.layers) == (256, 8)
     pair = found.proofs[3]
@@ -229,3 +235,19 @@ def test_when_a_gpu_is_required(make_release: MakeRelease, platform: str, settin
     for build in (1, 10488, 99999):
         assert verification._gpu_needed(chosen, replace(stated, llama_cpp_build=build, platform=platform))
     assert verification._gpu_needed(config.load(environ={}), stated) == ""
+
+
+def test_a_service_on_a_required_gpu(run: Run) -> None:
+    assert [proof.on_gpu for proof in run(gpu_required=True, gpu="used").proofs] == [9 << 20] * 2
+
+
+@pytest.mark.parametrize(
+    ("gpu", "reason"),
+    [
+        ("cache on the CPU", "the server computes on the CPU: its log places the KV cache in CPU"),
+        ("idle", "the server computes on the CPU: /api/ps states size_vram 0"),
+    ],
+)
+def test_a_service_that_computes_on_the_cpu(run: Run, tmp_path: Path, gpu: str, reason: str) -> None:
+    written, _ = _failed(run, tmp_path, VerificationFailed, gpu_required=True, gpu=gpu)
+    assert [proof.reason for proof in written.proofs] == [f"turbo4 on probe-{size}: {reason}" for size in (64, 128)]

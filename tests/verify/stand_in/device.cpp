@@ -1,13 +1,14 @@
 // A stand-in for Metal's device: a real backend of ggml that calls itself a GPU named MTL0, has memory that the CPU does
 // not use, and computes with the CPU's kernels. In a release it takes the place of libggml-metal, so that turbo-probe and
-// llama-server load it as they load Metal on a Mac. STAND_IN_FAULT gives it one fault:
+// llama-server load it as they load Metal on a Mac. The file stand-in-fault beside it, or the variable STAND_IN_FAULT,
+// gives it one fault:
 //
 //   no-attention-64   does not support FLASH_ATTN_EXT at head size 64
 //   mask              ignores the mask of FLASH_ATTN_EXT
 //   mixed             reads values of one of our types a tenth too large beside q8_0 keys
 //   nothing           supports no operation, so that the scheduler computes all of it on the CPU
 //   noise=X           adds noise of X times its standard deviation to each result of FLASH_ATTN_EXT; no fault if small
-//   slow=X            takes X seconds before it is ready
+//   slow=X            takes X seconds before there is a device, as the compilation of kernels does
 //
 // Unlike Metal it needs no compiler, computes in the CPU's order and rounding, and is never asynchronous.
 
@@ -16,17 +17,33 @@
 #include "ggml-impl.h"
 #include "ggml.h"
 
+#include <dlfcn.h>
+
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 namespace {
 
-const std::string fault = getenv("STAND_IN_FAULT") ? getenv("STAND_IN_FAULT") : "";
+std::string chosen() {
+    if (const char * fault = getenv("STAND_IN_FAULT")) {
+        return fault;
+    }
+    Dl_info     own;
+    std::string word;
+    if (dladdr((const void *) &chosen, &own) && own.dli_fname) {
+        const std::string path = own.dli_fname;
+        std::ifstream(path.substr(0, path.rfind('/') + 1) + "stand-in-fault") >> word;
+    }
+    return word;
+}
+
+const std::string fault = chosen();
 ggml_guid         own_guid = { 't', 'q', '-', 's', 't', 'a', 'n', 'd', '-', 'i', 'n', 0, 0, 0, 0, 1 };
 const size_t      MEMORY = size_t(16) << 30;
 
@@ -170,7 +187,6 @@ void properties(ggml_backend_dev_t dev, ggml_backend_dev_props * props) {
 }
 
 ggml_backend_t init(ggml_backend_dev_t dev, const char *) {
-    std::this_thread::sleep_for(std::chrono::duration<double>(number_of("slow")));
     ggml_backend * made = new ggml_backend{};
     made->guid                = &own_guid;
     made->iface.get_name      = name_of_stream;
@@ -214,6 +230,7 @@ ggml_backend_dev_t the_device() {
 
 ggml_backend_reg_t reg() {
     static ggml_backend_reg made = [] {
+        std::this_thread::sleep_for(std::chrono::duration<double>(number_of("slow")));
         ggml_backend_reg of = {};
         of.api_version             = GGML_BACKEND_API_VERSION;
         of.iface.get_name          = [](ggml_backend_reg_t) { return "MTL"; };
