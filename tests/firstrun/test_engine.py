@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.core.errors import ConfigError, FolderUnusable, LockHeld, PortInUse
+from toolchain.core.errors import ConfigError, FolderUnusable, LockHeld, PortInUse, all_errors
 from toolchain.core.run import Run
 from toolchain.firstrun import belongings, engine, report
 from toolchain.firstrun.areas import launchd_loading
@@ -142,7 +142,7 @@ def test_unusable_names(run: Run, tmp_path: Path) -> None:
             engine.first_run(run, out, areas=[GOOD])
     with pytest.raises(ConfigError, match="there is no area 'moon'"):
         engine.first_run(run, "a.zip", ["moon"], areas=[GOOD])
-    with pytest.raises(FolderUnusable, match="--out: .*Not a directory"):
+    with pytest.raises(FolderUnusable, match=r"--out: .*Not a directory"):
         engine.first_run(run, str(tmp_path / "other.zip/a.zip"), areas=[GOOD])
     assert nothing_left(tmp_path, "other.zip")
     again = str(tmp_path / "a.zip")
@@ -154,7 +154,7 @@ def test_no_free_port(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
     monkeypatch.setattr(socket.socket, "bind", taken)
-    with pytest.raises(PortInUse, match="no port of 127.0.0.1 is free"):
+    with pytest.raises(PortInUse, match=r"no port of 127\.0\.0\.1 is free"):
         engine.first_run(run, str(tmp_path / "a.zip"), areas=[GOOD])
     assert nothing_left(tmp_path)
 
@@ -226,6 +226,10 @@ def test_labels_of_ours_in_what_launchctl_prints() -> None:
 }}
 """
     assert belongings.loaded(printed) == (LABEL, f"{LABEL}.race", f"{LABEL}.preflight")
+
+
+def test_no_error_has_the_code_of_a_refuted_assumption() -> None:
+    assert report.EXIT_REFUTED not in {error.exit_code for error in all_errors()}
 
 
 def test_the_page_says_that_an_emulator_is_no_mac(run: Run, tmp_path: Path) -> None:

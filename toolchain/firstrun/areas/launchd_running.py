@@ -76,7 +76,7 @@ def _kill_restarts(bench: Bench) -> Verdict:
     sent = time.monotonic()
     stays.says("TERM")
     restarted = ends.until(lambda state: state.running and state.pid != pids[1], "KeepAlive does not start it")
-    time.sleep(max(0.0, sent + 2.0 - time.monotonic()))  # twice ExitTimeOut
+    time.sleep(max(0.0, sent + 1.5 - time.monotonic()))  # longer than ExitTimeOut
     survived = stays.look().pid == pids[0]
     ends.printed()
     for job in (stays, ends):
@@ -192,7 +192,8 @@ def _children(bench: Bench) -> Verdict:
     job.says("child")
     child = int(job.said.split()[1])
     bench.cleanup.callback(_kill, child)
-    job.remove()
+    job.bootout()
+    job.gone()
     ended = Watch(child).ended(5)
     reason = f"the child {child} in its process group {'has ended' if ended else 'still runs 5 s later'}"
     return judged(ended, reason, *job.evidence)
