@@ -49,7 +49,7 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
         private.chmod(0o700)
         done = 0
         for name in release.files:
-            _copy_file(source / name, temporary / name)
+            copy_file(source / name, temporary / name)
             done += (source / name).lstat().st_size
             step.update(done / 1e6, total / 1e6, name)
         proof.write(temporary, release, proven)
@@ -74,7 +74,8 @@ def copy_in(source: Path, release: Release, proven: Verification | None, prefix:
         shutil.rmtree(private, ignore_errors=True)
 
 
-def _copy_file(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
+    """Copy content and times of a file, or a link as a link; attributes such as quarantine stay behind."""
     records.make_folder(target.parent)
     if source.is_symlink():
         target.symlink_to(source.readlink())

@@ -57,6 +57,11 @@ class Belongings:
         """Note where the report is written, so that the next run finds the temporary file of a killed one."""
         (self.run / "out").write_bytes(os.fsencode(out))
 
+    def forget_reboot(self) -> None:
+        """Delete what waits for a reboot, after its job is gone."""
+        _end_processes(self.reboot)
+        delete(self.reboot)
+
     def remove(self) -> tuple[str, ...]:
         """End and delete everything of a run. Returns what is left all the same, in words. May be called twice."""
         left = [*_unload(), *_delete_property_lists(), *_end_processes(self.run)]
@@ -103,7 +108,7 @@ def held(config: Config) -> Iterator[Belongings]:
             ) from error
         raise
     finally:
-        for path in made:
+        for path in dict.fromkeys((*made, own.folder.parent)):  # also of the run before a reboot
             with contextlib.suppress(OSError):
                 path.rmdir()
 

@@ -22,7 +22,7 @@ from ..host.machine import parse_sw_vers
 from ..series import manifest
 from ..service.emulator import settings as emulator
 from . import belongings, redaction, report
-from .areas import AREAS
+from .areas import AREAS, reboot
 from .assumption import Area
 from .belongings import Belongings
 from .bench import LABEL, Bench
@@ -32,8 +32,18 @@ _BOOTOUT_S = 0.15
 """how long the emulator keeps a label: ten races of bootout and bootstrap in CI, and each is still one"""
 
 
-def first_run(run: Run, out: str, only: Sequence[str] = (), areas: Sequence[Area] = AREAS) -> Summary:
+def first_run(
+    run: Run,
+    out: str,
+    only: Sequence[str] = (),
+    *,
+    before_reboot: bool = False,
+    after_reboot: bool = False,
+    areas: Sequence[Area] = AREAS,
+) -> Summary:
     """Examine the areas that `only` names, all of them if it is empty, and write the archive `out`.
+
+    `before_reboot` prepares the area reboot, and `after_reboot` examines it: no other area then.
 
     Raises `ConfigError` for an unknown area or an unusable name, `LockHeld` while another first run is at work,
     `FolderUnusable` when `out` cannot be written, `PortInUse` when no port is free. An interrupt ends the run with what
@@ -41,7 +51,11 @@ def first_run(run: Run, out: str, only: Sequence[str] = (), areas: Sequence[Area
     """
     file = report.destination(out)
     chosen = choose(areas, only)
+    if (before_reboot or after_reboot) and (only or before_reboot == after_reboot):
+        raise ConfigError("--before-reboot and --after-reboot go with no other area and not together")
     with belongings.held(run.config) as own:
+        if before_reboot or after_reboot:
+            chosen = (reboot.before(own) if before_reboot else reboot.after(own),)
         return _examine(run, file, chosen, own)
 
 

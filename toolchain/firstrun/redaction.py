@@ -28,6 +28,7 @@ _VARIABLE = rf"(?:(?:[A-Z0-9_]*_)?{_OPENING}(?:_[A-Z0-9_]*)?|[A-Z0-9_]+KEY)"
 _SECRET_VARIABLE = re.compile(rf"{_VARIABLE}\Z")
 _LEAST_OPENING = 6
 """characters; a shorter value of a secret variable would be replaced all over"""
+_LEARNED, _LEAST_LEARNED = ("key", "serial number"), 8
 _LEAST_NAME = 3
 """characters of a part of a real name"""
 _WORD = (
@@ -35,6 +36,10 @@ _WORD = (
     r"(?:access|auth|refresh|id|session|api|bearer)[_-]?token|authorization|cookie)(?:[_.-]\w*)?"
 )
 _HEX = "[0-9A-Fa-f]"
+_MARKED = re.compile(
+    "<(?:key|(?:user|host|real) name|home folder|serial number|IP address|e-mail address|hardware (?:UUID|address)"
+    "|account of a URL)>"
+)
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)),
     # NAME=value of an environment: to the end of the line, since a value may hold blanks; or within its quotes
@@ -59,10 +64,9 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "serial number",
         re.compile(
-            r"serial[ _-]?(?:number|num|no\.?)?(?:[ _]?\([^)\n]*\))?[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[^\s\"]+)", re.I
+            r"serial[ _-]?(?:number|num|no\.?)?(?:[ _]?\([^)\n]*\))?[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[\w.-]+)", re.I
         ),
     ),
-    ("serial number", re.compile(r"\"?IOPlatformSerialNumber\"?\s*=\s*\"?(?P<it>[^\s\"]+)")),
     ("hardware address", re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{1,2}[:-]){5}[0-9A-Fa-f]{1,2}(?![0-9A-Fa-f:])")),
     ("user name", re.compile(r"(?<=/Users/)(?!Shared\b)(?P<it>[^/\s\"':<]+)|(?<=/home/)(?P<other>[^/\s\"':<]+)")),
 )
@@ -86,12 +90,18 @@ class Redactor:
             re.IGNORECASE,
         )
         self.counts: Counter[str] = Counter()
+        self._learned: dict[str, str] = {}
+        """keys and serial numbers that were found by what stood around them, which they need not the next time"""
 
     def __call__(self, text: str) -> str:
         """The text without them."""
         text = self._known.sub(lambda match: self._mark(self._kinds.get(match[0].casefold(), "name")), text)
         for kind, shape in _SHAPES:
             text = shape.sub(lambda match, kind=kind: self._within(match, kind), text)  # type: ignore[misc]
+        for secret in sorted(self._learned, key=len, reverse=True):
+            text, count = re.subn(re.escape(secret), f"<{self._learned[secret]}>", text, flags=re.IGNORECASE)
+            self.counts[self._learned[secret]] += count
+        self.counts = +self.counts
         text = _IPV4.sub(self._address, text)
         return _IPV6.sub(self._address, text)
 
@@ -112,8 +122,13 @@ class Redactor:
         found = next((name for name in match.groupdict() if match[name] is not None), None)
         whole, start = match[0], match.start()
         first, last = match.span(found) if found else match.span()
-        if re.fullmatch(r"<[A-Za-z -]+>,?", match.string[first:last].strip()):
+        if _MARKED.match(match.string, first):
             return whole
+        if kind in _LEARNED:
+            lines = map(str.strip, match.string[first:last].splitlines())
+            self._learned |= {
+                line: kind for line in lines if len(line) >= _LEAST_LEARNED and not line.startswith("---")
+            }
         return f"{whole[: first - start]}{self._mark(kind)}{whole[last - start :]}"
 
     def _address(self, match: re.Match[str]) -> str:

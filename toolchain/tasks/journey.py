@@ -49,8 +49,8 @@ def firstrun(
     before_reboot: bool = False,
     after_reboot: bool = False,
 ) -> None:
-    """Confirm or refute on this machine what the toolkit assumes about a Mac."""
-    run.finish(first_runs.first_run(run, out, only))
+    """Whether a Mac is what the toolkit assumes."""
+    run.finish(first_runs.first_run(run, out, only, before_reboot=before_reboot, after_reboot=after_reboot))
 
 
 @group.task("workspace")

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from ..assumption import Area
+from . import reboot
+from .disk import DISK
 from .launchd_running import LAUNCHD
+from .machine import MACHINE
+from .neighbours import NEIGHBOURS
+from .pythons import PYTHONS
 
-AREAS: tuple[Area, ...] = (LAUNCHD,)
+AREAS: tuple[Area, ...] = (MACHINE, PYTHONS, LAUNCHD, DISK, NEIGHBOURS, reboot.AREA)

@@ -95,7 +95,7 @@ def _per_domain(bench: Bench) -> Verdict:
     job.call("enable", job.target)
     if off.code != 0 or any(one.code != 0 for one in said.values()):
         return untested(f"{told(off, *said.values())}: both domains are needed", *job.evidence)
-    has = {domain: _is_off(one.output, job.label) for domain, one in said.items()}
+    has = {domain: is_off(one.output, job.label) for domain, one in said.items()}
     reason = "; ".join(
         f"{domain} {'has' if there else 'has not'} the record of user/UID" for domain, there in has.items()
     )
@@ -103,7 +103,7 @@ def _per_domain(bench: Bench) -> Verdict:
     return judged(has[user_domain()] and not has[screen_domain()], reason, *job.evidence)
 
 
-def _is_off(printed: str, label: str) -> bool:
+def is_off(printed: str, label: str) -> bool:
     """Whether `print-disabled` lists a label as disabled; older macOS says true."""
     lines = (line.strip() for line in printed.splitlines())
     return any(line.startswith(f'"{label}"') and line.endswith(("disabled", "true")) for line in lines)
