@@ -38,7 +38,15 @@ def library(tmp_path: Path, tree: Path) -> Callable[[str], Path]:
         folder.mkdir(parents=True)
         (folder / "empty.txt").touch()
         (tmp_path / "host.cpp").write_text(code)
-        words = ["c++", "-O2", "-shared", "-fPIC", "-I", tree / "ggml/src/ggml-metal", tmp_path / "host.cpp"]
+        words: list[str | Path] = [
+            "c++",
+            "-O2",
+            "-shared",
+            "-fPIC",
+            "-I",
+            tree / "ggml/src/ggml-metal",
+            tmp_path / "host.cpp",
+        ]
         subprocess.run([*words, "-o", folder / "libggml-metal.so"], check=True)
         return tmp_path / "stage"
 

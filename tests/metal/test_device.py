@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from toolchain.core import config
 from toolchain.core.console import Console
-from toolchain.core.errors import CommandFailed, MissingTool
+from toolchain.core.errors import BuildFailed, CommandFailed, MissingTool
 from toolchain.metal import device
 
 TYPES = ("turbo4", "turbo3", "turbo2")
@@ -50,3 +52,40 @@ def test_no_program_and_no_gpu(tmp_path: Path) -> None:
         device.run_device(tmp_path / "test-backend-ops", TYPES, Console(json=True))
     with pytest.raises(CommandFailed, match="no case of turbo4"):
         device.run_device(program(tmp_path, "Testing 1 devices\n  Skipping", 0), TYPES, Console(json=True))
+
+
+@pytest.mark.slow
+def test_the_program_is_built_of_the_trees_ggml_alone(tmp_path: Path) -> None:
+    """A tree of a library and a program: nothing else of llama.cpp's build is read."""
+    tree, settings, workspace = tmp_path / "tree", config.load(environ={}), tmp_path / "workspace"
+    for name, text in (
+        ("ggml/CMakeLists.txt", "add_library(ggml ggml.c)\ntarget_include_directories(ggml PUBLIC .)\n"),
+        ("ggml/ggml.c", '#include "ggml.h"\nconst char * ggml_type_name(void) { return "turbo4"; }\n'),
+        ("ggml/ggml.h", '#ifdef __cplusplus\nextern "C"\n#endif\nconst char * ggml_type_name(void);\n'),
+        (
+            "tests/test-backend-ops.cpp",
+            '#include "ggml.h"\n#include <cstdio>\n'
+            'int main() { printf("SET_ROWS(type=%s): OK\\n", ggml_type_name()); }\n',
+        ),
+    ):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    program = device.build(tree, settings, workspace, Console(json=True))
+    made = program.stat().st_mtime_ns
+    assert device.build(tree, settings, workspace, Console(json=True)) == program
+    assert program.stat().st_mtime_ns == made, "it was up to date"
+    assert device.run_device(program, ("turbo4",), Console(json=True)).passed == 1
+    (tree / "tests" / "test-backend-ops.cpp").write_text("#error the scripted fault\n")
+    with pytest.raises(BuildFailed, match="the scripted fault"):
+        device.build(tree, settings, workspace, Console(json=True))
+    assert sorted(path.name for path in tree.iterdir()) == ["ggml", "tests"], "nothing was built in the tree"
+
+
+def test_how_it_is_configured_on_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.BuildConfig()
+    here = device.configuration(tmp_path, tmp_path / "build", settings, tmp_path)
+    assert "-DGGML_METAL=OFF" in here or sys.platform == "darwin"
+    monkeypatch.setattr(device, "sys", SimpleNamespace(platform="darwin"))
+    words = device.configuration(tmp_path, tmp_path / "build", settings, tmp_path)
+    assert {"-DGGML_METAL=ON", "-DGGML_METAL_EMBED_LIBRARY=ON", "-DCMAKE_OSX_ARCHITECTURES=arm64"} <= set(words)
+    assert f"-DLLAMA_CPP={tmp_path}" in words

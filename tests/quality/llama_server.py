@@ -2,7 +2,9 @@
 numbers. Its keys and values are drawn from the seed 7 in the order of layers, K before V.
 
 The logits of the next byte are drawn by the length of the prompt, and disturbed where the type of K or V is named in
-TQ_TEST_NOISE, as in turbo4=2.5. TQ_TEST_FAIL makes one thing go wrong.
+TQ_TEST_NOISE, as in turbo4=2.5. TQ_TEST_FAIL makes one thing go wrong. With TQ_TEST_GPU it has a GPU, which takes the
+cache and all layers, or does what the variable says: "cpu" and "layers" leave the cache or a layer to the CPU, "splits"
+an operation of each layer, and a number disturbs the logits.
 """
 
 from __future__ import annotations
@@ -36,14 +38,19 @@ def _say(line: str) -> None:
 def predict(length: int, types: tuple[str, str]) -> npt.NDArray[np.float64]:
     """Logarithms of the probabilities of the 256 bytes after a prompt of this length."""
     noise = dict(one.split("=") for one in os.environ.get("TQ_TEST_NOISE", "").split() if one)
+    gpu = os.environ.get("TQ_TEST_GPU", "") if "none" not in sys.argv else ""
     logits = np.random.default_rng(length).normal(0, 2, 256)
     for side, kind in enumerate(types):
         wrong = np.random.default_rng([length, side]).normal(0, 1, 256)
         logits += float(noise.get(kind.partition(",")[0], 0)) * wrong * ("=" not in kind)
+    if gpu.startswith("0."):
+        logits += float(gpu) * np.random.default_rng([length, 9]).normal(0, 1, 256)
     return np.asarray(logits - np.log(np.sum(np.exp(logits))))
 
 
 def main() -> None:
+    if "--list-devices" in sys.argv:
+        return
     fail = os.environ.get("TQ_TEST_FAIL", "")
     fields = gguf.GGUFReader(_flag("--model")).fields
     layers = int(fields["llama.block_count"].contents())
@@ -61,6 +68,10 @@ def main() -> None:
     names = ["+".join(dict.fromkeys(each)) for each in sides.values()]
     sizes = f"K ({names[0]}): 0.50 MiB, V ({names[1]}): 0.50 MiB"
     _say(f"llama_kv_cache: size = 1.00 MiB ( 256 cells, {layers} layers, 1/1 seqs), {sizes}")
+    if gpu := os.environ.get("TQ_TEST_GPU", "") if "none" not in sys.argv else "":
+        _say(f"load_tensors: offloaded {layers if gpu == 'layers' else layers + 1}/{layers + 1} layers to GPU")
+        _say(f"llama_kv_cache:       {'CPU' if gpu == 'cpu' else 'MTL0'} KV buffer size =     1.00 MiB")
+        _say(f"sched_reserve: graph splits = {2 * layers + 2 if gpu == 'splits' else 2} (with bs=256), 1 (with bs=1)")
     for side, each in sides.items() if settings.reach else ():
         for number, name in enumerate(each):
             _say(f"llama_kv_cache: {side} of attention layers {number} (of {layers}): {name}, 0.25 MiB")

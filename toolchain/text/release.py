@@ -31,6 +31,8 @@ def _verification(proven: Verification) -> str:
     for point in proven.checklist:
         lines.append(f"  {point.number} {'ok' if point.ok else 'FAILED':<6} {point.name}")
         lines.append(f"    {point.evidence}")
+    for start in proven.gpu.starts if proven.gpu else ():
+        lines.append(f"  first start of {start.program}: {start.first_s:.1f} s, second: {start.second_s:.1f} s")
     if proven.guard:
         lines += [f"  {line}" for line in guarded(proven.guard).splitlines()]
     if proven.unknown_type_message:

@@ -91,7 +91,8 @@ def examine(
         graph = error
     if gpu_needed:
         try:
-            compared = gpu.examine(release_dir, model, release.cache_types, folder=folder, timeout_s=timeout_s)
+            asked = gpu.caches(release.cache_types)
+            compared = gpu.examine(release_dir, model, asked, folder=folder, timeout_s=timeout_s)
             measured = GpuProof(starts=starts, comparisons=compared)
         except ToolchainError as error:
             measured = error

@@ -40,10 +40,15 @@ class Answers:
     placed: Placement
 
 
+def caches(kinds: Sequence[CacheType]) -> tuple[str, ...]:
+    """The cache types to compare: f16, each of the series', and a mixed pair."""
+    return "f16", *(kind.name for kind in kinds), f"{KEYS}:{kinds[0].name}"
+
+
 def examine(
-    release_dir: Path, model: Path, kinds: Sequence[CacheType], *, folder: Path, timeout_s: float
+    release_dir: Path, model: Path, asked: Sequence[str], *, folder: Path, timeout_s: float
 ) -> tuple[GpuComparison, ...]:
-    """Compare GPU and CPU on `model` with an f16 cache, with each of `kinds`, and with a mixed pair.
+    """Compare GPU and CPU on `model` with each of the cache types, of which f16 must be the first.
 
     Raises `ModelLoadFailed`, `ServerFailed`, `ReleaseInvalid`, and `VerificationFailed` naming the cache type.
     """
@@ -57,7 +62,7 @@ def examine(
 
     exact: Answers | None = None
     compared = []
-    for cache in ("f16", *(kind.name for kind in kinds), f"{KEYS}:{kinds[0].name}"):
+    for cache in asked:
         cpu = answers(cache, ("--device", "none"))
         gpu = answers(cache, ("--n-gpu-layers", _ALL_LAYERS))
         exact = exact or cpu
