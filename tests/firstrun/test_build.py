@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.deploy.site import Site
@@ -13,7 +18,8 @@ from tests.shared import Miniatures
 from toolchain import pipeline
 from toolchain.build import load
 from toolchain.build.tools import compilers
-from toolchain.core import process
+from toolchain.core import process, records
+from toolchain.core.checkout import ROOT
 from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.firstrun import toolkit
@@ -83,3 +89,44 @@ def test_the_document_of_a_task_is_found_behind_its_messages() -> None:
     said = 'build ...\n{not json\nwarning: {"a"\n{\n  "id": {\n    "a": 1\n  }\n}\n'
     assert toolkit.document(said) == {"id": {"a": 1}}
     assert toolkit.document("error: nothing\n") is None
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_build_of_a_task_with_all_that_it_started(tmp_path: Path, miniatures: Miniatures) -> None:
+    run = miniatures.run(tmp_path, miniatures.plain(tmp_path / "upstream"))
+    values = records.to_builtins(run.config)
+    del values["origins"]
+    records.write(tmp_path / "all.yaml", values)
+    script = f"""
+from contextlib import ExitStack
+from pathlib import Path
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.run import Run
+from toolchain.firstrun import toolkit
+from toolchain.firstrun.bench import Bench
+folder = Path({str(tmp_path)!r})
+run = Run(config=load(file=folder / "all.yaml", environ={{}}), console=Console())
+toolkit.task(Bench(run=run, folder=folder, cleanup=ExitStack()), "build")
+"""
+    child = process.spawn([sys.executable, "-c", script], env={"PYTHONPATH": str(ROOT)}, log=tmp_path / "said")
+    try:
+        deadline = time.monotonic() + 120
+        while not any((tmp_path / "workspace" / "logs").glob("*-compile.log")):
+            assert child.poll() is None, (tmp_path / "said").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) != 0
+    finally:
+        process.kill_group(child.pid)
+        child.wait()
+    left = [one for one in psutil.process_iter() if str(tmp_path) in " ".join(words_of(one))]
+    assert [words_of(one) for one in left if one.pid != os.getpid()] == []
+
+
+def words_of(one: psutil.Process) -> list[str]:
+    try:
+        return one.cmdline()
+    except psutil.Error:
+        return []
