@@ -120,7 +120,8 @@ START = GpuStart(program="llama-server --list-devices", first_s=12.0, second_s=0
         (GpuProof(starts=(START,), comparisons=(comparison(),)), "confirmed", "confirmed"),
         (GpuProof(starts=(START,), comparisons=(comparison(cache_on=("CPU",)),)), "refuted", "confirmed"),
         (GpuProof(starts=(replace(START, first_s=40.0),), comparisons=(comparison(kl=0.4),)), "refuted", "refuted"),
-        (GpuProof(starts=(), comparisons=()), "refuted", "refuted"),
+        (GpuProof(starts=(), comparisons=()), "not tested", "not tested"),
+        (GpuProof(starts=(START,), comparisons=()), "refuted", "confirmed"),
     ],
 )
 def test_what_verification_compared_on_the_gpu(gpu: GpuProof | None, agrees: str, starts: str) -> None:

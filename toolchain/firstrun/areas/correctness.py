@@ -67,7 +67,7 @@ def _verified(bench: Bench, release: Release) -> Iterator[Finding]:
 
 def on_the_gpu(done: Verification | None, *seen: Evidence) -> Iterator[Finding]:
     """What a verification compared on a GPU, if it did."""
-    if done is None or done.gpu is None:
+    if done is None or done.gpu is None or not (done.gpu.comparisons or done.gpu.starts):
         for identifier in ("correctness.cpu-gpu", "correctness.first-start"):
             yield untested(identifier, f"needs {GPU}: the verification compared none", *seen)
         return
