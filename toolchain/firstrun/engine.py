@@ -95,7 +95,7 @@ def _examine(run: Run, file: Path, areas: Sequence[Area], own: Belongings) -> Su
     finally:
         belongings.surely(finish)
         belongings.surely(result.save)
-    return result.summary()
+    return result.saved or result.summary()
 
 
 def _examine_area(area: Area, bench: Bench, result: Report) -> None:

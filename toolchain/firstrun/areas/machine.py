@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import socket
 import sys
 import time
@@ -122,7 +123,7 @@ def _wired(bench: Bench) -> Verdict:
 def _device(bench: Bench) -> Evidence | Verdict:
     """Metal's own words about the GPU, asked once."""
     program = bench.folder / "metal-device"
-    asked = next((one for one in bench.kept if one.command == str(program)), None)
+    asked = next((one for one in bench.kept if one.command == shlex.quote(str(program))), None)
     if asked is not None:
         return asked
     if bench.call(("/usr/bin/xcode-select", "-p")).code != 0:
