@@ -141,7 +141,7 @@ def _over_running(bench: Bench) -> Verdict:
     program, new = bench.folder / "runs", bench.folder / "runs.new"
     if not _compile(bench, program, "#include <unistd.h>\nint main(void) { sleep(60); return 0; }\n"):
         return untested("needs a C compiler", bench.kept[-1])
-    with subprocess.Popen([str(program)], cwd=bench.folder) as running:
+    with subprocess.Popen([str(program)], cwd=bench.folder, start_new_session=True) as running:
         try:
             new.write_bytes(b"another")
             os.replace(new, program)
