@@ -215,6 +215,11 @@ def test_the_rest_stays(text: str) -> None:
     assert Redactor([("user name", "root"), ("user name", "q")])(text) == text
 
 
+def test_the_server_of_an_organisation_is_gone() -> None:
+    said = "MDM enrollment: Yes (User Approved)\nMDM server: https://mdm.example.com/x"
+    assert Redactor([])(said) == "MDM enrollment: Yes (User Approved)\nMDM server: <server of an organisation>"
+
+
 def test_a_key_that_was_seen_once_is_known_from_then_on() -> None:
     redact = Redactor([])
     assert redact("HF_TOKEN=abcdefgh1234\nabcdefgh1234") == "HF_TOKEN=<key>\n<key>"
