@@ -14,6 +14,7 @@ from typing import Any, Self
 import psutil
 
 from ..core import records
+from ..core.errors import CommandFailed
 from ..service import launchctl_codes as codes
 from ..service.launchctl import fields_of, state_of
 from ..service.manager import ServiceState
@@ -100,6 +101,17 @@ class TinyJob:
         self.bench.cleanup.callback(self._discard)
         self.loaded = True
         return self.call("bootstrap", self.domain, str(self.plist))
+
+    def start(self) -> int:
+        """Load it and wait until its process is there. Returns the pid. Raises `CommandFailed` when it is refused."""
+        self.load()
+        return self.runs()
+
+    def load(self) -> None:
+        """Load it. Raises `CommandFailed` with the code and the text when it is refused."""
+        seen = self.bootstrap()
+        if seen.code != 0:
+            raise CommandFailed(f"{self.target}: {told(seen)}: {seen.output.strip()}")
 
     def bootout(self) -> Evidence:
         """Begin to unload it."""

@@ -50,7 +50,9 @@ def firstrun(
     after_reboot: bool = False,
 ) -> None:
     """Whether a Mac is what the toolkit assumes."""
-    run.finish(first_runs.first_run(run, out, only, before_reboot=before_reboot, after_reboot=after_reboot))
+    found = first_runs.first_run(run, out, only, before_reboot=before_reboot, after_reboot=after_reboot)
+    run.console.note(f"report: {Path(out).absolute()}")
+    run.finish(found)
 
 
 @group.task("workspace")
