@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.deploy.site import Site
@@ -13,7 +18,8 @@ from tests.shared import Miniatures
 from toolchain import pipeline
 from toolchain.build import load
 from toolchain.build.tools import compilers
-from toolchain.core import process
+from toolchain.core import process, records
+from toolchain.core.checkout import ROOT
 from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.firstrun import toolkit
@@ -41,14 +47,12 @@ def test_series_and_build_on_the_miniature(
         assert Path(build.scratch_of(used, used.release).llama_cpp).is_dir()
 
 
-def test_a_failed_build_is_refuted_with_its_reason_and_the_rest_is_not_tested(
-    tmp_path: Path, miniatures: Miniatures
-) -> None:
+def test_a_build_that_cannot_begin_is_not_tested_and_so_is_the_rest(tmp_path: Path, miniatures: Miniatures) -> None:
     run = miniatures.run(tmp_path, miniatures.plain(tmp_path / "upstream"))
     short = Run(config=replace(run.config, build=replace(run.config.build, min_free_gb=1000.0)), console=run.console)
     with bench(tmp_path / "bench", short) as used:
         found = list(build.AREA.examine(used))
-    assert found[0].status == "refuted"
+    assert found[0].status == "not tested"
     assert "a build needs 1000 GB" in found[0].reason
     assert {(one.status, one.reason) for one in found[1:]} == {
         ("not tested", f"no release was built ({found[0].reason})")
@@ -83,3 +87,44 @@ def test_the_document_of_a_task_is_found_behind_its_messages() -> None:
     said = 'build ...\n{not json\nwarning: {"a"\n{\n  "id": {\n    "a": 1\n  }\n}\n'
     assert toolkit.document(said) == {"id": {"a": 1}}
     assert toolkit.document("error: nothing\n") is None
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_build_of_a_task_with_all_that_it_started(tmp_path: Path, miniatures: Miniatures) -> None:
+    run = miniatures.run(tmp_path, miniatures.plain(tmp_path / "upstream"))
+    values = records.to_builtins(run.config)
+    del values["origins"]
+    records.write(tmp_path / "all.yaml", values)
+    script = f"""
+from contextlib import ExitStack
+from pathlib import Path
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.run import Run
+from toolchain.firstrun import toolkit
+from toolchain.firstrun.bench import Bench
+folder = Path({str(tmp_path)!r})
+run = Run(config=load(file=folder / "all.yaml", environ={{}}), console=Console())
+toolkit.task(Bench(run=run, folder=folder, cleanup=ExitStack()), "build")
+"""
+    child = process.spawn([sys.executable, "-c", script], env={"PYTHONPATH": str(ROOT)}, log=tmp_path / "said")
+    try:
+        deadline = time.monotonic() + 120
+        while not any((tmp_path / "workspace" / "logs").glob("*-compile.log")):
+            assert child.poll() is None, (tmp_path / "said").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) != 0
+    finally:
+        process.kill_group(child.pid)
+        child.wait()
+    left = [one for one in psutil.process_iter() if str(tmp_path) in " ".join(words_of(one))]
+    assert [words_of(one) for one in left if one.pid != os.getpid()] == []
+
+
+def words_of(one: psutil.Process) -> list[str]:
+    try:
+        return one.cmdline()
+    except psutil.Error:
+        return []

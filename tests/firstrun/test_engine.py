@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.core.errors import ConfigError, FolderUnusable, LockHeld, PortInUse
+from toolchain.core import records
+from toolchain.core.errors import ConfigError, FolderUnusable, LockHeld, PortInUse, all_errors
 from toolchain.core.run import Run
 from toolchain.firstrun import belongings, engine, report
 from toolchain.firstrun.areas import launchd_loading
+from toolchain.firstrun.areas.launchd_running import LAUNCHD
 from toolchain.firstrun.assumption import Area, Assumption, Finding, Probe, confirmed, probed, refuted
 from toolchain.firstrun.bench import LABEL, NOT_STARTED, Bench
 from toolchain.firstrun.report import Summary
@@ -65,7 +67,8 @@ def test_what_ends_one_area_is_named_and_the_next_is_examined(run: Run, tmp_path
     assert summary.only_a_mac == ("area.holds", "area.fails", "area.later", "good.one")
     proof = summary.assumptions[0].evidence[0]
     assert (proof.command, proof.code, proof.output) == ("sh -c 'echo said; exit 3'", 3, "said\n")
-    assert replace(report.read(out), file=summary.file) == summary
+    assert summary.file == out.name
+    assert records.to_builtins(replace(report.read(out), file=out.name)) == records.to_builtins(summary)
     assert nothing_left(tmp_path, out.name)
     if ending == "zip":
         with zipfile.ZipFile(out) as archive:
@@ -142,7 +145,7 @@ def test_unusable_names(run: Run, tmp_path: Path) -> None:
             engine.first_run(run, out, areas=[GOOD])
     with pytest.raises(ConfigError, match="there is no area 'moon'"):
         engine.first_run(run, "a.zip", ["moon"], areas=[GOOD])
-    with pytest.raises(FolderUnusable, match="--out: .*Not a directory"):
+    with pytest.raises(FolderUnusable, match=r"--out: .*Not a directory"):
         engine.first_run(run, str(tmp_path / "other.zip/a.zip"), areas=[GOOD])
     assert nothing_left(tmp_path, "other.zip")
     again = str(tmp_path / "a.zip")
@@ -154,7 +157,7 @@ def test_no_free_port(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
     monkeypatch.setattr(socket.socket, "bind", taken)
-    with pytest.raises(PortInUse, match="no port of 127.0.0.1 is free"):
+    with pytest.raises(PortInUse, match=r"no port of 127\.0\.0\.1 is free"):
         engine.first_run(run, str(tmp_path / "a.zip"), areas=[GOOD])
     assert nothing_left(tmp_path)
 
@@ -209,6 +212,18 @@ def test_a_job_that_is_forbidden_is_refuted_with_the_code_and_the_text(bench: Be
     assert "Bootstrap failed: 125" in found.evidence[-1].output
 
 
+@pytest.mark.slow
+def test_where_every_job_is_refused_no_probe_waits_for_one(bench: Bench) -> None:
+    root = bench.prefix / "launchd"
+    settings.write(root, replace(settings.read(root), domains=("system",)))
+    found = {one.id: one for one in LAUNCHD.examine(bench)}
+    assert set(found) == {one.id for one in LAUNCHD.assumptions}
+    waits = [id for id, one in found.items() if one.status == "not tested" and "125" not in one.reason]
+    assert sorted(waits) == ["launchd.bootout-race", "launchd.disable-per-domain", "launchd.log-opened-by-user"]
+    assert "bootstrap answered 125, Domain does not support" in found["launchd.exit-timeout-default"].reason
+    assert max(one.seconds for one in bench.kept) < 10
+
+
 def test_labels_of_ours_in_what_launchctl_prints() -> None:
     printed = f"""gui/501 = {{
 \tservices = {{
@@ -226,6 +241,10 @@ def test_labels_of_ours_in_what_launchctl_prints() -> None:
 }}
 """
     assert belongings.loaded(printed) == (LABEL, f"{LABEL}.race", f"{LABEL}.preflight")
+
+
+def test_no_error_has_the_code_of_a_refuted_assumption() -> None:
+    assert report.EXIT_REFUTED not in {error.exit_code for error in all_errors()}
 
 
 def test_the_page_says_that_an_emulator_is_no_mac(run: Run, tmp_path: Path) -> None:

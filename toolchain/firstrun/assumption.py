@@ -110,4 +110,11 @@ def _verdict(probe: Probe, bench: Bench) -> Verdict:
     try:
         return probe.test(bench)
     except (ToolchainError, OSError, ValueError, LookupError) as error:
-        return untested(f"{type(error).__name__}: {error}", *bench.kept[begun:])
+        return untested(said(error), *bench.kept[begun:])
+
+
+def said(error: Exception) -> str:
+    """What an error says, with its kind where the text alone would be a riddle."""
+    if isinstance(error, ToolchainError):
+        return error.message
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"

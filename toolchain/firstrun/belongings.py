@@ -22,6 +22,7 @@ import psutil
 from ..core import folders, process, records
 from ..core.config import Config
 from ..core.errors import FolderUnusable, LockHeld, ToolchainError
+from ..deploy import processes
 from ..service import account
 from ..service.launchd import DAEMONS
 from .bench import LABEL
@@ -236,17 +237,20 @@ def _end_processes(folder: Path) -> list[str]:
 
 def _processes_in(folder: Path) -> Iterator[psutil.Process]:
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    names = processes.spellings(folder)
     for one in psutil.process_iter():
-        if one.pid not in ours and any(Path(path).is_relative_to(folder) for path in _places(one)):
+        if one.pid not in ours and (_runs_from(one, names) or _works_in(one, folder)):
             yield one
 
 
-def _places(one: psutil.Process) -> Iterator[str]:
-    """Where a process is, as far as the system tells: its folder, its program, and the path that it was started as."""
-    for ask in (one.cwd, one.exe, lambda: " ".join(one.cmdline()[:1])):
-        try:
-            yield ask() or "/"
-        except (psutil.Error, OSError):
-            continue
+def _runs_from(one: psutil.Process, names: set[str]) -> bool:
     with contextlib.suppress(psutil.Error, OSError):
-        yield from (word for word in one.cmdline()[1:3] if word.startswith("/"))
+        return processes.runs_from(one, names)
+    return False
+
+
+def _works_in(one: psutil.Process, folder: Path) -> bool:
+    """Whether it has its working directory there: not somebody's shell, which has a terminal."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return Path(one.cwd()).is_relative_to(folder) and one.terminal() is None
+    return False

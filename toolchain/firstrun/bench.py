@@ -62,7 +62,7 @@ class Bench:
     @property
     def emulated(self) -> bool:
         """Whether launchd's emulator stands in for launchd: what it shows says nothing about a Mac."""
-        return self.manager.name != "launchd"
+        return self.run.config.deploy.service_manager != "launchd"
 
     @property
     def privileged(self) -> bool:

@@ -28,7 +28,7 @@ from .belongings import Belongings
 from .bench import LABEL, Bench
 from .report import Report, Summary
 
-_BOOTOUT_S = 0.15
+_BOOTOUT_S = 0.1
 """how long the emulator keeps a label: ten races of bootout and bootstrap in CI, and each is still one"""
 
 
@@ -95,7 +95,7 @@ def _examine(run: Run, file: Path, areas: Sequence[Area], own: Belongings) -> Su
     finally:
         belongings.surely(finish)
         belongings.surely(result.save)
-    return result.summary()
+    return result.saved or result.summary()
 
 
 def _examine_area(area: Area, bench: Bench, result: Report) -> None:

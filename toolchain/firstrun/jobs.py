@@ -14,6 +14,7 @@ from typing import Any, Self
 import psutil
 
 from ..core import records
+from ..core.errors import CommandFailed
 from ..service import launchctl_codes as codes
 from ..service.launchctl import fields_of, state_of
 from ..service.manager import ServiceState
@@ -25,7 +26,7 @@ STAYS = "while :; do sleep 1 & wait $!; done"
 """a script that stays, and whose traps run at once"""
 _START_S = 20.0
 _GONE_S = 40.0
-_POLL_S = 0.05
+_POLL_S = 0.1
 
 
 @dataclass(kw_only=True)
@@ -101,6 +102,17 @@ class TinyJob:
         self.loaded = True
         return self.call("bootstrap", self.domain, str(self.plist))
 
+    def start(self) -> int:
+        """Load it and wait until its process is there. Returns the pid. Raises `CommandFailed` when it is refused."""
+        self.load()
+        return self.runs()
+
+    def load(self) -> None:
+        """Load it. Raises `CommandFailed` with the code and the text when it is refused."""
+        seen = self.bootstrap()
+        if seen.code != 0:
+            raise CommandFailed(f"{self.target}: {told(seen)}: {seen.output.strip()}")
+
     def bootout(self) -> Evidence:
         """Begin to unload it."""
         return self.call("bootout", self.target)
@@ -149,9 +161,8 @@ class TinyJob:
         self.loaded = False
 
     def remove(self) -> None:
-        """Boot it out, and wait until it is gone."""
-        self.bootout()
-        self.gone()
+        """Boot it out. Its label is its own, so that nobody need wait until it is gone."""
+        self.loaded = self.bootout().code not in (0, codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE)
 
     def _discard(self) -> None:
         if self.loaded:

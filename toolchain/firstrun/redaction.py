@@ -15,13 +15,14 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ..core import process
 
-_FIRST_USER = 500 if sys.platform == "darwin" else 1000
-_NOBODY = 65534
-_PUBLIC = frozenset({"root", "nobody", "localhost", "System Administrator", "Unprivileged User"})
+_HOMES = (Path("/Users"), Path("/home"))
+_PUBLIC = frozenset({"", "root", "nobody", "localhost", "Shared", "Guest", "System Administrator", "Unprivileged User"})
 _OPENING = r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PASSPHRASE|CREDENTIALS?|COOKIE|AUTH)"
 _VARIABLE = rf"(?:(?:[A-Z0-9_]*_)?{_OPENING}(?:_[A-Z0-9_]*)?|[A-Z0-9_]+KEY)"
 """a name in capitals whose value is a secret, as an environment has it"""
@@ -38,7 +39,7 @@ _WORD = (
 _HEX = "[0-9A-Fa-f]"
 _MARKED = re.compile(
     "<(?:key|(?:user|host|real) name|home folder|serial number|IP address|e-mail address|hardware (?:UUID|address)"
-    "|account of a URL)>"
+    "|account of a URL|server of an organisation)>"
 )
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)),
@@ -55,6 +56,7 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     ("key", re.compile(r"(?:ssh-(?:rsa|ed25519|dss)|ecdsa-sha2-\S+) (?P<it>AAAA[A-Za-z0-9+/=]+)")),
     ("account of a URL", re.compile(r"(?<=://)(?P<it>[^/@\s]+)(?=@)")),
+    ("server of an organisation", re.compile(r"MDM server\w*\s*[:=]\s*(?P<it>\S+)", re.IGNORECASE)),
     ("e-mail address", re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")),
     (
         "hardware UUID",
@@ -171,24 +173,23 @@ def _hosts() -> Iterator[tuple[str, str]]:
 
 
 def _people() -> Iterator[tuple[str, str]]:
-    try:
-        users = pwd.getpwall()
-    except OSError:
-        users = []
-    own = {os.getuid(), os.geteuid()}
-    for user in users:
-        ordinary = user.pw_uid >= _FIRST_USER and user.pw_uid != _NOBODY and not user.pw_name.startswith("_")
-        if not ordinary and user.pw_uid not in own:
-            continue
-        if len(user.pw_dir) > len("/home/") and user.pw_dir != "/root":
-            yield "home folder", user.pw_dir
-        yield "user name", user.pw_name
-        yield from _of_person(user.pw_gecos.split(",")[0])
-    for name in ("USER", "LOGNAME", "SUDO_USER"):
-        yield "user name", os.environ.get(name, "")
+    """The caller, who called sudo, and everybody with a home here; the directory of an organisation is not read."""
+    names = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "SUDO_USER")}
+    for folder in _HOMES:
+        with suppress(OSError):
+            names |= {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+    users = {os.getuid(), os.geteuid()}
+    for uid in users:
+        with suppress(KeyError):
+            names.add(pwd.getpwuid(uid).pw_name)
+    for name in names - _PUBLIC:
+        yield "user name", name
+        with suppress(KeyError):
+            user = pwd.getpwnam(name)
+            yield "home folder", user.pw_dir if len(user.pw_dir) > len("/home/") else ""
+            yield from _of_person(user.pw_gecos.split(",")[0])
     home = os.environ.get("HOME", "")
-    if len(home) > 1 and home != "/root":
-        yield "home folder", home
+    yield "home folder", home if len(home) > 1 and home != "/root" else ""
 
 
 def _of_person(full: str) -> Iterator[tuple[str, str]]:

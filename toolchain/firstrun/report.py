@@ -95,7 +95,7 @@ class Summary:
     left: tuple[str, ...]
     """what could not be removed from the machine; empty if all is gone"""
     file: str = ""
-    """where the archive is"""
+    """name of the archive"""
 
     @property
     def exit_code(self) -> int:
@@ -121,6 +121,8 @@ class Report:
         """redacted outputs with their file names, by the identity of the evidence that `_kept` holds"""
         self._kept: list[Evidence] = []
         self._clean = functools.cache(redactor)  # what is saved several times is counted once
+        self.saved: Summary | None = None
+        """what was written last"""
         self.complete = False
         self.ended = ""
         self.left: tuple[str, ...] = ()
@@ -153,6 +155,7 @@ class Report:
             raise FolderUnusable(
                 f"--out: {self._out}: {error.strerror}", hint="name another file: --out FILE"
             ) from error
+        self.saved = summary
         return summary
 
     def summary(self) -> Summary:
@@ -178,7 +181,7 @@ class Report:
             only_a_mac=tuple(id for id, one in by_id.items() if not one.portable) if self._machine != "Mac" else (),
             redacted=dict(sorted(self._redactor.counts.items())),
             left=left,
-            file=str(self._out),
+            file=self._out.name,
         )
 
     def _tested(self, area: Area, one: Assumption) -> Tested:

@@ -24,6 +24,7 @@ from ..core.checkout import MINIATURE, ROOT
 from ..core.config import Config
 from ..core.errors import ToolchainError
 from ..core.records import record
+from ..models.compatibility.verdict import find_model
 from .bench import NOT_STARTED, Bench, Evidence
 
 R = TypeVar("R")
@@ -120,6 +121,16 @@ def is_miniature(config: Config) -> bool:
         return (Path(config.sources.ollama) / mark).read_bytes() == (MINIATURE / "ollama" / mark).read_bytes()
     except OSError:
         return False
+
+
+def model_of(config: Config) -> Path | None:
+    """The file of the model that the user names in verify.model; None without one. Raises as `find_model`.
+
+    A bench has a model store of its own: names are looked for in Ollama's usual one.
+    """
+    if not config.verify.model:
+        return None
+    return find_model(config.verify.model, replace(config, deploy=replace(config.deploy, models="")))
 
 
 def with_suffix(config: Config, suffix: str) -> Config:

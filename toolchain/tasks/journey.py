@@ -49,8 +49,10 @@ def firstrun(
     before_reboot: bool = False,
     after_reboot: bool = False,
 ) -> None:
-    """Confirm or refute on this machine what the toolkit assumes about a Mac."""
-    run.finish(first_runs.first_run(run, out, only, before_reboot=before_reboot, after_reboot=after_reboot))
+    """Whether a Mac is what the toolkit assumes."""
+    found = first_runs.first_run(run, out, only, before_reboot=before_reboot, after_reboot=after_reboot)
+    run.console.note(f"report: {Path(out).absolute()}")
+    run.finish(found)
 
 
 @group.task("workspace")

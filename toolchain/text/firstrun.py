@@ -9,5 +9,5 @@ from .dispatch import as_text
 
 @as_text.register
 def _summary(found: Summary) -> str:
-    """As in the archive, and where that is."""
-    return f"{report.page(found)}\nreport: {found.file}\n"
+    """As in the archive."""
+    return report.page(found)

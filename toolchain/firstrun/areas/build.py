@@ -19,6 +19,8 @@ from ..assumption import MACOS, Area, Assumption, Finding
 from ..bench import Bench, Evidence
 from ..findings import MINIATURE, judged, untested
 
+BUG = 1
+"""exit code of a task with a traceback"""
 TARGETS = ("llama-bench",)
 """programs that later areas use, besides those of a release"""
 _SYSTEM = ("/usr/lib/", "/System/Library/")
@@ -69,6 +71,8 @@ def _built(bench: Bench) -> Finding:
     bench.release = answer.read(Release) if answer.ok else None
     if bench.release is None:
         bench.no_release = answer.complaint or "the build printed no manifest"
+        if 0 < answer.evidence.code != BuildFailed.exit_code and answer.evidence.code != BUG:
+            return untested("build.succeeds", bench.no_release, answer.evidence)  # it did not come to the compiler
         return judged("build.succeeds", False, bench.no_release, answer.evidence)
     logs = bench.run.workspace / "logs"
     text = "".join(path.read_text(errors="replace") for path in sorted(logs.glob("*-compile.log")))

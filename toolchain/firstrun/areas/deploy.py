@@ -25,6 +25,9 @@ _START_S = 11.0
 _COMES_BACK_S = 60.0
 _POLL_S = 0.25
 
+_OF_TWO = ("deploy.upgrade", "deploy.rollback", "deploy.kill-install", "deploy.kill-rollback", "deploy.crash-loop")
+"""assumptions that a second release is needed for"""
+
 Operation = tuple[str, ...]
 
 
@@ -39,7 +42,7 @@ def _examine(bench: Bench) -> Iterator[Finding]:
     second, built = _second(bench)
     if second is None:
         reason = f"no second release was built: {built.complaint}"
-        yield from (untested(one.id, reason, built.evidence) for one in AREA.assumptions if one.needs == TWO)
+        yield from (untested(identifier, reason, built.evidence) for identifier in _OF_TWO)
     else:
         yield from _upgraded(service, first, second)
         yield survives(service, "deploy.kill-install", installs(service, first, second), INSTALL_STEPS)
@@ -214,8 +217,6 @@ def _uninstalled(service: Service, first: Release) -> Finding:
     return judged("deploy.uninstall", not left, "; ".join(left) or reason, answer.evidence)
 
 
-TWO = "two releases"
-
 AREA = Area(
     name="deploy",
     assumptions=(
@@ -223,49 +224,54 @@ AREA = Area(
             id="deploy.install",
             statement="A built release can be installed as a service of this machine's manager and is healthy then: it "
             "answers with its version, generates text with its cache type, and runs on.",
+            how="deploy.install of what was built, with this run's own label, prefix and port.",
         ),
         Assumption(
             id="deploy.same-again",
             statement="Installing the running release once more changes nothing: the same process serves on.",
+            how="deploy.install once more, and the pid before and after.",
         ),
         Assumption(
             id="deploy.comes-back",
             statement="A service whose process is killed is started again by the manager, and is healthy.",
+            how="SIGKILL to the service's process, then deploy.status until it is healthy.",
         ),
         Assumption(
             id="deploy.upgrade",
             statement="Another release replaces the running one, which becomes its parent.",
-            needs=TWO,
+            how="The sources are built with another suffix, and installed.",
         ),
         Assumption(
             id="deploy.rollback",
             statement="A rollback brings the parent back, healthy.",
-            needs=TWO,
+            how="deploy.rollback.",
         ),
         Assumption(
             id="deploy.kill-install",
             statement="After a SIGKILL at any step of an install the next command finds one of the two releases "
             "active and healthy, and nothing left over.",
-            needs=TWO,
+            how="deploy.install dies at the beginning of each step of its journal; then deploy.status.",
         ),
         Assumption(
             id="deploy.kill-rollback",
             statement="After a SIGKILL at any step of a rollback the next command finds one of the two releases "
             "active and healthy, and nothing left over.",
-            needs=TWO,
+            how="deploy.rollback dies at the beginning of each step of its journal; then deploy.status.",
         ),
         Assumption(
             id="deploy.crash-loop",
             statement="A release that keeps exiting gives way to its parent without any command.",
-            needs=TWO,
+            how="The program of the active release is replaced by one that exits; then only the manager acts.",
         ),
         Assumption(
             id="deploy.kill-uninstall",
             statement="After a SIGKILL at any step of an uninstall the next command ends it, and leaves nothing.",
+            how="deploy.uninstall dies at the beginning of each step of its journal; then deploy.status.",
         ),
         Assumption(
             id="deploy.uninstall",
             statement="An uninstall leaves neither a job nor a property list, release or process; only the logs.",
+            how="deploy.uninstall, then a look at files, jobs and processes.",
         ),
     ),
     examine=_examine,

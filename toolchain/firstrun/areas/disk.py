@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,13 +69,11 @@ def _link_swap(bench: Bench) -> Verdict:
     swaps = 0
 
     def read() -> None:
-        for _ in range(_READS):
-            try:
-                if (where := os.readlink(link)) not in ("one", "two"):
-                    wrong.append(where)
-            except OSError as error:
-                wrong.append(error.strerror or str(error))
-        ended.set()
+        try:
+            for _ in range(_READS):
+                wrong.extend(_misread(link))
+        finally:
+            ended.set()
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -89,6 +87,17 @@ def _link_swap(bench: Bench) -> Verdict:
     seen = f"wrong {len(wrong)} times: {wrong[0]}" if wrong else "always there"
     reason = f"{_READS} reads while it was swapped {swaps} times: {seen}"
     return judged(not wrong, reason)
+
+
+def _misread(link: Path) -> Iterator[str]:
+    """What is wrong with a link that must lead to one or to two."""
+    try:
+        where = os.readlink(link)
+    except OSError as error:
+        yield error.strerror or str(error)
+    else:
+        if where not in ("one", "two"):
+            yield where
 
 
 def _case(bench: Bench) -> Verdict:
@@ -132,12 +141,14 @@ def _over_running(bench: Bench) -> Verdict:
     program, new = bench.folder / "runs", bench.folder / "runs.new"
     if not _compile(bench, program, "#include <unistd.h>\nint main(void) { sleep(60); return 0; }\n"):
         return untested("needs a C compiler", bench.kept[-1])
-    with subprocess.Popen([str(program)], cwd=bench.folder) as running:
-        new.write_bytes(b"another")
-        os.replace(new, program)
-        time.sleep(0.2)
-        alive = running.poll() is None
-        running.kill()
+    with subprocess.Popen([str(program)], cwd=bench.folder, start_new_session=True) as running:
+        try:
+            new.write_bytes(b"another")
+            os.replace(new, program)
+            time.sleep(0.2)
+            alive = running.poll() is None
+        finally:
+            running.kill()
         running.wait(10)
     return judged(alive, f"the running program {'goes on' if alive else f'ended with {running.returncode}'}")
 
@@ -180,9 +191,11 @@ def _cut(bench: Bench) -> Verdict:
     records.write_bytes(file, b"a" * 65536)
 
     def write() -> None:
-        for number in range(20):
-            records.write_bytes(file, (b"b" if number % 2 == 0 else b"a") * 65536)
-        ended.set()
+        try:
+            for number in range(20):
+                records.write_bytes(file, (b"b" if number % 2 == 0 else b"a") * 65536)
+        finally:
+            ended.set()
 
     writer = threading.Thread(target=write, daemon=True)
     writer.start()

@@ -52,8 +52,7 @@ def _automatic(bench: Bench) -> Verdict:
 
 def _print_fields(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "fields", script=STAYS)
-    job.bootstrap()
-    pid = job.runs()
+    pid = job.start()
     seen = job.printed()
     fields = fields_of(seen.output)
     job.remove()
@@ -65,8 +64,7 @@ def _print_fields(bench: Bench) -> Verdict:
 
 def _duplicate(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "duplicate", script=STAYS)
-    job.bootstrap()
-    pid = job.runs()
+    pid = job.start()
     again = job.call("bootstrap", job.domain, str(job.plist))
     same = job.look().pid == pid
     job.remove()
@@ -120,8 +118,7 @@ def _unknown_label(bench: Bench) -> Verdict:
 
 def _copy(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "copy", script=f"echo first; {STAYS}")
-    job.bootstrap()
-    pid = job.runs()
+    pid = job.start()
     job.says("first")
     content = plistlib.loads(job.plist.read_bytes()) | {"ProgramArguments": ["/bin/sh", "-c", f"echo second; {STAYS}"]}
     records.write_bytes(job.plist, plistlib.dumps(content), mode=0o644)
@@ -199,7 +196,7 @@ def _exists(uid: int) -> bool:
 def _log_of_user(bench: Bench) -> Verdict:
     """A daemon of nobody with a log in the run's folder, which is closed to everybody but root."""
     job = TinyJob.of(bench, "rootlog", domain="system", script="echo here", UserName="nobody")
-    job.bootstrap()
+    job.load()
     job.until(lambda state: bool(state.last_end), "it neither ran nor failed")
     seen = job.printed()
     job.remove()

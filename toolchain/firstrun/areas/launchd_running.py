@@ -11,13 +11,14 @@ from ...core.errors import ToolchainError
 from ...service import launchctl_codes as codes
 from ...service.launchctl import fields_of
 from ...service.propertylist import EXIT_TIMEOUT_S
-from ..assumption import Area, Assumption, Finding, Probe, Verdict, judged, probed, untested
+from ..assumption import Area, Assumption, Finding, Probe, Verdict, judged, probed, said, untested
 from ..bench import Bench, Evidence
 from ..jobs import STAYS, TinyJob, Watch, alive, screen_domain, told
 from . import launchd_loading
 from .behaviours import behaviour
 
 _RACES = 10
+_AGAIN_S = 0.05
 _EXIT_DEFAULT_S = 5.0
 _LONGEST_EXIT_S = 40.0
 """launchd.plist(5) of some versions says 20 s"""
@@ -26,8 +27,7 @@ _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
 def _kickstart_kills(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "kills", script=f"trap 'echo TERM; exit 0' TERM; echo ready; {STAYS}")
-    job.bootstrap()
-    before = job.runs()
+    before = job.start()
     job.says("ready")
     again = job.call("kickstart", "-k", job.target)
     after = job.look().pid
@@ -40,8 +40,7 @@ def _kickstart_kills(bench: Bench) -> Verdict:
 
 def _kickstart_running(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "running", script=STAYS)
-    job.bootstrap()
-    before = job.runs()
+    before = job.start()
     twice = [job.call("kickstart", job.target) for _ in range(2)]
     after = job.look()
     job.remove()
@@ -51,7 +50,7 @@ def _kickstart_running(bench: Bench) -> Verdict:
 
 def _kickstart_throttle(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "throttle", script="exit 1", KeepAlive=True, ThrottleInterval=60)
-    job.bootstrap()
+    job.load()
     waiting = job.until(lambda state: not state.running and bool(state.last_end), "its process does not end")
     started = time.monotonic()
     seen = job.call("kickstart", job.target)
@@ -68,7 +67,7 @@ def _kill_restarts(bench: Bench) -> Verdict:
     stays = TinyJob.of(bench, "stays", script=f"trap 'echo TERM' TERM; echo ready; {STAYS}", ExitTimeOut=1)
     ends = TinyJob.of(bench, "ends", script=f"echo ready; {STAYS}", KeepAlive=True, ThrottleInterval=1)
     for job in (stays, ends):
-        job.bootstrap()
+        job.load()
     pids = [job.runs() for job in (stays, ends)]
     for job in (stays, ends):
         job.says("ready")
@@ -76,7 +75,7 @@ def _kill_restarts(bench: Bench) -> Verdict:
     sent = time.monotonic()
     stays.says("TERM")
     restarted = ends.until(lambda state: state.running and state.pid != pids[1], "KeepAlive does not start it")
-    time.sleep(max(0.0, sent + 2.0 - time.monotonic()))  # twice ExitTimeOut
+    time.sleep(max(0.0, sent + 1.5 - time.monotonic()))  # longer than ExitTimeOut
     survived = stays.look().pid == pids[0]
     ends.printed()
     for job in (stays, ends):
@@ -87,8 +86,7 @@ def _kill_restarts(bench: Bench) -> Verdict:
 
 def _teardown(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "teardown", script=f"trap 'sleep 1; exit 0' TERM; echo ready; {STAYS}")
-    job.bootstrap()
-    pid = job.runs()
+    pid = job.start()
     job.says("ready")
     job.bootout()
     while_alive, lingering = set[int](), set[int]()
@@ -99,6 +97,7 @@ def _teardown(bench: Bench) -> Verdict:
         if seen.code == 0:
             break
         (while_alive if living and alive(pid) else lingering).add(seen.code)
+        time.sleep(_AGAIN_S)
     job.runs()
     job.remove()
     reason = f"while the process ended: {sorted(while_alive)}; afterwards: {sorted(lingering)}; then 0"
@@ -119,7 +118,7 @@ def _spawn_failure(bench: Bench) -> Verdict:
 
 def _environment(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "environment", "/usr/bin/env", EnvironmentVariables={"OWN": "1", "NUMBER": 2})
-    job.bootstrap()
+    job.load()
     job.says("XPC_SERVICE_NAME=")
     job.until(lambda state: bool(state.last_end), "it does not end")
     got = dict(line.partition("=")[::2] for line in job.said.splitlines() if "=" in line)
@@ -159,7 +158,7 @@ def _full_disk(bench: Bench) -> Verdict:
         StandardErrorPath=str(place / "log"),
     )  # fmt: skip
     place.write_bytes(b"")
-    job.bootstrap()
+    job.load()
     job.until(lambda state: bool(state.last_end), "it neither ran nor failed")
     end = fields_of(job.printed().output).get("last exit code", "")
     place.unlink()
@@ -176,7 +175,7 @@ def _full_disk(bench: Bench) -> Verdict:
 
 def _log_appends(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "appends", script="while :; do echo line; sleep 0.1; done")
-    job.bootstrap()
+    job.load()
     job.says("line", times=2)
     os.truncate(job.log, 0)
     job.awaited(lambda: "line" in job.said, "nothing is written after the log was cut")
@@ -188,11 +187,12 @@ def _log_appends(bench: Bench) -> Verdict:
 
 def _children(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "children", script=f"sleep 300 & echo child $!; {STAYS}")
-    job.bootstrap()
+    job.load()
     job.says("child")
     child = int(job.said.split()[1])
     bench.cleanup.callback(_kill, child)
-    job.remove()
+    job.bootout()
+    job.gone()
     ended = Watch(child).ended(5)
     reason = f"the child {child} in its process group {'has ended' if ended else 'still runs 5 s later'}"
     return judged(ended, reason, *job.evidence)
@@ -206,30 +206,30 @@ def _kill(pid: int) -> None:
 class _Races:
     """Ten bootouts with a bootstrap straight after each, and one after the label is gone."""
 
-    def __init__(self) -> None:
-        self.early: list[int] = []
-        self.late: list[int] = []
-        self.seconds: list[float] = []
-        self.evidence: list[Evidence] = []
+    late: list[int]
+    seconds: list[float]
+    evidence: list[Evidence]
 
     def early_verdict(self, bench: Bench) -> Verdict:
         """Runs the races."""
+        early: list[int] = []
+        self.late, self.seconds, self.evidence = [], [], []
         job = TinyJob.of(bench, "race", script=STAYS)
-        job.bootstrap()
         self.evidence = job.evidence
+        job.load()
         for _ in range(_RACES):
             job.runs()
             started = time.monotonic()
             job.bootout()
             at_once = job.call("bootstrap", job.domain, str(job.plist))
-            self.early.append(at_once.code)
+            early.append(at_once.code)
             if at_once.code != 0:
                 job.gone()
                 self.seconds.append(round(time.monotonic() - started, 3))
                 self.late.append(job.bootstrap().code)
         job.remove()
-        failed = sum(code != 0 for code in self.early)
-        reason = f"a bootstrap straight after bootout failed {failed} of {_RACES} times: {self.early}"
+        failed = sum(code != 0 for code in early)
+        reason = f"a bootstrap straight after bootout failed {failed} of {_RACES} times: {early}"
         return judged(failed > 0, reason, *self.evidence)
 
     def late_verdict(self, _bench: Bench) -> Verdict:
@@ -245,8 +245,7 @@ class _Stubborn:
 
     def __init__(self, bench: Bench) -> None:
         self.job = TinyJob.of(bench, "stubborn", script=f"trap '' TERM; echo ready; {STAYS}")
-        self.job.bootstrap()
-        pid = self.job.runs()
+        pid = self.job.start()
         self.job.says("ready")
         self.stated = _exit_timeout(self.job.printed().output)
         self.job.bootout()
@@ -326,7 +325,7 @@ def _examine(bench: Bench) -> Iterator[Finding]:
     try:
         stubborn = _Stubborn(bench)  # first, since its end takes long
     except (ToolchainError, OSError, ValueError) as error:
-        failed = f"{type(error).__name__}: {error}"
+        failed = said(error)
     yield from probed("launchd", *_PROBES).examine(bench)
     found = stubborn.verdict() if stubborn else untested(failed)
     yield Finding(id=_EXIT_TIMEOUT.id, status=found.status, reason=found.reason, evidence=found.evidence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import socket
 import sys
 import time
@@ -34,14 +35,15 @@ int main(void) {
     return 0;
 }
 """
-_XCRUN, _SYSCTL = "/usr/bin/xcrun", "/usr/sbin/sysctl"
+_PROGRAMS = "/usr/bin"
+_SYSCTL, _SCUTIL = "/usr/sbin/sysctl", "/usr/sbin/scutil"
 _SEEN_S = 10.0
 _SLACK = 0.02
 """of the limit, as a share: Metal rounds it"""
 
 
 def _system(bench: Bench) -> Verdict:
-    seen = bench.call(("/usr/bin/sw_vers",))
+    seen = bench.call((f"{_PROGRAMS}/sw_vers",))
     found = host.parse_sw_vers(seen.output)
     return judged(bool(found), found or "sw_vers does not name product, version and build", seen)
 
@@ -67,10 +69,10 @@ def _native(bench: Bench) -> Verdict:
 
 def _tools(bench: Bench) -> Verdict:
     """Without running a stub: xcode-select tells whether there is something behind them."""
-    folder = bench.call(("/usr/bin/xcode-select", "-p"))
+    folder = bench.call((f"{_PROGRAMS}/xcode-select", "-p"))
     if folder.code != 0:
         return judged(False, "no developer tools: xcode-select --install", folder)
-    clang = bench.call((_XCRUN, "clang", "--version"))
+    clang = bench.call((f"{_PROGRAMS}/xcrun", "clang", "--version"))
     if "license" in clang.output.lower() and clang.code != 0:
         return judged(False, "the licence of Xcode was not agreed to: sudo xcodebuild -license", folder, clang)
     major = re.search(r"clang version (\d+)", clang.output)
@@ -122,15 +124,15 @@ def _wired(bench: Bench) -> Verdict:
 def _device(bench: Bench) -> Evidence | Verdict:
     """Metal's own words about the GPU, asked once."""
     program = bench.folder / "metal-device"
-    asked = next((one for one in bench.kept if one.command == str(program)), None)
+    asked = next((one for one in bench.kept if one.command == shlex.quote(str(program))), None)
     if asked is not None:
         return asked
-    if bench.call(("/usr/bin/xcode-select", "-p")).code != 0:
+    if bench.call((f"{_PROGRAMS}/xcode-select", "-p")).code != 0:
         return untested("needs developer tools, to compile a program of 12 lines", bench.kept[-1])
     source = bench.folder / "metal-device.m"
     source.write_text(_METAL)
     frameworks = ("-framework", "Foundation", "-framework", "Metal")
-    made = bench.call((_XCRUN, "clang", "-fobjc-arc", *frameworks, "-o", program, source), timeout=120)
+    made = bench.call((f"{_PROGRAMS}/xcrun", "clang", "-fobjc-arc", *frameworks, "-o", program, source), timeout=120)
     return bench.call((program,)) if made.code == 0 else untested("the program does not compile", made)
 
 
@@ -143,7 +145,7 @@ def _session(bench: Bench) -> Verdict:
 
 
 def _console(bench: Bench) -> Verdict:
-    asked = bench.call(("/bin/sh", "-c", "echo show State:/Users/ConsoleUser | /usr/sbin/scutil"))
+    asked = bench.call(("/bin/sh", "-c", f"echo show State:/Users/ConsoleUser | {_SCUTIL}"))
     found = re.search(r"^\s*Name : (.+)$", asked.output, re.MULTILINE)
     by_scutil = found[1].strip() if found else ""
     by_scutil = "" if by_scutil == "loginwindow" or by_scutil.startswith("_") else by_scutil
@@ -154,7 +156,7 @@ def _console(bench: Bench) -> Verdict:
 
 
 def _enrolment(bench: Bench) -> Verdict:
-    seen = bench.call(("/usr/bin/profiles", "status", "-type", "enrollment"))
+    seen = bench.call((f"{_PROGRAMS}/profiles", "status", "-type", "enrollment"))
     lines = dict(line.split(": ", 1) for line in seen.output.splitlines() if ": " in line)
     said = {name: value.strip() for name, value in lines.items() if "enroll" in name.lower()}
     reason = "; ".join(f"{name.strip()}: {value}" for name, value in said.items()) or "no answer that is understood"
@@ -220,8 +222,7 @@ def _assumption(id: str, statement: str, how: str, needs: str = MACOS) -> Assump
     return Assumption(id=f"machine.{id}", statement=statement, how=how, needs=needs)
 
 
-MACHINE = probed(
-    "machine",
+PROBES = (
     Probe(_assumption("system", "sw_vers names product, version and build.", "Run it."), _system),
     Probe(
         _assumption("chip", "sysctl names the memory, and an Apple chip of which we know the GPU family.", "Run it."),
@@ -305,3 +306,5 @@ MACHINE = probed(
         _wildcard,
     ),
 )
+
+MACHINE = probed("machine", *PROBES)

@@ -19,8 +19,8 @@ DISCOVERY_S = 30.0
 """after that Ollama gives up on a GPU"""
 WIDTH = 32
 """threads of a SIMD group, which kernels and harness take for granted"""
-_ALIGNED = 16
-"""a driver rounds threadgroup memory up to it"""
+_ALIGNED = 64
+"""a driver aligns each variable in threadgroup memory"""
 _SECONDS = 3600.0
 _NAMED = 4
 
