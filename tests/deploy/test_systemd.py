@@ -14,11 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.processes import alive, ended
+from toolchain.core.config import Config
+from toolchain.core.console import Console
 from toolchain.core.errors import (
     ConfigError,
     ManagerRefused,
@@ -122,6 +125,12 @@ def left(site: Site) -> list[Path]:
     return [path for path in folder.rglob(f"*{site.config.deploy.label}*") if ".d/" not in f"{path}/"]
 
 
+def _install(environment: dict[str, str], release: Path, config: Config, console: Console) -> object:
+    """As `install`, in a process whose PATH leads to another systemctl."""
+    os.environ.update(environment)
+    return install(release, config, console)
+
+
 @pytest.mark.slow
 def test_install_upgrade_roll_back_and_uninstall(site: Site) -> None:
     a, b = site.release("a"), site.release("b")
@@ -131,7 +140,7 @@ def test_install_upgrade_roll_back_and_uninstall(site: Site) -> None:
     assert (second.active, second.parent, second.healthy) == (identifier(b), identifier(a), True)
     assert ended(first.pid)
     assert site.install(b) == second  # the pid too: nothing was restarted
-    site.assert_upgrade_survives(install, site.release("c"), at="restart")
+    site.assert_upgrade_survives(partial(_install, dict(os.environ)), site.release("c"), at="restart")
     back = installer.rollback(site.config, site.console)
     assert (back.active, back.healthy) == (identifier(b), True)
     os.kill(back.pid, signal.SIGKILL)
@@ -144,7 +153,7 @@ def test_install_upgrade_roll_back_and_uninstall(site: Site) -> None:
 def test_a_crash_loop_at_the_install_and_afterwards(site: Site) -> None:
     drop_in(site, "[Service]\nRestartSec=0.1\n")  # so quick that the end before may have been forgotten
     old = site.install(site.release("old"))
-    with pytest.raises(RolledBack, match="keeps exiting, last with: (3|no status)"):
+    with pytest.raises(RolledBack, match=r"keeps exiting, last with: (3|no status)"):
         site.install(site.release("bad", does="exit"))
     new = site.install(site.release("new"))
     behaviour = site.prefix.release(new.active) / "lib/ollama/behaviour.json"
@@ -188,6 +197,12 @@ def test_a_unit_by_itself(site: Site, tmp_path: Path) -> None:
     assert unit.restart()  # without waiting for RestartSec
     pid = unit.inspect().pid
     assert alive(pid)
+    unit.install(replace(definition, log=definition.log.with_name("another log")))
+    assert unit.look()["NeedDaemonReload"] == "yes"
+    unit.restart()  # with the file as it is now
+    assert unit.look()["NeedDaemonReload"] == "no"
+    until(definition.log.with_name("another log").exists)
+    pid = unit.inspect().pid
     unit.unload()
     assert ended(pid)
     assert not unit.inspect().loaded
