@@ -239,10 +239,14 @@ def test_a_unit_that_was_started_too_often_starts_again(site: Site, tmp_path: Pa
 def test_what_makes_the_unit_another_service_is_refused(site: Site, tmp_path: Path) -> None:
     unit = manager(site)
     definition = job(tmp_path)
+    drop_in(site, "[Service]\nUser=nobody\n")  # before there is a unit
+    with pytest.raises(ManagerRefused, match=r"the drop-in .*test.conf changes Service.User"):
+        unit.check()
+    shutil.rmtree(f"{unit.file}.d")
     unit.install(definition)
     unit.reload()
     drop_in(site, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000\n")
-    for act in (unit.reload, unit.check):
+    for act in (unit.check, unit.reload, unit.check):
         with pytest.raises(ManagerRefused, match=r"the drop-in .*test.conf changes Service.ExecStart"):
             act()
     unit.unload()
@@ -327,3 +331,6 @@ def test_domains(site: Site) -> None:
     elsewhere = site.configured(agents_dir=str(site.folder))
     with pytest.raises(ConfigError, match="reads no units in"):
         manager(elsewhere).check()
+    if REAL:
+        with pytest.raises(ConfigError, match="the folder of the unit, is not writable"):
+            manager(site.configured(agents_dir="/usr/lib/systemd/system")).check()
