@@ -148,6 +148,13 @@ def test_doctor_lists_what_is_missing_on_a_bare_machine(bare: Path, tmp_path: Pa
     assert found["python"].ok
 
 
+def test_doctor_asks_the_configured_manager(bare: Path, tmp_path: Path) -> None:
+    flags = {"workspace": str(tmp_path), "deploy.service_manager": "systemd"}
+    found = {finding.name: finding for finding in doctor.doctor(config.load(environ={}, flags=flags))}
+    assert (found["manager"].ok, found["manager"].found) == (False, "")
+    assert "systemctl is not installed" in found["manager"].hint
+
+
 def test_doctor_is_content_with_this_machine(tmp_path: Path) -> None:
     settings = config.load(environ={}, flags={"workspace": str(tmp_path), "build.min_free_gb": 0})
     found = {finding.name: finding for finding in doctor.doctor(settings)}

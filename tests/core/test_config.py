@@ -94,7 +94,7 @@ def test_every_setting_has_a_help_and_a_range() -> None:
     shown = {row.key: row for row in rows(Config())}
     assert all(row.help and row.allowed for row in shown.values())
     assert shown["fork.fresh_days"].allowed == "float from 0 to 3650"
-    assert shown["deploy.domain"].allowed == r"text like auto|system|(gui|user)/\d+"
+    assert shown["deploy.domain"].allowed == r"text like auto|system|user|(gui|user)/\d+"
     assert shown["build.compiler"].allowed == "auto | system | zig"
     assert shown["verify.types"].allowed.startswith("TYPE or K:V")
 

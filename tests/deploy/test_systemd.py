@@ -14,11 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.processes import alive, ended
+from toolchain.core.config import Config
+from toolchain.core.console import Console
 from toolchain.core.errors import (
     ConfigError,
     ManagerRefused,
@@ -122,6 +125,12 @@ def left(site: Site) -> list[Path]:
     return [path for path in folder.rglob(f"*{site.config.deploy.label}*") if ".d/" not in f"{path}/"]
 
 
+def _install(environment: dict[str, str], release: Path, config: Config, console: Console) -> object:
+    """As `install`, in a process whose PATH leads to another systemctl."""
+    os.environ.update(environment)
+    return install(release, config, console)
+
+
 @pytest.mark.slow
 def test_install_upgrade_roll_back_and_uninstall(site: Site) -> None:
     a, b = site.release("a"), site.release("b")
@@ -131,7 +140,7 @@ def test_install_upgrade_roll_back_and_uninstall(site: Site) -> None:
     assert (second.active, second.parent, second.healthy) == (identifier(b), identifier(a), True)
     assert ended(first.pid)
     assert site.install(b) == second  # the pid too: nothing was restarted
-    site.assert_upgrade_survives(install, site.release("c"), at="restart")
+    site.assert_upgrade_survives(partial(_install, dict(os.environ)), site.release("c"), at="restart")
     back = installer.rollback(site.config, site.console)
     assert (back.active, back.healthy) == (identifier(b), True)
     os.kill(back.pid, signal.SIGKILL)
@@ -188,6 +197,12 @@ def test_a_unit_by_itself(site: Site, tmp_path: Path) -> None:
     assert unit.restart()  # without waiting for RestartSec
     pid = unit.inspect().pid
     assert alive(pid)
+    unit.install(replace(definition, log=definition.log.with_name("another log")))
+    assert unit.look()["NeedDaemonReload"] == "yes"
+    unit.restart()  # with the file as it is now
+    assert unit.look()["NeedDaemonReload"] == "no"
+    until(definition.log.with_name("another log").exists)
+    pid = unit.inspect().pid
     unit.unload()
     assert ended(pid)
     assert not unit.inspect().loaded
@@ -224,10 +239,14 @@ def test_a_unit_that_was_started_too_often_starts_again(site: Site, tmp_path: Pa
 def test_what_makes_the_unit_another_service_is_refused(site: Site, tmp_path: Path) -> None:
     unit = manager(site)
     definition = job(tmp_path)
+    drop_in(site, "[Service]\nUser=nobody\n")  # before there is a unit
+    with pytest.raises(ManagerRefused, match=r"the drop-in .*test.conf changes Service.User"):
+        unit.check()
+    shutil.rmtree(f"{unit.file}.d")
     unit.install(definition)
     unit.reload()
     drop_in(site, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000\n")
-    for act in (unit.reload, unit.check):
+    for act in (unit.check, unit.reload, unit.check):
         with pytest.raises(ManagerRefused, match=r"the drop-in .*test.conf changes Service.ExecStart"):
             act()
     unit.unload()
@@ -312,3 +331,6 @@ def test_domains(site: Site) -> None:
     elsewhere = site.configured(agents_dir=str(site.folder))
     with pytest.raises(ConfigError, match="reads no units in"):
         manager(elsewhere).check()
+    if REAL:
+        with pytest.raises(ConfigError, match="the folder of the unit, is not writable"):
+            manager(site.configured(agents_dir="/usr/lib/systemd/system")).check()

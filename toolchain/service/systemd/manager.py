@@ -319,13 +319,8 @@ class SystemdManager(Systemctl):
 
     def _drop_ins(self) -> dict[Path, tuple[str, ...]]:
         """The drop-ins of this unit alone, each with what it sets. Raises `ManagerUnavailable`."""
-        paths = self.look().get("DropInPaths", "").split(f"{unitfile.DROP_IN} ")
-        own = (Path(f"{path.removesuffix(unitfile.DROP_IN)}{unitfile.DROP_IN}") for path in paths if path)
-        return {
-            path: tuple(unitfile.entries(unitfile.content(path)))
-            for path in own
-            if path.parent.name == f"{self.unit}.d"
-        }
+        folders = (self.file.parent, *dict(self.folders).get(self.domain, ()))
+        return unitfile.drop_ins(self.unit, self.look().get("DropInPaths", ""), folders)
 
     def _masked(self) -> ManagerRefused:
         return ManagerRefused(

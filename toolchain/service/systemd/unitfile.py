@@ -20,7 +20,7 @@ RESTART_S = 10
 """between the end of the program and its next start, as with launchd: the health check depends on it"""
 STOP_S = 10
 """between SIGTERM and SIGKILL: Ollama ends its llama-server children in this time"""
-SUFFIX, DROP_IN = ".service", ".conf"
+SUFFIX = ".service"
 _MAX_BYTES = 1 << 20
 _SCRIPT = 'exec /usr/bin/env -i "HOME=$HOME" "PATH=$PATH" "$1" >>"$3" 2>&1'
 _SHELL = ("/bin/sh", "-c", _SCRIPT, "sh")
@@ -161,3 +161,14 @@ def in_folders(unit: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
     """The files of that name, each real file once."""
     found = {os.path.realpath(path): path for folder in reversed(folders) if os.path.lexists(path := folder / unit)}
     return tuple(found.values())[::-1]
+
+
+def drop_ins(unit: str, shown: str, folders: tuple[Path, ...]) -> dict[Path, tuple[str, ...]]:
+    """The drop-ins of one unit alone, each with the names of what it sets.
+
+    `shown` is DropInPaths of `systemctl show`, which is empty while the unit has no file; hence the `folders`, too.
+    """
+    known = (Path(f"{path}.conf") for path in shown.removesuffix(".conf").split(".conf ") if path)
+    there = (path for folder in folders for path in sorted((folder / f"{unit}.d").glob("*.conf")))
+    ours = (path for path in dict.fromkeys((*known, *there)) if path.parent.name == f"{unit}.d")
+    return {path: tuple(entries(content(path))) for path in ours}
