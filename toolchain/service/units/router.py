@@ -37,6 +37,7 @@ _VARIABLES = Variables(
         "LLAMA_ARG_MODELS_AUTOLOAD": "",
     },
     kinds={"LLAMA_ARG_MODELS_MAX": "number"},
+    prefix=_OWN.prefix,
     paths=(_PRESETS,),
     refused={
         **{name: why for name, why in _OWN.refused.items() if name != _PRESETS},
