@@ -41,6 +41,12 @@ def test_every_unconfirmed_behaviour_of_the_emulator_is_one() -> None:
         assert stated[f"launchd.{one.id}"] == (one.statement, one.test)
 
 
+def test_the_page_has_every_area() -> None:
+    page = (ROOT / "docs/how-to/confirm-on-a-mac.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", page.partition("## Areas\n")[2], re.MULTILINE)
+    assert [area.name for area in AREAS] == [name for name in listed if name in {area.name for area in AREAS}]
+
+
 def test_pythons_are_sought_where_inv_seeks_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (
         ".pyenv/versions/3.12.4/bin",

@@ -12,6 +12,6 @@ from .interrupts import PLACES, interrupt
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_while_a_job_is_loaded(tmp_path: Path, number: signal.Signals) -> None:
     assert interrupt(tmp_path.resolve(), PLACES["the first job is loaded"], number) == ""

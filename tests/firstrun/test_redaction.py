@@ -209,10 +209,12 @@ def test_nothing_reaches_the_archive(text: str, secret: tuple[str, str, str], us
         "\tstate = running\n\tpid = 4711\n\truns = 1\n\tpath = /Library/LaunchDaemons/x.plist",
         "macOS 15.6 (24G84), b10488, sha256 4f4b9ab8843f857a15d4ea57594a9c54fe84b06462aa79e47c49f622ae3df7b6",
         "root 0 /usr/bin /Users/Shared/x nobody",
+        "a Mac, MacBook-Pro.local",
     ],
 )
 def test_the_rest_stays(text: str) -> None:
-    assert Redactor([("user name", "root"), ("user name", "q")])(text) == text
+    known = [("user name", "root"), ("user name", "q"), ("host name", "Mac"), ("host name", "MacBook-Pro.local")]
+    assert Redactor(known)(text) == text
 
 
 def test_the_server_of_an_organisation_is_gone() -> None:

@@ -22,7 +22,12 @@ from typing import Any
 from ..core import process
 
 _HOMES = (Path("/Users"), Path("/home"))
-_PUBLIC = frozenset({"", "root", "nobody", "localhost", "Shared", "Guest", "System Administrator", "Unprivileged User"})
+_NEW_MACS = ("mac", "imac", "mac-mini", "mac-studio", "macbook", "macbook-air", "macbook-pro")
+_PUBLIC = frozenset(
+    {"", "root", "nobody", "shared", "guest", "system administrator", "unprivileged user", "localhost"}
+    | {f"{name}{ending}" for name in _NEW_MACS for ending in ("", ".local")}
+)
+"""names that are of nobody, in small letters; the last are what macOS calls a new Mac"""
 _OPENING = r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PASSPHRASE|CREDENTIALS?|COOKIE|AUTH)"
 _VARIABLE = rf"(?:(?:[A-Z0-9_]*_)?{_OPENING}(?:_[A-Z0-9_]*)?|[A-Z0-9_]+KEY)"
 """a name in capitals whose value is a secret, as an environment has it"""
@@ -83,7 +88,7 @@ class Redactor:
         kinds: dict[str, str] = {}
         for kind, text in known:
             for form in ("NFC", "NFD"):  # a file's name may have either
-                if text.strip() and text not in _PUBLIC:
+                if text.strip().casefold() not in _PUBLIC:
                     kinds.setdefault(unicodedata.normalize(form, text.strip()).casefold(), kind)
         self._kinds = kinds
         longest_first = sorted(kinds, key=len, reverse=True)
@@ -182,7 +187,7 @@ def _people() -> Iterator[tuple[str, str]]:
     for uid in users:
         with suppress(KeyError):
             names.add(pwd.getpwuid(uid).pw_name)
-    for name in names - _PUBLIC:
+    for name in names:
         yield "user name", name
         with suppress(KeyError):
             user = pwd.getpwnam(name)
@@ -194,7 +199,7 @@ def _people() -> Iterator[tuple[str, str]]:
 
 def _of_person(full: str) -> Iterator[tuple[str, str]]:
     """A full name, and each part of it."""
-    if full in _PUBLIC:
+    if full.casefold() in _PUBLIC:
         return
     yield "real name", full
     yield from (("real name", part) for part in full.split() if len(part) >= _LEAST_NAME)

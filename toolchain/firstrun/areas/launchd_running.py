@@ -12,14 +12,15 @@ from ...service import launchctl_codes as codes
 from ...service.launchctl import fields_of
 from ...service.propertylist import EXIT_TIMEOUT_S
 from ..assumption import Area, Assumption, Finding, Probe, Verdict, judged, probed, said, untested
-from ..bench import Bench, Evidence
+from ..bench import Bench
 from ..jobs import STAYS, TinyJob, Watch, alive, screen_domain, told
 from . import launchd_loading
 from .behaviours import behaviour
 
 _RACES = 10
+_TRIES = 3
 _AGAIN_S = 0.05
-_EXIT_DEFAULT_S = 5.0
+_EXIT_DEFAULT_S, _SLACK_S = 5.0, 3.0
 _LONGEST_EXIT_S = 40.0
 """launchd.plist(5) of some versions says 20 s"""
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -84,25 +85,45 @@ def _kill_restarts(bench: Bench) -> Verdict:
     return judged(survived, reason, *stays.evidence, *ends.evidence)
 
 
+def _slow_to_end(bench: Bench, name: str) -> TinyJob:
+    """A job that ends after TERM only when there is a file `go` in its folder, or 20 s later."""
+    waits = "i=0; while [ ! -e go ] && [ $i -lt 200 ]; do sleep 0.1; i=$((i+1)); done; exit 0"
+    script = f"trap '{waits}' TERM; echo ready; {STAYS}"
+    return TinyJob.of(bench, name, script=script, WorkingDirectory=str(bench.folder / "jobs" / name), ExitTimeOut=30)
+
+
 def _teardown(bench: Bench) -> Verdict:
-    job = TinyJob.of(bench, "teardown", script=f"trap 'sleep 1; exit 0' TERM; echo ready; {STAYS}")
+    job = _slow_to_end(bench, "teardown")
     pid = job.start()
     job.says("ready")
     job.bootout()
-    while_alive, lingering = set[int](), set[int]()
+    while_alive = {job.call("bootstrap", job.domain, str(job.plist)).code for _ in range(_TRIES)}
+    living = alive(pid)
+    (job.folder / "go").touch()
+    afterwards = set[int]()
     deadline = time.monotonic() + _LONGEST_EXIT_S
-    while time.monotonic() < deadline:
-        living = alive(pid)
-        seen = job.call("bootstrap", job.domain, str(job.plist))
-        if seen.code == 0:
-            break
-        (while_alive if living and alive(pid) else lingering).add(seen.code)
+    while (seen := job.call("bootstrap", job.domain, str(job.plist))).code != 0 and time.monotonic() < deadline:
+        afterwards.add(seen.code)
         time.sleep(_AGAIN_S)
-    job.runs()
     job.remove()
-    reason = f"while the process ended: {sorted(while_alive)}; afterwards: {sorted(lingering)}; then 0"
-    fine = while_alive == {codes.ALREADY_IN_PROGRESS} and lingering <= {codes.INPUT_OUTPUT, codes.ALREADY_IN_PROGRESS}
-    return judged(fine, reason, *job.evidence)
+    if not living:
+        return untested("the process ended at once, although it waits after TERM", *job.evidence)
+    reason = f"while the process ended: {sorted(while_alive)}; then, until 0: {sorted(afterwards) or 'nothing else'}"
+    fine = while_alive == {codes.ALREADY_IN_PROGRESS} and afterwards <= {codes.INPUT_OUTPUT, codes.ALREADY_IN_PROGRESS}
+    return judged(fine and seen.code == 0, reason, *job.evidence)
+
+
+def _early(bench: Bench) -> Verdict:
+    job = _slow_to_end(bench, "early")
+    pid = job.start()
+    job.says("ready")
+    ended = job.bootout()
+    still, living = job.printed(), alive(pid)
+    (job.folder / "go").touch()
+    job.gone()
+    label, process = "still there" if still.code == 0 else "gone", "still runs" if living else "is gone"
+    reason = f"{told(ended)}; then the label is {label} and the process {process}"
+    return judged(ended.code == 0 and still.code == 0 and living, reason, *job.evidence)
 
 
 def _spawn_failure(bench: Bench) -> Verdict:
@@ -203,41 +224,26 @@ def _kill(pid: int) -> None:
         os.kill(pid, 9)
 
 
-class _Races:
-    """Ten bootouts with a bootstrap straight after each, and one after the label is gone."""
-
-    late: list[int]
-    seconds: list[float]
-    evidence: list[Evidence]
-
-    def early_verdict(self, bench: Bench) -> Verdict:
-        """Runs the races."""
-        early: list[int] = []
-        self.late, self.seconds, self.evidence = [], [], []
-        job = TinyJob.of(bench, "race", script=STAYS)
-        self.evidence = job.evidence
-        job.load()
-        for _ in range(_RACES):
-            job.runs()
+def _races(bench: Bench) -> Verdict:
+    """In each round a bootstrap straight after bootout, then one after the label is gone, as in a deploy."""
+    job = TinyJob.of(bench, "race", script=STAYS)
+    job.load()
+    early, late, seconds = [], [], []
+    for _ in range(_RACES):
+        job.runs()
+        started = time.monotonic()
+        job.bootout()
+        early.append(job.call("bootstrap", job.domain, str(job.plist)).code)
+        if early[-1] == 0:  # it is loaded again already
             started = time.monotonic()
             job.bootout()
-            at_once = job.call("bootstrap", job.domain, str(job.plist))
-            early.append(at_once.code)
-            if at_once.code != 0:
-                job.gone()
-                self.seconds.append(round(time.monotonic() - started, 3))
-                self.late.append(job.bootstrap().code)
-        job.remove()
-        failed = sum(code != 0 for code in early)
-        reason = f"a bootstrap straight after bootout failed {failed} of {_RACES} times: {early}"
-        return judged(failed > 0, reason, *self.evidence)
-
-    def late_verdict(self, _bench: Bench) -> Verdict:
-        """Of the bootstraps that followed."""
-        if not self.late:
-            return untested("no bootstrap straight after a bootout failed, so none was tried again")
-        reason = f"bootstrap answered {self.late}; from bootout until print answered 113: {self.seconds} s"
-        return judged(not any(self.late), reason, *self.evidence)
+        job.gone()
+        seconds.append(round(time.monotonic() - started, 3))
+        late.append(job.bootstrap().code)
+    job.remove()
+    times = f"from bootout until print answered 113: {seconds} s"
+    reason = f"bootstrap answered {late}; {times}; straight after bootout it had answered {early}"
+    return judged(not any(late), reason, *job.evidence)
 
 
 class _Stubborn:
@@ -255,7 +261,7 @@ class _Stubborn:
         """Waits for the end."""
         ended = self.watch.ended(_LONGEST_EXIT_S)
         seconds = self.watch.seconds
-        fine = ended and abs(seconds - _EXIT_DEFAULT_S) < 1.5
+        fine = ended and abs(seconds - _EXIT_DEFAULT_S) < _SLACK_S
         enough = "" if ended and seconds <= EXIT_TIMEOUT_S else f"; a deploy sets {EXIT_TIMEOUT_S} s itself"
         reason = f"killed {seconds:.1f} s after bootout; print states {self.stated or 'nothing'}{enough}"
         return judged(fine, reason, *self.job.evidence)
@@ -272,7 +278,6 @@ def _assumption(id: str, statement: str, how: str) -> Assumption:
 
 
 _EXIT_TIMEOUT = behaviour("exit-timeout-default")
-_races = _Races()
 _PROBES = (
     *launchd_loading.PROBES,
     Probe(behaviour("kickstart-kills"), _kickstart_kills),
@@ -303,18 +308,18 @@ _PROBES = (
     Probe(
         _assumption(
             "bootout-early",
-            "bootout answers while the label is still there, so that a bootstrap straight after it may fail.",
-            f"{_RACES} bootouts, each with a bootstrap straight after it.",
+            "bootout answers 0 while the process and the label are still there.",
+            "bootout a job that ends when it is told, and look at once.",
         ),
-        _races.early_verdict,
+        _early,
     ),
     Probe(
         _assumption(
             "bootout-race",
             "Once print answers 113 after a bootout, bootstrap succeeds at the first attempt.",
-            f"The same {_RACES} rounds; their times are in the finding.",
+            f"{_RACES} rounds, with the time until then, and what a bootstrap straight after bootout answers.",
         ),
-        _races.late_verdict,
+        _races,
     ),
 )
 
