@@ -328,6 +328,8 @@ def test_domains(site: Site) -> None:
     assert manager(site.configured(domain="user")).domain == f"user/{uid}"
     assert manager(site.configured(domain=f"user/{uid}")).domain == f"user/{uid}"
     assert manager(site.configured(domain="auto")).domain == ("system" if _ROOT else f"user/{uid}")
+    former = managers.choose(site.configured(domain="auto").config.deploy, site.folder, loaded_in=f"gui/{uid}")
+    assert former.registration.domain == ("system" if _ROOT else f"user/{uid}")
     elsewhere = site.configured(agents_dir=str(site.folder))
     with pytest.raises(ConfigError, match="reads no units in"):
         manager(elsewhere).check()

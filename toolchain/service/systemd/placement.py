@@ -37,7 +37,7 @@ def manager(config: DeployConfig, _home: Path, loaded_in: str) -> SystemdManager
         raise ConfigError(f"deploy.domain: {config.domain} is launchd's", hint="systemd has auto, user and system")
     if config.domain != "auto":
         return _at(account.domain(config, facts), config, facts)
-    if not placement.is_own(loaded_in, config, facts):
+    if loaded_in.startswith("gui/") or not placement.is_own(loaded_in, config, facts):  # launchd's, or anybody's
         return _at(account.SYSTEM if facts.root else f"user/{account.caller().uid}", config, facts)
     kept = _at(loaded_in, config, facts)
     try:
