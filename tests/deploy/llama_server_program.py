@@ -5,8 +5,10 @@ caches as llama.cpp does. Its faults are configured in behaviour.json beside it.
 """
 
 import importlib.util
+import itertools
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -127,6 +129,9 @@ def main() -> int:
     if not Path(_setting("MODEL")).read_bytes().startswith(b"GGUF") or BEHAVIOUR["does"] == "no-load":
         _say("error: failed to load model")
         return 1
+    if BEHAVIOUR["does"] == "wait-for-clients":
+        signals = itertools.count()
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(1) if next(signals) else None)
     threading.Thread(target=_load, daemon=True).start()
     ThreadingHTTPServer((_setting("HOST"), int(_setting("PORT"))), Handler).serve_forever()
     return 0

@@ -87,6 +87,13 @@ def test_the_other_program_that_fails_is_rolled_back(both: Site) -> None:
     both.assert_clean()
 
 
+def test_one_that_waits_for_its_clients_is_told_twice(both: Site) -> None:
+    old = both.status()
+    waiting = both.serving().install(both.release(f"5.{next(_names)}", does="wait-for-clients"))
+    assert waiting.healthy  # and it ended when it was stopped, or it would have been killed and refused
+    assert installer.rollback(both.config, both.console, old.active).healthy
+
+
 def test_the_same_release_as_the_other_program(both: Site) -> None:
     before = both.status()
     built = both.built(before.active)
@@ -99,7 +106,7 @@ def test_the_same_release_as_the_other_program(both: Site) -> None:
 
 def test_a_crash_loop_falls_back_to_the_other_program(both: Site) -> None:
     before = both.status()
-    starts = "".join(f"{before.active} {time.time():.0f}\n" for _ in range(crashloop.MOST_STARTS))
+    starts = "".join(f"{before.active} {int(time.time())}\n" for _ in range(crashloop.MOST_STARTS))
     (both.prefix.run / "starts").write_text(starts)
     os.kill(before.pid, signal.SIGKILL)
     both.until(lambda: both.status().healthy and both.status().active != before.active)

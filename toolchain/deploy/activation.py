@@ -20,6 +20,7 @@ from . import (
     places,
     port,
     processes,
+    reminder,
     restorepoint,
     several,
     shim,
@@ -95,10 +96,12 @@ def _load_and_restart(deploy: Deploy) -> None:
         left.delete()
     end_strays(deploy)  # one that holds the port must not be in the way
     if digest and known.unit_sha256 == digest and not places.former(deploy):
-        manager.restart()
+        with reminder.second_signal(manager):
+            manager.restart()
         end_strays(deploy)
         return
-    manager.reload()
+    with reminder.second_signal(manager):
+        manager.reload()
     end_strays(deploy)
     installed.write(prefix, known.registered(manager.registration, digest))
 
@@ -107,7 +110,8 @@ def _unload(deploy: Deploy) -> None:
     """Unload the service and delete its definition, wherever they are. Raises `ManagerUnavailable` if it still runs."""
     found = places.look(deploy)
     for one in found.instances:
-        one.manager.unload()
+        with reminder.second_signal(one.manager):
+            one.manager.unload()
     deploy.manager.sweep()
     pid, holder = port.stray(deploy.config.deploy, deploy.prefix), shim.holder(deploy.prefix)
     if pid and holder in port.lineage(pid):  # the service itself, and not what a release left behind

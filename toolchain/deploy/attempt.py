@@ -19,7 +19,7 @@ from ..core import records
 from ..core.errors import ManagerUnavailable, RolledBack, ToolchainError, Unhealthy
 from ..core.printable import printable
 from ..service import account, units
-from . import activation, environment, failure, installed, ownership, places, restorepoint, store
+from . import activation, environment, failure, installed, ownership, places, reminder, restorepoint, store
 from .context import Deploy
 from .installed import InstallState
 from .journal import FROM_SWAP, RESTORE
@@ -204,7 +204,8 @@ def _restart_previous(deploy: Deploy, known: InstallState) -> str:
             places.delete_configured(deploy)
     same = before.digest() == known.unit_sha256 == records.sha256_bytes(before.render(deploy.definition))
     try:
-        before.restart() if same else before.reload()
+        with reminder.second_signal(before):
+            before.restart() if same else before.reload()
     except ManagerUnavailable:
         raise
     except ToolchainError:

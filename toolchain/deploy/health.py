@@ -24,7 +24,7 @@ from ..core.printable import printable
 from ..host.ports import listeners
 from ..service.manager import Manager, ServiceState
 from ..service.unit import CALL_TIMEOUT_S, StartedUnit, Unit, UnitProof
-from . import processes
+from . import processes, reminder
 
 CRASHES = 2
 """exits of the process after which waiting is useless: one may be a busy port, two are a loop"""
@@ -117,7 +117,8 @@ class _Trial:
         pid = self.state.pid
         known = {*processes.tree(pid), *processes.group(pid), *processes.of_release(self._folder)}
         size = self._started.log_size()
-        ended = self._manager.restart()
+        with reminder.second_signal(self._manager):
+            ended = self._manager.restart()
         settled = Deadline(SETTLE_S)
         while True:
             present = set(processes.tree(self._manager.inspect().pid))

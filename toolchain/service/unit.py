@@ -145,6 +145,10 @@ class Unit(Protocol):
         """Its command: a path in the release directory, then its arguments."""
 
     @property
+    def reminded_after_s(self) -> float:
+        """Seconds after SIGTERM until a second one, on which it ends at once; 0: it gets one, and ends by itself."""
+
+    @property
     def competitors(self) -> tuple[Competitor, ...]:
         """Services of others that are known to use its port."""
 

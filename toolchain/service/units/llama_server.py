@@ -94,6 +94,7 @@ class LlamaServerUnit:
 
     name = "llama-server"
     program = ("lib/ollama/llama-server",)
+    reminded_after_s = 1.0
     competitors = OllamaUnit.competitors
     variables = _VARIABLES
 

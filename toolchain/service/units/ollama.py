@@ -107,6 +107,7 @@ class OllamaUnit:
 
     name = "Ollama"
     program = ("bin/ollama", "serve")
+    reminded_after_s = 0.0
     variables = _VARIABLES
     competitors = (
         Competitor(
