@@ -39,8 +39,8 @@ NAMES = ("x:8b-instruct-q4_K_M", "x:70b-instruct-q4_K_M", "other", "other:latest
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A place where a llama-server of three models is the service."""
-    place = Site.make(
-        tmp_path_factory.mktemp("several"), keep=20, serve="llama-server", serve_models=NAMES, context=256
+    place = Site.make(tmp_path_factory.mktemp("several"), keep=20).configured(
+        serve="llama-server", serve_models=NAMES, context=256, environment={"LLAMA_ARG_MODELS_MAX": "2"}
     )
     for number, name in enumerate(("x/8b-instruct-q4_K_M", "x/70b-instruct-q4_K_M", "other/latest", "mute/latest")):
         extra = {"tokenizer.chat_template": f"{number}"} if name != "mute/latest" else {}
@@ -113,11 +113,13 @@ def test_other_models_are_an_upgrade_and_a_rollback_brings_the_first_back(site: 
 
 
 def test_lost_presets_are_written_again(site: Site) -> None:
-    before, (path,) = site.status(), preset_files(site)
+    before = site.status()
+    path = Path(environment.read(site.prefix.current)["LLAMA_ARG_MODELS_PRESET"])
+    text = path.read_text()
     path.unlink()
     again = site.install(site.built(before.active))
     assert (again.active, again.healthy) == (before.active, True)
-    assert preset_files(site) == [path]
+    assert path.read_text() == text
 
 
 def test_nothing_outlives_the_router_and_a_killed_model_comes_back(site: Site) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.processes import ended
 from toolchain.core import records
-from toolchain.core.errors import ConfigError, ModelsUnavailable, ReleaseInvalid, RolledBack
+from toolchain.core.errors import ModelsUnavailable, ReleaseInvalid, RolledBack
 from toolchain.core.variables import SERVE
 from toolchain.deploy import crashloop, environment, installed, installer
 from toolchain.service import units
@@ -139,12 +139,3 @@ def test_a_model_that_goes_away(both: Site) -> None:
     both.until(lambda: f"{model} does not exist; waiting for it" in both.log())
     away.rename(model)
     both.until(lambda: both.status().healthy)
-
-
-def test_several_models_are_refused(both: Site) -> None:
-    before = both.status()
-    model = str(both.folder / "model.gguf")
-    several = both.serving(serve_models=(model, model))
-    with pytest.raises(ConfigError, match="serves one model, not model, model"):
-        several.install(both.built(before.active))
-    assert both.status() == before

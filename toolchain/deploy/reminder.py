@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import psutil
 
 from ..core.errors import ToolchainError
+from ..core.variables import SERVE
 from ..service import units
 from ..service.manager import Manager
 
@@ -40,8 +41,11 @@ def second_signal(manager: Manager) -> Iterator[None]:
 def _after_s(process: psutil.Process) -> float:
     """What the unit says whose program the process runs; 0 for any other. Raises `psutil.Error`."""
     words = [process.exe(), *process.cmdline()[:3]]  # a script is its interpreter's argument
-    found = (unit for unit in units.UNITS.values() if any(word.endswith(f"/{unit.program[0]}") for word in words))
-    return max((unit.reminded_after_s for unit in found), default=0.0)
+    found = {
+        name: unit for name, unit in units.UNITS.items() if any(word.endswith(f"/{unit.program[0]}") for word in words)
+    }
+    stated = process.environ().get(SERVE, "") if found else ""
+    return max((found[name].reminded_after_s for name in found if stated in (name, "")), default=0.0)
 
 
 def _remind(process: psutil.Process) -> None:

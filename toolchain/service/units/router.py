@@ -51,6 +51,7 @@ class RouterUnit(LlamaServerUnit):
     """A `Unit` that serves the models of `Served`, of which `most` are in memory."""
 
     name = "llama-server with several models"
+    reminded_after_s = 7.0  # it lets answers under way end, as Ollama does in that time
     variables = _VARIABLES
 
     def _models(self, served: Served) -> dict[str, str]:
