@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 import psutil
@@ -32,13 +33,13 @@ from .site import Site, identifier
 
 NAME = "smollm2:135m"
 _CHAT = """
-import os, sys, openai
+import sys, openai
 client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key=sys.argv[2] or "none", max_retries=0)
-if not sys.argv[2]:
-    client = client.with_options(default_headers={"Authorization": openai.Omit()})
+headers = None if sys.argv[2] else {"Authorization": openai.Omit()}
 try:
     done = client.chat.completions.create(
-        model=sys.argv[3], max_tokens=24, temperature=0, messages=[{"role": "user", "content": "Say hello."}]
+        model=sys.argv[3], max_tokens=24, temperature=0, messages=[{"role": "user", "content": "Say hello."}],
+        extra_headers=headers,
     )
 except openai.APIStatusError as error:
     print(f"{type(error).__name__} {error.status_code}")
@@ -104,6 +105,18 @@ def _leaks(site: Site, state: Deployment, key: str) -> list[str]:
     return found + (["the end of the key in the log"] if key[-4:] in site.log() else [])
 
 
+def _make(site: Site, model: Path) -> int:
+    """Make Ollama take the model into its store, with a system prompt and a parameter; the status of its answer."""
+    OllamaClient(f"http://127.0.0.1:{site.config.deploy.port}").create_from_gguf("base", model)
+    made = {"model": NAME, "from": "base", "system": "You are terse.", "parameters": {"temperature": 0.2}}
+    connection = http.client.HTTPConnection("127.0.0.1", site.config.deploy.port, timeout=60)
+    try:
+        connection.request("POST", "/api/create", json.dumps(made | {"stream": False}))
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 def show(releases: list[Path], model: Path, python: str, folder: Path) -> int:
     """Run all checks; how many failed."""
     old, new = releases
@@ -111,14 +124,7 @@ def show(releases: list[Path], model: Path, python: str, folder: Path) -> int:
     site = Site.make(folder, health_timeout_s=120, stability_s=1)
     ollama = site.install(old)
     check("Ollama installed", ollama.healthy, ollama.version)
-    url = f"http://127.0.0.1:{site.config.deploy.port}"
-    OllamaClient(url).create_from_gguf("base", model)
-    connection = http.client.HTTPConnection("127.0.0.1", site.config.deploy.port, timeout=60)
-    made = {"model": NAME, "from": "base", "system": "You are terse.", "parameters": {"temperature": 0.2}}
-    connection.request("POST", "/api/create", json.dumps(made | {"stream": False}))
-    check("a model with a system prompt and parameters made by Ollama", connection.getresponse().status == 200)
-    connection.close()
-
+    check("a model with a system prompt and parameters made by Ollama", _make(site, model) == HTTPStatus.OK)
     (folder / "keys").write_text(f"# of the test\n{key}\n")
     (folder / "keys").chmod(0o600)
     other = site.configured(serve="llama-server", serve_models=(NAME,), context=1024, api_key_file=str(folder / "keys"))
@@ -126,7 +132,7 @@ def show(releases: list[Path], model: Path, python: str, folder: Path) -> int:
     check("llama-server installed", state.healthy, f"{state.version}, {psutil.Process(state.pid).exe()}")
     for warning in state.warnings:
         check("said at install", True, f"{warning.about}: {warning.message}")
-    check("the cache line", "turbo4" in site.log(), next(x for x in site.log().splitlines() if "K (turbo4)" in x))
+    check("the cache line", "turbo4" in site.log(), [x for x in site.log().splitlines() if "K (turbo4)" in x][-1])
     right = _chat(site, python, key)
     check("chat with the right key", right.startswith("answer: "), right)
     for what, sent in (("a wrong", key[::-1]), ("no", "")):
