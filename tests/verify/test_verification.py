@@ -23,7 +23,7 @@ from toolchain.core.errors import (
 from toolchain.serving import ollama_server as server
 from toolchain.stages import CacheType, Release, Verdict, Verification
 from toolchain.text import as_text
-from toolchain.verify import checklist, probes, verification, verify
+from toolchain.verify import checklist, gpu, probes, verify
 
 from .conftest import TURBO4, MakeRelease, write_programs
 
@@ -233,8 +233,11 @@ def test_when_a_gpu_is_required(make_release: MakeRelease, platform: str, settin
     stated = records.read(make_release((TURBO4,)) / "manifest.json", Release)
     chosen = config.load(environ={}, flags={"verify.gpu": setting})
     for build in (1, 10488, 99999):
-        assert verification._gpu_needed(chosen, replace(stated, llama_cpp_build=build, platform=platform))
-    assert verification._gpu_needed(config.load(environ={}), stated) == ""
+        assert gpu.needed(chosen, replace(stated, llama_cpp_build=build, platform=platform))
+    assert gpu.needed(config.load(environ={}), stated) == gpu.skipped(chosen, stated) == ""
+    skipping = config.load(environ={}, flags={"verify.gpu": "skip"})
+    assert gpu.needed(skipping, replace(stated, platform="macos-arm64")) == gpu.skipped(skipping, stated) == ""
+    assert "nothing shows that the GPU computes" in gpu.skipped(skipping, replace(stated, platform="macos-arm64"))
 
 
 def test_a_service_on_a_required_gpu(run: Run) -> None:

@@ -103,8 +103,8 @@ class VerifyConfig:
     tokens: Annotated[int, Meta(ge=1, le=4096), "tokens to generate with each type"] = 10
     timeout_s: Annotated[float, Meta(ge=1, le=3600), "seconds for one model load or generation"] = 180.0
     gpu: Annotated[
-        Literal["auto", "required"],
-        "whether a GPU must do all that a cache needs: for releases for macOS alone, or for every release",
+        Literal["auto", "required", "skip"],
+        "releases whose cache a GPU must compute; auto: those for macOS; required: all; skip: none",
     ] = "auto"
     model: Annotated[
         str, "a model that must work with the service's cache type: a GGUF file, or a name in Ollama's store"

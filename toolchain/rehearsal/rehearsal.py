@@ -155,6 +155,7 @@ def _run_in(folder: Path, console: Console, *, port: int, suffix: str, series: s
         "series.path": series,
         "build.suffix": suffix,
         "build.min_free_gb": 0.5,
+        "verify.gpu": "skip",  # the miniature has no GPU
         "deploy.prefix": str(folder / "prefix"),
         "deploy.service_manager": "emulator",
         "deploy.models": str(folder / "models"),

@@ -184,7 +184,8 @@ def serve(
     argv += ["--slot-save-path", f"{home}/", "--cache-ram", "0"]
     argv += ["--threads", str(threads)] if threads else []
     argv += arguments
-    with launch(argv, home=home, log=home / "server.log", base=own_environment(), env=environment or {}) as launched:
+    given = {"GGML_NO_BACKTRACE": "1", **(environment or {})}  # a debugger's backtrace hides the reason
+    with launch(argv, home=home, log=home / "server.log", base=own_environment(), env=given) as launched:
         if not launched.wait_until(lambda: _is_ready(url), timeout_s):
             how = launched.end() or f"took over {timeout_s:g} s"
             raise ModelLoadFailed(

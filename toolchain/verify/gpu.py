@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.config import Config
 from ..core.errors import ToolchainError, VerificationFailed
 from ..core.process import capture
 from ..core.records import record
 from ..models.compatibility.trial import Prediction, divergence, predict
 from ..serving.launcher import require_program
 from ..serving.llama_server import LlamaServer, own_environment, serve
-from ..serving.placement import Placement, placement
-from ..stages import CacheType, GpuComparison, GpuProof, GpuStart
+from ..serving.placement import Placement, is_host, placement
+from ..stages import CacheType, GpuComparison, GpuProof, GpuStart, Release
 from . import evidence
 from .attention import KEYS
 
@@ -38,6 +39,21 @@ class Answers:
     predictions: tuple[Prediction, ...]
     greedy: tuple[Prediction, ...]
     placed: Placement
+
+
+def needed(config: Config, release: Release) -> str:
+    """Why a GPU must do all that a cache needs: the release is for macOS, or `verify.gpu` requires it; else empty."""
+    if config.verify.gpu == "skip":
+        return ""
+    if release.platform.startswith("macos"):
+        return "a release for macOS needs a Metal device"
+    return "verify.gpu requires a GPU" if config.verify.gpu == "required" else ""
+
+
+def skipped(config: Config, release: Release) -> str:
+    """A warning of a release whose GPU was to be examined, and was not; empty for any other."""
+    skips = config.verify.gpu == "skip" and release.platform.startswith("macos")
+    return f"{release.id}: verify.gpu is skip, so nothing shows that the GPU computes, or what" if skips else ""
 
 
 def caches(kinds: Sequence[CacheType]) -> tuple[str, ...]:
@@ -169,3 +185,13 @@ def _agreement(cpu: Sequence[Prediction], gpu: Sequence[Prediction]) -> tuple[in
 def _best(listed: Mapping[int, float]) -> int:
     ids = list(listed)
     return ids[int(np.argmax([listed[one] for one in ids]))]
+
+
+def off_gpu(on_gpu: int | None, log: str) -> str:
+    """Why the server does not compute on a GPU, where it has to; empty if it does."""
+    if on_gpu is None:
+        return ""
+    cache_on = placement(log).cache_on
+    if host := [name for name in cache_on if is_host(name)]:
+        return f"the server computes on the CPU: its log places the KV cache in {', '.join(host)}"
+    return "" if on_gpu > 0 else "the server computes on the CPU: /api/ps states size_vram 0"

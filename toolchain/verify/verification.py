@@ -34,7 +34,6 @@ from ..models.quality.samples import read_text
 from ..serving import cachelog
 from ..serving.ollama import Generation
 from ..serving.ollama_server import Server, serve
-from ..serving.placement import is_host, placement
 from ..stages import GpuProof, GpuStart, Release, TypeProof, Verification
 from . import checklist, gpu, planned, probes
 from .probes import CONTEXT, ProbeModel
@@ -72,7 +71,7 @@ def verify(
     release = records.read(stated, Release)
     if not _SAFE_ID.fullmatch(release.id):
         raise ReleaseInvalid(f"{stated}: {release.id!r} is not a valid release id", hint="build it again")
-    if sys.platform == "darwin" and release.platform.startswith("macos") and release.cache_types:
+    if sys.platform == "darwin" and release.cache_types and gpu.needed(config, release):
         apple.require_metal()
     _check_types(config.verify.types, release)
     served = guard.find_model(config.verify.model, config) if config.verify.model else None
@@ -138,8 +137,8 @@ def verify(
             + "\n".join(f"  {failure.message}" for failure in failures),
             hint=f"read {folder / 'report.md'}, and the servers' logs in {folder / 'logs'}",
         )
-    if late := gpu.slow(verification.gpu):
-        console.warn(late)
+    for warning in filter(None, (gpu.slow(verification.gpu), gpu.skipped(config, release))):
+        console.warn(warning)
     if guarded:
         guard.warn(guarded, console)
     if refusal:
@@ -154,7 +153,7 @@ class _ReleaseTrial:
         self._release_dir = release_dir
         self._release = release
         self._config = config.verify
-        self._gpu_needed = _gpu_needed(config, release)
+        self._gpu_needed = gpu.needed(config, release)
         self._logs = logs
         self._scratch = scratch
         self._home = scratch / "home"
@@ -257,7 +256,7 @@ class _ReleaseTrial:
                 or planned.complaint(found, self._planned(probe, kv_cache_type))
                 or _count_failure(first, self._config.tokens)
                 or _shift_failure(shifted, shifts)
-                or _gpu_failure(on_gpu, log)
+                or gpu.off_gpu(on_gpu, log)
             )
             failure = VerificationFailed(reason) if reason else None
         if failure is not None:
@@ -286,13 +285,6 @@ class _ReleaseTrial:
             kv.Setting(context=CONTEXT),
             type_table(self._release.cache_types),
         )
-
-
-def _gpu_needed(config: Config, release: Release) -> str:
-    """Why a GPU must do all that a cache needs: the release is for macOS, or `verify.gpu` requires it; else empty."""
-    if release.platform.startswith("macos"):
-        return "a release for macOS needs a Metal device"
-    return "verify.gpu requires a GPU" if config.verify.gpu == "required" else ""
 
 
 def _check_types(asked: tuple[str, ...], release: Release) -> None:
@@ -337,13 +329,3 @@ def _shift_failure(generation: Generation, shifts: int) -> str:
             f"after a prompt of {generation.prompt_eval_count}"
         )
     return "" if shifts else "generated past the end of the context, but the log states no context shift"
-
-
-def _gpu_failure(on_gpu: int | None, log: str) -> str:
-    """Why the server does not compute on a GPU, where it has to; empty if it does."""
-    if on_gpu is None:
-        return ""
-    cache_on = placement(log).cache_on
-    if host := [name for name in cache_on if is_host(name)]:
-        return f"the server computes on the CPU: its log places the KV cache in {', '.join(host)}"
-    return "" if on_gpu > 0 else "the server computes on the CPU: /api/ps states size_vram 0"

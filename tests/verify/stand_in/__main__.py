@@ -22,7 +22,7 @@ from toolchain.core.errors import ToolchainError
 from toolchain.stages import Verification
 from toolchain.verify import verify
 
-FAULTS = ("sound", "no-attention-64", "mask", "mixed", "nothing", "noise=0.001", "slow=21")
+FAULTS = ("sound", "no-attention-64", "mask", "mixed", "nothing", "absent", "noise=0.001", "slow=21")
 _KERNELS = Path(__file__).parents[3] / "patches" / "kernels"
 _DEFINITIONS = ("-DGGML_BACKEND_DL", "-DGGML_BACKEND_SHARED", "-DGGML_BACKEND_BUILD", "-DGGML_SHARED")
 

@@ -7,6 +7,7 @@
 //   mask              ignores the mask of FLASH_ATTN_EXT
 //   mixed             reads values of one of our types a tenth too large beside q8_0 keys
 //   nothing           supports no operation, so that the scheduler computes all of it on the CPU
+//   absent            is no device of llama-server, which then computes on the CPU, though turbo-probe has it
 //   noise=X           adds noise of X times its standard deviation to each result of FLASH_ATTN_EXT; no fault if small
 //   slow=X            takes X seconds before there is a device, as the compilation of kernels does
 //
@@ -51,6 +52,12 @@ ggml_backend_reg_t  reg();
 
 ggml_backend_dev_t cpu() {
     return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
+bool in_server() {
+    std::string name;
+    std::ifstream("/proc/self/comm") >> name;
+    return name == "llama-server";
 }
 
 double number_of(const std::string & name) {
@@ -234,7 +241,7 @@ ggml_backend_reg_t reg() {
         ggml_backend_reg of = {};
         of.api_version             = GGML_BACKEND_API_VERSION;
         of.iface.get_name          = [](ggml_backend_reg_t) { return "MTL"; };
-        of.iface.get_device_count  = [](ggml_backend_reg_t) -> size_t { return 1; };
+        of.iface.get_device_count  = [](ggml_backend_reg_t) -> size_t { return fault != "absent" || !in_server(); };
         of.iface.get_device        = [](ggml_backend_reg_t, size_t) { return the_device(); };
         of.iface.get_proc_address  = [](ggml_backend_reg_t, const char *) -> void * { return nullptr; };
         return of;
