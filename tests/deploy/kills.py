@@ -116,6 +116,8 @@ class Place:
                 time.sleep(pause if number is not numbers[-1] else 0)
             process.join(_WAIT_S)
             code = process.exitcode
+        if sent == "SIGKILL":  # nobody can clean up after that; the next preflight and an uninstall do it so
+            managers.choose(self.site.config.deploy, self.site.prefix.folder).sweep()
         after, violations = self._look(allowed)
         text = self.said.read_text(errors="replace")
         if code is None:
