@@ -117,11 +117,11 @@ def _make(site: Site, model: Path) -> int:
         connection.close()
 
 
-def show(releases: list[Path], model: Path, python: str, folder: Path) -> int:
+def show(releases: list[Path], model: Path, python: str, folder: Path, given: Mapping[str, str]) -> int:
     """Run all checks; how many failed."""
     old, new = releases
     check, key, caches = Checks(), secrets.token_hex(24), _caches()
-    site = Site.make(folder, health_timeout_s=120, stability_s=1)
+    site = Site.make(folder, health_timeout_s=120, stability_s=1, environment=given)
     ollama = site.install(old)
     check("Ollama installed", ollama.healthy, ollama.version)
     check("a model with a system prompt and parameters made by Ollama", _make(site, model) == HTTPStatus.OK)
@@ -187,9 +187,11 @@ def main() -> int:
     parser.add_argument("releases", type=Path, nargs=2)
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file with a chat template")
     parser.add_argument("--openai", default=sys.executable, help="a Python that has the package openai")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of both services")
     given = parser.parse_args()
+    variables = dict(word.split("=", 1) for word in given.set)
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
-        return int(show(given.releases, given.model.absolute(), given.openai, Path(folder)) > 0)
+        return int(show(given.releases, given.model.absolute(), given.openai, Path(folder), variables) > 0)
 
 
 if __name__ == "__main__":
