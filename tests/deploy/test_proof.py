@@ -9,9 +9,10 @@ import pytest
 
 from toolchain.build import release as built
 from toolchain.core import records
+from toolchain.core.console import Console
 from toolchain.core.errors import Unverified
 from toolchain.deploy import installer, proof
-from toolchain.stages import Deployment, Release, Verification
+from toolchain.stages import Deployment, GpuProof, Release, Verification
 from toolchain.text import as_text
 
 from .site import Site, identifier, verification
@@ -44,6 +45,15 @@ def test_what_no_verification_proves_is_refused_before_anything_happens(site: Si
     with pytest.raises(Unverified) as refused:
         _attempt(stock, site.release("stock", types=()), None)
     assert "--set verify.types=q8_0" in refused.value.hint  # the types of the settings are ours, which stock lacks
+
+
+def test_a_verification_without_a_gpu_is_said_on_a_mac(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = site.release("1")
+    release = replace(records.read(folder / built.MANIFEST, Release), platform="macos-arm64")
+    without = replace(verification(folder), content_sha256=built.content_digest(release), gpu=None)
+    for verified, warned in ((without, True), (replace(without, gpu=GpuProof(starts=(), comparisons=())), False)):
+        assert proof.require(release, verified, site.config.deploy, Console()) == verified
+        assert ("verified without a GPU" in capsys.readouterr().err) is warned
 
 
 def test_a_verification_is_of_all_that_it_depends_on(site: Site) -> None:

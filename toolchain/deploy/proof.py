@@ -34,6 +34,8 @@ def require(
     """
     why = doubt(release, verification)
     if not why:
+        if verification and not verification.gpu and release.platform.startswith("macos") and release.cache_types:
+            console.warn(f"{release.id}: verified without a GPU (verify.gpu), so nothing shows that it computes on one")
         return verification
     if not config.allow_unverified:
         types = "" if release.cache_types else f" --set verify.types={config.kv_cache_type}"
