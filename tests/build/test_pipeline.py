@@ -45,6 +45,8 @@ def test_the_release_runs_and_says_what_it_is(shared: tuple[Tiny, Release]) -> N
     assert {"ollama.txt", "llama.cpp.txt", "llama.cpp/LICENSE-part"} <= licences
     links = [path for path in (folder / "lib/ollama").iterdir() if path.is_symlink()]
     assert len(links) == 2
+    for name in ("copied", "llama-server"):  # out of the build folder, and by CMake's own installation
+        assert str(tiny.workspace).encode() not in (folder / "lib/ollama" / name).read_bytes()
     moved = folder.rename(folder.with_name("moved"))
     assert _says(moved / "lib/ollama/llama-server") == "build 1, 4 types"
     moved.rename(folder)

@@ -57,6 +57,7 @@ add_subdirectory("${FETCHCONTENT_SOURCE_DIR_LLAMA_CPP}" llama.cpp)
 install(TARGETS llama-server llama-quantize tiny
     RUNTIME DESTINATION lib/ollama COMPONENT llama-server
     LIBRARY DESTINATION lib/ollama COMPONENT llama-server)
+install(PROGRAMS "$<TARGET_FILE:llama-server>" DESTINATION lib/ollama RENAME copied COMPONENT llama-server)
 install(FILES CMakeLists.txt DESTINATION share COMPONENT other)
 """
 

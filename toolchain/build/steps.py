@@ -82,13 +82,16 @@ def preset_of(config: Config, ollama: Path) -> str:
 def configure_flags(plan: BuildPlan) -> dict[str, str]:
     """CMake variables on top of the preset.
 
-    MLX is not part of llama/server and need not be turned off. Build number and commit are upstream's: those of the
+    MLX is not part of llama/server and need not be turned off. Ollama copies ggml's modules out of the build folder as
+    they are, so libraries are linked with the search path of an installation: no other folder of this machine, and not
+    the current one. Build number and commit are upstream's: those of the
     scratch tree change with every series, which would rebuild unchanged files.
     """
     flags = {
         "FETCHCONTENT_SOURCE_DIR_LLAMA_CPP": str(plan.llama_cpp),
         "LLAMA_BUILD_NUMBER": str(plan.llama_cpp_build),
         "LLAMA_BUILD_COMMIT": plan.llama_cpp_commit[:9],
+        "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
         "CMAKE_MAKE_PROGRAM": plan.tools.ninja.path,
         **plan.tools.cmake_variables,
     }
