@@ -188,12 +188,12 @@ def _kills(site: Site, client: Client, check: Checks) -> None:
     check("and it serves again", " by " in client.chat(LARGE)[0], f"{took[0]:.1f} s")
 
 
-def show(releases: list[Path], model: Path, mute: Path, python: str, folder: Path) -> int:
+def show(releases: list[Path], model: Path, mute: Path, python: str, folder: Path, variables: dict[str, str]) -> int:
     """Run all checks; how many failed."""
     check, key = Checks(), secrets.token_hex(24)
     (folder / "keys").write_text(f"{key}\n")
     (folder / "keys").chmod(0o600)
-    ollama = Site.make(folder, health_timeout_s=120, stability_s=1)
+    ollama = Site.make(folder, health_timeout_s=120, stability_s=1).configured(environment=variables)
     files = {SMALL: model, LARGE: with_template(mute, folder / "templated.gguf"), ALSO: model, MUTE: mute}
     _store(ollama, releases, files)
     check("Ollama installed, with four models", ollama.status().healthy, ollama.status().version)
@@ -214,7 +214,7 @@ def show(releases: list[Path], model: Path, mute: Path, python: str, folder: Pat
     asked = presets.read(Path(given["LLAMA_ARG_MODELS_PRESET"]))
     check("the presets", len(asked) == 2, Path(given["LLAMA_ARG_MODELS_PRESET"]).read_text().split("\n"))
     check("models at a time", True, given["LLAMA_ARG_MODELS_MAX"])
-    line = next((one for one in site.log().splitlines() if "K (turbo4)" in one), "")
+    line = next((one for one in site.log().splitlines() if one.startswith("[") and "K (turbo4)" in one), "")
     check("the cache line", bool(line), line)
     check("the models", client.models() == {one.section: tuple(sorted(one.names)) for one in asked}, client.models())
     answers = dict(zip(NAMES, client.chat(*NAMES), strict=True))
@@ -273,9 +273,12 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file with a chat template")
     parser.add_argument("--mute", type=Path, required=True, help="a GGUF file of another model without one")
     parser.add_argument("--openai", default=sys.executable, help="a Python that has the package openai")
+    parser.add_argument("--variable", action="append", default=[], help="NAME=VALUE of the service, repeatable")
     given = parser.parse_args()
+    variables = dict(text.split("=", 1) for text in given.variable)
     with tempfile.TemporaryDirectory(prefix="presets-") as folder:
-        return int(show(given.releases, given.model.absolute(), given.mute.absolute(), given.openai, Path(folder)) > 0)
+        files = given.model.absolute(), given.mute.absolute()
+        return int(show(given.releases, *files, given.openai, Path(folder), variables) > 0)
 
 
 if __name__ == "__main__":
