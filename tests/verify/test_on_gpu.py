@@ -98,7 +98,7 @@ def test_a_fault_alone_is_named() -> None:
         ({"offloaded": 8}, "8 of 9 layers are on the GPU"),
         ({"splits": 18}, "leaves operations to the CPU: the graph has 18 parts"),
         ({"splits": 0}, "the graph has 0 parts"),
-        ({"kl": 0.02}, "KL 0.02 nats (at most 0.01)"),
+        ({"kl": 0.03}, "KL 0.03 nats (at most 0.02)"),
         ({"kl": float("nan")}, "KL nan"),
         ({"equal": 3, "margin": 0.5, "noise": 0.0}, "3 of 24 tokens equal, the next one preferred by 0.5 nats"),
     ],

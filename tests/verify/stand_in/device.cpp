@@ -201,6 +201,10 @@ ggml_backend_t init(ggml_backend_dev_t dev, const char *) {
     made->iface.graph_compute = compute;
     made->device              = dev;
     made->context             = ggml_backend_dev_init(cpu(), nullptr);
+    // One thread: on models this small, several wait for each other, for seconds each token on a busy machine.
+    if (void * found = ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu()), "ggml_backend_set_n_threads")) {
+        ((ggml_backend_set_n_threads_t) found)((ggml_backend_t) made->context, 1);
+    }
     return made;
 }
 
