@@ -72,6 +72,18 @@ def test_models_that_are_refused(config: DeployConfig, tmp_path: Path) -> None:
         served.look(replace(config, serve_models=(str(mute),)))
 
 
+def test_a_name_that_no_file_can_have(config: DeployConfig) -> None:
+    with pytest.raises(ModelInvalid, match=r"deploy.serve_models: .*: File name too long"):
+        served.look(replace(config, serve_models=("x" * 5000,)))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root enters every folder")
+def test_a_model_in_a_folder_of_others(config: DeployConfig, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(ModelInvalid, match=r"deploy.serve_models: .*closed/a.gguf: Permission denied"):
+        served.look(replace(config, serve_models=(str(tmp_path / "closed/a.gguf"),)))
+
+
 def test_a_model_that_does_not_load_with_the_type(config: DeployConfig, release: Release, tmp_path: Path) -> None:
     narrow = models.write(tmp_path / "phi.gguf", models.dense("phi2", head_size=80), data=False, extra=_TEMPLATE)
     narrowed = replace(config, serve_models=(str(narrow),))
