@@ -113,3 +113,8 @@ def test_secrets(tmp_path: Path, name: str, value: str, secret: str) -> None:
     listed = as_text(rows(config_of(tmp_path, **{name: value})))
     assert f"{name}={shown}" in listed
     assert not secret or secret not in listed
+
+
+def test_a_secret_under_a_misspelled_name() -> None:
+    for name in ("LLAMA_API_KEy", "llama_api_key", "Hf_Token", "apikey"):
+        assert "hunter2" not in variables.masked(name, "hunter2")

@@ -162,8 +162,21 @@ def test_the_shim_waits_for_the_models_folder(tmp_path: Path) -> None:
 def test_the_shim_refuses_what_is_no_variable(tmp_path: Path, text: str) -> None:
     done = _run_shim(tmp_path, text)
     assert done.returncode == 78
-    assert b"environment: not" in done.stderr
+    assert re.search(rb"environment: line 1: not (KEY=VALUE|the name of a variable)\n", done.stderr)
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    "line", ["LLAMA_API_KEY {}", "{}", "{}=", "LLAMA_API_KEy={}", " LLAMA_API_KEY={}", "llama_api_key={}"]
+)
+def test_a_damaged_line_is_not_shown_since_it_may_be_a_key(tmp_path: Path, line: str) -> None:
+    secret = "Hunter2Hunter2Hunter2"
+    text = f"# a key\n\nA=1\n{line.format(secret)}\n"
+    done = _run_shim(tmp_path, text)
+    assert done.returncode == 78
+    assert b"environment: line 4: not " in done.stderr
+    assert secret.encode() not in done.stderr
+    assert environment.doubt(text) == "line 4: not KEY=VALUE"
 
 
 def test_the_shim_ends_when_there_is_no_release(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.memory.stored import LIBRARY, put
 from toolchain.core.config import DeployConfig
 from toolchain.core.errors import ConfigError, ModelInvalid, ModelNotServable, ModelsUnavailable
 from toolchain.core.variables import all_masked
-from toolchain.deploy import served
+from toolchain.deploy import served, several
 from toolchain.service import account
 from toolchain.service.unit import NOTHING, Served, ServedModel
 from toolchain.service.units.llama_server import LlamaServerUnit
@@ -70,6 +70,18 @@ def test_models_that_are_refused(config: DeployConfig, tmp_path: Path) -> None:
     mute = models.write(tmp_path / "mute.gguf", models.dense(), data=False)
     with pytest.raises(ModelNotServable, match=r"mute\.gguf has no chat template"):
         served.look(replace(config, serve_models=(str(mute),)))
+
+
+def test_a_name_that_no_file_can_have(config: DeployConfig) -> None:
+    with pytest.raises(ModelInvalid, match=r"deploy.serve_models: .*: File name too long"):
+        served.look(replace(config, serve_models=("x" * 5000,)))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root enters every folder")
+def test_a_model_in_a_folder_of_others(config: DeployConfig, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(ModelInvalid, match=r"deploy.serve_models: .*closed/a.gguf: Permission denied"):
+        served.look(replace(config, serve_models=(str(tmp_path / "closed/a.gguf"),)))
 
 
 def test_a_model_that_does_not_load_with_the_type(config: DeployConfig, release: Release, tmp_path: Path) -> None:
@@ -191,3 +203,18 @@ def test_what_is_closed_unless_it_is_opened(config: DeployConfig, release: Relea
     ):
         with pytest.raises(ConfigError, match=name):
             unit.environment(release, replace(config, environment={name: "x"}), given)
+
+
+def test_a_release_that_cannot_start_processes_has_one_model(release: Release, tmp_path: Path) -> None:
+    two = Served(models=(ServedModel(name="a", file=tmp_path), ServedModel(name="b", file=tmp_path)))
+    folder = tmp_path / "lib/ollama"
+    folder.mkdir(parents=True)
+    (folder / "llama-server").write_text("#!/bin/sh")
+    several.require_able(two, tmp_path, release)  # nothing is known of a script
+    library = folder / "libllama-server-impl.dylib"
+    library.write_bytes(b"\0_kill\0E: subprocess is not enabled on this build\0")
+    several.require_able(Served(models=two.models[:1]), tmp_path, release)
+    with pytest.raises(ConfigError, match="release one was built to serve one model only"):
+        several.require_able(two, tmp_path, release)
+    library.write_bytes(library.read_bytes() + b"_posix_spawnp\0")
+    several.require_able(two, tmp_path, release)

@@ -120,6 +120,36 @@ def test_lost_presets_are_written_again(site: Site) -> None:
     again = site.install(site.built(before.active))
     assert (again.active, again.healthy) == (before.active, True)
     assert path.read_text() == text
+    path.unlink()
+    path.mkdir()
+    assert site.install(site.built(before.active)).healthy
+    assert path.read_text() == text
+
+
+def test_presets_changed_by_hand_are_named_and_kept(site: Site) -> None:
+    before = site.status()
+    path = Path(environment.read(site.prefix.current)["LLAMA_ARG_MODELS_PRESET"])
+    text = path.read_text()
+    path.write_text(f"{text}\n[mine]\nmodel = {path}\nalias = mine\n")
+    assert [(one.file, one.change) for one in site.status().edits] == [(path, "changed")]
+    again = site.install(site.built(before.active))
+    assert [one.about for one in again.warnings if "by hand" in one.message] == [str(path)]
+    (kept,) = site.prefix.logs.glob(f"{path.name}.edited-*")
+    assert "alias = mine" in kept.read_text()
+    assert (path.read_text(), site.status().edits) == (text, ())
+
+
+def test_a_model_whose_file_is_gone_fails_alone(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    before, file = site.status(), Path(file_of(site, "other"))
+    away = file.with_name("away")
+    file.rename(away)
+    try:
+        again = installer.rollback(site.config, site.console, before.active)
+        assert (again.active, again.healthy) == (before.active, True)
+        assert f"warning: other: {file} does not exist" in capsys.readouterr().err
+        assert file_of(site, NAMES[0])
+    finally:
+        away.rename(file)
 
 
 def test_nothing_outlives_the_router_and_a_killed_model_comes_back(site: Site) -> None:

@@ -24,7 +24,7 @@ _SHELL = re.compile(
     r"|SHELL|SHELLOPTS|SHLVL|SRANDOM|TMOUT|UID|BASH\w*"
 )
 """what the shell that starts the service reads, sets, or does not let anyone set"""
-_SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)(?:_|$)|KEY$")
+_SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)(?:_|$)|KEY$", re.IGNORECASE)
 _MASK = "(secret,"
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 

@@ -40,13 +40,13 @@ def read(release_dir: Path) -> dict[str, str]:
 
 
 def doubt(text: str) -> str:
-    """Why a text cannot be an environment file that `render` wrote; empty if it can."""
-    for line in text.split("\n"):
+    """Why a text cannot be an environment file that `render` wrote, without what it holds; empty if it can."""
+    for number, line in enumerate(text.split("\n"), 1):
         if not line or line.startswith("#"):
             continue
         name, separator, value = line.partition("=")
         if not separator or not _NAME.fullmatch(name) or any(ord(letter) < ord(" ") for letter in value):
-            return f"not KEY=VALUE: {line[:80]!r}"
+            return f"line {number}: not KEY=VALUE"
         if name.startswith(_LOADERS):
             return f"{name} makes the program load libraries of others"
     return ""

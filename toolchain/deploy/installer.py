@@ -71,6 +71,7 @@ def install(
     proven = proof.require(release, verification, config.deploy, console)
     unit = units.configured(config.deploy)
     models = several.completed(served.look(config.deploy), release, config)
+    several.require_able(models, release_dir, release)
     files = unit.files(models)
     values = unit.environment(release, config.deploy, models)
     text = environment.render(values)

@@ -7,7 +7,7 @@ import os
 from ..core.errors import ToolchainError, Unhealthy
 from ..service.manager import ServiceState
 from ..stages import Deployment, Edit
-from . import crashloop, edits, installed, places, presence, processes, proof, shim
+from . import crashloop, edits, installed, places, presence, processes, proof, several, shim
 from .context import Deploy
 from .places import Places
 
@@ -83,9 +83,9 @@ def if_as_configured(found: Places) -> Deployment | None:
 
 
 def edits_of(deploy: Deploy) -> tuple[Edit, ...]:
-    """What somebody changed by hand in the environment file and in the definition."""
+    """What somebody changed by hand in the environment file, the file of presets and the definition."""
     definition = edits.of_definition(deploy.prefix, places.former(deploy) or deploy.manager, deploy.definition)
-    return (*edits.of_environment(deploy.prefix), *definition)
+    return (*edits.of_environment(deploy.prefix), *several.edits(deploy.prefix), *definition)
 
 
 def _foreign(deploy: Deploy, active: str, pid: int) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..core.cachetypes import grammar
 from ..core.config import DeployConfig
-from ..core.errors import ArchitectureUnknown, ConfigError, ModelsUnavailable
+from ..core.errors import ArchitectureUnknown, ConfigError, ModelInvalid, ModelsUnavailable
+from ..core.printable import printable
 from ..service import account, address, managers, model_store
 from ..service.account import Account
 from ..service.unit import Served, ServedModel
@@ -44,7 +45,14 @@ def look(config: DeployConfig) -> Served:
             f"deploy.host: {config.host} is reachable from other machines, and deploy.api_key_file is not set",
             hint="set deploy.api_key_file to a file with a key, or deploy.host to 127.0.0.1",
         )
-    return Served(models=tuple(_model(name, config) for name in config.serve_models), keys=keys)
+    try:
+        return Served(models=tuple(_model(name, config) for name in config.serve_models), keys=keys)
+    except OSError as error:
+        file = printable(str(error.filename or "a file"))
+        raise ModelInvalid(
+            f"deploy.serve_models: {file}: {error.strerror}",
+            hint="name one of `ollama list`, or a GGUF file that you may read",
+        ) from error
 
 
 def advice(served: Served, release: Release, config: DeployConfig, owner: Account) -> tuple[DeployWarning, ...]:

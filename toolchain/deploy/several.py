@@ -7,6 +7,7 @@ changes, so that a rollback, or the restore of an environment, needs nothing els
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,19 @@ from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
 from ..core.config import Config
+from ..core.errors import ConfigError, ReleaseInvalid
 from ..host import machine
+from ..service import units
 from ..service.unit import Served
-from ..service.units import presets
-from ..stages import DeployWarning, Release
-from . import environment
+from ..service.units import ROUTER, presets
+from ..stages import DeployWarning, Edit, Release
+from . import environment, store
 from .prefix import Prefix
+
+_LIBRARY = "libllama-server-impl.*"
+_WITHOUT = b"subprocess is not enabled on this build"
+"""what a llama-server says that can leave it out, in its program or in this library, built with it or without"""
+_STARTS = re.compile(rb"\0_?(?:posix_spawn|fork|vfork|execv)")
 
 
 def completed(served: Served, release: Release, config: Config) -> Served:
@@ -40,6 +48,23 @@ def completed(served: Served, release: Release, config: Config) -> Served:
     found = machine.look(config)
     most = together.fitting(needs, plan.Hardware(ram=found.ram, gpu=found.gpu_limit))
     return replace(served, folder=Prefix.of(config).presets, most=min(most, len(needs)))
+
+
+def require_able(served: Served, folder: Path, release: Release) -> None:
+    """Raises `ConfigError` where the release in `folder` cannot serve several models.
+
+    Ollama's build leaves out what starts a llama-server for each model: it then imports no function for that.
+    """
+    if len(served.models) < 2:
+        return
+    program = folder / units.UNITS[ROUTER].program[0]
+    files = [path for path in (program, *program.parent.glob(_LIBRARY)) if path.is_file() and not path.is_symlink()]
+    contents = [path.read_bytes() for path in files]
+    if any(_WITHOUT in data for data in contents) and not any(_STARTS.search(data) for data in contents):
+        raise ConfigError(
+            f"deploy.serve_models: the llama-server of release {release.id} was built to serve one model only",
+            hint="build a release with this version of the toolkit, ./inv ship; or name one model",
+        )
 
 
 def advice(served: Served, given: Mapping[str, str]) -> tuple[DeployWarning, ...]:
@@ -62,15 +87,32 @@ def advice(served: Served, given: Mapping[str, str]) -> tuple[DeployWarning, ...
 def write(files: Mapping[Path, str]) -> None:
     """Write what an environment is about to name. The service's user reads it, and there are no secrets in it."""
     for path, text in files.items():
+        if path.is_dir() and not path.is_symlink():
+            store.set_aside(path)
         records.write_bytes(path, text.encode())
 
 
 def are_there(files: Mapping[Path, str]) -> bool:
     """Whether all of them are, with their text."""
     try:
-        return all(path.read_bytes() == text.encode() for path, text in files.items())
+        return all(path.is_file() and path.read_bytes() == text.encode() for path, text in files.items())
     except OSError:
         return False
+
+
+def edits(prefix: Prefix) -> tuple[Edit, ...]:
+    """The active release's file, if somebody changed it by hand: its name has the digest of the text."""
+    active = prefix.active()
+    try:
+        path = Path(environment.read(prefix.release(active)).get(presets.VARIABLE, "")) if active else Path()
+        if path.parent != prefix.presets or not path.is_file():
+            return ()  # what is missing is waited for, which health reports
+        text = path.read_bytes().decode(errors="replace")
+    except (ReleaseInvalid, OSError):
+        return ()
+    if presets.name_of(text) == path.name:
+        return ()
+    return (Edit(file=path, name="", change="changed", before="", after=""),)
 
 
 def sweep(prefix: Prefix) -> None:

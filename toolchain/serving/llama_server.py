@@ -87,7 +87,7 @@ class Loaded:
     build: str = ""
     """of llama.cpp, such as b10488"""
     model: str = ""
-    """its file, as it was named to the server"""
+    """its file, as it was named to the server: to compare it; not fit to be shown"""
     key_refused: bool = False
 
 
@@ -113,7 +113,7 @@ class LlamaServer:
             if answer.status == HTTPStatus.UNAUTHORIZED:
                 return Loaded(key_refused=True)
             found = self._read(answer, _Properties)
-        return Loaded(build=printable(found.build_info).partition("-")[0], model=printable(found.model_path))
+        return Loaded(build=printable(found.build_info).partition("-")[0], model=found.model_path)
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a text, with those that the model adds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from ..core.printable import printable
 from ..core.records import record
 from .llama_server import LlamaServer
 
@@ -48,5 +47,5 @@ class Router(LlamaServer):
         return self._ask("GET", "/v1/models", _Models).data
 
     def file(self, name: str) -> str:
-        """The file of a model, which is loaded for the answer."""
-        return printable(self._ask("GET", f"/props?model={quote(name, safe='')}", _Properties).model_path)
+        """The file of a model, which is loaded for the answer. It is not fit to be shown."""
+        return self._ask("GET", f"/props?model={quote(name, safe='')}", _Properties).model_path

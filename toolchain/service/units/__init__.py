@@ -13,7 +13,7 @@ from .llama_server import LlamaServerUnit
 from .ollama import OllamaUnit
 from .router import ROUTER, RouterUnit
 
-__all__ = ["UNITS", "choose", "configured"]
+__all__ = ["ROUTER", "UNITS", "choose", "configured"]
 
 _OLLAMA = OllamaUnit()
 UNITS: Mapping[str, Unit] = {"ollama": _OLLAMA, "llama-server": LlamaServerUnit(), ROUTER: RouterUnit()}

@@ -15,6 +15,7 @@ from ...core.cachetypes import grammar
 from ...core.config import DeployConfig
 from ...core.deadline import Deadline
 from ...core.errors import ConfigError, ServerFailed, Unhealthy
+from ...core.printable import printable
 from ...core.variables import SERVE
 from ...serving.llama_server import INFORMATIVE, LlamaServer
 from ...stages import CacheProof, Release
@@ -161,7 +162,8 @@ class LlamaServerUnit:
             return ""
         if found is None or found.key_refused:
             return "" if not found else _HIDDEN_KEY if variables.is_masked(key) else _ANOTHER_KEY
-        return found.build if found.model == asked else f"{found.build} with the model {found.model}, not {asked}"
+        other = f"{found.build} with the model {printable(found.model)}, not {asked}"
+        return found.build if found.model == asked else other
 
     def runners(self, environment: Mapping[str, str], deadline: Deadline) -> int:  # noqa: ARG002
         """None: it is one process."""

@@ -16,6 +16,8 @@ from ...core.printable import printable
 from ...core.records import record
 from ..unit import ServedModel
 
+VARIABLE = "LLAMA_ARG_MODELS_PRESET"
+"""names the file, in a release's environment"""
 SUFFIX = ".ini"
 STOP_S = 5
 """for a model's process to end when the router is stopped; service managers give the whole service ten seconds"""

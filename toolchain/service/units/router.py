@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ...core.deadline import Deadline
@@ -22,7 +23,6 @@ from .presets import Preset
 
 ROUTER = "llama-server-router"
 """the unit's name in a release's environment"""
-_PRESETS = "LLAMA_ARG_MODELS_PRESET"
 _NO_CACHE = "/dev/null/none"
 """of downloaded models: llama-server would offer those of its user's cache, too"""
 _NO_FILE = "none"
@@ -32,15 +32,16 @@ _ALL = "would hold for all models"
 _VARIABLES = Variables(
     settings={
         **_OWN.settings,
-        _PRESETS: "deploy.serve_models",
+        presets.VARIABLE: "deploy.serve_models",
         "LLAMA_CACHE": "",
         "LLAMA_ARG_MODELS_AUTOLOAD": "",
+        "LLAMA_ARG_NO_MODELS_AUTOLOAD": "",  # which would win
     },
     kinds={"LLAMA_ARG_MODELS_MAX": "number"},
     prefix=_OWN.prefix,
-    paths=(_PRESETS,),
+    paths=(presets.VARIABLE,),
     refused={
-        **{name: why for name, why in _OWN.refused.items() if name != _PRESETS},
+        **{name: why for name, why in _OWN.refused.items() if name != presets.VARIABLE},
         **dict.fromkeys(("LLAMA_ARG_CHAT_TEMPLATE", "LLAMA_ARG_CHAT_TEMPLATE_FILE", "LLAMA_ARG_MMPROJ"), _ALL),
         **dict.fromkeys(("LLAMA_ARG_MMPROJ_URL", "LLAMA_ARG_TAGS"), _ALL),
     },
@@ -58,7 +59,7 @@ class RouterUnit(LlamaServerUnit):
         (path,) = self.files(served)
         return {
             SERVE: ROUTER,
-            _PRESETS: str(path),
+            presets.VARIABLE: str(path),
             "LLAMA_ARG_MODELS_MAX": str(served.most),
             "LLAMA_ARG_MODELS_AUTOLOAD": "1",
             "LLAMA_CACHE": _NO_CACHE,
@@ -78,18 +79,25 @@ class RouterUnit(LlamaServerUnit):
         return sum(model.is_running for model in client.models())
 
     def proof(self, started: StartedUnit, deadline: Deadline) -> UnitProof:
-        """The models that it offers; text of the smallest, out of its own file, and its cache lines."""
+        """The models that it offers; text of the smallest, out of its own file, and its cache lines.
+
+        A model whose file is gone fails alone, so it proves nothing about the release.
+        """
         given = started.environment
         try:
-            asked = presets.read(Path(given.get(_PRESETS, "")))
+            asked = presets.read(Path(given.get(presets.VARIABLE, "")))
         except ReleaseInvalid as error:
             raise Unhealthy(error.message) from error
         client = Router(self.url(given), started.log.parent, deadline.seconds, deadline, key=key_of(given))
         _require_all(client, asked)
-        smallest = min(asked, key=_size)
+        gone = [preset for preset in asked if _missing(preset)]
+        if len(gone) == len(asked):
+            raise Unhealthy("; ".join(map(_missing, gone)))
+        smallest = min((preset for preset in asked if preset not in gone), key=_size)
         generate(client, smallest.names[0])
         _require_file(client, smallest)
-        return prove_caches(started, lambda: _lines_of(smallest.section, started.logged()), deadline)
+        found = prove_caches(started, lambda: _lines_of(smallest.section, started.logged()), deadline)
+        return replace(found, unproven="; ".join([*filter(None, [found.unproven]), *map(_missing, gone)]))
 
 
 def _require_all(client: Router, asked: tuple[Preset, ...]) -> None:
@@ -111,7 +119,7 @@ def _require_file(client: Router, preset: Preset) -> None:
     except ServerFailed as error:
         raise Unhealthy(f"{preset.names[0]}: its file is unknown: {error.message}") from error
     if file != str(preset.file):
-        raise Unhealthy(f"the service answers as {preset.names[0]} with the model {file}, not {preset.file}")
+        raise Unhealthy(f"the service answers as {preset.names[0]} with the model {printable(file)}, not {preset.file}")
 
 
 def _lines_of(section: str, log: str) -> str:
@@ -122,6 +130,12 @@ def _lines_of(section: str, log: str) -> str:
         return ""
     own = f"[{begun[-1][1]:>5}] "
     return "\n".join(line for line in log[begun[-1].end() :].splitlines() if line.startswith(own))
+
+
+def _missing(preset: Preset) -> str:
+    """What is not there of a model; empty if all is."""
+    files = (preset.file, *([preset.projector] if preset.projector else []))
+    return "".join(f"{preset.names[0]}: {file} does not exist" for file in files if not file.is_file())
 
 
 def _size(preset: Preset) -> int:
