@@ -20,7 +20,8 @@ from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ReleaseInvalid, Unverified, VerificationFailed
 from toolchain.core.run import Run
 from toolchain.deploy import proof
-from toolchain.stages import Deployment, Release, Verification
+from toolchain.proofs import Verification
+from toolchain.stages import Deployment, Release
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from .core.records import read, record, sha256_bytes, write, write_bytes
 from .core.run import Run
 from .deploy import install as install_release
 from .deploy import preflight, proof
+from .proofs import Verification
 from .series import render
 from .series.manifest import load_series
 from .series.patched import Patched
@@ -29,7 +30,7 @@ from .series.tree import Tree
 from .service import account
 from .sources import eras
 from .sources.newest import Newest, PassedOver, newest
-from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources, Verification
+from .stages import Deployment, Release, Rendered, RenderedTarget, Scratch, Sources
 from .verify import verify as verify_release
 
 

@@ -20,8 +20,9 @@ from toolchain.models.compatibility import verdict
 from toolchain.models.quality import kernels, references
 from toolchain.models.quality.measure import compare
 from toolchain.models.quality.samples import draw
+from toolchain.proofs import Compatibility, LayerLoss
 from toolchain.series import manifest
-from toolchain.stages import CacheType, Compatibility, LayerLoss
+from toolchain.stages import CacheType
 from toolchain.text import as_text
 
 ADDED = tuple(CacheType(name=f"turbo{bits}", block=64, bytes=8 * bits + 2) for bits in (4, 3, 2))

@@ -11,7 +11,7 @@ from toolchain.core import config, records
 from toolchain.core.console import Console
 from toolchain.core.errors import CacheCollapse, ConfigError
 from toolchain.models.compatibility import verdict as guard
-from toolchain.stages import Verification
+from toolchain.proofs import Verification
 from toolchain.text import as_text
 from toolchain.verify import checklist, verify
 

@@ -27,10 +27,11 @@ from toolchain.core.console import Console
 from toolchain.deploy import installer
 from toolchain.deploy.journal import BEFORE_SWAP, KILL_VARIABLE, JournalEntry
 from toolchain.deploy.prefix import Prefix
+from toolchain.proofs import Verification
 from toolchain.service.emulator import launchctl as client
 from toolchain.service.emulator import settings
 from toolchain.service.emulator.verbs import STOP_VERB
-from toolchain.stages import CacheType, Deployment, Release, Verification
+from toolchain.stages import CacheType, Deployment, Release
 
 TURBO = (CacheType(name="turbo4", block=128, bytes=66),)
 _PROGRAM = Path(__file__).with_name("server_program.py")

@@ -349,7 +349,7 @@ from pathlib import Path
 from toolchain.core import config, records
 from toolchain.core.console import Console
 from toolchain.deploy import installer
-from toolchain.stages import Verification
+from toolchain.proofs import Verification
 
 closed, offences = (os.getcwd(), sys.base_prefix, os.path.realpath(sys.prefix)), []
 

@@ -12,7 +12,8 @@ from toolchain.core import records
 from toolchain.core.console import Console
 from toolchain.core.errors import Unverified
 from toolchain.deploy import installer, proof
-from toolchain.stages import Deployment, GpuProof, Release, Verification
+from toolchain.proofs import GpuProof, Verification
+from toolchain.stages import Deployment, Release
 from toolchain.text import as_text
 
 from .site import Site, identifier, verification

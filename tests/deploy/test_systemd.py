@@ -72,7 +72,10 @@ def _systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             assert ended(keeper)
 
 
-@pytest.fixture(params=["user", "system"] if REAL else ["system" if _ROOT else "user"])
+_DOMAINS = ["user", "system"] if REAL else ["system" if _ROOT else "user"]
+
+
+@pytest.fixture(params=_DOMAINS)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     folder = tmp_path / "site"
     folder.mkdir()
@@ -150,6 +153,9 @@ def test_install_upgrade_roll_back_and_uninstall(site: Site) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "site", _DOMAINS[-1:], indirect=True
+)  # of what systemd does then, nothing depends on the domain
 def test_a_crash_loop_at_the_install_and_afterwards(site: Site) -> None:
     drop_in(site, "[Service]\nRestartSec=0.1\n")  # so quick that the end before may have been forgotten
     old = site.install(site.release("old"))

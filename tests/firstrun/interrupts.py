@@ -64,6 +64,7 @@ def interrupt(folder: Path, place: Place, number: signal.Signals) -> str:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             return f"the place was not reached: {process.communicate()[0][-2000:]}"
+        time.sleep(0.005)
     process.send_signal(number)
     said, _ = process.communicate(timeout=WAIT_S)
     if number == signal.SIGKILL:

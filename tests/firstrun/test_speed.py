@@ -20,8 +20,8 @@ from toolchain.firstrun.areas import correctness, speed
 from toolchain.firstrun.bench import Evidence
 from toolchain.metal.cost import Cost
 from toolchain.models.memory import geometry, gguf
+from toolchain.proofs import GpuComparison, GpuProof, GpuStart, Verification
 from toolchain.serving.probe_model import write_probe
-from toolchain.stages import GpuComparison, GpuProof, GpuStart, Verification
 
 SIZES = speed.Sizes(prompt=512, generated=64, depths=(0, 16384), repetitions=1)
 KINDS = ("f16", "q8_0", "turbo4")

@@ -17,8 +17,9 @@ from toolchain.core import records
 from toolchain.core.config import VerifyConfig
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, MissingTool
+from toolchain.proofs import Verification
 from toolchain.rehearsal import rehearsal as rehearse
-from toolchain.stages import Deployment, Release, Rendered, Scratch, Sources, Verification
+from toolchain.stages import Deployment, Release, Rendered, Scratch, Sources
 from toolchain.text import as_text
 
 pytestmark = pytest.mark.slow

@@ -20,10 +20,11 @@ from toolchain import pipeline
 from toolchain.core import records
 from toolchain.core.errors import VerificationFailed
 from toolchain.core.process import run as run_program
+from toolchain.proofs import Verdict
 from toolchain.series import manifest
 from toolchain.serving.probe_model import write_probe
 from toolchain.sources import create
-from toolchain.stages import CacheType, Release, Verdict
+from toolchain.stages import CacheType, Release
 from toolchain.verify import checklist, evidence
 from toolchain.verify.checklist import Examined
 from toolchain.verify.evidence import GraphEvidence

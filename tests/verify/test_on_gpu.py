@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from toolchain.core.errors import ModelLoadFailed, VerificationFailed
+from toolchain.proofs import GpuComparison, GpuProof, GpuStart, Verdict
 from toolchain.serving.placement import Placement, placement
 from toolchain.serving.probe_model import write_probe
-from toolchain.stages import GpuComparison, GpuProof, GpuStart, Verdict
 from toolchain.verify import attention, checklist, gpu
 from toolchain.verify.checklist import Examined
 from toolchain.verify.probed import Device, Probed

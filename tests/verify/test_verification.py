@@ -20,8 +20,9 @@ from toolchain.core.errors import (
     ToolchainError,
     VerificationFailed,
 )
+from toolchain.proofs import Verdict, Verification
 from toolchain.serving import ollama_server as server
-from toolchain.stages import CacheType, Release, Verdict, Verification
+from toolchain.stages import CacheType, Release
 from toolchain.text import as_text
 from toolchain.verify import checklist, gpu, probes, verify
 

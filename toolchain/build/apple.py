@@ -23,7 +23,7 @@ METAL_HINT = (
     "use a terminal of the user who is logged in at the screen, not SSH or a daemon; a virtual machine needs a "
     "graphics device"
 )
-_LICENCE_CODE = 69
+LICENCE_CODE = 69
 _NO_TOOLS = re.compile(r"invalid active developer path|no developer tools were found", re.IGNORECASE)
 _TIMEOUT_S = 60.0
 _FRAMEWORKS = "/System/Library/Frameworks"
@@ -74,7 +74,7 @@ def tools_problem() -> tuple[str, str]:
     except ToolchainError as error:
         return f"no developer tools: {error.message}", TOOLS_HINT
     said = (done.output.strip().splitlines() or ["no message"])[0]
-    if done.returncode == _LICENCE_CODE or LICENCE.search(done.output):
+    if done.returncode == LICENCE_CODE or LICENCE.search(done.output):
         return f"the licence of Xcode is not agreed to: {said}", LICENCE_HINT
     if done.returncode != 0 or _NO_TOOLS.search(done.output):
         return f"no developer tools: xcrun clang ended with {done.returncode}: {said}", TOOLS_HINT

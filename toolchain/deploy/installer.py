@@ -21,8 +21,9 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import NothingToRollBackTo, ReleaseInvalid
 from ..core.records import record
+from ..proofs import Verification
 from ..service import account, address, managers, model_store, servicelog, units
-from ..stages import Deployment, DeployWarning, Verification
+from ..stages import Deployment, DeployWarning
 from . import (
     access,
     activation,

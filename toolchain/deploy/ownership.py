@@ -81,9 +81,7 @@ def check(prefix: Prefix, manager: Manager) -> None:
 
     Raises `ConfigError` when root would have to guess the service's account.
     """
-    owner, user = manager.owner, manager.account
-    if user is None:
-        raise account.unknown()
+    owner, user = manager.owner, account.known(manager.account)
     _check_owner(prefix, owner)
     _check_parents(prefix.folder, owner, user)
     _check_content(prefix, owner, user)

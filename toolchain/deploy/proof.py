@@ -11,7 +11,8 @@ from ..core import records
 from ..core.config import DeployConfig
 from ..core.console import Console
 from ..core.errors import ToolchainError, Unverified
-from ..stages import Release, Verification
+from ..proofs import Verification
+from ..stages import Release
 
 FILE_NAME = "verification.json"
 

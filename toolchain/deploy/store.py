@@ -16,8 +16,9 @@ from ..build import release as built
 from ..core import records
 from ..core.console import Step
 from ..core.errors import DiskFull, ReleaseInvalid
+from ..proofs import Verification
 from ..service.account import Account
-from ..stages import Release, Verification
+from ..stages import Release
 from . import environment, proof
 from .prefix import DISCARDED, TEMPORARY, Prefix
 

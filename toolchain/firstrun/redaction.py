@@ -41,12 +41,13 @@ _WORD = (
     r"(?:\w*[_.-])?(?:password|passwd|passphrase|secret|credentials?|api[_-]?key|access[_-]?key|private[_-]?key|"
     r"(?:access|auth|refresh|id|session|api|bearer)[_-]?token|authorization|cookie)(?:[_.-]\w*)?"
 )
-_HEX = "[0-9A-Fa-f]"
 _MARKED = re.compile(
     "<(?:key|(?:user|host|real) name|home folder|serial number|IP address|e-mail address|hardware (?:UUID|address)"
     "|account of a URL|server of an organisation)>"
 )
-_SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
+_SHAPES: tuple[
+    tuple[str, re.Pattern[str]], ...
+] = (  # what repeats before a required character is bounded: outputs are long
     ("key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)),
     # NAME=value of an environment: to the end of the line, since a value may hold blanks; or within its quotes
     ("key", re.compile(rf"(?<![A-Za-z0-9_]){_VARIABLE}[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[^\n\"]+)")),
@@ -59,10 +60,10 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"[A-Za-z0-9._-]{10,}"
         ),
     ),
-    ("key", re.compile(r"(?:ssh-(?:rsa|ed25519|dss)|ecdsa-sha2-\S+) (?P<it>AAAA[A-Za-z0-9+/=]+)")),
+    ("key", re.compile(r"(?:ssh-(?:rsa|ed25519|dss)|ecdsa-sha2-\S{1,40}) (?P<it>AAAA[A-Za-z0-9+/=]+)")),
     ("account of a URL", re.compile(r"(?<=://)(?P<it>[^/@\s]+)(?=@)")),
     ("server of an organisation", re.compile(r"MDM server\w*\s*[:=]\s*(?P<it>\S+)", re.IGNORECASE)),
-    ("e-mail address", re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")),
+    ("e-mail address", re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")),
     (
         "hardware UUID",
         re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"),
@@ -71,7 +72,7 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "serial number",
         re.compile(
-            r"serial[ _-]?(?:number|num|no\.?)?(?:[ _]?\([^)\n]*\))?[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[\w.-]+)", re.I
+            r"serial[ _-]?(?:number|num|no\.?)?(?:[ _]?\([^)\n]{0,60}\))?[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[\w.-]+)", re.I
         ),
     ),
     ("hardware address", re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{1,2}[:-]){5}[0-9A-Fa-f]{1,2}(?![0-9A-Fa-f:])")),

@@ -89,6 +89,11 @@ def caller() -> Account:
     return of_uid(os.getuid())
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether this process may make files in a folder, with the rights that it has now."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def is_root() -> bool:
     """Whether this process was started by root, which it still is while it acts as another user."""
     return 0 in (os.getuid(), os.geteuid())
@@ -114,10 +119,7 @@ def domain(config: DeployConfig, machine: Machine) -> str:
     """deploy.domain, with the uid of the service's user for one that says `user`. Raises `ConfigError`."""
     if config.domain != "user":
         return config.domain
-    user = find(config, "user", machine)
-    if user is None:
-        raise unknown()
-    return f"user/{user.uid}"
+    return f"user/{known(find(config, 'user', machine)).uid}"
 
 
 def find(config: DeployConfig, domain: str, machine: Machine, installed: str = "") -> Account | None:
@@ -147,9 +149,11 @@ def find(config: DeployConfig, domain: str, machine: Machine, installed: str = "
     return next((named(name) for name in names if name), None)
 
 
-def unknown() -> ConfigError:
-    """The error for a daemon of root for which `find` finds nobody."""
-    return ConfigError(
+def known(found: Account | None) -> Account:
+    """The account that `find` found. Raises `ConfigError` for a daemon of root for which it finds nobody."""
+    if found is not None:
+        return found
+    raise ConfigError(
         "deploy.user: as which user shall the service run? It is not set, sudo was not used, and nobody is logged in "
         "at the screen (it shows the login window, or there is none)",
         hint="--set deploy.user=NAME, the user whose models it serves",
@@ -161,9 +165,7 @@ def expand(path: str, config: DeployConfig, machine: Machine) -> Path:
     first, separator, rest = path.partition("/")
     if first != "~" or not (machine.root or config.user):
         return with_home(path).absolute()
-    owner = find(config, config.domain, machine)
-    if owner is None:
-        raise unknown()
+    owner = known(find(config, config.domain, machine))
     return owner.home / rest if separator else owner.home
 
 
@@ -187,11 +189,9 @@ def prefixes(config: DeployConfig, machine: Machine) -> tuple[Path, ...]:
     if system and config.domain == SYSTEM:
         return (system,)
     owner = find(config, config.domain, machine)
-    own = () if owner is None else (_own_prefix(owner, machine),)
     if not system or config.domain != "auto":
-        if not own:
-            raise unknown()
-        return own
+        return (_own_prefix(known(owner), machine),)
+    own = () if owner is None else (_own_prefix(owner, machine),)
     return (system, *own) if machine.root else (*own, system)
 
 

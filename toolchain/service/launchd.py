@@ -13,7 +13,7 @@ from . import account, preflight, propertylist
 from . import launchctl_codes as codes
 from .account import Account
 from .launchctl import Launchctl, state_of
-from .manager import Definition, Instance, Registration, ServiceState
+from .manager import Definition, Instance, Registration, ServiceState, has_ended
 
 TEARDOWN_TIMEOUT_S = 30.0
 """limit for a label to disappear after bootout; longer than `propertylist.EXIT_TIMEOUT_S`, after which launchd kills"""
@@ -108,7 +108,7 @@ class LaunchdManager(Launchctl):
             records.make_folder(folder)
         except OSError as error:
             raise ConfigError(f"deploy.agents_dir: {folder} cannot be created: {error.strerror}") from error
-        if not _is_writable(folder):
+        if not account.is_writable(folder):
             raise ConfigError(f"deploy.agents_dir: {folder} is not writable", hint="choose a folder of yours")
 
     def require_rights(self) -> None:
@@ -116,7 +116,7 @@ class LaunchdManager(Launchctl):
         if self.domain == "system" and self.needs_root and not account.is_root():
             raise ConfigError(f"{self.target}: the system domain needs root", hint="run it with sudo, or use user/UID")
         with account.keeping(self.plist.parent):
-            writable = not os.path.lexists(self.plist) or _is_writable(self.plist.parent)
+            writable = not os.path.lexists(self.plist) or account.is_writable(self.plist.parent)
         if not writable:
             raise ConfigError(f"{self.plist}: its folder is not writable", hint="run it with sudo")
 
@@ -237,12 +237,7 @@ class LaunchdManager(Launchctl):
         done = self.call("kill", "SIGTERM", self.target)
         if done.returncode not in (0, codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE):
             raise self.refused(done, ("kill", "SIGTERM", self.target))
-        deadline = time.monotonic() + propertylist.EXIT_TIMEOUT_S
-        while (state := self.inspect()).pid == before.pid and state.runs == before.runs:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL_S)
-        return True
+        return has_ended(self, before, propertylist.EXIT_TIMEOUT_S)
 
     def _kickstart(self, before: ServiceState, *flags: str) -> None:
         """Start it now, whatever its throttle; `before` is its state before that."""
@@ -286,10 +281,4 @@ class LaunchdManager(Launchctl):
             time.sleep(_POLL_S)
 
     def _account(self) -> Account:
-        if self.account is None:
-            raise account.unknown()
-        return self.account
-
-
-def _is_writable(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+        return account.known(self.account)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Protocol
 
 from ..core.records import record
 from .account import Account
+
+_POLL_S = 0.05
 
 
 @record
@@ -163,3 +166,13 @@ class Instance:
     def place(self) -> tuple[str, str]:
         """What tells it from every other place."""
         return self.manager.registration.manager, self.manager.target
+
+
+def has_ended(manager: Manager, before: ServiceState, within_s: float) -> bool:
+    """Wait until the process of an earlier state has ended, for `within_s` seconds at most. False if it still runs."""
+    deadline = time.monotonic() + within_s
+    while (state := manager.inspect()).pid == before.pid and state.runs == before.runs:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True

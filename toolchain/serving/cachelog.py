@@ -13,7 +13,8 @@ from dataclasses import replace
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import row_bytes, type_table
 from ..core.records import record
-from ..stages import CachePart, CacheProof, CacheType
+from ..proofs import CachePart, CacheProof
+from ..stages import CacheType
 from .probe_model import ProbeGeometry
 
 MIB = 1 << 20

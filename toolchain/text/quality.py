@@ -6,7 +6,7 @@ from ..models.quality.benchmark import Benchmark
 from ..models.quality.benchmark_page import panels
 from ..models.quality.divergence import Divergences
 from ..models.quality.measure import Estimate
-from ..stages import Compatibility
+from ..proofs import Compatibility
 from .dispatch import as_text
 
 _HEADER = f"{'bits':>6} {'SNR dB':>8} {'gap dB':>7} {'cosine':>8} {'ip bias':>9} {'ip var':>9}"

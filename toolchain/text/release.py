@@ -8,9 +8,10 @@ from ..deploy.following import LogLine, Restarted
 from ..deploy.given import GivenEnvironment
 from ..deploy.installer import ServiceLog
 from ..pipeline import Shipped
+from ..proofs import Verification
 from ..rehearsal.rehearsal import Rehearsal
 from ..service import servicelog
-from ..stages import Deployment, Edit, Release, Verification
+from ..stages import Deployment, Edit, Release
 from .dispatch import as_text
 from .quality import guarded
 

@@ -15,7 +15,8 @@ import numpy as np
 from ..core.cachetypes.table import bits_per_value
 from ..core.errors import ToolchainError
 from ..core.records import record
-from ..stages import CacheType, GpuProof, GpuStart, Release, Verdict
+from ..proofs import GpuProof, GpuStart, Verdict
+from ..stages import CacheType, Release
 from . import attention, evidence, gpu, on_gpu
 from .evidence import GraphEvidence, Rotation
 from .probed import Device, OperationEvidence, Probed, TypeEvidence

@@ -16,10 +16,11 @@ from ..core.errors import ToolchainError, VerificationFailed
 from ..core.process import capture
 from ..core.records import record
 from ..models.compatibility.trial import Prediction, divergence, predict
+from ..proofs import GpuComparison, GpuProof, GpuStart
 from ..serving.launcher import require_program
 from ..serving.llama_server import LlamaServer, own_environment, serve
 from ..serving.placement import Placement, is_host, placement
-from ..stages import CacheType, GpuComparison, GpuProof, GpuStart, Release
+from ..stages import CacheType, Release
 from . import evidence
 from .attention import KEYS
 

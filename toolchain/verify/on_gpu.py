@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..proofs import GpuComparison
 from ..serving.placement import is_host
-from ..stages import GpuComparison
 from . import attention
 from .probed import Device
 

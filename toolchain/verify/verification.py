@@ -31,10 +31,11 @@ from ..core.errors import (
 from ..models.compatibility import verdict as guard
 from ..models.memory import geometry, gguf, kv
 from ..models.quality.samples import read_text
+from ..proofs import GpuProof, GpuStart, TypeProof, Verification
 from ..serving import cachelog
 from ..serving.ollama import Generation
 from ..serving.ollama_server import Server, serve
-from ..stages import GpuProof, GpuStart, Release, TypeProof, Verification
+from ..stages import Release
 from . import checklist, gpu, planned, probes
 from .probes import CONTEXT, ProbeModel
 from .verification_page import render_report

@@ -8,8 +8,9 @@ from ..core import templates
 from ..core.cachetypes.table import bits_per_value, type_table
 from ..core.errors import ToolchainError
 from ..core.records import record
+from ..proofs import CacheProof, TypeProof, Verification
 from ..serving.cachelog import MIB, portions
-from ..stages import CacheProof, CacheType, Release, TypeProof, Verification
+from ..stages import CacheType, Release
 
 
 @record

@@ -19,7 +19,7 @@ from pathlib import Path
 from toolchain.core import config, records
 from toolchain.core.console import Console
 from toolchain.core.errors import ToolchainError
-from toolchain.stages import Verification
+from toolchain.proofs import Verification
 from toolchain.verify import verify
 
 FAULTS = ("sound", "no-attention-64", "mask", "mixed", "nothing", "absent", "noise=0.001", "slow=21")

@@ -12,7 +12,8 @@ from ...core.errors import ConfigError, ToolchainError
 from ...core.records import to_json
 from ...metal import device
 from ...metal.results import MetalRun
-from ...stages import Release, Verification
+from ...proofs import Verification
+from ...stages import Release
 from ...verify import evidence, on_gpu
 from .. import toolkit
 from ..assumption import Area, Assumption, Finding

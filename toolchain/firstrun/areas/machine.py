@@ -12,6 +12,7 @@ import time
 
 import psutil
 
+from ...build import apple
 from ...core.deadline import Deadline
 from ...host import machine as host
 from ...host.ports import listeners
@@ -71,10 +72,10 @@ def _tools(bench: Bench) -> Verdict:
     """Without running a stub: xcode-select tells whether there is something behind them."""
     folder = bench.call((f"{_PROGRAMS}/xcode-select", "-p"))
     if folder.code != 0:
-        return judged(False, "no developer tools: xcode-select --install", folder)
+        return judged(False, f"no developer tools: {apple.TOOLS_HINT}", folder)
     clang = bench.call((f"{_PROGRAMS}/xcrun", "clang", "--version"))
-    if "license" in clang.output.lower() and clang.code != 0:
-        return judged(False, "the licence of Xcode was not agreed to: sudo xcodebuild -license", folder, clang)
+    if clang.code == apple.LICENCE_CODE or (clang.code != 0 and apple.LICENCE.search(clang.output)):
+        return judged(False, f"the licence of Xcode was not agreed to: {apple.LICENCE_HINT}", folder, clang)
     major = re.search(r"clang version (\d+)", clang.output)
     reason = f"{folder.output.strip()}: {clang.output.strip().splitlines()[0] if clang.output.strip() else 'no answer'}"
     return judged(clang.code == 0 and bool(major), reason, folder, clang)
@@ -288,7 +289,7 @@ PROBES = (
         _assumption(
             "own-processes",
             "psutil sees program, folder and environment of this user's processes.",
-            "Start a copy of sh and look.",
+            "Start a Python and look.",
             needs="",
         ),
         _own_processes,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ...core.records import write
 from ...core.run import Run
+from ...proofs import Compatibility
 from ...series.manifest import load_series
-from ...stages import Compatibility
 from ..quality.choices import find_server
 from ..quality.samples import read_text
 from . import verdict

@@ -18,8 +18,9 @@ from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import CacheCollapse, ConfigError, ModelLoadFailed
 from ...core.records import sha256_bytes
+from ...proofs import Answer, Compatibility, LayerLoss, Trial
 from ...serving.llama_server import LlamaServer
-from ...stages import Answer, CacheType, Compatibility, LayerLoss, Trial
+from ...stages import CacheType
 from ..memory.store import default_root, find
 from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate

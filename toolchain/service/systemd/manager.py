@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ...core import process, records
 from ...core.errors import ConfigError, ManagerRefused, ManagerUnavailable, PreflightRefused, ToolchainError
 from .. import account
 from ..account import Account
-from ..manager import Definition, Instance, Registration, ServiceState
+from ..manager import Definition, Instance, Registration, ServiceState, has_ended
 from . import unitfile
 from .systemctl import Systemctl, state_of
 
@@ -110,7 +109,7 @@ class SystemdManager(Systemctl):
             records.make_folder(folder)
         except OSError as error:
             raise ConfigError(f"{folder} cannot be created: {error.strerror}", hint=self._elsewhere()) from error
-        if not _is_writable(folder):
+        if not account.is_writable(folder):
             raise ConfigError(f"{folder}, the folder of the unit, is not writable", hint=self._elsewhere())
         path = self.call("show", "--property=UnitPath", "--value").text.strip()
         if path and f" {folder} " not in f" {path} ":
@@ -125,7 +124,7 @@ class SystemdManager(Systemctl):
                 f"{self.target}: a system unit needs root", hint="run it with sudo, or deploy.domain=user"
             )
         with account.keeping(self.file.parent):
-            writable = not os.path.lexists(self.file) or _is_writable(self.file.parent)
+            writable = not os.path.lexists(self.file) or account.is_writable(self.file.parent)
         if not writable:
             raise ConfigError(f"{self.file}: its folder is not writable", hint=self._elsewhere())
 
@@ -267,12 +266,7 @@ class SystemdManager(Systemctl):
         done = self.call("kill", "--kill-who=main", "--signal=SIGTERM", self.unit)
         if done.returncode and self.inspect().pid == before.pid:
             raise self.refused(done, ("kill", self.unit))
-        deadline = time.monotonic() + unitfile.STOP_S
-        while (state := self.inspect()).pid == before.pid and state.runs == before.runs:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL_S)
-        return True
+        return has_ended(self, before, unitfile.STOP_S)
 
     def _start(self, verb: str) -> None:
         """Start it now. A unit that failed, as one that was started too often, must be reset first."""
@@ -334,10 +328,4 @@ class SystemdManager(Systemctl):
         return "it must belong to the service's user"
 
     def _account(self) -> Account:
-        if self.account is None:
-            raise account.unknown()
-        return self.account
-
-
-def _is_writable(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+        return account.known(self.account)

@@ -17,8 +17,9 @@ from ...core.deadline import Deadline
 from ...core.errors import ConfigError, ServerFailed, Unhealthy
 from ...core.printable import printable
 from ...core.variables import SERVE
+from ...proofs import CacheProof
 from ...serving.llama_server import INFORMATIVE, LlamaServer
-from ...stages import CacheProof, Release
+from ...stages import Release
 from .. import address
 from ..unit import CALL_TIMEOUT_S, NOTHING, Served, StartedUnit, UnitProof, Variables
 from .further import further
