@@ -106,7 +106,7 @@ def drop_in(site: Site, text: str) -> None:
 
 def job(folder: Path, script: str = "exec sleep 1000") -> Definition:
     """A definition of a program whose path has what systemd, the shell and a unit file read in a special way."""
-    program = folder / "a %n $x \"q' \\x b & c" / "program"
+    program = folder / "a=%n $x \"q' \\x b & c { path=d ; argv[]=e ; ignore_errors=no }" / "program"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -336,3 +336,13 @@ def test_domains(site: Site) -> None:
     if REAL:
         with pytest.raises(ConfigError, match="the folder of the unit, is not writable"):
             manager(site.configured(agents_dir="/usr/lib/systemd/system")).check()
+
+
+def test_a_unit_of_an_earlier_version_is_ours() -> None:
+    """The script was another one: what is installed must not become foreign to the version that replaces it."""
+    earlier = 'exec /usr/bin/env -i "HOME=$HOME" "PATH=$PATH" "$1" >>"$3" 2>&1'
+    path = "/a = b 2>&1 sh/shim"
+    assert unitfile.runs([f'":/bin/sh" "-c" \'{earlier}\' "sh" "{path}" ">>" "/a/log"']) == path
+    argv = f"/bin/sh -c {earlier} sh {path} >> /a/log"
+    assert unitfile.runs_loaded(f"{{ path=/bin/sh ; argv[]={argv} ; ignore_errors=no ; pid=0 }}") == path
+    assert unitfile.runs(["/bin/sh -c 'exec ollama' sh /a/shim >> /a/log"]) == "/bin/sh"
