@@ -308,6 +308,22 @@ def test_no_systemctl(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             unit.inspect()
 
 
+def test_an_answer_that_states_nothing_is_no_answer(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = manager(site)
+    (tmp_path / "other").mkdir()
+    program = tmp_path / "other/systemctl"
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        for script in ("exit 0", r"printf '\377\001=x\nActiveState\n'", "echo ActiveState=inactive"):
+            program.write_text(f"#!/bin/sh\n{script}\n")
+            program.chmod(0o755)
+            for act in (unit.inspect, unit.instances, unit.check, unit.unload):
+                with pytest.raises(ManagerUnavailable, match=r"show .* does not state what it was asked for"):
+                    act()
+
+
 @pytest.mark.skipif(REAL, reason="systemd itself is not broken")
 def test_a_daemon_reload_that_fails_leaves_nothing(site: Site, tmp_path: Path) -> None:
     unit = manager(site)
