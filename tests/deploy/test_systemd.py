@@ -209,6 +209,26 @@ def test_a_unit_by_itself(site: Site, tmp_path: Path) -> None:
     unit.unload()
 
 
+@pytest.mark.slow
+def test_a_service_named_as_the_preflight_stays(site: Site, tmp_path: Path) -> None:
+    unit, other = manager(site), manager(site.configured(label=f"{site.config.deploy.label}.preflight"))
+    left = unitfile.probe(unit.render(job(tmp_path)))
+    unit.check()
+    other.file.write_bytes(left)  # of a preflight that was killed
+    unit.preflight()
+    assert not other.file.exists()
+    other.install(Definition(program=Path("/bin/true"), log=tmp_path / "log"))
+    other.reload()
+    try:
+        unit.sweep()
+        with pytest.raises(PreflightRefused, match=r"\.preflight\.service is another service's"):
+            unit.preflight()
+        assert other.inspect().loaded
+    finally:
+        other.unload()
+        other.delete()
+
+
 def test_a_program_that_ignores_sigterm_is_killed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unitfile, "STOP_S", 0.3)
     unit = manager(site)

@@ -149,9 +149,10 @@ def find(config: DeployConfig, domain: str, machine: Machine, installed: str = "
 
 def unknown() -> ConfigError:
     """The error for a daemon of root for which `find` finds nobody."""
+    nobody = ", and nobody is logged in at the screen (it shows the login window, or there is none)"
     return ConfigError(
-        "deploy.user: as which user shall the service run? It is not set, sudo was not used, and nobody is logged in "
-        "at the screen (it shows the login window, or there is none)",
+        "deploy.user: as which user shall the service run? It is not set, sudo was not used"
+        + (nobody if sys.platform == "darwin" else ""),
         hint="--set deploy.user=NAME, the user whose models it serves",
     )
 
