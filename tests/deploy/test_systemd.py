@@ -33,7 +33,7 @@ from toolchain.core.errors import (
 from toolchain.deploy import installer, port
 from toolchain.service import managers
 from toolchain.service.manager import Definition
-from toolchain.service.systemd import unitfile
+from toolchain.service.systemd import systemctl, unitfile
 from toolchain.service.systemd.manager import SystemdManager
 from toolchain.service.units.ollama import OllamaUnit
 
@@ -342,6 +342,20 @@ def test_an_answer_that_states_nothing_is_no_answer(
             for act in (unit.inspect, unit.instances, unit.check, unit.unload):
                 with pytest.raises(ManagerUnavailable, match=r"show .* does not state what it was asked for"):
                     act()
+
+
+def test_a_systemctl_that_hangs_is_named(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = manager(site)
+    program = tmp_path / "hangs/systemctl"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(systemctl, "_CALL_TIMEOUT_S", 0.2)
+        patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        with pytest.raises(ManagerUnavailable, match=r"\.service: the state .* is unknown: .* time limit") as caught:
+            unit.inspect()
+        assert caught.value.hint
 
 
 @pytest.mark.skipif(REAL, reason="systemd itself is not broken")

@@ -98,7 +98,7 @@ class Systemctl:
                     failure=ManagerUnavailable,
                     what=f"systemctl {words[0]}",
                 )
-        except MissingTool as error:
+        except (MissingTool, ManagerUnavailable) as error:  # also one that hangs
             raise self.unavailable(error.message) from error
 
     def must(self, *words: str) -> None:
