@@ -98,7 +98,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 @pytest.mark.slow
 def test_root_installs_a_daemon_for_a_user_whom_it_is_told(mac: Site) -> None:
     release = _release(mac, "1")
-    with pytest.raises(ConfigError, match=r"deploy\.user: as which user .* login window") as caught:
+    with pytest.raises(ConfigError, match=r"deploy\.user: as which user .* sudo was not used") as caught:
         mac.install(release)
     assert "deploy.user=NAME" in caught.value.hint
     assert sorted(path.name for path in mac.prefix.folder.iterdir()) == ["launchd"]

@@ -107,6 +107,19 @@ def test_a_killed_preflight_is_swept(site: Site) -> None:
     assert _left(site) == []
 
 
+def test_a_service_with_the_name_of_the_preflight_stays(site: Site) -> None:
+    file = _manager(site).plist.with_name(f"{site.config.deploy.label}.preflight.plist")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(
+        plistlib.dumps({"Label": file.stem, "ProgramArguments": ["/bin/sleep", "1000"], "RunAtLoad": True})
+    )
+    file.chmod(0o644)
+    assert site.launchctl("bootstrap", GUI, str(file)).returncode == 0
+    with pytest.raises(PreflightRefused, match=r"preflight\.plist is another service's"):
+        site.install(site.release("1"))
+    assert _left(site) == [file.name, GUI]
+
+
 def test_a_preflight_that_is_killed_anywhere(site: Site) -> None:
     ends = set()
     for delay in (0.02, 0.1, 0.2, 0.3):  # a fast machine has ended by the last

@@ -33,7 +33,7 @@ from toolchain.core.errors import (
 from toolchain.deploy import installer, port
 from toolchain.service import managers
 from toolchain.service.manager import Definition
-from toolchain.service.systemd import unitfile
+from toolchain.service.systemd import systemctl, unitfile
 from toolchain.service.systemd.manager import SystemdManager
 from toolchain.service.units.ollama import OllamaUnit
 
@@ -109,7 +109,7 @@ def drop_in(site: Site, text: str) -> None:
 
 def job(folder: Path, script: str = "exec sleep 1000") -> Definition:
     """A definition of a program whose path has what systemd, the shell and a unit file read in a special way."""
-    program = folder / "a %n $x \"q' \\x b & c" / "program"
+    program = folder / "a=%n $x \"q' \\x b & c { path=d ; argv[]=e ; ignore_errors=no }" / "program"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -215,6 +215,26 @@ def test_a_unit_by_itself(site: Site, tmp_path: Path) -> None:
     unit.unload()
 
 
+@pytest.mark.slow
+def test_a_service_named_as_the_preflight_stays(site: Site, tmp_path: Path) -> None:
+    unit, other = manager(site), manager(site.configured(label=f"{site.config.deploy.label}.preflight"))
+    left = unitfile.probe(unit.render(job(tmp_path)))
+    unit.check()
+    other.file.write_bytes(left)  # of a preflight that was killed
+    unit.preflight()
+    assert not other.file.exists()
+    other.install(Definition(program=Path("/bin/true"), log=tmp_path / "log"))
+    other.reload()
+    try:
+        unit.sweep()
+        with pytest.raises(PreflightRefused, match=r"\.preflight\.service is another service's"):
+            unit.preflight()
+        assert other.inspect().loaded
+    finally:
+        other.unload()
+        other.delete()
+
+
 def test_a_program_that_ignores_sigterm_is_killed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unitfile, "STOP_S", 0.3)
     unit = manager(site)
@@ -314,6 +334,36 @@ def test_no_systemctl(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             unit.inspect()
 
 
+def test_an_answer_that_states_nothing_is_no_answer(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = manager(site)
+    (tmp_path / "other").mkdir()
+    program = tmp_path / "other/systemctl"
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        for script in ("exit 0", r"printf '\377\001=x\nActiveState\n'", "echo ActiveState=inactive"):
+            program.write_text(f"#!/bin/sh\n{script}\n")
+            program.chmod(0o755)
+            for act in (unit.inspect, unit.instances, unit.check, unit.unload):
+                with pytest.raises(ManagerUnavailable, match=r"show .* does not state what it was asked for"):
+                    act()
+
+
+def test_a_systemctl_that_hangs_is_named(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = manager(site)
+    program = tmp_path / "hangs/systemctl"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(systemctl, "_CALL_TIMEOUT_S", 0.2)
+        patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        with pytest.raises(ManagerUnavailable, match=r"\.service: the state .* is unknown: .* time limit") as caught:
+            unit.inspect()
+        assert caught.value.hint
+
+
 @pytest.mark.skipif(REAL, reason="systemd itself is not broken")
 def test_a_daemon_reload_that_fails_leaves_nothing(site: Site, tmp_path: Path) -> None:
     unit = manager(site)
@@ -342,3 +392,13 @@ def test_domains(site: Site) -> None:
     if REAL:
         with pytest.raises(ConfigError, match="the folder of the unit, is not writable"):
             manager(site.configured(agents_dir="/usr/lib/systemd/system")).check()
+
+
+def test_a_unit_of_an_earlier_version_is_ours() -> None:
+    """The script was another one: what is installed must not become foreign to the version that replaces it."""
+    earlier = 'exec /usr/bin/env -i "HOME=$HOME" "PATH=$PATH" "$1" >>"$3" 2>&1'
+    path = "/a = b 2>&1 sh/shim"
+    assert unitfile.runs([f'":/bin/sh" "-c" \'{earlier}\' "sh" "{path}" ">>" "/a/log"']) == path
+    argv = f"/bin/sh -c {earlier} sh {path} >> /a/log"
+    assert unitfile.runs_loaded(f"{{ path=/bin/sh ; argv[]={argv} ; ignore_errors=no ; pid=0 }}") == path
+    assert unitfile.runs(["/bin/sh -c 'exec ollama' sh /a/shim >> /a/log"]) == "/bin/sh"

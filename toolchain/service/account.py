@@ -153,9 +153,10 @@ def known(found: Account | None) -> Account:
     """The account that `find` found. Raises `ConfigError` for a daemon of root for which it finds nobody."""
     if found is not None:
         return found
+    nobody = ", and nobody is logged in at the screen (it shows the login window, or there is none)"
     raise ConfigError(
-        "deploy.user: as which user shall the service run? It is not set, sudo was not used, and nobody is logged in "
-        "at the screen (it shows the login window, or there is none)",
+        "deploy.user: as which user shall the service run? It is not set, sudo was not used"
+        + (nobody if sys.platform == "darwin" else ""),
         hint="--set deploy.user=NAME, the user whose models it serves",
     )
 

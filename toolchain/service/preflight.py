@@ -5,6 +5,7 @@ It has a label of its own, is made from a property list like the service's in th
 
 from __future__ import annotations
 
+import os
 import plistlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Protocol
 
 from ..core import records
 from ..core.errors import ManagerRefused, PreflightRefused
+from . import propertylist
 from .manager import Instance
 
 PROGRAM = Path("/bin/sh")
+_WORDS = [str(PROGRAM), "-c", ":"]
 
 
 class Job(Protocol):
@@ -50,8 +53,10 @@ class Job(Protocol):
 
 def run(job: Job, like: bytes) -> None:
     """Load the job and boot it out. `like` is the service's property list. Raises `PreflightRefused`."""
+    if os.path.lexists(job.plist):
+        raise PreflightRefused(f"{job.plist} is another service's", hint="set deploy.label to another name")
     content = plistlib.loads(like)
-    content |= {"Label": job.label, "ProgramArguments": [str(PROGRAM), "-c", ":"], "KeepAlive": False}
+    content |= {"Label": job.label, "ProgramArguments": _WORDS, "KeepAlive": False}
     try:
         records.write_bytes(job.plist, plistlib.dumps(content, sort_keys=False), mode=0o644)
         job.load()  # without `enable`: launchd would keep a record of the label for ever
@@ -64,8 +69,11 @@ def run(job: Job, like: bytes) -> None:
 
 
 def sweep(job: Job) -> None:
-    """Remove what a killed run left. The file goes last, so that a sweep that is killed is repeated."""
-    left = job.definitions()
+    """Remove what a killed run left. The file goes last, so that a sweep that is killed is repeated.
+
+    A service of others that has the job's label stays.
+    """
+    left = [file for file in job.definitions() if propertylist.read(file).get("ProgramArguments") == _WORDS]
     for one in job.instances() if left else ():
         one.manager.unload()
     for file in left:

@@ -132,6 +132,8 @@ class SystemdManager(Systemctl):
         """Start a unit that ends at once, from a file like the service's. Raises `PreflightRefused`."""
         self.sweep()
         job = self._probe()
+        if os.path.lexists(job.file):
+            raise PreflightRefused(f"{job.file} is another service's", hint="set deploy.label to another name")
         like = self.render(Definition(program=Path("/bin/sh"), log=Path("/dev/null")))
         said = ""
         try:
@@ -149,9 +151,9 @@ class SystemdManager(Systemctl):
             raise PreflightRefused(message, hint=refused.hint, code=refused.code) from refused
 
     def sweep(self) -> None:
-        """Stop the preflight's unit and delete its file, wherever they are."""
+        """Stop the preflight's unit and delete its file, wherever they are. A service of that name stays."""
         job = self._probe()
-        left = job.definitions()
+        left = [file for file in job.definitions() if self.runs(file) in ("", "/bin/sh")]
         for one in job.instances() if left else ():
             one.manager.unload()
         for file in left:

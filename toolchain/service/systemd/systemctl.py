@@ -78,8 +78,11 @@ class Systemctl:
         done = self.call("show", f"--property={','.join(_PROPERTIES)}", self.unit)
         if done.returncode:
             raise self.unavailable(done.error_text)
-        found = (line.partition("=") for line in done.text.splitlines())
-        return {key: value for key, _, value in found if key in _PROPERTIES}
+        lines = (line.partition("=") for line in done.text.splitlines())
+        found = {key: value for key, _, value in lines if key in _PROPERTIES}
+        if not (found.get("LoadState") and found.get("ActiveState")):  # which systemd states of every unit
+            raise self.unavailable(f"`{self.words} show {self.unit}` does not state what it was asked for")
+        return found
 
     def call(self, *words: str) -> process.Captured:
         """Run it, as the user whose systemd it is, else as root. Raises `ManagerUnavailable` where it cannot be run."""
@@ -95,7 +98,7 @@ class Systemctl:
                     failure=ManagerUnavailable,
                     what=f"systemctl {words[0]}",
                 )
-        except MissingTool as error:
+        except (MissingTool, ManagerUnavailable) as error:  # also one that hangs
             raise self.unavailable(error.message) from error
 
     def must(self, *words: str) -> None:

@@ -22,11 +22,15 @@ STOP_S = 10
 """between SIGTERM and SIGKILL: Ollama ends its llama-server children in this time"""
 SUFFIX = ".service"
 _MAX_BYTES = 1 << 20
-_SCRIPT = 'exec /usr/bin/env -i "HOME=$HOME" "PATH=$PATH" "$1" >>"$3" 2>&1'
+_CLEAN = "exec /usr/bin/env -i "
+_SCRIPT = f"""{_CLEAN}"HOME=$HOME" "PATH=$PATH" /bin/sh -c 'exec "$1"' sh "$1" >>"$3" 2>&1"""
+"""with a second shell, as env would take a path with = for a variable"""
 _SHELL = ("/bin/sh", "-c", _SCRIPT, "sh")
 _APPENDED = ">>"
 """the word between the program and the log: `show` prints words without quotes"""
-_LOADED = re.compile(r"\{ path=(.*?) ; argv\[\]=(.*?) ; ignore_errors=", re.DOTALL)
+_LOADED = re.compile(r"\{ path=(.*?) ; argv\[\]=(.*) ; ignore_errors=", re.DOTALL)
+_OURS = re.compile(rf"/bin/sh -c {_CLEAN}.*? 2>&1 sh (.*?) {_APPENDED} ", re.DOTALL)
+"""any version's script: a unit that is installed stays ours when the script changes"""
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{3}|.)", re.DOTALL)
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " "}
 _WORD = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\\.|[^\s"'\\])+""", re.DOTALL)
@@ -108,9 +112,8 @@ def runs(commands: list[str]) -> str:
     if not found:
         return ""
     first = found[0].lstrip("@-:+!|")
-    if (first, *found[1:4]) == _SHELL and len(found) > len(_SHELL):
-        return found[4]
-    return first
+    ours = _OURS.match(" ".join((first, *found[1:])))
+    return ours[1] if ours else first
 
 
 def runs_loaded(shown: str) -> str:
@@ -119,8 +122,8 @@ def runs_loaded(shown: str) -> str:
     if not found:
         return ""
     path, argv = found.groups()
-    ours = " ".join(_SHELL) + " "
-    return argv.removeprefix(ours).partition(f" {_APPENDED} ")[0] if argv.startswith(ours) else path
+    ours = _OURS.match(argv)
+    return ours[1] if ours else path
 
 
 def words(text: str) -> list[str]:
