@@ -53,6 +53,9 @@ def first_run(
     chosen = choose(areas, only)
     if (before_reboot or after_reboot) and (only or before_reboot == after_reboot):
         raise ConfigError("--before-reboot and --after-reboot go with no other area and not together")
+    own_folder = belongings.of(run.config).folder
+    if file.parent.resolve().is_relative_to(own_folder.resolve()):
+        raise ConfigError(f"--out: {own_folder} is deleted at the end of a first run", hint="name a file outside of it")
     with belongings.held(run.config) as own:
         if before_reboot or after_reboot:
             chosen = (reboot.before(own) if before_reboot else reboot.after(own),)
@@ -119,7 +122,7 @@ def _examine_area(area: Area, bench: Bench, result: Report) -> None:
         finally:
             result.examined(area, bench.kept[begun:], time.monotonic() - started, error)
     if error:
-        bench.run.console.warn(f"{area.name} ended early: {error.splitlines()[0]}")
+        bench.run.console.warn(f"{area.name} ended early: {result.cleaned(error).splitlines()[0]}")
 
 
 def _save_so_far(run: Run, result: Report) -> None:
