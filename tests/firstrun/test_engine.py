@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import sys
 import tarfile
 import threading
 import zipfile
@@ -25,6 +26,7 @@ from toolchain.firstrun.assumption import Area, Assumption, Finding, Probe, conf
 from toolchain.firstrun.bench import LABEL, NOT_STARTED, Bench
 from toolchain.firstrun.redaction import Redactor
 from toolchain.firstrun.report import Summary
+from toolchain.service import account
 from toolchain.service.emulator import settings
 
 HOLDS, FAILS, LATER = (
@@ -277,3 +279,14 @@ def test_how_a_run_ended_is_redacted(tmp_path: Path) -> None:
     )
     made.ended = "OSError(28, '/x/annasmith/y')"
     assert made.save().ended == "OSError(28, '/x/<user name>/y')"
+
+
+def test_a_daemon_of_root_can_run_as_another_user(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(belongings, "_FOR_ROOT", tmp_path / "root's")
+    monkeypatch.setattr(account, "is_root", lambda: True)
+    with belongings.held(run.config) as own:
+        assert (own.folder, own.run.stat().st_mode & 0o777) == (tmp_path / "root's", 0o711)
+        given = replace(run.config, deploy=replace(run.config.deploy, service_manager="launchd"))
+        models = Path(engine.configured(replace(run, config=given), own).config.deploy.models)
+        assert not models.exists(), "an install gives it to the service's user"

@@ -20,6 +20,7 @@ from ..core.errors import ConfigError, DiskFull, FolderUnusable, PortInUse, Tool
 from ..core.run import Run
 from ..host.machine import parse_sw_vers
 from ..series import manifest
+from ..service import account
 from ..service.emulator import settings as emulator
 from . import belongings, redaction, report
 from .areas import AREAS, reboot
@@ -157,7 +158,8 @@ def configured(run: Run, own: Belongings) -> Run:
         user=given.deploy.user,
     )
     config = replace(given, workspace=str(folder / "workspace"), deploy=deploy, sources=_sources(given))
-    Path(deploy.models).mkdir()
+    if kind == "emulator" or not account.is_root():  # else an install makes it, for the service's user
+        Path(deploy.models).mkdir()
     if kind == "emulator":
         root = Path(deploy.prefix) / "launchd"
         root.mkdir(parents=True, mode=0o700)
