@@ -14,6 +14,7 @@ import pytest
 from toolchain.core.run import Run
 from toolchain.firstrun import engine, report
 from toolchain.firstrun.areas import AREAS, pythons
+from toolchain.firstrun.bench import Bench
 from toolchain.firstrun.report import Summary
 from toolchain.service.emulator.unconfirmed import BEHAVIOURS
 
@@ -124,3 +125,9 @@ def test_the_task_prints_the_summary(tmp_path: Path) -> None:
         one.id for area in AREAS if area.name == "neighbours" for one in area.assumptions
     ]
     assert "first run: neighbours" in done.stderr
+
+
+def test_a_folder_that_cannot_be_looked_into_hides_no_python(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"/{'x' * 300}:{Path(sys.base_prefix) / 'bin'}")
+    (found,) = (one for one in pythons.PYTHONS.examine(bench) if one.id == "python.found")
+    assert found.status == "confirmed", found.reason

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import sys
 import tarfile
 import threading
 import zipfile
@@ -23,7 +24,9 @@ from toolchain.firstrun.areas import launchd_loading
 from toolchain.firstrun.areas.launchd_running import LAUNCHD
 from toolchain.firstrun.assumption import Area, Assumption, Finding, Probe, confirmed, probed, refuted
 from toolchain.firstrun.bench import LABEL, NOT_STARTED, Bench
+from toolchain.firstrun.redaction import Redactor
 from toolchain.firstrun.report import Summary
+from toolchain.service import account
 from toolchain.service.emulator import settings
 
 HOLDS, FAILS, LATER = (
@@ -253,3 +256,37 @@ def test_the_page_says_that_an_emulator_is_no_mac(run: Run, tmp_path: Path) -> N
     assert "## Confirmed on emulator" in page
     assert "## Only a Mac can say (4)" in page
     assert json.loads(json.dumps(page))
+
+
+def test_a_report_is_not_written_where_the_run_deletes_it(run: Run, tmp_path: Path) -> None:
+    own = belongings.of(run.config)
+    for folder in (own.folder, own.run, own.run / "jobs"):
+        with pytest.raises(ConfigError, match="is deleted at the end"):
+            engine.first_run(run, str(folder / "report.zip"), areas=[area(good)])
+    assert not own.folder.exists()
+
+
+def test_what_is_tested_without_a_program_has_evidence_too(bench: Bench) -> None:
+    one = Assumption(id="area.one", statement="It holds.", how="Look.")
+    (found,) = probed("area", Probe(one, lambda _bench: confirmed("it does"))).examine(bench)
+    (seen,) = found.evidence
+    assert ("area.one" in seen.command, "Look." in seen.command, seen.code, seen.output) == (True, True, 0, "it does\n")
+
+
+def test_how_a_run_ended_is_redacted(tmp_path: Path) -> None:
+    made = report.Report(
+        tmp_path / "x.zip", [], machine="Mac", system="", toolkit="", redactor=Redactor([("user name", "annasmith")])
+    )
+    made.ended = "OSError(28, '/x/annasmith/y')"
+    assert made.save().ended == "OSError(28, '/x/<user name>/y')"
+
+
+def test_a_daemon_of_root_can_run_as_another_user(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(belongings, "_FOR_ROOT", tmp_path / "root's")
+    monkeypatch.setattr(account, "is_root", lambda: True)
+    with belongings.held(run.config) as own:
+        assert (own.folder, own.run.stat().st_mode & 0o777) == (tmp_path / "root's", 0o711)
+        given = replace(run.config, deploy=replace(run.config.deploy, service_manager="launchd"))
+        models = Path(engine.configured(replace(run, config=given), own).config.deploy.models)
+        assert not models.exists(), "an install gives it to the service's user"

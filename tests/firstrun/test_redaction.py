@@ -245,3 +245,43 @@ def test_a_long_word_takes_no_longer_than_other_text(unit: str) -> None:
     started = time.process_time()
     redaction.Redactor([])(text)
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Weiß", "Weiß weiß WEISS weiss"),
+        ("İbrahim", "İbrahim /x/İbrahim/y"),
+        ("Jürgen", r"J\xfcrgen J\u00fcrgen J%C3%BCrgen J\xc3\xbcrgen J\303\274rgen Ju%CC%88rgen JÜRGEN"),
+        ("Anna Smith", "file:///x/Anna%20Smith/y"),
+        ("o'brien", """'/x/o'"'"'brien/y'"""),
+        ("R&D-Mac-of-Anna", "<string>R&amp;D-Mac-of-Anna</string>"),
+    ],
+)
+def test_a_name_is_gone_as_programs_write_it(name: str, said: str) -> None:
+    words = said.split(" ") if " " not in name else [said]
+    for word in words:
+        found = Redactor([("user name", name)])(word)
+        assert found.count("<user name>") == 1, word
+        assert not set("irgen") <= set(found.replace("<user name>", "")), word
+
+
+@pytest.mark.parametrize(
+    ("said", "clean"),
+    [
+        ("llama-server --api-key q8Zfw1 --port 1", "llama-server --api-key <key> --port 1"),
+        ("https://example.com/x?token=q8Zfw1&a=b", "https://example.com/x?token=<key>&a=b"),
+        ("<key>OLLAMA_API_KEY</key>\n\t<string>q8Zfw1</string>", "<key>OLLAMA_API_KEY</key>\n\t<string><key></string>"),
+        ("/private/var/folders/zz/zyxvpxvq6c_n000/T/x", "/private/var/folders/<temporary folder>/T/x"),
+        ("<key>PathState</key>\n<string>here</string>", "<key>PathState</key>\n<string>here</string>"),
+        ("--token-count 5, --cookie-file --x", "--token-count 5, --cookie-file --x"),
+    ],
+)
+def test_more_shapes(said: str, clean: str) -> None:
+    assert Redactor([])(said) == clean
+
+
+def test_a_name_of_one_letter_and_a_chip_stay() -> None:
+    redact = Redactor([("host name", "a"), ("real name", "Max"), ("real name", "Max Muster")])
+    said = "a service on Apple M3 Max and M10 Max"
+    assert redact(f"{said} of Max, Max Muster") == f"{said} of <real name>, <real name>"

@@ -98,3 +98,15 @@ def test_invokes_own_configuration_is_not_read(tmp_path: Path) -> None:
     done = inv("config", "--json", cwd=tmp_path, HOME=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_failure(tmp_path: Path, closed: str) -> None:
+    script = f'"$0" -P -c "import tasks; tasks.start()" config --json {closed}; echo "ended with $?"'
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "TURBOQUANT_WORKSPACE": str(tmp_path)}
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, sys.executable], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("ended with 0\n")
+    assert "Traceback" not in done.stderr

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from ..core.errors import ToolchainError
@@ -106,9 +107,14 @@ def _verdict(probe: Probe, bench: Bench) -> Verdict:
         return untested(f"needs {needs}")
     if ROOT in needs and not bench.privileged:
         return untested(f"needs {needs}: run it with sudo")
-    begun = len(bench.kept)
+    begun, started = len(bench.kept), time.monotonic()
     try:
-        return probe.test(bench)
+        found = probe.test(bench)
+        if found.evidence or found.status == "not tested":
+            return found
+        what = f"[within the toolkit] {probe.assumption.id}: {probe.assumption.how}"
+        bench.keep(what, int(found.status == "refuted"), time.monotonic() - started, f"{found.reason}\n")
+        return replace(found, evidence=tuple(bench.kept[begun:]))
     except (ToolchainError, OSError, ValueError, LookupError) as error:
         return untested(said(error), *bench.kept[begun:])
 

@@ -94,7 +94,7 @@ def held(config: Config) -> Iterator[Belongings]:
         with _locked(own.folder):
             own.remove()
             records.make_folder(own.run)
-            own.run.chmod(0o700)
+            own.run.chmod(0o711 if own.folder == _FOR_ROOT else 0o700)  # a daemon of another user runs from there
             try:
                 yield own
             finally:

@@ -22,6 +22,8 @@ from ..stages import Release
 
 LABEL = "io.turboquant.firstrun"
 """label of the service; every other label that a first run loads begins with it"""
+FRAMEWORKS = tuple(word for name in ("Foundation", "Metal", "CoreGraphics") for word in ("-framework", name))
+"""of a program that asks Metal for the default device: Apple gives none without CoreGraphics"""
 NOT_STARTED = -1
 _TIMEOUT_S = 60.0
 

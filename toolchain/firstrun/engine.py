@@ -20,6 +20,7 @@ from ..core.errors import ConfigError, DiskFull, FolderUnusable, PortInUse, Tool
 from ..core.run import Run
 from ..host.machine import parse_sw_vers
 from ..series import manifest
+from ..service import account
 from ..service.emulator import settings as emulator
 from . import belongings, redaction, report
 from .areas import AREAS, reboot
@@ -53,6 +54,9 @@ def first_run(
     chosen = choose(areas, only)
     if (before_reboot or after_reboot) and (only or before_reboot == after_reboot):
         raise ConfigError("--before-reboot and --after-reboot go with no other area and not together")
+    own_folder = belongings.of(run.config).folder
+    if file.parent.resolve().is_relative_to(own_folder.resolve()):
+        raise ConfigError(f"--out: {own_folder} is deleted at the end of a first run", hint="name a file outside of it")
     with belongings.held(run.config) as own:
         if before_reboot or after_reboot:
             chosen = (reboot.before(own) if before_reboot else reboot.after(own),)
@@ -119,7 +123,7 @@ def _examine_area(area: Area, bench: Bench, result: Report) -> None:
         finally:
             result.examined(area, bench.kept[begun:], time.monotonic() - started, error)
     if error:
-        bench.run.console.warn(f"{area.name} ended early: {error.splitlines()[0]}")
+        bench.run.console.warn(f"{area.name} ended early: {result.cleaned(error).splitlines()[0]}")
 
 
 def _save_so_far(run: Run, result: Report) -> None:
@@ -154,7 +158,8 @@ def configured(run: Run, own: Belongings) -> Run:
         user=given.deploy.user,
     )
     config = replace(given, workspace=str(folder / "workspace"), deploy=deploy, sources=_sources(given))
-    Path(deploy.models).mkdir()
+    if kind == "emulator" or not account.is_root():  # else an install makes it, for the service's user
+        Path(deploy.models).mkdir()
     if kind == "emulator":
         root = Path(deploy.prefix) / "launchd"
         root.mkdir(parents=True, mode=0o700)

@@ -7,9 +7,11 @@ address, a token) is replaced by its shape. Too much rather than too little: a v
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import pwd
 import re
+import shlex
 import socket
 import sys
 import unicodedata
@@ -18,6 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 from ..core import process
 
@@ -35,23 +39,29 @@ _SECRET_VARIABLE = re.compile(rf"{_VARIABLE}\Z")
 _LEAST_OPENING = 6
 """characters; a shorter value of a secret variable would be replaced all over"""
 _LEARNED, _LEAST_LEARNED = ("key", "serial number"), 8
-_LEAST_NAME = 3
-"""characters of a part of a real name"""
+_LEAST_NAME, _LEAST_KNOWN = 3, 2
+"""characters of a part of a real name, and of any name: a single letter says nothing about anybody"""
+_NO_CHIP = r"(?<!M\d )(?<!M\d\d )"
+"""in front of a name: Apple's M3 Max is nobody's"""
 _WORD = (
     r"(?:\w*[_.-])?(?:password|passwd|passphrase|secret|credentials?|api[_-]?key|access[_-]?key|private[_-]?key|"
     r"(?:access|auth|refresh|id|session|api|bearer)[_-]?token|authorization|cookie)(?:[_.-]\w*)?"
 )
+_OPTION = rf"(?:{_WORD}|token)"
 _MARKED = re.compile(
-    "<(?:key|(?:user|host|real) name|home folder|serial number|IP address|e-mail address|hardware (?:UUID|address)"
-    "|account of a URL|server of an organisation)>"
+    "<(?:key|(?:user|host|real) name|(?:home|temporary) folder|serial number|IP address|e-mail address"
+    "|hardware (?:UUID|address)|account of a URL|server of an organisation)>"
 )
-_SHAPES: tuple[
-    tuple[str, re.Pattern[str]], ...
-] = (  # what repeats before a required character is bounded: outputs are long
+# What repeats before a required character is bounded: outputs are long.
+_SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)),
     # NAME=value of an environment: to the end of the line, since a value may hold blanks; or within its quotes
     ("key", re.compile(rf"(?<![A-Za-z0-9_]){_VARIABLE}[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[^\n\"]+)")),
     ("key", re.compile(rf"(?<![\w-])(?:{_WORD})[\"']?\s*(?:=>|=|:)\s*\"?(?P<it>[^\n\"]+)", re.IGNORECASE)),
+    ("key", re.compile(rf"(?<![\w-])--?(?:{_OPTION})[\"']?[ \t]+[\"']?(?P<it>[^\s\"'-][^\s\"']*)", re.IGNORECASE)),
+    ("key", re.compile(rf"[?&](?:{_OPTION}|key|sig|signature)=(?P<it>[^&\s\"']+)", re.IGNORECASE)),
+    # a property list
+    ("key", re.compile(rf"<key>(?:{_VARIABLE}|(?i:{_WORD}))</key>\s*<(?:string|data)>(?P<it>[^<]+)")),
     ("key", re.compile(r"\b(?:Bearer|Basic)\s+(?P<it>[A-Za-z0-9._~+/=-]{8,})", re.IGNORECASE)),
     (
         "key",
@@ -76,6 +86,7 @@ _SHAPES: tuple[
         ),
     ),
     ("hardware address", re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{1,2}[:-]){5}[0-9A-Fa-f]{1,2}(?![0-9A-Fa-f:])")),
+    ("temporary folder", re.compile(r"(?<=/var/folders/)(?P<it>[^/\s]{2}/[^/\s\"':<]+)")),  # made from the user's UUID
     ("user name", re.compile(r"(?<=/Users/)(?!Shared\b)(?P<it>[^/\s\"':<]+)|(?<=/home/)(?P<other>[^/\s\"':<]+)")),
 )
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
@@ -88,13 +99,14 @@ class Redactor:
     def __init__(self, known: Iterable[tuple[str, str]]) -> None:
         kinds: dict[str, str] = {}
         for kind, text in known:
-            for form in ("NFC", "NFD"):  # a file's name may have either
-                if text.strip().casefold() not in _PUBLIC:
-                    kinds.setdefault(unicodedata.normalize(form, text.strip()).casefold(), kind)
-        self._kinds = kinds
+            if text.strip().casefold() not in _PUBLIC and len(text.strip()) >= _LEAST_KNOWN:
+                for form in _forms(text.strip()):
+                    kinds.setdefault(form, kind)
+        self._kinds = {form.casefold(): kind for form, kind in kinds.items()}
         longest_first = sorted(kinds, key=len, reverse=True)
         self._known = re.compile(
-            "|".join(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])" for text in longest_first) or r"(?!)",
+            "|".join(rf"{_NO_CHIP}(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])" for text in longest_first)
+            or r"(?!)",
             re.IGNORECASE,
         )
         self.counts: Counter[str] = Counter()
@@ -103,7 +115,7 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """The text without them."""
-        text = self._known.sub(lambda match: self._mark(self._kinds.get(match[0].casefold(), "name")), text)
+        text = self._known.sub(lambda match: self._mark(self._kinds.get(match[0].casefold(), "user name")), text)
         for kind, shape in _SHAPES:
             text = shape.sub(lambda match, kind=kind: self._within(match, kind), text)  # type: ignore[misc]
         for secret in sorted(self._learned, key=len, reverse=True):
@@ -146,6 +158,22 @@ class Redactor:
             return match[0]
         harmless = found.is_loopback or found.is_unspecified
         return match[0] if harmless else self._mark("IP address")
+
+
+def _forms(name: str) -> Iterator[str]:
+    """A name as it stands in files, and as programs escape it."""
+    for normal in ("NFC", "NFD"):  # a file's name may have either
+        text = unicodedata.normalize(normal, name)
+        for cased in (text, text.upper(), text.lower(), text.casefold()):  # Weiß is WEISS in capitals
+            data = cased.encode(errors="surrogateescape")
+            yield cased
+            yield quote(data)
+            yield shlex.quote(cased).removeprefix("'").removesuffix("'")
+            yield escape(cased)
+            yield json.dumps(cased)[1:-1]
+            yield cased.encode("unicode_escape").decode()
+            for pattern in ("\\x{:02x}", "\\{:03o}"):  # of Python, and of git and ls
+                yield "".join(chr(byte) if byte < 128 else pattern.format(byte) for byte in data)
 
 
 def of_this_machine() -> Redactor:

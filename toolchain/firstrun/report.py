@@ -140,6 +140,10 @@ class Report:
             for evidence in self._found[one.id].evidence if one.id in self._found else ():
                 self._file(area.name, evidence)
 
+    def cleaned(self, text: str) -> str:
+        """The text as the report has it."""
+        return self._clean(text)
+
     def save(self) -> Summary:
         """Write the archive, whole or not at all. Raises `FolderUnusable` and `DiskFull`."""
         summary = self.summary()
@@ -170,7 +174,7 @@ class Report:
             machine=self._machine,
             system=self._clean(self._system),
             complete=self.complete,
-            ended=self.ended,
+            ended=self._clean(self.ended),
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._begun)),
             seconds=round(time.time() - self._begun, 1),
             confirmed=counts["confirmed"],

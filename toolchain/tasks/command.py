@@ -33,6 +33,7 @@ from ..text import as_text
 from .flags import SETTINGS
 from .interrupts import interrupts
 
+_STDERR = 2
 _SHARED = {
     "json": "print the result as one JSON document on stdout",
     "config": "configuration file instead of ./turboquant.yaml",
@@ -176,8 +177,19 @@ def _wrong_usage() -> Iterator[None]:
         raise Exit(f"error: {error}\n  try: ./inv --list, or ./inv --help TASK", code=2) from None
 
 
+def _open_closed_streams() -> None:
+    """What a caller closed (`>&-`) is /dev/null from now on: else the next file would be, say, a program's stdout."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
 def main(namespace: Collection) -> None:
     """`./inv` with these tasks."""
+    _open_closed_streams()
     interrupts.catch()
     program = _Program(
         name="inv",

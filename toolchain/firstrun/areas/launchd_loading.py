@@ -110,7 +110,7 @@ def is_off(printed: str, label: str) -> bool:
 def _unknown_label(bench: Bench) -> Verdict:
     target = f"{bench.manager.domain}/{LABEL}.unknown"
     shown, ended, sent = (
-        bench.launchctl(*words) for words in (("print", target), ("bootout", target), ("kill", "TERM", target))
+        bench.launchctl(*words) for words in (("print", target), ("bootout", target), ("kill", "SIGTERM", target))
     )
     fine = shown.code == codes.UNKNOWN_SERVICE and ended.code in (codes.NO_SUCH_PROCESS, codes.UNKNOWN_SERVICE)
     return judged(fine, told(shown, ended, sent), shown, ended, sent)
@@ -177,7 +177,7 @@ def _without_root(bench: Bench) -> Verdict:
     job = TinyJob.of(bench, "rootless", domain="system", script=":")
     loaded = job.bootstrap()
     job.loaded = loaded.code == 0
-    verbs = (("kickstart",), ("bootout",), ("kill", "TERM"), ("disable",), ("enable",))
+    verbs = (("kickstart",), ("bootout",), ("kill", "SIGTERM"), ("disable",), ("enable",))
     others = [job.call(*words, job.target) for words in verbs]
     looked = job.call("print", "system")
     fine = (loaded.code, looked.code) == (codes.INPUT_OUTPUT, 0) and all(

@@ -18,7 +18,7 @@ from ...host import machine as host
 from ...host.ports import listeners
 from ...service import account
 from ..assumption import MACOS, Assumption, Probe, Verdict, confirmed, judged, probed, untested
-from ..bench import Bench, Evidence
+from ..bench import FRAMEWORKS, Bench, Evidence
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _METAL = """#import <Foundation/Foundation.h>
@@ -132,8 +132,7 @@ def _device(bench: Bench) -> Evidence | Verdict:
         return untested("needs developer tools, to compile a program of 12 lines", bench.kept[-1])
     source = bench.folder / "metal-device.m"
     source.write_text(_METAL)
-    frameworks = ("-framework", "Foundation", "-framework", "Metal")
-    made = bench.call((f"{_PROGRAMS}/xcrun", "clang", "-fobjc-arc", *frameworks, "-o", program, source), timeout=120)
+    made = bench.call((f"{_PROGRAMS}/xcrun", "clang", "-fobjc-arc", *FRAMEWORKS, "-o", program, source), timeout=120)
     return bench.call((program,)) if made.code == 0 else untested("the program does not compile", made)
 
 

@@ -9,7 +9,7 @@ from ...core.errors import ToolchainError
 from ...metal.library import MAX_MEMORY, MAX_THREADS
 from .. import pipelines
 from ..assumption import Area, Assumption, Finding
-from ..bench import Bench, Evidence
+from ..bench import FRAMEWORKS, Bench, Evidence
 from ..findings import judged, require_release, untested
 from ..pipelines import Made, MadePipeline, Pipeline, Wanted
 from .build import scratch_of
@@ -55,7 +55,7 @@ def _asked(bench: Bench, tree: Path) -> tuple[Wanted, str]:
 
 def _program(bench: Bench) -> tuple[Path, Evidence]:
     program = bench.folder / "compile_kernels"
-    words = ["-O1", "-fobjc-arc", "-Wall", "-framework", "Foundation", "-framework", "Metal"]
+    words = ["-O1", "-fobjc-arc", "-Wall", *FRAMEWORKS]
     return program, bench.call(["clang", *words, pipelines.PROGRAM, "-o", program])
 
 

@@ -14,7 +14,7 @@ from ...host.ports import listeners
 from ...service import account, propertylist
 from ...service.manager import Instance
 from ...serving.ollama import DEFAULT_PORT
-from ..assumption import MACOS, Assumption, Probe, Verdict, confirmed, judged, probed, untested
+from ..assumption import MACOS, Assumption, Probe, Verdict, judged, probed, untested
 from ..bench import Bench
 
 _APP, _APP_LABEL = Path("/Applications/Ollama.app"), "com.ollama.ollama"
@@ -26,7 +26,7 @@ _BREW_PROGRAMS = (Path("/opt/homebrew/bin/ollama"), Path("/usr/local/bin/ollama"
 def _port(_bench: Bench) -> Verdict:
     pids, found = listeners(DEFAULT_PORT), ports({DEFAULT_PORT})
     if not pids and not found:
-        return confirmed(f"nobody listens on {DEFAULT_PORT}")
+        return untested(f"nobody listens on {DEFAULT_PORT}")
     answers = f"Ollama {found[0].ollama} answers" if found and found[0].ollama else "no Ollama answers"
     who = ", ".join(_named(pid) for pid in pids if pid) or "a process that cannot be seen"
     return judged(any(pids), f"on {DEFAULT_PORT} listens {who}; {answers}")
@@ -40,7 +40,9 @@ def _processes(_bench: Bench) -> Verdict:
             continue
         hidden += one.info["exe"] is None
         seen.append(f"{one.pid} ({one.info['exe'] or one.info['name']})")
-    return judged(not hidden, f"{', '.join(seen) or 'none'}{f'; the program of {hidden} is hidden' if hidden else ''}")
+    if not seen:
+        return untested("no other ollama runs")
+    return judged(not hidden, f"{', '.join(seen)}{f'; the program of {hidden} is hidden' if hidden else ''}")
 
 
 def _app(bench: Bench) -> Verdict:

@@ -63,7 +63,8 @@ def _found(bench: Bench) -> tuple[list[Path], list[Path]]:
     real: dict[str, Path] = {}
     stubs = []
     for python in places():
-        if not (python.is_file() and os.access(python, os.X_OK)) or python.parent.parent.resolve() in own:
+        # os.path: a folder of somebody else's on PATH is as good as empty
+        if not (os.path.isfile(python) and os.access(python, os.X_OK)) or python.parent.parent.resolve() in own:  # noqa: PTH113
             continue
         if is_stub(python, has_tools):
             stubs.append(python)
