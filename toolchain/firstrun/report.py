@@ -323,7 +323,8 @@ def _lines(summary: Summary) -> Iterator[str]:
             yield f"- **{one.id}**: {one.statement}"
             yield f"  {_one_line(one.reason)}"
     if summary.only_a_mac:
-        yield from ("", f"## Only a Mac can say ({len(summary.only_a_mac)})", "", ", ".join(summary.only_a_mac))
+        yield from ("", f"## Only a Mac can say ({len(summary.only_a_mac)})", "")
+        yield f"Whatever is found above: a Mac has not confirmed them. {', '.join(summary.only_a_mac)}"
     broken = [one for one in summary.areas if one.error]
     if broken:
         yield from ("", "## Areas that ended early", "")

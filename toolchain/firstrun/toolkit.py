@@ -53,11 +53,14 @@ class Answer:
 
     @property
     def complaint(self) -> str:
-        """Why it failed, in one line; empty if it did not."""
+        """Why it failed, and what to try, in one line; empty if it did not."""
         if self.ok:
             return ""
-        if isinstance(self.document, dict) and "message" in self.document:
-            return f"exit code {self.evidence.code}: {str(self.document['message']).splitlines()[0]}"
+        if isinstance(self.document, dict) and str(self.document.get("message", "")).strip():
+            lines = [line.strip() for line in str(self.document["message"]).splitlines() if line.strip()]
+            cause = f": {lines[-1]}" if len(lines) > 1 else ""  # behind the command and its log: what that said last
+            hint = f"; try: {self.document['try']}" if self.document.get("try") else ""
+            return f"exit code {self.evidence.code}: {lines[0]}{cause}{hint}"
         said = [line for line in self.evidence.output.splitlines() if line.strip()]
         errors = [line for line in said if line.startswith("error: ")]
         return f"exit code {self.evidence.code}: {(errors or said or ['nothing was printed'])[-1]}"
