@@ -47,10 +47,11 @@ def test_missing_program_and_directory(tmp_path: Path) -> None:
         run(PYTHON, cwd=tmp_path / "none")
 
 
-def test_a_time_limit_kills_the_whole_group(tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", ["", ", process_group=0"], ids=["its group", "a group of its own, as of ninja's"])
+def test_a_time_limit_kills_all_that_was_started(tmp_path: Path, group: str) -> None:
     pid_file = tmp_path / "pid"
     child = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]{group})"
     started = time.monotonic()
     with pytest.raises(CommandFailed, match="exceeded its time limit of 2 s"):
         run([*PYTHON, script], timeout=2)

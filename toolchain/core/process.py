@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import psutil
+
 from .errors import CommandFailed, MissingTool, ToolchainError
 from .records import record
 
@@ -250,6 +252,17 @@ def _in_main_thread() -> bool:
 
 
 def kill_group(leader: int) -> None:
-    """Kill a process group that `start_new_session` made, if it is still there."""
+    """Kill a process group that `start_new_session` made, if it is still there, with all descendants of its leader.
+
+    ninja gives each compiler a group of its own. The group is stopped first, so that it starts no more of them.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGSTOP)
+    descendants: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        descendants = psutil.Process(leader).children(recursive=True)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
+    for one in descendants:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
