@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 
@@ -47,11 +46,6 @@ def command_line(*, fast: bool, args: str) -> list[str]:
         more = shlex.split(args)
     except ValueError as error:
         raise ConfigError(f"--args {args!r}: {error}", hint="""--args '-k "one or another"'""") from error
-    # a file's tests share what they build, so they stay with one worker; a third of the time they wait for programs
-    words = ["-n", str(_processors() * 3 // 2 or 1), "--dist", "loadfile", *(["-m", "not slow"] if fast else ())]
+    # a file's tests share what they build, so they stay on one processor
+    words = ["-n", "auto", "--dist", "loadfile", *(["-m", "not slow"] if fast else ())]
     return [sys.executable, "-m", "pytest", *words, *more]
-
-
-def _processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
