@@ -17,12 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from ..core import folders, process, records
 from ..core.config import Config
 from ..core.errors import FolderUnusable, LockHeld, ToolchainError
-from ..deploy import processes
+from ..deploy import residents
 from ..service import account
 from ..service.launchd import DAEMONS
 from .bench import LABEL
@@ -60,12 +58,12 @@ class Belongings:
 
     def forget_reboot(self) -> None:
         """Delete what waits for a reboot, after its job is gone."""
-        _end_processes(self.reboot)
+        residents.end(self.reboot)
         delete(self.reboot)
 
     def remove(self) -> tuple[str, ...]:
         """End and delete everything of a run. Returns what is left all the same, in words. May be called twice."""
-        left = [*_unload(), *_delete_property_lists(), *_end_processes(self.run)]
+        left = [*_unload(), *_delete_property_lists(), *(f"pid {one.pid}" for one in residents.end(self.run))]
         with contextlib.suppress(OSError):
             out = Path(os.fsdecode((self.run / "out").read_bytes()))
             records.sweep(out.parent, out.name)
@@ -220,37 +218,3 @@ def _delete_property_lists() -> list[str]:
         except OSError as error:
             left.append(f"the property list {file}: {error.strerror}")
     return left
-
-
-def _end_processes(folder: Path) -> list[str]:
-    """End what works in the folder or runs from it: the emulator, which ends its jobs, then the rest."""
-    if not folder.exists():
-        return []
-    for end in (psutil.Process.terminate, psutil.Process.kill):
-        found = tuple(_processes_in(folder.resolve()))
-        for one in found:
-            with contextlib.suppress(psutil.Error):
-                end(one)
-        psutil.wait_procs(found, timeout=_END_S)
-    return [f"pid {one.pid}" for one in _processes_in(folder.resolve())]
-
-
-def _processes_in(folder: Path) -> Iterator[psutil.Process]:
-    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    names = processes.spellings(folder)
-    for one in psutil.process_iter():
-        if one.pid not in ours and (_runs_from(one, names) or _works_in(one, folder)):
-            yield one
-
-
-def _runs_from(one: psutil.Process, names: set[str]) -> bool:
-    with contextlib.suppress(psutil.Error, OSError):
-        return processes.runs_from(one, names)
-    return False
-
-
-def _works_in(one: psutil.Process, folder: Path) -> bool:
-    """Whether it has its working directory there: not somebody's shell, which has a terminal."""
-    with contextlib.suppress(psutil.Error, OSError):
-        return Path(one.cwd()).is_relative_to(folder) and one.terminal() is None
-    return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import sys
 import time
 import traceback
@@ -18,6 +17,7 @@ from ..core import process
 from ..core.config import Config, DeployConfig, SourcesConfig
 from ..core.errors import ConfigError, DiskFull, FolderUnusable, PortInUse, ToolchainError
 from ..core.run import Run
+from ..host import ports
 from ..host.machine import parse_sw_vers
 from ..series import manifest
 from ..service import account
@@ -182,9 +182,7 @@ def _has_launchd() -> bool:
 
 def _free_port() -> int:
     try:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
+        return ports.free()
     except OSError as error:
         raise PortInUse(
             f"no port of 127.0.0.1 is free: {error.strerror}", hint="end programs that hold many connections"

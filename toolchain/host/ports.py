@@ -24,6 +24,13 @@ def listeners(port: int, host: str = "") -> tuple[int, ...]:
         return tuple(sorted(_visible(port, addresses)))
 
 
+def free() -> int:
+    """A port of 127.0.0.1 that nobody uses now. Raises `OSError` when there is none."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def answers(port: int, host: str) -> bool:
     """Whether somebody accepts a connection on that address now."""
     try:

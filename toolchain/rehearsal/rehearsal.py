@@ -9,14 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import psutil
 
 from .. import deploy, pipeline
 from ..core.config import load
@@ -24,7 +20,8 @@ from ..core.console import Console
 from ..core.errors import ConfigError, MissingTool, RolledBack, VerificationFailed
 from ..core.records import record, write
 from ..core.run import Run
-from ..host import doctor
+from ..deploy import residents
+from ..host import doctor, ports
 from ..series import manifest
 from ..service.emulator import settings as emulator
 from ..stages import Release
@@ -110,12 +107,12 @@ def _rehearse_in(folder: Path, console: Console) -> Rehearsal:
         console.note("\n".join(map(str, stages.done)))
         raise
     finally:
-        _end_processes(folder)
+        residents.end(folder)
     return Rehearsal(stages=tuple(stages.done), rolled_back=True, active=active)
 
 
 def _run_stages(folder: Path, console: Console, stages: _Stages) -> str:
-    port = _free_port()
+    port = ports.free()
     good = _run_in(folder, console, port=port, suffix="turbo1")
     bad = _run_in(folder, console, port=port, suffix="turbo2", series=_faulty_series(folder))
     _prepare_emulator(folder)
@@ -205,29 +202,3 @@ def _prepare_emulator(folder: Path) -> None:
 def _new(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _end_processes(folder: Path) -> None:
-    """End processes that work in `folder` or run from it: the emulator, which ends its jobs, then the rest."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        left = list(_processes_in(folder))
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(number)
-        psutil.wait_procs(left, timeout=_END_S)
-
-
-def _processes_in(folder: Path) -> Iterator[psutil.Process]:
-    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid not in ours and any(
-                Path(path).is_relative_to(folder) for path in (process.cwd(), process.exe())
-            ):
-                yield process

@@ -119,7 +119,7 @@ class LlamaServerUnit:
             "LLAMA_ARG_FLASH_ATTN": "on",
             "LLAMA_ARG_LOG_VERBOSITY": INFORMATIVE,
             "LLAMA_ARG_OFFLINE": "1",
-            **({"LLAMA_API_KEY": ",".join([*served.keys, served.keys[-1]])} if served.keys else {}),  # see `_key`
+            **({"LLAMA_API_KEY": ",".join([*served.keys, served.keys[-1]])} if served.keys else {}),  # see `key_of`
             **_CLOSED,
             **further(config, self.variables),
         }
