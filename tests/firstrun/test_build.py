@@ -45,7 +45,7 @@ def test_series_and_build_on_the_miniature(
         }
         assert used.release is not None
         assert pipeline.directory(run, used.release).is_dir()  # it was away for a while
-        assert Path(build.scratch_of(used, used.release).llama_cpp).is_dir()
+        assert Path(toolkit.scratch_of(used, used.release).llama_cpp).is_dir()
 
 
 def test_a_build_that_cannot_begin_is_not_tested_and_so_is_the_rest(tmp_path: Path, miniatures: Miniatures) -> None:

@@ -30,6 +30,11 @@ class Assumption:
     """whether what another system than macOS shows counts for a Mac, too"""
 
 
+def assumed(area: str, id: str, statement: str, how: str, needs: str = "") -> Assumption:
+    """An assumption of an area; `id` is that within it."""
+    return Assumption(id=f"{area}.{id}", statement=statement, how=how, needs=needs)
+
+
 @record
 class Finding:
     """What one run found of an assumption. `reason` says what was seen, or why it was not tested."""
@@ -60,6 +65,10 @@ class Verdict:
     status: Status
     reason: str
     evidence: tuple[Evidence, ...] = ()
+
+    def on(self, identifier: str) -> Finding:
+        """The finding on that assumption."""
+        return Finding(id=identifier, status=self.status, reason=self.reason, evidence=self.evidence)
 
 
 def confirmed(reason: str, *evidence: Evidence) -> Verdict:
@@ -95,8 +104,7 @@ def probed(name: str, *probes: Probe) -> Area:
 
     def examine(bench: Bench) -> Iterator[Finding]:
         for probe in probes:
-            found = _verdict(probe, bench)
-            yield Finding(id=probe.assumption.id, status=found.status, reason=found.reason, evidence=found.evidence)
+            yield _verdict(probe, bench).on(probe.assumption.id)
 
     return Area(name=name, assumptions=tuple(probe.assumption for probe in probes), examine=examine)
 

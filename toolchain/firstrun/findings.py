@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from ..core.errors import ReleaseInvalid
 from ..stages import Release
-from .assumption import Finding, Status
+from . import assumption
+from .assumption import Finding
 from .bench import Bench, Evidence
 
+GPU = "macOS with a Metal GPU"
+DISCOVERY_S = 30.0
+"""after that Ollama gives up on a GPU"""
 MINIATURE = "the sources are the miniature, which shows nothing about real ones"
 
 
 def judged(identifier: str, holds: bool, reason: str, *evidence: Evidence) -> Finding:
     """Confirmed if it holds, else refuted."""
-    status: Status = "confirmed" if holds else "refuted"
-    return Finding(id=identifier, status=status, reason=reason, evidence=evidence)
+    return assumption.judged(holds, reason, *evidence).on(identifier)
 
 
 def untested(identifier: str, reason: str, *evidence: Evidence) -> Finding:
     """Not tested, and why."""
-    return Finding(id=identifier, status="not tested", reason=reason, evidence=evidence)
+    return assumption.untested(reason, *evidence).on(identifier)
 
 
 def require_release(bench: Bench) -> Release:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .. import pipeline
 from ..core import config as configuration
 from ..core import process, records
 from ..core.checkout import MINIATURE, ROOT
@@ -25,6 +26,7 @@ from ..core.config import Config
 from ..core.errors import ToolchainError
 from ..core.records import record
 from ..models.compatibility.verdict import find_model
+from ..stages import Release, Scratch
 from .bench import NOT_STARTED, Bench, Evidence
 
 R = TypeVar("R")
@@ -124,6 +126,11 @@ def is_miniature(config: Config) -> bool:
         return (Path(config.sources.ollama) / mark).read_bytes() == (MINIATURE / "ollama" / mark).read_bytes()
     except OSError:
         return False
+
+
+def scratch_of(bench: Bench, release: Release) -> Scratch:
+    """The trees that a release was built from. Raises `RecordError`."""
+    return records.read(pipeline.records_of(bench.run, release.id) / "scratch.json", Scratch)
 
 
 def model_of(config: Config) -> Path | None:

@@ -12,8 +12,8 @@ from ... import pipeline
 from ...build import embedded, modes
 from ...build.steps import MACOS_TARGET
 from ...core.errors import BuildFailed
-from ...core.records import read, sha256_file
-from ...stages import Release, Scratch
+from ...core.records import sha256_file
+from ...stages import Release
 from .. import toolkit
 from ..assumption import MACOS, Area, Assumption, Finding
 from ..bench import Bench, Evidence
@@ -160,7 +160,7 @@ def _metal_text(bench: Bench, folder: Path, release: Release) -> Finding:
     """A GPU's driver compiles the text that is in a library."""
     if toolkit.is_miniature(bench.run.config):
         return untested("build.metal-text", MINIATURE)
-    tree = scratch_of(bench, release).llama_cpp
+    tree = toolkit.scratch_of(bench, release).llama_cpp
     what = f"the text of {tree / embedded.SOURCE} in {folder}"
     try:
         embedded.require(folder, tree)
@@ -221,11 +221,6 @@ def _unsigned(bench: Bench, path: Path) -> str:
     shutil.copyfile(path, copy)
     bench.call(["codesign", "--remove-signature", copy])
     return sha256_file(copy)
-
-
-def scratch_of(bench: Bench, release: Release) -> Scratch:
-    """The trees that a release was built from. Raises `RecordError`."""
-    return read(pipeline.records_of(bench.run, release.id) / "scratch.json", Scratch)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -18,8 +18,7 @@ from ...verify import evidence, on_gpu
 from .. import toolkit
 from ..assumption import Area, Assumption, Finding
 from ..bench import Bench, Evidence
-from ..findings import judged, require_release, untested
-from .metal import DISCOVERY_S, GPU
+from ..findings import DISCOVERY_S, GPU, judged, require_release, untested
 
 VALIDATION = {
     "MTL_DEBUG_LAYER": "1",

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ...core import records
 from ...deploy.store import copy_file
-from ..assumption import MACOS, Assumption, Probe, Verdict, judged, probed, untested
+from ..assumption import MACOS, Probe, Verdict, assumed, judged, probed, untested
 from ..bench import Bench
 
 _READS = 10_000
@@ -227,63 +228,81 @@ def _compile(bench: Bench, program: Path, source: str) -> bool:
     return bench.call((*compiler, "-o", program, file), timeout=120).code == 0
 
 
-def _probe(test: Callable[[Bench], Verdict], id: str, statement: str, how: str, needs: str = "") -> Probe:
-    return Probe(Assumption(id=f"disk.{id}", statement=statement, how=how, needs=needs), test)
-
+_assumption = partial(assumed, "disk")
 
 DISK = probed(
     "disk",
-    _probe(
+    Probe(
+        _assumption(
+            "full-sync",
+            "The workspace's volume takes F_FULLFSYNC, which reaches the disk as fsync does not on a Mac.",
+            f"{_FLUSHES} times, with times.",
+            MACOS,
+        ),
         _full_sync,
-        "full-sync",
-        "The workspace's volume takes F_FULLFSYNC, which reaches the disk as fsync does not on a Mac.",
-        f"{_FLUSHES} times, with times.",
-        MACOS,
     ),
-    _probe(_folder_sync, "folder-sync", "A folder can be flushed after a rename in it.", "fsync of a folder."),
-    _probe(
+    Probe(
+        _assumption("folder-sync", "A folder can be flushed after a rename in it.", "fsync of a folder."), _folder_sync
+    ),
+    Probe(
+        _assumption(
+            "link-swap",
+            "A link that is replaced by a rename is never absent, and never a third one.",
+            f"{_READS} reads meanwhile.",
+        ),
         _link_swap,
-        "link-swap",
-        "A link that is replaced by a rename is never absent, and never a third one.",
-        f"{_READS} reads meanwhile.",
     ),
-    _probe(
+    Probe(
+        _assumption(
+            "atomic-write",
+            "A file that is replaced by a rename is the old one or the new one, whole.",
+            "Read it while it is written.",
+        ),
         _cut,
-        "atomic-write",
-        "A file that is replaced by a rename is the old one or the new one, whole.",
-        "Read it while it is written.",
     ),
-    _probe(
+    Probe(
+        _assumption(
+            "case",
+            "The volume keeps the case of a name, whether or not it tells names apart by it.",
+            "Make a file and list it.",
+        ),
         _case,
-        "case",
-        "The volume keeps the case of a name, whether or not it tells names apart by it.",
-        "Make a file and list it.",
     ),
-    _probe(
+    Probe(
+        _assumption(
+            "lock",
+            "A lock (flock) keeps another process out, and ends with the process that holds it.",
+            "Kill its holder.",
+        ),
         _lock,
-        "lock",
-        "A lock (flock) keeps another process out, and ends with the process that holds it.",
-        "Kill its holder.",
     ),
-    _probe(
+    Probe(
+        _assumption(
+            "replace-running",
+            "A program that runs goes on when another file is renamed over it.",
+            "Rename a file over a program that sleeps.",
+        ),
         _over_running,
-        "replace-running",
-        "A program that runs goes on when another file is renamed over it.",
-        "Rename a file over a program that sleeps.",
     ),
-    _probe(
+    Probe(
+        _assumption(
+            "signature",
+            "An ad hoc signature holds after the toolkit's copy and after a rename.",
+            "codesign -v --strict.",
+            MACOS,
+        ),
         _signature,
-        "signature",
-        "An ad hoc signature holds after the toolkit's copy and after a rename.",
-        "codesign -v --strict.",
-        MACOS,
     ),
-    _probe(
+    Probe(
+        _assumption(
+            "quarantine",
+            "The toolkit's copy of a file has no quarantine attribute.",
+            "xattr of a copy of a marked file.",
+            MACOS,
+        ),
         _quarantine,
-        "quarantine",
-        "The toolkit's copy of a file has no quarantine attribute.",
-        "xattr of a copy of a marked file.",
-        MACOS,
     ),
-    _probe(_space, "space", "The workspace's volume has room for a build.", "Compare with build.min_free_gb."),
+    Probe(
+        _assumption("space", "The workspace's volume has room for a build.", "Compare with build.min_free_gb."), _space
+    ),
 )

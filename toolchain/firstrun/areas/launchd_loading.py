@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import plistlib
 import pwd
+from functools import partial
 
 from ...core import records
 from ...core.errors import PreflightRefused
 from ...service import launchctl_codes as codes
 from ...service.launchctl import fields_of
-from ..assumption import ROOT, Assumption, Probe, Verdict, confirmed, judged, untested
+from ..assumption import ROOT, Probe, Verdict, assumed, confirmed, judged, untested
 from ..bench import LABEL, Bench
 from ..jobs import STAYS, TinyJob, screen_domain, told, user_domain
 from .behaviours import behaviour
@@ -205,9 +206,7 @@ def _log_of_user(bench: Bench) -> Verdict:
     return judged(made == "not made" and end.startswith("78"), f"last exit code {end}; the log was {made}", seen)
 
 
-def _assumption(id: str, statement: str, how: str, needs: str = "") -> Assumption:
-    return Assumption(id=f"launchd.{id}", statement=statement, how=how, needs=needs)
-
+_assumption = partial(assumed, "launchd")
 
 PROBES = (
     Probe(

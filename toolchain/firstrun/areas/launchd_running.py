@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 from ...core.errors import ToolchainError
 from ...service import launchctl_codes as codes
 from ...service.launchctl import fields_of
 from ...service.propertylist import EXIT_TIMEOUT_S
-from ..assumption import Area, Assumption, Finding, Probe, Verdict, judged, probed, said, untested
+from ..assumption import Area, Finding, Probe, Verdict, assumed, judged, probed, said, untested
 from ..bench import Bench
 from ..jobs import STAYS, TinyJob, Watch, alive, screen_domain, told
 from . import launchd_loading
@@ -273,9 +274,7 @@ def _exit_timeout(printed: str) -> str:
     return next(found, "")
 
 
-def _assumption(id: str, statement: str, how: str) -> Assumption:
-    return Assumption(id=f"launchd.{id}", statement=statement, how=how)
-
+_assumption = partial(assumed, "launchd")
 
 _EXIT_TIMEOUT = behaviour("exit-timeout-default")
 _PROBES = (
@@ -333,7 +332,7 @@ def _examine(bench: Bench) -> Iterator[Finding]:
         failed = said(error)
     yield from probed("launchd", *_PROBES).examine(bench)
     found = stubborn.verdict() if stubborn else untested(failed)
-    yield Finding(id=_EXIT_TIMEOUT.id, status=found.status, reason=found.reason, evidence=found.evidence)
+    yield found.on(_EXIT_TIMEOUT.id)
 
 
 LAUNCHD = Area(name="launchd", assumptions=(*(one.assumption for one in _PROBES), _EXIT_TIMEOUT), examine=_examine)

@@ -9,6 +9,7 @@ import shlex
 import socket
 import sys
 import time
+from functools import partial
 
 import psutil
 
@@ -17,7 +18,7 @@ from ...core.deadline import Deadline
 from ...host import machine as host
 from ...host.ports import listeners
 from ...service import account
-from ..assumption import MACOS, Assumption, Probe, Verdict, confirmed, judged, probed, untested
+from ..assumption import MACOS, Probe, Verdict, assumed, confirmed, judged, probed, untested
 from ..bench import FRAMEWORKS, Bench, Evidence
 
 _MIB, _GIB = 1 << 20, 1 << 30
@@ -218,19 +219,22 @@ def _ssh() -> bool:
     return bool(os.environ.get("SSH_CONNECTION"))
 
 
-def _assumption(id: str, statement: str, how: str, needs: str = MACOS) -> Assumption:
-    return Assumption(id=f"machine.{id}", statement=statement, how=how, needs=needs)
-
+_assumption = partial(assumed, "machine")
 
 PROBES = (
-    Probe(_assumption("system", "sw_vers names product, version and build.", "Run it."), _system),
+    Probe(_assumption("system", "sw_vers names product, version and build.", "Run it.", MACOS), _system),
     Probe(
-        _assumption("chip", "sysctl names the memory, and an Apple chip of which we know the GPU family.", "Run it."),
+        _assumption(
+            "chip", "sysctl names the memory, and an Apple chip of which we know the GPU family.", "Run it.", MACOS
+        ),
         _chip,
     ),
     Probe(
         _assumption(
-            "native", "The toolkit's Python runs natively on arm64, not under Rosetta.", "sysctl.proc_translated."
+            "native",
+            "The toolkit's Python runs natively on arm64, not under Rosetta.",
+            "sysctl.proc_translated.",
+            MACOS,
         ),
         _native,
     ),
@@ -239,6 +243,7 @@ PROBES = (
             "tools",
             "Xcode's command line tools are there, and their licence was agreed to.",
             "xcode-select -p, then xcrun clang --version; no stub is run.",
+            MACOS,
         ),
         _tools,
     ),
@@ -247,11 +252,14 @@ PROBES = (
             "metal-device",
             "MTLCreateSystemDefaultDevice gives a device in this session.",
             "Compile a program of a few lines, and run it.",
+            MACOS,
         ),
         _metal,
     ),
     Probe(
-        _assumption("gpu-family", "The GPU family of our table is the newest that Metal reports.", "supportsFamily."),
+        _assumption(
+            "gpu-family", "The GPU family of our table is the newest that Metal reports.", "supportsFamily.", MACOS
+        ),
         _families,
     ),
     Probe(
@@ -259,16 +267,16 @@ PROBES = (
             "metal-limit",
             "Metal may use two thirds of the memory up to 32 GiB and three quarters above, or iogpu.wired_limit_mb.",
             "Compare with recommendedMaxWorkingSetSize.",
+            MACOS,
         ),
         _limit,
     ),
-    Probe(_assumption("wired-limit", "sysctl knows iogpu.wired_limit_mb.", "Run it."), _wired),
+    Probe(_assumption("wired-limit", "sysctl knows iogpu.wired_limit_mb.", "Run it.", MACOS), _wired),
     Probe(
         _assumption(
             "session",
             "`launchctl managername` says Aqua at the screen, Background over SSH, and System for root.",
             "Compare with SSH_CONNECTION and the uid.",
-            needs="",
         ),
         _session,
     ),
@@ -277,11 +285,12 @@ PROBES = (
             "console-user",
             "The owner of /dev/console is the user that scutil names at the screen.",
             "show State:/Users/ConsoleUser.",
+            MACOS,
         ),
         _console,
     ),
     Probe(
-        _assumption("enrolment", "`profiles status` tells without root whether the Mac is managed.", "Run it."),
+        _assumption("enrolment", "`profiles status` tells without root whether the Mac is managed.", "Run it.", MACOS),
         _enrolment,
     ),
     Probe(
@@ -289,12 +298,11 @@ PROBES = (
             "own-processes",
             "psutil sees program, folder and environment of this user's processes.",
             "Start a Python and look.",
-            needs="",
         ),
         _own_processes,
     ),
     Probe(
-        _assumption("listener", "The process that listens on a port is found.", "Listen and look.", needs=""),
+        _assumption("listener", "The process that listens on a port is found.", "Listen and look."),
         _listener,
     ),
     Probe(
@@ -302,6 +310,7 @@ PROBES = (
             "bind-beside-wildcard",
             "A server on 127.0.0.1 can bind a port on which another one listens on 0.0.0.0.",
             "Do both.",
+            MACOS,
         ),
         _wildcard,
     ),

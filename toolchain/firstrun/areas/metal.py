@@ -7,16 +7,12 @@ from pathlib import Path
 
 from ...core.errors import ToolchainError
 from ...metal.library import MAX_MEMORY, MAX_THREADS
-from .. import pipelines
+from .. import pipelines, toolkit
 from ..assumption import Area, Assumption, Finding
 from ..bench import FRAMEWORKS, Bench, Evidence
-from ..findings import judged, require_release, untested
+from ..findings import DISCOVERY_S, GPU, judged, require_release, untested
 from ..pipelines import Made, MadePipeline, Pipeline, Wanted
-from .build import scratch_of
 
-GPU = "macOS with a Metal GPU"
-DISCOVERY_S = 30.0
-"""after that Ollama gives up on a GPU"""
 WIDTH = 32
 """threads of a SIMD group, which kernels and harness take for granted"""
 _ALIGNED = 64
@@ -30,7 +26,7 @@ def _examine(bench: Bench) -> Iterator[Finding]:
         yield from (untested(one.id, f"needs {GPU}") for one in AREA.assumptions)
         return
     release = require_release(bench)
-    tree = Path(scratch_of(bench, release).llama_cpp)
+    tree = Path(toolkit.scratch_of(bench, release).llama_cpp)
     asked, doubt = _asked(bench, tree)
     program, compiled = _program(bench)
     if compiled.code != 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import plistlib
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,7 @@ from ...host.ports import listeners
 from ...service import account, propertylist
 from ...service.manager import Instance
 from ...serving.ollama import DEFAULT_PORT
-from ..assumption import MACOS, Assumption, Probe, Verdict, judged, probed, untested
+from ..assumption import MACOS, Probe, Verdict, assumed, judged, probed, untested
 from ..bench import Bench
 
 _APP, _APP_LABEL = Path("/Applications/Ollama.app"), "com.ollama.ollama"
@@ -96,33 +96,37 @@ def _named(pid: int) -> str:
         return f"pid {pid}"
 
 
-def _probe(test: Callable[[Bench], Verdict], id: str, statement: str, how: str, needs: str = "") -> Probe:
-    return Probe(Assumption(id=f"neighbours.{id}", statement=statement, how=how, needs=needs), test)
-
+_assumption = partial(assumed, "neighbours")
 
 NEIGHBOURS = probed(
     "neighbours",
-    _probe(
+    Probe(
+        _assumption(
+            "port", f"Whoever listens on {DEFAULT_PORT} is found with its pid.", "Look, and ask for its version."
+        ),
         _port,
-        "port",
-        f"Whoever listens on {DEFAULT_PORT} is found with its pid.",
-        "Look, and ask for its version.",
     ),
-    _probe(_processes, "processes", "The program of every other ollama can be seen.", "List the processes."),
-    _probe(
+    Probe(
+        _assumption("processes", "The program of every other ollama can be seen.", "List the processes."), _processes
+    ),
+    Probe(
+        _assumption(
+            "app", f"Ollama.app is {_APP_LABEL} in launchd while it runs.", "Compare the processes with launchd.", MACOS
+        ),
         _app,
-        "app",
-        f"Ollama.app is {_APP_LABEL} in launchd while it runs.",
-        "Compare the processes with launchd.",
-        MACOS,
     ),
-    _probe(
+    Probe(
+        _assumption(
+            "homebrew",
+            f"Homebrew's Ollama is {_BREW_LABEL}, for all five session types, kept alive, with "
+            f"{' and '.join(_BREW_VARIABLES)}.",
+            "Read its property list.",
+            MACOS,
+        ),
         _brew,
-        "homebrew",
-        f"Homebrew's Ollama is {_BREW_LABEL}, for all five session types, kept alive, with "
-        f"{' and '.join(_BREW_VARIABLES)}.",
-        "Read its property list.",
-        MACOS,
     ),
-    _probe(_setenv, "setenv", "launchctl setenv gives agents no variable of Ollama's.", "launchctl getenv.", MACOS),
+    Probe(
+        _assumption("setenv", "launchctl setenv gives agents no variable of Ollama's.", "launchctl getenv.", MACOS),
+        _setenv,
+    ),
 )

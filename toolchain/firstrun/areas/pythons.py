@@ -7,10 +7,11 @@ import shutil
 import ssl
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ...core import process
-from ..assumption import MACOS, Assumption, Probe, Verdict, judged, probed, untested
+from ..assumption import MACOS, Probe, Verdict, assumed, judged, probed, untested
 from ..bench import Bench, Evidence
 
 OLDEST, NEWEST = 11, 14
@@ -145,9 +146,7 @@ def _git(bench: Bench) -> Verdict:
     return judged(seen.code == 0, f"{where}: {seen.output.strip()}", seen)
 
 
-def _assumption(id: str, statement: str, how: str, needs: str = "") -> Assumption:
-    return Assumption(id=f"python.{id}", statement=statement, how=how, needs=needs)
-
+_assumption = partial(assumed, "python")
 
 PYTHONS = probed(
     "python",

@@ -15,9 +15,7 @@ from ...serving.probe_model import write_probe
 from .. import counts, toolkit
 from ..assumption import Area, Assumption, Finding
 from ..bench import Bench, Evidence
-from ..findings import MINIATURE, judged, require_release, untested
-from .build import scratch_of
-from .metal import GPU
+from ..findings import GPU, MINIATURE, judged, require_release, untested
 
 PROGRAM = "llama-bench"
 BASE, UPSTREAM = "q8_0", ("f16", "q8_0", "q4_0")
@@ -77,7 +75,7 @@ def _examine(bench: Bench) -> Iterator[Finding]:
         return
     try:
         heads = counts.heads_of(geometry.read(gguf.load(str(model))))
-        tree = Path(scratch_of(bench, release).llama_cpp)
+        tree = Path(toolkit.scratch_of(bench, release).llama_cpp)
         counted = counts.measure(bench.run, tree, (*UPSTREAM, *_own()), heads)
     except ToolchainError as error:
         yield from (untested(one, f"not counted: {error.message}", *seen) for one in _COUNTED)
