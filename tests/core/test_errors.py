@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from toolchain.core.errors import all_errors, exit_code_table
+from toolchain.core.exit_codes import all_errors, exit_code_table
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/exit-codes.md"
 

@@ -24,7 +24,7 @@ from invoke.tasks import Task
 import tasks
 import toolchain
 from toolchain.core.config import Config, rows
-from toolchain.core.errors import exit_code_table
+from toolchain.core.exit_codes import exit_code_table
 
 from .pages import ROOT
 

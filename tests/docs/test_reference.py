@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.core.config import Config, rows
-from toolchain.core.errors import all_errors
+from toolchain.core.exit_codes import all_errors
 
 from .reference import REFERENCE, all_tasks, flags, parts, renewed
 

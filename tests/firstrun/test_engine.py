@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from toolchain.core import records
-from toolchain.core.errors import ConfigError, FolderUnusable, LockHeld, PortInUse, all_errors
+from toolchain.core.errors import ConfigError, FolderUnusable, LockHeld, PortInUse
+from toolchain.core.exit_codes import all_errors
 from toolchain.core.run import Run
 from toolchain.firstrun import belongings, engine, report
 from toolchain.firstrun.areas import launchd_loading

@@ -198,6 +198,27 @@ class WatchConfig:
 
 
 @record
+class PublishConfig:
+    """How releases are signed and published."""
+
+    folder: Annotated[str, "folder of the publication; empty: publication in the workspace"] = ""
+    key: Annotated[
+        str, "SSH key that signs: a private key without passphrase, or the public half of one in an agent or a token"
+    ] = ""
+    signers: Annotated[str, "allowed_signers file with the keys that are trusted"] = ""
+    revoked: Annotated[str, "file with public keys that are trusted no more; empty: none"] = ""
+    channel: Annotated[str, _like(r"[a-z][a-z0-9-]{0,31}"), "channel that a release is promoted to"] = "stable"
+    channel_days: Annotated[Days, "days for which a channel's statement is valid"] = 30.0
+
+
+@record
+class FleetConfig:
+    """Which Macs a rollout reaches."""
+
+    inventory: Annotated[str, "inventory of hosts in waves: a YAML file"] = ""
+
+
+@record
 class Config:
     """All settings. `origins` maps each dotted key to where its value came from."""
 
@@ -209,6 +230,8 @@ class Config:
     verify: VerifyConfig = dataclasses.field(default_factory=VerifyConfig)
     deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
     watch: WatchConfig = WatchConfig()
+    publish: PublishConfig = PublishConfig()
+    fleet: FleetConfig = FleetConfig()
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 

@@ -2,12 +2,11 @@
 
 A `ToolchainError` is for the person at the terminal: what is wrong, with which thing, and what to try.
 Any other exception is a bug and keeps its traceback. The table in docs/reference/exit-codes.md is made from
-this module (`exit_code_table`), and a test checks that the codes are distinct.
+this module and delivery_errors.py by exit_codes.py, and a test checks that the codes are distinct.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -383,22 +382,3 @@ class MetalLayoutUnknown(ToolchainError):
     """The Metal kernels of a tree have an unknown file layout, or one that differs from the tree's file lists."""
 
     exit_code = 92
-
-
-def all_errors() -> Iterator[type[ToolchainError]]:
-    """Every class of error, in order of exit code."""
-    todo, found = [ToolchainError], set[type[ToolchainError]]()
-    while todo:
-        for sub in todo.pop().__subclasses__():
-            found.add(sub)
-            todo.append(sub)
-    return iter(sorted(found, key=lambda cls: cls.exit_code))
-
-
-def exit_code_table() -> str:
-    """The exit codes as a Markdown table, for docs/reference/exit-codes.md and `./inv --help`."""
-    rows = [(0, "success", ""), (1, "a bug (with a traceback)", ""), (2, "wrong usage of a task", "")]
-    rows += [(cls.exit_code, (cls.__doc__ or "").splitlines()[0].rstrip("."), cls.__name__) for cls in all_errors()]
-    lines = ["| code | meaning | error |", "|---|---|---|"]
-    lines += [f"| {code} | {meaning} | {f'`{name}`' if name else ''} |" for code, meaning, name in rows]
-    return "\n".join(lines) + "\n"

@@ -11,7 +11,9 @@ from .errors import MissingExtra
 _EXTRAS = {
     "clang": ("libclang", "clang"),
     "dev": ("pytest",) * 2,
+    "fleet": ("fabric",) * 2,
     "plots": ("matplotlib",) * 2,
+    "release": ("tuf",) * 2,
     "zig": ("ziglang",) * 2,
 }
 """extra -> its main package, and a module of that"""

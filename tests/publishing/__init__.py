@@ -1,0 +1,1 @@
+"""Releases as files that anyone can check."""

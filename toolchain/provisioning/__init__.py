@@ -1,0 +1,1 @@
+"""The provisioner `tq` for Macs without Python, and the adapters that run it: rendered from templates/."""
