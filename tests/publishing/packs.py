@@ -57,6 +57,20 @@ def linux(workspace: Path) -> Path:
     return _made(workspace, "linux-x86_64", fill)
 
 
+def official(workspace: Path) -> Path:
+    """A release directory for a Mac, signed with a Developer ID."""
+
+    def fill(folder: Path) -> None:
+        for name in (*PROGRAMS, "lib/ollama/libx.dylib"):
+            data = machos.make(machos.EXECUTABLE if name in PROGRAMS else machos.DYLIB, content=name.encode())
+            cms = machos.DEVELOPER_ID + machos.TIMESTAMP
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(machos.sign(data, name, flags=machos.RUNTIME, cms=cms, team="TEAM123456"))
+            (folder / name).chmod(0o755 if name in PROGRAMS else 0o644)
+
+    return _made(workspace, "macos-arm64", fill)
+
+
 def macos(workspace: Path, content: bytes = b"code") -> Path:
     """A release directory for a Mac: programs that the linker signed, a library, and one without a signature."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.publishing import packs
-from tests.publishing.signing_program import IDENTITY, SUBMISSION
+from tests.publishing.signing_program import SUBMISSION
 from toolchain.build import check
 from toolchain.core import records
 from toolchain.core.delivery_errors import NotarizationFailed
@@ -25,7 +25,7 @@ ACCEPTED = {"status": "Accepted", "issues": None}
 
 @pytest.fixture
 def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = packs.install_double(tmp_path / "double", "codesign", "rcodesign", "xcrun")
+    folder = packs.install_double(tmp_path / "double", "rcodesign", "xcrun")
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     for name in ("key.p8", "key.json"):
         (folder / name).write_text("key")
@@ -33,14 +33,9 @@ def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, double: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A release that is signed with a Developer ID."""
-    run = packs.run_in(
-        tmp_path / "w", publish_signing="developer-id", publish_signing_tool="codesign", publish_identity=IDENTITY
-    )
-    made = tmp_path / "w/releases" / codesign.sign(run, packs.macos(tmp_path / "w")).release
-    (double / "calls").unlink()
-    return made
+    return packs.official(tmp_path / "w")
 
 
 def run_with(folder: Path, double: Path, key: str = "key.p8", **more: str) -> Run:
