@@ -20,7 +20,17 @@ from tests.publishing import machos
 HOME = Path(os.environ.get("SIGNING_DOUBLE", "."))
 IDENTITY = "Developer ID Application: Example (TEAM123456)"
 SUBMISSION = "2efe2717-52ef-43a5-96dc-0797e4ca1041"
-_FAULTS = ("locked", "keeps entitlements", "changes content", "does nothing", "no runtime", "hangs", "agreement", "key")
+_FAULTS = (
+    "locked",
+    "keeps entitlements",
+    "changes content",
+    "does nothing",
+    "no runtime",
+    "hangs",
+    "agreement",
+    "key",
+    "unknown ticket",
+)
 _SIGN = {"--sign": 1, "--force": 0, "--options": 1, "--identifier": 1}
 _RCODESIGN = {
     "--binary-identifier": 1, "--timestamp-url": 1, "--for-notarization": 0, "--pem-file": 1, "--p12-file": 1,
@@ -80,7 +90,10 @@ def signed(path: Path, identifier: str, *, runtime: bool, cms: bytes) -> None:
 def codesign(words: list[str]) -> None:
     """`codesign --sign`, and `--verify --strict`, which only looks for a signature."""
     if words[:2] == ["--verify", "--strict"]:
-        files = [one for one in words[2:] if not one.startswith(("-R", "--check"))]
+        files = [one for one in words[2:] if one not in ("--check-notarization", "-R=notarized")]
+        assert len(files) == 1
+        if "-R=notarized" in words and fault() == "unknown ticket":
+            end(f"{files[-1]}: code failed to satisfy specified code requirement(s)", 3)
         if b"\xfa\xde\x0c\xc0" not in Path(files[-1]).read_bytes():
             end(f"{files[-1]}: code object is not signed at all", 1)
         return

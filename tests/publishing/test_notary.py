@@ -20,12 +20,13 @@ REFUSED = {
     "status": "Invalid",
     "issues": [{"severity": "error", "path": "x.zip/bin/ollama", "message": "The binary is not signed."}],
 }
+ORDER = ("lib/ollama/libx.dylib", "bin/ollama", "lib/ollama/llama-server")
 ACCEPTED = {"status": "Accepted", "issues": None}
 
 
 @pytest.fixture
 def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = packs.install_double(tmp_path / "double", "rcodesign", "xcrun")
+    folder = packs.install_double(tmp_path / "double", "codesign", "rcodesign", "xcrun")
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     for name in ("key.p8", "key.json"):
         (folder / name).write_text("key")
@@ -64,6 +65,7 @@ def test_what_is_accepted_is_notarized(folder: Path, double: Path, key: str) -> 
             f"xcrun notarytool submit --output-format json {tool} ZIP",
             f"xcrun notarytool wait {tool} --timeout 1800 {SUBMISSION}",
             f"xcrun notarytool log {tool} {SUBMISSION}",
+            *(f"codesign --verify --strict --check-notarization -R=notarized {folder / name}" for name in ORDER),
         ]
         if key == "key.p8"
         else [
@@ -73,7 +75,7 @@ def test_what_is_accepted_is_notarized(folder: Path, double: Path, key: str) -> 
         ]
     )
     assert notary.notarize(run, folder) == answer
-    assert len(calls(double)) == 3, "it is not asked again"
+    assert sum("submit" in call for call in calls(double)) == 1, "it is not asked again"
     after = packing.pack(run, folder, packs.verification_of(check(folder)))
     assert (after.release.notarized, after.new) == (True, True)
     assert after.release.archive == before.release.archive
@@ -116,6 +118,15 @@ def test_what_the_account_lacks_is_said(folder: Path, double: Path, fault: str, 
         notary.notarize(run, folder)
     assert hint in caught.value.hint
     assert not (codesign.records_of(run, folder.name) / notary.RECORD).exists()
+
+
+def test_an_answer_that_is_not_known_everywhere_is_a_warning(
+    folder: Path, double: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (double / "notary").write_text(json.dumps(ACCEPTED))
+    (double / "fault").write_text("unknown ticket")
+    assert notary.notarize(run_with(folder, double), folder).status == "accepted"
+    assert "does not know it as notarized yet: " in capsys.readouterr().err
 
 
 def test_an_answer_about_other_content_does_not_count(folder: Path, double: Path) -> None:
