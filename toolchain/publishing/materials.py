@@ -33,6 +33,11 @@ class Records:
     rendered: Rendered
     verification: Verification | None
 
+    @property
+    def verification_file(self) -> Path:
+        """The file with `verification`, if there is one."""
+        return self.folder / "verification.json"
+
 
 @dataclass(frozen=True)
 class Upstream:

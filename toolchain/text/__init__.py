@@ -6,6 +6,7 @@ A module for each package registers a function for each type of record.
 from . import (  # noqa: F401  each registers what it shows
     assessment,
     contract,
+    documents,
     drift,
     firstrun,
     fork,
