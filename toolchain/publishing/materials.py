@@ -98,6 +98,16 @@ def gather(run: Run, named: str) -> Materials:
     return Materials(folder=folder, packed=packed, directory=directory, records=records)
 
 
+def identified(run: Run, named: str) -> str:
+    """The id of a release: `named` where there are records of it, else that of its directory, else of the newest one.
+
+    Raises `ReleaseInvalid`.
+    """
+    if named and "/" not in named and (run.workspace / "runs" / named / "rendered.json").is_file():
+        return named
+    return load(find_release(run, named)).id
+
+
 def read_packed(folder: Path, identifier: str) -> PublishedRelease:
     """The release.json of a packed release. Raises `RecordError`, `DocumentInvalid` for one of another release."""
     file = folder / RELEASE_FILE

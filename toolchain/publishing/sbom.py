@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..core.delivery_errors import DocumentInvalid
 from ..stages import RenderedTarget
-from . import components, gomodules
+from . import components
 from .gomodules import GoModule, GoProgram
 from .materials import Materials, Upstream, ollamas_patches, upstreams
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cyclonedx.model.license import DisjunctiveLicense
 
 NAME = "turboquant-ollama"
-_PROGRAM = "bin/ollama"
+PROGRAM = "bin/ollama"
 _SPACE = uuid.UUID("6f2f0a55-6c0e-5c1e-9a3c-2c3d4d0b7f11")
 """of the serial numbers; any constant would do"""
 _MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy"
@@ -38,18 +38,16 @@ def serial_number(identifier: str) -> uuid.UUID:
     return uuid.uuid5(_SPACE, identifier)
 
 
-def make(materials: Materials) -> tuple[bytes, GoProgram | None]:
-    """The bill of a packed release as JSON, and the Go modules of its Ollama.
+def make(materials: Materials, go: GoProgram | None) -> bytes:
+    """The bill of a packed release as JSON; `go` is what Go's linker says of its Ollama, if it does.
 
-    Raises `DocumentInvalid` when it does not fit its schema, and the errors of `gomodules.read` and of
-    `materials.ollamas_patches`.
+    Raises `DocumentInvalid` when it does not fit its schema, and the errors of `materials.ollamas_patches`.
     """
     from cyclonedx.output.json import JsonV1Dot6
 
-    go = gomodules.read(materials.directory / _PROGRAM)
     data = JsonV1Dot6(_Bill(materials, go).bill()).output_as_string(indent=2).encode() + b"\n"
     validate(data, materials.release.id)
-    return data, go
+    return data
 
 
 def validate(data: bytes, name: str) -> None:
@@ -116,8 +114,8 @@ class _Bill:
 
     def _go_modules(self) -> str:
         if self._go is None:
-            return f"unknown: {_PROGRAM} holds no build information of Go"
-        return f"{len(self._go.modules)}, as {_PROGRAM} states them"
+            return f"unknown: {PROGRAM} holds no build information of Go"
+        return f"{len(self._go.modules)}, as {PROGRAM} states them"
 
     def _main(self) -> Component:
         """The release, with its files inside."""

@@ -1,0 +1,219 @@
+"""A workspace with a small release, its records, and its archive, packed by hand through the record alone.
+
+bin/ollama is a real program of Go's; the sources are real repositories, and the diffs have the digests that they state.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.sources.gitrepo import commit, new
+from toolchain.build import MANIFEST, assemble, content_digest, load, tools
+from toolchain.core import config, process, records
+from toolchain.core.console import Console
+from toolchain.core.run import Run
+from toolchain.proofs import RanOn, TypeProof, Verdict, Verification
+from toolchain.publishing.materials import packed_folder
+from toolchain.publishing.published import RELEASE_FILE, Archive, Document, PublishedRelease
+from toolchain.stages import (
+    CacheType,
+    Checkout,
+    EditResult,
+    FileChecksum,
+    Pin,
+    Release,
+    Rendered,
+    RenderedTarget,
+    Sources,
+    Target,
+)
+
+MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any person\nobtaining a copy of it.\n"
+HOOKS = "llama/compat/001-hooks.patch"
+THEIRS = "diff of Ollama's own\n"
+TURBO4 = CacheType(name="turbo4", block=64, bytes=34, db=23.7)
+LINUX = RanOn(platform="linux-x86_64", system="Linux 6.1, x86_64")
+MAC = RanOn(platform="macos-arm64", system="macOS 15.6 (24G84), arm64")
+
+
+class World:
+    """The workspace and its key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        if not self.workspace.exists():
+            self.workspace.mkdir(parents=True)
+            commit(
+                new(folder / "ollama"), {"LLAMA_CPP_VERSION": "b7\n", HOOKS: THEIRS, "llama/compat/README.md": "read\n"}
+            )
+            commit(new(folder / "llama.cpp"), {"ggml.h": "int types;\n"})
+        self.key = folder / "key"
+        self.signers = folder / "signers"
+
+    def run(self, **flags: Any) -> Run:
+        """A run in this workspace."""
+        own = {"workspace": str(self.workspace), "publish.key": str(self.key), "publish.signers": str(self.signers)}
+        given = {name.replace("__", "."): value for name, value in flags.items()}
+        return Run(config=config.load(environ={}, flags=own | given), console=Console(json=True))
+
+    def release(self, mark: str = "one", edits: tuple[str, ...] = ("types/ids", "types/count")) -> Release:
+        """A release directory with its records; another `mark` makes another one."""
+        sources, rendered = self._sources(), self._rendered(mark, edits)
+        draft = Release(
+            id="", version="0.33.0-turbo1", created="2026-11-26T15:21:08+00:00", platform="linux-x86_64",
+            ollama_commit="a" * 40, llama_cpp_commit="b" * 40, llama_cpp_build=7, series_sha256=rendered.series_sha256,
+            cache_types=(TURBO4,), tools={"cmake": "4.4", "c++": "12.2"}, flags={"preset": "cpu", "LTO": "ON"},
+            files={},
+        )  # fmt: skip
+        release = assemble(self.workspace, draft, lambda folder: _fill(folder, mark))
+        folder = self.records_of(release.id)
+        for name, made in (("sources", sources), ("rendered", rendered), ("release", release)):
+            records.write(folder / f"{name}.json", made)
+        return release
+
+    def records_of(self, identifier: str) -> Path:
+        """The folder of its records."""
+        return self.workspace / "runs" / identifier
+
+    def directory(self, identifier: str) -> Path:
+        """The release directory."""
+        return self.workspace / "releases" / identifier
+
+    def verify(self, release: Release, *, ran_on: RanOn | None = LINUX, ok: bool = True) -> Verification:
+        """The record of a verification."""
+        proof = TypeProof(
+            kv_cache_type="turbo4",
+            model="probe-64",
+            head_size=64,
+            tokens=7,
+            text="x",
+            context_shifts=1,
+            caches=(),
+            ok=ok,
+        )
+        made = Verification(
+            release=release.id,
+            content_sha256=content_digest(release),
+            version=release.version,
+            proofs=(proof,),
+            checklist=(Verdict(number=1, name="the rotation", ok=True, evidence="seen"),),
+            unknown_type_message="",
+            ran_on=ran_on,
+            ok=ok,
+            seconds=1.0,
+        )
+        records.write(self.records_of(release.id) / "verification.json", made)
+        return made
+
+    def pack(self, identifier: str, *, sequence: int = 1, level: int = 1) -> Path:
+        """WORKSPACE/packed/ID with the archive, a probe and an unsigned release.json."""
+        return pack(self.run(), identifier, sequence=sequence, level=level)
+
+    def packed(self, identifier: str) -> PublishedRelease:
+        """Its release.json."""
+        return records.read(packed_folder(self.run(), identifier) / RELEASE_FILE, PublishedRelease)
+
+    def _sources(self) -> Sources:
+        def checkout(target: Target, describe: str) -> Checkout:
+            folder = self.folder / target
+            head = process.capture(("git", "rev-parse", "HEAD"), cwd=folder).text.strip()
+            return Checkout(target=target, origin=str(folder), git_dir=folder / ".git", commit=head, describe=describe)
+
+        ollama, llama_cpp = checkout("ollama", "v0.33.0"), checkout("llama.cpp", "b7")
+        pin = Pin(name="b7", commit=llama_cpp.commit, build=7, exact=True)
+        return Sources(ollama=ollama, llama_cpp=llama_cpp, era="pinned", pin=pin)
+
+    def _rendered(self, mark: str, edits: tuple[str, ...]) -> Rendered:
+        sources = self._sources()
+
+        def target(checkout: Checkout, path: str) -> RenderedTarget:
+            diff = f"diff --git a/{path} b/{path}\n@@ -1 +1,2 @@\n int types;\n+{mark} é \t\n"
+            return RenderedTarget(
+                target=checkout.target,
+                commit=checkout.commit,
+                diff=diff,
+                sha256=records.sha256_bytes(diff.encode()),
+                files=(FileChecksum(path=path, pristine="c" * 64, rendered=mark, inserted=1, deleted=0),),
+            )
+
+        return Rendered(
+            series_sha256=records.sha256_bytes(mark.encode()),
+            targets=(target(sources.llama_cpp, "ggml.h"), target(sources.ollama, "llama/compat/900.patch")),
+            edits=tuple(EditResult(name=name, target="llama.cpp", file="ggml.h", status="applies") for name in edits),
+            facts={},
+            cache_types=(TURBO4,),
+        )
+
+
+def go_program() -> Path:
+    """A program that Go made: its own formatter."""
+    root = process.capture((tools.go().path, "env", "GOROOT")).text.strip()
+    return Path(root) / "bin" / "gofmt"
+
+
+def _fill(folder: Path, mark: str) -> None:
+    for name in ("bin", "lib/ollama", "licenses/llama.cpp"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(go_program(), folder / "bin/ollama")
+    (folder / "lib/ollama/llama-server").write_text(f"#!/bin/sh\necho {mark}\n")
+    (folder / "lib/ollama/llama-server").chmod(0o755)
+    (folder / "lib/ollama/libggml.so.0").write_text("ggml")
+    (folder / "lib/ollama/libggml.so").symlink_to("libggml.so.0")
+    for name in ("ollama.txt", "llama.cpp.txt", "turboquant.txt", "llama.cpp/LICENSE-jsonhpp"):
+        (folder / "licenses" / name).write_text(MIT)
+    (folder / "licenses/llama.cpp/LICENSE-other").write_text("Do what you want.\n")
+
+
+def pack(run: Run, identifier: str, *, sequence: int = 1, level: int = 1) -> Path:
+    """`World.pack` in any workspace."""
+    directory = run.workspace / "releases" / identifier
+    release = load(directory)
+    folder = packed_folder(run, identifier)
+    folder.mkdir(parents=True, exist_ok=True)
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in sorted([*release.files, MANIFEST]):
+            member = archive.gettarinfo(directory / name, f"{identifier}/{name}")
+            member.uid = member.gid = member.mtime = 0
+            member.uname = member.gname = ""
+            with (directory / name).open("rb") as file:
+                archive.addfile(member, file if member.isreg() else None)
+    packed = gzip.compress(tar.getvalue(), mtime=0, compresslevel=level)
+    (folder / f"{identifier}.tar.gz").write_bytes(packed)
+    (folder / "probe.gguf").write_bytes(b"GGUF")
+    stated = PublishedRelease(
+        id=release.id,
+        sequence=sequence,
+        version=release.version,
+        platform=release.platform,
+        created=release.created,
+        ollama_commit=release.ollama_commit,
+        llama_cpp_commit=release.llama_cpp_commit,
+        llama_cpp_build=release.llama_cpp_build,
+        series_sha256=release.series_sha256,
+        signing="none",
+        archive=Archive(
+            name=f"{identifier}.tar.gz",
+            size=len(packed),
+            sha256=hashlib.sha256(packed).hexdigest(),
+            tar_size=len(tar.getvalue()),
+            tar_sha256=hashlib.sha256(tar.getvalue()).hexdigest(),
+        ),
+        files=release.files,
+        manifest_sha256=records.sha256_file(directory / MANIFEST),
+        unsigned={},
+        documents={"probe": Document(name="probe.gguf", size=4, sha256=hashlib.sha256(b"GGUF").hexdigest())},
+    )
+    if (folder / RELEASE_FILE).is_file():
+        before = records.read(folder / RELEASE_FILE, PublishedRelease)
+        stated = replace(stated, documents={**before.documents, **stated.documents})
+    records.write(folder / RELEASE_FILE, stated)
+    return folder
