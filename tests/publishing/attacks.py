@@ -10,23 +10,27 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import random
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from toolchain.core import delivery_errors as errors
 from toolchain.core import records
 from toolchain.core.errors import ToolchainError
-from toolchain.publishing import published, signature
+from toolchain.publishing import checking, published, signature
 from toolchain.publishing.published import signature_of
 
-from .server import Behaviour
-from .world import World, damage, list_key, stamp
+from .server import Behaviour, serving
+from .world import World, damage, list_key, make, run_in, stamp
 
 Word = Literal[
     "tampered", "cannot-verify", "unknown-key", "key-revoked", "wrong-namespace", "channel-expired", "older-sequence",
@@ -419,3 +423,42 @@ def _(world: World) -> None:
 
 
 ATTACKS: tuple[Attack, ...] = tuple(attack.found)
+
+
+def refusal(world: World, one: Attack, folder: Path, *, timeout_s: float) -> ToolchainError | None:
+    """What `release.verify` says of a world that was attacked; `folder` is for its workspace. None: it accepts it."""
+    run = run_in(folder, **{"publish.timeout_s": timeout_s})
+    trust = checking.Trust(signers=world.signers, revoked=world.revoked)
+    with serving(world.publication.folder) as url:
+        if one.seen_before:
+            checking.verify(run, url, trust)
+        url.behave(one.prepare(world))
+        try:
+            checking.verify(run, url, trust)
+        except ToolchainError as error:
+            return error
+    return None
+
+
+def main() -> None:
+    """Run all attacks, and print what was said."""
+    failed = 0
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
+        base = Path(name)
+        untouched = make(base)
+        for number, one in enumerate(ATTACKS, 1):
+            folder = base / str(number)
+            folder.mkdir()
+            world = untouched.copy(folder)
+            said = refusal(world, one, folder, timeout_s=2.0)
+            installed = list(folder.rglob("llama-server"))
+            good = type(said) is one.error and not installed
+            failed += not good
+            verdict, code = "ok" if good else "FAILED", said.exit_code if said else 0
+            print(f"{number:>2} {verdict:<6} {one.name:<55} {type(said).__name__:<16} {code}")  # noqa: T201
+    print(f"{len(ATTACKS)} attacks, {failed} failed")  # noqa: T201
+    raise SystemExit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import http.server
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,15 @@ def _names(suffix: str, path: str) -> bool:
     return bool(suffix) and path.endswith(suffix)
 
 
+class Served(str):
+    """The base URL of a folder that is served. `behave` changes the server's behaviour from now on."""
+
+    __slots__ = ("behave",)
+    behave: Callable[[Behaviour], None]
+
+
 @contextlib.contextmanager
-def serving(folder: Path, behaviour: Behaviour = Behaviour()) -> Iterator[str]:
+def serving(folder: Path, behaviour: Behaviour = Behaviour()) -> Iterator[Served]:
     """Serve a folder on 127.0.0.1, and give its base URL."""
     stopping = threading.Event()
 
@@ -106,7 +113,9 @@ def serving(folder: Path, behaviour: Behaviour = Behaviour()) -> Iterator[str]:
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.05))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        url = Served(f"http://127.0.0.1:{server.server_address[1]}")
+        url.behave = lambda new: setattr(Handler, "behaviour", new)
+        yield url
     finally:
         stopping.set()
         server.shutdown()

@@ -18,8 +18,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.build.test_release import DRAFT
+from toolchain.build import assemble
+from toolchain.build.release import PROGRAMS
 from toolchain.core import records
-from toolchain.publishing import published, signature
+from toolchain.core.config import load
+from toolchain.core.console import Console
+from toolchain.core.run import Run
+from toolchain.publishing import archive, keys, promotion, publication, published, signature
 from toolchain.publishing.published import Channel, Publication, PublishedRelease
 
 
@@ -96,7 +102,7 @@ class World:
         """
         release, path = self.release(self.newer), self.archive()
         raw = io.BytesIO()
-        with tarfile.open(path) as old, tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as new:
+        with tarfile.open(path) as old, tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as new:
             for member in old.getmembers():
                 file = old.extractfile(member) if member.isfile() else None
                 content = file.read() if file else b""
@@ -137,3 +143,90 @@ def damage(path: Path, at: float = 0.5) -> None:
 def list_key(world: World, options: str) -> None:
     """Have the client trust the publisher's key with these options."""
     world.signers.write_text(f"{published.PRINCIPAL} {options} {world.public_key}\n")
+
+
+def make(folder: Path) -> World:
+    """A publication made by the toolkit itself in an empty folder, with small programs that are no programs."""
+    publisher = make_publisher(folder)
+    older, newer = (stage(publisher, name, sequence) for sequence, name in ((1, "older"), (2, "newer")))
+    for identifier in (older, newer):
+        publication.publish(publisher, identifier, b"#!/bin/sh\necho provisioner\n")
+        promotion.promote(publisher, identifier, name="stable", prove=lambda _publisher, _release: "proven")
+    promotion.promote(publisher, newer, name="beta", prove=lambda _publisher, _release: "proven")
+    keys.generate(folder / "other")
+    (folder / "revoked").touch()
+    return World(
+        publication=publication.publication_of(publisher),
+        key=folder / "keys/signing",
+        other_key=folder / "other",
+        signers=folder / "keys/allowed_signers",
+        revoked=folder / "revoked",
+        older=older,
+        newer=newer,
+    )
+
+
+def make_publisher(folder: Path, **settings: Any) -> Run:
+    """A publisher with keys in `folder`, an empty publication and an empty workspace."""
+    made = keys.make(Console(json=True), folder / "keys", folder / "offline")
+    return run_in(
+        folder,
+        **{
+            "publish.folder": str(folder / "publication"),
+            "publish.key": str(made.key),
+            "publish.signers": str(made.signers),
+            "publish.tuf_keys": str(made.tuf_keys),
+            **settings,
+        },
+    )
+
+
+def run_in(folder: Path, **settings: Any) -> Run:
+    """A run with its workspace in `folder`, and no setting from elsewhere."""
+    (folder / "turboquant.yaml").touch()
+    flags = {"workspace": str(folder / "workspace"), **settings}
+    return Run(config=load(file=folder / "turboquant.yaml", environ={}, flags=flags), console=Console(json=True))
+
+
+def stage(run: Run, content: str, sequence: int) -> str:
+    """Put a release with this content into packed/ of the workspace, as release.pack does; its id."""
+
+    def fill(place: Path) -> None:
+        for name in PROGRAMS:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(f"#!/bin/sh\necho {content}\n" * 500)
+            (place / name).chmod(0o755)
+        (place / "lib/ollama/libggml.so").symlink_to("llama-server")
+
+    release = assemble(run.workspace, DRAFT, fill)
+    staged = run.workspace / "packed" / release.id
+    staged.mkdir(parents=True, exist_ok=True)
+    with run.console.step("pack") as step:
+        packed = archive.write(run.workspace / "releases" / release.id, release, staged / f"{release.id}.tar.gz", step)
+    probe = staged / "probe.gguf"
+    probe.write_bytes(b"GGUF" + content.encode())
+    records.write(
+        staged / published.RELEASE_FILE,
+        PublishedRelease(
+            id=release.id,
+            sequence=sequence,
+            version=release.version,
+            platform=release.platform,
+            created=release.created,
+            ollama_commit=release.ollama_commit,
+            llama_cpp_commit=release.llama_cpp_commit,
+            llama_cpp_build=release.llama_cpp_build,
+            series_sha256=release.series_sha256,
+            signing="none",
+            archive=packed,
+            files=release.files,
+            manifest_sha256=hashlib.sha256(archive.manifest_bytes(release)).hexdigest(),
+            unsigned={},
+            documents={
+                "probe": published.Document(
+                    name=probe.name, size=probe.stat().st_size, sha256=records.sha256_file(probe)
+                )
+            },
+        ),
+    )
+    return release.id

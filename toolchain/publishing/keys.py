@@ -80,7 +80,7 @@ def generate(path: Path) -> Path:
     tool = shutil.which("ssh-keygen")
     if not tool:
         raise MissingTool("ssh-keygen was not found", hint="install OpenSSH 8.1 or newer (Debian: openssh-client)")
-    with temporary.folder("key", within=path.parent) as folder:
+    with temporary.folder("key", within=path.parent / ".making") as folder:
         process.capture(
             (tool, "-q", "-t", "ed25519", "-N", "", "-C", _COMMENT, "-f", folder / path.name),
             failure=SigningFailed, what="ssh-keygen",
