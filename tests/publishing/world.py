@@ -25,7 +25,7 @@ from toolchain.core import records
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
-from toolchain.publishing import archive, keys, promotion, publication, published, signature
+from toolchain.publishing import archive, keys, packing, promotion, publication, published, signature
 from toolchain.publishing.published import Channel, Publication, PublishedRelease
 
 
@@ -151,12 +151,12 @@ def make(folder: Path) -> World:
     older, newer = (stage(publisher, name, sequence) for sequence, name in ((1, "older"), (2, "newer")))
     for identifier in (older, newer):
         publication.publish(publisher, identifier, b"#!/bin/sh\necho provisioner\n")
-        promotion.promote(publisher, identifier, name="stable", prove=lambda _publisher, _release: "proven")
-    promotion.promote(publisher, newer, name="beta", prove=lambda _publisher, _release: "proven")
+        promotion.promote(publisher, identifier, name="stable", without_proof="a test")
+    promotion.promote(publisher, newer, name="beta", without_proof="a test")
     keys.generate(folder / "other")
     (folder / "revoked").touch()
     return World(
-        publication=publication.publication_of(publisher),
+        publication=packing.publication(publisher),
         key=folder / "keys/signing",
         other_key=folder / "other",
         signers=folder / "keys/allowed_signers",

@@ -6,9 +6,8 @@ signature under what he put into the folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeAlias
 
 from ..core import records
 from ..core.console import Console
@@ -17,13 +16,12 @@ from ..core.errors import ConfigError, RecordError
 from ..core.records import record
 from ..core.run import Run
 from . import channel as channels
-from . import published
+from . import published, statements
 from .publication import Publisher, check_file, files_of, opened
 from .published import Channel, PublishedRelease
 
 STABLE = "stable"
-Proof: TypeAlias = Callable[[Publisher, PublishedRelease], str]
-"""says what proves a release on a Mac, or raises `NotPromotable`"""
+_REASON = '--without-proof "why"'
 
 
 @record
@@ -44,12 +42,11 @@ def promote(
     name: str = "",
     minimum_sequence: int = 0,
     without_proof: str = "",
-    prove: Proof,
 ) -> Issued:
     """Have a channel name a published release; an older one than before, too: that is how a publisher rolls back.
 
-    `prove` looks for the signed result of a test on a Mac, which stable asks for unless `without_proof` says why there
-    is none. `minimum_sequence` raises the channel's floor; 0 keeps it. Raises `NotPromotable`, `ReleaseRevoked`,
+    Stable asks for the signed result of a test on a Mac, unless `without_proof` says why there is none.
+    `minimum_sequence` raises the channel's floor; 0 keeps it. Raises `NotPromotable`, `ReleaseRevoked`,
     `OlderSequence`, `Tampered`, `LockHeld`, and what signing raises.
     """
     name = name or run.config.publish.channel
@@ -66,7 +63,7 @@ def promote(
                 f"{identifier}: its sequence is {release.sequence}, and the minimum of {name} is {floor}",
                 hint="publish a new release",
             )
-        reason = _unproven(run.console, publisher, release, name, without_proof, prove)
+        reason = _unproven(run.console, publisher, release, name, without_proof)
         statement = Channel(
             channel=name,
             sequence=before.sequence if before else 0,
@@ -127,21 +124,34 @@ def _before(publisher: Publisher, name: str) -> Channel | None:
     return channels.read(publisher, name, history[-1]) if history else None
 
 
-def _unproven(
-    console: Console, publisher: Publisher, release: PublishedRelease, name: str, without_proof: str, prove: Proof
-) -> str:
+def _unproven(console: Console, publisher: Publisher, release: PublishedRelease, name: str, without_proof: str) -> str:
     """Why the release has no proof; empty if it has one, or the channel asks for none. Raises `NotPromotable`."""
     if name != STABLE:
         return ""
     try:
-        proof = prove(publisher, release)
-    except NotPromotable:
+        proof = _proof(publisher, release)
+    except NotPromotable as error:
         if not without_proof:
             raise
-        console.warn(f"{release.id}: promoted to {name} without a proof from a Mac: {without_proof}")
+        console.warn(f"{error.message}; promoted nevertheless: {without_proof}")
         return without_proof
     console.note(f"{release.id}: {proof}")
     return ""
+
+
+def _proof(publisher: Publisher, release: PublishedRelease) -> str:
+    """What proves a release on a Mac. Raises `NotPromotable`, `Tampered`, and what `statements.proof_of` raises."""
+    folder = publisher.publication.release(release.id)
+    found = statements.proof_of(folder, release, publisher.signers, publisher.revoked)
+    hint = f"./inv verify on a Mac, then pack and attest; or promote it to beta, or {_REASON}"
+    if failed := [one.role for one in found if one.result == "FAILED"]:
+        raise NotPromotable(f"{release.id}: its {failed[0]} failed", hint=hint)
+    for one in found:
+        if one.passed_on_a_mac:
+            files = "these files" if one.same_files else "files from the same sources"
+            return f"{one.role} of {files} passed on {one.platform} ({one.system}), signed by {one.key}"
+    where = ", ".join(f"{one.role} on {one.platform or 'an unknown machine'}: {one.result}" for one in found)
+    raise NotPromotable(f"{release.id}: no signed result of a test on a Mac ({where or 'none at all'})", hint=hint)
 
 
 def _all(publisher: Publisher) -> list[Channel]:

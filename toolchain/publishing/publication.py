@@ -22,7 +22,7 @@ from ..core.delivery_errors import AlreadyPublished, DriftFound, OlderSequence, 
 from ..core.errors import ConfigError, DiskFull, RecordError, ReleaseInvalid
 from ..core.records import record
 from ..core.run import Run
-from . import published, signature
+from . import packing, published, signature
 from .published import RELEASE_FILE, Archive, Document, Publication, PublishedRelease, signature_of
 
 _LOCK_WAIT_S = 60.0
@@ -95,16 +95,10 @@ class Publisher:
         return state.timestamp
 
 
-def publication_of(run: Run) -> Publication:
-    """The publication that the settings name."""
-    named = run.config.publish.folder
-    return Publication(Path(named).expanduser().absolute() if named else run.workspace / "publication")
-
-
 @contextmanager
 def opened(run: Run) -> Iterator[Publisher]:
     """The publication, for one publisher at a time. Raises `LockHeld`, `ConfigError`, `DiskFull`."""
-    publication = publication_of(run)
+    publication = packing.publication(run)
     busy = f"{publication.folder}: another publisher is at work"
     publisher = Publisher(publication, run.config.publish, run.console)
     try:
@@ -124,7 +118,7 @@ def publish(run: Run, identifier: str, provisioner: bytes | None) -> Published:
     """
     if not published.is_file_name(identifier):
         raise ConfigError(f"--release {identifier!r}: not a release's id", hint="ls WORKSPACE/packed")
-    staged = run.workspace / "packed" / identifier
+    staged = packing.staged(run) / identifier
     draft = staged_release(staged)
     with opened(run) as publisher:
         publication = publisher.publication
