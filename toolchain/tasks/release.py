@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import pipeline
 from ..build import find_release
 from ..core.run import Run
-from ..publishing import checking, codesign, comparison, keys, notary, packing, promotion, publication
+from ..publishing import attestation, checking, codesign, comparison, keys, notary, packing, promotion, publication
 from .command import Group
 
 group = Group("release")
@@ -125,3 +125,14 @@ def verify(
 def _either(run: Run, named: str) -> Path:
     path = Path(named).expanduser()
     return path.absolute() if path.is_file() else find_release(run, named)
+
+
+@group.task(
+    "workspace",
+    release=_RELEASE,
+    validation="JSON file of a validation of this release",
+    firstrun="archive of a first run on its sources",
+)
+def attest(run: Run, release: str = "", validation: str = "", firstrun: str = "") -> None:
+    """Add bill of materials and signed statements."""
+    run.finish(attestation.attest(run, release, validation, firstrun))

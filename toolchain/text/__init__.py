@@ -7,6 +7,7 @@ from . import (  # noqa: F401  each registers what it shows
     assessment,
     channel,
     contract,
+    documents,
     drift,
     firstrun,
     fork,
