@@ -25,7 +25,7 @@ from toolchain.core import records
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
-from toolchain.publishing import archive, keys, packing, promotion, publication, published, signature
+from toolchain.publishing import archive, keyfiles, keys, packing, promotion, publication, published, signature
 from toolchain.publishing.published import Channel, Publication, PublishedRelease
 
 
@@ -153,14 +153,13 @@ def make(folder: Path) -> World:
         publication.publish(publisher, identifier, b"#!/bin/sh\necho provisioner\n")
         promotion.promote(publisher, identifier, name="stable", without_proof="a test")
     promotion.promote(publisher, newer, name="beta", without_proof="a test")
-    keys.generate(folder / "other")
-    (folder / "revoked").touch()
+    keyfiles.generate(folder / "other")
     return World(
         publication=packing.publication(publisher),
         key=folder / "keys/signing",
         other_key=folder / "other",
         signers=folder / "keys/allowed_signers",
-        revoked=folder / "revoked",
+        revoked=folder / "keys/revoked_keys",
         older=older,
         newer=newer,
     )
@@ -175,6 +174,7 @@ def make_publisher(folder: Path, **settings: Any) -> Run:
             "publish.folder": str(folder / "publication"),
             "publish.key": str(made.key),
             "publish.signers": str(made.signers),
+            "publish.revoked": str(made.revoked),
             "publish.tuf_keys": str(made.tuf_keys),
             **settings,
         },

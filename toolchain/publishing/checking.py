@@ -43,7 +43,7 @@ _SEEN = "channels-seen.json"
 
 
 @record
-class Point:
+class Confirmed:
     """One thing that was checked."""
 
     what: str
@@ -51,7 +51,7 @@ class Point:
 
 
 @record
-class Checked:
+class Verified:
     """What `release.verify` found in order."""
 
     kind: Literal["packed", "release", "channel"]
@@ -62,7 +62,7 @@ class Checked:
     channel: str = ""
     channel_sequence: int = 0
     expires: str = ""
-    points: tuple[Point, ...]
+    points: tuple[Confirmed, ...]
 
 
 @record
@@ -89,11 +89,11 @@ class _Check:
     run: Run
     origin: download.Source
     trust: Trust
-    points: list[Point] = field(default_factory=list)
+    points: list[Confirmed] = field(default_factory=list)
 
     def note(self, what: str, found: str) -> None:
         """Keep what was found in order."""
-        self.points.append(Point(what=what, found=found))
+        self.points.append(Confirmed(what=what, found=found))
 
     def read(self, name: str, most: int) -> bytes:
         """A file that must be there."""
@@ -134,10 +134,13 @@ class _Check:
             ) from error
 
 
-def verify(run: Run, place: str, trust: Trust, *, name: str = "", unsigned: bool = False) -> Checked:
+def verify(
+    run: Run, place: str, trust: Trust, *, name: str = "", unsigned: bool = False, files: bool = True
+) -> Verified:
     """Verify a packed folder, a published release, or the channel `name` of a publication; `place` is a folder or URL.
 
-    `unsigned` allows a packed folder, which is signed only when it is published. Raises a distinct error for each
+    `unsigned` allows a packed folder, which is signed only when it is published; without `files` neither archive nor
+    documents are fetched. Raises a distinct error for each
     refusal: `Tampered`, `CannotVerify`, `UnknownKey`, `KeyRevoked`, `WrongNamespace`, `ChannelExpired`,
     `OlderSequence`, `ReleaseRevoked`, `ArchiveUnsafe`, `ClockWrong`, `DocumentInvalid`, `ForgeUnavailable`.
     """
@@ -145,14 +148,15 @@ def verify(run: Run, place: str, trust: Trust, *, name: str = "", unsigned: bool
     try:
         data = download.read(check.origin, RELEASE_FILE, _LARGEST)
     except FileNotFoundError:
-        return _channel(check, name or run.config.publish.channel)
+        return _channel(check, name or run.config.publish.channel, files=files)
     if unsigned:
         check.note("signature", "none was asked for")
     else:
         check.verify(RELEASE_FILE, data, published.RELEASE_NAMESPACE)
     release = check.decode(data, PublishedRelease, RELEASE_FILE)
-    _files(check, release, "")
-    return Checked(
+    if files:
+        _files(check, release, "")
+    return Verified(
         kind="packed" if unsigned else "release",
         where=check.origin.where,
         release=release.id,
@@ -162,7 +166,7 @@ def verify(run: Run, place: str, trust: Trust, *, name: str = "", unsigned: bool
     )
 
 
-def _channel(check: _Check, name: str) -> Checked:
+def _channel(check: _Check, name: str, *, files: bool) -> Verified:
     """What a Mac does before it installs."""
     statement = _statement(check, name)
     folder = f"releases/{statement.release}"
@@ -180,9 +184,10 @@ def _channel(check: _Check, name: str) -> Checked:
         )
     if check.trust.tuf_root:
         _by_tuf(check, statement, {path: data})
-    _files(check, release, f"{folder}/")
+    if files:
+        _files(check, release, f"{folder}/")
     _provisioner(check, statement)
-    return Checked(
+    return Verified(
         kind="channel",
         where=check.origin.where,
         release=release.id,

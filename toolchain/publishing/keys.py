@@ -6,27 +6,23 @@ The Update Framework has four roles with keys of their own; those of root stay o
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ..core import extras, process, records, temporary
+from ..core import extras, process, temporary
 from ..core.console import Console
 from ..core.delivery_errors import SigningFailed
-from ..core.errors import ConfigError, MissingTool
+from ..core.errors import ConfigError
 from ..core.records import record
 from . import signature
+from .keyfiles import COMMENT, ROOT_KEYS, generate, write_new
 from .published import NAMESPACES, PRINCIPAL, RELEASE_NAMESPACE
 
 SIGNERS = "allowed_signers"
+REVOKED = "revoked_keys"
 TUF = "tuf"
-ROOT_FILE = "root.json"
-ONLINE_ROLES = ("targets", "snapshot", "timestamp")
-ROOT_KEYS = ("root-1", "root-2", "root-3")
-_KEY = "signing"
-_COMMENT = "turboquant-publisher"
+KEY = "signing"
 
 
 @record
@@ -38,6 +34,8 @@ class Keys:
     fingerprint: str
     signers: Path
     """for publish.signers, and for each Mac"""
+    revoked: Path
+    """for publish.revoked, and for each Mac: an empty list of keys that are trusted no more"""
     tuf_keys: Path
     """for publish.tuf_keys: the keys of targets, snapshot and timestamp"""
     tuf_root: Path
@@ -57,56 +55,34 @@ def make(console: Console, folder: Path, offline: Path, public: Path | None = No
 
     if folder == offline or offline.is_relative_to(folder) or folder.is_relative_to(offline):
         raise ConfigError(f"{offline}: the root keys would lie with the others", hint="name another disk, or a token")
-    wanted = [folder / _KEY, folder / SIGNERS, folder / TUF, *(offline / f"{name}.pem" for name in ROOT_KEYS)]
+    wanted = [
+        folder / KEY,
+        folder / SIGNERS,
+        folder / REVOKED,
+        folder / TUF,
+        *(offline / f"{name}.pem" for name in ROOT_KEYS),
+    ]
     if found := next((path for path in wanted if os.path.lexists(path)), None):
         raise ConfigError(f"{found} exists, and a key is never overwritten", hint="name a new folder")
     for one in (folder, offline):
         one.mkdir(mode=0o700, parents=True, exist_ok=True)
         one.chmod(0o700)
     with console.step("making the keys"):
-        key = public or generate(folder / _KEY)
+        key = public or generate(folder / KEY)
         line = signer_line(public_half(key), since=datetime.now(UTC) - timedelta(days=1))
         check(key, line)
         write_new(folder / SIGNERS, line.encode(), mode=0o644)
+        write_new(folder / REVOKED, b"", mode=0o644)
         root = tuf_repository.create(folder / TUF, offline)
     return Keys(
-        key=key, fingerprint=fingerprint(key), signers=folder / SIGNERS, tuf_keys=folder / TUF, tuf_root=root,
+        key=key,
+        fingerprint=fingerprint(key),
+        signers=folder / SIGNERS,
+        revoked=folder / REVOKED,
+        tuf_keys=folder / TUF,
+        tuf_root=root,
         offline=offline,
-    )  # fmt: skip
-
-
-def generate(path: Path) -> Path:
-    """Make an Ed25519 key without a passphrase, and `path`.pub, neither of which may exist. Raises `SigningFailed`."""
-    tool = shutil.which("ssh-keygen")
-    if not tool:
-        raise MissingTool("ssh-keygen was not found", hint="install OpenSSH 8.1 or newer (Debian: openssh-client)")
-    with temporary.folder("key", within=path.parent / ".making") as folder:
-        process.capture(
-            (tool, "-q", "-t", "ed25519", "-N", "", "-C", _COMMENT, "-f", folder / path.name),
-            failure=SigningFailed, what="ssh-keygen",
-        )  # fmt: skip
-        for name, mode in ((path.name, 0o600), (f"{path.name}.pub", 0o644)):
-            write_new(path.with_name(name), (folder / name).read_bytes(), mode=mode)
-    return path
-
-
-def write_new(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a file that must not exist. Raises `ConfigError` if it does."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    except FileExistsError:
-        raise ConfigError(f"{path} exists, and a key is never overwritten", hint="name a new folder") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(data)
-            file.flush()
-            records.flush_to_disk(descriptor)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
-    records.flush_directory(path.parent)
+    )
 
 
 def public_half(key: Path) -> str:
@@ -129,7 +105,7 @@ def signer_line(public: str, *, since: datetime | None = None, until: datetime |
     options = [f'namespaces="{",".join(NAMESPACES)}"']
     options += [f'valid-after="{since:%Y%m%d}"'] if since else []
     options += [f'valid-before="{until:%Y%m%d}"'] if until else []
-    return f"{PRINCIPAL} {','.join(options)} {public} {_COMMENT}\n"
+    return f"{PRINCIPAL} {','.join(options)} {public} {COMMENT}\n"
 
 
 def check(key: Path, signers: str) -> None:

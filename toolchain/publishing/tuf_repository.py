@@ -10,7 +10,7 @@ signature verifies become targets. Needs the extra `release`: whoever imports th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -25,7 +25,7 @@ from tuf.api.serialization.json import JSONSerializer
 from ..core import records
 from ..core.delivery_errors import CannotVerify, SigningFailed, Tampered
 from ..core.records import record
-from . import keys
+from . import keyfiles
 from .published import Publication
 
 S = TypeVar("S", Root, Snapshot, Targets, Timestamp)
@@ -53,18 +53,18 @@ class TufState:
 def create(folder: Path, offline: Path) -> Path:
     """Make all keys and the first root, root.json in `folder`. Raises `ConfigError` for a file that exists."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = {name: CryptoSigner.generate_ed25519() for name in (*keys.ONLINE_ROLES, *keys.ROOT_KEYS)}
+    made = {name: CryptoSigner.generate_ed25519() for name in (*keyfiles.ONLINE_ROLES, *keyfiles.ROOT_KEYS)}
     for name, signer in made.items():
-        keys.write_new((offline if name in keys.ROOT_KEYS else folder) / f"{name}.pem", signer.private_bytes)
+        keyfiles.write_new((offline if name in keyfiles.ROOT_KEYS else folder) / f"{name}.pem", signer.private_bytes)
     root = Root(expires=_from_now("root"), consistent_snapshot=True)
     for name, signer in made.items():
-        root.add_key(signer.public_key, "root" if name in keys.ROOT_KEYS else name)
+        root.add_key(signer.public_key, "root" if name in keyfiles.ROOT_KEYS else name)
     root.roles["root"].threshold = _THRESHOLD
     signed = Metadata(root)
-    for name in keys.ROOT_KEYS:
+    for name in keyfiles.ROOT_KEYS:
         signed.sign(made[name], append=True)
-    keys.write_new(folder / keys.ROOT_FILE, signed.to_bytes(_READABLE), mode=0o644)
-    return folder / keys.ROOT_FILE
+    keyfiles.write_new(folder / keyfiles.ROOT_FILE, signed.to_bytes(_READABLE), mode=0o644)
+    return folder / keyfiles.ROOT_FILE
 
 
 def synchronise(
@@ -106,33 +106,47 @@ def state(publication: Publication) -> TufState:
 
 
 def rotate(
-    publication: Publication, offline: Sequence[Signer], *, role: str, old: str, new: Key, folder: Path
+    publication: Publication, offline: Sequence[Signer], folder: Path, new: Mapping[str, Key], replaced: str = ""
 ) -> TufState:
-    """Replace a key by a new one in a new root, which the `offline` root keys sign, and sign everything anew.
+    """Give roles new keys, in a new root that the `offline` root keys sign, and sign everything anew.
 
-    `role` is the key's role, `old` the id of the key that goes; `folder` has the keys that are in use from now on.
-    Raises `SigningFailed` when the root keys are too few.
+    `new` has a key for each role that gets another; with `root` among them, `replaced` is the id of the root key that
+    goes. `folder` has the keys of the other roles that are in use from now on. Raises `SigningFailed` where the root
+    keys are too few.
     """
     repository = Repository(publication)
-    before = repository.root()
-    root = Metadata(before.signed)
-    root.signed.revoke_key(old, role)
-    root.signed.add_key(new, role)
+    trusted = repository.root().signed
+    root = Metadata(repository.root().signed)
+    for role, key in new.items():
+        for old in [replaced] if role == "root" else list(root.signed.roles[role].keyids):
+            root.signed.revoke_key(old, role)
+        root.signed.add_key(key, role)
     root.signed.version += 1
     root.signed.expires = _from_now("root")
     for signer in offline:
         root.sign(signer, append=True)
-    previous = repository.root()
-    for judge in (previous.signed, root.signed):  # a new root is signed by the old keys, and by its own
+    for judge in (trusted, root.signed):  # clients ask for both
         try:
             judge.verify_delegate("root", root.signed_bytes, root.signatures)
         except RepositoryError as error:
             raise SigningFailed(
-                f"a new root needs {_THRESHOLD} root keys: {error}", hint="name a folder with at least two of them"
+                f"a new root needs {_THRESHOLD} root keys: {error}", hint="name the folder with at least two of them"
             ) from error
     repository.write_versioned(root)
     _sign(repository, repository.current(), folder, root, targets=True, snapshot=True)
     return state(publication)
+
+
+def lost_root_key(publication: Publication, offline: Sequence[Signer]) -> str:
+    """The id of the root key that is not among these. Raises `SigningFailed` unless exactly one is missing."""
+    known = {signer.public_key.keyid for signer in offline}
+    missing = [one for one in Repository(publication).root().signed.roles["root"].keyids if one not in known]
+    if len(missing) != 1:
+        raise SigningFailed(
+            f"{len(missing)} of the root keys are missing, and one can be replaced",
+            hint="name the folder with the two root keys that stay; move one that you do not trust out of it",
+        )
+    return missing[0]
 
 
 class Repository:
@@ -147,11 +161,11 @@ class Repository:
         """Start with the first root, where there is none yet. Raises `CannotVerify`."""
         if not self._root_versions():
             try:
-                first = (folder / keys.ROOT_FILE).read_bytes()
+                first = (folder / keyfiles.ROOT_FILE).read_bytes()
                 version = Metadata[Root].from_bytes(first).signed.version
             except (OSError, DeserializationError) as error:
                 raise CannotVerify(
-                    f"{folder / keys.ROOT_FILE}: no root of TUF: {error}", hint="./inv release.keys makes one"
+                    f"{folder / keyfiles.ROOT_FILE}: no root of TUF: {error}", hint="./inv release.keys makes one"
                 ) from error
             records.write_bytes(self.metadata / f"{version}.root.json", first)
 
@@ -197,6 +211,13 @@ class Repository:
         if not isinstance(found.signed, kind):
             raise Tampered(f"{self.metadata / name}: not metadata of {kind.type}", hint="restore tuf/ from a copy")
         return found
+
+
+def new_key(path: Path) -> Key:
+    """Make a key in a file that must not exist, and return its public half. Raises `ConfigError`."""
+    made = CryptoSigner.generate_ed25519()
+    keyfiles.write_new(path, made.private_bytes)
+    return made.public_key
 
 
 def signer_of(path: Path) -> CryptoSigner:
@@ -274,7 +295,7 @@ def _from_now(role: str) -> datetime:
 def offline_signers(folder: Path) -> list[CryptoSigner]:
     """The root keys that a folder has."""
     found = []
-    for name in keys.ROOT_KEYS:
+    for name in keyfiles.ROOT_KEYS:
         with contextlib.suppress(SigningFailed):
             found.append(signer_of(folder / f"{name}.pem"))
     return found

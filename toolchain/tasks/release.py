@@ -7,8 +7,21 @@ from pathlib import Path
 from .. import pipeline
 from ..build import find_release
 from ..core.run import Run
-from ..publishing import attestation, checking, codesign, comparison, keys, notary, packing, promotion, publication
+from ..publishing import (
+    attestation,
+    checking,
+    codesign,
+    comparison,
+    keyrehearsal,
+    keys,
+    notary,
+    packing,
+    promotion,
+    publication,
+    rotation,
+)
 from .command import Group
+from .flags import Names
 
 group = Group("release")
 
@@ -120,6 +133,32 @@ def verify(
         tuf_root=Path(tuf_root).expanduser() if tuf_root else None,
     )
     run.finish(checking.verify(run, place, trust, name=channel, unsigned=unsigned))
+
+
+@group.task(
+    "workspace",
+    name="rotate-keys",
+    role="signing, root (one that was lost), targets, snapshot or timestamp (repeatable, or with commas)",
+    to="new folder for the new keys",
+    offline="folder with the root keys of The Update Framework",
+    key="for signing: the public half of a key that an agent or a token holds; empty: a new key is made",
+)
+def rotate_keys(run: Run, to: str, role: Names = Names(), offline: str = "", key: str = "") -> None:
+    """Make new keys beside those in use."""
+    away, public = (Path(name).expanduser().absolute() if name else None for name in (offline, key))
+    run.finish(rotation.rotate(run, role, Path(to).expanduser().absolute(), away, public))
+
+
+@group.task("workspace", retire="public key that is trusted no more, once everything is signed again")
+def resign(run: Run, retire: str = "") -> None:
+    """Sign a publication again, with another key."""
+    run.finish(rotation.resign(run, Path(retire).expanduser() if retire else None))
+
+
+@group.task("workspace", name="rehearse-keys")
+def rehearse_keys(run: Run) -> None:
+    """Rehearse new and lost keys on a copy."""
+    run.finish(keyrehearsal.rehearse(run))
 
 
 def _either(run: Run, named: str) -> Path:
