@@ -1,4 +1,4 @@
-"""A workspace with a small release, its records, and its archive, packed by hand through the record alone.
+"""A workspace with a small release and its records.
 
 bin/ollama is a real program of Go's; the sources are real repositories, and the diffs have the digests that they state.
 """
@@ -6,22 +6,20 @@ bin/ollama is a real program of Go's; the sources are real repositories, and the
 from __future__ import annotations
 
 import gzip
-import hashlib
-import io
 import shutil
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.sources.gitrepo import commit, new
-from toolchain.build import MANIFEST, assemble, content_digest, load, tools
+from toolchain.build import assemble, content_digest, tools
 from toolchain.core import config, process, records
 from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.proofs import RanOn, TypeProof, Verdict, Verification
+from toolchain.publishing import packing
 from toolchain.publishing.materials import packed_folder
-from toolchain.publishing.published import RELEASE_FILE, Archive, Document, PublishedRelease
+from toolchain.publishing.published import RELEASE_FILE, PublishedRelease
 from toolchain.stages import (
     CacheType,
     Checkout,
@@ -113,9 +111,19 @@ class World:
         records.write(self.records_of(release.id) / "verification.json", made)
         return made
 
-    def pack(self, identifier: str, *, sequence: int = 1, level: int = 1) -> Path:
-        """WORKSPACE/packed/ID with the archive, a probe and an unsigned release.json."""
-        return pack(self.run(), identifier, sequence=sequence, level=level)
+    def pack(self, release: Release) -> Path:
+        """WORKSPACE/packed/ID as `release.pack` makes it."""
+        return packing.pack(self.run(), self.directory(release.id), None, unverified=True).folder
+
+    def compress_otherwise(self, identifier: str) -> PublishedRelease:
+        """The same tar in another .tar.gz, as another zlib makes it."""
+        packed = self.packed(identifier)
+        file = packed_folder(self.run(), identifier) / packed.archive.name
+        data = gzip.compress(gzip.decompress(file.read_bytes()), mtime=0, compresslevel=1)
+        file.write_bytes(data)
+        archive = replace(packed.archive, size=len(data), sha256=records.sha256_bytes(data))
+        records.write(file.with_name(RELEASE_FILE), replace(packed, archive=archive))
+        return replace(packed, archive=archive)
 
     def packed(self, identifier: str) -> PublishedRelease:
         """Its release.json."""
@@ -170,50 +178,3 @@ def _fill(folder: Path, mark: str) -> None:
     for name in ("ollama.txt", "llama.cpp.txt", "turboquant.txt", "llama.cpp/LICENSE-jsonhpp"):
         (folder / "licenses" / name).write_text(MIT)
     (folder / "licenses/llama.cpp/LICENSE-other").write_text("Do what you want.\n")
-
-
-def pack(run: Run, identifier: str, *, sequence: int = 1, level: int = 1) -> Path:
-    """`World.pack` in any workspace."""
-    directory = run.workspace / "releases" / identifier
-    release = load(directory)
-    folder = packed_folder(run, identifier)
-    folder.mkdir(parents=True, exist_ok=True)
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name in sorted([*release.files, MANIFEST]):
-            member = archive.gettarinfo(directory / name, f"{identifier}/{name}")
-            member.uid = member.gid = member.mtime = 0
-            member.uname = member.gname = ""
-            with (directory / name).open("rb") as file:
-                archive.addfile(member, file if member.isreg() else None)
-    packed = gzip.compress(tar.getvalue(), mtime=0, compresslevel=level)
-    (folder / f"{identifier}.tar.gz").write_bytes(packed)
-    (folder / "probe.gguf").write_bytes(b"GGUF")
-    stated = PublishedRelease(
-        id=release.id,
-        sequence=sequence,
-        version=release.version,
-        platform=release.platform,
-        created=release.created,
-        ollama_commit=release.ollama_commit,
-        llama_cpp_commit=release.llama_cpp_commit,
-        llama_cpp_build=release.llama_cpp_build,
-        series_sha256=release.series_sha256,
-        signing="none",
-        archive=Archive(
-            name=f"{identifier}.tar.gz",
-            size=len(packed),
-            sha256=hashlib.sha256(packed).hexdigest(),
-            tar_size=len(tar.getvalue()),
-            tar_sha256=hashlib.sha256(tar.getvalue()).hexdigest(),
-        ),
-        files=release.files,
-        manifest_sha256=records.sha256_file(directory / MANIFEST),
-        unsigned={},
-        documents={"probe": Document(name="probe.gguf", size=4, sha256=hashlib.sha256(b"GGUF").hexdigest())},
-    )
-    if (folder / RELEASE_FILE).is_file():
-        before = records.read(folder / RELEASE_FILE, PublishedRelease)
-        stated = replace(stated, documents={**before.documents, **stated.documents})
-    records.write(folder / RELEASE_FILE, stated)
-    return folder

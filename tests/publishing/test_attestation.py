@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     list_signer(world.signers, world.key, STATEMENTS)
     release = world.release()
     world.verify(release)
-    world.pack(release.id)
+    world.pack(release)
     attestation.attest(world.run(), release.id)
     return world
 
@@ -233,7 +233,7 @@ def other_release(world: World) -> None:
     """A signed statement about another release in the place of this one's."""
     folder = folder_of(world)
     other = world.release("two")
-    packed = records.read(world.pack(other.id) / "release.json", PublishedRelease)
+    packed = records.read(world.pack(other) / "release.json", PublishedRelease)
     predicate = testresult.of_verification(world.verify(other), b"{}")
     text = statements.make(packed, "verification", predicate)
     attestation.store(folder.with_name(other.id), packed, {"verification": (STATEMENT.name, text)}, world.key)
@@ -307,10 +307,10 @@ def test_a_revoked_key_and_one_more_archive(world: World) -> None:
     (world.folder / "revoked").write_text(world.key.with_name("key.pub").read_text())
     with pytest.raises(KeyRevoked):
         statements.proof_of(folder, release, world.signers, world.folder / "revoked")
-    world.pack(release.id, level=9)
+    again = world.compress_otherwise(release.id)
     with pytest.raises(DocumentInvalid, match=r"is about another .*\.tar\.gz than"):
-        statements.proof_of(folder, world.packed(release.id), world.signers)
-    packed = attestation.store(folder, world.packed(release.id), {})
+        statements.proof_of(folder, again, world.signers)
+    packed = attestation.store(folder, again, {})
     assert set(packed.documents) == {"probe", "sbom"}, "what is about another archive is listed no more"
 
 
@@ -444,7 +444,7 @@ def changed_release(world: World) -> dict[str, str]:
 
 def other_packed(world: World) -> dict[str, str]:
     other = world.release("two")
-    shutil.copy(world.pack(other.id) / "release.json", folder_with(world, "one") / "release.json")
+    shutil.copy(world.pack(other) / "release.json", folder_with(world, "one") / "release.json")
     shutil.rmtree(world.directory(other.id))
     return {}
 
@@ -534,7 +534,7 @@ def test_a_key_is_needed_and_a_release_that_is_packed(world: World) -> None:
 def test_without_a_verification_no_statement_says_so(world: World) -> None:
     identifier = only(world).id
     (world.records_of(identifier) / "verification.json").unlink()
-    world.pack(identifier, level=9)  # the former statement is about another archive
+    world.compress_otherwise(identifier)  # the former statement is about another archive
     found = attestation.attest(world.run(), identifier)
     roles: set[Role] = {"probe", "sbom", "provenance"}
     assert set(found.documents) == roles

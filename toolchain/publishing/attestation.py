@@ -17,7 +17,7 @@ from ..core import extras, locks, records
 from ..core.delivery_errors import SigningFailed
 from ..core.records import record
 from ..core.run import Run
-from . import gomodules, provenance, sbom, signature, statements, testresult
+from . import gomodules, packing, provenance, sbom, signature, statements, testresult
 from . import materials as gathered
 from .published import RELEASE_FILE, STATEMENT_NAMESPACE, Document, PublishedRelease, Role
 
@@ -112,7 +112,7 @@ def store(
 @contextmanager
 def locked(run: Run) -> Iterator[None]:
     """Only one run at a time changes what is packed. Raises `LockHeld`."""
-    lock = run.workspace / "packed" / ".lock"
+    lock = packing.staged(run) / ".lock"
     with locks.held(lock, f"{lock.parent}: another run is packing", hint="wait until it ends", timeout_s=_LOCK_WAIT_S):
         yield
 

@@ -161,12 +161,15 @@ class _Bill:
         from cyclonedx.model import component
 
         path = self._directory / name
+        stated = {"link_to": str(path.readlink())} if path.is_symlink() else {}
+        if unsigned := self._packed.unsigned.get(name):
+            stated["unsigned_sha256"] = unsigned
         return component.Component(
             type=component.ComponentType.FILE,
             name=name,
             bom_ref=f"file:{name}",
             hashes=[] if path.is_symlink() else components.sha256(digest),
-            properties=components.properties({"link_to": str(path.readlink())}) if path.is_symlink() else [],
+            properties=components.properties(stated),
         )
 
     def _pristine(self, upstream: Upstream, of: str) -> Component:

@@ -5,6 +5,7 @@ A module for each package registers a function for each type of record.
 
 from . import (  # noqa: F401  each registers what it shows
     assessment,
+    channel,
     contract,
     documents,
     drift,
@@ -13,6 +14,7 @@ from . import (  # noqa: F401  each registers what it shows
     host,
     memory,
     metal,
+    packing,
     quality,
     release,
     series,
