@@ -36,7 +36,9 @@ def with_entry(changelog: str, release: str, created: str, text: str) -> str:
     month = f"## {datetime.fromisoformat(created):%B %Y}"
     section = re.search(rf"^{month}[ \t]*\n+", changelog, re.MULTILINE)
     if section:
-        return f"{changelog[: section.start()]}{month}\n\n{entry}\n{changelog[section.end() :]}"
+        below = changelog[section.end() :]
+        gap = "\n" * below.startswith((" ", "\t"))  # or it would be a part of the entry
+        return f"{changelog[: section.start()]}{month}\n\n{entry}\n{gap}{below}"
     first = re.search(r"^## ", changelog, re.MULTILINE)
     at = first.start() if first else len(changelog)
     above = changelog[:at].rstrip("\n")
