@@ -20,6 +20,7 @@ from toolchain.proofs import RanOn, TypeProof, Verdict, Verification
 from toolchain.publishing import packing
 from toolchain.publishing.materials import packed_folder
 from toolchain.publishing.published import RELEASE_FILE, PublishedRelease
+from toolchain.sources import create, scratch_root
 from toolchain.stages import (
     CacheType,
     Checkout,
@@ -34,8 +35,8 @@ from toolchain.stages import (
 )
 
 MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any person\nobtaining a copy of it.\n"
-HOOKS = "llama/compat/001-hooks.patch"
-THEIRS = "diff of Ollama's own\n"
+HOOKS, OURS, LATE = (f"llama/compat/{name}.patch" for name in ("001-hooks", "900-series", "models/950-late"))
+THEIRS = "diff --git a/hooks.h b/hooks.h\n--- a/hooks.h\n+++ b/hooks.h\n@@ -1 +1,2 @@\n int a;\n+int hook;\n"
 TURBO4 = CacheType(name="turbo4", block=64, bytes=34, db=23.7)
 LINUX = RanOn(platform="linux-x86_64", system="Linux 6.1, x86_64")
 MAC = RanOn(platform="macos-arm64", system="macOS 15.6 (24G84), arm64")
@@ -49,10 +50,9 @@ class World:
         self.workspace = folder / "workspace"
         if not self.workspace.exists():
             self.workspace.mkdir(parents=True)
-            commit(
-                new(folder / "ollama"), {"LLAMA_CPP_VERSION": "b7\n", HOOKS: THEIRS, "llama/compat/README.md": "read\n"}
-            )
-            commit(new(folder / "llama.cpp"), {"ggml.h": "int types;\n"})
+            theirs = {HOOKS: THEIRS, LATE: THEIRS.replace("hooks", "late"), "llama/compat/README.md": "read\n"}
+            commit(new(folder / "ollama"), {"LLAMA_CPP_VERSION": "b7\n", **theirs})
+            commit(new(folder / "llama.cpp"), {"ggml.h": "int types;\n", "hooks.h": "int a;\n", "late.h": "int a;\n"})
         self.key = folder / "key"
         self.signers = folder / "signers"
 
@@ -65,15 +65,17 @@ class World:
     def release(self, mark: str = "one", edits: tuple[str, ...] = ("types/ids", "types/count")) -> Release:
         """A release directory with its records; another `mark` makes another one."""
         sources, rendered = self._sources(), self._rendered(mark, edits)
+        scratch = create(sources, rendered, scratch_root(self.run().config, sources), Console())
         draft = Release(
             id="", version="0.33.0-turbo1", created="2026-11-26T15:21:08+00:00", platform="linux-x86_64",
-            ollama_commit="a" * 40, llama_cpp_commit="b" * 40, llama_cpp_build=7, series_sha256=rendered.series_sha256,
-            cache_types=(TURBO4,), tools={"cmake": "4.4", "c++": "12.2"}, flags={"preset": "cpu", "LTO": "ON"},
+            ollama_commit=scratch.ollama_commit, llama_cpp_commit=scratch.llama_cpp_commit, llama_cpp_build=7,
+            series_sha256=rendered.series_sha256, cache_types=(TURBO4,),
+            tools={"cmake": "4.4", "c++": "12.2"}, flags={"preset": "cpu", "LTO": "ON"},
             files={},
         )  # fmt: skip
         release = assemble(self.workspace, draft, lambda folder: _fill(folder, mark))
         folder = self.records_of(release.id)
-        for name, made in (("sources", sources), ("rendered", rendered), ("release", release)):
+        for name, made in (("sources", sources), ("rendered", rendered), ("scratch", scratch), ("release", release)):
             records.write(folder / f"{name}.json", made)
         return release
 
@@ -142,19 +144,28 @@ class World:
     def _rendered(self, mark: str, edits: tuple[str, ...]) -> Rendered:
         sources = self._sources()
 
-        def target(checkout: Checkout, path: str) -> RenderedTarget:
-            diff = f"diff --git a/{path} b/{path}\n@@ -1 +1,2 @@\n int types;\n+{mark} é \t\n"
+        def target(checkout: Checkout, path: str, diff: str, rendered: str, added: int) -> RenderedTarget:
+            file = FileChecksum(path=path, pristine="", rendered=rendered, inserted=added, deleted=0)
             return RenderedTarget(
                 target=checkout.target,
                 commit=checkout.commit,
                 diff=diff,
                 sha256=records.sha256_bytes(diff.encode()),
-                files=(FileChecksum(path=path, pristine="c" * 64, rendered=mark, inserted=1, deleted=0),),
+                files=(file,),
             )
 
+        line = f"int {mark}; // \u00e9 \t"
+        diff = f"diff --git a/ggml.h b/ggml.h\n--- a/ggml.h\n+++ b/ggml.h\n@@ -1 +1,2 @@\n int types;\n+{line}\n"
+        rows = diff.splitlines()
+        added = f"diff --git a/{OURS} b/{OURS}\nnew file mode 100644\n--- /dev/null\n+++ b/{OURS}\n"
+        added += f"@@ -0,0 +1,{len(rows)} @@\n" + "".join(f"+{row}\n" for row in rows)
+        digest = records.sha256_bytes(diff.encode())
         return Rendered(
             series_sha256=records.sha256_bytes(mark.encode()),
-            targets=(target(sources.llama_cpp, "ggml.h"), target(sources.ollama, "llama/compat/900.patch")),
+            targets=(
+                target(sources.llama_cpp, "ggml.h", diff, mark, 1),
+                target(sources.ollama, OURS, added, digest, len(rows)),
+            ),
             edits=tuple(EditResult(name=name, target="llama.cpp", file="ggml.h", status="applies") for name in edits),
             facts={},
             cache_types=(TURBO4,),

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.sources.gitrepo import git
 from toolchain.build import content_digest, tools
 from toolchain.core import records
 from toolchain.core.delivery_errors import (
@@ -33,13 +34,14 @@ from toolchain.proofs import RanOn
 from toolchain.publishing import attestation, gomodules, sbom, signature, statements, testresult
 from toolchain.publishing.materials import gather, packed_folder
 from toolchain.publishing.published import PRINCIPAL, RELEASE_NAMESPACE, STATEMENT_NAMESPACE, PublishedRelease, Role
-from toolchain.stages import Release, Rendered
+from toolchain.stages import Release, Rendered, Scratch
 from toolchain.text import as_text
 
-from .released import HOOKS, MAC, THEIRS, World
+from .released import HOOKS, LATE, MAC, THEIRS, World
 from .test_signature import list_signer, make_key
 
 pytest.importorskip("cyclonedx")
+OLLAMA = "https://github.com/ollama/ollama"
 STATEMENT = Path("verification.intoto.json")
 STATEMENTS = f'namespaces="{STATEMENT_NAMESPACE}"'
 
@@ -117,14 +119,32 @@ def test_the_pedigree_holds_commits_and_all_patches(made: World) -> None:
         assert properties(one)["series_sha256"] == rendered.series_sha256
         assert target.sha256 in pedigree["notes"]
     theirs = component(found, "llama.cpp")
-    digest = hashlib.sha256(THEIRS.encode()).hexdigest()
-    assert properties(theirs)[f"patch_sha256:{HOOKS}"] == digest
-    urls = [patch["diff"]["url"] for patch in theirs["pedigree"]["patches"] if "url" in patch["diff"]]
-    commit = component(found, "ollama")["pedigree"]["commits"][0]["uid"]
-    assert urls == [f"https://github.com/ollama/ollama/blob/{commit}/{HOOKS}"]
-    assert THEIRS.strip() not in json.dumps(found)
+    assert properties(theirs)[f"patch_sha256:{HOOKS}"] == hashlib.sha256(THEIRS.encode()).hexdigest()
+    assert "int hook;" not in json.dumps(found), "no patch of Ollama's is there with its text"
     main = found["metadata"]["component"]["pedigree"]
     assert {one["uid"] for one in main["commits"]} == {target.commit for target in rendered.targets}
+
+
+def test_the_pedigree_alone_gives_the_sources_that_were_built(made: World, tmp_path: Path) -> None:
+    found = bill(made)
+    for name in ("ollama", "llama.cpp"):
+        git(tmp_path, "clone", "--quiet", str(made.folder / name), name)
+        tree, pedigree = tmp_path / name, component(found, name)["pedigree"]
+        git(tree, "checkout", "--quiet", pedigree["commits"][0]["uid"])
+        for patch in pedigree["patches"]:
+            if "url" in patch["diff"]:
+                commit, _, path = patch["diff"]["url"].removeprefix(f"{OLLAMA}/blob/").partition("/")
+                text = git(made.folder / "ollama", "show", f"{commit}:{path}") + "\n"
+            else:
+                text = patch["diff"]["text"]["content"]
+            git(tree, "apply", "--index", "--whitespace=nowarn", stdin=text.encode())
+        scratch = records.read(made.records_of(only(made).id) / "scratch.json", Scratch)
+        built = git(
+            scratch.root / name, "rev-parse", f"{properties(component(found, name))['patched_commit']}^{{tree}}"
+        )
+        assert git(tree, "write-tree") == built
+    paths = [line.split()[0] for line in component(found, "llama.cpp")["pedigree"]["notes"].splitlines()[1:]]
+    assert paths == [HOOKS, "the", LATE], "ours comes between Ollama's, by the name of its file"
 
 
 def test_every_file_has_its_digest_and_a_link_its_target(made: World) -> None:
@@ -433,7 +453,7 @@ def spoiled_archive(world: World) -> dict[str, str]:
 
 def spoiled_diff(world: World) -> dict[str, str]:
     path = world.records_of(only(world).id) / "rendered.json"
-    path.write_text(path.read_text().replace("+one", "+two"))
+    path.write_text(path.read_text().replace("+int one", "+int two"))
     return {}
 
 
@@ -458,6 +478,7 @@ def folder_with(world: World, mark: str) -> Path:
 
 def no_commit(world: World) -> dict[str, str]:
     shutil.rmtree(world.folder / "ollama")
+    (world.records_of(only(world).id) / "scratch.json").unlink()
     return spoil("sources.json", **sources_of(world, git_dir="/nowhere"))(world)
 
 

@@ -23,7 +23,7 @@ from toolchain.publishing.results import tables_of
 from toolchain.stages import Release, Rendered, Sources
 from toolchain.text import as_text
 
-from .released import LINUX, MAC, World
+from .released import LINUX, MAC, OURS, World
 from .test_signature import list_signer, make_key
 
 CREATED = "2026-11-26T15:21:08+00:00"
@@ -52,7 +52,7 @@ def test_differences_between_two_releases(two: tuple[World, Release, Release]) -
     found = notes.write(world.run(), new.id, old.id)
     assert [(one.name, one.change) for one in found.edits] == [("types/added", "added"), ("types/gone", "removed")]
     assert [(one.path, one.change, one.was, one.now) for one in found.files] == [
-        ("ggml.h", "changed", "+1 -0", "+1 -0"), ("llama/compat/900.patch", "changed", "+1 -0", "+1 -0"),
+        ("ggml.h", "changed", "+1 -0", "+1 -0"), (OURS, "changed", "+6 -0", "+6 -0"),
     ]  # fmt: skip
     assert [(one.target, one.was, one.now) for one in found.pins] == [
         ("ollama", "v0.33.0", "v0.33.0"), ("llama.cpp", "b7", "b7"),

@@ -11,7 +11,7 @@ import datetime
 import json
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from .. import __version__
@@ -222,22 +222,38 @@ class _Bill:
 
         notes = [f"Upstream's commit {upstream.commit} with these patches, in this order:"]
         patches: list[Patch] = []
-        if upstream.name == "llama.cpp":
-            ollama = self._upstreams[0]
-            for path, digest in self._theirs.items():
-                notes.append(f"{path} of Ollama's commit {ollama.commit}, sha256 {digest}, by Ollama;")
+        for path in self._order(upstream):
+            if path is None:
+                target = self._rendered[upstream.name]
+                notes.append(
+                    f"the TurboQuant series with the seal {self._release.series_sha256}, sha256 {target.sha256}"
+                )
+                text = model.AttachedText(content=target.diff, content_type="text/x-diff; charset=utf-8")
+                patches.append(components.patch(component.Diff(text=text)))
+            else:
+                ollama = self._upstreams[0]
+                notes.append(f"{path} of Ollama's commit {ollama.commit}, by Ollama, sha256 {self._theirs[path]}")
                 patches.append(components.patch(component.Diff(url=model.XsUri(ollama.file_url(path)))))
-        target = self._rendered.get(upstream.name)
-        if target and target.diff:
-            notes.append(f"the TurboQuant series with the seal {self._release.series_sha256}, sha256 {target.sha256}.")
-            text = model.AttachedText(content=target.diff, content_type="text/x-diff; charset=utf-8")
-            patches.append(components.patch(component.Diff(text=text)))
         return component.Pedigree(
             ancestors=[self._pristine(upstream, "upstream-of")],
             commits=[components.commit(upstream)],
             patches=patches,
             notes="\n".join(notes if patches else [f"Upstream's commit {upstream.commit} as it is."]),
         )
+
+    def _order(self, upstream: Upstream) -> list[str | None]:
+        """The patches as they are applied: Ollama's own by their paths, and None for ours.
+
+        Our diff of llama.cpp is a file among Ollama's patches, which go by their file names.
+        """
+        target = self._rendered.get(upstream.name)
+        theirs: list[str | None] = [*self._theirs] if upstream.name == "llama.cpp" else []
+        if target is None or not target.diff:
+            return theirs
+        files = self._rendered["ollama"].files if "ollama" in self._rendered else ()
+        own = next((file.path for file in files if file.rendered == target.sha256), None)
+        before = [path for path in self._theirs if own is None or _by_name(path) < _by_name(own)] if theirs else []
+        return [*before, None, *theirs[len(before) :]]
 
     def _series(self) -> Component:
         from cyclonedx.model import component
@@ -286,3 +302,7 @@ class _Bill:
         if _MIT in " ".join(text.split()):
             return [DisjunctiveLicense(id="MIT", text=attached)]
         return [DisjunctiveLicense(name=f"as in licenses/{name}{ending}", text=attached)]
+
+
+def _by_name(path: str) -> tuple[str, str]:
+    return PurePosixPath(path).name, path
