@@ -25,7 +25,8 @@ from toolchain.core import records
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
-from toolchain.publishing import archive, keyfiles, keys, packing, promotion, publication, published, signature
+from toolchain.publishing import archive, keyfiles, keys, promotion, publication, published, signature
+from toolchain.publishing.publication import released
 from toolchain.publishing.published import Channel, Publication, PublishedRelease
 
 
@@ -45,17 +46,20 @@ class World:
     """the client's list of revoked public keys: an empty file"""
     older: str
     newer: str
+    tuf_root: Path | None = None
+    """the first root of The Update Framework that the client trusts"""
 
     def copy(self, folder: Path) -> World:
         """The same world in `folder`, to be changed."""
         shutil.copytree(self.publication.folder, folder / "publication", symlinks=True)
-        for one in (self.signers, self.revoked):
+        for one in (self.signers, self.revoked, *([self.tuf_root] if self.tuf_root else [])):
             shutil.copy(one, folder)
         return dataclasses.replace(
             self,
             publication=Publication(folder / "publication"),
             signers=folder / self.signers.name,
             revoked=folder / self.revoked.name,
+            tuf_root=folder / self.tuf_root.name if self.tuf_root else None,
         )
 
     @property
@@ -154,14 +158,22 @@ def make(folder: Path) -> World:
         promotion.promote(publisher, identifier, name="stable", without_proof="a test")
     promotion.promote(publisher, newer, name="beta", without_proof="a test")
     keyfiles.generate(folder / "other")
+    return at(folder)
+
+
+def at(folder: Path) -> World:
+    """The world that `make` made in a folder."""
+    publication = Publication(folder / "publication")
+    older, newer = (one.id for one in sorted(released(publication), key=lambda one: one.sequence))
     return World(
-        publication=packing.publication(publisher),
+        publication=publication,
         key=folder / "keys/signing",
         other_key=folder / "other",
         signers=folder / "keys/allowed_signers",
         revoked=folder / "keys/revoked_keys",
         older=older,
         newer=newer,
+        tuf_root=folder / "keys/tuf/root.json",
     )
 
 
