@@ -313,17 +313,20 @@ def _provisioner(check: _Check, statement: Channel) -> None:
 
 def _by_tuf(check: _Check, statement: Channel, known: dict[str, bytes]) -> None:
     """What TUF's metadata states is what was signed by SSH."""
+    path = f"channels/{statement.channel}.json"
+    found = _read_by_tuf(check, path, *known)
+    if check.decode(found[path], Channel, path) != statement:
+        raise Tampered(f"{check.origin.where}/{path}: TUF's metadata states another one", hint=_AGAIN)
+    for name, data in known.items():
+        if found[name] != data:
+            raise Tampered(f"{check.origin.where}/{name}: TUF's metadata states another one", hint=_AGAIN)
+    check.note("The Update Framework", f"{path} and {len(known)} more, from {check.trust.tuf_root}")
+
+
+def _read_by_tuf(check: _Check, *names: str) -> dict[str, bytes]:
     extras.require("release", "verifying by The Update Framework")
     from . import tuf_client
 
     assert check.trust.tuf_root is not None
-    root = check.trust.tuf_root
-    path = f"channels/{statement.channel}.json"
-    client = records.sha256_bytes(check.origin.where.encode())[:16]
-    by_tuf = tuf_client.TufClient(check.origin, root, check.run.workspace / "tuf-clients" / client).read(path, *known)
-    if check.decode(by_tuf[path], Channel, path) != statement:
-        raise Tampered(f"{check.origin.where}/{path}: TUF's metadata states another one", hint=_AGAIN)
-    for name, data in known.items():
-        if by_tuf[name] != data:
-            raise Tampered(f"{check.origin.where}/{name}: TUF's metadata states another one", hint=_AGAIN)
-    check.note("The Update Framework", f"{path} and {len(known)} more, from {root}")
+    client = check.run.workspace / "tuf-clients" / records.sha256_bytes(check.origin.where.encode())[:16]
+    return tuf_client.TufClient(check.origin, check.trust.tuf_root, client).read(*names)
