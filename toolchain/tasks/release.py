@@ -7,6 +7,7 @@ from pathlib import Path
 from .. import pipeline
 from ..build import find_release
 from ..core.run import Run
+from ..provisioning import tq
 from ..publishing import (
     attestation,
     checking,
@@ -79,11 +80,11 @@ def make_keys(run: Run, to: str, offline: str, key: str = "") -> None:
 @group.task(
     "workspace",
     release="id of a release that was packed",
-    provisioner="file with the provisioner for Macs",
+    provisioner="file with the provisioner for Macs; empty: the toolkit's own",
 )
 def publish(run: Run, release: str, provisioner: str = "") -> None:
     """Sign a packed release, and publish it in a folder."""
-    text = Path(provisioner).expanduser().read_bytes() if provisioner else None
+    text = Path(provisioner).expanduser().read_bytes() if provisioner else tq.render()
     run.finish(publication.publish(run, release, text))
 
 
