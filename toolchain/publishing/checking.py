@@ -144,11 +144,11 @@ def verify(
     refusal: `Tampered`, `CannotVerify`, `UnknownKey`, `KeyRevoked`, `WrongNamespace`, `ChannelExpired`,
     `OlderSequence`, `ReleaseRevoked`, `ArchiveUnsafe`, `ClockWrong`, `DocumentInvalid`, `ForgeUnavailable`.
     """
-    check = _Check(run, download.source(place, run.config.publish.timeout_s), trust)
-    try:
-        data = download.read(check.origin, RELEASE_FILE, _LARGEST)
-    except FileNotFoundError:
+    folder = _release_in(place, name, unsigned=unsigned)
+    check = _Check(run, download.source(folder or place, run.config.publish.timeout_s), trust)
+    if not folder:
         return _channel(check, name or run.config.publish.channel, files=files)
+    data = check.read(RELEASE_FILE, _LARGEST)
     if unsigned:
         check.note("signature", "none was asked for")
     else:
@@ -164,6 +164,21 @@ def verify(
         version=release.version,
         points=tuple(check.points),
     )
+
+
+def _release_in(place: str, name: str, *, unsigned: bool) -> str:
+    """The folder or URL of a release, where that is meant; empty for a publication.
+
+    A server has no say in it: else it could offer an old release, properly signed, instead of the channel.
+    """
+    base, _, last = place.rstrip("/").rpartition("/")
+    if name:
+        return ""
+    if last == RELEASE_FILE:
+        return base or "/"
+    named = unsigned or base.rpartition("/")[2] == "releases"
+    here = "://" not in place and (Path(place).expanduser() / RELEASE_FILE).is_file()
+    return place if named or here else ""
 
 
 def _channel(check: _Check, name: str, *, files: bool) -> Verified:

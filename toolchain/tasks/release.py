@@ -116,7 +116,7 @@ def refresh(run: Run, timestamp_only: bool = False) -> None:
 
 @group.task(
     "workspace",
-    place="folder or URL: of a publication, of a published release, or of a packed one",
+    place="folder or URL of a publication, of a release in it (releases/ID, or a release.json), or of a packed one",
     channel="channel of a publication; empty: the setting publish.channel",
     signers="allowed_signers file that is trusted; empty: the setting publish.signers",
     tuf_root="root.json of The Update Framework that is trusted; empty: verify by SSH signatures alone",
