@@ -85,7 +85,7 @@ class Attack:
 
 
 @dataclass
-class _Attacks:
+class Attacks:
     """Collects the attacks below."""
 
     found: list[Attack] = field(default_factory=list)
@@ -105,7 +105,7 @@ class _Attacks:
         return keep
 
 
-attack = _Attacks()
+attack = Attacks()
 
 # -- the archive -----------------------------------------------------------------------------------
 
@@ -425,10 +425,10 @@ def _(world: World) -> None:
 ATTACKS: tuple[Attack, ...] = tuple(attack.found)
 
 
-def refusal(world: World, one: Attack, folder: Path, *, timeout_s: float) -> ToolchainError | None:
+def refusal(world: World, one: Attack, folder: Path, *, timeout_s: float, tuf: bool = False) -> ToolchainError | None:
     """What `release.verify` says of a world that was attacked; `folder` is for its workspace. None: it accepts it."""
     run = run_in(folder, **{"publish.timeout_s": timeout_s})
-    trust = checking.Trust(signers=world.signers, revoked=world.revoked)
+    trust = checking.Trust(signers=world.signers, revoked=world.revoked, tuf_root=world.tuf_root if tuf else None)
     with serving(world.publication.folder) as url:
         if one.seen_before:
             checking.verify(run, url, trust)
@@ -442,21 +442,22 @@ def refusal(world: World, one: Attack, folder: Path, *, timeout_s: float) -> Too
 
 def main() -> None:
     """Run all attacks, and print what was said."""
+    from .tuf_attacks import TUF_ATTACKS
+
     failed = 0
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
-        base = Path(name)
-        untouched = make(base)
-        for number, one in enumerate(ATTACKS, 1):
-            folder = base / str(number)
+        untouched = make(Path(name))
+        for number, one in enumerate((*ATTACKS, *TUF_ATTACKS), 1):
+            folder = Path(name, str(number))
             folder.mkdir()
-            world = untouched.copy(folder)
-            said = refusal(world, one, folder, timeout_s=2.0)
-            installed = list(folder.rglob("llama-server"))
-            good = type(said) is one.error and not installed
+            tuf = one in TUF_ATTACKS
+            said = refusal(untouched.copy(folder), one, folder, timeout_s=2.0, tuf=tuf)
+            good = type(said) is one.error and not list(folder.rglob("llama-server"))
             failed += not good
             verdict, code = "ok" if good else "FAILED", said.exit_code if said else 0
-            print(f"{number:>2} {verdict:<6} {one.name:<55} {type(said).__name__:<16} {code}")  # noqa: T201
-    print(f"{len(ATTACKS)} attacks, {failed} failed")  # noqa: T201
+            what = f"TUF: {one.name}" if tuf else one.name
+            print(f"{number:>2} {verdict:<6} {what:<58} {type(said).__name__:<16} {code}")  # noqa: T201
+    print(f"{len(ATTACKS) + len(TUF_ATTACKS)} attacks, {failed} failed")  # noqa: T201
     raise SystemExit(bool(failed))
 
 

@@ -25,7 +25,8 @@ from toolchain.core import records
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
-from toolchain.publishing import archive, keyfiles, keys, packing, promotion, publication, published, signature
+from toolchain.publishing import archive, keyfiles, keys, promotion, publication, published, signature
+from toolchain.publishing.publication import released
 from toolchain.publishing.published import Channel, Publication, PublishedRelease
 
 
@@ -45,17 +46,20 @@ class World:
     """the client's list of revoked public keys: an empty file"""
     older: str
     newer: str
+    tuf_root: Path | None = None
+    """the first root of The Update Framework that the client trusts"""
 
     def copy(self, folder: Path) -> World:
         """The same world in `folder`, to be changed."""
         shutil.copytree(self.publication.folder, folder / "publication", symlinks=True)
-        for one in (self.signers, self.revoked):
+        for one in (self.signers, self.revoked, *([self.tuf_root] if self.tuf_root else [])):
             shutil.copy(one, folder)
         return dataclasses.replace(
             self,
             publication=Publication(folder / "publication"),
             signers=folder / self.signers.name,
             revoked=folder / self.revoked.name,
+            tuf_root=folder / self.tuf_root.name if self.tuf_root else None,
         )
 
     @property
@@ -154,35 +158,47 @@ def make(folder: Path) -> World:
         promotion.promote(publisher, identifier, name="stable", without_proof="a test")
     promotion.promote(publisher, newer, name="beta", without_proof="a test")
     keyfiles.generate(folder / "other")
+    return at(folder)
+
+
+def at(folder: Path) -> World:
+    """The world that `make` made in a folder."""
+    publication = Publication(folder / "publication")
+    older, newer = (one.id for one in sorted(released(publication), key=lambda one: one.sequence)[:2])
     return World(
-        publication=packing.publication(publisher),
+        publication=publication,
         key=folder / "keys/signing",
         other_key=folder / "other",
         signers=folder / "keys/allowed_signers",
         revoked=folder / "keys/revoked_keys",
         older=older,
         newer=newer,
+        tuf_root=folder / "keys/tuf/root.json",
     )
 
 
-def make_publisher(folder: Path, **settings: Any) -> Run:
+def make_publisher(folder: Path) -> Run:
     """A publisher with keys in `folder`, an empty publication and an empty workspace."""
-    made = keys.make(Console(json=True), folder / "keys", folder / "offline")
-    return run_in(
-        folder,
-        **{
-            "publish.folder": str(folder / "publication"),
-            "publish.key": str(made.key),
-            "publish.signers": str(made.signers),
-            "publish.revoked": str(made.revoked),
-            "publish.tuf_keys": str(made.tuf_keys),
-            **settings,
-        },
-    )
+    keys.make(Console(json=True), folder / "keys", folder / "offline")
+    return publisher_of(folder)
+
+
+def publisher_of(folder: Path, **settings: Any) -> Run:
+    """A run of the publisher whose keys lie in `folder`."""
+    named = {
+        "folder": "publication",
+        "key": "keys/signing",
+        "signers": "keys/allowed_signers",
+        "revoked": "keys/revoked_keys",
+        "tuf_keys": "keys/tuf",
+    }
+    paths = {f"publish.{key}": str(folder / path) for key, path in named.items()}
+    return run_in(folder, **{**paths, **settings})
 
 
 def run_in(folder: Path, **settings: Any) -> Run:
     """A run with its workspace in `folder`, and no setting from elsewhere."""
+    folder.mkdir(exist_ok=True)
     (folder / "turboquant.yaml").touch()
     flags = {"workspace": str(folder / "workspace"), **settings}
     return Run(config=load(file=folder / "turboquant.yaml", environ={}, flags=flags), console=Console(json=True))

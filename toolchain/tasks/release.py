@@ -7,6 +7,7 @@ from pathlib import Path
 from .. import pipeline
 from ..build import find_release
 from ..core.run import Run
+from ..provisioning import tq
 from ..publishing import (
     attestation,
     checking,
@@ -80,11 +81,11 @@ def make_keys(run: Run, to: str, offline: str, key: str = "") -> None:
 @group.task(
     "workspace",
     release="id of a release that was packed",
-    provisioner="file with the provisioner for Macs",
+    provisioner="file with the provisioner for Macs; empty: the toolkit's own",
 )
 def publish(run: Run, release: str, provisioner: str = "") -> None:
     """Sign a packed release, and publish it in a folder."""
-    text = Path(provisioner).expanduser().read_bytes() if provisioner else None
+    text = Path(provisioner).expanduser().read_bytes() if provisioner else tq.render()
     run.finish(publication.publish(run, release, text))
 
 
@@ -116,7 +117,7 @@ def refresh(run: Run, timestamp_only: bool = False) -> None:
 
 @group.task(
     "workspace",
-    place="folder or URL: of a publication, of a published release, or of a packed one",
+    place="folder or URL of a publication, of a release in it (releases/ID, or a release.json), or of a packed one",
     channel="channel of a publication; empty: the setting publish.channel",
     signers="allowed_signers file that is trusted; empty: the setting publish.signers",
     tuf_root="root.json of The Update Framework that is trusted; empty: verify by SSH signatures alone",
