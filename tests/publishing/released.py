@@ -16,7 +16,7 @@ from toolchain.build import assemble, content_digest, tools
 from toolchain.core import config, process, records
 from toolchain.core.console import Console
 from toolchain.core.run import Run
-from toolchain.proofs import RanOn, TypeProof, Verdict, Verification
+from toolchain.proofs import GpuProof, RanOn, TypeProof, Verdict, Verification
 from toolchain.publishing import packing
 from toolchain.publishing.materials import packed_folder
 from toolchain.publishing.published import RELEASE_FILE, PublishedRelease
@@ -87,7 +87,9 @@ class World:
         """The release directory."""
         return self.workspace / "releases" / identifier
 
-    def verify(self, release: Release, *, ran_on: RanOn | None = LINUX, ok: bool = True) -> Verification:
+    def verify(
+        self, release: Release, *, ran_on: RanOn | None = LINUX, ok: bool = True, gpu: bool = True
+    ) -> Verification:
         """The record of a verification."""
         proof = TypeProof(
             kv_cache_type="turbo4",
@@ -106,6 +108,7 @@ class World:
             proofs=(proof,),
             checklist=(Verdict(number=1, name="the rotation", ok=True, evidence="seen"),),
             unknown_type_message="",
+            gpu=GpuProof(starts=(), comparisons=()) if gpu else None,
             ran_on=ran_on,
             ok=ok,
             seconds=1.0,

@@ -382,6 +382,13 @@ def test_a_verification_says_where(
     assert proofs(world, "verification", predicate) == {"verification": found}
 
 
+def test_a_mac_whose_gpu_was_left_out_is_no_proof(world: World) -> None:
+    predicate = testresult.of_verification(world.verify(only(world), ran_on=MAC, gpu=False), b"{}")
+    assert proofs(world, "verification", predicate) == {"verification": ("WARNED", "macos-arm64", True, False)}
+    elsewhere = testresult.of_verification(world.verify(only(world), gpu=False), b"{}")
+    assert elsewhere["result"] == "PASSED", "where no GPU is required"
+
+
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
@@ -418,6 +425,7 @@ def test_a_validation(world: World) -> None:
         assert found["validation"] == (result, "macos-arm64", True, result == "PASSED")
 
 
+@pytest.mark.slow
 def test_both_are_given_by_flags_and_stay_as_they_are(world: World) -> None:
     release, path = only(world), world.folder / "validation.json"
     path.write_text(json.dumps({"release": release.id, "content_sha256": content_digest(release), "ok": True}))
@@ -552,6 +560,7 @@ def test_a_key_is_needed_and_a_release_that_is_packed(world: World) -> None:
         attestation.attest(world.run(), identifier)
 
 
+@pytest.mark.slow
 def test_without_a_verification_no_statement_says_so(world: World) -> None:
     identifier = only(world).id
     (world.records_of(identifier) / "verification.json").unlink()

@@ -26,9 +26,10 @@ from .published import Role
 
 ROLES: tuple[Role, ...] = ("verification", "validation", "firstrun")
 Result = Literal["PASSED", "WARNED", "FAILED"]
-EMULATOR = "emulator"
+EMULATOR, MAC = "emulator", "macos-"
 _WHOLE = "correctness.verify"
 """the first run's assumption that a release passes the whole verification"""
+_NO_GPU = "a cache on the GPU, which was left out (verify.gpu)"
 _LARGEST = 64 << 20
 _MACHINE = "urn:turboquant:machine:"
 
@@ -70,7 +71,7 @@ class SignedProof:
     @property
     def passed_on_a_mac(self) -> bool:
         """Whether everything passed, on a Mac."""
-        return self.result == "PASSED" and self.platform.startswith("macos-")
+        return self.result == "PASSED" and self.platform.startswith(MAC)
 
     @classmethod
     def read(cls, predicate: Mapping[str, Any], role: Role, key: str, path: Path) -> SignedProof:
@@ -142,10 +143,13 @@ def of_verification(verification: Verification, raw: bytes) -> dict[str, Any]:
     failed = [name for name, ok in found.items() if not ok]
     if not verification.ok and not failed:
         failed = ["the whole verification"]
+    on_a_mac = verification.ran_on is not None and verification.ran_on.platform.startswith(MAC)
+    warned = [_NO_GPU] if on_a_mac and verification.gpu is None else []
+    result = _result(verification.ok and not failed, found)
     return _predicate(
         "verification",
-        _result(verification.ok and not failed, found),
-        _Tests(passed=[name for name, ok in found.items() if ok], failed=failed),
+        "WARNED" if warned and result == "PASSED" else result,
+        _Tests([name for name, ok in found.items() if ok], warned, failed),
         verification.ran_on,
         {"release": verification.release, "same_files": True},
         raw,
