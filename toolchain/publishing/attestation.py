@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core import extras, locks, records
+from ..core import extras, locks, records, temporary
 from ..core.delivery_errors import SigningFailed
 from ..core.records import record
 from ..core.run import Run
@@ -22,6 +21,7 @@ from . import materials as gathered
 from .published import RELEASE_FILE, STATEMENT_NAMESPACE, Document, PublishedRelease, Role
 
 SBOM_FILE = "sbom.cdx.json"
+_MAKING = ".documents"
 _LOCK_WAIT_S = 600.0
 
 
@@ -92,16 +92,16 @@ def store(
         for role, one in packed.documents.items()
         if role not in statements.PREDICATES or statements.about(folder / one.name, packed, role)
     }
-    with tempfile.TemporaryDirectory(prefix=".documents-", dir=folder.parent) as made:
+    with temporary.folder("documents", within=folder.parent / _MAKING) as made:
         for role, (name, content) in documents.items():
-            path = Path(made) / name
+            path = made / name
             records.write_bytes(path, content)
             if role in statements.PREDICATES:
                 if key is None:
                     raise ValueError(f"{role} needs a key")
                 signature.sign(path, key, STATEMENT_NAMESPACE)
             listed[role] = Document(name=name, size=len(content), sha256=records.sha256_bytes(content))
-        for path in sorted(Path(made).iterdir()):
+        for path in sorted(made.iterdir()):
             records.write_bytes(folder / path.name, path.read_bytes())
     stored = dataclasses.replace(packed, documents=dict(sorted(listed.items())))
     if stored != packed or not os.path.lexists(folder / RELEASE_FILE):
