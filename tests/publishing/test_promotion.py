@@ -25,7 +25,7 @@ from toolchain.publishing.published import STATEMENT_NAMESPACE, Document, Publis
 from .kills import copied
 from .world import World, at, damage, publisher_of, stage
 
-MAC = proofs.Tester(platform="macos-arm64", system="macOS 26.1")
+MAC = proofs.RanOn(platform="macos-arm64", system="macOS 26.1")
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def world(publisher: Run) -> World:
     return at(publisher.workspace.parent)
 
 
-def prove(run: Run, identifier: str, tester: proofs.Tester, *, ok: bool = True) -> None:
+def prove(run: Run, identifier: str, tester: proofs.RanOn, *, ok: bool = True) -> None:
     """Add the signed result of a verification to a staged release."""
     folder = run.workspace / "packed" / identifier
     draft = records.read(folder / "release.json", PublishedRelease)
     verification = proofs.Verification(
-        release=identifier, version="1", proofs=(), unknown_type_message="", ok=ok, seconds=1.0, tester=tester
+        release=identifier, version="1", proofs=(), unknown_type_message="", ok=ok, seconds=1.0, ran_on=tester
     )
     predicate: dict[str, Any] = {
         **testresult.of_verification(verification, b"{}"), "result": "PASSED" if ok else "FAILED"
@@ -57,7 +57,7 @@ def prove(run: Run, identifier: str, tester: proofs.Tester, *, ok: bool = True) 
     records.write(folder / "release.json", replace(draft, documents={**draft.documents, "verification": document}))
 
 
-def published(run: Run, content: str, sequence: int, tester: proofs.Tester, *, ok: bool = True) -> str:
+def published(run: Run, content: str, sequence: int, tester: proofs.RanOn, *, ok: bool = True) -> str:
     identifier = stage(run, content, sequence)
     prove(run, identifier, tester, ok=ok)
     publication.publish(run, identifier, None)
@@ -65,7 +65,7 @@ def published(run: Run, content: str, sequence: int, tester: proofs.Tester, *, o
 
 
 def test_stable_asks_for_a_proof_from_a_mac(publisher: Run) -> None:
-    elsewhere = published(publisher, "elsewhere", 3, proofs.Tester(platform="linux-x86_64", system="Debian"))
+    elsewhere = published(publisher, "elsewhere", 3, proofs.RanOn(platform="linux-x86_64", system="Debian"))
     failed = published(publisher, "failed", 4, MAC, ok=False)
     proven = published(publisher, "proven", 5, MAC)
     for identifier, said in ((elsewhere, "linux-x86_64"), (failed, "verification failed")):

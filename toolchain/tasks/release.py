@@ -21,6 +21,7 @@ from ..publishing import (
     publication,
     rotation,
 )
+from ..publishing import notes as noting
 from .command import Group
 from .flags import Names
 
@@ -176,3 +177,15 @@ def _either(run: Run, named: str) -> Path:
 def attest(run: Run, release: str = "", validation: str = "", firstrun: str = "") -> None:
     """Add bill of materials and signed statements."""
     run.finish(attestation.attest(run, release, validation, firstrun))
+
+
+@group.task(
+    "workspace",
+    release=_RELEASE,
+    since="id or directory of the release to compare with; empty: none",
+    results="page of measured tables to take in (repeatable, or with commas)",
+    changelog="file that gets an entry, as CHANGELOG.md; empty: none",
+)
+def notes(run: Run, release: str = "", since: str = "", results: Names = Names(), changelog: str = "") -> None:
+    """Write what changed and what is not known."""
+    run.finish(noting.write(run, release, since, results, changelog))
