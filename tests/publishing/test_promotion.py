@@ -92,7 +92,10 @@ def test_a_revoked_release_stays_revoked_in_every_channel(publisher: Run, world:
     promotion.revoke(publisher, world.older)
     (renewed, stable) = promotion.refresh(publisher).statements
     assert (renewed.revoked, stable.revoked) == ((world.older,), (world.older,))
-    for name in ("stable", "beta"):
+    damage(world.archive(world.newer))
+    (_, stable) = promotion.revoke(publisher, world.newer).statements
+    assert stable.revoked == tuple(sorted((world.older, world.newer)))
+    for name in ("stable", "beta", "nightly"):
         with pytest.raises(ReleaseRevoked):
             promotion.promote(publisher, world.older, name=name, without_proof="a test")
 
@@ -112,20 +115,28 @@ def test_a_refresh_changes_sequence_and_times_alone(publisher: Run, world: World
         old = before[one.channel]
         assert one.sequence == old.sequence + 1
         assert replace(one, sequence=old.sequence, issued=old.issued, expires=old.expires) == old
-    whole = publisher_of(publisher.workspace.parent)
+    folder = publisher.workspace.parent
+    promotion.refresh(publisher_of(folder))
+    (folder / "keys/tuf/targets.pem").unlink()
+    whole = publisher_of(folder, **{"publish.key": "", "publish.signers": ""})
     first, second = (promotion.refresh(whole, timestamp_only=True) for _ in range(2))
     assert (first.statements, second.tuf) == ((), first.tuf + 1)
-    assert world.statement().sequence == before["stable"].sequence + 1
+    assert world.statement().sequence == before["stable"].sequence + 2
 
 
 def test_nothing_is_carried_over_from_what_somebody_else_wrote(publisher: Run, world: World) -> None:
     path = world.publication.channel("stable")
-    path.write_bytes(path.read_bytes().replace(b'"minimum_sequence": 1', b'"minimum_sequence": 2'))
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b'"minimum_sequence": 1', b'"minimum_sequence": 2'))
     for action in (promotion.refresh, lambda run: promotion.promote(run, world.newer, without_proof="a test")):
         with pytest.raises(Tampered):
             action(publisher)
+    path.write_bytes(good)
     with pytest.raises(CannotVerify, match="not published"):
         promotion.promote(publisher, "unknown", name="beta")
+    for name, reason in (("../beta", ""), ("Beta", ""), ("stable", "x" * 70_000)):
+        with pytest.raises(ConfigError):
+            promotion.promote(publisher, world.older, name=name, without_proof=reason)
     damage(world.archive())
     with pytest.raises(Tampered, match="tar"):
         promotion.promote(publisher, world.newer, name="beta")

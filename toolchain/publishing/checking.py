@@ -147,7 +147,7 @@ def verify(
     folder = _release_in(place, name, unsigned=unsigned)
     check = _Check(run, download.source(folder or place, run.config.publish.timeout_s), trust)
     if not folder:
-        return _channel(check, name or run.config.publish.channel, files=files)
+        return _channel(check, channels.checked_name(name or run.config.publish.channel), files=files)
     data = check.read(RELEASE_FILE, _LARGEST)
     if unsigned:
         check.note("signature", "none was asked for")

@@ -7,7 +7,6 @@ from pathlib import Path
 from .. import pipeline
 from ..build import find_release
 from ..core.run import Run
-from ..provisioning import tq
 from ..publishing import (
     attestation,
     checking,
@@ -85,8 +84,7 @@ def make_keys(run: Run, to: str, offline: str, key: str = "") -> None:
 )
 def publish(run: Run, release: str, provisioner: str = "") -> None:
     """Sign a packed release, and publish it in a folder."""
-    text = Path(provisioner).expanduser().read_bytes() if provisioner else tq.render()
-    run.finish(publication.publish(run, release, text))
+    run.finish(publication.publish(run, release, publication.provisioner_text(provisioner)))
 
 
 @group.task(
