@@ -186,9 +186,12 @@ def _check(path: Path, name: str, unsigned: str, config: PublishConfig) -> None:
     for image in macho.images(path):
         found = codesignature.read(image)
         if found.problem:
-            raise SigningFailed(f"{name}: after signing, {found.problem}")
+            raise SigningFailed(f"{name}: after signing, {found.problem}", hint="use another publish.signing_tool")
         for what, meant in vars(wanted).items():
             if what != "team" and (is_now := getattr(found, what)) != meant:
-                raise SigningFailed(f"{name}: its signature has {what} {is_now!r} instead of {meant!r}")
+                raise SigningFailed(
+                    f"{name}: its signature has {what} {is_now!r} instead of {meant!r}",
+                    hint="sign the release that was built, without a configuration file of the signing tool",
+                )
     if macho.unsigned_digest(path) != unsigned:
-        raise SigningFailed(f"{name}: signing changed more than the signature", hint="use another signing tool")
+        raise SigningFailed(f"{name}: signing changed more than the signature", hint="use another publish.signing_tool")

@@ -26,8 +26,8 @@ _ADHOC, _RUNTIME, _LINKER = 0x2, 0x10000, 0x20000
 _FIELDS = struct.Struct(">9I4BI")
 _HASHES = {1: ("sha1", 20), 2: ("sha256", 32), 3: ("sha256", 20), 4: ("sha384", 48)}
 _TEAM_VERSION = 0x20200
-_DEVELOPER_ID = bytes.fromhex("060a2a864886f76364060206")
-"""the DER of the object identifier that marks Apple's authority for Developer ID, in its certificate"""
+_DEVELOPER_ID = tuple(bytes.fromhex(f"060a2a864886f7636406{mark}") for mark in ("0206", "010d"))
+"""the DER of the object identifiers that mark Apple's authority for Developer ID, and a certificate from it"""
 _TIMESTAMP = bytes.fromhex("060b2a864886f70d010910020e")
 """that of a time-stamp token, which only a time-stamp server makes"""
 
@@ -91,7 +91,9 @@ def _read(image: Image, data: bytes, limit: int) -> Signature:
     problem = next(filter(None, (_mismatch(one, image, blobs, limit) for one in directories)), "")
     if bool(cms) == bool(flags & _ADHOC):
         problem = problem or "its signature is neither ad hoc nor by a certificate"
-    kind: Signing = "adhoc" if flags & _ADHOC else "developer-id" if _DEVELOPER_ID in cms else "self-signed"
+    kind: Signing = (
+        "adhoc" if flags & _ADHOC else "developer-id" if any(mark in cms for mark in _DEVELOPER_ID) else "self-signed"
+    )
     return Signature(
         signing=kind,
         identifier=identifier,

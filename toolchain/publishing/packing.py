@@ -140,6 +140,9 @@ def _manifest_digest(release: Release) -> str:
 def _facts(run: Run, folder: Path, release: Release, sequence: int) -> partial[PublishedRelease]:
     """All of release.json but the archive and the documents."""
     programs = macho.files(folder, release)
+    signing = codesignature.signing(programs.values())
+    if programs and signing == "none":
+        run.console.warn(f"{release.id}: its programs are not signed, so that a Mac with an Apple chip ends them")
     return partial(
         PublishedRelease,
         id=release.id,
@@ -152,7 +155,7 @@ def _facts(run: Run, folder: Path, release: Release, sequence: int) -> partial[P
         llama_cpp_commit=release.llama_cpp_commit,
         llama_cpp_build=release.llama_cpp_build,
         series_sha256=release.series_sha256,
-        signing=codesignature.signing(programs.values()),
+        signing=signing,
         notarized=notary.is_notarized(run, release),
         files=release.files,
         manifest_sha256=_manifest_digest(release),
