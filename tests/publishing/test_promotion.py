@@ -40,12 +40,12 @@ def world(publisher: Run) -> World:
     return at(publisher.workspace.parent)
 
 
-def prove(run: Run, identifier: str, ran_on: proofs.RanOn, *, ok: bool = True) -> None:
+def prove(run: Run, identifier: str, tester: proofs.RanOn, *, ok: bool = True) -> None:
     """Add the signed result of a verification to a staged release."""
     folder = run.workspace / "packed" / identifier
     draft = records.read(folder / "release.json", PublishedRelease)
     verification = proofs.Verification(
-        release=identifier, version="1", proofs=(), unknown_type_message="", ok=ok, seconds=1.0, ran_on=ran_on
+        release=identifier, version="1", proofs=(), unknown_type_message="", ok=ok, seconds=1.0, ran_on=tester
     )
     predicate: dict[str, Any] = {
         **testresult.of_verification(verification, b"{}"), "result": "PASSED" if ok else "FAILED"
@@ -57,9 +57,9 @@ def prove(run: Run, identifier: str, ran_on: proofs.RanOn, *, ok: bool = True) -
     records.write(folder / "release.json", replace(draft, documents={**draft.documents, "verification": document}))
 
 
-def published(run: Run, content: str, sequence: int, ran_on: proofs.RanOn, *, ok: bool = True) -> str:
+def published(run: Run, content: str, sequence: int, tester: proofs.RanOn, *, ok: bool = True) -> str:
     identifier = stage(run, content, sequence)
-    prove(run, identifier, ran_on, ok=ok)
+    prove(run, identifier, tester, ok=ok)
     publication.publish(run, identifier, None)
     return identifier
 
