@@ -207,6 +207,12 @@ class PublishConfig:
     ] = ""
     signers: Annotated[str, "allowed_signers file with the keys that are trusted"] = ""
     revoked: Annotated[str, "file with public keys that are trusted no more; empty: none"] = ""
+    tuf_keys: Annotated[
+        str, "folder with the keys of targets, snapshot and timestamp for The Update Framework; empty: none is made"
+    ] = ""
+    timeout_s: Annotated[
+        float, Meta(ge=0.1, le=3600), "seconds to wait for a file of a publication, and longer for a large one"
+    ] = 60.0
     channel: Annotated[str, _like(r"[a-z][a-z0-9-]{0,31}"), "channel that a release is promoted to"] = "stable"
     channel_days: Annotated[Days, "days for which a channel's statement is valid"] = 30.0
     signing: Annotated[
