@@ -209,6 +209,16 @@ class PublishConfig:
     revoked: Annotated[str, "file with public keys that are trusted no more; empty: none"] = ""
     channel: Annotated[str, _like(r"[a-z][a-z0-9-]{0,31}"), "channel that a release is promoted to"] = "stable"
     channel_days: Annotated[Days, "days for which a channel's statement is valid"] = 30.0
+    forge: Annotated[str, _like(r"https?://\S+"), "REST interface of the forge for release.upload"] = (
+        "https://api.github.com"
+    )
+    repository: Annotated[str, _like(r"|[\w.-]+/[\w.-]+"), "owner/name of the repository that gets the releases"] = ""
+    token_variable: Annotated[
+        str, _like(r"[A-Z_][A-Z0-9_]{0,63}"), "environment variable that holds the forge's token"
+    ] = "GITHUB_TOKEN"  # noqa: S105  a name
+    forge_wait_s: Annotated[
+        float, Meta(ge=0, le=86400), "seconds that an upload may wait in all, for the forge's rate limit and repairs"
+    ] = 900.0
 
 
 @record
