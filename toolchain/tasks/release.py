@@ -18,5 +18,5 @@ group = Group("release")
     prerelease="mark it as one that is not ready for everybody",
 )
 def upload(run: Run, release: str, repo: str = "", tag: str = "", target: str = "", prerelease: bool = False) -> None:
-    """Publish a release as a forge's: draft, store, fetch again, compare, publish."""
+    """Publish at a forge: draft, compare, publish."""
     run.finish(forge.upload(run, release, repo, tag=tag, target=target, prerelease=prerelease))

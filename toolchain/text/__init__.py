@@ -13,6 +13,7 @@ from . import (  # noqa: F401  each registers what it shows
     host,
     memory,
     metal,
+    profiles,
     quality,
     release,
     series,
