@@ -99,9 +99,7 @@ def render(run: Run, wanted: Wanted) -> RenderedProfile:
     if key and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", key):
         raise ProfileInvalid(f"--key-variable {key!r}: not a name of a variable", hint=_KEY_VARIABLE)
     if not re.fullmatch(r"[0-9A-Za-z.:\[\]-]{0,253}", wanted.address):
-        raise ProfileInvalid(
-            f"--address {wanted.address[:80]!r}: not a host", hint="without a port"
-        )
+        raise ProfileInvalid(f"--address {wanted.address[:80]!r}: not a host", hint="without a port")
     plan = _plan(run, wanted.model, wanted.memory_gb)
     primary = _primary(run, form, wanted, plan, api)
     native = form.client.is_native and deploy.serve == "ollama" and not key
