@@ -21,16 +21,15 @@ from ..core.delivery_errors import AlreadyPublished, CannotVerify, ForgeRefused,
 from ..core.errors import ConfigError
 from ..core.records import read, record, sha256_file
 from ..core.run import Run
-from . import signature
+from . import packing, signature
 from .forge_client import Forge, ForgeAsset, ForgeRelease
 from .forge_transport import Transport
+from .publication import files_of
 from .published import (
     PRINCIPAL,
     RELEASE_FILE,
     RELEASE_NAMESPACE,
     SIGNATURE_SUFFIX,
-    Archive,
-    Document,
     Publication,
     PublishedRelease,
     is_file_name,
@@ -103,9 +102,7 @@ def upload(
     settings = run.config.publish
     repository, tag = repository or settings.repository, tag or identifier
     _check_names(identifier, repository, tag)
-    publication = Publication(
-        Path(settings.folder).expanduser().absolute() if settings.folder else run.workspace / "publication"
-    )
+    publication = packing.publication(run)
     release, files, text = _complete(run, publication, identifier)
     marker = _marker(files[RELEASE_FILE].sha256)
     body = templates.render(
@@ -191,8 +188,7 @@ def _complete(run: Run, publication: Publication, identifier: str) -> tuple[Publ
     )  # fmt: skip
     if release.id != identifier:
         raise Tampered(f"{main}: it is the release {release.id}", hint="publish it again")
-    parts: tuple[Archive | Document, ...] = (release.archive, *release.documents.values())
-    stated = {one.name: one for one in parts}
+    stated = {one.name: one for one in files_of(release)}
     wanted = {RELEASE_FILE, *stated}
     files = {}
     with run.console.step(f"files of {identifier}"):
