@@ -314,6 +314,8 @@ class _Handler(_Sending):
     def _result(self, path: str, query: dict[str, str], fault: Fault | None) -> tuple[int, Any]:
         """Status, and JSON, a file or a link."""
         forge = self.server
+        if self.command == "GET" and (found := re.fullmatch(rf"/{REPOSITORY}/releases/download/(.+)/(.+)", path)):
+            return self._for_anybody(unquote(found[1]), unquote(found[2]))
         if self.command == "POST" and (found := re.fullmatch(rf"/uploads/repos/{REPOSITORY}/releases/(\d+)", path)):
             return self._uploaded(int(found[1]), query, fault)
         body = json.loads(self._read(None) or b"{}")
@@ -437,6 +439,15 @@ class _Handler(_Sending):
         if asset.state != "uploaded":
             raise _Refusal(404, "Not Found")
         return (302, f"{forge.store.url}/{asset.id}") if forge.store else (200, asset)
+
+    def _for_anybody(self, tag: str, name: str) -> tuple[int, Any]:
+        """A published file by its public link, which needs no token."""
+        with self.server.lock:
+            one = self._one(lambda one: not one.draft and one.tag_name == tag)
+            for asset in one.assets.values():
+                if asset.name == name:
+                    return (302, f"{self.server.store.url}/{asset.id}") if self.server.store else (200, asset)
+        raise _Refusal(404, "Not Found")
 
     def _one(self, wanted: Callable[[Release], bool]) -> Release:
         for one in self.server.releases.values():

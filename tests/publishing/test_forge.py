@@ -25,7 +25,7 @@ from toolchain.core.delivery_errors import (
 from toolchain.core.errors import ConfigError, LockHeld, RecordError, ToolchainError
 from toolchain.core.locks import held
 from toolchain.core.run import Run
-from toolchain.publishing import forge, forge_transport
+from toolchain.publishing import checking, forge, forge_transport
 from toolchain.publishing.forge import UploadedRelease
 from toolchain.publishing.published import Publication, signature_of
 from toolchain.text import as_text
@@ -98,6 +98,15 @@ def test_a_release_is_stored_fetched_and_published_once(server: ForgeServer, upl
     changes = [(method, path) for method, path in server.requests if method != "GET"]
     assert [method for method, _ in changes] == ["POST"] * 7 + ["PATCH"], "the draft, six files, one publication"
     assert f"published at {done.url}" in as_text(done)
+
+
+def test_what_is_public_there_verifies(server: ForgeServer, upload: Uploads, tmp_path: Path) -> None:
+    done = upload()
+    place = done.files[0].url.rpartition("/")[0]
+    run = Run(config=load(environ={}, flags={"workspace": str(tmp_path / "workspace")}), console=Console())
+    trust = checking.Trust(signers=upload.publication.allowed_signers)
+    found = checking.verify(run, place, trust, files=False)
+    assert (found.kind, found.release, found.sequence) == ("release", ID, 7)
 
 
 def test_once_more_changes_nothing(server: ForgeServer, upload: Uploads) -> None:

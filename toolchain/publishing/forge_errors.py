@@ -51,7 +51,7 @@ def check(answer: requests.Response, body: bytes, what: str, now: float) -> None
     if ratelimit.is_limit(status, headers, said):
         server_now = _time(headers, now)
         wait = max(0.0, ratelimit.until(status, headers, server_now) - server_now)
-        raise LaterError(f"rate limit ({status}): {said}", wait)
+        raise LaterError(f"rate limit, {status} {said}".strip(), wait)
     if status in _TRANSIENT:
         given = headers.get("Retry-After", "")
         raise LaterError(f"{status} {said}".strip(), float(given) if given.isdigit() else None)
