@@ -162,7 +162,7 @@ class Compatibility:
 
 
 @record
-class Tester:
+class RanOn:
     """The machine on which a release was tested."""
 
     platform: str
@@ -188,7 +188,7 @@ class Verification:
     """the API's answer to a type that does not exist"""
     guard: Compatibility | None = None
     """compatibility of `verify.model` with the service's cache type"""
-    tester: Tester | None = None
+    ran_on: RanOn | None = None
     """none in a record of an earlier version"""
     ok: bool
     seconds: float

@@ -12,9 +12,15 @@ from . import world
 
 
 @pytest.fixture(scope="session")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> world.World:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a world with its publisher, to be copied."""
+    return once(tmp_path_factory, "publication-world", world.make)
+
+
+@pytest.fixture(scope="session")
+def untouched(base: Path) -> world.World:
     """A world that tests read, and copy to change it."""
-    return world.at(once(tmp_path_factory, "publication-world", world.make))
+    return world.at(base)
 
 
 @pytest.fixture

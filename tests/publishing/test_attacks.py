@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
+from toolchain.core.delivery_errors import ForgeUnavailable
 from toolchain.publishing import checking
 
 from .attacks import ATTACKS, Attack, refusal
+from .server import serving
 from .tuf_attacks import TUF_ATTACKS
 from .world import World, run_in
 
@@ -54,3 +57,26 @@ def test_an_untouched_publication_is_accepted_in_each_form(untouched: World, tmp
     release = checking.verify(run, str(untouched.publication.release(untouched.older)), trust)
     assert (release.kind, release.release, release.sequence) == ("release", untouched.older, 1)
     assert not list(tmp_path.rglob("llama-server"))
+
+
+def test_a_server_cannot_offer_a_release_instead_of_the_channel(changed: World, tmp_path: Path) -> None:
+    for suffix in ("", ".sig"):
+        old = changed.publication.release_file(changed.older)
+        shutil.copy(f"{old}{suffix}", changed.publication.folder / f"release.json{suffix}")
+    run, trust = run_in(tmp_path), checking.Trust(signers=changed.signers)
+    with serving(changed.publication.folder) as url:
+        for place, name, kind in (
+            (url, "", "channel"),
+            (url, "beta", "channel"),
+            (f"{url}/releases/{changed.older}", "", "release"),
+            (f"{url}/releases/{changed.older}/release.json", "", "release"),
+        ):
+            found = checking.verify(run, place, trust, name=name, files=kind == "release")
+            assert (found.kind, found.release) == (kind, changed.newer if kind == "channel" else changed.older)
+
+
+def test_a_password_in_a_url_is_shown_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(ForgeUnavailable) as caught:
+        checking.verify(run_in(tmp_path), "http://me:secret@127.0.0.1:1/there", checking.Trust(signers=None))
+    assert "secret" not in str(caught.value)
+    assert "http://127.0.0.1:1/there/channels/stable.json" in str(caught.value)

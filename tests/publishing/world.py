@@ -164,7 +164,7 @@ def make(folder: Path) -> World:
 def at(folder: Path) -> World:
     """The world that `make` made in a folder."""
     publication = Publication(folder / "publication")
-    older, newer = (one.id for one in sorted(released(publication), key=lambda one: one.sequence))
+    older, newer = (one.id for one in sorted(released(publication), key=lambda one: one.sequence)[:2])
     return World(
         publication=publication,
         key=folder / "keys/signing",
@@ -177,24 +177,28 @@ def at(folder: Path) -> World:
     )
 
 
-def make_publisher(folder: Path, **settings: Any) -> Run:
+def make_publisher(folder: Path) -> Run:
     """A publisher with keys in `folder`, an empty publication and an empty workspace."""
-    made = keys.make(Console(json=True), folder / "keys", folder / "offline")
-    return run_in(
-        folder,
-        **{
-            "publish.folder": str(folder / "publication"),
-            "publish.key": str(made.key),
-            "publish.signers": str(made.signers),
-            "publish.revoked": str(made.revoked),
-            "publish.tuf_keys": str(made.tuf_keys),
-            **settings,
-        },
-    )
+    keys.make(Console(json=True), folder / "keys", folder / "offline")
+    return publisher_of(folder)
+
+
+def publisher_of(folder: Path, **settings: Any) -> Run:
+    """A run of the publisher whose keys lie in `folder`."""
+    named = {
+        "folder": "publication",
+        "key": "keys/signing",
+        "signers": "keys/allowed_signers",
+        "revoked": "keys/revoked_keys",
+        "tuf_keys": "keys/tuf",
+    }
+    paths = {f"publish.{key}": str(folder / path) for key, path in named.items()}
+    return run_in(folder, **{**paths, **settings})
 
 
 def run_in(folder: Path, **settings: Any) -> Run:
     """A run with its workspace in `folder`, and no setting from elsewhere."""
+    folder.mkdir(exist_ok=True)
     (folder / "turboquant.yaml").touch()
     flags = {"workspace": str(folder / "workspace"), **settings}
     return Run(config=load(file=folder / "turboquant.yaml", environ={}, flags=flags), console=Console(json=True))

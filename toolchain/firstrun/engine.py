@@ -16,7 +16,7 @@ from ..core.config import Config, DeployConfig, SourcesConfig
 from ..core.errors import ConfigError, DiskFull, FolderUnusable, PortInUse, ToolchainError
 from ..core.run import Run
 from ..host import ports
-from ..host.machine import tester
+from ..host.machine import in_short
 from ..series import manifest
 from ..service import account
 from ..service.emulator import settings as emulator
@@ -76,7 +76,7 @@ def _examine(run: Run, file: Path, areas: Sequence[Area], own: Belongings) -> Su
         file,
         areas,
         machine="emulator" if bench.emulated else "Mac",
-        system=tester().system,
+        system=in_short().system,
         toolkit=__version__,
         redactor=redaction.of_this_machine(),
     )

@@ -25,7 +25,7 @@ from ..core.config import Config
 from ..core.errors import ServerFailed, ToolchainError
 from ..core.process import ask, run
 from ..core.records import record
-from ..proofs import Tester
+from ..proofs import RanOn
 from ..serving.ollama import DEFAULT_PORT, OllamaClient
 from .ports import listeners
 
@@ -89,11 +89,11 @@ def look(config: Config) -> Machine:
     )
 
 
-def tester() -> Tester:
+def in_short() -> RanOn:
     """What this machine is, in short."""
     named = parse_sw_vers(ask(("/usr/bin/sw_vers",))) if sys.platform == "darwin" else ""
     system = f"{named or f'{platform.system()} {platform.release()}'}, {platform.machine()}"
-    return Tester(platform=platform_name(), system=system)
+    return RanOn(platform=platform_name(), system=system)
 
 
 def metal_limit(ram: int, wired_limit_mb: int = 0) -> int:

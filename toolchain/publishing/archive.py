@@ -7,8 +7,10 @@ member, so that no two programs can read two different names in it.
 from __future__ import annotations
 
 import datetime
+import errno
 import gzip
 import hashlib
+import io
 import os
 import stat
 import tarfile
@@ -106,21 +108,21 @@ def _members(folder: Path, release: Release) -> Iterator[bytes]:
                 raise _changed(path)
             yield _header(full, release, kind=tarfile.SYMTYPE, mode=LINK_MODE, target=target)
         else:
-            with _opened(path) as file:
+            try:
+                file = opened(path)
+            except OSError as error:
+                raise ReleaseInvalid(f"{path}: {error.strerror}", hint="build it again") from error
+            with file:
                 yield from _file(file, path, full, release, name)
 
 
-def _opened(path: Path) -> BinaryIO:
-    """A regular file, not what has just taken its place."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ReleaseInvalid(f"{path}: it cannot be read: {error.strerror}", hint="pack it again") from error
-    file = os.fdopen(descriptor, "rb")
+def opened(path: Path) -> io.BufferedReader:
+    """A regular file; a link, a folder or a pipe that has taken its place is an `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
-        raise _changed(path)
-    return file
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def _file(file: BinaryIO, path: Path, full: str, release: Release, name: str) -> Iterator[bytes]:

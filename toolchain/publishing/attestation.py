@@ -17,8 +17,8 @@ from ..core import extras, locks, records
 from ..core.delivery_errors import SigningFailed
 from ..core.records import record
 from ..core.run import Run
+from . import gomodules, packing, provenance, sbom, signature, statements, testresult
 from . import materials as gathered
-from . import provenance, sbom, signature, statements, testresult
 from .published import RELEASE_FILE, STATEMENT_NAMESPACE, Document, PublishedRelease, Role
 
 SBOM_FILE = "sbom.cdx.json"
@@ -43,8 +43,8 @@ def attest(run: Run, named: str = "", validation: str = "", firstrun: str = "") 
 
     `validation` is the JSON file of a validation, `firstrun` the archive of a first run. A statement that was made
     before and is still about this release stays. The same records and key give the same files, with a key whose
-    signatures are deterministic (Ed25519). Raises `MissingExtra`, the errors of `materials.gather`, `sbom.make`,
-    `testresult` and `signature.sign`.
+    signatures are deterministic (Ed25519). Raises `MissingExtra`, the errors of `materials.gather`, `gomodules.read`,
+    `sbom.make`, `testresult` and `signature.sign`.
     """
     extras.require("release", "the bill of materials")
     key = _key(run)
@@ -63,7 +63,8 @@ def attest(run: Run, named: str = "", validation: str = "", firstrun: str = "") 
         if firstrun:
             predicates["firstrun"] = testresult.of_first_run(Path(firstrun).expanduser(), release)
         step.update(detail="bill of materials")
-        bill, go = sbom.make(found)
+        go = gomodules.read(found.directory / sbom.PROGRAM)
+        bill = sbom.make(found, go)
         step.update(detail="statements")
         documents: dict[Role, tuple[str, bytes]] = {"sbom": (SBOM_FILE, bill)}
         for role, predicate in predicates.items():
@@ -111,7 +112,7 @@ def store(
 @contextmanager
 def locked(run: Run) -> Iterator[None]:
     """Only one run at a time changes what is packed. Raises `LockHeld`."""
-    lock = run.workspace / "packed" / ".lock"
+    lock = packing.staged(run) / ".lock"
     with locks.held(lock, f"{lock.parent}: another run is packing", hint="wait until it ends", timeout_s=_LOCK_WAIT_S):
         yield
 

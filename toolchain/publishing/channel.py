@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..core import records, temporary
 from ..core.delivery_errors import CannotVerify, DocumentInvalid, Tampered
-from ..core.errors import FolderUnusable, RecordError
+from ..core.errors import ConfigError, FolderUnusable, RecordError
 from . import published
 from .publication import Publisher
 from .published import Channel, Publication
@@ -37,6 +37,13 @@ def moment(text: str, name: str) -> datetime:
         return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
     except ValueError as error:
         raise DocumentInvalid(f"{name}: {text!r} is no time", hint="tell its publisher") from error
+
+
+def checked_name(name: str) -> str:
+    """The name of a channel, which becomes part of a path. Raises `ConfigError`."""
+    if not published.is_channel_name(name):
+        raise ConfigError(f"--channel {name!r}: expected small letters, digits and -", hint="--channel stable")
+    return name
 
 
 def names(publication: Publication) -> list[str]:
@@ -75,7 +82,8 @@ def reissued(statement: Channel, days: float) -> Channel:
 def issue(publisher: Publisher, statements: Mapping[str, Channel]) -> None:
     """Sign statements and make them those of their channels, all at once; other channels stay.
 
-    Raises what signing raises, and `FolderUnusable` where `channels` is not the link that it has to be.
+    Raises what signing raises, `ConfigError` for one that is too large, and `FolderUnusable` where `channels` is not
+    the link that it has to be.
     """
     publication = publisher.publication
     link, history = publication.folder / "channels", publication.folder / "statements"
@@ -95,6 +103,11 @@ def issue(publisher: Publisher, statements: Mapping[str, Channel]) -> None:
         for name, statement in statements.items():
             path = made / f"{name}.json"
             records.write(path, statement)
+            if path.stat().st_size > LARGEST:
+                raise ConfigError(
+                    f"{name}: its statement would have more than {LARGEST} bytes, which clients refuse",
+                    hint="a short reason; a minimum sequence instead of many revoked releases",
+                )
             publisher.sign(path, published.CHANNEL_NAMESPACE)
         _flush(made)
         target = history / f"{number:06d}"

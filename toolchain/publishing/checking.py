@@ -144,11 +144,11 @@ def verify(
     refusal: `Tampered`, `CannotVerify`, `UnknownKey`, `KeyRevoked`, `WrongNamespace`, `ChannelExpired`,
     `OlderSequence`, `ReleaseRevoked`, `ArchiveUnsafe`, `ClockWrong`, `DocumentInvalid`, `ForgeUnavailable`.
     """
-    check = _Check(run, download.source(place, run.config.publish.timeout_s), trust)
-    try:
-        data = download.read(check.origin, RELEASE_FILE, _LARGEST)
-    except FileNotFoundError:
-        return _channel(check, name or run.config.publish.channel, files=files)
+    folder = _release_in(place, name, unsigned=unsigned)
+    check = _Check(run, download.source(folder or place, run.config.publish.timeout_s), trust)
+    if not folder:
+        return _channel(check, channels.checked_name(name or run.config.publish.channel), files=files)
+    data = check.read(RELEASE_FILE, _LARGEST)
     if unsigned:
         check.note("signature", "none was asked for")
     else:
@@ -164,6 +164,21 @@ def verify(
         version=release.version,
         points=tuple(check.points),
     )
+
+
+def _release_in(place: str, name: str, *, unsigned: bool) -> str:
+    """The folder or URL of a release, where that is meant; empty for a publication.
+
+    A server has no say in it: else it could offer an old release, properly signed, instead of the channel.
+    """
+    base, _, last = place.rstrip("/").rpartition("/")
+    if name:
+        return ""
+    if last == RELEASE_FILE:
+        return base or "/"
+    named = unsigned or base.rpartition("/")[2] == "releases"
+    here = "://" not in place and (Path(place).expanduser() / RELEASE_FILE).is_file()
+    return place if named or here else ""
 
 
 def _channel(check: _Check, name: str, *, files: bool) -> Verified:
@@ -313,17 +328,20 @@ def _provisioner(check: _Check, statement: Channel) -> None:
 
 def _by_tuf(check: _Check, statement: Channel, known: dict[str, bytes]) -> None:
     """What TUF's metadata states is what was signed by SSH."""
+    path = f"channels/{statement.channel}.json"
+    found = _read_by_tuf(check, path, *known)
+    if check.decode(found[path], Channel, path) != statement:
+        raise Tampered(f"{check.origin.where}/{path}: TUF's metadata states another one", hint=_AGAIN)
+    for name, data in known.items():
+        if found[name] != data:
+            raise Tampered(f"{check.origin.where}/{name}: TUF's metadata states another one", hint=_AGAIN)
+    check.note("The Update Framework", f"{path} and {len(known)} more, from {check.trust.tuf_root}")
+
+
+def _read_by_tuf(check: _Check, *names: str) -> dict[str, bytes]:
     extras.require("release", "verifying by The Update Framework")
     from . import tuf_client
 
     assert check.trust.tuf_root is not None
-    root = check.trust.tuf_root
-    path = f"channels/{statement.channel}.json"
-    client = records.sha256_bytes(check.origin.where.encode())[:16]
-    by_tuf = tuf_client.TufClient(check.origin, root, check.run.workspace / "tuf-clients" / client).read(path, *known)
-    if check.decode(by_tuf[path], Channel, path) != statement:
-        raise Tampered(f"{check.origin.where}/{path}: TUF's metadata states another one", hint=_AGAIN)
-    for name, data in known.items():
-        if by_tuf[name] != data:
-            raise Tampered(f"{check.origin.where}/{name}: TUF's metadata states another one", hint=_AGAIN)
-    check.note("The Update Framework", f"{path} and {len(known)} more, from {root}")
+    client = check.run.workspace / "tuf-clients" / records.sha256_bytes(check.origin.where.encode())[:16]
+    return tuf_client.TufClient(check.origin, check.trust.tuf_root, client).read(*names)

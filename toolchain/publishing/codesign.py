@@ -33,6 +33,8 @@ _COPIED = ("sources.json", "rendered.json", "scratch.json")
 """records of the unsigned release that are true of the signed one"""
 _TIMEOUT_S = 300.0
 """for one file: a time-stamp server may be slow"""
+_LINES = 3
+"""of a tool's output in a message: rcodesign says why before it says that it failed"""
 _HINTS = {
     "errSecInternalComponent": "the keychain is locked, or codesign may not use the key: security unlock-keychain, "
     "then security set-key-partition-list -S apple-tool:,apple:",
@@ -138,7 +140,7 @@ def _sign(path: Path, tool: Path, config: PublishConfig) -> None:
         done = process.run(words, check=False, timeout=_TIMEOUT_S, failure=SigningFailed, what=tool.name)
         if done.returncode != 0:
             hint = next((hint for said, hint in _HINTS.items() if said in done.output), "")
-            said = (done.output.strip().splitlines() or ["it printed nothing"])[-1]
+            said = "; ".join(done.output.strip().splitlines()[-_LINES:]) or "it printed nothing"
             raise SigningFailed(f"{path.name}: {tool.name} ended with {done.returncode}: {said}", hint=hint)
 
 

@@ -44,7 +44,7 @@ def go_component(module: GoModule) -> Component:
     from packageurl import PackageURL
 
     group, _, name = module.path.rpartition("/")
-    stated = {"go:h1": module.sum, "go:instead_of": module.instead_of}
+    stated = {"go:h1": module.sum, "go:instead_of": module.instead_of, "go:local": module.local}
     return Component(
         type=ComponentType.LIBRARY,
         group=group or None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import os
+import re
 import socket
 import stat
 import threading
@@ -116,8 +117,10 @@ class _Server:
     """A publication behind a web server."""
 
     def __init__(self, base: str, timeout_s: float) -> None:
-        self.where = base
+        parts = urlsplit(base)
+        self.where = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without a password
         self.date: datetime | None = None
+        self._base = base
         self._timeout_s = timeout_s
 
     def chunks(self, name: str, most: int) -> Iterator[bytes]:
@@ -129,7 +132,10 @@ class _Server:
             session.mount("https://", _Adapter(watch))
             try:
                 with session.get(
-                    url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=min(_STALL_S, self._timeout_s)
+                    f"{self._base}/{name}",
+                    headers={"Accept-Encoding": "identity"},
+                    stream=True,
+                    timeout=min(_STALL_S, self._timeout_s),
                 ) as answer:
                     self._look_at(answer, url)
                     while block := answer.raw.read1(_BLOCK):
@@ -233,5 +239,5 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 def _cause(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = re.sub(r"//[^/@ ]*@", "//", " ".join(str(error).split()))  # a URL's password
     return f"no complete answer: {text[:200] or type(error).__name__}"

@@ -23,7 +23,9 @@ class GoModule:
     version: str
     sum: str
     instead_of: str = ""
-    """the module that a replace directive names"""
+    """the module that another one replaces; this is the other one"""
+    local: str = ""
+    """the folder that replaces this module, as go.mod names it"""
 
 
 @record
@@ -69,6 +71,9 @@ def read(program: Path) -> GoProgram | None:
 
 
 def _module(found: _Module) -> GoModule:
-    used = found.replace or found
-    instead_of = f"{found.path}@{found.version}" if found.replace else ""
-    return GoModule(path=used.path, version=used.version, sum=used.sum, instead_of=instead_of)
+    used = found.replace
+    if used is None:
+        return GoModule(path=found.path, version=found.version, sum=found.sum)
+    if used.path.startswith((".", "/")):
+        return GoModule(path=found.path, version=found.version, sum="", local=used.path)
+    return GoModule(path=used.path, version=used.version, sum=used.sum, instead_of=f"{found.path}@{found.version}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..build import MANIFEST, check, content_digest, find_release, load
+from ..build import check, content_digest, find_release, load
 from ..core.config import SourcesConfig
 from ..core.delivery_errors import DocumentInvalid
 from ..core.errors import RecordError, ToolchainError
@@ -18,6 +18,7 @@ from ..sources import eras
 from ..sources.repository import Repository
 from ..sources.scratch import compat_patches
 from ..stages import Checkout, Release, Rendered, Scratch, Sources
+from . import archive, codesign, packing
 from .published import RELEASE_FILE, PublishedRelease
 
 _AGAIN = "./inv release.pack --release {}"
@@ -78,7 +79,7 @@ class Materials:
 
 def packed_folder(run: Run, identifier: str) -> Path:
     """The folder of a packed release in the workspace."""
-    return run.workspace / "packed" / identifier
+    return packing.staged(run) / identifier
 
 
 def gather(run: Run, named: str) -> Materials:
@@ -92,10 +93,20 @@ def gather(run: Run, named: str) -> Materials:
     folder = packed_folder(run, release.id)
     packed = read_packed(folder, release.id)
     records = read_records(run, release.id)
-    _compare(folder, packed, directory, release)
+    _compare(folder, packed, release)
     if _identity(records.release) != _identity(release):
         raise _other(records.folder / "release.json", release.id, "./inv build")
     return Materials(folder=folder, packed=packed, directory=directory, records=records)
+
+
+def identified(run: Run, named: str) -> str:
+    """The id of a release: `named` where there are records of it, else that of its directory, else of the newest one.
+
+    Raises `ReleaseInvalid`.
+    """
+    if named and "/" not in named and (codesign.records_of(run, named) / "rendered.json").is_file():
+        return named
+    return load(find_release(run, named)).id
 
 
 def read_packed(folder: Path, identifier: str) -> PublishedRelease:
@@ -111,7 +122,7 @@ def read_packed(folder: Path, identifier: str) -> PublishedRelease:
 
 def read_records(run: Run, identifier: str) -> Records:
     """The records of a release by its id. Raises `RecordError`, and `DocumentInvalid` when they do not fit together."""
-    folder = run.workspace / "runs" / identifier
+    folder = codesign.records_of(run, identifier)
     sources, rendered = read(folder / "sources.json", Sources), read(folder / "rendered.json", Rendered)
     manifest = folder / "release.json"
     release = read(manifest, Release) if manifest.is_file() else load(run.workspace / "releases" / identifier)
@@ -184,14 +195,15 @@ def _upstream(checkout: Checkout, default: str) -> Upstream:
     )
 
 
-def _compare(folder: Path, packed: PublishedRelease, directory: Path, release: Release) -> None:
+def _compare(folder: Path, packed: PublishedRelease, release: Release) -> None:
     again = _AGAIN.format(release.id)
-    fits = packed.files == release.files and packed.manifest_sha256 == sha256_file(directory / MANIFEST)
+    manifest = sha256_bytes(archive.manifest_bytes(replace(release, verification="")))
+    fits = packed.files == release.files and packed.manifest_sha256 == manifest
     if not fits or _identity(packed) != _identity(release):
         raise _other(folder / RELEASE_FILE, release.id, again)
-    archive = folder / packed.archive.name
-    if not archive.is_file() or sha256_file(archive) != packed.archive.sha256:
-        raise DocumentInvalid(f"{archive}: not the archive that {RELEASE_FILE} names", hint=again)
+    file = folder / packed.archive.name
+    if not file.is_file() or sha256_file(file) != packed.archive.sha256:
+        raise DocumentInvalid(f"{file}: not the archive that {RELEASE_FILE} names", hint=again)
 
 
 def _identity(release: Release | PublishedRelease) -> tuple[object, ...]:

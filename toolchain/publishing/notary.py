@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import shutil
 import zipfile
 from dataclasses import dataclass, replace
@@ -114,6 +115,11 @@ def notarize(run: Run, folder: Path) -> Notarized:
         answer, status="accepted" if accepted else "refused", issues=issues, seconds=round(step.seconds, 1)
     )  # fmt: skip
     records.write(file, answer)
+    if accepted and tool.codesign:
+        for name, path in programs.items():
+            words = (tool.codesign, "--verify", "--strict", "--check-notarization", "-R=notarized", str(path))
+            if process.run(words, check=False, timeout=_ASK_S, failure=NotarizationFailed).returncode:
+                run.console.warn(f"{name}: accepted, but Apple does not know it as notarized yet: {shlex.join(words)}")
     if not accepted:
         found = "; ".join(issues[:5]) or f"status {log.status}, without a reason"
         raise NotarizationFailed(
@@ -151,6 +157,8 @@ class _Tool:
     key: tuple[str, ...]
     limit: str
     """option for the longest wait in seconds"""
+    codesign: str = ""
+    """the program that asks Apple whether a file is notarized; on a Mac alone"""
 
     def submit(self, packed: Path) -> str:
         """Upload, and return the submission's id."""
@@ -215,6 +223,7 @@ def _tool(config: PublishConfig) -> _Tool:
         logging=(program, "notarytool", "log"),
         key=("--key", str(key), "--key-id", config.notary_key_id, "--issuer", config.notary_issuer),
         limit="--timeout",
+        codesign=shutil.which("codesign") or "",
     )
 
 

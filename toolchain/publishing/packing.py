@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..build import check
@@ -21,7 +22,7 @@ from ..proofs import Verification
 from ..serving.probe_model import write_probe
 from ..stages import Release
 from . import archive, codesignature, macho, notary
-from .published import RELEASE_FILE, Archive, Document, Publication, PublishedRelease, Role
+from .published import RELEASE_FILE, Archive, Document, Publication, PublishedRelease
 
 PROBE = "probe.gguf"
 PROBE_SIZES = {"head_size": 128, "heads": 2, "kv_heads": 1, "layers": 8, "context": 2048, "seed": 1}
@@ -56,17 +57,17 @@ def pack(
 ) -> Packed:
     """Stage a verified release directory. The same release gives the same tar, on every machine.
 
-    `sequence` 0: the next one of the publication. Raises `ReleaseInvalid`, `Unverified`, `RecordError` (a damaged
-    publication), `LockHeld`; then nothing is changed.
+    `sequence` 0: the next one of the publication. Raises `ReleaseInvalid`, `Unverified`, `SigningFailed` (a release
+    that is signed in part), `RecordError` (a damaged publication), `LockHeld`; then nothing is changed.
     """
     release = replace(check(folder), verification="")
     _require(release, verification, run.console, unverified=unverified)
     target = staged(run) / release.id
     busy = f"{staged(run)}: another run is packing"
     with locks.held(staged(run) / ".lock", busy, hint="wait until it ends", timeout_s=_LOCK_WAIT_S):
-        number = sequence or _sequence(publication(run), release)
+        facts = _facts(run, folder, release, sequence or _sequence(publication(run), release))
         if before := _before(target, release):
-            stated = _stated(run, folder, release, number, before.archive, before.documents)
+            stated = facts(archive=before.archive, documents=before.documents)
             if stated != before:
                 records.write(target / RELEASE_FILE, stated)
             return Packed(folder=target, release=stated, new=stated != before)
@@ -79,7 +80,7 @@ def pack(
             write_probe(made / PROBE, **PROBE_SIZES)
             for file in made.iterdir():
                 file.chmod(0o644)
-            stated = _stated(run, folder, release, number, packed, {"probe": document(made / PROBE)})
+            stated = facts(archive=packed, documents={"probe": document(made / PROBE)})
             records.write(made / RELEASE_FILE, stated)
             if os.path.lexists(target):
                 target.rename(private / "before")
@@ -107,13 +108,13 @@ def _require(release: Release, verification: Verification | None, console: Conso
 
 def _sequence(published: Publication, release: Release) -> int:
     """The release's own sequence if it is published already, else the next one."""
-    highest = 0
-    for file in sorted(published.releases.glob(f"*/{RELEASE_FILE}")):
-        found = records.read(file, PublishedRelease)
-        if found.id == release.id and found.manifest_sha256 == _manifest_digest(release):
-            return found.sequence
-        highest = max(highest, found.sequence)
-    return highest + 1
+    found = {
+        file.parent.name: records.read(file, PublishedRelease) for file in published.releases.glob(f"*/{RELEASE_FILE}")
+    }
+    own = found.get(release.id)
+    if own and own.manifest_sha256 == _manifest_digest(release):
+        return own.sequence
+    return max((one.sequence for one in found.values()), default=0) + 1
 
 
 def _before(target: Path, release: Release) -> PublishedRelease | None:
@@ -136,11 +137,11 @@ def _manifest_digest(release: Release) -> str:
     return records.sha256_bytes(archive.manifest_bytes(release))
 
 
-def _stated(
-    run: Run, folder: Path, release: Release, sequence: int, packed: Archive, documents: dict[Role, Document]
-) -> PublishedRelease:
+def _facts(run: Run, folder: Path, release: Release, sequence: int) -> partial[PublishedRelease]:
+    """All of release.json but the archive and the documents."""
     programs = macho.files(folder, release)
-    return PublishedRelease(
+    return partial(
+        PublishedRelease,
         id=release.id,
         sequence=sequence,
         version=release.version,
@@ -153,9 +154,7 @@ def _stated(
         series_sha256=release.series_sha256,
         signing=codesignature.signing(programs.values()),
         notarized=notary.is_notarized(run, release),
-        archive=packed,
         files=release.files,
         manifest_sha256=_manifest_digest(release),
         unsigned={name: macho.unsigned_digest(path) for name, path in programs.items()},
-        documents=documents,
     )

@@ -49,15 +49,14 @@ def promote(
     `minimum_sequence` raises the channel's floor; 0 keeps it. Raises `NotPromotable`, `ReleaseRevoked`,
     `OlderSequence`, `Tampered`, `LockHeld`, and what signing raises.
     """
-    name = name or run.config.publish.channel
+    name = channels.checked_name(name or run.config.publish.channel)
     with opened(run) as publisher:
         release = _published(publisher, identifier)
         before = _before(publisher, name)
         floor = max(minimum_sequence, before.minimum_sequence if before else 1)
-        if before and identifier in before.revoked:
-            raise ReleaseRevoked(
-                f"{identifier}: {name} revokes it", hint="publish a new release; what is revoked stays so"
-            )
+        revoked = {*(before.revoked if before else ()), *(one for other in _all(publisher) for one in other.revoked)}
+        if identifier in revoked:
+            raise ReleaseRevoked(f"{identifier} is revoked", hint="publish a new release; what is revoked stays so")
         if release.sequence < floor:
             raise OlderSequence(
                 f"{identifier}: its sequence is {release.sequence}, and the minimum of {name} is {floor}",
@@ -73,7 +72,7 @@ def promote(
             release_sequence=release.sequence,
             release_sha256=records.sha256_file(publisher.publication.release_file(identifier)),
             minimum_sequence=floor,
-            revoked=before.revoked if before else (),
+            revoked=tuple(sorted(revoked)),
             tq_sha256=_provisioner(publisher),
             without_proof=reason,
         )
@@ -83,8 +82,9 @@ def promote(
 def revoke(run: Run, identifier: str) -> Issued:
     """Have every channel revoke a release. Raises as `promote` does, and `ConfigError` where there is no channel."""
     with opened(run) as publisher:
-        _published(publisher, identifier)
-        before = _all(publisher)
+        if not published.is_file_name(identifier) or not publisher.publication.release(identifier).is_dir():
+            raise ConfigError(f"--release {identifier!r} was not published", hint="ls publication/releases")
+        before = _some(publisher)
         named = [one.channel for one in before if one.release == identifier]
         if named:
             run.console.warn(
@@ -102,7 +102,7 @@ def refresh(run: Run, *, timestamp_only: bool = False) -> Issued:
     with opened(run) as publisher:
         if timestamp_only:
             return Issued(statements=(), before={}, tuf=publisher.synchronise(timestamp_only=True))
-        before = _all(publisher)
+        before = _some(publisher)
         return _issue(publisher, before, {one.channel: one.release for one in before})
 
 
@@ -155,11 +155,15 @@ def _proof(publisher: Publisher, release: PublishedRelease) -> str:
 
 
 def _all(publisher: Publisher) -> list[Channel]:
-    if not (found := channels.names(publisher.publication)):
+    return [channels.read(publisher, name) for name in channels.names(publisher.publication)]
+
+
+def _some(publisher: Publisher) -> list[Channel]:
+    if not (found := _all(publisher)):
         raise ConfigError(
             f"{publisher.publication.folder}: there is no channel", hint="./inv release.promote --release ID"
         )
-    return [channels.read(publisher, name) for name in found]
+    return found
 
 
 def _published(publisher: Publisher, identifier: str) -> PublishedRelease:

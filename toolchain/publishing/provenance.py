@@ -13,7 +13,7 @@ from ..core.records import sha256_file
 from .materials import Materials, Upstream, upstreams
 
 BUILD_TYPE = "https://turboquant.invalid/build/v1"
-"""a name, not an address: docs/explanation/publishing.md describes it"""
+"""a name, not an address: docs/explanation/attestations.md describes it"""
 BUILDER = "https://turboquant.invalid/builder/own-machine/v1"
 LEVEL = (
     "SLSA build level 1: built on the publisher's own machine and signed by the publisher. It tells how the release "

@@ -22,6 +22,7 @@ from ..core.delivery_errors import AlreadyPublished, DriftFound, OlderSequence, 
 from ..core.errors import ConfigError, DiskFull, RecordError, ReleaseInvalid
 from ..core.records import record
 from ..core.run import Run
+from ..provisioning import tq
 from . import packing, published, signature
 from .published import RELEASE_FILE, Archive, Document, Publication, PublishedRelease, signature_of
 
@@ -56,16 +57,24 @@ class Publisher:
         self.publication = publication
         self.config = config
         self.console = console
-        self._key = _named(config.key, "publish.key", "the SSH key that signs")
-        self.signers = _named(config.signers, "publish.signers", "the allowed_signers file")
         self.revoked = Path(config.revoked).expanduser() if config.revoked else None
+
+    @property
+    def key(self) -> Path:
+        """The SSH key that signs. Raises `SigningFailed` where there is none."""
+        return _named(self.config.key, "publish.key", "the SSH key that signs")
+
+    @property
+    def signers(self) -> Path:
+        """The allowed_signers file. Raises `SigningFailed` where there is none."""
+        return _named(self.config.signers, "publish.signers", "the allowed_signers file")
 
     def sign(self, path: Path, namespace: str) -> str:
         """Sign a file, and return the fingerprint of the key. Raises what `signature.sign` and `verify` do.
 
         A key that clients would not accept signs nothing.
         """
-        signature.sign(path, self._key, namespace)
+        signature.sign(path, self.key, namespace)
         try:
             return signature.verify_file(path, namespace, self.signers, revoked=self.revoked)
         except BaseException:
@@ -136,6 +145,16 @@ def publish(run: Run, identifier: str, provisioner: bytes | None) -> Published:
     return Published(
         release=draft.id, sequence=draft.sequence, folder=target, new=new, key=key, provisioner=digest, tuf=timestamp
     )
+
+
+def provisioner_text(named: str) -> bytes:
+    """The provisioner in the file `named`, or the toolkit's own. Raises `ConfigError`."""
+    try:
+        return Path(named).expanduser().read_bytes() if named else tq.render()
+    except OSError as error:
+        raise ConfigError(
+            f"--provisioner {named}: {error.strerror}", hint="leave it out for the toolkit's own"
+        ) from error
 
 
 def staged_release(staged: Path) -> PublishedRelease:

@@ -171,3 +171,8 @@ def signature_of(path: Path) -> Path:
 def is_file_name(text: str) -> bool:
     """Whether a text may be the name of a file of a publication."""
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}", text))
+
+
+def is_channel_name(text: str) -> bool:
+    """Whether a text may be the name of a channel."""
+    return bool(re.fullmatch(r"[a-z][a-z0-9-]{0,31}", text))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..core import extras, records, temporary
+from ..core.delivery_errors import SigningFailed
 from ..core.errors import ConfigError
 from ..core.records import record
 from ..core.run import Run
@@ -58,22 +59,19 @@ def rotate(run: Run, roles: Collection[str], to: Path, offline: Path | None, pub
 
     `offline` has at least two root keys, and gets the new one. Raises `ConfigError`, `SigningFailed`, `MissingExtra`.
     """
-    if not roles or (unknown := [one for one in roles if one not in ROLES]):
-        raise ConfigError(
-            f"--role {', '.join(unknown) if roles else ''}: one of {', '.join(ROLES)}", hint="--role targets"
-        )
+    if not roles or not set(roles) <= set(ROLES):
+        raise ConfigError(f"--role {' '.join(roles)}: expected some of {', '.join(ROLES)}", hint="--role targets")
     if to.exists() and any(to.iterdir()):
         raise ConfigError(f"{to} has files, and a key is never overwritten", hint="name a new folder")
-    to.mkdir(mode=0o700, parents=True, exist_ok=True)
     with opened(run) as publisher:
+        of_tuf = [one for one in roles if one != SIGNING]
+        change_tuf = _tuf_change(publisher, of_tuf, offline) if of_tuf else None
+        to.mkdir(mode=0o700, parents=True, exist_ok=True)
         done = Rotated(roles=tuple(roles))
         if SIGNING in roles:
             key = public or keyfiles.generate(to / keys.KEY)
-            signers = announce(publisher, key)
-            done = replace(done, key=str(key), signers=str(signers))
-        if of_tuf := [one for one in roles if one != SIGNING]:
-            done = _rotate_tuf(publisher, of_tuf, to / keys.TUF, offline, done)
-    return done
+            done = replace(done, key=str(key), signers=str(announce(publisher, key)))
+        return change_tuf(to / keys.TUF, done) if change_tuf else done
 
 
 def announce(publisher: Publisher, key: Path) -> Path:
@@ -146,29 +144,41 @@ def _revoke(publisher: Publisher, public: str) -> None:
     records.write_bytes(publisher.publication.allowed_signers, publisher.signers.read_bytes())
 
 
-def _rotate_tuf(publisher: Publisher, roles: Collection[str], to: Path, offline: Path | None, done: Rotated) -> Rotated:
+def _tuf_change(
+    publisher: Publisher, roles: Collection[str], offline: Path | None
+) -> Callable[[Path, Rotated], Rotated]:
+    """Check that keys of TUF can be changed, and return what does it. Raises `ConfigError`, `SigningFailed`."""
     extras.require("release", "metadata of The Update Framework")
     from . import tuf_repository
 
-    before = Path(publisher.config.tuf_keys).expanduser()
     if offline is None or not publisher.config.tuf_keys:
         raise ConfigError("--offline and publish.tuf_keys are needed to change keys of TUF", hint="--offline FOLDER")
+    before = Path(publisher.config.tuf_keys).expanduser()
+    free = [name for name in keyfiles.ROOT_KEYS if not os.path.lexists(offline / f"{name}.pem")]
+    if ROOT in roles and not free:
+        raise ConfigError(f"{offline} has three root keys, and one can be replaced", hint="move it out of the folder")
     signers = tuf_repository.offline_signers(offline)
-    to.mkdir(mode=0o700)
-    new = {}
-    for role in keyfiles.ONLINE_ROLES:
-        if role in roles:
-            new[role] = tuf_repository.new_key(to / f"{role}.pem")
-        else:
-            keyfiles.write_new(to / f"{role}.pem", (before / f"{role}.pem").read_bytes())
-    replaced = ""
-    if ROOT in roles:
-        replaced = tuf_repository.lost_root_key(publisher.publication, signers)
-        free = next((one for one in keyfiles.ROOT_KEYS if not os.path.lexists(offline / f"{one}.pem")), "")
-        if not free:
-            raise ConfigError(f"{offline} has three root keys", hint="move the one that goes out of it")
-        new[ROOT] = tuf_repository.new_key(offline / f"{free}.pem")
-        signers = tuf_repository.offline_signers(offline)
-    keyfiles.write_new(to / keyfiles.ROOT_FILE, (before / keyfiles.ROOT_FILE).read_bytes(), mode=0o644)
-    state = tuf_repository.rotate(publisher.publication, signers, to, new, replaced)
-    return replace(done, tuf_keys=str(to), root=state.root)
+    if len(signers) < tuf_repository.THRESHOLD:
+        raise SigningFailed(
+            f"{offline}: a new root needs {tuf_repository.THRESHOLD} root keys, and it has {len(signers)}",
+            hint="name the folder with at least two of them",
+        )
+    replaced = tuf_repository.lost_root_key(publisher.publication, signers) if ROOT in roles else ""
+    kept = [name for name in keyfiles.ONLINE_ROLES if name not in roles]
+    for name in kept:
+        tuf_repository.signer_of(before / f"{name}.pem")
+
+    def change(to: Path, done: Rotated) -> Rotated:
+        to.mkdir(mode=0o700)
+        new = {name: tuf_repository.new_key(to / f"{name}.pem") for name in keyfiles.ONLINE_ROLES if name in roles}
+        for name in kept:
+            keyfiles.write_new(to / f"{name}.pem", (before / f"{name}.pem").read_bytes())
+        if ROOT in roles:
+            new[ROOT] = tuf_repository.new_key(offline / f"{free[0]}.pem")
+        keyfiles.write_new(to / keyfiles.ROOT_FILE, (before / keyfiles.ROOT_FILE).read_bytes(), mode=0o644)
+        state = tuf_repository.rotate(
+            publisher.publication, tuf_repository.offline_signers(offline), to, new, replaced
+        )  # fmt: skip
+        return replace(done, tuf_keys=str(to), root=state.root)
+
+    return change

@@ -11,13 +11,13 @@ import datetime
 import json
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..core.delivery_errors import DocumentInvalid
 from ..stages import RenderedTarget
-from . import components, gomodules
+from . import components
 from .gomodules import GoModule, GoProgram
 from .materials import Materials, Upstream, ollamas_patches, upstreams
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cyclonedx.model.license import DisjunctiveLicense
 
 NAME = "turboquant-ollama"
-_PROGRAM = "bin/ollama"
+PROGRAM = "bin/ollama"
 _SPACE = uuid.UUID("6f2f0a55-6c0e-5c1e-9a3c-2c3d4d0b7f11")
 """of the serial numbers; any constant would do"""
 _MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy"
@@ -38,18 +38,16 @@ def serial_number(identifier: str) -> uuid.UUID:
     return uuid.uuid5(_SPACE, identifier)
 
 
-def make(materials: Materials) -> tuple[bytes, GoProgram | None]:
-    """The bill of a packed release as JSON, and the Go modules of its Ollama.
+def make(materials: Materials, go: GoProgram | None) -> bytes:
+    """The bill of a packed release as JSON; `go` is what Go's linker says of its Ollama, if it does.
 
-    Raises `DocumentInvalid` when it does not fit its schema, and the errors of `gomodules.read` and of
-    `materials.ollamas_patches`.
+    Raises `DocumentInvalid` when it does not fit its schema, and the errors of `materials.ollamas_patches`.
     """
     from cyclonedx.output.json import JsonV1Dot6
 
-    go = gomodules.read(materials.directory / _PROGRAM)
     data = JsonV1Dot6(_Bill(materials, go).bill()).output_as_string(indent=2).encode() + b"\n"
     validate(data, materials.release.id)
-    return data, go
+    return data
 
 
 def validate(data: bytes, name: str) -> None:
@@ -116,8 +114,8 @@ class _Bill:
 
     def _go_modules(self) -> str:
         if self._go is None:
-            return f"unknown: {_PROGRAM} holds no build information of Go"
-        return f"{len(self._go.modules)}, as {_PROGRAM} states them"
+            return f"unknown: {PROGRAM} holds no build information of Go"
+        return f"{len(self._go.modules)}, as {PROGRAM} states them"
 
     def _main(self) -> Component:
         """The release, with its files inside."""
@@ -163,12 +161,15 @@ class _Bill:
         from cyclonedx.model import component
 
         path = self._directory / name
+        stated = {"link_to": str(path.readlink())} if path.is_symlink() else {}
+        if unsigned := self._packed.unsigned.get(name):
+            stated["unsigned_sha256"] = unsigned
         return component.Component(
             type=component.ComponentType.FILE,
             name=name,
             bom_ref=f"file:{name}",
             hashes=[] if path.is_symlink() else components.sha256(digest),
-            properties=components.properties({"link_to": str(path.readlink())}) if path.is_symlink() else [],
+            properties=components.properties(stated),
         )
 
     def _pristine(self, upstream: Upstream, of: str) -> Component:
@@ -221,22 +222,38 @@ class _Bill:
 
         notes = [f"Upstream's commit {upstream.commit} with these patches, in this order:"]
         patches: list[Patch] = []
-        if upstream.name == "llama.cpp":
-            ollama = self._upstreams[0]
-            for path, digest in self._theirs.items():
-                notes.append(f"{path} of Ollama's commit {ollama.commit}, sha256 {digest}, by Ollama;")
+        for path in self._order(upstream):
+            if path is None:
+                target = self._rendered[upstream.name]
+                notes.append(
+                    f"the TurboQuant series with the seal {self._release.series_sha256}, sha256 {target.sha256}"
+                )
+                text = model.AttachedText(content=target.diff, content_type="text/x-diff; charset=utf-8")
+                patches.append(components.patch(component.Diff(text=text)))
+            else:
+                ollama = self._upstreams[0]
+                notes.append(f"{path} of Ollama's commit {ollama.commit}, by Ollama, sha256 {self._theirs[path]}")
                 patches.append(components.patch(component.Diff(url=model.XsUri(ollama.file_url(path)))))
-        target = self._rendered.get(upstream.name)
-        if target and target.diff:
-            notes.append(f"the TurboQuant series with the seal {self._release.series_sha256}, sha256 {target.sha256}.")
-            text = model.AttachedText(content=target.diff, content_type="text/x-diff; charset=utf-8")
-            patches.append(components.patch(component.Diff(text=text)))
         return component.Pedigree(
             ancestors=[self._pristine(upstream, "upstream-of")],
             commits=[components.commit(upstream)],
             patches=patches,
             notes="\n".join(notes if patches else [f"Upstream's commit {upstream.commit} as it is."]),
         )
+
+    def _order(self, upstream: Upstream) -> list[str | None]:
+        """The patches as they are applied: Ollama's own by their paths, and None for ours.
+
+        Our diff of llama.cpp is a file among Ollama's patches, which go by their file names.
+        """
+        target = self._rendered.get(upstream.name)
+        theirs: list[str | None] = [*self._theirs] if upstream.name == "llama.cpp" else []
+        if target is None or not target.diff:
+            return theirs
+        files = self._rendered["ollama"].files if "ollama" in self._rendered else ()
+        own = next((file.path for file in files if file.rendered == target.sha256), None)
+        before = [path for path in self._theirs if own is None or _by_name(path) < _by_name(own)] if theirs else []
+        return [*before, None, *theirs[len(before) :]]
 
     def _series(self) -> Component:
         from cyclonedx.model import component
@@ -285,3 +302,7 @@ class _Bill:
         if _MIT in " ".join(text.split()):
             return [DisjunctiveLicense(id="MIT", text=attached)]
         return [DisjunctiveLicense(name=f"as in licenses/{name}{ending}", text=attached)]
+
+
+def _by_name(path: str) -> tuple[str, str]:
+    return PurePosixPath(path).name, path

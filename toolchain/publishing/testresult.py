@@ -20,7 +20,7 @@ from ..build import content_digest
 from ..core.delivery_errors import DocumentInvalid
 from ..core.errors import RecordError
 from ..core.records import read, read_bytes, record, sha256_bytes
-from ..proofs import Tester, Verification
+from ..proofs import RanOn, Verification
 from ..stages import Release
 from .published import Role
 
@@ -50,7 +50,7 @@ class Validation:
     """as in the release's verification"""
     ok: bool
     tests: tuple[Outcome, ...] = ()
-    tester: Tester | None = None
+    ran_on: RanOn | None = None
 
 
 @record
@@ -146,7 +146,7 @@ def of_verification(verification: Verification, raw: bytes) -> dict[str, Any]:
         "verification",
         _result(verification.ok and not failed, found),
         _Tests(passed=[name for name, ok in found.items() if ok], failed=failed),
-        verification.tester,
+        verification.ran_on,
         {"release": verification.release, "same_files": True},
         raw,
     )
@@ -168,7 +168,7 @@ def of_validation(file: Path, release: Release) -> dict[str, Any]:
         "validation",
         _result(ok, found.tests),
         _Tests([one.name for one in found.tests if one.ok], (), [one.name for one in found.tests if not one.ok]),
-        found.tester,
+        found.ran_on,
         {"release": found.release, "same_files": True},
         read_bytes(file),
     )
@@ -203,7 +203,7 @@ def of_first_run(file: Path, release: Release) -> dict[str, Any]:
         "firstrun",
         "FAILED" if refuted else "PASSED" if whole else "WARNED",
         _Tests(passed=confirmed, failed=refuted),
-        Tester(platform=platform, system=summary.system),
+        RanOn(platform=platform, system=summary.system),
         {
             "release": built.id,
             "same_files": built.id == release.id,
@@ -221,7 +221,7 @@ def _predicate(
     role: Role,
     result: Result,
     tests: _Tests,
-    tester: Tester | None,
+    ran_on: RanOn | None,
     stated: Mapping[str, Any],
     content: bytes = b"",
     digest: str = "",
@@ -229,7 +229,7 @@ def _predicate(
     tested: dict[str, Any] = {"name": role, "digest": {"sha256": digest or sha256_bytes(content)}}
     if content:
         tested |= {"mediaType": "application/json", "content": base64.b64encode(content).decode()}
-    machine = tester or Tester(platform="", system="")
+    machine = ran_on or RanOn(platform="", system="")
     return {
         "result": result,
         "configuration": [

@@ -32,7 +32,7 @@ S = TypeVar("S", Root, Snapshot, Targets, Timestamp)
 Parts: TypeAlias = tuple[Metadata[Targets], Metadata[Snapshot], Metadata[Timestamp]]
 DAYS = {"root": 365, "targets": 90, "snapshot": 30, "timestamp": 7}
 """until a role's metadata expires"""
-_THRESHOLD = 2
+THRESHOLD = 2
 """root keys that sign a new root"""
 _READABLE = JSONSerializer(compact=False)
 
@@ -59,7 +59,7 @@ def create(folder: Path, offline: Path) -> Path:
     root = Root(expires=_from_now("root"), consistent_snapshot=True)
     for name, signer in made.items():
         root.add_key(signer.public_key, "root" if name in keyfiles.ROOT_KEYS else name)
-    root.roles["root"].threshold = _THRESHOLD
+    root.roles["root"].threshold = THRESHOLD
     signed = Metadata(root)
     for name in keyfiles.ROOT_KEYS:
         signed.sign(made[name], append=True)
@@ -130,10 +130,9 @@ def rotate(
             judge.verify_delegate("root", root.signed_bytes, root.signatures)
         except RepositoryError as error:
             raise SigningFailed(
-                f"a new root needs {_THRESHOLD} root keys: {error}", hint="name the folder with at least two of them"
+                f"a new root needs {THRESHOLD} root keys: {error}", hint="name the folder with at least two of them"
             ) from error
-    repository.write_versioned(root)
-    _sign(repository, repository.current(), folder, root, targets=True, snapshot=True)
+    _sign(repository, repository.current(), folder, root, targets=True, snapshot=True, new_root=True)
     return state(publication)
 
 
@@ -254,9 +253,16 @@ def _statements(publication: Publication) -> Iterable[Path]:
 
 
 def _sign(
-    repository: Repository, parts: Parts, folder: Path, root: Metadata[Root], *, targets: bool, snapshot: bool
+    repository: Repository,
+    parts: Parts,
+    folder: Path,
+    root: Metadata[Root],
+    *,
+    targets: bool,
+    snapshot: bool,
+    new_root: bool = False,
 ) -> None:
-    """Sign the next versions of what is new, and of the timestamp, which is written last."""
+    """Sign the next versions of what is new, and of the timestamp, which is written last; a new root just before it."""
     listed, named, newest = parts
     if targets:
         _sign_next(repository, listed, folder, root)
@@ -264,6 +270,8 @@ def _sign(
     if snapshot:
         _sign_next(repository, named, folder, root)
         newest.signed.snapshot_meta = repository.meta(named.signed)
+    if new_root:
+        repository.write_versioned(root)
     _sign_next(repository, newest, folder, root)
 
 

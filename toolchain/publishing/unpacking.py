@@ -111,7 +111,7 @@ def _explained(into: Path) -> Iterator[None]:
 def _opened(packed: Path, release: PublishedRelease) -> Iterator[BinaryIO]:
     """The archive, after its digest. It stays open, so that no other file takes its place."""
     try:
-        file = packed.open("rb")
+        file = archive.opened(packed)
     except OSError as error:
         raise CannotVerify(f"{packed}: {error.strerror}", hint="fetch the archive again") from error
     with file:

@@ -21,6 +21,7 @@ from ..publishing import (
     publication,
     rotation,
 )
+from ..publishing import notes as noting
 from .command import Group
 from .flags import Names
 
@@ -80,12 +81,11 @@ def make_keys(run: Run, to: str, offline: str, key: str = "") -> None:
 @group.task(
     "workspace",
     release="id of a release that was packed",
-    provisioner="file with the provisioner for Macs",
+    provisioner="file with the provisioner for Macs; empty: the toolkit's own",
 )
 def publish(run: Run, release: str, provisioner: str = "") -> None:
     """Sign a packed release, and publish it in a folder."""
-    text = Path(provisioner).expanduser().read_bytes() if provisioner else None
-    run.finish(publication.publish(run, release, text))
+    run.finish(publication.publish(run, release, publication.provisioner_text(provisioner)))
 
 
 @group.task(
@@ -129,7 +129,7 @@ def refresh(run: Run, timestamp_only: bool = False) -> None:
 
 @group.task(
     "workspace",
-    place="folder or URL: of a publication, of a published release, or of a packed one",
+    place="folder or URL of a publication, of a release in it (releases/ID, or a release.json), or of a packed one",
     channel="channel of a publication; empty: the setting publish.channel",
     signers="allowed_signers file that is trusted; empty: the setting publish.signers",
     tuf_root="root.json of The Update Framework that is trusted; empty: verify by SSH signatures alone",
@@ -189,3 +189,15 @@ def _either(run: Run, named: str) -> Path:
 def attest(run: Run, release: str = "", validation: str = "", firstrun: str = "") -> None:
     """Add bill of materials and signed statements."""
     run.finish(attestation.attest(run, release, validation, firstrun))
+
+
+@group.task(
+    "workspace",
+    release=_RELEASE,
+    since="id or directory of the release to compare with; empty: none",
+    results="page of measured tables to take in (repeatable, or with commas)",
+    changelog="file that gets an entry, as CHANGELOG.md; empty: none",
+)
+def notes(run: Run, release: str = "", since: str = "", results: Names = Names(), changelog: str = "") -> None:
+    """Write what changed and what is not known."""
+    run.finish(noting.write(run, release, since, results, changelog))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..core import templates
 from ..publishing.attestation import Attested
+from ..publishing.notes import TEMPLATE, Notes
 from .dispatch import as_text
 
 
@@ -15,3 +17,9 @@ def _attested(found: Attested) -> str:
         lines.append(f"  {role:<13} {one.size:>9}  {one.sha256[:16]}  {one.name}{result}")
     modules = f"{found.go_modules} Go modules" if found.go_modules else "no Go modules: bin/ollama does not state any"
     return "\n".join([*lines, f"  {modules}"])
+
+
+@as_text.register
+def _notes(notes: Notes) -> str:
+    """The page."""
+    return templates.render(TEMPLATE, notes=notes).rstrip()

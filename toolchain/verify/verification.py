@@ -126,7 +126,7 @@ def verify(
         gpu=examined.gpu if examined and isinstance(examined.gpu, GpuProof) else None,
         unknown_type_message=message,
         guard=guarded,
-        tester=machine.tester(),
+        ran_on=machine.in_short(),
         ok=not failures and refusal is None,
         seconds=round(time.monotonic() - started, 3),
     )
