@@ -102,7 +102,7 @@ def test_a_release_is_stored_fetched_and_published_once(server: ForgeServer, upl
 
 def test_what_is_public_there_verifies(server: ForgeServer, upload: Uploads, tmp_path: Path) -> None:
     done = upload()
-    place = done.files[0].url.rpartition("/")[0]
+    (place,) = (one.url for one in done.files if one.name == "release.json")
     run = Run(config=load(environ={}, flags={"workspace": str(tmp_path / "workspace")}), console=Console())
     trust = checking.Trust(signers=upload.publication.allowed_signers)
     found = checking.verify(run, place, trust, files=False)
