@@ -13,6 +13,7 @@ import pytest
 from toolchain.core import records
 from toolchain.core.delivery_errors import (
     AlreadyPublished,
+    CannotVerify,
     DriftFound,
     KeyRevoked,
     OlderSequence,
@@ -21,7 +22,7 @@ from toolchain.core.delivery_errors import (
 )
 from toolchain.core.errors import ReleaseInvalid, ToolchainError
 from toolchain.core.run import Run
-from toolchain.publishing import publication, published
+from toolchain.publishing import checking, publication, published
 from toolchain.publishing.published import PublishedRelease
 
 from .kills import copied, is_valid, killed, steps
@@ -46,6 +47,11 @@ def restate(run: Run, identifier: str, **changes: object) -> None:
 
 def test_a_release_appears_once_with_all_that_it_lists(publisher: Run, tmp_path: Path) -> None:
     identifier = stage(publisher, "newest", 3)
+    staged = str(draft(publisher, identifier).parent)
+    trust = checking.Trust(signers=Path(publisher.config.publish.signers))
+    assert checking.verify(publisher, staged, trust, unsigned=True).kind == "packed"
+    with pytest.raises(CannotVerify, match="not signed"):
+        checking.verify(publisher, staged, trust)
     done = publication.publish(publisher, identifier, PROVISIONER)
     assert done.new
     assert {path.name for path in done.folder.iterdir()} == {

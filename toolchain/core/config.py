@@ -232,6 +232,16 @@ class PublishConfig:
     notary_key_id: Annotated[str, "id of a .p8 key"] = ""
     notary_issuer: Annotated[str, "issuer of a .p8 key"] = ""
     notary_minutes: Annotated[float, Meta(ge=0.01, le=1440), "minutes to wait for the notary's answer"] = 30.0
+    forge: Annotated[str, _like(r"https?://\S+"), "REST interface of the forge for release.upload"] = (
+        "https://api.github.com"
+    )
+    repository: Annotated[str, _like(r"|[\w.-]+/[\w.-]+"), "owner/name of the repository that gets the releases"] = ""
+    token_variable: Annotated[
+        str, _like(r"[A-Z_][A-Z0-9_]{0,63}"), "environment variable that holds the forge's token"
+    ] = "GITHUB_TOKEN"  # noqa: S105  a name
+    forge_wait_s: Annotated[
+        float, Meta(ge=0, le=86400), "seconds that an upload may wait in all, for the forge's rate limit and repairs"
+    ] = 900.0
 
 
 @record

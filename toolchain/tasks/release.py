@@ -12,6 +12,7 @@ from ..publishing import (
     checking,
     codesign,
     comparison,
+    forge,
     keyrehearsal,
     keys,
     notary,
@@ -85,6 +86,19 @@ def make_keys(run: Run, to: str, offline: str, key: str = "") -> None:
 def publish(run: Run, release: str, provisioner: str = "") -> None:
     """Sign a packed release, and publish it in a folder."""
     run.finish(publication.publish(run, release, publication.provisioner_text(provisioner)))
+
+
+@group.task(
+    "workspace",
+    release="id of a published release",
+    repo="owner/name of the repository at publish.forge; empty: publish.repository",
+    tag="tag of the release there; empty: the id",
+    target="commit or branch that the tag is made on; empty: the default branch",
+    prerelease="mark it as one that is not ready for everybody",
+)
+def upload(run: Run, release: str, repo: str = "", tag: str = "", target: str = "", prerelease: bool = False) -> None:
+    """Publish at a forge: draft, compare, publish."""
+    run.finish(forge.upload(run, release, repo, tag=tag, target=target, prerelease=prerelease))
 
 
 @group.task(

@@ -15,15 +15,14 @@ import requests
 from cachecontrol import CacheControl
 from cachecontrol.caches import FileCache
 
+from ...core import ratelimit
 from ...core.errors import RecordError
 from ...core.records import read, record, write
 from ...sources.pin import is_build
 
 _TIMEOUT_S = 10.0
-_PAUSE_S = 60.0
-"""how long to wait after a refusal without a time"""
 _PULLS, _RELEASES = 30, 10
-_REFUSED = (requests.codes.forbidden, requests.codes.too_many_requests)
+_REFUSED = (ratelimit.FORBIDDEN, ratelimit.TOO_MANY)
 
 
 @record
@@ -84,7 +83,7 @@ def ask(
             else:
                 try:
                     answer = session.get(url, timeout=_TIMEOUT_S)
-                    not_before = max(not_before, _until(answer, now()))
+                    not_before = max(not_before, ratelimit.until(answer.status_code, answer.headers, now()))
                     if answer.status_code in _REFUSED:
                         wait = f"next query possible in {not_before - now():.0f} s"
                         notes.append(f"{url}: refused with {answer.status_code}, {wait}")
@@ -119,16 +118,6 @@ def _questions(repositories: Sequence[str], words: Sequence[str], titles: Sequen
 
 def _quoted(words: str) -> str:
     return f"%22{'+'.join(words.split())}%22" if " " in words else words
-
-
-def _until(answer: requests.Response, now: float) -> float:
-    """When the forge may be queried again, by an answer's status and headers; 0: now."""
-    until = 0.0
-    if answer.headers.get("X-RateLimit-Remaining") == "0":
-        until = _number(answer.headers.get("X-RateLimit-Reset"), now + _PAUSE_S)
-    if answer.status_code in _REFUSED:
-        until = max(until, now + (_number(answer.headers.get("Retry-After"), 0.0) or _PAUSE_S))
-    return until
 
 
 def _items(answer: requests.Response, taken: Taker) -> tuple[Item, ...]:
@@ -178,13 +167,6 @@ def _pulls(repository: str) -> Taker:
         )
 
     return taken
-
-
-def _number(text: str | None, otherwise: float) -> float:
-    try:
-        return float(text) if text else otherwise
-    except ValueError:
-        return otherwise
 
 
 def _first_line(error: Exception) -> str:
