@@ -12,6 +12,7 @@ from . import (  # noqa: F401  each registers what it shows
     host,
     memory,
     metal,
+    provision,
     quality,
     release,
     series,
