@@ -117,7 +117,11 @@ def publish(site: Site, tq: bytes) -> None:
         files={}, manifest_sha256=none, unsigned={}, documents={},
     )  # fmt: skip
     records.write(place.release_file(NEW), release)
-    place.provisioner.write_bytes(tq)
+    named = place.provisioner_of(records.sha256_bytes(tq))
+    named.parent.mkdir(exist_ok=True)
+    for path in (place.provisioner, named):
+        path.write_bytes(tq)
+        site.sign(path, published.PROVISIONER_NAMESPACE)
     statement = Channel(
         channel="stable", sequence=12, issued="2026-11-26T18:00:00Z", expires="2026-12-26T18:00:00Z", release=NEW,
         release_sequence=7, release_sha256=records.sha256_file(place.release_file(NEW)),
@@ -126,7 +130,6 @@ def publish(site: Site, tq: bytes) -> None:
     records.write(place.channel("stable"), statement)
     site.sign(place.release_file(NEW), published.RELEASE_NAMESPACE)
     site.sign(place.channel("stable"), published.CHANNEL_NAMESPACE)
-    site.sign(place.provisioner, published.PROVISIONER_NAMESPACE)
 
 
 def make_key(path: Path) -> Path:

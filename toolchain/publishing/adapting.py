@@ -48,8 +48,9 @@ def inputs(publication: Publication, channel: str, wanted: Path, signers: Path, 
     content = verified(file, RELEASE_NAMESPACE)
     _same(file, content, statement.release_sha256)
     release = _decode(file, content, PublishedRelease)
-    tq = verified(publication.provisioner, PROVISIONER_NAMESPACE)
-    _same(publication.provisioner, tq, statement.tq_sha256)
+    provisioner = publication.provisioner_of(statement.tq_sha256)
+    tq = verified(provisioner, PROVISIONER_NAMESPACE)
+    _same(provisioner, tq, statement.tq_sha256)
     return Inputs(
         channel=channel,
         sequence=statement.sequence,
@@ -58,7 +59,7 @@ def inputs(publication: Publication, channel: str, wanted: Path, signers: Path, 
         min_macos=release.min_macos,
         platform=release.platform,
         tq=tq,
-        tq_signature=_read(signature_of(publication.provisioner)),
+        tq_signature=_read(signature_of(provisioner)),
         tq_sha256=statement.tq_sha256,
         desired=values,
         signers=_text(signers, "publish.signers"),

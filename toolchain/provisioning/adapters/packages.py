@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -66,9 +67,13 @@ def autopkg(given: Inputs) -> dict[str, bytes]:
     downloads = [
         {
             "Processor": "URLDownloader",
-            "Arguments": {"url": f"%CHANNEL_URL%/{name}", "filename": name, "download_dir": f"{folder}/scripts"},
+            "Arguments": {
+                "url": f"%CHANNEL_URL%/{_provisioner('%TQ_SHA256%')}{suffix}",
+                "filename": f"tq{suffix}",
+                "download_dir": f"{folder}/scripts",
+            },
         }
-        for name in ("tq", "tq.sig")
+        for suffix in ("", ".sig")
     ]
     verifier = {
         "Processor": "TurboQuantVerifier",
@@ -143,7 +148,8 @@ def homebrew(given: Inputs) -> dict[str, bytes]:
     """A formula for a tap, which installs tq alone: the service is tq's, so it has no service block."""
     text = templates.render(
         "adapters/turboquant-tq.rb.j2",
-        url=_ruby(f"{given.channel_url}/tq"),
+        url=_ruby(f"{given.channel_url}/{_provisioner(given.tq_sha256)}"),
+        file=_ruby(Path(_provisioner(given.tq_sha256)).name),
         statement=_ruby(f"{given.channel_url}/channels/{given.channel}.json"),
         homepage=_ruby(given.channel_url),
         version=given.sequence,
@@ -151,6 +157,11 @@ def homebrew(given: Inputs) -> dict[str, bytes]:
         architecture=given.architecture,
     )
     return {"homebrew/Formula/turboquant-tq.rb": text.encode()}
+
+
+def _provisioner(digest: str) -> str:
+    """Where a publication has the tq of a digest: it stays there when a newer one is published."""
+    return f"provisioners/{digest}.sh"
 
 
 def _ruby(text: str) -> str:
