@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import os
 import plistlib
 import re
 import shutil
@@ -23,7 +24,6 @@ import yaml
 from hypothesis import assume, settings
 from hypothesis import strategies as st
 
-from tasks import namespace
 from toolchain.core import records
 from toolchain.core.delivery_errors import CannotVerify, Tampered, UnknownKey
 from toolchain.core.errors import ConfigError
@@ -31,12 +31,12 @@ from toolchain.provisioning import desired
 from toolchain.provisioning.adapters import outcomes, rendering
 from toolchain.provisioning.adapters.inputs import Inputs
 from toolchain.publishing import published
-from toolchain.tasks import main
 
 from . import autopkglib
 from .semantics import PKGINFO
 from .site import NEW, Site, make, make_key
 
+ROOT = Path(__file__).parents[2]
 SHELLS = [shell for shell in ("/bin/sh", "/bin/bash") if Path(shell).exists()]
 AUTOPKG = {
     "URLDownloader": ({"url"}, {"filename", "download_dir", "curl_opts", "request_headers", "prefetch_filename"}),
@@ -286,36 +286,25 @@ def test_the_formula_installs_tq_alone(site: Site, tmp_path: Path) -> None:
         assert subprocess.run([ruby, "-c", tmp_path / "turboquant-tq.rb"], check=False).returncode == 0
 
 
-def run_task(*words: str) -> int:
-    sys.argv = ["./inv", "provision.adapters", *words]
-    try:
-        main(namespace)
-    except SystemExit as end:
-        return int(str(end.code or 0))
-    return 0
+@pytest.mark.slow
+def test_the_task_writes_what_was_asked_for(site: Site, tmp_path: Path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-c", "import tasks; tasks.start()", "provision.adapters", "--json", *words]
+        chosen = {"publish.folder": site.publication.folder, "publish.signers": site.signers, "workspace": tmp_path}
+        command += [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+        env = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
-
-def test_the_task_writes_what_was_asked_for(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", [])
-    monkeypatch.chdir(tmp_path)
-    words = [
-        "--out", str(tmp_path / "out"), "--set", f"publish.folder={site.publication.folder}",
-        "--set", f"publish.signers={site.signers}", "--set", f"workspace={tmp_path}/ws",
-    ]  # fmt: skip
-    wanted = ["--desired", str(site.folder / "desired")]
-    assert run_task(*words, *wanted, "--only", "munki,jamf", "--json") == 0
-    made = json.loads(capsys.readouterr().out)
-    assert (made["sequence"], made["release"]) == (12, NEW)
+    wanted = ["--out", str(tmp_path / "out"), "--desired", str(site.folder / "desired")]
+    done = run(*wanted, "--only", "munki,jamf")
+    made = json.loads(done.stdout)
+    assert (done.returncode, made["sequence"], made["release"]) == (0, 12, NEW)
     assert sorted(file["path"] for file in made["files"]) == ["jamf/attribute.sh", "jamf/policy.sh", PKGINFO]
     for file in made["files"]:
         assert records.sha256_file(tmp_path / "out" / file["path"]) == file["sha256"]
     assert (tmp_path / "out/jamf/policy.sh").stat().st_mode & 0o777 == 0o755
-    assert run_task(*words, *wanted, "--only", "jmaf") == 3
-    assert "munki,jamf,kandji" in capsys.readouterr().err
-    assert run_task(*words) == 3
-    assert run_task(*words, *wanted, "--channel", "beta") == CannotVerify.exit_code
+    refused = run(*wanted, "--only", "jmaf")
+    assert (refused.returncode, "munki,jamf,kandji" in refused.stderr) == (ConfigError.exit_code, True)
 
 
 @pytest.mark.parametrize(
