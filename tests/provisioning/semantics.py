@@ -15,8 +15,8 @@ from pathlib import Path
 
 from toolchain.publishing import published
 
-from . import tools
 from .site import NEW, OLD, Site, make
+from .tools import Machine
 
 TOOLS = ("munki", "jamf", "kandji", "attribute")
 PKGINFO = "munki/turboquant-12.plist"
@@ -104,19 +104,6 @@ STATES = (
 )  # fmt: skip
 
 
-def observe(site: Site, tool: str) -> str:
-    """One run of a tool."""
-    scripts = site.scripts
-    match tool:
-        case "munki":
-            return tools.munki(scripts[PKGINFO])
-        case "jamf":
-            return tools.jamf(scripts["jamf/policy.sh"])
-        case "kandji":
-            return tools.kandji(scripts["kandji/audit.sh"], scripts["kandji/remediation.sh"])
-    return tools.jamf_attribute(scripts["jamf/attribute.sh"])
-
-
 def bring(site: Site, state: State) -> None:
     """Make the site's Mac and publication what the state says, whatever they were."""
     site.restore()
@@ -135,7 +122,7 @@ def main() -> int:
             cells = []
             for tool in TOOLS:
                 bring(site, state)
-                found = tuple(observe(site, tool) for _ in getattr(state, tool))
+                found = tuple(Machine().observe(tool, site.scripts) for _ in getattr(state, tool))
                 wrong += found != getattr(state, tool)
                 cells.append(" / ".join(dict.fromkeys(found)))
             write(f"{state.name:<30} {cells[0]:<42} {cells[1]:<30} {cells[2]:<48} {cells[3]}\n")

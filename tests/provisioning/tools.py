@@ -15,13 +15,12 @@ there is an alert. Both agents run as root, and so do these as whoever runs the 
 
 from __future__ import annotations
 
-import os
 import plistlib
 import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -34,62 +33,75 @@ class Done:
     err: str
 
 
-def run_script(text: bytes | str, *arguments: str, name: str = "script", env: Mapping[str, str] | None = None) -> Done:
-    """A script out of a temporary file, by its first line, with the environment of launchd's children."""
-    with tempfile.TemporaryDirectory(prefix="turboquant-test-") as folder:
-        file = Path(folder) / name
-        file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        file.chmod(0o755)
-        return execute(file, *arguments, env={"TMPDIR": folder, **(env or {})})
+@dataclass(frozen=True)
+class Machine:
+    """Where the tools run their scripts: `environment` is added to that of launchd's children."""
 
+    environment: Mapping[str, str] = field(default_factory=dict)
 
-def execute(file: Path, *arguments: str, env: Mapping[str, str]) -> Done:
-    """A script that lies somewhere."""
-    given = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **env}
-    kept = {name: value for name, value in os.environ.items() if name.startswith("TURBOQUANT_")}
-    done = subprocess.run(
-        [file, *arguments], capture_output=True, text=True, env={**kept, **given}, stdin=subprocess.DEVNULL, check=False
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+    def run(self, text: bytes | str, *arguments: str) -> Done:
+        """A script out of a temporary file, by its first line."""
+        with tempfile.TemporaryDirectory(prefix="turboquant-test-") as folder:
+            file = Path(folder) / "script"
+            file.write_bytes(text if isinstance(text, bytes) else text.encode())
+            file.chmod(0o755)
+            done = self.execute(file, *arguments, TMPDIR=folder)
+            assert [path.name for path in Path(folder).iterdir()] == ["script"]  # it leaves nothing behind
+            return done
 
+    def execute(self, file: Path, *arguments: str, **further: str) -> Done:
+        """A script that lies somewhere."""
+        done = subprocess.run(
+            [file, *arguments],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+            env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **self.environment, **further},
+        )  # fmt: skip
+        return Done(done.returncode, done.stdout, done.stderr)
 
-def munki(pkginfo: bytes) -> str:
-    """A run of managedsoftwareupdate for an item in managed_installs."""
-    item = plistlib.loads(pkginfo)
-    if run_script(item["installcheck_script"]).code != 0:
-        return "installed"
-    code = run_script(item["preinstall_script"]).code if "preinstall_script" in item else 0
-    if code != 0:
-        return f"install FAILED with {code}"
-    if "postinstall_script" in item and run_script(item["postinstall_script"]).code != 0:
-        return "installed, with a warning"
-    return "install succeeded"
+    def munki(self, pkginfo: bytes) -> str:
+        """A run of managedsoftwareupdate for an item in managed_installs."""
+        item = plistlib.loads(pkginfo)
+        if self.run(item["installcheck_script"]).code != 0:
+            return "installed"
+        code = self.run(item["preinstall_script"]).code if "preinstall_script" in item else 0
+        if code != 0:
+            return f"install FAILED with {code}"
+        if "postinstall_script" in item and self.run(item["postinstall_script"]).code != 0:
+            return "installed, with a warning"
+        return "install succeeded"
 
+    def munki_removal(self, pkginfo: bytes) -> str:
+        """The same for an item in managed_uninstalls."""
+        item = plistlib.loads(pkginfo)
+        if self.run(item["uninstallcheck_script"]).code != 0:
+            return "not installed"
+        code = self.run(item["uninstall_script"]).code
+        return "removal succeeded" if code == 0 else f"removal FAILED with {code}"
 
-def munki_removal(pkginfo: bytes) -> str:
-    """The same for an item in managed_uninstalls."""
-    item = plistlib.loads(pkginfo)
-    if run_script(item["uninstallcheck_script"]).code != 0:
-        return "not installed"
-    code = run_script(item["uninstall_script"]).code
-    return "removal succeeded" if code == 0 else f"removal FAILED with {code}"
+    def jamf(self, script: bytes, *parameters: str) -> str:
+        """A policy with this script."""
+        done = self.run(script, "/", "mac1", "alice", *parameters)
+        return "completed" if done.code == 0 else f"FAILED with {done.code}"
 
+    def jamf_attribute(self, script: bytes) -> str:
+        """What Jamf stores; empty without a result."""
+        found = re.search(r"<result>(.*)</result>", self.run(script).out, re.DOTALL)
+        return found[1] if found else ""
 
-def jamf(script: bytes, *parameters: str) -> str:
-    """A policy with this script."""
-    done = run_script(script, "/", "mac1", "alice", *parameters)
-    return "completed" if done.code == 0 else f"FAILED with {done.code}"
+    def kandji(self, audit: bytes, remediation: bytes) -> str:
+        """A run of a custom script item."""
+        if self.run(audit).code == 0:
+            return "compliant"
+        code = self.run(remediation).code
+        return "remediated" if code == 0 else f"ALERT, remediation ended with {code}"
 
-
-def jamf_attribute(script: bytes) -> str:
-    """What Jamf stores; empty without a result."""
-    found = re.search(r"<result>(.*)</result>", run_script(script).out, re.DOTALL)
-    return found[1] if found else ""
-
-
-def kandji(audit: bytes, remediation: bytes) -> str:
-    """A run of a custom script item."""
-    if run_script(audit).code == 0:
-        return "compliant"
-    code = run_script(remediation).code
-    return "remediated" if code == 0 else f"ALERT, remediation ended with {code}"
+    def observe(self, tool: str, scripts: Mapping[str, bytes]) -> str:
+        """One run of a tool, or its look: munki, jamf, kandji, attribute."""
+        match tool:
+            case "munki":
+                return self.munki(next(data for path, data in scripts.items() if path.startswith("munki/")))
+            case "jamf":
+                return self.jamf(scripts["jamf/policy.sh"])
+            case "kandji":
+                return self.kandji(scripts["kandji/audit.sh"], scripts["kandji/remediation.sh"])
+        return self.jamf_attribute(scripts["jamf/attribute.sh"])

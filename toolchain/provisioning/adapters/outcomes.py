@@ -65,7 +65,7 @@ UNKNOWN = Outcome(-1, "an unknown code of tq", "report")
 SUCCESSES = (0, 10)
 """codes of `apply` that every tool takes for a success"""
 HELD = (51, 56)
-"""codes of `apply` after which the same release is not tried again at every run: each try restarts the service"""
+"""codes of `apply` after which the same is not tried again at every run: each try restarts the service"""
 HOLD_HOURS = 24
 
 MUNKI_CHECK: Mapping[Need, int] = {"no": 1, "yes": 0, "report": 0, "later": 1}
