@@ -36,8 +36,12 @@ def site(made: Site) -> Iterator[Site]:
     assert not leftovers
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("state", STATES, ids=lambda state: state.name)
+@pytest.mark.parametrize(
+    ("state", "tool"),
+    # that a code of tq is passed on is the same for each tool: those states are for one of them, and for `semantics`
+    [(state, tool) for state in STATES for tool in TOOLS if "ends" not in state.files or tool == "munki"],
+    ids=lambda one: one if isinstance(one, str) else one.name,
+)
 def test_each_tool_does_in_each_state_what_its_own_codes_mean(made: Site, state: State, tool: str) -> None:
     bring(made, state)
     assert MAC.observe(tool, made.scripts) == getattr(state, tool)[0]
