@@ -17,6 +17,7 @@ from . import (  # noqa: F401  each registers what it shows
     metal,
     packing,
     profiles,
+    provision,
     quality,
     release,
     series,
