@@ -264,7 +264,7 @@ def main(names: list[str]) -> int:
             wrong += not same
             print(
                 f"{'same' if same else 'DIFFERENT':<10} {name:<32} {time.monotonic() - begun:5.1f} s  {row}", flush=True
-            )  # noqa: T201
+            )
             if not same and "found" in locals() and not row.startswith(("Assert", "Tool")):
                 for key in End.__dataclass_fields__:
                     one, two = (getattr(found[by], key) for by in ("deploy", "tq"))
