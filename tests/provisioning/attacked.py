@@ -70,12 +70,9 @@ def main(numbers: list[str]) -> int:
             for number, one in chosen:
                 said, why = attack(mac, world, one)
                 wrong += bool(why)
-                print(
-                    f"{number:>2} {'FAILED' if why else 'ok':<6} {one.name:<58} {said.code}  {said.json['message'][:90]}",
-                    flush=True,
-                )
-                if why:
-                    print(f"   {why}\n{said.log}", flush=True)  # noqa: T201
+                row = f"{number:>2} {'FAILED' if why else 'ok':<6} {one.name:<58} {said.code}"
+                row += f"  {said.json['message'][:90]}" + (f"\n   {why}\n{said.log}" if why else "")
+                print(row, flush=True)  # noqa: T201
         finally:
             mac.close()
     print(f"{len(chosen)} attacks, {wrong} failed")  # noqa: T201

@@ -4,9 +4,8 @@
     unshare --mount python -m tests.provisioning.chroot ROOT RELEASE PARENT
 
 RELEASE and PARENT are directories of real releases: PARENT is installed first. The emulator runs outside, since it is
-Python. Inside, `launchctl` is eight lines of sh that hand the call over a fifo; the bridge here asks the emulator, whose
-jobs are started in the root by chroot(8). Nothing else of this project is in there but the files of a publication, which
-a web server outside serves.
+Python. Inside, `launchctl` is a few lines of sh that hand the call over a fifo; the bridge here asks the emulator,
+whose jobs are started in the root by chroot(8). A web server outside serves the publication.
 """
 
 from __future__ import annotations

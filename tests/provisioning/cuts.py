@@ -1,8 +1,8 @@
 """The network dies at random bytes of a download, as a script: `python -m tests.provisioning.cuts --runs 100`.
 
 Each run offers a new release. One of the files that tq fetches is drawn, and a byte of it: there the server closes the
-connection, once, or for good. tq must then have installed the new release by going on, or say that the network failed and
-leave the old one as it is; with the network back, `apply` installs it, and fetches only what it did not have.
+connection, once, or for good. tq must then have installed the new release by going on, or say that the network failed
+and leave the old one as it is; with the network back, `apply` installs it, and fetches only what it did not have.
 """
 
 from __future__ import annotations

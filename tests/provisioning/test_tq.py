@@ -1,4 +1,4 @@
-"""tq on a Mac that the emulator plays: what it installs is what deploy installs, and what it refuses leaves no trace."""
+"""tq on a Mac that the emulator plays: it installs what deploy installs, and what it refuses leaves no trace."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.publishing.attacks import ATTACKS
+from toolchain.build import release as built
 from toolchain.core import locks, records
-from toolchain.deploy import environment, installer, shim
+from toolchain.core.errors import LockHeld
+from toolchain.deploy import environment, shim
 from toolchain.deploy.installed import InstallState
 from toolchain.service import managers, units
 from toolchain.service.manager import Definition
@@ -49,7 +53,7 @@ def test_what_it_installs_is_what_deploy_installs(mac: Mac) -> None:
     assert prefix.shim.read_bytes() == shim.render(prefix, manager, site.config.deploy)
     plist = Path(manager.registration.file)
     assert plist.read_bytes() == manager.render(Definition(program=prefix.shim, log=prefix.log))
-    release = installer.built.load(prefix.release(first))
+    release = built.load(prefix.release(first))
     text = environment.render(units.configured(site.config.deploy).environment(release, site.config.deploy))
     assert (prefix.release(first) / "environment").read_bytes() == text.encode()
     state = records.read(prefix.state, InstallState)
@@ -81,7 +85,7 @@ def test_a_killed_apply_is_finished_or_undone(tmp_path: Path) -> None:
 def test_attacks_change_nothing(tmp_path: Path) -> None:
     place, world = attacked.make(tmp_path)
     try:
-        for one in attacked.ATTACKS:
+        for one in ATTACKS:
             if one.name in ("a link out of the release, and a member behind it", "an older statement again"):
                 said, wrong = attacked.attack(place, world, one)
                 assert not wrong, said.log
@@ -127,7 +131,7 @@ def test_the_lock_is_deploys(program: str, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / program).symlink_to(shutil.which(program) or "")
     text = f'{_function("lock_now")}\nexec 9<> "$1"\nlock_now && PATH=$2 && read -r _'
-    words = [*SHELLS[0], "-c", text, "tq", str(lock), os.environ["PATH"]]
+    words = [shutil.which(SHELLS[0][0]) or "sh", *SHELLS[0][1:], "-c", text, "tq", str(lock), os.environ["PATH"]]
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(words, stdin=subprocess.PIPE, env={"PATH": str(folder)})
@@ -137,14 +141,17 @@ def test_the_lock_is_deploys(program: str, tmp_path: Path) -> None:
             process.communicate()
         assert process.returncode != 0
     with start() as process:
-        for _ in range(1000):
-            try:
-                with locks.held(lock, "busy", hint=""):
-                    pass
-            except locks.LockHeld:
-                break
-        else:
-            pytest.fail("the lock was never held")
+        deadline = time.monotonic() + 30
+        while not _is_held(lock):
+            assert time.monotonic() < deadline, "the lock was never held"
+            time.sleep(0.01)
         process.communicate(b"\n")
-    with locks.held(lock, "busy", hint=""):
-        pass
+    assert not _is_held(lock)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with locks.held(lock, "busy", hint=""):
+            return False
+    except LockHeld:
+        return True
