@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from toolchain.build import release as built
 from toolchain.core import records
@@ -32,7 +33,7 @@ STEPS = ("copy", "environment", "shim", "swap", "unit", "restart", "health", "bl
 
 
 class Program:
-    """What a case asks of either program. `mac` has releases by version; the channel names the one that is asked for."""
+    """What a case asks of either program."""
 
     name = ""
 
@@ -63,7 +64,7 @@ class Program:
 
 class ByTq(Program):
     name = "tq"
-    _ENDS = {
+    _ENDS: ClassVar[dict[int, str]] = {
         0: "done",
         10: "done",
         51: "rolled back",
@@ -88,7 +89,7 @@ class ByTq(Program):
         return self._run("status", "")
 
     def _run(self, verb: str, kill_at: str) -> str:
-        said = self.mac.run(verb, **({KILL_VARIABLE: kill_at} if kill_at else {}))
+        said = self.mac.run(verb, expect=None, **({KILL_VARIABLE: kill_at} if kill_at else {}))
         return self._ENDS.get(said.code, f"code {said.code}: {said.log}")
 
 
@@ -262,9 +263,8 @@ def main(names: list[str]) -> int:
                     same, row = False, f"{type(error).__name__}: {error}\n{said.getvalue()[-3000:]}"
                     shutil.rmtree(Path(root) / "place", ignore_errors=True)
             wrong += not same
-            print(
-                f"{'same' if same else 'DIFFERENT':<10} {name:<32} {time.monotonic() - begun:5.1f} s  {row}", flush=True
-            )
+            verdict = f"{'same' if same else 'DIFFERENT':<10} {name:<32} {time.monotonic() - begun:5.1f} s"
+            print(f"{verdict}  {row}", flush=True)  # noqa: T201
             if not same and "found" in locals() and not row.startswith(("Assert", "Tool")):
                 for key in End.__dataclass_fields__:
                     one, two = (getattr(found[by], key) for by in ("deploy", "tq"))

@@ -1,4 +1,4 @@
-"""Ten kinds of drift: what `tq status` says of each, and whether an `apply` repairs it and the next one changes nothing.
+"""Ten kinds of drift: what `tq status` says of each, whether `apply` repairs it, and what the next one does.
 
 python -m tests.provisioning.drift [NAME...]     prints a table; 1 if one of them was not found or not repaired
 """
@@ -79,7 +79,9 @@ def _taken(mac: Mac) -> None:
         "import socket, sys, time\n"
         f"s = socket.create_server(('127.0.0.1', {mac.site.config.deploy.port}))\n"
         "open(sys.argv[1], 'w').close()\n"
-        "while True:\n    c, _ = s.accept(); c.recv(9999); c.sendall(b'HTTP/1.1 404 No\\r\\nContent-Length: 0\\r\\n\\r\\n'); c.close()\n"
+        "while True:\n"
+        "    c, _ = s.accept(); c.recv(9999); c.sendall(b'HTTP/1.1 404 No\\r\\nContent-Length: 0\\r\\n\\r\\n')\n"
+        "    c.close()\n"
     )
     ready = mac.site.folder / "taken"
     pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, str(program), str(ready)])
@@ -120,7 +122,7 @@ def make(folder: Path) -> Mac:
 
 
 def find(mac: Mac, name: str) -> tuple[Said, Said, Said]:
-    """What status says of a drift, how apply repairs it, and what the next apply does. What cannot be repaired is undone."""
+    """What status says of a drift, how apply repairs it or refuses to, and what the next apply does."""
     kind = KINDS[name]
     kind.do(mac)
     found = mac.run("status")

@@ -1,10 +1,10 @@
 """Signals at random moments of tq, as a script: `python -m tests.provisioning.kills --runs 300`.
 
-Each run starts one verb and sends it SIGKILL, SIGINT or SIGTERM, to its shell alone or to its whole process group, at a
-moment drawn uniformly over the verb's measured duration. Every fourth run dies at the beginning of a step of the journal
-instead. The next command, tq's or deploy's, must then find the old release or the new one (or nothing, where that was the
-aim), healthy, in one process, and nothing left over; and an `apply` must end as desired. A violation is printed with the
-seed that repeats it.
+Each run starts one verb and sends it SIGKILL, SIGINT or SIGTERM, to its shell alone or to its whole process group, at
+a moment drawn uniformly over the verb's measured duration. Every fourth run dies at the beginning of a step of the
+journal instead. The next command, tq's or deploy's, must then find the old release or the new one (or nothing, where
+that was the aim), healthy, in one process, and nothing left over; and an `apply` must end as desired. A violation is
+printed with the seed that repeats it.
 """
 
 from __future__ import annotations

@@ -84,10 +84,13 @@ class Mac:
         self.desired = {key: value for key, value in {**self.desired, **changes}.items() if value is not None}
         self.desired_file.write_text("".join(f"{key}={value}\n" for key, value in self.desired.items()))
 
-    def release(self, version: str, sequence: int, **changes: Any) -> str:
-        """Make and publish a small release; returns its id."""
+    def release(self, version: str, sequence: int, *, ballast: bytes = b"", **changes: Any) -> str:
+        """Make and publish a small release, with a file of these bytes; returns its id."""
         kinds = {key: changes.pop(key) for key in ("does", "answers", "types") if key in changes}
-        return self.publisher.release(publishable(self.site.release(version, **kinds)), sequence, **changes).id
+        folder = self.site.release(version, **kinds)
+        if ballast:
+            (folder / "lib/ollama/ballast").write_bytes(ballast)
+        return self.publisher.release(publishable(folder), sequence, **changes).id
 
     def environment(self, **further: str) -> dict[str, str]:
         path = f"{self.site.folder / 'bin'}:{os.environ['PATH']}"

@@ -69,9 +69,12 @@ class Publisher:
         return f'{published.PRINCIPAL} namespaces="{namespaces}"{options} {key}'
 
     def put_provisioner(self, data: bytes) -> None:
-        self.site.folder.mkdir(parents=True, exist_ok=True)
-        self.site.provisioner.write_bytes(data)
-        signature.sign(self.site.provisioner, self.key, published.PROVISIONER_NAMESPACE)
+        """As the newest, and under the name by which a channel finds it."""
+        named = self.site.folder / "provisioners" / f"{records.sha256_bytes(data)}.sh"
+        named.parent.mkdir(parents=True, exist_ok=True)
+        for path in (self.site.provisioner, named):
+            path.write_bytes(data)
+            signature.sign(path, self.key, published.PROVISIONER_NAMESPACE)
 
     def release(
         self,
@@ -156,7 +159,8 @@ def stamp(moment: datetime.datetime) -> str:
 def publishable(directory: Path) -> Path:
     """Make the manifest of a release that a test made that of one for this machine, with its modes."""
     release = records.read(directory / built.MANIFEST, Release)
-    release = replace(release, platform=platform_name(), executable=modes.executable(directory))
+    files = built.file_digests(directory)
+    release = replace(release, platform=platform_name(), executable=modes.executable(directory), files=files)
     modes.set_all(directory, release.executable or ())
     records.write(directory / built.MANIFEST, replace(release, id=built.release_id(release)))
     return directory

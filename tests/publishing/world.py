@@ -149,12 +149,12 @@ def list_key(world: World, options: str) -> None:
     world.signers.write_text(f"{published.PRINCIPAL} {options} {world.public_key}\n")
 
 
-def make(folder: Path) -> World:
+def make(folder: Path, provisioner: bytes = b"#!/bin/sh\necho provisioner\n") -> World:
     """A publication made by the toolkit itself in an empty folder, with small programs that are no programs."""
     publisher = make_publisher(folder)
     older, newer = (stage(publisher, name, sequence) for sequence, name in ((1, "older"), (2, "newer")))
     for identifier in (older, newer):
-        publication.publish(publisher, identifier, b"#!/bin/sh\necho provisioner\n")
+        publication.publish(publisher, identifier, provisioner)
         promotion.promote(publisher, identifier, name="stable", without_proof="a test")
     promotion.promote(publisher, newer, name="beta", without_proof="a test")
     keyfiles.generate(folder / "other")

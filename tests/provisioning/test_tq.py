@@ -1,0 +1,157 @@
+"""tq on a Mac that the emulator plays: it installs what deploy installs, and what it refuses leaves no trace."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.publishing.attacks import ATTACKS
+from toolchain.build import release as built
+from toolchain.core import locks, records
+from toolchain.core.errors import LockHeld
+from toolchain.deploy import environment, shim
+from toolchain.deploy.installed import InstallState
+from toolchain.service import managers, units
+from toolchain.service.manager import Definition
+
+from . import attacked, cases, drift, kills
+from .place import Mac
+from .test_text import SHELLS, _function
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def mac(tmp_path: Path) -> Iterator[Mac]:
+    place = Mac.make(tmp_path)
+    yield place
+    place.close()
+
+
+def test_what_it_installs_is_what_deploy_installs(mac: Mac) -> None:
+    mac.want(**{"env.OLLAMA_KEEP_ALIVE": "30m", "env.SECRET_TOKEN": "hush", "kv_cache_type": "f16:turbo4"})
+    first = mac.release("1", 1)
+    mac.publisher.promote(first)
+    assert mac.run("status", expect=21).json["result"] == "absent"
+    assert mac.run("plan", expect=10).json["release"] == first
+    assert not mac.site.prefix.releases.exists()
+    said = mac.run("apply", expect=10)
+    assert said.json["healthy"] is True
+    assert "K (f16)" in said.log
+    assert mac.run("apply", expect=0).json["changes"] == []
+
+    site = mac.configured()
+    now, prefix, manager = site.status(), site.prefix, managers.choose(site.config.deploy, site.prefix.folder)
+    assert (now.active, now.healthy, now.edits) == (first, True, ())
+    assert prefix.shim.read_bytes() == shim.render(prefix, manager, site.config.deploy)
+    plist = Path(manager.registration.file)
+    assert plist.read_bytes() == manager.render(Definition(program=prefix.shim, log=prefix.log))
+    release = built.load(prefix.release(first))
+    text = environment.render(units.configured(site.config.deploy).environment(release, site.config.deploy))
+    assert (prefix.release(first) / "environment").read_bytes() == text.encode()
+    state = records.read(prefix.state, InstallState)
+    assert state.registration() == manager.registration
+    assert state.releases[0].environment["SECRET_TOKEN"].startswith("(secret, sha256 ")
+    assert not list(prefix.folder.glob("*.new")) + list((prefix.folder / "tmp").glob("*"))
+
+    drift.KINDS["environment edited"].do(mac)
+    assert mac.run("status", expect=20).what == ["environment"]
+    assert mac.run("rollback", expect=53).json["error"] == "nothing-to-roll-back-to"
+
+
+@pytest.mark.parametrize("name", ["unhealthy"])
+def test_both_end_a_case_in_the_same_way(name: str, tmp_path: Path) -> None:
+    found = cases.ends(name, tmp_path / "place")
+    assert found["tq"] == found["deploy"]
+
+
+def test_a_killed_apply_is_finished_or_undone(tmp_path: Path) -> None:
+    place = kills.Place(tmp_path / "place")
+    try:
+        place.durations = dict.fromkeys(kills.OPERATIONS, 2.0)
+        outcome = place.run(seed=1)
+        assert not outcome.violations
+    finally:
+        place.mac.close()
+
+
+def test_attacks_change_nothing(tmp_path: Path) -> None:
+    place, world = attacked.make(tmp_path)
+    try:
+        for one in ATTACKS:
+            if one.name in ("a link out of the release, and a member behind it", "an older statement again"):
+                said, wrong = attacked.attack(place, world, one)
+                assert not wrong, said.log
+    finally:
+        place.close()
+
+
+def test_a_desired_state_that_is_wrong_is_refused_by_its_line(mac: Mac) -> None:
+    good = mac.desired_file.read_text()
+    for line in (
+        "colour=red", "port=x", "port=", "channel=Stable", "prefix=relative", "kv_cache_type=turbo4,mode=1", "gpu=yes",
+        "env.PATH=/x", "env.OLLAMA_HOST=x", "env.DYLD_X=1", "env.lower=1", "no equals sign", "label=a\tb", "keep=3\r",
+        "domain=root", "prefix=/a\nprefix=/b",
+    ):  # fmt: skip
+        key = line.partition("=")[0]
+        kept = "".join(one for one in good.splitlines(keepends=True) if not one.startswith(f"{key}="))
+        mac.desired_file.write_text(f"{kept}{line}\n")
+        said = mac.run("status", expect=3)
+        assert re.search(r"desired: line \d+: ", said.json["message"]), line
+    mac.desired_file.write_text("".join(one for one in good.splitlines(keepends=True) if "channel_url" not in one))
+    assert "channel_url is missing" in mac.run("status", expect=3).json["message"]
+    for url in ("http://example.com/x", "ftp://127.0.0.1/x", "https:example.com"):
+        mac.want(channel_url=url)
+        mac.run("plan", expect=3)
+
+
+def test_a_file_that_others_may_change_decides_nothing(mac: Mac) -> None:
+    mac.publisher.promote(mac.release("1", 1))
+    for path in (mac.desired_file, mac.publisher.signers):
+        path.chmod(0o666)
+        assert "can be changed by others" in mac.run("plan", expect=58).json["message"]
+        path.chmod(0o644)
+    mac.prefix.chmod(0o777)
+    assert mac.run("apply", expect=58).json["error"] == "prefix-unsafe"
+    mac.prefix.chmod(0o755)
+
+
+@pytest.mark.parametrize("program", ["flock", "perl"])
+def test_the_lock_is_deploys(program: str, tmp_path: Path) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
+    lock, folder = tmp_path / "lock", tmp_path / "bin"
+    folder.mkdir()
+    (folder / program).symlink_to(shutil.which(program) or "")
+    text = f'{_function("lock_now")}\nexec 9<> "$1"\nlock_now && PATH=$2 && read -r _'
+    words = [shutil.which(SHELLS[0][0]) or "sh", *SHELLS[0][1:], "-c", text, "tq", str(lock), os.environ["PATH"]]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(words, stdin=subprocess.PIPE, env={"PATH": str(folder)})
+
+    with locks.held(lock, "busy", hint=""):
+        with start() as process:
+            process.communicate()
+        assert process.returncode != 0
+    with start() as process:
+        deadline = time.monotonic() + 30
+        while not _is_held(lock):
+            assert time.monotonic() < deadline, "the lock was never held"
+            time.sleep(0.01)
+        process.communicate(b"\n")
+    assert not _is_held(lock)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with locks.held(lock, "busy", hint=""):
+            return False
+    except LockHeld:
+        return True
