@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ..core import extras
@@ -178,21 +179,23 @@ def _connection(host: Host, connect_s: float) -> Any:
     )
     connection.client.set_missing_host_key_policy(_Policy(host))
     if host.known_hosts:
-        _load_known(connection.client, host)
+        check_known_hosts(host)
+        connection.client.load_system_host_keys(host.known_hosts)  # read only, unlike load_host_keys
     return connection
 
 
-def _load_known(client: Any, host: Host) -> None:
-    """The keys of known_hosts, read alone. A file with revoked keys is refused: paramiko would ignore the mark."""
+def check_known_hosts(host: Host) -> None:
+    """Raise `InventoryInvalid` for a known_hosts that cannot be used: paramiko would pass over a revoked key's mark."""
+    if not host.known_hosts:
+        return
     try:
-        with open(host.known_hosts, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            if any(line.startswith("@revoked") for line in file):
-                raise InventoryInvalid(
-                    f"{host.known_hosts}: @revoked is not understood here", hint="delete these lines and their keys"
-                )
-        client.load_system_host_keys(host.known_hosts)
+        lines = Path(host.known_hosts).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise InventoryInvalid(f"{host.known_hosts}: {error.strerror}") from error
+        raise InventoryInvalid(f"{host.known_hosts}: {error.strerror}", hint="known_hosts names it") from error
+    if any(line.startswith("@revoked") for line in lines):
+        raise InventoryInvalid(
+            f"{host.known_hosts}: @revoked is not understood here", hint="delete these lines, and those with their keys"
+        )
 
 
 class _Policy:

@@ -18,15 +18,15 @@ import msgspec
 
 from ..core import records
 from ..core.delivery_errors import InventoryInvalid
-from ..core.errors import DiskFull
+from ..core.errors import DiskFull, RecordError
 from ..core.records import record
 from .inventory import Inventory
 from .outcome import Change, Facts, HostResult, Outcome, Revert
 
 JOURNAL, STATE = "journal.jsonl", "rollout.json"
 Kind = Literal[
-    "started", "resumed", "begun", "found", "planned", "applying", "applied", "ended", "retrying", "halted", "reverting",
-    "reverted", "interrupted", "finished", "abandoned",
+    "started", "resumed", "begun", "found", "planned", "applying", "applied", "ended", "retrying", "halted",
+    "reverting", "reverted", "interrupted", "finished", "abandoned",
 ]  # fmt: skip
 End = Literal["", "done", "halted", "abandoned", "rolled-back"]
 
@@ -86,7 +86,7 @@ class Journal:
         """What the rollout is. Raises `InventoryInvalid`."""
         try:
             return records.read(self.folder / STATE, Rollout)
-        except records.RecordError as error:
+        except RecordError as error:
             raise InventoryInvalid(error.message, hint="fleet.apply --abandon begins another rollout") from error
 
     def begin(self, rollout: Rollout) -> None:
@@ -155,11 +155,12 @@ def results(inventory: Inventory, events: Iterable[Event]) -> dict[str, HostResu
     known = {host.name: HostResult(name=host.name, wave=host.wave, group=host.group) for host in inventory.hosts}
     for event in events:
         if event.host in known:
-            known[event.host] = _after(known[event.host], event)
+            known[event.host] = after(known[event.host], event)
     return known
 
 
-def _after(one: HostResult, event: Event) -> HostResult:
+def after(one: HostResult, event: Event) -> HostResult:
+    """A host, as it is known after the event."""
     change = dataclasses.replace
     match event.event:
         case "begun":
@@ -172,9 +173,9 @@ def _after(one: HostResult, event: Event) -> HostResult:
         case "planned":
             return change(one, release=event.release, changes=event.changes or one.changes)
         case "applying":
-            return change(one, touched=True)
+            return change(one, touched=True, applied=False)
         case "applied":
-            return change(one, changes=event.changes or one.changes)
+            return change(one, applied=True, changes=event.changes or one.changes)
         case "ended":
             return change(
                 one, outcome=event.outcome, after=event.facts or one.after, error=event.error, message=event.message,

@@ -48,6 +48,8 @@ class HostResult:
     after: Facts | None = None
     touched: bool = False
     """whether `tq apply` was started on it"""
+    applied: bool = False
+    """whether it ended well"""
     error: str = ""
     """one word, by which two hosts have the same error"""
     message: str = ""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
 from ..core.deadline import Deadline
-from ..core.errors import MissingTool
 from ..core.printable import printable
 from ..core.records import record
 from . import desired
 from .connection import Remote
-from .inventory import Host, Inventory
+from .inventory import Host
 from .outcome import Change, Facts
 
 DONE, CHANGED, DRIFT, ABSENT, BUSY, UNHEALTHY = 0, 10, 20, 21, 6, 52
@@ -24,10 +22,15 @@ _SHORT_S, _BUSY_S = 60.0, 2.0
 
 _LOOK = r"""
 case $(uname -s) in Darwin) own="/Library/Application Support/turboquant" ;; *) own=/etc/turboquant ;; esac
-case $1 in "") [ "$2" = yes ] && folder=$own || folder=$HOME/.turboquant/fleet ;; /*) folder=$1 ;; *) folder=$HOME/$1 ;; esac
+case $1 in
+  "") folder=$HOME/.turboquant/fleet; if [ "$2" = yes ]; then folder=$own; fi ;;
+  /*) folder=$1 ;;
+  *) folder=$HOME/$1 ;;
+esac
+folder=$folder$3
 printf '%s\n' "$folder"
 digest() { if command -v shasum >/dev/null; then shasum -a 256; else sha256sum; fi; }
-shift 2
+shift 3
 for name do
   [ -f "$folder/$name" ] && printf '%s %s\n' "$name" "$(digest <"$folder/$name" | cut -c 1-64)"
 done
@@ -43,11 +46,15 @@ trap 'rm -f "$new"' EXIT
 cat >"$new" || exit 5
 [ "$(digest <"$new" | cut -c 1-64)" = "$4" ] || { echo "cut off on the way" >&2; exit 4; }
 chmod "$3" "$new" || exit 4
-[ "$5" = keep ] && [ -f "$1/$2" ] && { cp -p "$1/$2" "$1/$2.before" || exit 5; }
+if [ -n "$5" ] && [ -f "$1/$2" ] && [ ! -f "$1/$2.before-$5" ]; then
+  rm -f "$1/$2".before-*
+  cp -p "$1/$2" "$1/.$2.before" && mv -f "$1/.$2.before" "$1/$2.before-$5" || exit 5
+fi
 mv -f "$new" "$1/$2"
 """
 _RESTORE = r"""
-if [ -f "$1/desired.before" ]; then mv -f "$1/desired.before" "$1/desired"; fi
+[ -f "$1/desired.before-$2" ] || exit 0
+cp -p "$1/desired.before-$2" "$1/.desired.back" && mv -f "$1/.desired.back" "$1/desired" && echo restored
 """
 _MODES = {"tq": "755", "desired": "600", "allowed_signers": "644", "revoked_keys": "644"}
 
@@ -128,45 +135,39 @@ class Kit:
         return hashlib.sha256(b"\0".join((self.tq, self.signers, self.revoked))).hexdigest()
 
 
-def kit(inventory: Inventory, tq: bytes) -> Kit:
-    """Read the files. Raises `MissingTool` for a file that cannot be read."""
-    try:
-        revoked = Path(inventory.revoked_keys).read_bytes() if inventory.revoked_keys else b""
-        return Kit(tq=tq, signers=Path(inventory.signers).read_bytes(), revoked=revoked)
-    except OSError as error:
-        raise MissingTool(f"{error.filename}: {error.strerror}") from error
-
-
 class Provisioner:
     """tq on one host. With `look` it works in a folder of its own, so that nothing of an installation changes."""
 
-    def __init__(self, host: Host, remote: Remote, kit: Kit, release: str = "", *, look: bool = False) -> None:
+    def __init__(
+        self, host: Host, remote: Remote, kit: Kit, release: str = "", *, rollout: str = "", look: bool = False
+    ) -> None:
+        """`release` pins; the desired-state file that was there before `rollout` is kept on the host."""
         self._host, self._remote, self._kit, self._release, self._look = host, remote, kit, release, look
+        self._rollout = rollout
         self._folder = ""
 
     def prepare(self) -> None:
         """Put tq and its files there, where they differ. Raises `TqFailed`, `Unreachable`, `TimedOut`."""
-        found = self._script(_LOOK, self._host.folder, "yes" if self._host.sudo else "no", "tq").splitlines()
-        if not found or not found[0].startswith("/"):
-            raise TqFailed("no-shell", f"{self._host.name} has no shell that answers: {printable(' '.join(found))}")
-        self._folder = found[0] + ("/look" if self._look else "")
+        look = "/look" if self._look else ""
+        found = self._script(_LOOK, self._host.folder, "yes" if self._host.sudo else "no", look, *_MODES).splitlines()
+        there = dict(line.split(" ", 1) for line in found if line.split(" ")[0] in _MODES)
+        self._folder = next((line for line in found if line.startswith("/")), "")  # a login may print lines of its own
+        if not self._folder:
+            raise TqFailed("no-shell", f"no shell that answers: {printable(' '.join(found))}")
         files = {"tq": self._kit.tq, "allowed_signers": self._kit.signers}
         if self._kit.revoked:
             files["revoked_keys"] = self._kit.revoked
         wanted = desired.text(self._host, self._release, self._folder, revoked=bool(self._kit.revoked))
         files["desired"] = wanted.encode()
-        there = dict(
-            line.split(" ", 1) for line in self._script(_LOOK, self._folder, "", *files).splitlines()[1:] if " " in line
-        )
         for name, content in files.items():
             digest = hashlib.sha256(content).hexdigest()
             if there.get(name) != digest:
-                keep = "keep" if name == "desired" and not self._look else ""
+                keep = self._rollout if name == "desired" else ""
                 self._script(_PUT, self._folder, name, _MODES[name], digest, keep, given=content)
 
-    def restore_desired(self) -> None:
-        """Bring back the desired-state file that was there before this rollout's."""
-        self._script(_RESTORE, self._folder)
+    def restore_desired(self) -> bool:
+        """Bring back the desired-state file that was there before this rollout's, if it was another one."""
+        return "restored" in self._script(_RESTORE, self._folder, self._rollout).splitlines()
 
     def ask(
         self,
@@ -209,9 +210,7 @@ class Provisioner:
             return float(said["eval_count"]) * 1e9 / float(said["eval_duration"])
         except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
             why = printable(done.stderr or done.stdout)
-            raise TqFailed(
-                "no-speed", f"{model} did not generate: {why}", "rollout.speed_model must be there"
-            ) from error
+            raise TqFailed("no-speed", f"{model} did not generate: {why}", "see rollout.speed_model") from error
 
     def _script(self, script: str, *arguments: str, given: bytes = b"") -> str:
         done = self._remote.run(
@@ -221,13 +220,13 @@ class Provisioner:
             return done.stdout
         said = printable(done.stderr.strip()[-400:])
         error = "disk-full" if done.code == 5 and "space" in said.lower() else "files"
-        if "sudo" in said:
+        if self._host.sudo and said.startswith("sudo:"):
             error = "sudo"
         raise TqFailed(error, f"its files cannot be put there: {said or f'sh ended with {done.code}'}", _hint(said))
 
 
 def _hint(said: str) -> str:
-    if "sudo" in said:
+    if said.startswith("sudo:"):
         return "sudo must ask this account for no password; or set `sudo: no` for an installation of its own"
     return "free some space" if "space" in said.lower() else ""
 

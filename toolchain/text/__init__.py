@@ -8,6 +8,7 @@ from . import (  # noqa: F401  each registers what it shows
     contract,
     drift,
     firstrun,
+    fleet,
     fork,
     host,
     memory,
