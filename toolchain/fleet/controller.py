@@ -13,7 +13,7 @@ from ..core.delivery_errors import InventoryInvalid
 from ..core.errors import ConfigError
 from ..core.run import Run
 from ..publishing.published import Publication, is_file_name
-from . import connection, desired, inventory, report
+from . import connection, inventory, report
 from .inventory import Inventory
 from .journal import Event, Journal, Rollout, now, rollouts
 from .provisioner import Kit
@@ -33,7 +33,6 @@ def loaded(run: Run) -> tuple[Inventory, Kit]:
         raise InventoryInvalid("no inventory is named", hint="--inventory FILE, or fleet.inventory in turboquant.yaml")
     found = inventory.load(Path(name).expanduser())
     for host in found.hosts:
-        desired.check(host)
         connection.check_known_hosts(host)
     return found, _kit(run, found)
 

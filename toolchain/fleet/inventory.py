@@ -6,7 +6,7 @@ Every error names the file, the line and the key. What a host does not state, `d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,9 @@ from msgspec import Meta
 
 from ..core.delivery_errors import InventoryInvalid
 from ..core.documents import read_yaml
+from ..core.errors import ConfigError
 from ..core.records import record
+from ..provisioning import desired
 from .rules import Bound, Duration, Health, Rules, seconds
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
@@ -28,10 +30,9 @@ Account = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}\Z")]
 Fingerprint = Annotated[str, Meta(pattern=r"^SHA256:[A-Za-z0-9+/]{43}\Z")]
 Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=4096)]
 """text of one line: a line break would begin another key of the desired state"""
-DesiredKey = Annotated[str, Meta(pattern=r"^(?:[a-z][a-z0-9_]*|env\.[A-Za-z_][A-Za-z0-9_]*)\Z")]
-Desired = dict[DesiredKey, Line | int | float | bool]
-_SMALLEST_IPV6 = 2
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
+Desired = dict[str, str | int | float | bool]
+_MANAGED = ("signers", "revoked_keys")
+_STEP = re.compile(r"\.(env\.[^.\[\]]+|[^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 
 
 class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,8 +172,6 @@ class _Reader:
 
     def _host(self, index: int, entry: Entry) -> Host:
         place, defaults = f"$.hosts[{index}]", self._file.defaults
-        if "desired" in (conflict := _managed(entry.desired) or _managed(defaults.desired)):
-            raise self._error(f"{place}.desired", conflict)
         if entry.address.count(":") == 1:
             raise self._error(f"{place}.address", "the port belongs into `port`")
         prints = (entry.fingerprint,) if isinstance(entry.fingerprint, str) else entry.fingerprint
@@ -181,6 +180,9 @@ class _Reader:
             raise self._error(
                 place, f"{entry.name} has neither `fingerprint` nor `known_hosts`, so that any machine could pose as it"
             )
+        values = self._desired(defaults.desired, "$.defaults") | self._desired(entry.desired, place)
+        if not values.get("channel_url"):
+            raise self._error(place, f"{entry.name} has no `channel_url` in `desired`, the base URL of the publication")
         return Host(
             name=entry.name,
             address=entry.address,
@@ -193,13 +195,25 @@ class _Reader:
             known_hosts="" if prints else known,
             key=self._local(_first(entry.key, defaults.key, ""), f"{place}.key"),
             folder=_first(entry.folder, defaults.folder, ""),
-            desired={key: _text(value) for key, value in (defaults.desired | entry.desired).items()},
+            desired=values,
         )
 
     def _user(self, entry: Entry, place: str) -> str:
         if not (user := _first(entry.user, self._file.defaults.user, "")):
             raise self._error(place, f"{entry.name} has no `user`, and neither have the defaults")
         return str(user)
+
+    def _desired(self, written: Desired, place: str) -> dict[str, str]:
+        found = {key: _text(value) for key, value in written.items()}
+        for key, value in found.items():
+            where = f"{place}.desired.{key}"
+            if key in _MANAGED:
+                raise self._error(where, "it is a key of the inventory itself")
+            try:
+                desired.render({key: value})
+            except ConfigError as error:
+                raise self._error(where, error.message.rpartition("line 1: ")[2], error.hint) from error
+        return found
 
     def _rules(self) -> Rules:
         written = self._file.rollout
@@ -250,14 +264,8 @@ class _Reader:
                     raise self._error(f"$.hosts[{index}].{what}", f"{host.name}: {other} has the same {what}")
                 seen[key] = host.name
 
-    def _error(self, place: str, what: str) -> InventoryInvalid:
-        return _invalid(self._path, self._root, place, what)
-
-
-def _managed(desired: Mapping[str, Any]) -> str:
-    """What a desired state may not hold: the files that the rollout itself puts on the host."""
-    return next((f"`desired` cannot set {key!r}: it is a key of the inventory itself"
-                 for key in ("signers", "revoked_keys") if key in desired), "")  # fmt: skip
+    def _error(self, place: str, what: str, hint: str = "") -> InventoryInvalid:
+        return _invalid(self._path, self._root, place, what, hint)
 
 
 def _first(*values: Any) -> Any:
@@ -271,14 +279,14 @@ def _text(value: str | float | bool) -> str:
     return str(value)
 
 
-def _invalid(path: Path, root: yaml.Node | None, place: str, what: str) -> InventoryInvalid:
+def _invalid(path: Path, root: yaml.Node | None, place: str, what: str, hint: str = "") -> InventoryInvalid:
     """An error with the line of the key that it is about."""
     field = re.search(r"unknown field `([^`]+)`", what)
     node = _node(root, [*_steps(place), *([field[1]] if field else [])])
     line = f":{node.start_mark.line + 1}" if node else ""
     return InventoryInvalid(
         f"{path}{line}: {place.removeprefix('$').removeprefix('.') or 'the file'}: {what}",
-        hint="docs/how-to/roll-out-to-a-fleet.md shows an inventory",
+        hint=hint or "docs/how-to/roll-out-to-a-fleet.md shows an inventory",
     )
 
 

@@ -67,6 +67,10 @@ class Rollout:
     end: End = ""
 
 
+_PLAIN = records.to_builtins(Event(at="", event="started")) | {"event": ""}
+"""fields that a line leaves out"""
+
+
 def now() -> str:
     """UTC, in milliseconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -101,7 +105,8 @@ class Journal:
 
     def add(self, event: Event) -> None:
         """Append a line, and wait until the disk has it. From any thread. Raises `DiskFull`."""
-        line = records.to_json_line(event).encode()
+        fields = records.to_builtins(event)
+        line = records.to_json_line({name: value for name, value in fields.items() if value != _PLAIN[name]}).encode()
         with self._lock:
             descriptor = os.open(self.folder / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:

@@ -11,7 +11,7 @@ import msgspec
 from ..core.deadline import Deadline
 from ..core.printable import printable
 from ..core.records import record
-from . import desired
+from ..provisioning import desired
 from .connection import Remote
 from .inventory import Host
 from .outcome import Change, Facts
@@ -157,13 +157,20 @@ class Provisioner:
         files = {"tq": self._kit.tq, "allowed_signers": self._kit.signers}
         if self._kit.revoked:
             files["revoked_keys"] = self._kit.revoked
-        wanted = desired.text(self._host, self._release, self._folder, revoked=bool(self._kit.revoked))
-        files["desired"] = wanted.encode()
+        files["desired"] = self._desired().encode()
         for name, content in files.items():
             digest = hashlib.sha256(content).hexdigest()
             if there.get(name) != digest:
                 keep = self._rollout if name == "desired" else ""
                 self._script(_PUT, self._folder, name, _MODES[name], digest, keep, given=content)
+
+    def _desired(self) -> str:
+        values = dict(self._host.desired, signers=f"{self._folder}/allowed_signers")
+        if self._kit.revoked:
+            values["revoked_keys"] = f"{self._folder}/revoked_keys"
+        if self._release:
+            values["release"] = self._release
+        return "# written by fleet.apply\n" + desired.render(dict(sorted(values.items())))
 
     def restore_desired(self) -> bool:
         """Bring back the desired-state file that was there before this rollout's, if it was another one."""

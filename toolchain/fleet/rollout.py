@@ -84,14 +84,14 @@ class Engine:
         for number in self._inventory.waves:
             hosts = [host for host in self._inventory.hosts if host.wave == number]
             if not self._halted:
-                self._wave(crew, slots, hosts, f"wave {number}: {len(hosts)} hosts", again=False)
+                self._wave(crew, slots, hosts, f"wave {number}: {_number(hosts)}", again=False)
             if not self._halted and ruling.nobody_reached(self._of(hosts)):
                 rejected = any(one.outcome == "rejected" for one in self._of(hosts))
                 self._halt(number, "nobody of the wave was reached", "host-key" if rejected else "unreachable")
         away = [host for host in self._inventory.hosts if self._results[host.name].outcome == "unreachable"]
         if away and not self._halted:
             self._write(Event(at=now(), event="retrying", message=", ".join(host.name for host in away)))
-            self._wave(crew, slots, away, f"once more: {len(away)} unreachable hosts", again=True)
+            self._wave(crew, slots, away, f"once more: {_number(away)} unreachable", again=True)
 
     def _wave(self, crew: Crew, slots: list[float], hosts: Sequence[Host], title: str, *, again: bool) -> None:
         """Hosts one after the other, as many at once as the rules allow. `slots` has when each place is free again."""
@@ -188,7 +188,7 @@ class Engine:
         waiting = deque(hosts)
         if not waiting:
             return
-        with self._console.step(f"{len(hosts)} hosts go back") as self._step:
+        with self._console.step(f"going back: {_number(hosts)}") as self._step:
             while waiting or crew.running:
                 while waiting and not crew.full:
                     host = waiting.popleft()
@@ -235,6 +235,10 @@ class Engine:
 
     def _of(self, hosts: Iterable[Host]) -> list[HostResult]:
         return [self._results[host.name] for host in hosts]
+
+
+def _number(hosts: Sequence[Host]) -> str:
+    return "1 host" if len(hosts) == 1 else f"{len(hosts)} hosts"
 
 
 def _source(host: Host) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from typing import Literal
 
@@ -108,9 +109,7 @@ def _survey(run: Run, found: Inventory, kit: Kit, release: str, *, planning: boo
             while waiting and not crew.full:
                 host = waiting.pop(0)
                 ask = _Asking(host, found, kit, release, planning=planning)
-                crew.start(
-                    host.name, lambda ask=ask: answers.__setitem__(ask.host.name, ask.answer()), limit_s + _GRACE_S
-                )
+                crew.start(host.name, functools.partial(ask.into, answers), limit_s + _GRACE_S)
             if ended := crew.ended(limit_s):
                 name, error = ended
                 if isinstance(error, Overdue):
