@@ -150,6 +150,15 @@ class Server:
             self.process.wait()
             self.process = None
 
+    def cut(self, once: Path) -> None:
+        """Kill its sessions, with what runs in them, once a file is there."""
+        assert self.process
+        while not once.exists():
+            time.sleep(0.01)
+        listener = int((self.home / "sshd.pid").read_text())
+        for child in descendants(listener):
+            kill(child)
+
     def entry(self, name: str, **more: object) -> dict[str, object]:
         """Its lines in an inventory."""
         return {"name": name, "address": self.address, "port": self.port, "user": getpass.getuser(),

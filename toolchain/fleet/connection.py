@@ -148,7 +148,9 @@ class Remote:
             raise Unreachable(f"login as {self._host.user} refused: {printable(str(error))}") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             connection.client.close()
-            why = "no answer" if isinstance(error, TimeoutError) else printable(str(error)) or type(error).__name__
+            first = next(iter(getattr(error, "errors", {}).values()), error)  # of several addresses of one name
+            why = getattr(first, "strerror", "") or printable(str(first)) or type(first).__name__
+            why = "no answer" if isinstance(first, TimeoutError) else why
             raise Unreachable(f"{self._host.address} port {self._host.port}: {why}") from error
         _notice_silence(connection.transport)
         self._connection = connection
