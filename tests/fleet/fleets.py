@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from toolchain.fleet.report import FleetReport
 
 from .servers import TQ, Server, key
 
+ROOT = Path(__file__).parents[2]
 QUICK = {
     "min_healthy_time": "0.2s", "healthy_deadline": "4s", "progress_deadline": "20s", "stagger": 0, "poll": "50ms",
     "connect_timeout": 5,
@@ -35,6 +37,7 @@ class Fleet:
     rollout: dict[str, Any] = field(default_factory=lambda: dict(QUICK))
     desired: dict[str, Any] = field(default_factory=dict)
     tq: Path = TQ
+    workspace: Path | None = None
 
     @classmethod
     def make(cls, folder: Path) -> Fleet:
@@ -78,25 +81,29 @@ class Fleet:
 
     def run(self) -> Run:
         """What a task gets."""
-        flags = {"workspace": str(self.folder / "workspace"), "fleet.inventory": str(self.write())}
+        flags = {"workspace": str(self.workspace or self.folder / "workspace"), "fleet.inventory": str(self.write())}
         return Run(config=configuration.load(file=None, environ={}, flags=flags), console=Console())
 
     def apply(self, release: str = "", **more: Any) -> FleetReport:
         """A rollout."""
         return controller.apply(self.run(), release, **more)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a task."""
+        return {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": str(self.folder)}
+
     def command(self, *words: str) -> list[str]:
         """A task in a process of its own."""
-        code = "import tasks; tasks.start()"
-        return [sys.executable, "-P", "-c", code, *words,
-                "--inventory", str(self.write()), "--workspace", str(self.folder / "workspace")]  # fmt: skip
+        workspace = str(self.workspace or self.folder / "workspace")
+        named = () if words[0] == "fleet.report" else ("--inventory", str(self.write()))
+        return [sys.executable, "-P", "-c", "import tasks; tasks.start()", *words, *named, "--workspace", workspace]
 
     def task(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a task to its end."""
         return subprocess.run(
-            self.command(*words), cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120,
-            env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin", "HOME": str(self.folder)},
-        )  # fmt: skip
+            self.command(*words), cwd=ROOT, capture_output=True, text=True, timeout=120, env=self.environment
+        )
 
     def close(self) -> None:
         """Stop all servers."""

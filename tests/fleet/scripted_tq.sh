@@ -6,6 +6,7 @@
 # as KEY=VALUE lines that are read anew at each call:
 #   slow=SECONDS      an apply takes so long      refuse=RELEASE     apply goes back by itself (51)
 #   sick=RELEASE      with it the service is unhealthy, which apply does not notice        cpu=RELEASE   with it: no GPU
+#   names=RELEASE     its channel names another one
 #   error=CODE WORD   plan and apply fail thus    die=RELEASE        the first apply of it ends the connection's sshd
 # It differs from tq in that nothing is fetched, verified or run, and that settings are one line of text.
 set -u
@@ -29,6 +30,7 @@ settings=$(cat "$state/settings" 2>/dev/null)
 wanted=$(value release "$desired")
 url=$(value channel_url "$desired")
 [ -n "$wanted" ] || wanted=$(cat "${url#file://}/channels/stable" 2>/dev/null)
+[ -z "$(does names)" ] || wanted=$(does names)
 cache=$(value kv_cache_type "$desired")
 echo "$verb $wanted" >>"$state/verbs"
 

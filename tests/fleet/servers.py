@@ -113,6 +113,14 @@ class Server:
         for name, text in (("active", release), ("parent", parent), ("settings", settings)):
             (self.state / name).write_text(text)
 
+    def reset(self, release: str) -> None:
+        """As it was made, with a release installed; empty: none."""
+        for path in self.home.iterdir():
+            if path.name != "sshd.pid":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if release:
+            self.has(release)
+
     def does(self, **faults: object) -> None:
         """Give the scripted tq its faults."""
         (self.home / "does").write_text("".join(f"{name}={value}\n" for name, value in faults.items()))
