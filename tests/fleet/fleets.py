@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -83,6 +84,10 @@ class Fleet:
         """What a task gets."""
         flags = {"workspace": str(self.workspace or self.folder / "workspace"), "fleet.inventory": str(self.write())}
         return Run(config=configuration.load(file=None, environ={}, flags=flags), console=Console())
+
+    def portable(self) -> Fleet:
+        """This fleet without its processes, for another process."""
+        return dataclasses.replace(self, servers={})
 
     def apply(self, release: str = "", **more: Any) -> FleetReport:
         """A rollout."""

@@ -7,7 +7,7 @@
 #   slow=SECONDS      an apply takes so long      refuse=RELEASE     apply goes back by itself (51)
 #   sick=RELEASE      with it the service is unhealthy, which apply does not notice        cpu=RELEASE   with it: no GPU
 #   names=RELEASE     its channel names another one
-#   error=CODE WORD   plan and apply fail thus    die=RELEASE        the first apply of it ends the connection's sshd
+#   error=CODE WORD   plan and apply fail thus    die=RELEASE        the first apply of it ends as the host does
 # It differs from tq in that nothing is fetched, verified or run, and that settings are one line of text.
 set -u
 state=$HOME/state
@@ -22,23 +22,35 @@ while [ $# -gt 0 ]; do
     *) echo "usage" >&2; exit 2 ;;
   esac
 done
-value() { sed -n "s/^$1=//p" "$2" 2>/dev/null | tail -n 1; }
+value() { # KEY FILE: sets $found, without a process
+  found=
+  [ -f "$2" ] || return 0
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in "$1="*) found=${line#*=} ;; esac
+  done <"$2"
+}
+text() { # FILE: sets $found
+  found=
+  [ ! -f "$1" ] || IFS= read -r found <"$1" || :
+}
 does() { value "$1" "$HOME/does"; }
-active=$(cat "$state/active" 2>/dev/null)
-parent=$(cat "$state/parent" 2>/dev/null)
-settings=$(cat "$state/settings" 2>/dev/null)
-wanted=$(value release "$desired")
-url=$(value channel_url "$desired")
-[ -n "$wanted" ] || wanted=$(cat "${url#file://}/channels/stable" 2>/dev/null)
-[ -z "$(does names)" ] || wanted=$(does names)
-cache=$(value kv_cache_type "$desired")
+text "$state/active" && active=$found
+text "$state/parent" && parent=$found
+text "$state/settings" && settings=$found
+value kv_cache_type "$desired" && cache=$found
+value release "$desired" && wanted=$found
+value channel_url "$desired" && url=${found#file://}
+[ -n "$wanted" ] || { text "$url/channels/stable" && wanted=$found; }
+does names && wanted=${found:-$wanted}
+does sick && sick=$found
+does cpu && cpu=$found
 echo "$verb $wanted" >>"$state/verbs"
 
 say() { # code result error message release
   healthy=true gpu=true
   [ -n "$5" ] || healthy=null gpu=null
-  [ -n "$5" ] && [ "$5" = "$(does sick)" ] && healthy=false
-  [ -n "$5" ] && [ "$5" = "$(does cpu)" ] && gpu=false
+  [ -n "$5" ] && [ "$5" = "$sick" ] && healthy=false
+  [ -n "$5" ] && [ "$5" = "$cpu" ] && gpu=false
   changes=
   [ "$active" = "$wanted" ] || changes="{\"what\":\"release\",\"is\":\"$active\",\"wanted\":\"$wanted\"}"
   echo "tq: $verb: $2" >&2
@@ -55,14 +67,14 @@ become() { # release settings parent
   mv "$state/.active" "$state/active"
 }
 fail() {
-  set -- $(does error)
-  [ $# -eq 2 ] && say "$1" failed "$2" "it is $2" "$active"
+  does error
+  [ -z "$found" ] || say "${found%% *}" failed "${found#* }" "it is ${found#* }" "$active"
 }
 
 case $verb in
   status)
     [ -n "$active" ] || say 21 absent "" "nothing is installed" ""
-    [ "$active" != "$(does sick)" ] || say 52 failed unhealthy "the service does not answer" "$active"
+    [ "$active" != "$sick" ] || say 52 failed unhealthy "the service does not answer" "$active"
     [ "$active $settings" = "$wanted $cache" ] || say 20 drift drift "it is not as desired" "$active"
     say 0 as-desired "" "" "$active"
     ;;
@@ -73,7 +85,8 @@ case $verb in
     ;;
   apply | rollback)
     mkdir "$state/lock" 2>/dev/null || {
-      kill -0 "$(cat "$state/lock/pid" 2>/dev/null)" 2>/dev/null && say 6 failed busy "another tq is at work" "$active"
+      text "$state/lock/pid"
+      kill -0 "$found" 2>/dev/null && say 6 failed busy "another tq is at work" "$active"
     }
     echo $$ >"$state/lock/pid"
     trap 'rm -rf "$state/lock"' EXIT
@@ -86,13 +99,20 @@ if [ "$verb" = rollback ]; then
 fi
 fail
 [ "$active $settings" = "$wanted $cache" ] && say 0 as-desired "" "" "$active"
-if [ "$wanted" = "$(does die)" ] && [ ! -f "$state/died" ]; then
+does die
+if [ "$wanted" = "$found" ] && [ ! -f "$state/died" ]; then
   : >"$state/died"
-  kill -KILL "$(cat "$HOME/sshd.pid")" $PPID
-  sleep 1
+  kill -KILL "$(cat "$HOME/sshd.pid")" $PPID $$
 fi
-for _ in $(seq $(($(does slow) * 10 + 0))); do echo "tq: downloading" >&2; sleep 0.1; done
-[ "$wanted" != "$(does refuse)" ] || say 51 failed rolled-back "$wanted was unhealthy; the parent is active again" "$active"
+does slow
+left=$((${found:-0} * 10))
+while [ $left -gt 0 ]; do
+  echo "tq: downloading" >&2
+  sleep 0.1
+  left=$((left - 1))
+done
+does refuse
+[ "$wanted" != "$found" ] || say 51 failed rolled-back "$wanted was unhealthy; the parent is active again" "$active"
 echo "$wanted" >>"$state/applied"
 become "$wanted" "$cache" "$active"
 say 10 changed "" "" "$wanted"

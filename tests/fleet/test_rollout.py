@@ -22,7 +22,7 @@ from toolchain.fleet import controller, journal, survey
 from .fleets import NEW, OLD, Fleet, outcomes
 from .servers import fingerprint, free_port, key, needs_sshd
 
-pytestmark = needs_sshd
+pytestmark = [needs_sshd, pytest.mark.slow]
 AT_ONCE = {"min_healthy_time": 0, "healthy_deadline": "0.3s"}
 """for hosts that never become healthy: the first look decides about all others"""
 

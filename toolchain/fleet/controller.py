@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import secrets
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -97,8 +96,7 @@ def find(run: Run, rollout: str = "") -> Journal:
 
 
 def _begin(run: Run, found: Inventory, release: str, identity: str) -> Journal:
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    identifier = f"{stamp}-{secrets.token_hex(3)}"
+    identifier = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-%f")  # sorts by time
     journal = Journal(home(run) / identifier)
     journal.begin(Rollout(id=identifier, identity=identity, release=release, inventory=found, started=now()))
     run.console.note(f"rollout {identifier}: {len(found.hosts)} hosts in {len(found.waves)} waves")

@@ -63,7 +63,8 @@ class Visit:
         except HostKeyRejected as error:
             ended = {"outcome": "rejected", "error": "host-key", "message": error.message, "hint": error.hint}
         except Unreachable as error:
-            ended = {"outcome": "unreachable", "error": "unreachable", "message": str(error)}
+            lost = "lost while tq changed it: " if self._known.touched and "lost" not in str(error) else ""
+            ended = {"outcome": "unreachable", "error": "unreachable", "message": f"{lost}{error}"}
         except TimedOut as error:
             ended = {"outcome": "failed", "error": "timeout", "message": str(error)}
         except TqFailed as error:
