@@ -162,6 +162,16 @@ class Compatibility:
 
 
 @record
+class Tester:
+    """The machine on which a release was tested."""
+
+    platform: str
+    """as in linux-x86_64 or macos-arm64"""
+    system: str
+    """as in macOS 15.6 (24G84), arm64"""
+
+
+@record
 class Verification:
     """verification.json of a release: what was proven, on which binaries."""
 
@@ -178,5 +188,7 @@ class Verification:
     """the API's answer to a type that does not exist"""
     guard: Compatibility | None = None
     """compatibility of `verify.model` with the service's cache type"""
+    tester: Tester | None = None
+    """none in a record of an earlier version"""
     ok: bool
     seconds: float

@@ -29,6 +29,7 @@ from toolchain.firstrun.redaction import Redactor
 from toolchain.firstrun.report import Summary
 from toolchain.service import account
 from toolchain.service.emulator import settings
+from toolchain.stages import Release
 
 HOLDS, FAILS, LATER = (
     Assumption(id=f"area.{name}", statement="It holds.", how="Look.") for name in ("holds", "fails", "later")
@@ -47,6 +48,15 @@ def bad(bench: Bench) -> Iterator[Finding]:
     seen = bench.call(("sh", "-c", "echo said; exit 3"))
     yield Finding(id=HOLDS.id, status="confirmed", reason="it does", evidence=(seen,))
     raise RuntimeError("a bug")
+
+
+def building(bench: Bench) -> Iterator[Finding]:
+    bench.release = Release(
+        id="1-0123", version="1", created="2026-11-26T15:21:08+00:00", platform="linux-x86_64", ollama_commit="a" * 40,
+        llama_cpp_commit="b" * 40, llama_cpp_build=1, series_sha256="c" * 64, cache_types=(), tools={}, flags={},
+        files={},
+    )  # fmt: skip
+    yield from bad(bench)
 
 
 def good(_bench: Bench) -> Iterator[Finding]:
@@ -73,6 +83,7 @@ def test_what_ends_one_area_is_named_and_the_next_is_examined(run: Run, tmp_path
     assert (proof.command, proof.code, proof.output) == ("sh -c 'echo said; exit 3'", 3, "said\n")
     assert summary.file == out.name
     assert records.to_builtins(replace(report.read(out), file=out.name)) == records.to_builtins(summary)
+    assert summary.release is None
     assert nothing_left(tmp_path, out.name)
     if ending == "zip":
         with zipfile.ZipFile(out) as archive:
@@ -80,6 +91,14 @@ def test_what_ends_one_area_is_named_and_the_next_is_examined(run: Run, tmp_path
     else:
         with tarfile.open(out) as archive:
             assert archive.getnames() == ["summary.json", "summary.md", "raw/area/0001.txt", "raw/area/0002.txt"]
+
+
+def test_the_report_names_the_release_that_was_built(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "report.zip"
+    summary = engine.first_run(run, str(out), areas=(area(building), GOOD))
+    assert summary.release is not None
+    assert (summary.release.id, summary.release.series_sha256) == ("1-0123", "c" * 64)
+    assert report.read(out).release == summary.release
 
 
 def test_the_report_is_there_after_each_area_and_after_an_interrupt(run: Run, tmp_path: Path) -> None:

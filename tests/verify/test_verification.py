@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from toolchain.build import platform_name
 from toolchain.core import config, records
 from toolchain.core.console import Console
 from toolchain.core.errors import (
@@ -100,6 +101,8 @@ def test_an_honest_server_is_proven(run: Run, tmp_path: Path) -> None:
     assert "turbo9" in found.unknown_type_message
     assert "turbo4" in found.unknown_type_message
     assert "http" not in found.unknown_type_message
+    assert found.tester is not None
+    assert found.tester.platform == platform_name()
 
     assert records.read(_folder(tmp_path) / "verification.json", Verification) == found
     report = (_folder(tmp_path) / "report.md").read_text()

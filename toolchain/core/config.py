@@ -207,8 +207,31 @@ class PublishConfig:
     ] = ""
     signers: Annotated[str, "allowed_signers file with the keys that are trusted"] = ""
     revoked: Annotated[str, "file with public keys that are trusted no more; empty: none"] = ""
+    tuf_keys: Annotated[
+        str, "folder with the keys of targets, snapshot and timestamp for The Update Framework; empty: none is made"
+    ] = ""
+    timeout_s: Annotated[
+        float, Meta(ge=0.1, le=3600), "seconds to wait for a file of a publication, and longer for a large one"
+    ] = 60.0
     channel: Annotated[str, _like(r"[a-z][a-z0-9-]{0,31}"), "channel that a release is promoted to"] = "stable"
     channel_days: Annotated[Days, "days for which a channel's statement is valid"] = 30.0
+    signing: Annotated[
+        Literal["adhoc", "self-signed", "developer-id"],
+        "how release.sign signs Mach-O files; developer-id sets the hardened runtime and a time stamp",
+    ] = "adhoc"
+    signing_tool: Annotated[
+        Literal["auto", "codesign", "rcodesign"],
+        "program that signs; auto: codesign on a Mac unless `publish.certificate` is set, else rcodesign",
+    ] = "auto"
+    identity: Annotated[str, "certificate in the keychain for codesign, by its name or SHA-1"] = ""
+    certificate: Annotated[str, "certificate with its key for rcodesign: a .p12, .pfx or PEM file"] = ""
+    certificate_password_file: Annotated[str, "file with the password of a .p12 or .pfx"] = ""
+    notary_key: Annotated[
+        str, "key of App Store Connect for release.notarize: .p8 for notarytool, .json for rcodesign"
+    ] = ""
+    notary_key_id: Annotated[str, "id of a .p8 key"] = ""
+    notary_issuer: Annotated[str, "issuer of a .p8 key"] = ""
+    notary_minutes: Annotated[float, Meta(ge=0.01, le=1440), "minutes to wait for the notary's answer"] = 30.0
 
 
 @record

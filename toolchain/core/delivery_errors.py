@@ -57,7 +57,7 @@ class DocumentInvalid(ToolchainError):
 
 
 class DriftFound(ToolchainError):
-    """A Mac, or a published folder, differs from what is desired."""
+    """A Mac, a published folder, or a rebuild differs from what it should be."""
 
     exit_code = 47
 

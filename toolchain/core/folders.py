@@ -14,6 +14,7 @@ _HINTS = {
     "workspace": "name another folder: --set workspace=DIR, or TURBOQUANT_WORKSPACE",
     "deploy.prefix": "name another folder: --set deploy.prefix=DIR, or TURBOQUANT_DEPLOY_PREFIX",
     "deploy.agents_dir": "name another folder: --set deploy.agents_dir=DIR, or leave it empty",
+    "publish.folder": "name another folder: --set publish.folder=DIR",
     "series.path": "use a copy that you can write to: --set series.path=DIR",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -57,6 +58,7 @@ def explained(error: BaseException | None, config: Config | None) -> ToolchainEr
         "workspace": config.workspace,
         "deploy.prefix": config.deploy.prefix,
         "deploy.agents_dir": config.deploy.agents_dir,
+        "publish.folder": config.publish.folder,
         "series.path": config.series.path or str(PATCHES),
     }
     for key, value in named.items():

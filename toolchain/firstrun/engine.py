@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import time
 import traceback
@@ -13,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__
-from ..core import process
 from ..core.config import Config, DeployConfig, SourcesConfig
 from ..core.errors import ConfigError, DiskFull, FolderUnusable, PortInUse, ToolchainError
 from ..core.run import Run
 from ..host import ports
-from ..host.machine import parse_sw_vers
+from ..host.machine import tester
 from ..series import manifest
 from ..service import account
 from ..service.emulator import settings as emulator
@@ -78,7 +76,7 @@ def _examine(run: Run, file: Path, areas: Sequence[Area], own: Belongings) -> Su
         file,
         areas,
         machine="emulator" if bench.emulated else "Mac",
-        system=_system(),
+        system=tester().system,
         toolkit=__version__,
         redactor=redaction.of_this_machine(),
     )
@@ -91,6 +89,7 @@ def _examine(run: Run, file: Path, areas: Sequence[Area], own: Belongings) -> Su
         result.save()  # an unwritable file is known before anything is done
         for area in areas:
             _examine_area(area, bench, result)
+            result.release = bench.release
             _save_so_far(run, result)
         result.complete = True
     except BaseException as ended:
@@ -187,9 +186,3 @@ def _free_port() -> int:
         raise PortInUse(
             f"no port of 127.0.0.1 is free: {error.strerror}", hint="end programs that hold many connections"
         ) from error
-
-
-def _system() -> str:
-    """As in macOS 15.6 (24G84), arm64."""
-    named = parse_sw_vers(process.ask(("/usr/bin/sw_vers",))) if _has_launchd() else ""
-    return f"{named or f'{platform.system()} {platform.release()}'}, {platform.machine()}"

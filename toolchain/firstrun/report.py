@@ -10,7 +10,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -19,6 +19,7 @@ import msgspec
 from ..core import records
 from ..core.errors import ConfigError, FolderUnusable
 from ..core.records import record
+from ..stages import Release
 from .assumption import Area, Assumption, Finding, Status
 from .bench import Evidence
 from .redaction import Redactor
@@ -67,6 +68,18 @@ class Examined:
 
 
 @record
+class Built:
+    """The release that a first run built and tested."""
+
+    id: str
+    version: str
+    platform: str
+    ollama_commit: str
+    llama_cpp_commit: str
+    series_sha256: str
+
+
+@record
 class Summary:
     """summary.json.
 
@@ -94,6 +107,8 @@ class Summary:
     """what was replaced in this report, by kind"""
     left: tuple[str, ...]
     """what could not be removed from the machine; empty if all is gone"""
+    release: Built | None = None
+    """none when no release was built"""
     file: str = ""
     """name of the archive"""
 
@@ -126,6 +141,8 @@ class Report:
         self.complete = False
         self.ended = ""
         self.left: tuple[str, ...] = ()
+        self.release: Release | None = None
+        """the one that was built"""
 
     def found(self, finding: Finding) -> None:
         """Add a finding; a later one of the same assumption replaces it."""
@@ -185,6 +202,7 @@ class Report:
             only_a_mac=tuple(id for id, one in by_id.items() if not one.portable) if self._machine != "Mac" else (),
             redacted=dict(sorted(self._redactor.counts.items())),
             left=left,
+            release=_built(self.release) if self.release else None,
             file=self._out.name,
         )
 
@@ -233,6 +251,10 @@ class Report:
             output=output,
             file=name,
         )
+
+
+def _built(release: Release) -> Built:
+    return Built(**{field.name: getattr(release, field.name) for field in fields(Built)})
 
 
 def destination(named: str) -> Path:

@@ -20,10 +20,12 @@ from typing import Any
 
 import psutil
 
+from ..build import platform_name
 from ..core.config import Config
 from ..core.errors import ServerFailed, ToolchainError
-from ..core.process import run
+from ..core.process import ask, run
 from ..core.records import record
+from ..proofs import Tester
 from ..serving.ollama import DEFAULT_PORT, OllamaClient
 from .ports import listeners
 
@@ -85,6 +87,13 @@ def look(config: Config) -> Machine:
         **facts,
         unknown=tuple(unknown),
     )
+
+
+def tester() -> Tester:
+    """What this machine is, in short."""
+    named = parse_sw_vers(ask(("/usr/bin/sw_vers",))) if sys.platform == "darwin" else ""
+    system = f"{named or f'{platform.system()} {platform.release()}'}, {platform.machine()}"
+    return Tester(platform=platform_name(), system=system)
 
 
 def metal_limit(ram: int, wired_limit_mb: int = 0) -> int:

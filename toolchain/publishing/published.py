@@ -4,7 +4,9 @@
     releases/ID/ID.tar.gz           the release directory, with ID/ as the only top folder
     releases/ID/...                 its documents, as release.json lists them
     channels/NAME.json              Channel, and NAME.json.sig
-    tq, tq.sig                      the provisioner
+    statements/N/                   all statements so far; channels is a link to the newest folder
+    provisioners/DIGEST.sh          the provisioner that a channel names by its digest, and its .sig
+    tq, tq.sig                      the newest provisioner, for people
     allowed_signers                 the public keys, for ssh-keygen; a Mac has its own copy, and never takes this one
     tuf/                            metadata of The Update Framework, for clients with Python
 
@@ -114,6 +116,8 @@ class Channel:
     """releases that nobody may install or go back to"""
     tq_sha256: Digest
     """of the provisioner: an older copy fetches this one, and hands over"""
+    without_proof: str = ""
+    """why the release was promoted without a proof from a Mac; empty where there is one"""
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,12 @@ class Publication:
 
     @property
     def provisioner(self) -> Path:
-        """The shell script for Macs."""
+        """The shell script for Macs, the newest one."""
         return self.folder / "tq"
+
+    def provisioner_of(self, digest: str) -> Path:
+        """The shell script that a channel names."""
+        return self.folder / "provisioners" / f"{digest}.sh"
 
     @property
     def allowed_signers(self) -> Path:

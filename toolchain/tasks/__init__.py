@@ -1,10 +1,10 @@
 """The tasks of `./inv`, a module for each collection. A task only calls one function and prints its record."""
 
-from . import api, build, deploy, fleet, fork, journey, memory, metal, quality, series, sources, verify
+from . import api, build, deploy, fleet, fork, journey, memory, metal, quality, release, series, sources, verify
 from .command import main
 
 namespace = journey.group.collection
-for one in (sources, series, fork, api, build, verify, metal, quality, memory, deploy, fleet):
+for one in (sources, series, fork, api, build, verify, metal, quality, memory, deploy, release, fleet):
     namespace.add_collection(one.group.collection)
 
 __all__ = ["main", "namespace"]

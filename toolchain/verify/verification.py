@@ -28,6 +28,7 @@ from ..core.errors import (
     ToolchainError,
     VerificationFailed,
 )
+from ..host import machine
 from ..models.compatibility import verdict as guard
 from ..models.memory import geometry, gguf, kv
 from ..models.quality.samples import read_text
@@ -125,6 +126,7 @@ def verify(
         gpu=examined.gpu if examined and isinstance(examined.gpu, GpuProof) else None,
         unknown_type_message=message,
         guard=guarded,
+        tester=machine.tester(),
         ok=not failures and refusal is None,
         seconds=round(time.monotonic() - started, 3),
     )

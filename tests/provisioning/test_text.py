@@ -1,0 +1,98 @@
+"""tq's own functions for text, run alone, by each shell and awk that this machine has."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from toolchain.core import variables
+from toolchain.core.errors import ConfigError
+from toolchain.provisioning import tq
+
+SCRIPT = tq.render().decode()
+SHELLS = [
+    shlex.split(words) for words in ("dash", "bash --posix", "busybox sh", "sh") if shutil.which(shlex.split(words)[0])
+]
+AWKS = [words for words in ("mawk", "gawk", "original-awk", "busybox awk") if shutil.which(words.split()[0])] or ["awk"]
+
+
+def _function(name: str) -> str:
+    """A function of the script, of one line or of several."""
+    found = re.search(rf"^{name}\(\) \{{(?: .*}}(?: #.*)?$|.*\n(?:.*\n)*?}}$)", SCRIPT, re.MULTILINE)
+    assert found, name
+    return found[0]
+
+
+def _run(
+    text: str, *words: str, shell: list[str] = SHELLS[0], given: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*shell, "-c", f"set -u\nTAB='\t'\n{text}", "tq", *words], input=given, capture_output=True)
+
+
+def _flat(text: str, folder: Path, awk: str) -> tuple[int, list[str]]:
+    file = folder / "file.json"
+    file.write_text(text)
+    done = _run(f'awk() {{ {awk} "$@"; }}\n{_function("flatten")}\nflatten "$1"', str(file))
+    return done.returncode, done.stdout.decode().splitlines()
+
+
+@pytest.mark.parametrize("awk", AWKS)
+def test_json_becomes_lines_of_keys(awk: str, tmp_path: Path) -> None:
+    value = {"a": "x y", "b": {"c/d.e": [1, {"f": True}], "empty": {}, "none": None}, "q": 'say "\\hi/"', "n": -1.5e3}
+    expected = ["a\tx y", "b\tc/d.e\t0\t1", "b\tc/d.e\t1\tf\ttrue", 'q\tsay "\\hi/"', "n\t-1500.0"]
+    assert _flat(json.dumps(value), tmp_path, awk) == (0, expected)
+    assert _flat(json.dumps(value, indent=2), tmp_path, awk) == (0, expected)
+
+
+@pytest.mark.parametrize("awk", AWKS)
+def test_what_is_no_json_is_refused(awk: str, tmp_path: Path) -> None:
+    for text in (
+        '{"a": 1, "a": 2}', '{"a": {"b": 1}, "a": {"c": 2}}', '{"a" 1}', '{"a": 1,}', "[1 2]", '{"a": "b', "{]", "",
+        '{"a": 1}}', '{"a": 01x}', '{"a": nul}', "[" * 30 + "]" * 30, '{"a": "tab\there"}', "[,]", '{"a":}', "{1: 2}",
+    ):  # fmt: skip
+        assert _flat(text, tmp_path, awk)[0] != 0, text
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_words_and_digests_are_those_of_python(shell: list[str]) -> None:
+    for text in ("/plain/path", "pre & fix", "it's", "", 'a$b`c"d', "tail\\"):
+        done = _run(f'{_function("shell_word")}\nshell_word "$1"', text, shell=shell)
+        assert done.stdout.decode() == shlex.quote(text) + "\n"
+        done = _run(f'{_function("json")}\njson "$1"', text, shell=shell)
+        assert json.loads(done.stdout) == text
+    times = ("2026-11-26T18:00:00Z", "Thu, 26 Nov 2026 18:00:00 GMT", "2000-02-29T00:00:00Z", "yesterday")
+    done = _run(f'{_function("epoch")}\nfor one; do echo "$(epoch "$one")"; done', *times, shell=shell)
+    assert done.stdout.decode().split("\n")[:4] == ["1795716000", "1795716000", "951782400", ""]
+
+
+def test_what_is_reserved_is_what_deploy_refuses() -> None:
+    for name in tq.RESERVED:
+        if name.startswith(("OLLAMA_", "LLAMA_")):
+            continue  # of the unit: further.py
+        with pytest.raises(ConfigError):
+            variables.check({name: ""})
+    listed = {name for name in re.findall(r"[A-Z][A-Z0-9_]+", variables._SHELL.pattern) if name not in ("BASH",)}
+    assert {name for name in listed if variables._SHELL.fullmatch(name)} <= set(tq.RESERVED)
+
+
+def test_the_same_toolkit_renders_the_same_script() -> None:
+    assert tq.render() == tq.render()
+    left = set(re.findall(r"@TQ_[A-Z]+@", SCRIPT)) - set(re.findall(r"@TQ_[A-Z]+@", tq._shim() + tq._property_list()))
+    assert left == {"@TQ_MB@", "@TQ_NAME@"}
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_every_shell_reads_it(shell: list[str]) -> None:
+    assert subprocess.run([*shell, "-n"], input=tq.render(), capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing() -> None:
+    done = subprocess.run(["shellcheck", "-s", "sh", "-"], input=tq.render(), capture_output=True)
+    assert not done.stdout, done.stdout.decode()[:2000]

@@ -1,0 +1,56 @@
+"""What `release.verify` says of attacks: one for each word here, all of them by python -m tests.publishing.attacks."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from toolchain.publishing import checking
+
+from .attacks import ATTACKS, Attack, refusal
+from .tuf_attacks import TUF_ATTACKS
+from .world import World, run_in
+
+SEED = 20261126
+_SLOW = ("a byte a second", "never ends")
+_SAMPLE = list({one.word: one for one in random.Random(SEED).sample(ATTACKS, len(ATTACKS))}.values())
+_TUF_SAMPLE = [one for one in TUF_ATTACKS if not one.name.endswith(_SLOW)][::3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", _SAMPLE, ids=lambda one: one.name)
+def test_an_attack_is_refused_with_its_own_error(changed: World, tmp_path: Path, one: Attack) -> None:
+    random.seed(SEED)
+    said = refusal(changed, one, tmp_path, timeout_s=1.0 if one.name.endswith(_SLOW) else 30.0)
+    assert type(said) is one.error, said
+    assert not list(tmp_path.rglob("llama-server"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", _TUF_SAMPLE, ids=lambda one: one.name)
+def test_an_attack_on_tuf_is_refused(changed: World, tmp_path: Path, one: Attack) -> None:
+    said = refusal(changed, one, tmp_path, timeout_s=30.0, tuf=True)
+    assert type(said) is one.error, said
+
+
+def test_every_word_is_attacked_and_every_name_is_unique() -> None:
+    assert len({one.name for one in (*ATTACKS, *TUF_ATTACKS)}) == len(ATTACKS) + len(TUF_ATTACKS)
+    assert {one.word for one in ATTACKS} == {one.word for one in _SAMPLE}
+
+
+@pytest.mark.slow
+def test_an_untouched_publication_is_accepted_in_each_form(untouched: World, tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    trust = checking.Trust(signers=untouched.signers, revoked=untouched.revoked, tuf_root=untouched.tuf_root)
+    channel = checking.verify(run, untouched.publication.folder.as_uri(), trust)
+    assert (channel.kind, channel.release, channel.channel_sequence) == ("channel", untouched.newer, 2)
+    assert {"archive", "members", "The Update Framework", "validity", "sequence"} <= {
+        one.what for one in channel.points
+    }
+    again = checking.verify(run, str(untouched.publication.folder), trust, name="beta")
+    assert (again.channel, again.channel_sequence) == ("beta", 1)
+    release = checking.verify(run, str(untouched.publication.release(untouched.older)), trust)
+    assert (release.kind, release.release, release.sequence) == ("release", untouched.older, 1)
+    assert not list(tmp_path.rglob("llama-server"))
