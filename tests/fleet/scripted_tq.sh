@@ -5,7 +5,7 @@
 # changes nothing; the lock; a service that is unhealthy with one release, on this host alone. $HOME/does has its faults,
 # as KEY=VALUE lines that are read anew at each call:
 #   slow=SECONDS      an apply takes so long      refuse=RELEASE     apply goes back by itself (51)
-#   sick=RELEASE      with it the service is unhealthy, which apply does not notice        cpu=RELEASE   with it: no GPU
+#   sick=RELEASE      with it the service is unhealthy, which apply does not notice        cpu=RELEASE   with it apply sees no GPU
 #   names=RELEASE     its channel names another one
 #   error=CODE WORD   plan and apply fail thus    die=RELEASE        the first apply of it ends as the host does
 # It differs from tq in that nothing is fetched, verified or run, and that settings are one line of text.
@@ -47,10 +47,11 @@ does cpu && cpu=$found
 echo "$verb $wanted" >>"$state/verbs"
 
 say() { # code result error message release
-  healthy=true gpu=true
-  [ -n "$5" ] || healthy=null gpu=null
+  healthy=true gpu=null
+  [ -n "$5" ] || healthy=null
+  [ "$verb $2" != "apply changed" ] || gpu=true
   [ -n "$5" ] && [ "$5" = "$sick" ] && healthy=false
-  [ -n "$5" ] && [ "$5" = "$cpu" ] && gpu=false
+  [ "$gpu" = true ] && [ "$5" = "$cpu" ] && gpu=false
   changes=
   [ "$active" = "$wanted" ] || changes="{\"what\":\"release\",\"is\":\"$active\",\"wanted\":\"$wanted\"}"
   echo "tq: $verb: $2" >&2

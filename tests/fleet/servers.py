@@ -58,10 +58,10 @@ class Server:
 
     folder: Path
     address: str = "127.0.0.1"
-    port: int = 22
+    port: int = 0
     environment: str = ""
-    namespace: int = 0
-    """process whose network namespace it is in; 0: ours"""
+    prefix: Sequence[str] = ()
+    """words before sshd's own, as of a network namespace"""
     process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -72,8 +72,7 @@ class Server:
         key(folder / "host_key")
         shutil.copy(client.with_suffix(".pub"), folder / "authorized_keys")
         server = cls(folder, **where)  # type: ignore[arg-type]
-        if server.port == 22:
-            server.port = free_port() if not server.namespace else 22
+        server.port = server.port or free_port()
         return server
 
     @property
@@ -135,8 +134,7 @@ class Server:
         if os.geteuid() == 0:
             inner = 'mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec "$@"'
             argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", inner, "sh", *argv]
-        if self.namespace:
-            argv = ["nsenter", "--target", str(self.namespace), "--net", *argv]
+        argv = [*self.prefix, *argv]
         (self.home / "sshd.pid").unlink(missing_ok=True)
         with (self.folder / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -91,7 +91,7 @@ def test_only_the_halted_wave_goes_back_where_the_rules_say_so(macs: Fleet) -> N
     macs.rollout |= {"auto_revert": "wave", **AT_ONCE}
     report = macs.apply()
     assert outcomes(report) == {"mac-1": "changed", "mac-2": "changed reverted", "mac-3": "failed reverted"}
-    assert "the GPU is not in use" in report.halted_because
+    assert "tq did not see the GPU in use" in report.halted_because
     assert [macs.servers[name].active for name in ("mac-1", "mac-2", "mac-3")] == [NEW, OLD, OLD]
     taken = controller.rollback(macs.run())  # on request, the rest
     assert outcomes(taken) == {"mac-1": "changed reverted", "mac-2": "changed reverted", "mac-3": "failed reverted"}

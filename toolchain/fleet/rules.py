@@ -51,7 +51,7 @@ class Rules:
     halt_on_same_error: bool = True
     """whether a second host with an error that another one had halts the rollout"""
     health: tuple[Health, ...] = ("healthy", "gpu")
-    """what `tq status` must say"""
+    """what `tq status` must say, and of the GPU also `tq apply` where it changed something"""
     min_tokens_per_second: float = 0.0
     """of `speed_model`; 0: not measured"""
     speed_model: str = ""

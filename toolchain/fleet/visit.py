@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -96,7 +97,7 @@ class Visit:
         self._tell("planned", release=plan.release, changes=plan.differences())
         if wrong := self._agree(self._host, plan.release):
             raise TqFailed("moved", wrong, "fleet.apply --abandon begins a rollout of what is named now")
-        touched = self._known.touched
+        touched, gpu = self._known.touched, None
         if plan.exit_code == CHANGED or settled(status, self._rules.health):
             self._wait(0)
             self._tell("applying")
@@ -105,8 +106,12 @@ class Visit:
                 raise applied.failure()
             touched = touched or applied.exit_code == CHANGED
             self._tell("applied", changes=applied.differences())
+            gpu = applied.gpu
+            if "gpu" in self._rules.health and applied.exit_code == CHANGED and not gpu:
+                raise TqFailed("no-gpu", "tq did not see the GPU in use", "`health: [healthy]` for hosts without one")
         facts = self._stable(tq, remote, limit, self._rules.min_healthy_time if touched else 0.0)
         speed = self._speed(tq)
+        facts = dataclasses.replace(facts, gpu=gpu if facts.gpu is None else facts.gpu)
         return {"outcome": "changed" if touched else "unchanged", "facts": facts, "tokens_per_second": speed}
 
     def _applied(self, tq: Provisioner, remote: Remote, limit: Deadline) -> TqAnswer:
