@@ -2,7 +2,7 @@
 
 Each host is a real sshd in a network namespace of its own, with the real tq, a small signed publication, and the
 emulator as launchd. The publication is reached as file://, since tq takes http from its own machine alone. Needs root;
-nothing of the machine is changed. What is not a Mac here: launchd, the GPU, and Ollama, which is a program of the tests.
+nothing of the machine is changed. What is no Mac here: launchd, the GPU, and Ollama, which is a program of the tests.
 """
 
 from __future__ import annotations
