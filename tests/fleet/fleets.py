@@ -107,7 +107,7 @@ class Fleet:
     def task(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a task to its end."""
         return subprocess.run(
-            self.command(*words), cwd=ROOT, capture_output=True, text=True, timeout=120, env=self.environment
+            self.command(*words), cwd=ROOT, capture_output=True, text=True, timeout=1200, env=self.environment
         )
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ KINDS = (
 )  # fmt: skip
 _WAVES = (1, 1, 2, 2, 2, 3, 3, 3)
 _SICK = """\
-# A host can make this release sick: the file sick has the version and how. late: it serves, and ends for good after a while.
+# A host can make this release sick: the file sick has version and how. late: it serves, and ends after a while.
 import os, sys, threading, time
 home = os.path.realpath(__file__).partition("/turboquant/")[0]  # HOME is the account's
 try:

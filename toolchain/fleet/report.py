@@ -103,7 +103,9 @@ def of(journal: Journal) -> FleetReport:
 def save(found: FleetReport, folder: Path) -> Path:
     """Write report.json and report.html into the folder; returns the path of the page."""
     records.write(folder / "report.json", found)
-    page = templates.render("fleet.html.j2", found=found, offset=_offset(found.started), title=_title(found))
+    page = templates.render(
+        "fleet.html.j2", found=found, offset=_offset(found.started), title=_title(found), went=_went(found)
+    )
     records.write_bytes(folder / "report.html", page.encode())
     return folder / "report.html"
 
@@ -114,6 +116,17 @@ def _title(found: FleetReport) -> str:
     titles = {"": "Rollout unfinished", "done": "Rollout done", "abandoned": "Rollout abandoned",
               "rolled-back": "Rollout taken back", "halted": "Rollout halted"}  # fmt: skip
     return titles[found.end]
+
+
+def _went(found: FleetReport) -> list[tuple[str, list[str]]]:
+    """What became of the hosts that had to go back, in words."""
+    titles = {
+        "Went back": ("reverted",), "Left as they were by tq": ("by-tq",), "Did not go back": ("failed",),
+        "Not reached to go back": ("unreachable",), "Had nothing to go back to": ("nothing-before",),
+    }  # fmt: skip
+    hosts = [one for wave in found.waves for one in wave.hosts]
+    named = {title: [one.name for one in hosts if one.revert in kinds] for title, kinds in titles.items()}
+    return [(title, names) for title, names in named.items() if names]
 
 
 class _offset:  # noqa: N801  a function with a fixed argument
