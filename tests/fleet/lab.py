@@ -35,24 +35,26 @@ KINDS = (
 )  # fmt: skip
 _WAVES = (1, 1, 2, 2, 2, 3, 3, 3)
 _SICK = """\
-# A host can make this release sick: the file sick has version and how. late: it serves, and ends after a while.
+# A host can make this release sick: the file sick has its version and how. late: it ends once tq's apply is done.
 import os, sys, threading, time
 home = os.path.realpath(__file__).partition("/turboquant/")[0]  # HOME is the account's
 try:
     version, how = open(home + "/sick").read().split()
 except (OSError, ValueError):
     version, how = "", ""
+def fall_ill():
+    while os.path.exists(home + "/turboquant/journal.json"):
+        time.sleep(0.1)
+    open(home + "/ill", "a").close()
+    os._exit(1)
 if version == {version!r}:
-    late = home + "/sick-since"
-    if how == "at-once" or (how == "late" and os.path.exists(late) and time.time() - os.stat(late).st_mtime > 2):
+    if how == "at-once" or os.path.exists(home + "/ill"):
         sys.exit(1)
     if how == "slow":
         time.sleep(4)
     if how == "late":
-        open(late, "a").close()
-        threading.Thread(target=lambda: (time.sleep({late}), os._exit(1)), daemon=True).start()
+        threading.Thread(target=fall_ill, daemon=True).start()
 """
-_LATE_S = 6
 
 
 @dataclass
@@ -80,7 +82,7 @@ class LabHost:
 
     def sick(self, release: str, how: str) -> None:
         """Make a release sick here; empty: none."""
-        (self.home / "sick-since").unlink(missing_ok=True)
+        (self.home / "ill").unlink(missing_ok=True)
         (self.home / "sick").write_text(f"{release.rpartition('-')[0]} {how}" if release else "")
 
     def becomes(self, kind: str, release: str) -> None:
@@ -256,7 +258,7 @@ class Lab:
         folder = self.workshop.release(version)
         program = folder / "bin/ollama"
         first, _, rest = program.read_text().partition("\n")
-        program.write_text(f"{first}\n{_SICK.format(version=version, late=_LATE_S)}{rest}")
+        program.write_text(f"{first}\n{_SICK.format(version=version)}{rest}")
         manifest = records.read(folder / built.MANIFEST, Release)
         records.write(folder / built.MANIFEST, dataclasses.replace(manifest, files=built.file_digests(folder)))
         return self.publisher.release(publishable(folder), sequence).id

@@ -26,8 +26,8 @@ from .lab import KINDS, Lab
 from .namespaces import enter, missing
 
 RULES: dict[str, Any] = {
-    "canary": 1, "max_parallel": 3, "min_healthy_time": "3s", "healthy_deadline": "60s", "progress_deadline": "4m",
-    "stagger": 0, "poll": "500ms", "connect_timeout": 5, "command_timeout": "3m", "health": ["healthy"],
+    "canary": 1, "max_parallel": 3, "min_healthy_time": "5s", "healthy_deadline": "40s", "progress_deadline": "5m",
+    "stagger": 0, "poll": "500ms", "connect_timeout": 20, "command_timeout": "3m", "health": ["healthy"],
 }  # fmt: skip
 KILLS = 5
 
