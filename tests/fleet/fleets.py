@@ -77,7 +77,9 @@ class Fleet:
             "hosts": self.entries,
         }  # fmt: skip
         path = self.folder / "inventory.yaml"
-        path.write_text(yaml.safe_dump(data, sort_keys=False))
+        text = yaml.safe_dump(data, sort_keys=False)
+        if not path.exists() or path.read_text() != text:  # a controller may be reading it
+            path.write_text(text)
         return path
 
     def run(self) -> Run:

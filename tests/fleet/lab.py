@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -19,7 +20,7 @@ from tests.deploy.site import Site
 from tests.provisioning.publication import Publisher, publishable
 from toolchain.build import release as built
 from toolchain.core import records
-from toolchain.fleet import controller, journal, report
+from toolchain.fleet import journal, report
 from toolchain.fleet.report import FleetReport
 from toolchain.service.emulator import launchctl as client
 from toolchain.service.emulator import settings
@@ -93,11 +94,8 @@ class LabHost:
             case "unhealthy":
                 self.sick(release, "late")
             case "disk full":
-                with (self.home / "filler").open("wb") as file:
-                    try:
-                        while file.write(bytes(4096)):
-                            file.flush()
-                    except OSError:
+                with contextlib.suppress(OSError), (self.home / "filler").open("wb", buffering=0) as file:
+                    while file.write(bytes(4096)):
                         pass
             case "silent":
                 self.namespace.silence()
@@ -192,12 +190,16 @@ class Lab:
 
     def has_journal(self) -> bool:
         """Whether there is an unfinished rollout."""
-        known = journal.rollouts(controller.home(self.fleet.run()))
+        known = journal.rollouts(self._rollouts)
         return bool(known) and not known[-1].state.end
 
     def journal(self) -> journal.Journal:
         """Of the newest rollout."""
-        return controller.find(self.fleet.run())
+        return journal.rollouts(self._rollouts)[-1]
+
+    @property
+    def _rollouts(self) -> Path:
+        return self.folder / "workspace/fleet"
 
     def all_run(self, release: str) -> bool:
         """Whether every host's service has this release."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +28,30 @@ from .servers import fingerprint, free_port, key, needs_sshd
 pytestmark = [needs_sshd, pytest.mark.slow]
 AT_ONCE = {"min_healthy_time": 0, "healthy_deadline": "0.3s"}
 """for hosts that never become healthy: the first look decides about all others"""
+
+
+@contextlib.contextmanager
+def generating(tokens_per_second: float) -> Iterator[int]:
+    """A service that answers /api/generate as Ollama does."""
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            count = asked["options"]["num_predict"]
+            said = {"model": asked["model"], "eval_count": count, "eval_duration": int(count / tokens_per_second * 1e9)}
+            body = json.dumps(said).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Service) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        yield service.server_port
+        service.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +213,15 @@ def test_several_at_once_after_the_canary(macs: Fleet) -> None:
     assert kinds.index(("ended", "mac-1")) < kinds.index(("begun", "mac-2"))
     assert kinds.index(("begun", "mac-3")) < kinds.index(("ended", "mac-2"))
     assert report.failure() is None
+
+
+def test_a_host_that_is_too_slow_halts(macs: Fleet) -> None:
+    with generating(tokens_per_second=7.5) as port:
+        macs.desired |= {"port": port, "host": "0.0.0.0"}
+        macs.rollout |= {"min_tokens_per_second": 20, "speed_model": "gemma3:4b", "max_failures": 3}
+        report = macs.apply()
+    assert outcomes(report) == {"mac-1": "failed reverted", "mac-2": "waiting", "mac-3": "waiting"}
+    assert report.halted_because == "mac-1: under the floor of tokens per second: 7.5 tokens/s, not 20"
 
 
 def test_sudo_is_asked_for_no_password(macs: Fleet) -> None:

@@ -11,6 +11,7 @@ from ..core import extras, locks, records
 from ..core.delivery_errors import InventoryInvalid
 from ..core.errors import ConfigError
 from ..core.run import Run
+from ..provisioning import tq as provisioning
 from ..publishing.published import Publication, is_file_name
 from . import connection, inventory, report
 from .inventory import Inventory
@@ -112,18 +113,19 @@ def _locked(run: Run) -> AbstractContextManager[None]:
 
 
 def _kit(run: Run, found: Inventory) -> Kit:
-    """tq and the keys: those of the inventory, else those of the publication and the settings."""
+    """tq and the keys: those of the inventory, else those of the publication and the settings; or this toolkit's tq."""
     publication = Publication(
         Path(run.config.publish.folder).expanduser() if run.config.publish.folder else run.workspace / "publication"
     )
     tq = Path(found.tq) if found.tq else publication.provisioner
+    own = not found.tq and not tq.is_file()  # the publication is elsewhere; tq fetches the one that its channel names
     signers = found.signers or str(Path(run.config.publish.signers).expanduser() if run.config.publish.signers else "")
     revoked = found.revoked_keys or run.config.publish.revoked
     if not signers:
         raise InventoryInvalid(f"{found.path}: no signers", hint="signers: allowed_signers, or publish.signers")
     try:
         return Kit(
-            tq=tq.read_bytes(),
+            tq=provisioning.render() if own else tq.read_bytes(),
             signers=Path(signers).read_bytes(),
             revoked=Path(revoked).expanduser().read_bytes() if revoked else b"",
         )

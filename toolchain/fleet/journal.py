@@ -97,11 +97,15 @@ class Journal:
         """Make the folder; without rollout.json it is none."""
         records.make_folder(self.folder)
         self.add(Event(at=now(), event="started", release=rollout.release, pid=os.getpid()))
-        records.write(self.folder / STATE, rollout)
+        self._write(rollout)
 
     def end(self, end: End) -> None:
         """The rollout needs nothing more."""
-        records.write(self.folder / STATE, dataclasses.replace(self.state, ended=now(), end=end))
+        self._write(dataclasses.replace(self.state, ended=now(), end=end))
+
+    def _write(self, rollout: Rollout) -> None:
+        """Readable by its owner alone: the desired state may hold a key."""
+        records.write_bytes(self.folder / STATE, records.to_json(rollout).encode(), mode=0o600)
 
     def add(self, event: Event) -> None:
         """Append a line, and wait until the disk has it. From any thread. Raises `DiskFull`."""

@@ -18,6 +18,7 @@ from .outcome import Change, Facts
 
 DONE, CHANGED, DRIFT, ABSENT, BUSY, UNHEALTHY = 0, 10, 20, 21, 6, 52
 """exit codes of tq"""
+_EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104  what it listens on
 _SHORT_S, _BUSY_S = 60.0, 2.0
 
 _LOOK = r"""
@@ -206,7 +207,8 @@ class Provisioner:
 
     def speed(self, model: str, timeout_s: float) -> float:
         """Tokens per second of a generation by the service, which the service itself states. Raises `TqFailed`."""
-        address = self._host.desired.get("host", "127.0.0.1")
+        address = self._host.desired.get("host", "")
+        address = "127.0.0.1" if address in _EVERYWHERE else address
         url = f"http://{address}:{self._host.desired.get('port', '11434')}/api/generate"
         request = {"model": model, "prompt": "Count from one to forty.", "stream": False,
                    "options": {"num_predict": 64, "temperature": 0, "seed": 1}}  # fmt: skip

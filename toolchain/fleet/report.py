@@ -14,6 +14,7 @@ from .journal import End, Event, Journal, now, results
 from .outcome import HostResult
 from .rules import Rules
 
+_STUCK = ("failed", "unreachable")
 _NOTABLE = ("started", "resumed", "ended", "retrying", "halted", "reverted", "interrupted", "finished", "abandoned")
 
 
@@ -57,12 +58,14 @@ class FleetReport:
     def failure(self) -> ToolchainError | None:
         """Why the rollout is no success; unreachable hosts alone are a warning."""
         hint = f"see {Path(self.folder) / 'report.html'}"
+        names = ", ".join(one.name for wave in self.waves for one in wave.hosts if one.revert in _STUCK)
+        stuck = f"did not go back: {names}" if names else ""
         if self.end in ("rolled-back", "abandoned"):
-            stuck = [one.name for wave in self.waves for one in wave.hosts if one.revert in ("failed", "unreachable")]
-            return RolloutHalted(f"these hosts did not go back: {', '.join(stuck)}", hint=hint) if stuck else None
+            return RolloutHalted(stuck, hint=hint) if stuck else None
         if self.halted_wave:
             kinds = {"unreachable": HostUnreachable, "host-key": HostKeyRejected}
             back = f"; went back: {self.reverts.get('reverted', 0) + self.reverts.get('by-tq', 0)} hosts"
+            back += f"; {stuck}" if stuck else ""
             return kinds.get(self.halted_by, RolloutHalted)(
                 f"the rollout was halted in wave {self.halted_wave}: {self.halted_because}{back}", hint=hint
             )

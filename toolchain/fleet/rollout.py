@@ -72,7 +72,7 @@ class Engine:
         """Every host that the rollout changed goes back, on request."""
         crew = Crew(_BACK_AT_ONCE)
         try:
-            self._back(crew, [host for host in self._inventory.hosts if self._can_go_back(host)])
+            self._back(crew, [host for host in self._inventory.hosts if self._can_go_back(host, again=True)])
         except BaseException:
             self._interrupted(crew)
             raise
@@ -179,10 +179,14 @@ class Engine:
         only = self._halted.wave if self._halted and self._rules.auto_revert == "wave" else None
         return [host for host in self._inventory.hosts if host.wave in (only or host.wave,) and self._can_go_back(host)]
 
-    def _can_go_back(self, host: Host) -> bool:
-        """Whether this rollout may have changed it, and nobody has judged yet what became of that."""
+    def _can_go_back(self, host: Host, *, again: bool = False) -> bool:
+        """Whether this rollout may have changed it, and it is not back; `again`: also where that failed."""
         one = self._results[host.name]
-        return one.touched and one.outcome != "unchanged" and one.revert in ("", "unreachable")
+        return (
+            one.touched
+            and one.outcome != "unchanged"
+            and one.revert in ("", "unreachable", *(("failed",) if again else ()))
+        )
 
     def _back(self, crew: Crew, hosts: Sequence[Host]) -> None:
         waiting = deque(hosts)
