@@ -4,6 +4,7 @@ from . import (
     api,
     build,
     deploy,
+    fleet,
     fork,
     journey,
     memory,
@@ -19,7 +20,22 @@ from . import (
 from .command import main
 
 namespace = journey.group.collection
-for one in (sources, series, fork, api, build, verify, metal, quality, memory, deploy, release, provision, profile):
+for one in (
+    sources,
+    series,
+    fork,
+    api,
+    build,
+    verify,
+    metal,
+    quality,
+    memory,
+    deploy,
+    release,
+    provision,
+    fleet,
+    profile,
+):
     namespace.add_collection(one.group.collection)
 
 __all__ = ["main", "namespace"]

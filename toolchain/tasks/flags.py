@@ -17,6 +17,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "prefix": ("deploy.prefix", "folder of the installation"),
     "port": ("deploy.port", "port of the service"),
     "kv_cache_type": ("deploy.kv_cache_type", "cache type of the service, or K:V"),
+    "inventory": ("fleet.inventory", "inventory of hosts in waves: a YAML file"),
     "workspace": ("workspace", "folder for mirrors, scratch trees and builds"),
 }
 """Flags that set a setting: name -> its key and help."""

@@ -10,6 +10,7 @@ from . import (  # noqa: F401  each registers what it shows
     documents,
     drift,
     firstrun,
+    fleet,
     forge,
     fork,
     host,
