@@ -10,7 +10,12 @@ import yaml
 
 def read_yaml(path: Path) -> Any:
     """The file's data. Raises `OSError`, `UnicodeDecodeError`, `yaml.YAMLError`."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader
+    return parse_yaml(path.read_text(encoding="utf-8"))
+
+
+def parse_yaml(text: str) -> Any:
+    """The data of a YAML document. Raises `yaml.YAMLError`."""
+    return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
