@@ -14,6 +14,30 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sweeps", action="store_true", help="all parameters of the tests that are marked sampled")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test marked `sampled(N)`, N of its parameters, spread evenly from the first to the last one."""
+    if config.getoption("--sweeps"):
+        return
+    families: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            families.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out: set[pytest.Item] = set()
+    for family in families.values():
+        mark = family[0].get_closest_marker("sampled")
+        assert mark is not None
+        count = min(int(mark.args[0]), len(family))
+        kept = {round(number * (len(family) - 1) / max(count - 1, 1)) for number in range(count)}
+        left_out |= {item for place, item in enumerate(family) if place not in kept}
+    if left_out and len(items) > len(left_out):  # one that is named alone, as file::test[x], is always run
+        config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Miniatures:
     return Miniatures(tmp_path_factory)

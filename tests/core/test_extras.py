@@ -82,7 +82,7 @@ def test_what_is_missing_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -
     for module in ("pytest", "matplotlib"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(MissingExtra, match=r"the test suite needs pytest \(extra dev\)") as caught:
-        suite.command_line(fast=True, args="")
+        suite.command_line(fast=True, sweeps=False, args="")
     assert caught.value.hint == "TURBOQUANT_EXTRAS=dev ./inv test --args 'tests/surface -x'"
     monkeypatch.undo()
     extras.require("dev", "the test suite")

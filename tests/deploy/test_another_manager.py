@@ -115,6 +115,7 @@ def test_an_unhealthy_first_release_leaves_nothing_running(empty: Site) -> None:
     empty.assert_clean()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("step", INSTALL_STEPS)
 def test_killed_upgrade(kept: Site, step: str) -> None:
     kept.assert_upgrade_survives(_install, kept.release(f"new-{next(_names)}"), at=step)

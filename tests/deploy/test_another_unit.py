@@ -83,6 +83,7 @@ def test_a_key_is_sent_and_shown_nowhere(served: Site, capsys: pytest.CaptureFix
     assert served.install(served.built(before.active)).healthy  # without a key again
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("does", "answers", "reason"),
     [
@@ -107,6 +108,7 @@ def test_an_unhealthy_release_is_rolled_back(
     served.assert_clean()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", ["environment", "unit", "restart", "health", "bless"])
 def test_killed_upgrade(served: Site, step: str) -> None:
     served.assert_upgrade_survives(install, served.release(f"new-{next(_names)}"), at=step)

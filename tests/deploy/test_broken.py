@@ -244,6 +244,7 @@ def test_no_file_descriptors_are_left(running: Site, monkeypatch: pytest.MonkeyP
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["pipe", "closed", "none", "full"])
 def test_nobody_reads_what_the_deploy_says(running: Site, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is no reason to end it: a session over SSH may be lost."""
@@ -264,6 +265,7 @@ def test_nobody_reads_what_the_deploy_says(running: Site, how: str, monkeypatch:
     running.assert_clean()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("step", FROM_SWAP)
 def test_the_disk_is_full_from_a_step_on(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with small_site(tmp_path) as site:

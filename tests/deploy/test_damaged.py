@@ -39,6 +39,7 @@ def world(shared: World) -> World:
     return shared
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_damaged_is_rebuilt_and_nothing_outside_is_touched(
@@ -71,23 +72,25 @@ def test_the_release_to_go_back_to_survives_the_next_install(world: World) -> No
     assert back.releases == (world.a, world.b, identifier(release))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
-def test_a_forged_registration_deletes_and_unloads_nothing(world: World) -> None:
+@pytest.mark.parametrize("forged", ["another's", "missing", "not a folder of ours", "no plist", "no plist, as ours"])
+def test_a_forged_registration_deletes_and_unloads_nothing(world: World, forged: str) -> None:
     plist = world.others_plist
     plist.write_bytes(plistlib.dumps({"Label": OTHER_LABEL, "ProgramArguments": ["/bin/sleep", "60"]}))
     domain = f"gui/{os.getuid()}"
     assert world.site.launchctl("bootstrap", domain, str(plist)).returncode == 0
     before = world.outside()
-    for change in (
-        {"label": OTHER_LABEL, "unit_file": str(plist)},
-        {"label": OTHER_LABEL, "unit_file": str(plist.with_name("missing.plist"))},
-        {"label": OTHER_LABEL, "unit_file": str(world.canary / f"{OTHER_LABEL}.plist")},
-        {"label": "file", "unit_file": str(world.canary / "file")},
-        {"label": LABEL, "unit_file": str(world.canary / "file"), "domain": "system"},
-    ):
-        world.prefix.state.write_text(json.dumps(json.loads(world.prefix.state.read_text()) | change))
-        world.site.configured(label="io.turboquant.renamed").install(world.site.built(world.b))
-        world.site.install(world.site.built(world.b))
+    change = {
+        "another's": {"label": OTHER_LABEL, "unit_file": str(plist)},
+        "missing": {"label": OTHER_LABEL, "unit_file": str(plist.with_name("missing.plist"))},
+        "not a folder of ours": {"label": OTHER_LABEL, "unit_file": str(world.canary / f"{OTHER_LABEL}.plist")},
+        "no plist": {"label": "file", "unit_file": str(world.canary / "file")},
+        "no plist, as ours": {"label": LABEL, "unit_file": str(world.canary / "file"), "domain": "system"},
+    }[forged]
+    world.prefix.state.write_text(json.dumps(json.loads(world.prefix.state.read_text()) | change))
+    world.site.configured(label="io.turboquant.renamed").install(world.site.built(world.b))
+    world.site.install(world.site.built(world.b))
     assert world.outside() == before
     assert world.site.launchctl("print", f"{domain}/{OTHER_LABEL}").returncode == 0
     assert world.site.launchctl("bootout", f"{domain}/{OTHER_LABEL}").returncode == 0
@@ -157,6 +160,7 @@ def test_what_kills_and_finder_leave_is_swept_or_ignored(world: World) -> None:
     library.unlink()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("mask", [0o000, 0o077, 0o777])
 def test_modes_do_not_depend_on_the_umask(site: Site, mask: int) -> None:
@@ -206,7 +210,7 @@ def test_modes_are_those_of_the_manifest(site: Site) -> None:
     assert not site.prefix.releases.exists()
 
 
-_EXAMPLES = int(os.environ.get("TURBOQUANT_EXAMPLES", "8"))
+_EXAMPLES = int(os.environ.get("TURBOQUANT_EXAMPLES", "4"))
 _names = st.sampled_from(["", "a", "../../canary", "/etc", "canary/x", "..", "\0", "x" * 300, "a\nb", "releases/x"])
 _scalar = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), _names, st.text(max_size=5))
 _anything = st.recursive(

@@ -23,6 +23,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         place.close()
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "name",
     [

@@ -53,6 +53,7 @@ def test_the_steps_are_those_that_an_install_announces(
     assert tuple(seen) == INSTALL_STEPS
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("step", INSTALL_STEPS)
 def test_killed_first_install(empty: Site, step: str) -> None:
     release = empty.release("first")
@@ -63,11 +64,13 @@ def test_killed_first_install(empty: Site, step: str) -> None:
     empty.assert_clean()
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("step", INSTALL_STEPS)
 def test_killed_upgrade(running: Site, fresh: Path, step: str) -> None:
     running.assert_upgrade_survives(install, fresh, at=step)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", ROLLBACK_STEPS[::2])
 def test_killed_rollback(running: Site, fresh: Path, step: str) -> None:
     old = running.status()

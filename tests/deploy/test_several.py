@@ -169,6 +169,7 @@ def test_nothing_outlives_the_router_and_a_killed_model_comes_back(site: Site) -
     assert file_of(site, NAMES[1])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("does", "reason"),
     [

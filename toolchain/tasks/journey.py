@@ -29,11 +29,12 @@ def rehearse(run: Run, keep: str = "") -> None:
 @group.task(
     name="test",
     fast="leave out the tests that are marked slow",
+    sweeps="all parameters of the tests that are marked sampled",
     args="further arguments for pytest, as one string, split as a shell does",
 )
-def run_tests(run: Run, fast: bool = False, args: str = "") -> None:
+def run_tests(run: Run, fast: bool = False, sweeps: bool = False, args: str = "") -> None:
     """Run the test suite."""
-    run.finish(suite.run(run.console, fast=fast, args=args))
+    run.finish(suite.run(run.console, fast=fast, sweeps=sweeps, args=args))
 
 
 @group.task()

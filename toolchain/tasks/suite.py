@@ -29,14 +29,14 @@ def _suite_run(ran: SuiteRun) -> str:
     return ran.summary
 
 
-def run(console: Console, *, fast: bool, args: str) -> SuiteRun:
+def run(console: Console, *, fast: bool, sweeps: bool, args: str) -> SuiteRun:
     """Run pytest, with its output as notes. Raises `CommandFailed` when a test fails."""
-    argv = command_line(fast=fast, args=args)
+    argv = command_line(fast=fast, sweeps=sweeps, args=args)
     done = process.run(argv, cwd=ROOT, on_line=console.note, what="the test suite")
     return SuiteRun(passed=True, seconds=done.seconds, summary=done.output.strip().splitlines()[-1])
 
 
-def command_line(*, fast: bool, args: str) -> list[str]:
+def command_line(*, fast: bool, sweeps: bool, args: str) -> list[str]:
     """pytest's command line; `args` are further arguments, quoted as for a shell; they take precedence.
 
     Raises `ConfigError` for an unclosed quotation mark, `MissingExtra`.
@@ -47,5 +47,12 @@ def command_line(*, fast: bool, args: str) -> list[str]:
     except ValueError as error:
         raise ConfigError(f"--args {args!r}: {error}", hint="""--args '-k "one or another"'""") from error
     # a file's tests share what they build, so they stay on one processor
-    words = ["-n", "auto", "--dist", "loadfile", *(["-m", "not slow"] if fast else ())]
+    words = [
+        "-n",
+        "auto",
+        "--dist",
+        "loadfile",
+        *(["-m", "not slow"] if fast else ()),
+        *(["--sweeps"] if sweeps else ()),
+    ]
     return [sys.executable, "-m", "pytest", *words, *more]
