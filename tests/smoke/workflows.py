@@ -49,17 +49,22 @@ class Site:
         self._runs = 0
         self._forge = forge
         task("release.keys", "--to", str(folder / "keys"), "--offline", str(folder / "offline"))
+        key = folder / "statements"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
+        signers = (folder / "keys/allowed_signers").read_text()
         self.vars = {
             "OLLAMA": str(self.upstream.ollama),
             "LLAMA_CPP": str(self.upstream.llama_cpp),
             "PUBLICATION": str(self.publication),
             "PUBLICATION_NEW": "yes",
-            "SIGNERS": (folder / "keys/allowed_signers").read_text(),
+            "SIGNERS": f'{signers}publisher namespaces="turboquant-statement" {public}\n',
             "VERIFY_GPU": "skip",  # the miniature has no GPU
             "SIGNING": "self-signed",
         }
         self.secrets = {
             "SIGNING_KEY": (folder / "keys/signing").read_text(),
+            "STATEMENT_KEY": key.read_text(),
             "TUF_KEYS": packed(folder / "keys/tuf"),
             "CERTIFICATE": base64.b64encode(b"a certificate; without Mach-O files nobody reads it").decode(),
             "CERTIFICATE_PASSWORD": "none",
