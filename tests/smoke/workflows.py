@@ -1,18 +1,17 @@
 """Every step of the release workflow, on the miniature and a forge of our own: `python -m tests.smoke.workflows`.
 
-    smoke, build, publish    do=release, on Linux
-    publish                  again with the same artifacts, as after a failure: nothing is published twice
+    smoke, build             do=release, on Linux
+    publish                  with what build uploaded alone: its folder and the sources are gone, as on another machine
+    publish                  again, as after a failure: nothing is published twice
     promote                  do=promote: stable is refused, since no Mac has proven the release; beta is granted
     refresh, timestamp       as their schedules start them
 
-It takes some minutes. With `--builds FOLDER` it keeps what `build` uploaded, and begins with `publish` where it finds
-that. What is not executed here: legs of macOS runners, and the steps that need Apple or a Mac, which `if` leaves out on
-Linux (notarize, rcodesign). The report says so for each step. Exit code 0: all is as expected.
+It takes some minutes. What is not executed here: legs of macOS runners, and the steps that need Apple or a Mac, which
+`if` leaves out on Linux (notarize, rcodesign). The report says so for each step. Exit code 0: all is as expected.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -97,26 +96,21 @@ class Site:
 
 def main() -> None:
     """Run everything, and say what is not as expected."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--builds", type=Path)
-    builds: Path | None = arguments.parse_args().builds
     executed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="turboquant-workflows-") as folder, serving() as forge:
         site = Site(Path(folder), forge)
 
         inputs = {"do": "release", "ollama_ref": "v0.33.0"}
-        if builds and builds.is_dir():
-            first = site.run("publish", "publish", inputs=inputs, artifacts=builds)
-            _expect(first, executed, publish="success")
-        else:
-            first = site.run("release", inputs=inputs)
-            _expect(first, executed, smoke="success", build="success", publish="success")
-            if builds:
-                shutil.copytree(first.artifacts, builds)
+        built = site.run("release", "smoke", "build", inputs=inputs)
+        _expect(built, executed, smoke="success", build="success")
+        shutil.rmtree(built.folder / "jobs")
+        shutil.rmtree(site.folder / "upstream")
+        first = site.run("publish", "publish", inputs=inputs, artifacts=built.artifacts)
+        _expect(first, executed, publish="success")
         one = _channel(site, "linux-beta")["release"]
         site.vars["PUBLICATION_NEW"] = ""
         issued = _channel(site, "linux-beta")["sequence"]
-        again = site.run("publish again", "publish", inputs={"do": "release"}, artifacts=first.artifacts)
+        again = site.run("publish again", "publish", inputs=inputs, artifacts=built.artifacts)
         _expect(again, executed, publish="success")
         _require(_channel(site, "linux-beta")["sequence"] == issued + 1, "a new statement names the same release")
 
