@@ -14,7 +14,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """A text's data. Raises `yaml.YAMLError`."""
+    """The data of a YAML document. Raises `yaml.YAMLError`."""
     return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader
 
 

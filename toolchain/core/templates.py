@@ -36,3 +36,8 @@ def load(*names: str) -> None:
 def fill(text: str, values: Mapping[str, Any]) -> str:
     """A template given as text, rendered without escaping. Raises `TemplateError`, also for an unknown name."""
     return _ENVIRONMENT.from_string(text).render(values)
+
+
+def check(text: str) -> None:
+    """Raise `TemplateError` for text that does not parse as a template, or names an unknown filter or test."""
+    _ENVIRONMENT.compile(text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import deploy, pipeline, rehearsal
+from .. import deploy, pipeline, rehearsal, smoke
 from ..core import config as configuration
+from ..core.checkout import ROOT
 from ..core.run import Run
 from ..firstrun import engine as first_runs
 from ..host import doctor as host
@@ -34,6 +35,12 @@ def rehearse(run: Run, keep: str = "") -> None:
 def run_tests(run: Run, fast: bool = False, sweeps: bool = False, args: str = "") -> None:
     """Run the test suite."""
     run.finish(suite.run(run.console, fast=fast, sweeps=sweeps, args=args))
+
+
+@group.task()
+def check(run: Run) -> None:
+    """Whether this repository's files are sound."""
+    run.finish(smoke.check(run.console, ROOT))
 
 
 @group.task(

@@ -23,6 +23,7 @@ from . import (  # noqa: F401  each registers what it shows
     release,
     series,
     settings,
+    smoke,
     surface,
     watch,
 )
