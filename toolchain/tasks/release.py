@@ -61,7 +61,7 @@ def pack(run: Run, release: str = "", sequence: int = 0, unverified: bool = Fals
     rebuild="the same, of what should be its rebuild",
 )
 def compare(run: Run, release: str, rebuild: str) -> None:
-    """Compare a release with its rebuild, without signatures."""
+    """Compare a release with its rebuild."""
     run.finish(comparison.compare(_either(run, release), _either(run, rebuild)))
 
 
@@ -84,7 +84,7 @@ def make_keys(run: Run, to: str, offline: str, key: str = "") -> None:
     provisioner="file with the provisioner for Macs; empty: the toolkit's own",
 )
 def publish(run: Run, release: str, provisioner: str = "") -> None:
-    """Sign a packed release, and publish it in a folder."""
+    """Sign and publish a packed release in a folder."""
     run.finish(publication.publish(run, release, publication.provisioner_text(provisioner)))
 
 
@@ -109,7 +109,7 @@ def upload(run: Run, release: str, repo: str = "", tag: str = "", target: str = 
     without_proof="why stable may have a release that no test on a Mac proves",
 )
 def promote(run: Run, release: str, channel: str = "", minimum_sequence: int = 0, without_proof: str = "") -> None:
-    """Have a channel name a published release; an older one to roll back."""
+    """Have a channel name a published release."""
     run.finish(
         promotion.promote(run, release, name=channel, minimum_sequence=minimum_sequence, without_proof=without_proof)
     )
@@ -123,7 +123,7 @@ def revoke(run: Run, release: str) -> None:
 
 @group.task("workspace", timestamp_only="renew only timestamp and snapshot of The Update Framework")
 def refresh(run: Run, timestamp_only: bool = False) -> None:
-    """Issue the channels' statements again, before they expire."""
+    """Renew the statements of the channels."""
     run.finish(promotion.refresh(run, timestamp_only=timestamp_only))
 
 
