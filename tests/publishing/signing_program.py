@@ -4,7 +4,8 @@ It models their command lines as we use them, what they do to a Mach-O file (mac
 they print; an option that is not listed here ends it with 2, as the real ones do. It may differ: certificates are not
 looked at, a CMS signature is some bytes with the marks of a Developer ID or a time stamp, and the notary is the file
 `notary` in the folder $SIGNING_DOUBLE. That folder has `fault` (a word, see `_FAULTS`), and gets `calls`, a line of
-JSON for each call. rcodesign's part was compared with version 0.29; Apple's was written from its knowledge of their command lines; the manual pages were not at hand.
+JSON for each call. rcodesign's part was compared with version 0.29; Apple's was written from knowledge of their command
+lines, without their manual pages.
 """
 
 from __future__ import annotations
