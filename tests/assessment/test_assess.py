@@ -59,7 +59,7 @@ def _assess(
     **settings: str,
 ) -> Assessment:
     flags = {
-        "workspace": str(tmp_path / "ws"),
+        "workspace": str(miniature.ollama.parent / "workspace"),  # one for all: what was compiled is found again
         "sources.ollama": str(miniature.ollama),
         "sources.llama_cpp": str(miniature.llama_cpp),
         "fork.origin": fork,
@@ -170,7 +170,7 @@ def test_bad_input(miniature: Miniature, fork: Path, tmp_path: Path) -> None:
         config=load(
             environ={},
             flags={
-                "workspace": str(tmp_path / "ws"),
+                "workspace": str(miniature.ollama.parent / "workspace"),
                 "sources.ollama": str(miniature.ollama),
                 "sources.llama_cpp": str(miniature.llama_cpp),
                 "fork.origin": str(fork),
