@@ -165,6 +165,11 @@ class Provisioner:
                 keep = self._rollout if name == "desired" else ""
                 self._script(_PUT, self._folder, name, _MODES[name], digest, keep, given=content)
 
+    def pin(self, release: str) -> None:
+        """Let the desired state on the host name a release."""
+        self._release = release
+        self.prepare()
+
     def _desired(self) -> str:
         values = dict(self._host.desired, signers=f"{self._folder}/allowed_signers")
         if self._kit.revoked:

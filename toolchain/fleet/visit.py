@@ -13,7 +13,7 @@ from ..core.delivery_errors import HostKeyRejected
 from .connection import Remote, TimedOut, Unreachable
 from .inventory import Host
 from .outcome import Facts, HostResult
-from .provisioner import CHANGED, DONE, Kit, Provisioner, TqAnswer, TqFailed, settled
+from .provisioner import CHANGED, DONE, DRIFT, Kit, Provisioner, TqAnswer, TqFailed, settled
 from .rules import Rules
 
 _TRIES = 2
@@ -178,7 +178,7 @@ class Visit:
         tq.prepare()
         status = self._ask(tq, "status", limit)
         if status.release != before.release:
-            done = self._ask(tq, "rollback", limit)
+            done = self._gone_back(tq, before.release, limit)
             tq.restore_desired()
         else:
             restored = tq.restore_desired()
@@ -187,7 +187,7 @@ class Visit:
             if not restored:
                 raise TqFailed("revert", "it has the release of before, but its settings of before are unknown")
             done = self._ask(tq, "apply", limit)
-        if done.exit_code not in (DONE, CHANGED):
+        if done.exit_code not in (DONE, CHANGED, DRIFT):
             raise done.failure()
         until = limit.within(self._rules.healthy_deadline)
         while True:
@@ -198,6 +198,19 @@ class Visit:
             if until.passed or "instead" in wrong:
                 raise TqFailed("revert", wrong)
             self._wait(self._rules.poll)
+
+    def _gone_back(self, tq: Provisioner, release: str, limit: Deadline) -> TqAnswer:
+        """tq's answer to rollback. Where that does not end at the release of before, tq gets it as a desired state.
+
+        A release that keeps exiting is given up by the service's own shim, too. tq settles that first, and its rollback
+        would then go one release too far, or find none.
+        """
+        done = self._ask(tq, "rollback", limit)
+        status = self._ask(tq, "status", limit)
+        if status.release == release:
+            return status if done.exit_code not in (DONE, CHANGED) and status.healthy else done
+        tq.pin(release)
+        return self._ask(tq, "apply", limit)
 
     def _ask(self, tq: Provisioner, verb: str, limit: Deadline) -> TqAnswer:
         self._detail(f"tq {verb}")
