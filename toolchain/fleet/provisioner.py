@@ -19,7 +19,7 @@ from .outcome import Change, Facts
 DONE, CHANGED, DRIFT, ABSENT, BUSY, UNHEALTHY = 0, 10, 20, 21, 6, 52
 """exit codes of tq"""
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104  what it listens on
-_SHORT_S, _BUSY_S = 60.0, 2.0
+_SHORT_S, _BUSY_S = 60.0, 1.0
 
 _LOOK = r"""
 case $(uname -s) in Darwin) own="/Library/Application Support/turboquant" ;; *) own=/etc/turboquant ;; esac
