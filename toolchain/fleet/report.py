@@ -16,7 +16,7 @@ from .rules import Rules
 
 _WORDS: dict[Revert, str] = {
     "reverted": "went back",
-    "by-tq": "taken back by tq",
+    "by-tq": "kept by tq",
     "failed": "did not go back",
     "unreachable": "not reached to go back",
     "nothing-before": "nothing to go back to",
