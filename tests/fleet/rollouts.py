@@ -108,7 +108,7 @@ def kinds(lab: Lab, _random: random.Random) -> Rows:
     rows: Rows = []
     for (name, one), kind in zip(got.items(), KINDS, strict=True):
         found = f"{one.outcome} {one.revert}".strip()
-        good = found.startswith(wanted[kind].split()[0])
+        good = found == wanted[kind]
         active = lab.hosts[name].active
         kept = active == (lab.new if one.outcome == "changed" else lab.old)
         rows.append(

@@ -6,6 +6,7 @@
 # as KEY=VALUE lines that are read anew at each call:
 #   slow=SECONDS      an apply takes so long      refuse=RELEASE     apply goes back by itself (51)
 #   sick=RELEASE      with it the service is unhealthy, which apply does not notice        cpu=RELEASE   with it apply sees no GPU
+#   settles=RELEASE   a rollback finds the way back taken; the parent of that: none, or a release
 #   names=RELEASE     its channel names another one
 #   error=CODE WORD   plan and apply fail thus    die=RELEASE        the first apply of it ends as the host does
 # It differs from tq in that nothing is fetched, verified or run, and that settings are one line of text.
@@ -94,6 +95,11 @@ case $verb in
     ;;
 esac
 if [ "$verb" = rollback ]; then
+  does settles && [ -n "$found" ] && { # the shim has given up before, so that this goes one release too far
+    become "$parent" "$settings" "$found"
+    active=$parent parent=$found
+    [ "$found" != none ] || parent=
+  }
   [ -n "$parent" ] || say 53 failed nothing "nothing to roll back to" "$active"
   become "$parent" "$settings" ""
   say 10 changed "" "" "$parent"

@@ -22,7 +22,21 @@ import pytest
 
 TQ = Path(__file__).with_name("scripted_tq.sh")
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-needs_sshd = pytest.mark.skipif(SSHD is None or not shutil.which("ssh-keygen"), reason="needs OpenSSH's server")
+
+
+def unusable() -> str:
+    """Why no sshd can be run here; empty: one can."""
+    if SSHD is None or not shutil.which("ssh-keygen"):
+        return "needs OpenSSH's server"
+    if (
+        os.geteuid() == 0
+        and subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode
+    ):
+        return "root may make no mount namespace here, and sshd would need /run/sshd"
+    return ""
+
+
+needs_sshd = pytest.mark.skipif(bool(unusable()), reason=unusable())
 _CONFIG = """\
 Port {port}
 ListenAddress {address}

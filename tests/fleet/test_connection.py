@@ -60,7 +60,9 @@ def test_words_and_bytes_arrive_as_they_are(host: Host, server: Server) -> None:
     assert answer.stdout == "".join(f"{word}\0" for word in HOSTILE)
     assert not list(server.home.rglob("pwned"))
     data = bytes(range(256)) * 8192  # more than the channel's window
-    answer = ask(host, "sh", "-c", 'sha256sum; echo "a line" >&2; exit 7', given=data)
+    answer = ask(
+        host, "sh", "-c", '$(command -v sha256sum || echo shasum -a 256); echo "a line" >&2; exit 7', given=data
+    )
     assert (answer.code, answer.stderr) == (7, "a line\n")
     assert answer.stdout.split()[0] == hashlib.sha256(data).hexdigest()
     assert ask(host, "cat", given=data[:65536]).stdout == data[:65536].decode(errors="replace")

@@ -133,6 +133,16 @@ def test_what_tq_takes_back_itself_is_not_taken_back_twice(macs: Fleet) -> None:
     assert "rollback" not in " ".join(macs.servers["mac-1"].verbs)
 
 
+@pytest.mark.parametrize("settles", ["none", "release-0"])
+def test_a_way_back_that_the_shim_took_already_ends_at_the_release_of_before(macs: Fleet, settles: str) -> None:
+    del macs.entries[1:]
+    macs.servers["mac-1"].does(sick=NEW, settles=settles)
+    macs.rollout |= AT_ONCE
+    report = macs.apply()
+    assert outcomes(report) == {"mac-1": "failed reverted"}
+    assert macs.servers["mac-1"].active == OLD
+
+
 def test_a_failure_that_is_allowed_does_not_halt(macs: Fleet) -> None:
     macs.servers["mac-3"].does(error="30 tampered")
     macs.rollout |= {"max_failures": 1, "auto_revert": False}

@@ -7,7 +7,7 @@ from typing import Literal
 from ..core.records import record
 
 Outcome = Literal["waiting", "in-flight", "unchanged", "changed", "failed", "unreachable", "rejected"]
-Revert = Literal["", "reverted", "by-tq", "not-needed", "nothing-before", "failed", "unreachable"]
+Revert = Literal["", "reverted", "by-tq", "nothing-before", "failed", "unreachable"]
 
 
 @record

@@ -19,7 +19,7 @@ from .outcome import Change, Facts
 DONE, CHANGED, DRIFT, ABSENT, BUSY, UNHEALTHY = 0, 10, 20, 21, 6, 52
 """exit codes of tq"""
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104  what it listens on
-_SHORT_S, _BUSY_S = 60.0, 2.0
+_SHORT_S, _BUSY_S = 60.0, 1.0
 
 _LOOK = r"""
 case $(uname -s) in Darwin) own="/Library/Application Support/turboquant" ;; *) own=/etc/turboquant ;; esac
@@ -164,6 +164,11 @@ class Provisioner:
             if there.get(name) != digest:
                 keep = self._rollout if name == "desired" else ""
                 self._script(_PUT, self._folder, name, _MODES[name], digest, keep, given=content)
+
+    def pin(self, release: str) -> None:
+        """Let the desired state on the host name a release."""
+        self._release = release
+        self.prepare()
 
     def _desired(self) -> str:
         values = dict(self._host.desired, signers=f"{self._folder}/allowed_signers")

@@ -11,9 +11,16 @@ from ..core.delivery_errors import HostKeyRejected, HostUnreachable, RolloutHalt
 from ..core.errors import ToolchainError
 from ..core.records import record
 from .journal import End, Event, Journal, now, results
-from .outcome import HostResult
+from .outcome import HostResult, Revert
 from .rules import Rules
 
+_WORDS: dict[Revert, str] = {
+    "reverted": "went back",
+    "by-tq": "kept by tq",
+    "failed": "did not go back",
+    "unreachable": "not reached to go back",
+    "nothing-before": "nothing to go back to",
+}
 _STUCK = ("failed", "unreachable")
 _NOTABLE = ("started", "resumed", "ended", "retrying", "halted", "reverted", "interrupted", "finished", "abandoned")
 
@@ -107,7 +114,12 @@ def save(found: FleetReport, folder: Path) -> Path:
     """Write report.json and report.html into the folder; returns the path of the page."""
     records.write(folder / "report.json", found)
     page = templates.render(
-        "fleet.html.j2", found=found, offset=_offset(found.started), title=_title(found), went=_went(found)
+        "fleet.html.j2",
+        found=found,
+        offset=_offset(found.started),
+        title=_title(found),
+        went=_went(found),
+        words=_WORDS,
     )
     records.write_bytes(folder / "report.html", page.encode())
     return folder / "report.html"
@@ -123,13 +135,9 @@ def _title(found: FleetReport) -> str:
 
 def _went(found: FleetReport) -> list[tuple[str, list[str]]]:
     """What became of the hosts that had to go back, in words."""
-    titles = {
-        "Went back": ("reverted",), "Left as they were by tq": ("by-tq",), "Did not go back": ("failed",),
-        "Not reached to go back": ("unreachable",), "Had nothing to go back to": ("nothing-before",),
-    }  # fmt: skip
     hosts = [one for wave in found.waves for one in wave.hosts]
-    named = {title: [one.name for one in hosts if one.revert in kinds] for title, kinds in titles.items()}
-    return [(title, names) for title, names in named.items() if names]
+    named = {word: [one.name for one in hosts if one.revert == revert] for revert, word in _WORDS.items()}
+    return [(word.capitalize(), names) for word, names in named.items() if names]
 
 
 class _offset:  # noqa: N801  a function with a fixed argument

@@ -91,7 +91,7 @@ def verdict(rules: Rules, wave: Sequence[HostResult], everyone: Sequence[HostRes
         if one.outcome == "failed":
             return f"canary {one.name} failed: {one.message}"
     if len(failed) > (allowed := most(rules.max_failures, len(wave))):
-        return f"{_counted(failed)} failed, {allowed} of {len(wave)} may: {failed[-1].message}"
+        return f"{_named(failed)} failed, and {allowed} of {len(wave)} may: {failed[-1].message}"
     if rules.halt_on_same_error:
         same = Counter(one.error for one in everyone if one.outcome == "failed")
         for error, times in same.items():
@@ -99,12 +99,12 @@ def verdict(rules: Rules, wave: Sequence[HostResult], everyone: Sequence[HostRes
                 return f"the same error on {times} hosts: {error}"
     away = [one for one in wave if one.outcome == "unreachable"]
     if len(away) > (allowed := most(rules.max_unreachable, len(wave))):
-        return f"{_counted(away)} unreachable, {allowed} of {len(wave)} may be"
+        return f"{_named(away)} unreachable, and {allowed} of {len(wave)} may be"
     return ""
 
 
-def _counted(hosts: Sequence[HostResult]) -> str:
-    return f"{', '.join(one.name for one in hosts)}: {len(hosts)}"
+def _named(hosts: Sequence[HostResult]) -> str:
+    return ", ".join(one.name for one in hosts)
 
 
 def nobody_reached(wave: Sequence[HostResult]) -> bool:

@@ -13,7 +13,7 @@ from ..core.delivery_errors import HostKeyRejected
 from .connection import Remote, TimedOut, Unreachable
 from .inventory import Host
 from .outcome import Facts, HostResult
-from .provisioner import CHANGED, DONE, Kit, Provisioner, TqAnswer, TqFailed, settled
+from .provisioner import ABSENT, CHANGED, DONE, DRIFT, Kit, Provisioner, TqAnswer, TqFailed, settled
 from .rules import Rules
 
 _TRIES = 2
@@ -177,27 +177,46 @@ class Visit:
             return {"revert": "nothing-before", "message": "nothing was installed before; it stays as it is"}
         tq.prepare()
         status = self._ask(tq, "status", limit)
-        if status.release != before.release:
-            done = self._ask(tq, "rollback", limit)
+        if not status.release and status.exit_code != ABSENT:
+            raise status.failure()  # what it runs is unknown
+        by_tq = status.release == before.release and (
+            self._known.release != before.release or (self._known.outcome == "failed" and not self._known.applied)
+        )
+        if by_tq:
+            tq.restore_desired()
+            done = status
+        elif status.release != before.release:
+            done = self._gone_back(tq, before.release, limit)
             tq.restore_desired()
         else:
-            restored = tq.restore_desired()
-            if self._known.outcome == "failed" and not self._known.applied:
-                return {"revert": "by-tq", "facts": status.facts(), "message": "tq itself left it as it was"}
-            if not restored:
+            if not tq.restore_desired():
                 raise TqFailed("revert", "it has the release of before, but its settings of before are unknown")
             done = self._ask(tq, "apply", limit)
-        if done.exit_code not in (DONE, CHANGED):
+        if not by_tq and done.exit_code not in (DONE, CHANGED, DRIFT):
             raise done.failure()
         until = limit.within(self._rules.healthy_deadline)
         while True:
             status = self._ask(tq, "status", limit)
-            wrong = _not_as_before(status, before)
+            wrong = _not_as_before(status, before, unknown=by_tq)
             if not wrong:
-                return {"revert": "reverted", "facts": status.facts(), "message": ""}
+                said = "tq itself left it as it was, or went back" if by_tq else ""
+                return {"revert": "by-tq" if by_tq else "reverted", "facts": status.facts(), "message": said}
             if until.passed or "instead" in wrong:
                 raise TqFailed("revert", wrong)
             self._wait(self._rules.poll)
+
+    def _gone_back(self, tq: Provisioner, release: str, limit: Deadline) -> TqAnswer:
+        """tq's answer to rollback. Where that does not end at the release of before, tq gets it as a desired state.
+
+        A release that keeps exiting is given up by the service's own shim, too. tq settles that first, and its rollback
+        would then go one release too far, or find none.
+        """
+        done = self._ask(tq, "rollback", limit)
+        status = self._ask(tq, "status", limit)
+        if status.release == release:
+            return status if done.exit_code not in (DONE, CHANGED) and status.healthy else done
+        tq.pin(release)
+        return self._ask(tq, "apply", limit)
 
     def _ask(self, tq: Provisioner, verb: str, limit: Deadline) -> TqAnswer:
         self._detail(f"tq {verb}")
@@ -208,9 +227,10 @@ class Visit:
             raise Stopped
 
 
-def _not_as_before(status: TqAnswer, before: Facts) -> str:
+def _not_as_before(status: TqAnswer, before: Facts, *, unknown: bool) -> str:
+    """What is not as before; empty: nothing. `unknown`: where tq does not say whether it is healthy, it is."""
     if status.release != before.release:
         return f"it runs {status.release or 'nothing'} instead of {before.release}"
-    if before.healthy and not status.healthy:
+    if before.healthy and (status.healthy is False or not (status.healthy or unknown)):
         return f"it was healthy before, and is not: {status.message}"
     return ""
