@@ -34,6 +34,17 @@ from .publication import Publisher
 
 _CHROOT = "/usr/sbin/chroot"
 _LAUNCHD = "/srv/launchd"
+_DRIFTS = {
+    "environment edited": "sed -i s/ATTENTION=1/ATTENTION=0/ current/environment",
+    "binary changed": "cp -p current/bin/ollama /srv/o; echo x >> /srv/o; mv /srv/o current/bin/ollama",
+    "library missing": "rm current/lib/ollama/libggml-base.so.0",
+    "plist edited": "sed -i s/Interactive/Background/ /srv/launchd/LaunchAgents/*.plist",
+    "shim edited": "echo exit >> bin/turboquant-ollama",
+    "link changed": "ln -sfn releases/OLDER current",
+    "unloaded": "launchctl bootout gui/0/io.turboquant.ollama; sleep 2",
+    "models folder missing": "mv /srv/models /srv/gone",
+    "state damaged": "echo '{' > state.json",
+}
 _CLIENT = """#!/bin/sh
 # Hands a call to the emulator outside, and gives its answer.
 call=$(mktemp -d /srv/calls/XXXXXX) || exit 1
@@ -116,6 +127,12 @@ class Machine:
         }  # fmt: skip
         (root / "etc/turboquant/desired").write_text("".join(f"{key}={value}\n" for key, value in desired.items()))
 
+    def shell(self, command: str) -> None:
+        """Run a command inside."""
+        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", settings.ROOT_VARIABLE: _LAUNCHD}
+        words = [_CHROOT, str(self.root), "/bin/sh", "-euc", f"cd /opt/turboquant; {command}"]
+        subprocess.run(words, env=environment, check=True, capture_output=True, timeout=60)
+
     def run(self, verb: str, expect: int) -> float:
         """Run a verb inside; the seconds that it took."""
         words = [_CHROOT, str(self.root), "/bin/sh", "/usr/local/bin/tq", verb, "--json"]
@@ -176,13 +193,17 @@ def main(root: Path, newer: Path, older: Path) -> None:
             machine.run("rollback", 10)
             machine.run("status", 20)
             machine.run("apply", 10)
-            binary = root / "opt/turboquant/current/bin/ollama"
-            changed = binary.read_bytes() + b"x"
-            binary.unlink()  # it runs
-            binary.write_bytes(changed)
-            binary.chmod(0o755)
+            for name, command in _DRIFTS.items():
+                print(f"| {name} | | | | |")  # noqa: T201
+                machine.shell(command.replace("OLDER", ids[0]))
+                machine.run("status", 20)
+                machine.run("apply", 10)
+            machine.run("apply", 0)
+            publisher.promote(ids[1], sequence=1)
+            print("| an older statement | | | | |")  # noqa: T201
             machine.run("status", 20)
-            machine.run("apply", 10)
+            machine.run("apply", 36)
+            publisher.promote(ids[1])
             machine.run("status", 0)
             machine.run("uninstall", 10)
             machine.run("status", 21)

@@ -38,7 +38,10 @@ def _run(
 def _flat(text: str, folder: Path, awk: str) -> tuple[int, list[str]]:
     file = folder / "file.json"
     file.write_text(text)
-    done = _run(f'awk() {{ {awk} "$@"; }}\n{_function("flatten")}\nflatten "$1"', str(file))
+    program = re.search(r"^json_awk='\n.*?^'$", SCRIPT, re.MULTILINE | re.DOTALL)
+    assert program
+    text = f'awk() {{ {awk} "$@"; }}\n{program[0]}\n{_function("flatten")}\nflatten "$1"'
+    done = _run(text, str(file))
     return done.returncode, done.stdout.decode().splitlines()
 
 
@@ -69,6 +72,63 @@ def test_words_and_digests_are_those_of_python(shell: list[str]) -> None:
     times = ("2026-11-26T18:00:00Z", "Thu, 26 Nov 2026 18:00:00 GMT", "2000-02-29T00:00:00Z", "yesterday")
     done = _run(f'{_function("epoch")}\nfor one; do echo "$(epoch "$one")"; done', *times, shell=shell)
     assert done.stdout.decode().split("\n")[:4] == ["1795716000", "1795716000", "951782400", ""]
+
+
+_CACHE = (
+    "llama_kv_cache: size = {0:.2f} MiB ({1:6} cells, {2:3} layers,  1/1 seqs), "
+    "K ({3}): {4:.2f} MiB, V ({5}): {6:.2f} MiB"
+)
+
+
+def _line(cells: int, kinds: str, *, factor: float = 1.0) -> str:
+    """What llama-server says of a cache of 8 layers with 128 values each."""
+    sizes = {"f16": 2.0, "q8_0": 34 / 32, "turbo4": 34 / 64}
+    k, _, v = kinds.partition(":")
+    mib = [cells * 8 * 128 * sizes.get(kind, 1.0) * factor / (1 << 20) for kind in (k, v or k)]
+    return _CACHE.format(sum(mib), cells, 8, k, mib[0], v or k, mib[1])
+
+
+def _parts(side: str, **layers: str) -> str:
+    """What it says of single layers."""
+    line = "llama_kv_cache: {} of attention layers {} (of 8): {}, 0.10 MiB"
+    return "\n".join(line.format(side, spans, kind) for kind, spans in layers.items())
+
+
+RULED = (_line(512, "turbo4+q8_0"), _parts("K", q8_0="0-1,7", turbo4="2-6"), _parts("V", q8_0="0-1,7", turbo4="2-6"))
+
+
+@pytest.mark.parametrize("awk", AWKS)
+@pytest.mark.parametrize(
+    ("asked", "log", "verdict"),
+    [
+        ("turbo4", [_line(512, "turbo4")], "ok "),
+        ("turbo4", ["time=1 msg=x " + _line(512, "turbo4"), "more"], "ok "),
+        ("q8_0:turbo4", [_line(512, "q8_0:turbo4")], "ok "),
+        ("turbo4", [_line(512, "f16")], "asked for turbo4, and"),
+        ("q8_0:turbo4", [_line(512, "turbo4:q8_0")], "asked for q8_0:turbo4, and"),
+        ("turbo4", [_line(512, "turbo4", factor=2)], " has another size than turbo4"),
+        ("turbo4", [_line(256, "f16"), _line(512, "turbo4"), _line(2048, "f16")], "ok "),
+        ("turbo4", [_line(256, "turbo4")], ""),
+        ("turbo4", ["llama_kv_cache: size = (, : x"], ""),
+        ("turbo4", [_line(512, "turbo4") + "x" * 5000], ""),
+        ("turbo4,first=2:q8_0,last=1:q8_0", RULED, "ok "),
+        ("turbo4,layers=0-1:q8_0,layers=7:q8_0", RULED, "ok "),
+        ("turbo4,first=2:q8_0,last=1:q8_0:turbo4", RULED, "asked for"),
+        ("turbo4,first=3:q8_0,last=1:q8_0", RULED, "layer 2 is turbo4"),
+        ("turbo4,first=2:q8_0,last=1:q8_0", RULED[:1], "asked for"),
+    ],
+)
+def test_the_cache_is_judged_by_its_line(awk: str, asked: str, log: list[str], verdict: str) -> None:
+    found = re.search(r"^cache_awk='\n(.*?)^'$", SCRIPT, re.MULTILINE | re.DOTALL)
+    assert found
+    done = subprocess.run(
+        [*awk.split(), "-v", "cells=512", "-v", "most=1", found[1]],
+        input="\n".join(log).encode(), capture_output=True, check=True,
+        env={"asked": asked, "types": "f16:1:2 q8_0:32:34 turbo4:64:34 ", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    said = done.stdout.decode()
+    assert verdict in said
+    assert bool(said) == bool(verdict)
 
 
 def test_what_is_reserved_is_what_deploy_refuses() -> None:
