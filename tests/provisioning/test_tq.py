@@ -66,6 +66,7 @@ def test_what_it_installs_is_what_deploy_installs(mac: Mac) -> None:
     assert mac.run("rollback", expect=53).json["error"] == "nothing-to-roll-back-to"
 
 
+@pytest.mark.sampled(0)  # `python -m tests.provisioning.cases` has them all
 @pytest.mark.parametrize("name", ["unhealthy"])
 def test_both_end_a_case_in_the_same_way(name: str, tmp_path: Path) -> None:
     found = cases.ends(name, tmp_path / "place")
