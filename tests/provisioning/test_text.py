@@ -87,6 +87,16 @@ def test_what_is_printed_is_utf_8(awk: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_an_error_of_the_shell_is_no_wrong_usage(shell: list[str]) -> None:
+    names = "verb message try active parent version channel sequence work locked result changes warnings undo"
+    text = f"{'= '.join(names.split())}=\ncode=0 error= healthy=null gpu_used=null begun=0 json_wanted=yes"
+    functions = "\n".join(_function(name) for name in ("say", "utf8", "json", "ending"))
+    done = _run(f"{text}\n{functions}\ntrap 'ending $?' EXIT\n: $nothing\nexit 0", shell=shell)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["exit_code"], said["error"]) == (1, 1, "bug")
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 def test_no_number_is_octal(shell: list[str]) -> None:
     text = f'{_function("is_number")}\nfor one; do is_number "$one" && echo "$one"; done'
     assert _run(text, "0", "8", "08", "10", "010", "-1", "", "x", "9" * 15, shell=shell).stdout.split() == [

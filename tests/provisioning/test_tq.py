@@ -129,7 +129,7 @@ def test_messages_hold_no_password_and_no_value_of_an_unknown_key(mac: Mac) -> N
         mac.want(**{key: None})
 
 
-def test_folders_of_another_program_are_left_alone(mac: Mac) -> None:
+def test_any_prefix_will_do_that_is_no_other_programs(mac: Mac) -> None:
     mac.publisher.promote(mac.release("1", 1))
     for path in (mac.prefix / "bin/other", mac.prefix / "releases/2026/file"):
         path.parent.mkdir(parents=True)
@@ -138,6 +138,11 @@ def test_folders_of_another_program_are_left_alone(mac: Mac) -> None:
             assert "another program's" in mac.run(verb, expect=58).json["message"]
         assert path.read_text() == "of another"
         shutil.rmtree(mac.prefix)
+    odd = mac.site.folder / "we[i]rd *'\"$HOME `x` ünï & <b>{a,b}@TQ_LOG@ \\n%s"
+    mac.want(prefix=str(odd))
+    mac.run("apply", expect=10)
+    mac.run("uninstall", expect=10)
+    assert {path.name for path in odd.iterdir()} == {"lock", "logs"}
     for prefix in ("/opt//x", "/opt/x/../y", "//"):
         mac.want(prefix=prefix)
         assert mac.run("plan", expect=3).json["error"] == "desired-invalid"
@@ -152,6 +157,12 @@ def test_a_file_that_others_may_change_decides_nothing(mac: Mac) -> None:
     mac.prefix.chmod(0o777)
     assert mac.run("apply", expect=58).json["error"] == "prefix-unsafe"
     mac.prefix.chmod(0o755)
+    linked = mac.site.folder / "linked"
+    linked.symlink_to(mac.publisher.signers)
+    mac.want(signers=str(linked))
+    mac.run("plan", expect=58)
+    mac.want(signers=str(mac.publisher.signers), revoked_keys=str(mac.desired_file))
+    assert "no list of keys" in mac.run("plan", expect=31).json["message"]
 
 
 @pytest.mark.parametrize("program", ["flock", "perl"])
