@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -67,11 +68,78 @@ def test_words_and_digests_are_those_of_python(shell: list[str]) -> None:
     for text in ("/plain/path", "pre & fix", "it's", "", 'a$b`c"d', "tail\\"):
         done = _run(f'{_function("shell_word")}\nshell_word "$1"', text, shell=shell)
         assert done.stdout.decode() == shlex.quote(text) + "\n"
-        done = _run(f'{_function("json")}\njson "$1"', text, shell=shell)
+        done = _run(f'{_function("utf8")}\n{_function("json")}\njson "$1"', text, shell=shell)
         assert json.loads(done.stdout) == text
     times = ("2026-11-26T18:00:00Z", "Thu, 26 Nov 2026 18:00:00 GMT", "2000-02-29T00:00:00Z", "yesterday")
     done = _run(f'{_function("epoch")}\nfor one; do echo "$(epoch "$one")"; done', *times, shell=shell)
     assert done.stdout.decode().split("\n")[:4] == ["1795716000", "1795716000", "951782400", ""]
+
+
+@pytest.mark.parametrize("awk", AWKS)
+def test_what_is_printed_is_utf_8(awk: str) -> None:
+    text = f'LC_ALL=C\nexport LC_ALL\nawk() {{ {awk} "$@"; }}\n{_function("utf8")}\n{_function("json")}\njson "$1"'
+    for given, said in (
+        ("/Völker/模型/🙂".encode(), "/Völker/模型/🙂"), ("模型".encode()[:5], "模??"),
+        (b"\xe4 \xc0\xaf \xed\xa0\x80", "? ?? ???"),
+    ):  # fmt: skip
+        done = subprocess.run(["sh", "-c", text, "tq", given], capture_output=True, check=True)
+        assert json.loads(done.stdout) == said
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_an_error_of_the_shell_is_no_wrong_usage(shell: list[str]) -> None:
+    names = "verb message try active parent version channel sequence work locked result changes warnings undo"
+    text = f"{'= '.join(names.split())}=\ncode=0 error= healthy=null gpu_used=null begun=0 json_wanted=yes"
+    functions = "\n".join(_function(name) for name in ("say", "utf8", "json", "ending"))
+    done = _run(f"{text}\n{functions}\ntrap 'ending $?' EXIT\n: $nothing\nexit 0", shell=shell)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["exit_code"], said["error"]) == (1, 1, "bug")
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_no_number_is_octal(shell: list[str]) -> None:
+    text = f'{_function("is_number")}\nfor one; do is_number "$one" && echo "$one"; done'
+    assert _run(text, "0", "8", "08", "10", "010", "-1", "", "x", "9" * 15, shell=shell).stdout.split() == [
+        b"0",
+        b"8",
+        b"10",
+    ]
+
+
+def test_only_the_logs_of_failed_releases_are_deleted(tmp_path: Path) -> None:
+    logs, other = tmp_path / "logs", tmp_path / "other"
+    other.write_text("of another")
+    trap = Path(f"{logs}/x\n{other}\n")  # a path of three lines
+    trap.mkdir(parents=True)
+    for number in range(8):
+        (trap / f"failed-{number}.log").touch()
+        (logs / f"failed-{number}.log").touch()
+    (tmp_path / "failed").touch()
+    text = "\n".join(_function(name) for name in ("say", "rename", "stamp", "save_log"))
+    _run(f"{text}\nlogged() {{ :; }}\nprefix=$1 work=$1 j_release=r j_offset=0\nsave_log", str(tmp_path))
+    assert other.exists()
+    assert len(list(logs.glob("failed-*.log"))) == 5
+    assert len(list(trap.iterdir())) == 8
+
+
+def test_nothing_is_renamed_into_a_folder_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    _run(f'{_function("rename")}\nrename "$1/file" "$1/link"', str(tmp_path))
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert (tmp_path / "link").read_text() == "x"
+
+
+def test_root_reads_only_what_the_user_of_the_service_owns(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("x")
+    (tmp_path / "link").symlink_to("log")
+    os.mkfifo(tmp_path / "pipe")
+    text = f'{_function("hold")}\nwork=$1 root=yes euid=7777777 uid=$2\nhold "$1/$3" && cat "$held"'
+    for name, uid, said in (("log", os.geteuid(), b"x"), ("log", os.geteuid() + 1, b""), ("pipe", os.geteuid(), b"")):
+        assert _run(text, str(tmp_path), str(uid), name).stdout == said
+    link = _run(text, str(tmp_path), str(os.geteuid() + 1), "link")
+    assert not link.stdout
 
 
 _CACHE = (

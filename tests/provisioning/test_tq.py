@@ -69,13 +69,25 @@ def test_what_it_installs_is_what_deploy_installs(installed: tuple[Mac, Said]) -
 
 
 def test_status_says_what_differs(installed: tuple[Mac, Said]) -> None:
-    mac, _ = installed
+    mac, said = installed
+    first = said.json["release"]
     given = mac.site.prefix.release(mac.site.prefix.active()) / "environment"
     before = given.read_bytes()
     drift.KINDS["environment edited"].do(mac)
     assert mac.run("status", expect=20).what == ["environment"]
     given.write_bytes(before)
     assert mac.run("rollback", expect=53).json["error"] == "nothing-to-roll-back-to"
+
+
+def test_a_lost_sequence_lets_no_older_statement_in(installed: tuple[Mac, Said]) -> None:
+    mac, said = installed
+    mac.publisher.promote(said.json["release"])
+    newest = mac.run("apply", expect=0).json["sequence"]
+    (mac.prefix / "channel/stable.sequence").unlink()
+    mac.publisher.promote(said.json["release"], sequence=newest - 1)
+    assert mac.run("apply", expect=36).json["error"] == "older-sequence"
+    mac.publisher.promote(said.json["release"], sequence=newest + 1)
+    mac.run("apply", expect=0)
 
 
 def test_another_copy_hands_over_to_the_one_that_the_channel_names(installed: tuple[Mac, Said]) -> None:
@@ -108,7 +120,7 @@ def test_a_desired_state_that_is_wrong_is_refused_by_its_line(mac: Mac) -> None:
     for line in (
         "colour=red", "port=x", "port=", "channel=Stable", "prefix=relative", "kv_cache_type=turbo4,mode=1", "gpu=yes",
         "env.PATH=/x", "env.OLLAMA_HOST=x", "env.DYLD_X=1", "env.lower=1", "no equals sign", "label=a\tb", "keep=3\r",
-        "domain=root", "prefix=/a\nprefix=/b",
+        "domain=root", "prefix=/a\nprefix=/b", "keep=08", "health_timeout_s=08", "stability_s=00.5", "port=011434",
     ):  # fmt: skip
         key = line.partition("=")[0]
         kept = "".join(one for one in good.splitlines(keepends=True) if not one.startswith(f"{key}="))
@@ -117,7 +129,7 @@ def test_a_desired_state_that_is_wrong_is_refused_by_its_line(mac: Mac) -> None:
         assert re.search(r"desired: line \d+: ", said.json["message"]), line
     mac.desired_file.write_text("".join(one for one in good.splitlines(keepends=True) if "channel_url" not in one))
     assert "channel_url is missing" in mac.run("status", expect=3).json["message"]
-    for url in ("http://example.com/x", "ftp://127.0.0.1/x", "https:example.com"):
+    for url in ("http://example.com/x", "ftp://127.0.0.1/x", "https:example.com", "http://127.0.0.1:80@example.com/x"):
         mac.want(channel_url=url)
         mac.run("plan", expect=3)
 
@@ -130,6 +142,36 @@ def test_a_plan_changes_nothing(mac: Mac) -> None:
     assert sorted(path.name for path in mac.prefix.iterdir()) == ["launchd"]
 
 
+def test_messages_hold_no_password_and_no_value_of_an_unknown_key(mac: Mac) -> None:
+    for key, value, code in (
+        ("channel_url", "https://me:hush@127.0.0.1:1/x", 40), ("channel_url", "ftp://me:hush@host/x", 3),
+        ("env.api-key", "hush", 3), ("SECRET", "hush", 3),
+    ):  # fmt: skip
+        mac.want(**{key: value})
+        said = mac.run("plan", expect=code, TURBOQUANT_PATIENCE_S="1")
+        assert "hush" not in f"{said.json}{said.log}"
+        mac.want(**{key: None})
+
+
+def test_any_prefix_will_do_that_is_no_other_programs(mac: Mac) -> None:
+    mac.publisher.promote(mac.release("1", 1))
+    for path in (mac.prefix / "bin/other", mac.prefix / "releases/2026/file"):
+        path.parent.mkdir(parents=True)
+        path.write_text("of another")
+        for verb in ("plan", "apply", "uninstall"):
+            assert "another program's" in mac.run(verb, expect=58).json["message"]
+        assert path.read_text() == "of another"
+        shutil.rmtree(mac.prefix)
+    odd = mac.site.folder / "we[i]rd *'\"$HOME `x` ünï & <b>{a,b}@TQ_LOG@ \\n%s"
+    mac.want(prefix=str(odd))
+    mac.run("apply", expect=10)
+    mac.run("uninstall", expect=10)
+    assert {path.name for path in odd.iterdir()} == {"lock", "logs"}
+    for prefix in ("/opt//x", "/opt/x/../y", "//"):
+        mac.want(prefix=prefix)
+        assert mac.run("plan", expect=3).json["error"] == "desired-invalid"
+
+
 def test_a_file_that_others_may_change_decides_nothing(mac: Mac) -> None:
     mac.publisher.promote(mac.release("1", 1))
     for path in (mac.desired_file, mac.publisher.signers):
@@ -139,6 +181,12 @@ def test_a_file_that_others_may_change_decides_nothing(mac: Mac) -> None:
     mac.prefix.chmod(0o777)
     assert mac.run("apply", expect=58).json["error"] == "prefix-unsafe"
     mac.prefix.chmod(0o755)
+    linked = mac.site.folder / "linked"
+    linked.symlink_to(mac.publisher.signers)
+    mac.want(signers=str(linked))
+    mac.run("plan", expect=58)
+    mac.want(signers=str(mac.publisher.signers), revoked_keys=str(mac.desired_file))
+    assert "no list of keys" in mac.run("plan", expect=31).json["message"]
 
 
 @pytest.mark.parametrize("program", ["flock", "perl"])

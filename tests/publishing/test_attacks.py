@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import shutil
+from datetime import UTC
 from pathlib import Path
 
 import pytest
+import requests
 
 from toolchain.core.delivery_errors import ForgeUnavailable
-from toolchain.publishing import checking
+from toolchain.publishing import checking, download
 
 from .attacks import ATTACKS, Attack, refusal
 from .server import serving
@@ -80,3 +82,24 @@ def test_a_password_in_a_url_is_shown_nowhere(tmp_path: Path) -> None:
         checking.verify(run_in(tmp_path), "http://me:secret@127.0.0.1:1/there", checking.Trust(signers=None))
     assert "secret" not in str(caught.value)
     assert "http://127.0.0.1:1/there/channels/stable.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("date", "age", "hour"),
+    [
+        ("Thu, 26 Nov 2026 18:00:00 GMT", "3600", 19),
+        ("Thu, 26 Nov 2026 18:00:00 -0000", "08", 18),
+        ("Thu, 26 Nov 2026 20:00:00 +0200", "0", 18),
+        ("Thu, 26 Nov 2026 18:00:00 GMT", "9" * 20, None),
+        ("soon", "0", None),
+        (None, "0", None),
+    ],
+)
+def test_whatever_a_server_states_of_the_time_is_no_crash(date: str | None, age: str, hour: int | None) -> None:
+    origin, answer = download.source("http://127.0.0.1:1", 1.0), requests.Response()
+    answer.status_code = 200
+    answer.headers.update({"Age": age} | ({"Date": date} if date else {}))
+    assert isinstance(origin, download._Server)
+    origin._look_at(answer, "")
+    found = origin.date.astimezone(UTC) if origin.date else None
+    assert (found.hour if found else None) == hour

@@ -150,3 +150,14 @@ def test_the_sequence_of_a_lost_statement_goes_on(publisher: Run, world: World) 
         path.unlink()
     (after,) = promotion.promote(publisher, world.newer, without_proof="a test").statements
     assert after.sequence > before.sequence
+
+
+def test_a_link_to_older_statements_repeats_no_sequence(publisher: Run, world: World) -> None:
+    folder = world.publication.folder
+    before = promotion.refresh(publisher).statements
+    oldest = sorted((folder / "statements").iterdir())[0]
+    (folder / "channels").unlink()
+    (folder / "channels").symlink_to(oldest.relative_to(folder))
+    sequences = {one.channel: one.sequence for one in before}
+    for one in promotion.refresh(publisher).statements:
+        assert one.sequence > sequences[one.channel]

@@ -57,6 +57,7 @@ def test_what_was_signed_verifies_and_tells_its_key(world: Path) -> None:
         ({"options": 'valid-after="20900101"'}, KeyRevoked),
         ({"key": "other"}, UnknownKey),
         ({"revoked": "key.pub"}, KeyRevoked),
+        ({"revoked": "file"}, CannotVerify),
     ],
 )
 def test_each_refusal_has_its_own_error(
@@ -71,8 +72,14 @@ def test_each_refusal_has_its_own_error(
     with pytest.raises(expected, match="file:"):
         signature.verify(
             data, text, str(change.get("namespace", RELEASE)), signers, name="file:",
-            revoked=world / "key.pub" if "revoked" in change else None,
+            revoked=world / str(change["revoked"]) if "revoked" in change else None,
         )  # fmt: skip
+
+
+def test_a_comment_of_signers_may_hold_anything(world: Path, tmp_path: Path) -> None:
+    signers = tmp_path / "signers"
+    signers.write_text((world / "signers").read_text().rstrip() + " 'Bob's \"laptop\n")
+    assert signature.verify_file(world / "file", RELEASE, signers)
 
 
 @settings(max_examples=25, deadline=None)

@@ -6,6 +6,7 @@ by one rename, and that all earlier ones stay as a record of who was told what.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -71,12 +72,17 @@ def read(publisher: Publisher, name: str, path: Path | None = None) -> Channel:
     return found
 
 
-def reissued(statement: Channel, days: float) -> Channel:
-    """The same with the next sequence, for `days` from now."""
-    now = datetime.now(UTC)
-    return replace(
-        statement, sequence=statement.sequence + 1, issued=stamp(now), expires=stamp(now + timedelta(days=days))
-    )
+def reissued(publisher: Publisher, statement: Channel, days: float) -> Channel:
+    """The same with the next sequence, for `days` from now.
+
+    It is above all that were ever issued, also where somebody made `channels` lead to an older folder: clients refuse
+    two statements of one sequence.
+    """
+    now, highest = datetime.now(UTC), statement.sequence
+    for path in (publisher.publication.folder / "statements").glob(f"[0-9]*/{statement.channel}.json"):
+        with contextlib.suppress(RecordError):  # a damaged one is none that clients have accepted
+            highest = max(highest, records.read(path, Channel).sequence)
+    return replace(statement, sequence=highest + 1, issued=stamp(now), expires=stamp(now + timedelta(days=days)))
 
 
 def issue(publisher: Publisher, statements: Mapping[str, Channel]) -> None:

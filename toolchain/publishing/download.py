@@ -14,7 +14,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
@@ -149,9 +149,10 @@ class _Server:
                 raise ForgeUnavailable(f"{url}: {said}", hint="is the URL right? else try later") from error
 
     def _look_at(self, answer: requests.Response, url: str) -> None:
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
             age = timedelta(seconds=max(0, int(answer.headers.get("Age", "0"))))
-            self.date = email.utils.parsedate_to_datetime(answer.headers["Date"]) + age
+            date = email.utils.parsedate_to_datetime(answer.headers["Date"]) + age
+            self.date = date if date.tzinfo else date.replace(tzinfo=UTC)  # of -0000 it states none
         if answer.status_code in _GONE:
             raise FileNotFoundError(url)
         if answer.status_code != requests.codes.ok:

@@ -144,7 +144,7 @@ def _begin(stage: _Stage, original: Publication, names: list[str]) -> None:
         for path in original.provisioners():
             publisher.sign(_copied(path, original, copy), published.PROVISIONER_NAMESPACE)
         read = {name: records.read(original.channel(name), published.Channel) for name in names}
-        channels.issue(publisher, {name: channels.reissued(one, 30.0) for name, one in read.items()})
+        channels.issue(publisher, {name: channels.reissued(publisher, one, 30.0) for name, one in read.items()})
         publisher.synchronise()
     stage.remember("first")
     for client in ("ssh client", "tuf client", _AWAY):

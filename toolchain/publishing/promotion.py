@@ -110,7 +110,7 @@ def _issue(publisher: Publisher, statements: Iterable[Channel], before: dict[str
     days = publisher.config.channel_days
     if not days:
         raise ConfigError("publish.channel_days: 0 days would expire at once", hint="--set publish.channel_days=30")
-    made = {one.channel: channels.reissued(one, days) for one in statements}
+    made = {one.channel: channels.reissued(publisher, one, days) for one in statements}
     with publisher.console.step(f"channel {', '.join(made)}"):
         channels.issue(publisher, made)
     return Issued(statements=tuple(made.values()), before=before, tuf=publisher.synchronise())

@@ -109,7 +109,7 @@ def resign(run: Run, retired: Path | None = None) -> Resigned:
         if names := channels.names(publication):
             days = run.config.publish.channel_days
             channels.issue(
-                publisher, {one: channels.reissued(channels.read(publisher, one), days) for one in names}
+                publisher, {one: channels.reissued(publisher, channels.read(publisher, one), days) for one in names}
             )  # fmt: skip
             done += [f"channels/{one}.json" for one in names]
         if gone:
