@@ -69,8 +69,7 @@ def test_what_it_installs_is_what_deploy_installs(installed: tuple[Mac, Said]) -
 
 
 def test_status_says_what_differs(installed: tuple[Mac, Said]) -> None:
-    mac, said = installed
-    first = said.json["release"]
+    mac, _ = installed
     given = mac.site.prefix.release(mac.site.prefix.active()) / "environment"
     before = given.read_bytes()
     drift.KINDS["environment edited"].do(mac)
