@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.publishing.attacks import ATTACKS
+from tests.publishing.server import serving
 from toolchain.build import release as built
 from toolchain.core import locks, records
 from toolchain.core.errors import LockHeld
@@ -61,6 +62,15 @@ def test_what_it_installs_is_what_deploy_installs(mac: Mac) -> None:
     assert state.releases[0].environment["SECRET_TOKEN"].startswith("(secret, sha256 ")
     assert not list(prefix.folder.glob("*.new")) + list((prefix.folder / "tmp").glob("*"))
 
+    assert f"as desired: release {first}, healthy" in mac.run("status", expect=0).log
+    mac.want(kv_cache_type="turbo4")
+    change = mac.run("plan", expect=10).json["changes"][-1]
+    assert (change["is"], change["wanted"]) == ("OLLAMA_KV_CACHE_TYPE=f16:turbo4", "OLLAMA_KV_CACHE_TYPE=turbo4")
+    with serving(mac.publisher.site.folder) as url:
+        mac.want(port=url.rpartition(":")[2])
+        assert "is taken by another process" in mac.run("apply", expect=54).json["message"]
+    mac.want(kv_cache_type="f16:turbo4", port=str(site.config.deploy.port))
+
     drift.KINDS["environment edited"].do(mac)
     assert mac.run("status", expect=20).what == ["environment"]
     assert mac.run("rollback", expect=53).json["error"] == "nothing-to-roll-back-to"
@@ -105,11 +115,14 @@ def test_a_desired_state_that_is_wrong_is_refused_by_its_line(mac: Mac) -> None:
         mac.desired_file.write_text(f"{kept}{line}\n")
         said = mac.run("status", expect=3)
         assert re.search(r"desired: line \d+: ", said.json["message"]), line
+        assert ("an unknown key" in said.json["message"]) == (key == "colour"), line
     mac.desired_file.write_text("".join(one for one in good.splitlines(keepends=True) if "channel_url" not in one))
     assert "channel_url is missing" in mac.run("status", expect=3).json["message"]
     for url in ("http://example.com/x", "ftp://127.0.0.1/x", "https:example.com"):
         mac.want(channel_url=url)
-        mac.run("plan", expect=3)
+        assert "expected https://" in mac.run("plan", expect=3).json["message"]
+    mac.want(channel_url=f"file://{mac.publisher.site.folder}", prefix=str(mac.desired_file))
+    assert f"{mac.desired_file} is no folder" in mac.run("apply", expect=58).json["message"]
 
 
 def test_a_file_that_others_may_change_decides_nothing(mac: Mac) -> None:
