@@ -19,7 +19,7 @@ def prepend(file: Path, release: str, created: str, text: str) -> None:
         before = read_bytes(file).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"--changelog: {file}: {reason(error)}", hint="name a Markdown file, as CHANGELOG.md"
+            f"--changelog: {file}: {reason(error)}", hint="name a Markdown file that exists, as CHANGELOG.md"
         ) from error
     after = with_entry(before, release, created, text)
     if after != before:
