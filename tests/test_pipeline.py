@@ -41,7 +41,7 @@ def run(site: Site) -> Run:
 
 def test_the_last_verification_of_the_workspace_counts(site: Site, run: Run) -> None:
     release = site.release("1")
-    kept = pipeline.records_of(run, identifier(release))
+    kept = run.records_of(identifier(release))
     assert kept == run.workspace / "runs" / identifier(release)
     assert pipeline.verification_of(run, release) is None
     beside, own = verification(release, seconds=1), verification(release, seconds=2, ok=False)
@@ -79,7 +79,7 @@ def test_a_verification_is_recorded_with_what_it_is_of(tmp_path: Path, run: Run)
     good, bad = _scripted(tmp_path / "good"), _scripted(tmp_path / "bad", missing_tokens=2)
     proven = pipeline.verify(stock, good)
     assert (proven.ok, proven.checklist) == (True, ())
-    kept = pipeline.records_of(run, identifier(good))
+    kept = run.records_of(identifier(good))
     assert pipeline.verification_of(run, good) == records.read(kept / "verification.json", Verification) == proven
     stated = records.read(kept / "release.json", Release)
     assert proof.doubt(stated, proven) == ""
@@ -96,7 +96,7 @@ def test_a_verification_is_recorded_with_what_it_is_of(tmp_path: Path, run: Run)
 @pytest.mark.slow
 def test_an_install_leaves_its_record(site: Site, run: Run) -> None:
     release = site.release("1")
-    kept = pipeline.records_of(run, identifier(release))
+    kept = run.records_of(identifier(release))
     deployed = pipeline.install(run, release, unverified=True)
     assert (deployed.healthy, deployed.verified) == (True, False)
     assert records.read(kept / "deployment.json", Deployment) == deployed

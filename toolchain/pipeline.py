@@ -144,7 +144,7 @@ def build(run: Run, found: Sources, rendered: Rendered, extra_targets: Sequence[
         workspace=run.workspace,
         extra_targets=extra_targets,
     )
-    folder = records_of(run, release.id)
+    folder = run.records_of(release.id)
     for name, made in (("sources", found), ("rendered", rendered), ("scratch", scratch), ("release", release)):
         write(folder / f"{name}.json", made)
     return release
@@ -155,22 +155,17 @@ def directory(run: Run, release: Release) -> Path:
     return release_dir(run.workspace, release)
 
 
-def records_of(run: Run, release: str) -> Path:
-    """The folder with the records of a release, by its id."""
-    return run.workspace / "runs" / release
-
-
 def verify(run: Run, release: Path) -> Verification:
     """Verify a release, and check its files against its manifest. Raises `ReleaseInvalid` when they differ."""
     manifest = check_release(release)
-    folder = records_of(run, manifest.id)
+    folder = run.records_of(manifest.id)
     write(folder / "release.json", manifest)
     return verify_release(release, run.config, run.console, workspace=run.workspace, also=folder / "verification.json")
 
 
 def verification_of(run: Run, release: Path) -> Verification | None:
     """The last verification of a release in this workspace, else the one beside its manifest."""
-    for folder in (records_of(run, load(release).id), release):
+    for folder in (run.records_of(load(release).id), release):
         if (folder / proof.FILE_NAME).is_file():
             return read(folder / proof.FILE_NAME, Verification)
     return None
@@ -187,7 +182,7 @@ def install(
     if unverified:
         config = replace(config, deploy=replace(config.deploy, allow_unverified=True))
     deployment = install_release(release, config, run.console, verification or verification_of(run, release))
-    folder = records_of(run, deployment.active)
+    folder = run.records_of(deployment.active)
     manifest = replace(load(release), verification="")
     with account.acting_in(run.workspace):
         write(folder / "release.json", manifest)
@@ -225,7 +220,7 @@ def ship(run: Run) -> Shipped:
     verification = verify(run, built)
     deployment = install(run, built, verification)
     return Shipped(
-        run=records_of(run, release.id),
+        run=run.records_of(release.id),
         ollama=found.ollama.describe,
         llama_cpp=found.llama_cpp.describe,
         series_sha256=rendered.series_sha256,

@@ -17,8 +17,9 @@ from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.fleet import controller
 from toolchain.fleet.report import FleetReport
+from toolchain.publishing.keyfiles import generate
 
-from .servers import TQ, Server, key
+from .servers import TQ, Server
 
 ROOT = Path(__file__).parents[2]
 QUICK = {
@@ -44,7 +45,7 @@ class Fleet:
     def make(cls, folder: Path) -> Fleet:
         """One without hosts, whose channel names OLD."""
         folder.mkdir(parents=True, exist_ok=True)
-        key(folder / "client")
+        generate(folder / "client")
         (folder / "allowed_signers").write_text("publisher ssh-ed25519 AAAA\n")
         fleet = cls(folder)
         fleet.names(OLD)

@@ -22,6 +22,7 @@ from toolchain.build import release as built
 from toolchain.core import records
 from toolchain.fleet import journal, report
 from toolchain.fleet.report import FleetReport
+from toolchain.publishing.keyfiles import generate
 from toolchain.service.emulator import launchctl as client
 from toolchain.service.emulator import settings
 from toolchain.service.emulator.verbs import STOP_VERB
@@ -29,7 +30,7 @@ from toolchain.stages import Release
 
 from .fleets import Fleet
 from .namespaces import Namespace, run
-from .servers import Server, key
+from .servers import Server
 
 KINDS = (
     "healthy", "slow", "disk full", "silent", "another key", "unhealthy", "clock wrong", "killed in the middle",
@@ -103,7 +104,7 @@ class LabHost:
                 self.server.stop()
                 for name in ("host_key", "host_key.pub"):
                     (self.server.folder / name).unlink()
-                key(self.server.folder / "host_key")
+                generate(self.server.folder / "host_key")
                 self.server.start()
             case "clock wrong":  # models a clock by the `date` that tq calls; ssh-keygen has the true one
                 date = self.server.folder / "bin/date"

@@ -11,7 +11,6 @@ import getpass
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -19,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.deploy.site import free_port
+from toolchain.publishing.keyfiles import generate
 
 TQ = Path(__file__).with_name("scripted_tq.sh")
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -54,12 +56,6 @@ SetEnv HOME={folder}/home PATH={folder}/bin:/usr/bin:/bin:/usr/sbin:/sbin{enviro
 """
 
 
-def key(path: Path) -> Path:
-    """A new Ed25519 key."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-    return path
-
-
 def fingerprint(path: Path) -> str:
     """Of a key, as ssh-keygen shows it."""
     done = subprocess.run(["ssh-keygen", "-lf", path], check=True, capture_output=True, text=True)
@@ -83,7 +79,7 @@ class Server:
         """Prepare one; `client` is the key that may log in."""
         (folder / "home").mkdir(parents=True)
         (folder / "bin").mkdir()
-        key(folder / "host_key")
+        generate(folder / "host_key")
         shutil.copy(client.with_suffix(".pub"), folder / "authorized_keys")
         server = cls(folder, **where)  # type: ignore[arg-type]
         server.port = server.port or free_port()
@@ -199,10 +195,3 @@ def kill(pid: int) -> None:
     """SIGKILL, if it is still there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that is free right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

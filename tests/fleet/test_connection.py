@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.site import free_port
 from toolchain.core.deadline import Deadline
 from toolchain.core.delivery_errors import HostKeyRejected, InventoryInvalid
 from toolchain.fleet import inventory
 from toolchain.fleet.connection import Answer, Remote, TimedOut, Unreachable, check_known_hosts
 from toolchain.fleet.inventory import Host
+from toolchain.publishing.keyfiles import generate
 
 from .fleets import Fleet
-from .servers import Server, fingerprint, free_port, key, needs_sshd
+from .servers import Server, fingerprint, needs_sshd
 
 pytestmark = needs_sshd
 HOSTILE = (
@@ -69,7 +71,7 @@ def test_words_and_bytes_arrive_as_they_are(host: Host, server: Server) -> None:
 
 
 def test_another_key_gets_no_login_and_no_command(host: Host, server: Server, tmp_path: Path) -> None:
-    before, other = logins(server), fingerprint(key(tmp_path / "other"))
+    before, other = logins(server), fingerprint(generate(tmp_path / "other"))
     with pytest.raises(HostKeyRejected) as error:
         ask(replace(host, fingerprints=(other,)), "touch", f"{server.home}/pwned")
     assert error.value.exit_code == 76
@@ -79,7 +81,7 @@ def test_another_key_gets_no_login_and_no_command(host: Host, server: Server, tm
 
 
 def test_one_of_several_keys_is_enough(host: Host, tmp_path: Path) -> None:
-    other = fingerprint(key(tmp_path / "other"))
+    other = fingerprint(generate(tmp_path / "other"))
     assert ask(replace(host, fingerprints=(other, *host.fingerprints)), "true").code == 0
 
 
@@ -89,7 +91,7 @@ def test_known_hosts_is_read_and_never_written(host: Host, server: Server, tmp_p
     for text, accepted in (
         (f"[127.0.0.1]:{server.port} {kind}", True),
         ("", False),  # an unknown host: Fabric would accept it
-        (f"[127.0.0.1]:{server.port} {key(tmp_path / 'other').with_suffix('.pub').read_text()}", False),
+        (f"[127.0.0.1]:{server.port} {generate(tmp_path / 'other').with_suffix('.pub').read_text()}", False),
         (f"127.0.0.1 {kind}", False),  # of another port
     ):
         known.write_text(text)
@@ -122,7 +124,7 @@ def test_a_host_that_does_not_answer_is_unreachable(host: Host, tmp_path: Path) 
     with pytest.raises(Unreachable, match=r"address|resol|not known|lookup"):
         ask(replace(host, address="nowhere.invalid"), "true")
     with pytest.raises(Unreachable, match=r"login as .* refused"):
-        ask(replace(host, key=str(key(tmp_path / "stranger"))), "true")
+        ask(replace(host, key=str(generate(tmp_path / "stranger"))), "true")
 
 
 def test_a_command_has_a_limit(host: Host) -> None:

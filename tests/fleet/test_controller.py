@@ -8,10 +8,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from tests.deploy.site import running
+from toolchain.core.console import Console
 from toolchain.core.delivery_errors import InventoryInvalid, RolloutHalted
 from toolchain.fleet import controller
 
@@ -82,9 +84,9 @@ def test_ctrl_c_lets_tq_end_and_begins_no_other_host(macs: Fleet) -> None:
     assert first.applied == [NEW]
 
 
-def test_a_halt_is_the_tasks_exit_code(macs: Fleet) -> None:
+def test_a_halt_is_the_tasks_error_after_its_report(macs: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     macs.servers["mac-1"].does(error="30 tampered")
-    halted = macs.task("fleet.apply", "--json")
-    assert halted.returncode == RolloutHalted.exit_code
-    assert json.loads(halted.stdout)["halted_because"] == "canary mac-1 failed: it is tampered"
-    assert "error: the rollout was halted in wave 1" in halted.stderr
+    report = macs.apply()
+    with pytest.raises(RolloutHalted, match="the rollout was halted in wave 1"):
+        replace(macs.run(), console=Console(json=True)).finish(report)
+    assert json.loads(capsys.readouterr().out)["halted_because"] == "canary mac-1 failed: it is tampered"

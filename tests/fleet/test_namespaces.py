@@ -15,6 +15,7 @@ from .servers import needs_sshd
 
 @needs_sshd
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_a_host_that_drops_packets_is_unreachable_and_updated_once_it_is_back(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.site import free_port
 from toolchain.core.delivery_errors import (
     DriftFound,
     HostKeyRejected,
@@ -21,9 +22,10 @@ from toolchain.core.delivery_errors import (
 from toolchain.core.errors import LockHeld
 from toolchain.core.locks import held
 from toolchain.fleet import controller, journal, survey
+from toolchain.publishing.keyfiles import generate
 
 from .fleets import NEW, OLD, Fleet, outcomes
-from .servers import fingerprint, free_port, key, needs_sshd
+from .servers import fingerprint, needs_sshd
 
 pytestmark = [needs_sshd, pytest.mark.slow]
 AT_ONCE = {"min_healthy_time": 0, "healthy_deadline": "0.3s"}
@@ -165,7 +167,7 @@ def test_settings_alone_go_back_with_the_file_of_before(macs: Fleet) -> None:
 
 
 def test_another_key_an_absent_host_and_a_first_installation(macs: Fleet, tmp_path: Path) -> None:
-    macs.entries[0]["fingerprint"] = fingerprint(key(tmp_path / "other"))
+    macs.entries[0]["fingerprint"] = fingerprint(generate(tmp_path / "other"))
     macs.entries[1]["port"] = free_port()
     macs.servers["mac-3"].reset("")
     macs.entries[2]["folder"] = "a place's $(touch pwned)"

@@ -22,16 +22,22 @@ PATIENCE_S = 3
 """for the network"""
 
 
-def make(folder: Path) -> tuple[Mac, World]:
-    """A Mac where release 1 runs, and a world of releases that it would install next."""
+def make(folder: Path) -> Mac:
+    """A Mac where release 1 runs."""
     mac = Mac.make(folder)
     mac.publisher.promote(mac.release("1", 1))
     mac.run("apply", expect=10)
+    return mac
+
+
+def prepare(mac: Mac) -> World:
+    """A world of releases that a Mac would install next."""
     for name in ("stable.json", "stable.json.sig"):  # which tq would go by where the network is down
         (mac.prefix / "channel" / name).unlink()
+    folder = mac.site.folder
     shutil.copytree(mac.prefix / "channel", folder / "channel")
     (folder / "world").mkdir()
-    return mac, worlds.make(folder / "world", tq.render())
+    return worlds.make(folder / "world", tq.render())
 
 
 def attack(mac: Mac, world: World, one: Attack) -> tuple[Said, str]:
@@ -65,8 +71,9 @@ def main(numbers: list[str]) -> int:
     wrong = 0
     chosen = [(n, one) for n, one in enumerate(ATTACKS, 1) if not one.documents and (not numbers or str(n) in numbers)]
     with tempfile.TemporaryDirectory(prefix="attacked-") as folder:
-        mac, world = make(Path(folder))
+        mac = make(Path(folder))
         try:
+            world = prepare(mac)
             for number, one in chosen:
                 said, why = attack(mac, world, one)
                 wrong += bool(why)

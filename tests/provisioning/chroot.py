@@ -11,8 +11,6 @@ whose jobs are started in the root by chroot(8). A web server outside serves the
 from __future__ import annotations
 
 import contextlib
-import functools
-import http.server
 import json
 import os
 import plistlib
@@ -21,11 +19,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.deploy.site import free_port
+from tests.publishing.server import serving
 from toolchain.provisioning import tq
 from toolchain.service.emulator import launchctl, settings
 from toolchain.service.emulator.verbs import STOP_VERB
@@ -145,23 +143,6 @@ class Machine:
         print(f"| {verb} | {done.returncode} | {took:.2f} | {what} | {said['release']} |", flush=True)  # noqa: T201
         assert done.returncode == expect, done.stderr
         return took
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder on 127.0.0.1."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_arguments: Any) -> None:
-            """Nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def main(root: Path, newer: Path, older: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -17,12 +16,11 @@ from toolchain.build import release as built
 from toolchain.build.pipeline import platform_name
 from toolchain.core import records
 from toolchain.provisioning import tq
-from toolchain.publishing import published, signature
-from toolchain.publishing.published import Archive, Channel, Document, Publication, PublishedRelease
+from toolchain.publishing import channel, keyfiles, keys, packing, published, signature
+from toolchain.publishing.published import Archive, Channel, Publication, PublishedRelease
 from toolchain.serving.probe_model import write_probe
 from toolchain.stages import Release
 
-PROBE = "probe.gguf"
 DAY = datetime.timedelta(days=1)
 
 
@@ -39,8 +37,8 @@ class Publisher:
         """With keys, allowed_signers, and the provisioner."""
         publisher = cls(folder)
         (folder / "keys").mkdir(parents=True)
-        publisher.new_key("publisher")
-        publisher.signers.write_text(publisher.line("publisher"))
+        keyfiles.generate(publisher.key)
+        publisher.signers.write_text(keys.signer_line(keys.public_half(publisher.key)))
         publisher.put_provisioner(tq.render())
         return publisher
 
@@ -56,21 +54,9 @@ class Publisher:
     def signers(self) -> Path:
         return self.folder / "keys/allowed_signers"
 
-    def new_key(self, name: str) -> Path:
-        path = self.folder / "keys" / name
-        words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path)
-        subprocess.run(words, check=True, capture_output=True)
-        return path
-
-    def line(self, name: str, options: str = "") -> str:
-        """Of allowed_signers."""
-        namespaces = ",".join(published.NAMESPACES)
-        key = (self.folder / "keys" / f"{name}.pub").read_text()
-        return f'{published.PRINCIPAL} namespaces="{namespaces}"{options} {key}'
-
     def put_provisioner(self, data: bytes) -> None:
         """As the newest, and under the name by which a channel finds it."""
-        named = self.site.folder / "provisioners" / f"{records.sha256_bytes(data)}.sh"
+        named = self.site.provisioner_of(records.sha256_bytes(data))
         named.parent.mkdir(parents=True, exist_ok=True)
         for path in (self.site.provisioner, named):
             path.write_bytes(data)
@@ -96,7 +82,7 @@ class Publisher:
             file.add(directory, manifest.id, filter=_anonymous)
             if members:
                 members(file, manifest.id)
-        probe = folder / PROBE
+        probe = folder / packing.PROBE
         probe.write_bytes(probe_model())
         card = PublishedRelease(
             id=manifest.id,
@@ -119,7 +105,7 @@ class Publisher:
             files=manifest.files,
             manifest_sha256=records.sha256_file(directory / built.MANIFEST),
             unsigned={},
-            documents={"probe": Document(name=PROBE, size=probe.stat().st_size, sha256=records.sha256_file(probe))},
+            documents={"probe": packing.document(probe)},
         )
         return self.publish(replace(card, **changes))
 
@@ -138,8 +124,8 @@ class Publisher:
         statement = Channel(
             channel="stable",
             sequence=self.statements,
-            issued=stamp(now),
-            expires=stamp(now + 30 * DAY),
+            issued=channel.stamp(now),
+            expires=channel.stamp(now + 30 * DAY),
             release=identifier,
             release_sequence=self.released[identifier].sequence,
             release_sha256=records.sha256_file(self.site.release_file(identifier)),
@@ -150,10 +136,6 @@ class Publisher:
         records.write(file, statement)
         signature.sign(file, key or self.key, namespace or published.CHANNEL_NAMESPACE)
         return statement
-
-
-def stamp(moment: datetime.datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def publishable(directory: Path) -> Path:
@@ -169,8 +151,8 @@ def publishable(directory: Path) -> Path:
 @functools.cache
 def probe_model() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / PROBE
-        write_probe(path, head_size=128, heads=2, kv_heads=1, layers=8, context=2048, seed=1)
+        path = Path(folder) / packing.PROBE
+        write_probe(path, **packing.PROBE_SIZES)
         return path.read_bytes()
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from toolchain.provisioning.adapters import rendering
 from toolchain.publishing import adapting
-from toolchain.publishing.published import signature_of
 
 from .place import Mac
 from .tools import Machine
@@ -39,14 +38,8 @@ class Managed:
 
     def promote(self, identifier: str) -> None:
         """State the release, and render for it."""
-        statement = self.mac.publisher.promote(identifier)
-        place = self.mac.publisher.site
-        named = place.provisioner_of(statement.tq_sha256)
-        named.parent.mkdir(exist_ok=True)
-        for path in (place.provisioner, signature_of(place.provisioner)):
-            suffix = path.name.removeprefix(place.provisioner.name)
-            shutil.copy(path, named.with_name(named.name + suffix))
-        found = adapting.inputs(place, "stable", self.mac.desired_file, self.mac.publisher.signers)
+        self.mac.publisher.promote(identifier)
+        found = adapting.inputs(self.mac.publisher.site, "stable", self.mac.desired_file, self.mac.publisher.signers)
         made = rendering.render(replace(found, folder=str(self.place)), ("munki", "jamf", "kandji"))
         self.scripts = {path: data for files in made.values() for path, data in files.items()}
 

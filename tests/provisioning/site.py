@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from toolchain.core import records
 from toolchain.provisioning.adapters import rendering
 from toolchain.provisioning.adapters.inputs import Inputs
-from toolchain.publishing import adapting, published, signature
+from toolchain.publishing import adapting, keyfiles, keys, published, signature
 from toolchain.publishing.published import Archive, Channel, Publication, PublishedRelease
 
 SCRIPTED = Path(__file__).with_name("scripted_tq.sh")
@@ -95,9 +94,8 @@ def make(folder: Path, tq: bytes | None = None, wanted: Mapping[str, str] | None
     site = Site(folder)
     for path in (site.mac, site.publication.channel("x").parent, site.publication.release(NEW)):
         path.mkdir(parents=True)
-    make_key(site.key)
-    spaces = ",".join(published.NAMESPACES)
-    site.signers.write_text(f'{published.PRINCIPAL} namespaces="{spaces}" {site.key.with_suffix(".pub").read_text()}')
+    keyfiles.generate(site.key)
+    site.signers.write_text(keys.signer_line(keys.public_half(site.key)))
     values = {"channel_url": f"file://{site.publication.folder}", "prefix": str(site.mac), **(wanted or {})}
     (folder / "desired").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
     publish(site, tq or SCRIPTED.read_bytes())
@@ -130,9 +128,3 @@ def publish(site: Site, tq: bytes) -> None:
     records.write(place.channel("stable"), statement)
     site.sign(place.release_file(NEW), published.RELEASE_NAMESPACE)
     site.sign(place.channel("stable"), published.CHANNEL_NAMESPACE)
-
-
-def make_key(path: Path) -> Path:
-    """A key without a passphrase."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], check=True)
-    return path

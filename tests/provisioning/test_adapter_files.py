@@ -31,10 +31,11 @@ from toolchain.provisioning import desired
 from toolchain.provisioning.adapters import outcomes, rendering
 from toolchain.provisioning.adapters.inputs import Inputs
 from toolchain.publishing import published
+from toolchain.publishing.keyfiles import generate
 
 from . import autopkglib
 from .semantics import PKGINFO
-from .site import NEW, Site, make, make_key
+from .site import NEW, Site, make
 
 ROOT = Path(__file__).parents[2]
 SHELLS = [shell for shell in ("/bin/sh", "/bin/bash") if Path(shell).exists()]
@@ -331,7 +332,7 @@ def test_a_publication_that_was_changed_is_not_rendered(
 def test_a_publication_of_another_key_is_not_rendered(site: Site, tmp_path: Path) -> None:
     shutil.copytree(site.folder, tmp_path / "copy")
     copy = Site(tmp_path / "copy")
-    public = make_key(tmp_path / "stranger").with_suffix(".pub").read_text()
+    public = generate(tmp_path / "stranger").with_suffix(".pub").read_text()
     copy.signers.write_text(f"{published.PRINCIPAL} {public}")
     with pytest.raises(UnknownKey):
         copy.inputs()

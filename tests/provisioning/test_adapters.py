@@ -13,9 +13,10 @@ import pytest
 from toolchain.provisioning.adapters import agents, outcomes
 from toolchain.provisioning.adapters.inputs import check
 from toolchain.publishing import published, signature
+from toolchain.publishing.keyfiles import generate
 
 from .semantics import PKGINFO, STATES, TOOLS, State, bring
-from .site import NEW, OLD, Site, make, make_key
+from .site import NEW, OLD, Site, make
 from .tools import Machine
 
 MAC = Machine()
@@ -118,7 +119,7 @@ def test_a_key_that_is_not_trusted_never_runs_anything(site: Site, options: dict
     public = site.key.with_suffix(".pub")
     if options.get("key"):
         other = site.folder / "other"
-        public = (other if other.exists() else make_key(other)).with_suffix(".pub")
+        public = (other if other.exists() else generate(other)).with_suffix(".pub")
     signers = f"{published.PRINCIPAL} {options.get('options', '')} {public.read_text()}"
     given = check(site.inputs(signers=signers, revoked=public.read_text() if options.get("revoked") else ""))
     assert MAC.jamf_attribute(agents.jamf(given)["jamf/attribute.sh"]) == word

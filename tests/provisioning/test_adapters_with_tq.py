@@ -9,7 +9,7 @@ import pytest
 
 from .real_semantics import STEPS, Managed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sampled(0)]
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ from toolchain.core import locks, records
 from toolchain.core.errors import LockHeld
 from toolchain.deploy import environment, shim
 from toolchain.deploy.installed import InstallState
+from toolchain.provisioning import tq
 from toolchain.service import managers, units
 from toolchain.service.manager import Definition
 
-from . import attacked, cases, drift, kills
-from .place import Mac
+from . import attacked, cases, drift
+from .place import Mac, Said
 from .test_text import SHELLS, _function
 
 pytestmark = pytest.mark.slow
@@ -36,14 +37,19 @@ def mac(tmp_path: Path) -> Iterator[Mac]:
     place.close()
 
 
-def test_what_it_installs_is_what_deploy_installs(mac: Mac) -> None:
-    mac.want(**{"env.OLLAMA_KEEP_ALIVE": "30m", "env.SECRET_TOKEN": "hush", "kv_cache_type": "f16:turbo4"})
-    first = mac.release("1", 1)
-    mac.publisher.promote(first)
-    assert mac.run("status", expect=21).json["result"] == "absent"
-    assert mac.run("plan", expect=10).json["release"] == first
-    assert not mac.site.prefix.releases.exists()
-    said = mac.run("apply", expect=10)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mac, Said]]:
+    """A Mac where tq has installed release 1, and what it said; for tests that leave that healthy."""
+    place = Mac.make(tmp_path_factory.mktemp("installed"))
+    place.want(**{"env.OLLAMA_KEEP_ALIVE": "30m", "env.SECRET_TOKEN": "hush", "kv_cache_type": "f16:turbo4"})
+    place.publisher.promote(place.release("1", 1))
+    yield place, place.run("apply", expect=10)
+    place.close()
+
+
+def test_what_it_installs_is_what_deploy_installs(installed: tuple[Mac, Said]) -> None:
+    mac, said = installed
+    first = said.json["release"]
     assert said.json["healthy"] is True
     assert "K (f16)" in said.log
     assert mac.run("apply", expect=0).json["changes"] == []
@@ -62,45 +68,50 @@ def test_what_it_installs_is_what_deploy_installs(mac: Mac) -> None:
     assert state.releases[0].environment["SECRET_TOKEN"].startswith("(secret, sha256 ")
     assert not list(prefix.folder.glob("*.new")) + list((prefix.folder / "tmp").glob("*"))
 
-    assert f"as desired: release {first}, healthy" in mac.run("status", expect=0).log
+
+def test_status_says_what_differs(installed: tuple[Mac, Said]) -> None:
+    mac, _ = installed
+    active = mac.site.prefix.active()
+    given = mac.site.prefix.release(active) / "environment"
+    before = given.read_bytes()
+    assert f"as desired: release {active}, healthy" in mac.run("status", expect=0).log
     mac.want(kv_cache_type="turbo4")
     change = mac.run("plan", expect=10).json["changes"][-1]
     assert (change["is"], change["wanted"]) == ("OLLAMA_KV_CACHE_TYPE=f16:turbo4", "OLLAMA_KV_CACHE_TYPE=turbo4")
     with serving(mac.publisher.site.folder) as url:
         mac.want(port=url.rpartition(":")[2])
         assert "is taken by another process" in mac.run("apply", expect=54).json["message"]
-    mac.want(kv_cache_type="f16:turbo4", port=str(site.config.deploy.port))
+    mac.want(kv_cache_type="f16:turbo4", port=str(mac.site.config.deploy.port))
 
     drift.KINDS["environment edited"].do(mac)
     assert mac.run("status", expect=20).what == ["environment"]
+    given.write_bytes(before)
     assert mac.run("rollback", expect=53).json["error"] == "nothing-to-roll-back-to"
 
 
-@pytest.mark.parametrize("name", ["unhealthy"])
-def test_both_end_a_case_in_the_same_way(name: str, tmp_path: Path) -> None:
-    found = cases.ends(name, tmp_path / "place")
+def test_another_copy_hands_over_to_the_one_that_the_channel_names(installed: tuple[Mac, Said]) -> None:
+    mac, said = installed
+    mac.tq.write_bytes(tq.render() + b"# another\n")
+    again = mac.run("apply", expect=0)
+    assert "handing over" in again.log
+    assert (mac.prefix / "bin/tq").read_bytes() == tq.render()
+    assert again.json["release"] == said.json["release"]
+    mac.tq.write_bytes(tq.render())
+
+
+def test_either_finishes_what_the_other_was_killed_at(tmp_path: Path) -> None:
+    found = cases.ends("first, killed", tmp_path / "place")
     assert found["tq"] == found["deploy"]
+    assert (found["tq"].active, found["tq"].healthy) == ("1", True)
 
 
-def test_a_killed_apply_is_finished_or_undone(tmp_path: Path) -> None:
-    place = kills.Place(tmp_path / "place")
-    try:
-        place.durations = dict.fromkeys(kills.OPERATIONS, 2.0)
-        outcome = place.run(seed=1)
-        assert not outcome.violations
-    finally:
-        place.mac.close()
-
-
-def test_attacks_change_nothing(tmp_path: Path) -> None:
-    place, world = attacked.make(tmp_path)
-    try:
-        for one in ATTACKS:
-            if one.name in ("a link out of the release, and a member behind it", "an older statement again"):
-                said, wrong = attacked.attack(place, world, one)
-                assert not wrong, said.log
-    finally:
-        place.close()
+def test_attacks_change_nothing(installed: tuple[Mac, Said]) -> None:
+    mac, _ = installed
+    world = attacked.prepare(mac)
+    for one in ATTACKS:
+        if one.name in ("a link out of the release, and a member behind it", "an older statement again"):
+            said, wrong = attacked.attack(mac, world, one)
+            assert not wrong, said.log
 
 
 def test_a_desired_state_that_is_wrong_is_refused_by_its_line(mac: Mac) -> None:
@@ -123,6 +134,14 @@ def test_a_desired_state_that_is_wrong_is_refused_by_its_line(mac: Mac) -> None:
         assert "expected https://" in mac.run("plan", expect=3).json["message"]
     mac.want(channel_url=f"file://{mac.publisher.site.folder}", prefix=str(mac.desired_file))
     assert f"{mac.desired_file} is no folder" in mac.run("apply", expect=58).json["message"]
+
+
+def test_a_plan_changes_nothing(mac: Mac) -> None:
+    first = mac.release("1", 1)
+    mac.publisher.promote(first)
+    assert mac.run("status", expect=21).json["result"] == "absent"
+    assert mac.run("plan", expect=10).json["release"] == first
+    assert sorted(path.name for path in mac.prefix.iterdir()) == ["launchd"]
 
 
 def test_a_file_that_others_may_change_decides_nothing(mac: Mac) -> None:

@@ -27,10 +27,11 @@ from toolchain.core import delivery_errors as errors
 from toolchain.core import records
 from toolchain.core.errors import ToolchainError
 from toolchain.publishing import checking, published, signature
+from toolchain.publishing.channel import stamp
 from toolchain.publishing.published import signature_of
 
 from .server import Behaviour, serving
-from .world import World, damage, list_key, make, run_in, stamp
+from .world import World, damage, list_key, make, run_in
 
 Word = Literal[
     "tampered", "cannot-verify", "unknown-key", "key-revoked", "wrong-namespace", "channel-expired", "older-sequence",
@@ -126,14 +127,8 @@ def _(world: World) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-@attack("the archive never ends", "tampered")
-def _(world: World) -> Behaviour:
-    return Behaviour(endless=".tar.gz")
-
-
-@attack("the archive comes a byte a second", "network")
-def _(world: World) -> Behaviour:
-    return Behaviour(slow=".tar.gz")
+attack("the archive never ends", "tampered")(lambda _: Behaviour(endless=".tar.gz"))
+attack("the archive comes a byte a second", "network")(lambda _: Behaviour(slow=".tar.gz"))
 
 
 @attack("the archive is cut off at a random byte", "network")
@@ -187,10 +182,7 @@ def _(world: World) -> None:
     world.state(release_sha256=records.sha256_file(path))
 
 
-@attack("release.json never ends", "tampered")
-def _(world: World) -> Behaviour:
-    return Behaviour(endless="release.json")
-
+attack("release.json never ends", "tampered")(lambda _: Behaviour(endless="release.json"))
 
 # -- the channel -----------------------------------------------------------------------------------
 
@@ -295,19 +287,9 @@ def _(world: World) -> None:
     world.state(release_sequence=world.statement().release_sequence + 1)
 
 
-@attack("the channel never ends", "tampered")
-def _(world: World) -> Behaviour:
-    return Behaviour(endless="stable.json")
-
-
-@attack("the channel comes a byte a second", "network")
-def _(world: World) -> Behaviour:
-    return Behaviour(slow="stable.json")
-
-
-@attack("the headers come a byte a second", "network")
-def _(world: World) -> Behaviour:
-    return Behaviour(slow_headers="stable.json")
+attack("the channel never ends", "tampered")(lambda _: Behaviour(endless="stable.json"))
+attack("the channel comes a byte a second", "network")(lambda _: Behaviour(slow="stable.json"))
+attack("the headers come a byte a second", "network")(lambda _: Behaviour(slow_headers="stable.json"))
 
 
 @attack("the channel is cut off at a random byte", "network")

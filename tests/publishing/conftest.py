@@ -1,4 +1,4 @@
-"""A publication that is made once in a run of the suite."""
+"""A publication and a packed release that tests share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.shared import once
+from toolchain.build import check
+from toolchain.publishing import packing
+from toolchain.publishing.published import PublishedRelease
 
-from . import world
+from . import packs, world
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,12 @@ def untouched(base: Path) -> world.World:
 def changed(untouched: world.World, tmp_path: Path) -> world.World:
     """A copy of a world."""
     return untouched.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PublishedRelease]:
+    """A packed release, which no test changes."""
+    workspace = tmp_path_factory.mktemp("packed")
+    folder = packs.linux(workspace)
+    found = packing.pack(packs.run_in(workspace), folder, packs.verification_of(check(folder)))
+    return found.folder, found.release

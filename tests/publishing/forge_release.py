@@ -7,9 +7,10 @@ import random
 from pathlib import Path
 
 from tests.publishing.forge_server import ForgeServer
-from tests.publishing.test_signature import list_signer, make_key
+from tests.publishing.test_signature import list_signer
 from toolchain.core import records
 from toolchain.publishing import signature
+from toolchain.publishing.keyfiles import generate
 from toolchain.publishing.published import (
     RELEASE_NAMESPACE,
     Archive,
@@ -29,7 +30,7 @@ def make_publication(folder: Path, identifier: str = ID, *, archive: int = 200_0
     place.mkdir(parents=True)
     key = folder / "key"
     if not key.exists():
-        list_signer(made.allowed_signers, make_key(key))
+        list_signer(made.allowed_signers, generate(key))
     noise = random.Random(identifier)
     contents = {f"{identifier}.tar.gz": archive, "probe.gguf": 3000, "sbom.cdx.json": 700, "notes.md": 0}
     for name, size in contents.items():

@@ -88,6 +88,11 @@ class Release:
     """for how many more lists it is missing"""
     assets: dict[int, Asset] = field(default_factory=dict)
 
+    @property
+    def place(self) -> str:
+        """In its URLs."""
+        return f"untagged-{self.id:x}" if self.draft else self.tag_name
+
 
 class ForgeServer(ThreadingHTTPServer):
     """The forge, and with `store` its storage on another port."""
@@ -462,7 +467,6 @@ class _Handler(_Sending):
 
     def _shown(self, one: Release) -> dict[str, Any]:
         url = self.server.url
-        place = f"untagged-{one.id:x}" if one.draft else one.tag_name
         return {
             "id": one.id,
             "tag_name": one.tag_name,
@@ -471,14 +475,13 @@ class _Handler(_Sending):
             "draft": one.draft,
             "prerelease": one.prerelease,
             "immutable": one.immutable,
-            "html_url": f"{url}/{REPOSITORY}/releases/tag/{place}",
+            "html_url": f"{url}/{REPOSITORY}/releases/tag/{one.place}",
             "upload_url": f"{url}/uploads/repos/{REPOSITORY}/releases/{one.id}{{?name,label}}",
             "author": {"login": "owner"},
         }
 
     def _shown_asset(self, one: Release, asset: Asset) -> dict[str, Any]:
         digest = f"sha256:{hashlib.sha256(asset.data).hexdigest()}" if asset.state == "uploaded" else None
-        place = f"untagged-{one.id:x}" if one.draft else one.tag_name
         return {
             "id": asset.id,
             "name": asset.name,
@@ -486,5 +489,5 @@ class _Handler(_Sending):
             "state": asset.state,
             "size": len(asset.data),
             **({"digest": digest} if self.server.tells_digests else {}),
-            "browser_download_url": f"{self.server.url}/{REPOSITORY}/releases/download/{place}/{asset.name}",
+            "browser_download_url": f"{self.server.url}/{REPOSITORY}/releases/download/{one.place}/{asset.name}",
         }

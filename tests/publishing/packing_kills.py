@@ -16,8 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from toolchain.core import records
-from toolchain.publishing.published import RELEASE_FILE, PublishedRelease
+from toolchain.publishing.publication import staged_release
 
 
 def main() -> None:
@@ -52,21 +51,12 @@ def main() -> None:
         if not number:
             continue
         if (packed / options.release).exists():
-            check(packed / options.release)
+            staged_release(packed / options.release)
             whole += 1
     subprocess.run(words, check=True, capture_output=True, env=environment)
-    check(packed / options.release)
+    staged_release(packed / options.release)
     assert sorted(path.name for path in packed.iterdir()) == [".lock", options.release]
     sys.stdout.write(f"{options.kills} kills in {seconds:.2f} s of packing: {whole} whole, the others left nothing\n")
-
-
-def check(folder: Path) -> None:
-    """Raise unless everything that release.json states is there."""
-    stated = records.read(folder / RELEASE_FILE, PublishedRelease)
-    digests = {stated.archive.name: stated.archive.sha256}
-    digests |= {one.name: one.sha256 for one in stated.documents.values()}
-    for name, digest in digests.items():
-        assert records.sha256_file(folder / name) == digest, name
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tests.build.test_release import DRAFT
 from tests.publishing import machos
 from tests.publishing.signing_program import __file__ as double
 from toolchain.build import assemble, content_digest, release_dir
@@ -16,20 +17,6 @@ from toolchain.core.run import Run
 from toolchain.proofs import Verification
 from toolchain.stages import Release
 
-DRAFT = Release(
-    id="",
-    version="0.33.0-turbo1",
-    created="2026-11-26T15:21:08+00:00",
-    platform="linux-x86_64",
-    ollama_commit="a" * 40,
-    llama_cpp_commit="b" * 40,
-    llama_cpp_build=10488,
-    series_sha256="c" * 64,
-    cache_types=(),
-    tools={},
-    flags={},
-    files={},
-)
 PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
 
 

@@ -18,7 +18,6 @@ from toolchain.core.console import Console
 from toolchain.core.run import Run
 from toolchain.proofs import GpuProof, RanOn, TypeProof, Verdict, Verification
 from toolchain.publishing import packing
-from toolchain.publishing.materials import packed_folder
 from toolchain.publishing.published import RELEASE_FILE, PublishedRelease
 from toolchain.sources import create, scratch_root
 from toolchain.stages import (
@@ -81,7 +80,7 @@ class World:
 
     def records_of(self, identifier: str) -> Path:
         """The folder of its records."""
-        return self.workspace / "runs" / identifier
+        return self.run().records_of(identifier)
 
     def directory(self, identifier: str) -> Path:
         """The release directory."""
@@ -123,7 +122,7 @@ class World:
     def compress_otherwise(self, identifier: str) -> PublishedRelease:
         """The same tar in another .tar.gz, as another zlib makes it."""
         packed = self.packed(identifier)
-        file = packed_folder(self.run(), identifier) / packed.archive.name
+        file = packing.staged(self.run()) / identifier / packed.archive.name
         data = gzip.compress(gzip.decompress(file.read_bytes()), mtime=0, compresslevel=1)
         file.write_bytes(data)
         archive = replace(packed.archive, size=len(data), sha256=records.sha256_bytes(data))
@@ -132,7 +131,7 @@ class World:
 
     def packed(self, identifier: str) -> PublishedRelease:
         """Its release.json."""
-        return records.read(packed_folder(self.run(), identifier) / RELEASE_FILE, PublishedRelease)
+        return records.read(packing.staged(self.run()) / identifier / RELEASE_FILE, PublishedRelease)
 
     def _sources(self) -> Sources:
         def checkout(target: Target, describe: str) -> Checkout:

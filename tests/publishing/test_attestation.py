@@ -31,14 +31,15 @@ from toolchain.core.delivery_errors import (
 from toolchain.core.errors import RecordError, ReleaseInvalid
 from toolchain.firstrun import report
 from toolchain.proofs import RanOn
-from toolchain.publishing import attestation, gomodules, sbom, signature, statements, testresult
-from toolchain.publishing.materials import gather, packed_folder
+from toolchain.publishing import attestation, gomodules, packing, sbom, signature, statements, testresult
+from toolchain.publishing.keyfiles import generate
+from toolchain.publishing.materials import gather
 from toolchain.publishing.published import PRINCIPAL, RELEASE_NAMESPACE, STATEMENT_NAMESPACE, PublishedRelease, Role
 from toolchain.stages import Release, Rendered, Scratch
 from toolchain.text import as_text
 
 from .released import HOOKS, LATE, MAC, THEIRS, World
-from .test_signature import list_signer, make_key
+from .test_signature import list_signer
 
 pytest.importorskip("cyclonedx")
 OLLAMA = "https://github.com/ollama/ollama"
@@ -50,7 +51,7 @@ STATEMENTS = f'namespaces="{STATEMENT_NAMESPACE}"'
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A workspace with one verified, packed and attested release; not to be changed."""
     world = World(tmp_path_factory.mktemp("attested"))
-    make_key(world.key)
+    generate(world.key)
     list_signer(world.signers, world.key, STATEMENTS)
     release = world.release()
     world.verify(release)
@@ -72,7 +73,7 @@ def only(world: World) -> Release:
 
 
 def folder_of(world: World) -> Path:
-    return packed_folder(world.run(), only(world).id)
+    return packing.staged(world.run()) / only(world).id
 
 
 def bill(world: World) -> dict[str, Any]:
@@ -278,7 +279,7 @@ def wrong_namespace(world: World) -> None:
 
 
 def unknown_key(world: World) -> None:
-    signature.sign(statement(world), make_key(world.folder / "stranger"), STATEMENT_NAMESPACE)
+    signature.sign(statement(world), generate(world.folder / "stranger"), STATEMENT_NAMESPACE)
 
 
 def provenance_in_its_place(world: World) -> None:
@@ -484,7 +485,7 @@ def folder_with(world: World, mark: str) -> Path:
     (server,) = (
         path for path in world.workspace.glob("releases/*/lib/ollama/llama-server") if mark in path.read_text()
     )
-    return packed_folder(world.run(), server.parents[2].name)
+    return packing.staged(world.run()) / server.parents[2].name
 
 
 def no_commit(world: World) -> dict[str, str]:

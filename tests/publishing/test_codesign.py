@@ -89,7 +89,7 @@ def test_every_macho_file_is_signed_by_the_exact_commands(
     assert release.executable == check(folder).executable
     assert release.flags["signing"] == signing
     assert codesignature.signing(macho.files(made, release).values()) == signing
-    assert records.read(codesign.records_of(run, release.id) / codesign.RECORD, codesign.Signed) == result
+    assert records.read(run.records_of(release.id) / codesign.RECORD, codesign.Signed) == result
     compared = comparison.compare(folder, made)
     assert (compared.equal, compared.identical) == (True, False)
 
@@ -97,12 +97,12 @@ def test_every_macho_file_is_signed_by_the_exact_commands(
 def test_an_ad_hoc_signature_is_made_once_and_the_records_go_with_it(tmp_path: Path, double: Path) -> None:
     folder = packs.macos(tmp_path / "w")
     run = packs.run_in(tmp_path / "w")
-    records.write(codesign.records_of(run, folder.name) / "rendered.json", {"any": "thing"})
+    records.write(run.records_of(folder.name) / "rendered.json", {"any": "thing"})
     first, made = signed(run, folder)
     again, _ = signed(run, made)
     assert again.release == first.release
-    assert (codesign.records_of(run, first.release) / "rendered.json").is_file()
-    assert not (codesign.records_of(run, first.release) / "verification.json").exists()
+    assert (run.records_of(first.release) / "rendered.json").is_file()
+    assert not (run.records_of(first.release) / "verification.json").exists()
     assert double.is_dir()
 
 

@@ -450,6 +450,7 @@ def test_two_runs_at_once(upload: Uploads, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_killed_runs_are_continued(publication: Publication, tmp_path: Path) -> None:
     """A sample; `python -m tests.publishing.forge_kills` does a hundred."""
     told = forge_kills.kill(publication, tmp_path, kills=2, seed=1)

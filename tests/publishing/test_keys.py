@@ -14,15 +14,15 @@ from toolchain.core.console import Console
 from toolchain.core.delivery_errors import SigningFailed, WrongNamespace
 from toolchain.core.errors import ConfigError
 from toolchain.publishing import keyfiles, keyrehearsal, keys, published, rotation, signature
+from toolchain.publishing.keyfiles import generate
 
 from .kills import copied
-from .test_signature import make_key
 
 
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A real ssh-agent with a key whose private half is nowhere else; the public half."""
-    key, socket = make_key(tmp_path / "held"), tmp_path / "agent"
+    key, socket = generate(tmp_path / "held"), tmp_path / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
     try:
         while not socket.exists():

@@ -14,7 +14,7 @@ from toolchain.core import records
 from toolchain.core.delivery_errors import NotarizationFailed
 from toolchain.core.errors import MissingTool
 from toolchain.core.run import Run
-from toolchain.publishing import codesign, notary, packing
+from toolchain.publishing import notary, packing
 
 REFUSED = {
     "status": "Invalid",
@@ -117,7 +117,7 @@ def test_what_the_account_lacks_is_said(folder: Path, double: Path, fault: str, 
     with pytest.raises(NotarizationFailed, match="HTTP status code: 40") as caught:
         notary.notarize(run, folder)
     assert hint in caught.value.hint
-    assert not (codesign.records_of(run, folder.name) / notary.RECORD).exists()
+    assert not (run.records_of(folder.name) / notary.RECORD).exists()
 
 
 def test_an_answer_that_is_not_known_everywhere_is_a_warning(
@@ -132,7 +132,7 @@ def test_an_answer_that_is_not_known_everywhere_is_a_warning(
 def test_an_answer_about_other_content_does_not_count(folder: Path, double: Path) -> None:
     run, release = run_with(folder, double), check(folder)
     answer = notary.Notarized(release=release.id, content_sha256="0" * 64, submission=SUBMISSION, status="accepted")
-    records.write(codesign.records_of(run, release.id) / notary.RECORD, answer)
+    records.write(run.records_of(release.id) / notary.RECORD, answer)
     assert not notary.is_notarized(run, release)
 
 

@@ -17,6 +17,7 @@ from toolchain.core.errors import ConfigError, ReleaseInvalid
 from toolchain.proofs import RanOn
 from toolchain.publishing import attestation, notes, statements, testresult
 from toolchain.publishing.changelog import with_entry
+from toolchain.publishing.keyfiles import generate
 from toolchain.publishing.notes import Notes
 from toolchain.publishing.published import STATEMENT_NAMESPACE
 from toolchain.publishing.results import tables_of
@@ -24,7 +25,7 @@ from toolchain.stages import Release, Rendered, Sources
 from toolchain.text import as_text
 
 from .released import LINUX, MAC, OURS, World
-from .test_signature import list_signer, make_key
+from .test_signature import list_signer
 
 CREATED = "2026-11-26T15:21:08+00:00"
 
@@ -33,7 +34,7 @@ CREATED = "2026-11-26T15:21:08+00:00"
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Release, Release]:
     """A workspace with two releases; not to be changed."""
     world = World(tmp_path_factory.mktemp("noted"))
-    make_key(world.key)
+    generate(world.key)
     list_signer(world.signers, world.key, f'namespaces="{STATEMENT_NAMESPACE}"')
     old, new = world.release("old", ("types/ids", "types/gone")), world.release("new", ("types/ids", "types/added"))
     world.verify(new)

@@ -18,13 +18,9 @@ from toolchain.core.delivery_errors import (
     WrongNamespace,
 )
 from toolchain.publishing import published, signature
+from toolchain.publishing.keyfiles import generate
 
 RELEASE = published.RELEASE_NAMESPACE
-
-
-def make_key(path: Path) -> Path:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], check=True)
-    return path
 
 
 def list_signer(path: Path, key: Path, options: str = f'namespaces="{RELEASE}"') -> Path:
@@ -37,7 +33,7 @@ def list_signer(path: Path, key: Path, options: str = f'namespaces="{RELEASE}"')
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("signed")
     for name in ("key", "other"):
-        make_key(folder / name)
+        generate(folder / name)
     list_signer(folder / "signers", folder / "key")
     (folder / "file").write_bytes(b"content\n")
     signature.sign(folder / "file", folder / "key", RELEASE)

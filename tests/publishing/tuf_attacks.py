@@ -105,14 +105,8 @@ def _(world: World) -> None:
     world.state(sequence=world.statement().sequence + 1)
 
 
-@attack("the timestamp never ends", "tampered")
-def _(world: World) -> Behaviour:
-    return Behaviour(endless="timestamp.json")
-
-
-@attack("the timestamp comes a byte a second", "network")
-def _(world: World) -> Behaviour:
-    return Behaviour(slow="timestamp.json")
+attack("the timestamp never ends", "tampered")(lambda _: Behaviour(endless="timestamp.json"))
+attack("the timestamp comes a byte a second", "network")(lambda _: Behaviour(slow="timestamp.json"))
 
 
 @attack("the timestamp is gone", "network")

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.build.test_release import DRAFT
-from toolchain.build import assemble
+from toolchain.build import assemble, release_dir
 from toolchain.build.release import PROGRAMS
 from toolchain.core import records
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.run import Run
-from toolchain.publishing import archive, keyfiles, keys, promotion, publication, published, signature
-from toolchain.publishing.publication import released
+from toolchain.publishing import keyfiles, keys, packing, promotion, publication, published, signature
+from toolchain.publishing.channel import stamp
 from toolchain.publishing.published import Channel, Publication, PublishedRelease
 
 
@@ -97,7 +97,7 @@ class World:
 
     def provisioner(self) -> Path:
         """The provisioner that `stable` names."""
-        return self.publication.folder / "provisioners" / f"{self.statement().tq_sha256}.sh"
+        return self.publication.provisioner_of(self.statement().tq_sha256)
 
     def repack(self, change: Callable[[tarfile.TarInfo], Iterable[tuple[tarfile.TarInfo, bytes]]]) -> None:
         """Replace each member of the archive of `newer` by others, and sign what comes out: the packer is hostile.
@@ -132,11 +132,6 @@ class World:
             self.state(channel, issued=stamp(now), expires=stamp(now + timedelta(days=30)))
 
 
-def stamp(when: datetime) -> str:
-    """A time as statements have it."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def damage(path: Path, at: float = 0.5) -> None:
     """Change one byte of a file, at this part of it."""
     data = bytearray(path.read_bytes())
@@ -164,7 +159,7 @@ def make(folder: Path, provisioner: bytes = b"#!/bin/sh\necho provisioner\n") ->
 def at(folder: Path) -> World:
     """The world that `make` made in a folder."""
     publication = Publication(folder / "publication")
-    older, newer = (one.id for one in sorted(released(publication), key=lambda one: one.sequence)[:2])
+    older, newer = (one.id for one in sorted(packing.released(publication), key=lambda one: one.sequence)[:2])
     return World(
         publication=publication,
         key=folder / "keys/signing",
@@ -205,7 +200,7 @@ def run_in(folder: Path, **settings: Any) -> Run:
 
 
 def stage(run: Run, content: str, sequence: int) -> str:
-    """Put a release with this content into packed/ of the workspace, as release.pack does; its id."""
+    """Pack a release with this content in the workspace; its id."""
 
     def fill(place: Path) -> None:
         for name in PROGRAMS:
@@ -214,35 +209,5 @@ def stage(run: Run, content: str, sequence: int) -> str:
             (place / name).chmod(0o755)
         (place / "lib/ollama/libggml.so").symlink_to("llama-server")
 
-    release = assemble(run.workspace, DRAFT, fill)
-    staged = run.workspace / "packed" / release.id
-    staged.mkdir(parents=True, exist_ok=True)
-    with run.console.step("pack") as step:
-        packed = archive.write(run.workspace / "releases" / release.id, release, staged / f"{release.id}.tar.gz", step)
-    probe = staged / "probe.gguf"
-    probe.write_bytes(b"GGUF" + content.encode())
-    records.write(
-        staged / published.RELEASE_FILE,
-        PublishedRelease(
-            id=release.id,
-            sequence=sequence,
-            version=release.version,
-            platform=release.platform,
-            created=release.created,
-            ollama_commit=release.ollama_commit,
-            llama_cpp_commit=release.llama_cpp_commit,
-            llama_cpp_build=release.llama_cpp_build,
-            series_sha256=release.series_sha256,
-            signing="none",
-            archive=packed,
-            files=release.files,
-            manifest_sha256=hashlib.sha256(archive.manifest_bytes(release)).hexdigest(),
-            unsigned={},
-            documents={
-                "probe": published.Document(
-                    name=probe.name, size=probe.stat().st_size, sha256=records.sha256_file(probe)
-                )
-            },
-        ),
-    )
-    return release.id
+    folder = release_dir(run.workspace, assemble(run.workspace, DRAFT, fill))
+    return packing.pack(run, folder, None, sequence=sequence, unverified=True).release.id

@@ -41,6 +41,10 @@ class Run:
         """Folder for everything that a run makes before deployment. Raises `FolderUnusable`."""
         return folders.workspace(self.config)
 
+    def records_of(self, release: str) -> Path:
+        """The folder with the records of a release, by its id."""
+        return self.workspace / "runs" / release
+
     def output(self, named: str, otherwise: str) -> Path:
         """The folder that `--out` names, else this one in the workspace."""
         return Path(named).expanduser().absolute() if named else self.workspace / otherwise

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
-FOLDER = Path(__file__).resolve().parents[2] / "templates"
+from . import checkout
+
 TemplateError = jinja2.TemplateError
 
 _ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(FOLDER),
+    loader=jinja2.FileSystemLoader(checkout.TEMPLATES),
     undefined=jinja2.StrictUndefined,
     autoescape=jinja2.select_autoescape(("html.j2", "plist.j2"), default=False, default_for_string=False),
     trim_blocks=True,

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .. import pipeline
 from ..core import config as configuration
 from ..core import process, records
 from ..core.checkout import MINIATURE, ROOT
@@ -130,7 +129,7 @@ def is_miniature(config: Config) -> bool:
 
 def scratch_of(bench: Bench, release: Release) -> Scratch:
     """The trees that a release was built from. Raises `RecordError`."""
-    return records.read(pipeline.records_of(bench.run, release.id) / "scratch.json", Scratch)
+    return records.read(bench.run.records_of(release.id) / "scratch.json", Scratch)
 
 
 def model_of(config: Config) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from ..core.delivery_errors import InventoryInvalid
 from ..core.errors import ConfigError
 from ..core.run import Run
 from ..provisioning import tq as provisioning
-from ..publishing.published import Publication, is_file_name
+from ..publishing import packing
+from ..publishing.published import is_file_name
 from . import connection, inventory, report
 from .inventory import Inventory
 from .journal import Event, Journal, Rollout, now, rollouts
@@ -64,12 +66,7 @@ def apply(run: Run, release: str = "", *, abandon: bool = False) -> FleetReport:
         else:
             journal.add(Event(at=now(), event="resumed", pid=os.getpid()))
             run.console.note(f"rollout {journal.state.id} goes on")
-        try:
-            Engine(journal, kit, run.console).go()
-        finally:
-            page = report.save(report.of(journal), journal.folder)
-            run.console.note(f"report: {page}")
-        return report.of(journal)
+        return _reported(run, journal, Engine(journal, kit, run.console).go)
 
 
 def rollback(run: Run, rollout: str = "") -> FleetReport:
@@ -78,12 +75,17 @@ def rollback(run: Run, rollout: str = "") -> FleetReport:
     with _locked(run):
         journal = find(run, rollout)
         journal.add(Event(at=now(), event="resumed", pid=os.getpid()))
-        try:
-            Engine(journal, kit, run.console).take_back()
-        finally:
-            page = report.save(report.of(journal), journal.folder)
-            run.console.note(f"report: {page}")
-        return report.of(journal)
+        return _reported(run, journal, Engine(journal, kit, run.console).take_back)
+
+
+def _reported(run: Run, journal: Journal, work: Callable[[], None]) -> FleetReport:
+    """Do the work; the report is saved however that ends."""
+    try:
+        work()
+    finally:
+        page = report.save(report.of(journal), journal.folder)
+        run.console.note(f"report: {page}")
+    return report.of(journal)
 
 
 def find(run: Run, rollout: str = "") -> Journal:
@@ -114,19 +116,16 @@ def _locked(run: Run) -> AbstractContextManager[None]:
 
 def _kit(run: Run, found: Inventory) -> Kit:
     """tq and the keys: those of the inventory, else those of the publication and the settings; or this toolkit's tq."""
-    publication = Publication(
-        Path(run.config.publish.folder).expanduser() if run.config.publish.folder else run.workspace / "publication"
-    )
-    tq = Path(found.tq) if found.tq else publication.provisioner
+    tq = Path(found.tq) if found.tq else packing.publication(run).provisioner
     own = not found.tq and not tq.is_file()  # the publication is elsewhere; tq fetches the one that its channel names
-    signers = found.signers or str(Path(run.config.publish.signers).expanduser() if run.config.publish.signers else "")
+    signers = found.signers or run.config.publish.signers
     revoked = found.revoked_keys or run.config.publish.revoked
     if not signers:
         raise InventoryInvalid(f"{found.path}: no signers", hint="signers: allowed_signers, or publish.signers")
     try:
         return Kit(
             tq=provisioning.render() if own else tq.read_bytes(),
-            signers=Path(signers).read_bytes(),
+            signers=Path(signers).expanduser().read_bytes(),
             revoked=Path(revoked).expanduser().read_bytes() if revoked else b"",
         )
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ..core.delivery_errors import InventoryInvalid
 from ..core.documents import read_yaml
@@ -60,24 +60,24 @@ class Entry(Values, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class RulesEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`rollout` as it is written; `Rules` explains the fields."""
+    """`rollout` as it is written; `Rules` explains the fields, and has what is not stated."""
 
-    canary: Annotated[int, Meta(ge=0, le=1000)] = 1
-    max_parallel: Annotated[int, Meta(ge=1, le=100)] = 1
-    min_healthy_time: Duration = "10s"
-    healthy_deadline: Duration = "5m"
-    progress_deadline: Duration = "10m"
-    stagger: Duration = "30s"
-    poll: Duration = "2s"
-    connect_timeout: Duration = "15s"
-    command_timeout: Duration = "10m"
-    auto_revert: bool | Literal["wave"] = True
-    max_failures: Bound = 0
-    max_unreachable: Bound = "100%"
-    halt_on_same_error: bool = True
-    health: tuple[Health, ...] = ("healthy", "gpu")
-    min_tokens_per_second: Annotated[float, Meta(ge=0)] = 0.0
-    speed_model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{0,200}\Z")] = ""
+    canary: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
+    max_parallel: Annotated[int, Meta(ge=1, le=100)] | UnsetType = UNSET
+    min_healthy_time: Duration | UnsetType = UNSET
+    healthy_deadline: Duration | UnsetType = UNSET
+    progress_deadline: Duration | UnsetType = UNSET
+    stagger: Duration | UnsetType = UNSET
+    poll: Duration | UnsetType = UNSET
+    connect_timeout: Duration | UnsetType = UNSET
+    command_timeout: Duration | UnsetType = UNSET
+    auto_revert: bool | Literal["wave"] | UnsetType = UNSET
+    max_failures: Bound | UnsetType = UNSET
+    max_unreachable: Bound | UnsetType = UNSET
+    halt_on_same_error: bool | UnsetType = UNSET
+    health: tuple[Health, ...] | UnsetType = UNSET
+    min_tokens_per_second: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
+    speed_model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{0,200}\Z")] | UnsetType = UNSET
 
 
 class InventoryFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -216,9 +216,9 @@ class _Reader:
         return found
 
     def _rules(self) -> Rules:
-        written = self._file.rollout
-        values = {name: getattr(written, name) for name in written.__struct_fields__}
-        for name in Rules.durations:
+        written = msgspec.structs.asdict(self._file.rollout)
+        values = {name: value for name, value in written.items() if value is not UNSET}
+        for name in values.keys() & set(Rules.durations):
             values[name] = seconds(values[name])
         rules = Rules(**values)
         for wrong, name, why in (

@@ -16,7 +16,7 @@ from .connection import Remote
 from .inventory import Host
 from .outcome import Change, Facts
 
-DONE, CHANGED, DRIFT, ABSENT, BUSY, UNHEALTHY = 0, 10, 20, 21, 6, 52
+DONE, CHANGED, DRIFT, ABSENT, BUSY = 0, 10, 20, 21, 6
 """exit codes of tq"""
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104  what it listens on
 _SHORT_S, _BUSY_S = 60.0, 1.0
@@ -75,7 +75,7 @@ class _Difference(msgspec.Struct):
 
 
 class TqAnswer(msgspec.Struct, kw_only=True):
-    """The JSON of tq."""
+    """What is read of the JSON of tq."""
 
     verb: str
     exit_code: int
@@ -86,12 +86,9 @@ class TqAnswer(msgspec.Struct, kw_only=True):
     release: str = ""
     parent: str = ""
     version: str = ""
-    channel: str = ""
-    sequence: int = 0
     healthy: bool | None = None
     gpu: bool | None = None
     changes: tuple[_Difference, ...] = ()
-    warnings: tuple[str, ...] = ()
 
     def facts(self) -> Facts:
         """What it says of the host."""

@@ -66,7 +66,6 @@ class Format:
 
     client: Client
     template: str
-    comment: str
     parse: Callable[[str], Any]
     shape: Shape
     stated: Callable[[Any], Stated]
@@ -134,7 +133,7 @@ FORMATS = {
                 file="~/.hermes/profiles/turboquant/config.yaml", use="hermes --profile turboquant",
                 minimum_context=64_000, fallbacks="automatic",
             ),
-            "profiles/hermes.yaml.j2", "#", parse_yaml,
+            "profiles/hermes.yaml.j2", parse_yaml,
             {
                 "_config_version": int,
                 "model": {"default": str, "provider": str, "base_url": str, "context_length": int},
@@ -154,7 +153,7 @@ FORMATS = {
                 file="~/.continue/configs/turboquant.yaml", use="choose TurboQuant in the list of configurations",
                 minimum_context=0, fallbacks="by choice", is_native=True,
             ),
-            "profiles/continue.yaml.j2", "#", parse_yaml,
+            "profiles/continue.yaml.j2", parse_yaml,
             {
                 "name": str, "version": str, "schema": str,
                 "models": [
@@ -173,7 +172,7 @@ FORMATS = {
                 use="OPENCODE_CONFIG=~/.config/opencode/turboquant.jsonc opencode",
                 minimum_context=0, fallbacks="by choice", knows_others=False,
             ),
-            "profiles/opencode.jsonc.j2", "//", _jsonc,
+            "profiles/opencode.jsonc.j2", _jsonc,
             {
                 "$schema": str, "model": str,
                 "provider": {
@@ -191,7 +190,7 @@ FORMATS = {
                 file="~/.config/turboquant/openai.env", use=". ~/.config/turboquant/openai.env",
                 minimum_context=0, fallbacks="none", states_context=False, knows_others=False,
             ),
-            "profiles/openai.env.j2", "#", _environment,
+            "profiles/openai.env.j2", _environment,
             {"OPENAI_BASE_URL": str, "OPENAI_API_BASE": str, "OPENAI_MODEL": str, "OPENAI_API_KEY": str},
             lambda data: Stated(api=data["OPENAI_BASE_URL"], model=data["OPENAI_MODEL"], context=0),
         ),

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import extras, locks, records, temporary
+from ..core import extras, records, temporary
 from ..core.delivery_errors import SigningFailed
 from ..core.records import record
 from ..core.run import Run
@@ -22,7 +21,6 @@ from .published import RELEASE_FILE, STATEMENT_NAMESPACE, Document, PublishedRel
 
 SBOM_FILE = "sbom.cdx.json"
 _MAKING = ".documents"
-_LOCK_WAIT_S = 600.0
 
 
 @record
@@ -48,7 +46,7 @@ def attest(run: Run, named: str = "", validation: str = "", firstrun: str = "") 
     """
     extras.require("release", "the bill of materials")
     key = _key(run)
-    with locked(run), run.console.step("attest") as step:
+    with packing.locked(run), run.console.step("attest") as step:
         found = gathered.gather(run, named)
         release = found.release
         predicates: dict[Role, dict[str, Any]] = {"provenance": provenance.predicate(found)}
@@ -85,7 +83,7 @@ def store(
     """Put documents (name and content) into a packed release, statements with their signatures, and list them.
 
     Statements that are listed already and are about another release or archive are dropped from the list. `key` is
-    needed for statements alone. Hold the lock `locked`.
+    needed for statements alone. Hold `packing.locked`.
     """
     listed = {
         role: one
@@ -107,14 +105,6 @@ def store(
     if stored != packed or not os.path.lexists(folder / RELEASE_FILE):
         records.write(folder / RELEASE_FILE, stored)
     return stored
-
-
-@contextmanager
-def locked(run: Run) -> Iterator[None]:
-    """Only one run at a time changes what is packed. Raises `LockHeld`."""
-    lock = packing.staged(run) / ".lock"
-    with locks.held(lock, f"{lock.parent}: another run is packing", hint="wait until it ends", timeout_s=_LOCK_WAIT_S):
-        yield
 
 
 def _key(run: Run) -> Path:

@@ -93,7 +93,7 @@ def issue(publisher: Publisher, statements: Mapping[str, Channel]) -> None:
         )
     records.make_folder(history)
     number = 1 + max((int(one.name) for one in history.iterdir() if one.name.isdecimal()), default=0)
-    with temporary.folder("statements", within=publication.folder / ".making") as private:
+    with temporary.folder("statements", within=publication.making) as private:
         made = private / "made"
         made.mkdir(0o755)
         made.chmod(0o755)

@@ -60,11 +60,6 @@ class Signed:
     """of each of them, without its signature"""
 
 
-def records_of(run: Run, identifier: str) -> Path:
-    """The folder with the records of a release."""
-    return run.workspace / "runs" / identifier
-
-
 def sign(run: Run, folder: Path) -> Signed:
     """Make a signed release of a release directory, which stays as it is.
 
@@ -106,7 +101,7 @@ def sign(run: Run, folder: Path) -> Signed:
 
 
 def _record(run: Run, before: Release, signed: Release, result: Signed) -> None:
-    source, target = records_of(run, before.id), records_of(run, signed.id)
+    source, target = run.records_of(before.id), run.records_of(signed.id)
     if before.id != signed.id:
         for name in _COPIED:
             if (source / name).is_file():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
 
 from ..core import process, records, temporary
 from ..core.delivery_errors import SigningFailed
-from ..core.errors import ConfigError, MissingTool
+from ..core.errors import ConfigError
+from . import signature
 
 ROOT_FILE = "root.json"
 ONLINE_ROLES = ("targets", "snapshot", "timestamp")
@@ -18,13 +18,13 @@ COMMENT = "turboquant-publisher"
 
 
 def generate(path: Path) -> Path:
-    """Make an Ed25519 key without a passphrase, and `path`.pub, neither of which may exist. Raises `SigningFailed`."""
-    tool = shutil.which("ssh-keygen")
-    if not tool:
-        raise MissingTool("ssh-keygen was not found", hint="install OpenSSH 8.1 or newer (Debian: openssh-client)")
+    """Make an Ed25519 key without a passphrase, and `path`.pub, neither of which may exist.
+
+    Raises `SigningFailed`, `ConfigError` where one exists, `MissingTool`.
+    """
     with temporary.folder("key", within=path.parent / ".making") as folder:
         process.capture(
-            (tool, "-q", "-t", "ed25519", "-N", "", "-C", COMMENT, "-f", folder / path.name),
+            (signature.tool(), "-q", "-t", "ed25519", "-N", "", "-C", COMMENT, "-f", folder / path.name),
             failure=SigningFailed, what="ssh-keygen",
         )  # fmt: skip
         for name, mode in ((path.name, 0o600), (f"{path.name}.pub", 0o644)):

@@ -20,7 +20,7 @@ from ..core.run import Run
 from . import channel as channels
 from . import checking, keyfiles, keys, packing, published, rotation, signature
 from .publication import opened
-from .published import RELEASE_FILE, Publication
+from .published import Publication
 
 ACCEPTS = "accepts"
 _AWAY = "tuf client, away since the start"
@@ -139,9 +139,9 @@ def _begin(stage: _Stage, original: Publication, names: list[str]) -> None:
     )  # fmt: skip
     copy = stage.publication
     with opened(stage.run) as publisher:
-        for path in sorted(original.releases.glob(f"[A-Za-z0-9]*/{RELEASE_FILE}")):
+        for path in original.release_files():
             publisher.sign(_copied(path, original, copy), published.RELEASE_NAMESPACE)
-        for path in sorted((original.folder / "provisioners").glob("*.sh")):
+        for path in original.provisioners():
             publisher.sign(_copied(path, original, copy), published.PROVISIONER_NAMESPACE)
         read = {name: records.read(original.channel(name), published.Channel) for name in names}
         channels.issue(publisher, {name: channels.reissued(one, 30.0) for name, one in read.items()})

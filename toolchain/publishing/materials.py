@@ -18,7 +18,7 @@ from ..sources import eras
 from ..sources.repository import Repository
 from ..sources.scratch import compat_patches
 from ..stages import Checkout, Release, Rendered, Scratch, Sources
-from . import archive, codesign, packing
+from . import archive, packing
 from .published import RELEASE_FILE, PublishedRelease
 
 _AGAIN = "./inv release.pack --release {}"
@@ -77,11 +77,6 @@ class Materials:
         return self.records.release
 
 
-def packed_folder(run: Run, identifier: str) -> Path:
-    """The folder of a packed release in the workspace."""
-    return packing.staged(run) / identifier
-
-
 def gather(run: Run, named: str) -> Materials:
     """Everything about a packed release, by its id; of the newest one built for an empty name.
 
@@ -90,7 +85,7 @@ def gather(run: Run, named: str) -> Materials:
     """
     directory = find_release(run, named)
     release = check(directory)
-    folder = packed_folder(run, release.id)
+    folder = packing.staged(run) / release.id
     packed = read_packed(folder, release.id)
     records = read_records(run, release.id)
     _compare(folder, packed, release)
@@ -104,7 +99,7 @@ def identified(run: Run, named: str) -> str:
 
     Raises `ReleaseInvalid`.
     """
-    if named and "/" not in named and (codesign.records_of(run, named) / "rendered.json").is_file():
+    if named and "/" not in named and (run.records_of(named) / "rendered.json").is_file():
         return named
     return load(find_release(run, named)).id
 
@@ -122,7 +117,7 @@ def read_packed(folder: Path, identifier: str) -> PublishedRelease:
 
 def read_records(run: Run, identifier: str) -> Records:
     """The records of a release by its id. Raises `RecordError`, and `DocumentInvalid` when they do not fit together."""
-    folder = codesign.records_of(run, identifier)
+    folder = run.records_of(identifier)
     sources, rendered = read(folder / "sources.json", Sources), read(folder / "rendered.json", Rendered)
     manifest = folder / "release.json"
     release = read(manifest, Release) if manifest.is_file() else load(run.workspace / "releases" / identifier)

@@ -26,7 +26,6 @@ from ..core.records import record
 from ..core.run import Run
 from ..stages import Release
 from . import codesignature, macho
-from .codesign import records_of
 
 RECORD = "notarization.json"
 _ASK_S = 120.0
@@ -58,7 +57,6 @@ class Notarized:
 class _Issue(msgspec.Struct):
     message: str = ""
     path: str | None = None
-    severity: str | None = None
 
 
 class _Log(msgspec.Struct):
@@ -94,7 +92,7 @@ def notarize(run: Run, folder: Path) -> Notarized:
     answer = _recorded(run, release)
     if answer is not None and answer.status == "accepted":
         return answer
-    tool, file = _tool(run.config.publish), records_of(run, release.id) / RECORD
+    tool, file = _tool(run.config.publish), run.records_of(release.id) / RECORD
     with run.console.step(f"notarize {release.id}") as step:
         if answer is None or answer.status == "refused":
             step.update(detail="upload")
@@ -132,7 +130,7 @@ def notarize(run: Run, folder: Path) -> Notarized:
 def _recorded(run: Run, release: Release) -> Notarized | None:
     """The answer about this content, or the submission that waits for one."""
     try:
-        found = records.read(records_of(run, release.id) / RECORD, Notarized)
+        found = records.read(run.records_of(release.id) / RECORD, Notarized)
     except RecordError:
         return None
     return found if found.content_sha256 == content_digest(release) else None

@@ -13,8 +13,8 @@ from ..core.records import record
 from ..core.run import Run
 from ..proofs import RanOn
 from ..stages import EditResult, FileChecksum, Rendered
-from . import materials, statements
-from .attestation import locked, store
+from . import materials, packing, statements
+from .attestation import store
 from .changelog import prepend
 from .materials import Records
 from .published import RELEASE_FILE, PublishedRelease
@@ -118,7 +118,7 @@ def write(run: Run, named: str, since: str = "", results: Sequence[str] = (), ch
     now = materials.read_records(run, identifier)
     before = materials.read_records(run, materials.identified(run, since)) if since else None
     tables = tuple(table for name in results for table in tables_of(Path(name).expanduser()))
-    folder = materials.packed_folder(run, identifier)
+    folder = packing.staged(run) / identifier
     packed = materials.read_packed(folder, identifier) if (folder / RELEASE_FILE).is_file() else None
     notes = collect(now, before, tables, packed, _proofs(run, folder, packed))
     text = templates.render(TEMPLATE, notes=notes).encode()
@@ -127,7 +127,7 @@ def write(run: Run, named: str, since: str = "", results: Sequence[str] = (), ch
     records.write(now.folder / "notes.json", notes)
     records.write_bytes(now.folder / NOTES_FILE, text)
     if packed:
-        with locked(run):
+        with packing.locked(run):
             store(folder, materials.read_packed(folder, identifier), {"notes": (NOTES_FILE, text)})
     else:
         run.console.warn(f"{identifier} is not packed, so that its notes are in {now.folder / NOTES_FILE} only")

@@ -7,6 +7,8 @@ and is made anew only when one of them is not what it should be. Documents that 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,6 +54,20 @@ def publication(run: Run) -> Publication:
     return Publication(Path(run.config.publish.folder or run.workspace / "publication").expanduser().absolute())
 
 
+def released(publication: Publication) -> Iterator[PublishedRelease]:
+    """All releases of a publication, unverified. Raises `RecordError`."""
+    for path in publication.release_files():
+        yield records.read(path, PublishedRelease, follow=False)
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Only one run at a time changes what is packed. Raises `LockHeld`."""
+    busy = f"{staged(run)}: another run is packing"
+    with locks.held(staged(run) / ".lock", busy, hint="wait until it ends", timeout_s=_LOCK_WAIT_S):
+        yield
+
+
 def pack(
     run: Run, folder: Path, verification: Verification | None, *, sequence: int = 0, unverified: bool = False
 ) -> Packed:
@@ -63,8 +79,7 @@ def pack(
     release = replace(check(folder), verification="")
     _require(release, verification, run.console, unverified=unverified)
     target = staged(run) / release.id
-    busy = f"{staged(run)}: another run is packing"
-    with locks.held(staged(run) / ".lock", busy, hint="wait until it ends", timeout_s=_LOCK_WAIT_S):
+    with locked(run):
         facts = _facts(run, folder, release, sequence or _sequence(publication(run), release))
         if before := _before(target, release):
             stated = facts(archive=before.archive, documents=before.documents)
@@ -108,9 +123,7 @@ def _require(release: Release, verification: Verification | None, console: Conso
 
 def _sequence(published: Publication, release: Release) -> int:
     """The release's own sequence if it is published already, else the next one."""
-    found = {
-        file.parent.name: records.read(file, PublishedRelease) for file in published.releases.glob(f"*/{RELEASE_FILE}")
-    }
+    found = {one.id: one for one in released(published)}
     own = found.get(release.id)
     if own and own.manifest_sha256 == _manifest_digest(release):
         return own.sequence

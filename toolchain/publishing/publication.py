@@ -27,7 +27,6 @@ from . import packing, published, signature
 from .published import RELEASE_FILE, Archive, Document, Publication, PublishedRelease, signature_of
 
 _LOCK_WAIT_S = 60.0
-_PRIVATE = ".making"
 _AGAIN = "./inv release.pack and release.attest make it anew"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -197,18 +196,12 @@ def check_file(path: Path, stated: Archive | Document) -> None:
         raise Tampered(f"{path}: its content is not what {RELEASE_FILE} states", hint=_AGAIN)
 
 
-def released(publication: Publication) -> Iterator[PublishedRelease]:
-    """All releases of a publication, unverified. Raises `RecordError`."""
-    for path in sorted(publication.releases.glob(f"[A-Za-z0-9]*/{RELEASE_FILE}")):
-        yield records.read(path, PublishedRelease, follow=False)
-
-
 def add_provisioner(publisher: Publisher, text: bytes) -> str:
     """Publish the provisioner under its digest, which channels name, and as tq for people. Returns the digest."""
     digest = records.sha256_bytes(text)
     path = publisher.publication.provisioner_of(digest)
     if not (path.is_file() and path.read_bytes() == text and signature_of(path).is_file()):
-        with temporary.folder("provisioner", within=publisher.publication.folder / _PRIVATE) as private:
+        with temporary.folder("provisioner", within=publisher.publication.making) as private:
             made = private / "tq"
             made.write_bytes(text)
             publisher.sign(made, published.PROVISIONER_NAMESPACE)
@@ -222,7 +215,7 @@ def add_provisioner(publisher: Publisher, text: bytes) -> str:
 
 
 def _require_growth(publication: Publication, draft: PublishedRelease) -> None:
-    highest = max(((one.sequence, one.id) for one in released(publication)), default=(0, ""))
+    highest = max(((one.sequence, one.id) for one in packing.released(publication)), default=(0, ""))
     if draft.sequence <= highest[0]:
         raise OlderSequence(
             f"{draft.id}: its sequence {draft.sequence} is not above that of {highest[1]}, which is {highest[0]}",
@@ -232,7 +225,7 @@ def _require_growth(publication: Publication, draft: PublishedRelease) -> None:
 
 def _copy(publisher: Publisher, staged: Path, draft: PublishedRelease, target: Path) -> str:
     """Copy, check the copies, sign, and rename."""
-    with temporary.folder(draft.id, within=publisher.publication.folder / _PRIVATE) as private:
+    with temporary.folder(draft.id, within=publisher.publication.making) as private:
         made = private / draft.id
         made.mkdir(0o755)
         made.chmod(0o755)

@@ -35,8 +35,9 @@ PRINCIPAL = "publisher"
 RELEASE_FILE = "release.json"
 SIGNATURE_SUFFIX = ".sig"
 Sequence = Annotated[int, Meta(ge=1, lt=1 << 53)]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,200}\Z")]
-ChannelName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")]
+_FILE_NAME, _CHANNEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}", r"[a-z][a-z0-9-]{0,31}"
+FileName = Annotated[str, Meta(pattern=rf"^{_FILE_NAME}\Z")]
+ChannelName = Annotated[str, Meta(pattern=rf"^{_CHANNEL_NAME}\Z")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Role = Literal["probe", "sbom", "provenance", "verification", "validation", "firstrun", "notes"]
 
@@ -131,6 +132,10 @@ class Publication:
         """A folder for each release."""
         return self.folder / "releases"
 
+    def release_files(self) -> list[Path]:
+        """All release.json, in order; a release that is being made is none."""
+        return sorted(self.releases.glob(f"[A-Za-z0-9]*/{RELEASE_FILE}"))
+
     def release(self, identifier: str) -> Path:
         """The folder of a release."""
         return self.releases / identifier
@@ -148,6 +153,10 @@ class Publication:
         """The shell script for Macs, the newest one."""
         return self.folder / "tq"
 
+    def provisioners(self) -> list[Path]:
+        """All that channels name, or named."""
+        return sorted((self.folder / "provisioners").glob("*.sh"))
+
     def provisioner_of(self, digest: str) -> Path:
         """The shell script that a channel names."""
         return self.folder / "provisioners" / f"{digest}.sh"
@@ -156,6 +165,11 @@ class Publication:
     def allowed_signers(self) -> Path:
         """The public keys of the publisher."""
         return self.folder / "allowed_signers"
+
+    @property
+    def making(self) -> Path:
+        """What is not yet part of the publication."""
+        return self.folder / ".making"
 
     @property
     def tuf(self) -> Path:
@@ -170,9 +184,9 @@ def signature_of(path: Path) -> Path:
 
 def is_file_name(text: str) -> bool:
     """Whether a text may be the name of a file of a publication."""
-    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}", text))
+    return bool(re.fullmatch(_FILE_NAME, text))
 
 
 def is_channel_name(text: str) -> bool:
     """Whether a text may be the name of a channel."""
-    return bool(re.fullmatch(r"[a-z][a-z0-9-]{0,31}", text))
+    return bool(re.fullmatch(_CHANNEL_NAME, text))

@@ -21,7 +21,7 @@ from ..core.run import Run
 from . import channel as channels
 from . import keyfiles, keys, published, signature
 from .publication import Publisher, opened
-from .published import RELEASE_FILE, signature_of
+from .published import signature_of
 
 SIGNING, ROOT = "signing", "root"
 ROLES = (SIGNING, ROOT, *keyfiles.ONLINE_ROLES)
@@ -99,11 +99,11 @@ def resign(run: Run, retired: Path | None = None) -> Resigned:
         if gone and gone == keys.public_half(Path(run.config.publish.key).expanduser()):
             raise ConfigError(f"{retired}: the key that publish.key names", hint="set publish.key to the new key first")
         publication = publisher.publication
-        for path in sorted(publication.releases.glob(f"[A-Za-z0-9]*/{RELEASE_FILE}")):
+        for path in publication.release_files():
             done.append(_again(publisher, path, published.RELEASE_NAMESPACE))
             for statement in sorted(path.parent.glob("*.intoto.json")):
                 done.append(_again(publisher, statement, published.STATEMENT_NAMESPACE))
-        for path in (*sorted((publication.folder / "provisioners").glob("*.sh")), publication.provisioner):
+        for path in (*publication.provisioners(), publication.provisioner):
             if path.is_file():
                 done.append(_again(publisher, path, published.PROVISIONER_NAMESPACE))
         if names := channels.names(publication):
@@ -124,7 +124,7 @@ def resign(run: Run, retired: Path | None = None) -> Resigned:
 def _again(publisher: Publisher, path: Path, namespace: str) -> str:
     """Verify a file, and replace its signature at once."""
     signature.verify_file(path, namespace, publisher.signers, revoked=publisher.revoked)
-    with temporary.folder("signature", within=publisher.publication.folder / ".making") as private:
+    with temporary.folder("signature", within=publisher.publication.making) as private:
         copy = private / path.name
         shutil.copyfile(path, copy)
         publisher.sign(copy, namespace)

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core import process, temporary
 from ..core.delivery_errors import CannotVerify, KeyRevoked, SigningFailed, Tampered, UnknownKey, WrongNamespace
 from ..core.errors import MissingTool
+from ..core.records import read_bytes
 from .published import PRINCIPAL, signature_of
 
 _ARMOR = re.compile(r"-----BEGIN SSH SIGNATURE-----\n([A-Za-z0-9+/=\n]+)-----END SSH SIGNATURE-----\n?")
@@ -34,7 +35,7 @@ def sign(path: Path, key: Path, namespace: str) -> Path:
     if not key.is_file():
         raise SigningFailed(f"{key}: there is no such key", hint="ssh-keygen -t ed25519 -f KEY, and set publish.key")
     done = process.capture(
-        (_tool(), "-Y", "sign", "-f", key, "-n", namespace, "-"),
+        (tool(), "-Y", "sign", "-f", key, "-n", namespace, "-"),
         given=path.read_bytes(), env={"SSH_ASKPASS_REQUIRE": "never"}, timeout=_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode != 0:
@@ -96,11 +97,18 @@ def verify(
 
 def verify_file(path: Path, namespace: str, signers: Path, *, revoked: Path | None = None) -> str:
     """`verify` for a file with its signature beside it."""
+    return read_verified(path, namespace, signers, revoked=revoked)[1]
+
+
+def read_verified(
+    path: Path, namespace: str, signers: Path, *, revoked: Path | None = None, limit: int = 64 << 20
+) -> tuple[bytes, str]:
+    """The content of such a file, of `limit` bytes at most, and the fingerprint of its key."""
     try:
-        data, signature = path.read_bytes(), signature_of(path).read_bytes()
+        data, signature = read_bytes(path, limit=limit), read_bytes(signature_of(path))
     except OSError as error:
         raise CannotVerify(f"{error.filename}: {error.strerror}, so {path.name} cannot be verified") from error
-    return verify(data, signature, namespace, signers, name=str(path), revoked=revoked)
+    return data, verify(data, signature, namespace, signers, name=str(path), revoked=revoked)
 
 
 def _parsed(signature: bytes, name: str) -> tuple[bytes, str]:
@@ -132,7 +140,7 @@ def _lists(signers: Path, key: bytes) -> bool:
 
 
 def _ask(data: bytes, verb: str, *options: str | Path) -> process.Captured:
-    return process.capture((_tool(), "-Y", verb, *options), given=data, timeout=_TIMEOUT_S, check=False)
+    return process.capture((tool(), "-Y", verb, *options), given=data, timeout=_TIMEOUT_S, check=False)
 
 
 def _fingerprint(done: process.Captured) -> str:
@@ -140,7 +148,8 @@ def _fingerprint(done: process.Captured) -> str:
     return found[0] if found else "unknown"
 
 
-def _tool() -> str:
+def tool() -> str:
+    """The path of ssh-keygen. Raises `MissingTool`."""
     if not (found := shutil.which("ssh-keygen")):
         raise MissingTool("ssh-keygen was not found", hint="install OpenSSH 8.1 or newer (Debian: openssh-client)")
     return found

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from ..core.delivery_errors import CannotVerify, DocumentInvalid, Tampered
+from ..core.delivery_errors import DocumentInvalid, Tampered
 from ..core.records import read_bytes, sha256_bytes, to_json
 from . import signature
-from .published import STATEMENT_NAMESPACE, PublishedRelease, Role, signature_of
+from .published import STATEMENT_NAMESPACE, PublishedRelease, Role
 from .testresult import ROLES, SignedProof
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -46,6 +46,8 @@ class SignedStatement:
     predicate_type: str
     predicate: Mapping[str, Any]
     key: str
+    sha256: str
+    """of its file"""
 
 
 def file_name(role: Role) -> str:
@@ -81,14 +83,12 @@ def read_statement(
 
     Raises the errors of `signature.verify`, and `DocumentInvalid` for a statement of another kind or release.
     """
-    try:
-        data, sealed = read_bytes(path, limit=_LIMIT), read_bytes(signature_of(path))
-    except OSError as error:
-        raise CannotVerify(f"{error.filename}: {error.strerror}, so {path.name} cannot be verified") from error
-    key = signature.verify(data, sealed, STATEMENT_NAMESPACE, signers, name=str(path), revoked=revoked)
+    data, key = signature.read_verified(path, STATEMENT_NAMESPACE, signers, revoked=revoked, limit=_LIMIT)
     found = _decoded(data, path, role)
     check_subjects(found, release, path)
-    return SignedStatement(predicate_type=found.predicate_type, predicate=found.predicate, key=key)
+    return SignedStatement(
+        predicate_type=found.predicate_type, predicate=found.predicate, key=key, sha256=sha256_bytes(data)
+    )
 
 
 def about(path: Path, release: PublishedRelease, role: Role) -> bool:
@@ -129,7 +129,7 @@ def _proof(folder: Path, release: PublishedRelease, signers: Path, revoked: Path
     listed = release.documents[role]
     path = folder / listed.name
     found = read_statement(path, signers, release, role, revoked=revoked)
-    if sha256_bytes(read_bytes(path, limit=_LIMIT)) != listed.sha256:
+    if found.sha256 != listed.sha256:
         raise Tampered(f"{path}: not the file that release.json lists", hint="fetch it again")
     return SignedProof.read(found.predicate, role, found.key, path)
 

@@ -249,7 +249,7 @@ def _update_targets(repository: Repository, targets: Targets, verify: Callable[[
 
 def _statements(publication: Publication) -> Iterable[Path]:
     yield from sorted((publication.folder / "channels").glob("[a-z]*.json"))
-    yield from sorted(publication.releases.glob("[A-Za-z0-9]*/release.json"))
+    yield from publication.release_files()
 
 
 def _sign(

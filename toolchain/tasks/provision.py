@@ -7,8 +7,7 @@ from pathlib import Path
 from ..core.errors import ConfigError
 from ..core.run import Run
 from ..provisioning.adapters import rendering
-from ..publishing import adapting
-from ..publishing.published import Publication
+from ..publishing import adapting, packing
 from .command import Group
 from .flags import Names
 
@@ -23,14 +22,14 @@ group = Group("provision")
     channel="channel whose release is rendered; empty: publish.channel",
 )
 def adapters(run: Run, out: str = "", only: Names = Names(), desired: str = "", channel: str = "") -> None:
-    """Files for Munki, Jamf, Kandji, Ansible and others."""
+    """Files for the tools that manage Macs."""
     publish = run.config.publish
     if not desired:
         raise ConfigError("--desired is missing", hint="--desired FILE, with at least channel_url=https://...")
     if not publish.signers:
         raise ConfigError("publish.signers is not set", hint="--set publish.signers=FILE with the publisher's keys")
     given = adapting.inputs(
-        Publication(Path(publish.folder).expanduser() if publish.folder else run.workspace / "publication"),
+        packing.publication(run),
         channel or publish.channel,
         Path(desired).expanduser(),
         Path(publish.signers).expanduser(),

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 
 from ...core import variables
+from ...core.config import DeployConfig
 from ...core.errors import ConfigError
 from ...core.records import record
 
-DEFAULT_LABEL = "io.turboquant.ollama"
 _PRIVATE = re.compile(r"PRIVATE KEY|^AGE-SECRET-KEY", re.MULTILINE)
 _OURS = ("signers", "revoked_keys")
 """keys of paths on a Mac, which a script writes itself"""
@@ -36,8 +36,10 @@ class Inputs:
     """lines of allowed_signers"""
     revoked: str = ""
     """public keys that are trusted no more"""
-    namespace: str = "turboquant-tq"
-    principal: str = "publisher"
+    namespace: str
+    """of the signature of tq"""
+    principal: str
+    """whose keys `signers` lists"""
     folder: str = ""
     """of the desired state on the Mac; empty: tq's own default"""
 
@@ -49,7 +51,7 @@ class Inputs:
     @property
     def label(self) -> str:
         """launchd's label of the service."""
-        return self.desired.get("label", DEFAULT_LABEL)
+        return self.desired.get("label", DeployConfig().label)
 
     @property
     def architecture(self) -> str:

@@ -74,11 +74,6 @@ KANDJI_AUDIT: Mapping[Need, int] = {"no": 0, "yes": 1, "report": 1, "later": 0}
 """audit script: 0 is compliant, anything else starts the remediation"""
 
 
-def by_code(code: int) -> Outcome:
-    """The outcome of an exit code."""
-    return next((one for one in OUTCOMES if one.code == code), UNKNOWN)
-
-
 def table() -> str:
     """The table in Markdown, as docs/how-to/provision-by-mdm.md has it."""
     rows = [

@@ -16,7 +16,6 @@ from .inputs import Inputs
 
 IDENTIFIER = "io.turboquant.provision"
 _RECIPE = "io.turboquant.autopkg"
-_SCRIPTS = ("preinstall", "postinstall", "tq", "tq.sig")
 
 
 def pkg(given: Inputs) -> dict[str, bytes]:
