@@ -174,6 +174,7 @@ def test_only_our_own_file_is_replaced(place: Path, tmp_path: Path) -> None:
     again = rendered(place, "hermes", out=str(out), context=65536)
     assert out.read_text() == again.text
     assert f"use it: {again.use}" in as_text(again)
+    assert rendered(place, "openai", out=str(tmp_path / "openai.env")).use == f". {tmp_path / 'openai.env'}"
     out.write_text("model: mine\n")
     for other in (out, tmp_path / "link", tmp_path):
         if other.name == "link":

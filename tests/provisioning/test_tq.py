@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.publishing.attacks import ATTACKS
+from tests.publishing.server import serving
 from toolchain.build import release as built
 from toolchain.core import locks, records
 from toolchain.core.errors import LockHeld
@@ -70,23 +71,22 @@ def test_what_it_installs_is_what_deploy_installs(installed: tuple[Mac, Said]) -
 
 def test_status_says_what_differs(installed: tuple[Mac, Said]) -> None:
     mac, _ = installed
-    given = mac.site.prefix.release(mac.site.prefix.active()) / "environment"
+    active = mac.site.prefix.active()
+    given = mac.site.prefix.release(active) / "environment"
     before = given.read_bytes()
+    assert f"as desired: release {active}, healthy" in mac.run("status", expect=0).log
+    mac.want(kv_cache_type="turbo4")
+    change = mac.run("plan", expect=10).json["changes"][-1]
+    assert (change["is"], change["wanted"]) == ("OLLAMA_KV_CACHE_TYPE=f16:turbo4", "OLLAMA_KV_CACHE_TYPE=turbo4")
+    with serving(mac.publisher.site.folder) as url:
+        mac.want(port=url.rpartition(":")[2])
+        assert "is taken by another process" in mac.run("apply", expect=54).json["message"]
+    mac.want(kv_cache_type="f16:turbo4", port=str(mac.site.config.deploy.port))
+
     drift.KINDS["environment edited"].do(mac)
     assert mac.run("status", expect=20).what == ["environment"]
     given.write_bytes(before)
     assert mac.run("rollback", expect=53).json["error"] == "nothing-to-roll-back-to"
-
-
-def test_a_lost_sequence_lets_no_older_statement_in(installed: tuple[Mac, Said]) -> None:
-    mac, said = installed
-    mac.publisher.promote(said.json["release"])
-    newest = mac.run("apply", expect=0).json["sequence"]
-    (mac.prefix / "channel/stable.sequence").unlink()
-    mac.publisher.promote(said.json["release"], sequence=newest - 1)
-    assert mac.run("apply", expect=36).json["error"] == "older-sequence"
-    mac.publisher.promote(said.json["release"], sequence=newest + 1)
-    mac.run("apply", expect=0)
 
 
 def test_another_copy_hands_over_to_the_one_that_the_channel_names(installed: tuple[Mac, Said]) -> None:
@@ -126,11 +126,14 @@ def test_a_desired_state_that_is_wrong_is_refused_by_its_line(mac: Mac) -> None:
         mac.desired_file.write_text(f"{kept}{line}\n")
         said = mac.run("status", expect=3)
         assert re.search(r"desired: line \d+: ", said.json["message"]), line
+        assert ("an unknown key" in said.json["message"]) == (key == "colour"), line
     mac.desired_file.write_text("".join(one for one in good.splitlines(keepends=True) if "channel_url" not in one))
     assert "channel_url is missing" in mac.run("status", expect=3).json["message"]
     for url in ("http://example.com/x", "ftp://127.0.0.1/x", "https:example.com", "http://127.0.0.1:80@example.com/x"):
         mac.want(channel_url=url)
-        mac.run("plan", expect=3)
+        assert "expected https://" in mac.run("plan", expect=3).json["message"]
+    mac.want(channel_url=f"file://{mac.publisher.site.folder}", prefix=str(mac.desired_file))
+    assert f"{mac.desired_file} is no folder" in mac.run("apply", expect=58).json["message"]
 
 
 def test_a_plan_changes_nothing(mac: Mac) -> None:
@@ -220,3 +223,15 @@ def _is_held(lock: Path) -> bool:
             return False
     except LockHeld:
         return True
+
+
+def test_a_lost_sequence_lets_no_older_statement_in(mac: Mac) -> None:
+    release = mac.release("1", 1)
+    mac.publisher.promote(release)
+    mac.publisher.promote(release)
+    newest = mac.run("apply", expect=10).json["sequence"]
+    (mac.prefix / "channel/stable.sequence").unlink()
+    mac.publisher.promote(release, sequence=newest - 1)
+    assert mac.run("apply", expect=36).json["error"] == "older-sequence"
+    mac.publisher.promote(release, sequence=newest + 1)
+    mac.run("apply", expect=0)

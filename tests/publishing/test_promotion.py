@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from toolchain import proofs
-from toolchain.core import records
+from toolchain.core import extras, records
 from toolchain.core.delivery_errors import (
     CannotVerify,
     NotPromotable,
     OlderSequence,
     ReleaseRevoked,
+    SigningFailed,
     Tampered,
 )
-from toolchain.core.errors import ConfigError
+from toolchain.core.errors import ConfigError, MissingExtra
 from toolchain.core.run import Run
 from toolchain.publishing import promotion, publication, signature, statements, testresult
 from toolchain.publishing.published import STATEMENT_NAMESPACE, Document, PublishedRelease
@@ -106,6 +107,19 @@ def test_the_floor_only_rises(publisher: Run, world: World) -> None:
     assert kept.minimum_sequence == 2
     with pytest.raises(OlderSequence, match="minimum"):
         promotion.promote(publisher, world.older, without_proof="a test")
+
+
+def test_without_what_tuf_needs_no_statement_is_issued(
+    publisher: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.statement().sequence
+    gone = publisher_of(tmp_path / "world", **{"publish.tuf_keys": str(tmp_path / "gone")})
+    with pytest.raises(SigningFailed, match=r"publish\.tuf_keys: .*gone: no such folder"):
+        promotion.refresh(gone)
+    monkeypatch.setattr(extras, "installed", tuple)
+    with pytest.raises(MissingExtra):
+        promotion.refresh(publisher_of(tmp_path / "world"))
+    assert world.statement().sequence == before
 
 
 def test_a_refresh_changes_sequence_and_times_alone(publisher: Run, world: World) -> None:

@@ -44,6 +44,19 @@ def test_a_task_says_so(tmp_path: Path, environ: dict[str, str], said: str) -> N
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
+def test_a_file_in_the_place_of_what_a_flag_names(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ("release.keys", "--json", "--to", "file", "--offline", "off")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import tasks; tasks.start()", *words],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 46, done.stderr
+    assert json.loads(done.stdout)["message"] == f"--to: {tmp_path / 'file'}: File exists (EEXIST)"
+    assert not (tmp_path / "off").exists()
+
+
 def test_what_is_expected_and_what_is_a_bug(tmp_path: Path) -> None:
     named_folders = {"workspace": "a/ws", "deploy.prefix": "pre", "deploy.agents_dir": "agents"}
     flags = {key: str(tmp_path / name) for key, name in named_folders.items()}
@@ -57,6 +70,9 @@ def test_what_is_expected_and_what_is_a_bug(tmp_path: Path) -> None:
         found = explained(number, name)
         assert isinstance(found, FolderUnusable)
         assert found.message == f"workspace: {name}: {os.strerror(number)} ({errno.errorcode[number]})"
+    written = folders.explained(OSError(errno.EEXIST, "File exists", elsewhere), set_up, {"--to": elsewhere})
+    assert isinstance(written, FolderUnusable)
+    assert written.message == f"--to: {elsewhere}: File exists (EEXIST)"
     renamed = explained(errno.EPERM, elsewhere, None, str(tmp_path / "pre/current"))
     assert isinstance(renamed, FolderUnusable)
     assert renamed.message.startswith("deploy.prefix: ")

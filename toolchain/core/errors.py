@@ -28,6 +28,11 @@ class ToolchainError(Exception):
         return f"{self.message}\n  try: {self.hint}" if self.hint else self.message
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong, in words: for a file that cannot be read, without the number and the name that `str` adds."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
 class ConfigError(ToolchainError):
     """A setting is unknown, of the wrong type or out of range."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from .checkout import PATCHES
 from .config import Config
@@ -38,10 +40,13 @@ def workspace(config: Config) -> Path:
     return folder
 
 
-def explained(error: BaseException | None, config: Config | None) -> ToolchainError | None:
+def explained(
+    error: BaseException | None, config: Config | None, flags: Mapping[str, str] = MappingProxyType({})
+) -> ToolchainError | None:
     """The system's refusal of a file in the workspace, the prefix or the series, or above them, as an expected failure.
 
-    None for anything else: an `OSError` elsewhere may be a bug, and keeps its traceback.
+    `flags` are further places that a task's flags name, by flag. None for anything else: an `OSError` elsewhere may be
+    a bug, and keeps its traceback.
     """
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
         return FolderUnusable(
@@ -60,6 +65,7 @@ def explained(error: BaseException | None, config: Config | None) -> ToolchainEr
         "deploy.agents_dir": config.deploy.agents_dir,
         "publish.folder": config.publish.folder,
         "series.path": config.series.path or str(PATCHES),
+        **flags,
     }
     for key, value in named.items():
         if not value:
@@ -70,7 +76,7 @@ def explained(error: BaseException | None, config: Config | None) -> ToolchainEr
             continue
         for path in (Path(name).absolute() for name in names):
             if error.errno in _UNUSABLE and (path.is_relative_to(folder) or folder.is_relative_to(path)):
-                return FolderUnusable(f"{key}: {path}: {what}", hint=_HINTS[key])
+                return FolderUnusable(f"{key}: {path}: {what}", hint=_hint(key))
     return None
 
 
@@ -78,6 +84,8 @@ def _expanded(name: str, key: str) -> Path:
     try:
         return Path(name).expanduser().absolute()
     except RuntimeError as error:
-        raise FolderUnusable(
-            f"{key}: {name}: the home folder is unknown", hint=f"set HOME, or {_HINTS[key]}"
-        ) from error
+        raise FolderUnusable(f"{key}: {name}: the home folder is unknown", hint=f"set HOME, or {_hint(key)}") from error
+
+
+def _hint(key: str) -> str:
+    return _HINTS.get(key, f"name another place: {key}")

@@ -116,11 +116,12 @@ def render(run: Run, wanted: Wanted) -> RenderedProfile:
     )  # fmt: skip
     context = primary.context if form.client.states_context else 0
     form.check(text, Stated(api=api, model=primary.model, context=context))
+    out = _write(run.console, Path(wanted.out).expanduser().absolute(), text) if wanted.out else ""
     return RenderedProfile(
         client=wanted.client,
-        out=_write(run.console, Path(wanted.out).expanduser().absolute(), text) if wanted.out else "",
+        out=out,
         file=form.client.file,
-        use=form.client.use,
+        use=form.client.use.replace(form.client.file, shlex.quote(out)) if out else form.client.use,
         api=api,
         kv_cache_type=deploy.kv_cache_type,
         models=(primary, *fallbacks),

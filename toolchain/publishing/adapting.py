@@ -9,7 +9,7 @@ import msgspec
 
 from ..core import records
 from ..core.delivery_errors import CannotVerify, Tampered
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, reason
 from ..provisioning import desired
 from ..provisioning.adapters.inputs import Inputs
 from . import signature
@@ -82,7 +82,7 @@ def _text(path: Path, what: str) -> str:
     try:
         return records.read_bytes(path, limit=1 << 20).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {what} cannot be read: {error}") from error
+        raise ConfigError(f"{path}: {what} cannot be read: {reason(error)}", hint="name another file") from error
 
 
 def _same(path: Path, data: bytes, digest: str) -> None:

@@ -7,7 +7,7 @@ import textwrap
 from datetime import datetime
 from pathlib import Path
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, reason
 from ..core.records import read_bytes, write_bytes
 
 _WIDTH = 120
@@ -18,7 +18,9 @@ def prepend(file: Path, release: str, created: str, text: str) -> None:
     try:
         before = read_bytes(file).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--changelog: {file}: {error}", hint="name a Markdown file, as CHANGELOG.md") from error
+        raise ConfigError(
+            f"--changelog: {file}: {reason(error)}", hint="name a Markdown file that exists, as CHANGELOG.md"
+        ) from error
     after = with_entry(before, release, created, text)
     if after != before:
         write_bytes(file, after.encode(), mode=file.stat().st_mode & 0o777)

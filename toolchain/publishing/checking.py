@@ -37,6 +37,7 @@ R = TypeVar("R", Channel, PublishedRelease)
 _LARGEST = 4 << 20
 """bytes of release.json and of the provisioner"""
 _SLACK = timedelta(days=1)
+_PLACE = "are the place and the channel right? --channel NAME"
 _AGAIN = "fetch it again; if it stays, tell its publisher"
 _CLOCK = "set this machine's clock: sudo sntp -sS time.apple.com, or timedatectl set-ntp true"
 _SEEN = "channels-seen.json"
@@ -100,7 +101,7 @@ class _Check:
         try:
             return download.read(self.origin, name, most)
         except FileNotFoundError as error:
-            raise ForgeUnavailable(f"{self.origin.where}/{name} is not there", hint="is the URL right?") from error
+            raise ForgeUnavailable(f"{self.origin.where}/{name} is not there", hint=_PLACE) from error
 
     def signature(self, name: str) -> bytes:
         """The signature of a file."""

@@ -24,7 +24,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..core.delivery_errors import ForgeUnavailable, Tampered
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, reason
 
 _BLOCK = 1 << 16
 _STALL_S = 20.0
@@ -240,5 +240,10 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 def _cause(error: BaseException) -> str:
-    text = re.sub(r"//[^/@ ]*@", "//", " ".join(str(error).split()))  # a URL's password
-    return f"no complete answer: {text[:200] or type(error).__name__}"
+    for _ in range(8):  # urllib3's errors are in those of requests, and the system's in these
+        inner = (getattr(error, "reason", None), *error.args, error.__cause__)
+        if not (found := next((one for one in inner if isinstance(one, BaseException)), None)):
+            break
+        error = found
+    text = re.sub(r"//[^/@ ]*@", "//", " ".join(reason(error).split()))  # a URL's password
+    return f"no complete answer: {text[:200]}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core import extras, process, temporary
 from ..core.console import Console
 from ..core.delivery_errors import SigningFailed
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, reason
 from ..core.records import record
 from . import signature
 from .keyfiles import COMMENT, ROOT_KEYS, generate, write_new
@@ -91,7 +91,7 @@ def public_half(key: Path) -> str:
     try:
         words = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise SigningFailed(f"{path}: no public key: {error}", hint="ssh-keygen -y -f KEY > KEY.pub") from error
+        raise SigningFailed(f"{path}: no public key: {reason(error)}", hint="ssh-keygen -y -f KEY > KEY.pub") from error
     if len(words) < 2 or not words[0].startswith(("ssh-", "sk-ssh-", "ecdsa-", "sk-ecdsa-")):
         raise SigningFailed(f"{path}: not a public SSH key", hint="ssh-keygen -y -f KEY > KEY.pub")
     return " ".join(words[:2])

@@ -83,7 +83,7 @@ def revoke(run: Run, identifier: str) -> Issued:
     """Have every channel revoke a release. Raises as `promote` does, and `ConfigError` where there is no channel."""
     with opened(run) as publisher:
         if not published.is_file_name(identifier) or not publisher.publication.release(identifier).is_dir():
-            raise ConfigError(f"--release {identifier!r} was not published", hint="ls publication/releases")
+            raise ConfigError(f"--release {identifier!r} was not published", hint=_published_ones(publisher))
         before = _some(publisher)
         named = [one.channel for one in before if one.release == identifier]
         if named:
@@ -158,6 +158,10 @@ def _all(publisher: Publisher) -> list[Channel]:
     return [channels.read(publisher, name) for name in channels.names(publisher.publication)]
 
 
+def _published_ones(publisher: Publisher) -> str:
+    return f"ls {publisher.publication.releases}"
+
+
 def _some(publisher: Publisher) -> list[Channel]:
     if not (found := _all(publisher)):
         raise ConfigError(
@@ -169,7 +173,7 @@ def _some(publisher: Publisher) -> list[Channel]:
 def _published(publisher: Publisher, identifier: str) -> PublishedRelease:
     """A release of the publication, verified, with all its files. Raises `CannotVerify`, `Tampered` and others."""
     if not published.is_file_name(identifier):
-        raise ConfigError(f"--release {identifier!r}: not a release's id", hint="ls publication/releases")
+        raise ConfigError(f"--release {identifier!r}: not a release's id", hint=_published_ones(publisher))
     path = publisher.publication.release_file(identifier)
     if not path.is_file():
         raise CannotVerify(

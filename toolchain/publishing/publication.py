@@ -94,7 +94,6 @@ class Publisher:
         """Bring TUF's metadata up to date, and return the timestamp's version; 0 where there are no keys for it."""
         if not self.config.tuf_keys:
             return 0
-        extras.require("release", "metadata of The Update Framework")
         from . import tuf_repository
 
         folder = Path(self.config.tuf_keys).expanduser()
@@ -105,7 +104,14 @@ class Publisher:
 
 @contextmanager
 def opened(run: Run) -> Iterator[Publisher]:
-    """The publication, for one publisher at a time. Raises `LockHeld`, `ConfigError`, `DiskFull`."""
+    """The publication, for one publisher at a time. Raises `LockHeld`, `ConfigError`, `DiskFull`.
+
+    What TUF needs is looked for first, with `MissingExtra` and `SigningFailed`: by SSH alone half would be done.
+    """
+    if run.config.publish.tuf_keys:
+        extras.require("release", "metadata of The Update Framework")
+        if not (keys := Path(run.config.publish.tuf_keys).expanduser()).is_dir():
+            raise SigningFailed(f"publish.tuf_keys: {keys}: no such folder", hint="./inv release.keys makes it")
     publication = packing.publication(run)
     busy = f"{publication.folder}: another publisher is at work"
     publisher = Publisher(publication, run.config.publish, run.console)
@@ -262,8 +268,9 @@ def _same(publisher: Publisher, draft: PublishedRelease, target: Path) -> str:
         differing = [name for name, value in records.to_builtins(before).items()
                      if value != records.to_builtins(draft)[name]]  # fmt: skip
         raise AlreadyPublished(
-            f"{draft.id} was published with another {', '.join(differing)}",
-            hint="what is published does not change: build a release with another id, by another build.suffix",
+            f"{draft.id} was published before, with other content: {', '.join(differing)}",
+            hint="what is published does not change: attest before you publish; build a release with another id, by "
+            "another build.suffix",
         )
     for one in files_of(draft):
         try:

@@ -18,7 +18,7 @@ import msgspec
 
 from ..build import content_digest
 from ..core.delivery_errors import DocumentInvalid
-from ..core.errors import RecordError
+from ..core.errors import RecordError, reason
 from ..core.records import read, read_bytes, record, sha256_bytes
 from ..proofs import RanOn, Verification
 from ..stages import Release
@@ -273,5 +273,6 @@ def _summary(file: Path) -> _FirstRun:
         return msgspec.json.decode(data, type=_FirstRun)
     except (OSError, KeyError, EOFError, tarfile.TarError, zipfile.BadZipFile, msgspec.DecodeError) as error:
         raise DocumentInvalid(
-            f"--firstrun: {file} is no report of a first run: {error}", hint="the archive that ./inv firstrun wrote"
+            f"--firstrun: {file} is no report of a first run: {reason(error)}",
+            hint="the archive that ./inv firstrun wrote",
         ) from error

@@ -10,7 +10,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -40,6 +40,8 @@ _SHARED = {
     "set": "any setting, as in --set deploy.port=11500 (repeatable)",
 }
 
+_WRITTEN = ("out", "to", "offline")
+"""flags that name where a task writes to"""
 _LOOK_ONLY = ("deploy", "config", "doctor", "firstrun")
 """tasks that have a workspace, and leave nothing in it"""
 
@@ -82,6 +84,7 @@ def _task(body: Callable[..., None], flags: tuple[str, ...], help: dict[str, str
                 arguments[flag] = kind.read(arguments[flag] or (), flag)
             file = arguments.pop("config", "")
             config = reported.config = load(file=Path(file) if file else None, flags=settings)
+            reported.places = {f"--{one}": str(arguments[one]) for one in _WRITTEN if arguments.get(one)}
             run = Run(config=config, console=console)
             if "workspace" in flags and not body.__module__.endswith(_LOOK_ONLY) and body.__name__ not in _LOOK_ONLY:
                 account.refuse_to_litter(run.workspace)
@@ -109,6 +112,8 @@ class _reported:  # noqa: N801  a context manager, used like a function
         self._console = console
         self.config: Config | None = None
         """once it is known"""
+        self.places: Mapping[str, str] = {}
+        """what the flags name that a task writes to"""
 
     def __enter__(self) -> _reported:
         return self
@@ -120,7 +125,7 @@ class _reported:  # noqa: N801  a context manager, used like a function
         known = (
             error
             if isinstance(error, ToolchainError)
-            else folders.explained(error, self.config and settled(self.config))
+            else folders.explained(error, self.config and settled(self.config), self.places)
         )
         if known:
             self._end(type(known).__name__, known.exit_code, known.message, known.hint)
