@@ -54,13 +54,18 @@ def test_a_verified_release_is_staged_with_its_probe(run: Run, folder: Path, tmp
     assert records.sha256_file(tmp_path / "again.gguf") == stated.documents["probe"].sha256
 
 
+def identities(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which file each is, and when it was written last."""
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
 def test_packed_again_nothing_changes(run: Run, folder: Path) -> None:
     first = pack(run, folder)
-    before = {path: path.stat() for path in first.folder.iterdir()}
+    before = identities(first.folder)
     (run.workspace / "packed/.making/dead").mkdir(parents=True)
     again = pack(run, folder)
     assert (again.release, again.new) == (first.release, False)
-    assert {path: path.stat() for path in first.folder.iterdir()} == before
+    assert identities(first.folder) == before
 
 
 @pytest.mark.parametrize("damage", ["archive", "probe", "release.json", "older"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shlex
 import shutil
@@ -39,7 +40,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def parsed(words: list[str]) -> None:
-    Parser(contexts=tasks.namespace.to_contexts()).parse_argv(words)
+    copied = copy.deepcopy(tasks.namespace)  # Invoke takes the help texts out of it
+    Parser(contexts=copied.to_contexts()).parse_argv(words)
 
 
 @pytest.mark.parametrize(
