@@ -9,14 +9,15 @@ from collections.abc import Callable
 import msgspec
 
 from ..core.deadline import Deadline
+from ..core.delivery_errors import HostKeyRejected
 from ..core.printable import printable
 from ..core.records import record
 from ..provisioning import desired
-from .connection import Remote
+from .connection import Remote, TimedOut, Unreachable
 from .inventory import Host
 from .outcome import Change, Facts
 
-DONE, CHANGED, DRIFT, ABSENT, BUSY = 0, 10, 20, 21, 6
+DONE, CHANGED, DRIFT, ABSENT, UNHEALTHY, BUSY = 0, 10, 20, 21, 52, 6
 """exit codes of tq"""
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104  what it listens on
 _SHORT_S, _BUSY_S = 60.0, 1.0
@@ -66,6 +67,22 @@ class TqFailed(Exception):
     def __init__(self, error: str, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.error, self.message, self.hint = error, message, hint
+
+
+NoAnswer = HostKeyRejected | Unreachable | TimedOut | TqFailed
+"""how a conversation with a host ends without an answer"""
+
+
+def explained(error: NoAnswer) -> dict[str, str]:
+    """One word for the error, a message, and what to try: `error`, `message`, `hint`."""
+    match error:
+        case HostKeyRejected():
+            return {"error": "host-key", "message": error.message, "hint": error.hint}
+        case TqFailed():
+            return {"error": error.error, "message": error.message, "hint": error.hint}
+        case Unreachable():
+            return {"error": "unreachable", "message": str(error)}
+    return {"error": "timeout", "message": str(error)}
 
 
 class _Difference(msgspec.Struct):

@@ -17,7 +17,7 @@ from .controller import loaded
 from .crew import Crew, Overdue
 from .inventory import Host, Inventory
 from .outcome import Change, Facts
-from .provisioner import CHANGED, DONE, Kit, Provisioner, TqFailed, settled
+from .provisioner import ABSENT, CHANGED, DONE, DRIFT, UNHEALTHY, Kit, Provisioner, TqFailed, explained, settled
 
 _AT_ONCE = 8
 _GRACE_S = 30.0
@@ -142,13 +142,11 @@ class _Asking:
             with Remote(self.host, limit, self._rules.connect_timeout) as remote:
                 one = self._asked(one, Provisioner(self.host, remote, self._kit, self._release, look=True), limit)
         except HostKeyRejected as error:
-            one = change(one, state="rejected", error="host-key", message=error.message, hint=error.hint)
+            one = change(one, state="rejected", **explained(error))
         except Unreachable as error:
-            one = change(one, state="unreachable", error="unreachable", message=str(error))
-        except TimedOut as error:
-            one = change(one, error="timeout", message=str(error))
-        except TqFailed as error:
-            one = change(one, error=error.error, message=error.message, hint=error.hint)
+            one = change(one, state="unreachable", **explained(error))
+        except (TimedOut, TqFailed) as error:
+            one = change(one, **explained(error))
         return change(one, seconds=round(time.monotonic() - started, 3))
 
     def _asked(self, one: Surveyed, tq: Provisioner, limit: Deadline) -> Surveyed:
@@ -174,7 +172,7 @@ class _Asking:
 
 
 def _state(code: int, wrong: str) -> State:
-    states: dict[int, State] = {20: "drift", 21: "not-installed", 52: "unhealthy"}
+    states: dict[int, State] = {DRIFT: "drift", ABSENT: "not-installed", UNHEALTHY: "unhealthy"}
     if code in states:
         return states[code]
     if code != DONE:

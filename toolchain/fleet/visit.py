@@ -13,7 +13,7 @@ from ..core.delivery_errors import HostKeyRejected
 from .connection import Remote, TimedOut, Unreachable
 from .inventory import Host
 from .outcome import Facts, HostResult
-from .provisioner import ABSENT, CHANGED, DONE, DRIFT, Kit, Provisioner, TqAnswer, TqFailed, settled
+from .provisioner import ABSENT, CHANGED, DONE, DRIFT, Kit, Provisioner, TqAnswer, TqFailed, explained, settled
 from .rules import Rules
 
 _TRIES = 2
@@ -62,14 +62,12 @@ class Visit:
             with Remote(self._host, limit, self._rules.connect_timeout) as remote:
                 ended = self._updated(self._provisioner(remote), remote, limit)
         except HostKeyRejected as error:
-            ended = {"outcome": "rejected", "error": "host-key", "message": error.message, "hint": error.hint}
+            ended = {"outcome": "rejected", **explained(error)}
         except Unreachable as error:
             lost = "lost while tq changed it: " if self._known.touched and "lost" not in str(error) else ""
-            ended = {"outcome": "unreachable", "error": "unreachable", "message": f"{lost}{error}"}
-        except TimedOut as error:
-            ended = {"outcome": "failed", "error": "timeout", "message": str(error)}
-        except TqFailed as error:
-            ended = {"outcome": "failed", "error": error.error, "message": error.message, "hint": error.hint}
+            ended = {"outcome": "unreachable", **explained(error), "message": f"{lost}{error}"}
+        except (TimedOut, TqFailed) as error:
+            ended = {"outcome": "failed", **explained(error)}
         self._tell("ended", **ended, seconds=round(time.monotonic() - started, 3))
 
     def revert(self) -> None:
