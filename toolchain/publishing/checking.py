@@ -141,9 +141,9 @@ def verify(
     """Verify a packed folder, a published release, or the channel `name` of a publication; `place` is a folder or URL.
 
     `unsigned` allows a packed folder, which is signed only when it is published; without `files` neither archive nor
-    documents are fetched. Raises a distinct error for each
-    refusal: `Tampered`, `CannotVerify`, `UnknownKey`, `KeyRevoked`, `WrongNamespace`, `ChannelExpired`,
-    `OlderSequence`, `ReleaseRevoked`, `ArchiveUnsafe`, `ClockWrong`, `DocumentInvalid`, `ForgeUnavailable`.
+    documents are fetched. Raises a distinct error for each refusal: `Tampered`, `CannotVerify`, `UnknownKey`,
+    `KeyRevoked`, `WrongNamespace`, `ChannelExpired`, `OlderSequence`, `ReleaseRevoked`, `ArchiveUnsafe`, `ClockWrong`,
+    `DocumentInvalid`, `ForgeUnavailable`.
     """
     folder = _release_in(place, name, unsigned=unsigned)
     check = _Check(run, download.source(folder or place, run.config.publish.timeout_s), trust)
@@ -315,7 +315,7 @@ def _file(check: _Check, prefix: str, stated: Archive | Document, target: Path) 
             download.save(check.origin, name, stated.size, file)
     except FileNotFoundError as error:
         raise ForgeUnavailable(f"{check.origin.where}/{name} is not there", hint=_AGAIN) from error
-    if target.stat().st_size != stated.size or records.sha256_file(target) != stated.sha256:
+    if not published.is_as_stated(target, stated):
         raise Tampered(f"{check.origin.where}/{name}: its content is not what {RELEASE_FILE} states", hint=_AGAIN)
 
 

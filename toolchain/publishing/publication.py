@@ -23,12 +23,11 @@ from ..core.errors import ConfigError, DiskFull, RecordError, ReleaseInvalid
 from ..core.records import record
 from ..core.run import Run
 from ..provisioning import tq
-from . import packing, published, signature
+from . import packing, published, signature, unpacking
 from .published import RELEASE_FILE, Archive, Document, Publication, PublishedRelease, signature_of
 
 _LOCK_WAIT_S = 60.0
 _AGAIN = "./inv release.pack and release.attest make it anew"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @record
@@ -119,7 +118,7 @@ def opened(run: Run) -> Iterator[Publisher]:
         with locks.held(publication.folder / ".lock", busy, hint="wait until it ends", timeout_s=_LOCK_WAIT_S):
             yield publisher
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in unpacking.FULL:
             raise DiskFull(f"{publication.folder}: no space left", hint="free some space, then try again") from error
         raise
 
@@ -192,7 +191,7 @@ def check_file(path: Path, stated: Archive | Document) -> None:
     """Compare a file with what release.json says of it. Raises `Tampered`."""
     if path.is_symlink() or not path.is_file():
         raise Tampered(f"{path}: {'a link' if path.is_symlink() else 'missing'}", hint=_AGAIN)
-    if path.stat().st_size != stated.size or records.sha256_file(path) != stated.sha256:
+    if not published.is_as_stated(path, stated):
         raise Tampered(f"{path}: its content is not what {RELEASE_FILE} states", hint=_AGAIN)
 
 

@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from ..core import records
 from ..core.records import record
 
 RELEASE_NAMESPACE = "turboquant-release"
@@ -175,6 +176,11 @@ class Publication:
     def tuf(self) -> Path:
         """Metadata and targets of The Update Framework."""
         return self.folder / "tuf"
+
+
+def is_as_stated(path: Path, stated: Archive | Document) -> bool:
+    """Whether a file has the size and the digest that release.json states. Raises `OSError`."""
+    return path.stat().st_size == stated.size and records.sha256_file(path) == stated.sha256
 
 
 def signature_of(path: Path) -> Path:

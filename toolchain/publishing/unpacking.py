@@ -39,7 +39,8 @@ _MEMBERS = 20_000
 """a release has a few dozen"""
 _PRIVATE = ".unpacking"
 _LOCK_WAIT_S = 600.0
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""errors of a disk, a quota or a file that can take no more"""
 _AGAIN = "fetch the archive again; if it stays, tell its publisher"
 
 
@@ -102,7 +103,7 @@ def _explained(into: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise DiskFull(f"{into}: no space left for the release", hint="free some space, then try again") from error
         raise
 
