@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import delivery_errors as delivery_errors  # its classes count, too
+from . import validation_errors as validation_errors
 from .errors import ToolchainError
 
 

@@ -70,6 +70,11 @@ class _Saved:
 
 
 @record
+class _Prompt:
+    prompt: str
+
+
+@record
 class _Health:
     status: str = ""
 
@@ -93,13 +98,15 @@ class Loaded:
 
 class LlamaServer:
     """A running llama-server; `url` is its address, `timeout_s` bounds each call, and `deadline`, if given, all of
-    them; `key` is the API key to send. A failed call, and an answer of another shape, raises `ServerFailed`.
+    them; `key` is the API key to send, `pid` its process, 0 if unknown. A failed call, and an answer of another shape,
+    raises `ServerFailed`.
     """
 
     def __init__(
-        self, url: str, home: Path, timeout_s: float, deadline: Deadline | None = None, *, key: str = ""
+        self, url: str, home: Path, timeout_s: float, deadline: Deadline | None = None, *, key: str = "", pid: int = 0
     ) -> None:
         self.url = url
+        self.pid = pid
         self._home = home
         self._timeout_s = timeout_s
         self._deadline = deadline
@@ -122,6 +129,24 @@ class LlamaServer:
     def complete(self, body: Mapping[str, Any]) -> Completion:
         """The answer of /completion to a request."""
         return self._ask("POST", "/completion", Completion, body)
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[bytes]:
+        """The events of a streamed answer, as they come, each one JSON document."""
+        with self._call("POST", path, {**body, "stream": True}) as answer:
+            if not answer.ok:
+                raise ServerFailed(
+                    f"{answer.where}: {answer.status}: {printable(answer.body().decode(errors='replace'))}"
+                )
+            for line in answer.lines():
+                name, _, data = line.partition(b":")
+                if name == b"error":
+                    raise ServerFailed(f"{answer.where}: {printable(data.decode(errors='replace'))}")
+                if name == b"data" and data.strip() != b"[DONE]":
+                    yield data
+
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """A chat as the prompt that the model's template makes of it."""
+        return self._ask("POST", "/apply-template", _Prompt, {"messages": list(messages)}).prompt
 
     def _ask(self, method: str, path: str, kind: type[R], body: Mapping[str, Any] | None = None) -> R:
         with self._call(method, path, body) as answer:
@@ -192,7 +217,7 @@ def serve(
                 f"{model}: llama-server {how}\n{launched.tail()}".rstrip(), hint="does llama.cpp run this model?"
             )
         try:
-            yield LlamaServer(url, home, timeout_s)
+            yield LlamaServer(url, home, timeout_s, pid=launched.pid)
         except ServerFailed as error:
             raise ServerFailed(f"{error.message}\n{launched.tail()}".rstrip(), hint=error.hint) from error
 

@@ -185,6 +185,11 @@ class OllamaClient:
             eval_s=last.eval_duration / _NANOSECONDS,
         )
 
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[bytes]:
+        """The lines of a streamed answer, as they come, each one JSON document. Raises as `generate` does."""
+        with self._call("POST", path, json=body, refused=ModelLoadFailed) as answer:
+            yield from answer.lines()
+
     def delete(self, name: str) -> None:
         """Remove a model from the store. Raises `ServerFailed`, also for an unknown name."""
         self._tell("DELETE", "/api/delete", json={"model": name}, refused=ServerFailed)

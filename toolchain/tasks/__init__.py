@@ -15,6 +15,7 @@ from . import (
     release,
     series,
     sources,
+    validate,
     verify,
 )
 from .command import main
@@ -27,6 +28,7 @@ for one in (
     api,
     build,
     verify,
+    validate,
     metal,
     quality,
     memory,

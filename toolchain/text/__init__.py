@@ -25,6 +25,7 @@ from . import (  # noqa: F401  each registers what it shows
     settings,
     smoke,
     surface,
+    validation,
     watch,
 )
 from .dispatch import as_text

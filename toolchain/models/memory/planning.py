@@ -41,7 +41,7 @@ def plan_for(
         _machine(run, ram),
         types=[parse(text) for text in types or plan.usual_types(added)],
         table=type_table(added),
-        contexts=[_tokens(text) for text in context],
+        contexts=[tokens(text) for text in context],
         setting=Setting(
             context=1,
             sequences=_checked("parallel", parallel, 1, _MAX_SEQUENCES),
@@ -80,8 +80,8 @@ def _machine(run: Run, ram: float) -> plan.Hardware:
     return plan.Hardware(ram=found.ram, gpu=found.gpu_limit)
 
 
-def _tokens(text: str) -> int:
-    """A context, also as 64K or 1M."""
+def tokens(text: str) -> int:
+    """A context, also as 64K or 1M. Raises `ConfigError`."""
     number, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
     if not number.isascii() or not number.isdigit() or not 1 <= int(number) * unit <= _MAX_CONTEXT:
         raise ConfigError(f"--context {text!r}: expected a number of tokens, such as 65536 or 64K")

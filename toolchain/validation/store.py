@@ -1,0 +1,60 @@
+"""The folder of a validation: every answer is kept when it comes, so that an interrupted run goes on where it was.
+
+plan.json            what is measured
+cells/KEY.json       one answer or measurement each; KEY says which, as in needle/candidate/8192/3
+result.json          what was found, of all tests
+logs/                of the servers
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from ..core.records import read, sweep, write
+
+R = TypeVar("R")
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+
+
+class Store:
+    """The kept cells of one validation. A cell is written atomically once it is complete, and never changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.taken = 0
+        """cells that this run measured itself"""
+
+    def kept(self, key: str, kind: type[R], measure: Callable[[], R]) -> R:
+        """The cell `key`, measured now unless it is kept. Raises `RecordError` for a damaged one, `DiskFull`."""
+        path = self.path(key)
+        if path.is_file():
+            return read(path, kind)
+        found = measure()
+        write(path, found)
+        self.taken += 1
+        return found
+
+    def has(self, key: str) -> bool:
+        """Whether a cell is kept."""
+        return self.path(key).is_file()
+
+    def path(self, key: str) -> Path:
+        """The file of a cell."""
+        assert _KEY.fullmatch(key), key
+        return self.folder / "cells" / f"{key}.json"
+
+    def keys(self) -> Iterator[str]:
+        """All cells, sorted."""
+        root = self.folder / "cells"
+        found = (path.relative_to(root).as_posix() for path in root.rglob("*.json") if not path.name.startswith("."))
+        return iter(sorted(name.removesuffix(".json") for name in found))
+
+    def tidy(self) -> None:
+        """Delete what a killed run left half written."""
+        for folder in [self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())]:
+            sweep(folder, "*.json", "*.html", "*.md")

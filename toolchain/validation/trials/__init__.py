@@ -1,0 +1,1 @@
+"""The tests of the matrix, a module for each; `toolchain.validation.matrix` lists them."""

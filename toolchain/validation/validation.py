@@ -1,0 +1,202 @@
+"""One validation: from the flags to a plan, through the tests of the matrix, to a report and the gate's decision."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+from ..build import content_digest, find_release
+from ..core import records
+from ..core.cachetypes import grammar
+from ..core.cachetypes.table import type_table
+from ..core.errors import ConfigError, ToolchainError
+from ..core.locks import held
+from ..core.records import sha256_bytes, sha256_file
+from ..core.run import Run
+from ..host import machine
+from ..models.compatibility.verdict import find_model
+from ..models.memory import gguf
+from ..models.quality.samples import TEXT, read_text
+from ..series.manifest import load_series
+from ..stages import Release
+from . import gate
+from .matrix import TESTS
+from .plan import Backend, Plan
+from .result import Decision, Report, TestResult
+from .sides import Sides
+from .store import Store
+from .trial import Trial
+
+FOLDER = "validations"
+_CONTEXTS = (8192, 32768, 131072)
+
+
+def make_plan(
+    run: Run,
+    *,
+    model: str,
+    candidate: str,
+    baseline: str,
+    tests: Sequence[str],
+    contexts: Sequence[int],
+    backend: str,
+    release: str,
+    baseline_url: str = "",
+    candidate_url: str = "",
+    seed: int = 1,
+    text: str = "",
+) -> Plan:
+    """The plan of a validation. Raises `ConfigError` for a wrong flag, `ModelInvalid`, `ReleaseInvalid`."""
+    if backend not in get_args(Backend):
+        raise ConfigError(f"--against {backend!r} is unknown", hint=" or ".join(get_args(Backend)))
+    if unknown := [name for name in tests if name not in TESTS]:
+        raise ConfigError(f"--tests {unknown[0]!r} is unknown", hint=", ".join(TESTS))
+    if bool(baseline_url) != bool(candidate_url):
+        raise ConfigError("--baseline-url and --candidate-url go together", hint="give both, or none")
+    path = find_model(model, run.config).absolute()
+    header = gguf.load(str(path))
+    trained = int(header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length", 0) or 0)
+    if not trained:
+        raise ConfigError(f"{path}: states no context length, so it is no language model")
+    if too_long := [one for one in contexts if one > trained]:
+        raise ConfigError(
+            f"--contexts {too_long[0]}: {path.name} was trained on {trained} tokens", hint=f"--contexts {trained}"
+        )
+    directory, stated = None, None
+    if not baseline_url:
+        directory = find_release(run, release)
+        stated = records.read(directory / "manifest.json", Release)
+    types = type_table(stated.cache_types if stated else load_series(run).types)
+    for setting in (baseline, candidate):
+        for name in grammar.parse(setting).names():
+            if name not in types:
+                raise ConfigError(f"unknown cache type {name!r} in {setting!r}", hint=", ".join(types))
+    reading = read_text(text)
+    return Plan(
+        model=path,
+        model_name=model if not Path(model).expanduser().is_file() else path.stem,
+        model_sha256=sha256_file(path),
+        trained_context=trained,
+        release=stated.id if stated else "",
+        release_dir=directory,
+        content_sha256=content_digest(stated) if stated else "",
+        backend=cast(Backend, backend),
+        baseline=str(grammar.parse(baseline)),
+        candidate=str(grammar.parse(candidate)),
+        baseline_url=baseline_url.rstrip("/"),
+        candidate_url=candidate_url.rstrip("/"),
+        contexts=tuple(sorted(set(contexts))) or _usual(trained),
+        tests=tuple(name for name in TESTS if not tests or name in tests),
+        seed=seed,
+        text=(Path(text).expanduser().absolute() if text else TEXT),
+        text_sha256=sha256_bytes(reading.encode()),
+        text_bytes=len(reading.encode()),
+        prompts_sha256="",
+        environment=dict(run.config.deploy.environment),
+    )
+
+
+def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
+    """Measure what the kept answers do not hold yet, and judge. Writes result.json after each test.
+
+    Raises `LockHeld` when the same validation runs, and the errors of the servers; what was measured is kept.
+    """
+    folder = folder_of(run, plan.id)
+    if again and folder.is_dir():
+        with _locked(folder):
+            shutil.rmtree(folder)
+    records.make_folder(folder)
+    with _locked(folder):
+        store = Store(folder)
+        store.tidy()
+        records.write(folder / "plan.json", plan)
+        release = records.read(plan.release_dir / "manifest.json", Release) if plan.release_dir else None
+        started = _now()
+        done: list[TestResult] = []
+        report = _report(plan, started, done, complete=False)
+        try:
+            with Sides(plan, release, store, run.config, run.console) as sides:
+                trial = Trial(
+                    plan=plan,
+                    store=store,
+                    sides=sides,
+                    config=run.config,
+                    console=run.console,
+                    workspace=run.workspace,
+                    added=release.cache_types if release else load_series(run).types,
+                )
+                for name in plan.tests:
+                    done.append(_measured(name, trial))
+                    report = _report(plan, started, done, complete=len(done) == len(plan.tests))
+                    records.write(folder / "result.json", report)
+        finally:
+            shutil.rmtree(folder / "home", ignore_errors=True)
+        return report
+
+
+def folder_of(run: Run, name: str) -> Path:
+    """The folder of a validation, by its id."""
+    return run.workspace / FOLDER / name
+
+
+def find(run: Run, name: str) -> Report:
+    """The report of a validation: by its id, its folder or its result.json; empty: the newest one.
+
+    Raises `ConfigError` for an unknown one, `RecordError` for a damaged one.
+    """
+    given = Path(name).expanduser() if name else None
+    if given and given.suffix == ".json" and given.is_file():
+        return records.read(given, Report)
+    if given and (given / "result.json").is_file():
+        return records.read(given / "result.json", Report)
+    made = sorted((run.workspace / FOLDER).glob("*/result.json"), key=lambda path: path.stat().st_mtime)
+    chosen = [path for path in made if not name or path.parent.name == name]
+    if not chosen:
+        known = ", ".join(path.parent.name for path in made[-3:]) or "there is none yet: ./inv validate --model M"
+        raise ConfigError(f"no validation {name or 'was run'}", hint=known)
+    return records.read(chosen[-1], Report)
+
+
+def _measured(name: str, trial: Trial) -> TestResult:
+    began = time.monotonic()
+    try:
+        found = TESTS[name](trial)
+    except ToolchainError as error:
+        kept = f"what was measured is kept in {trial.store.folder}; the same command goes on from there"
+        raise type(error)(f"{name}: {error.message}", hint=f"{error.hint}; {kept}" if error.hint else kept) from error
+    seconds = round(time.monotonic() - began, 1)
+    return replace(found, seconds=seconds, voids=(*found.voids, *trial.sides.unproven))
+
+
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    return held(
+        folder.parent / f"{folder.name}.lock", f"{folder.name} is being measured", hint="wait until it has ended"
+    )
+
+
+def _report(plan: Plan, started: str, done: Sequence[TestResult], *, complete: bool) -> Report:
+    decision = gate.decide(done) if complete else Decision(answer="not decided", reasons=("interrupted",), next="again")
+    return Report(
+        id=plan.id,
+        plan=plan,
+        ran_on=machine.in_short(),
+        machine="",
+        started=started,
+        results=tuple(done),
+        decision=decision,
+        complete=complete,
+    )
+
+
+def _usual(trained: int) -> tuple[int, ...]:
+    return tuple(one for one in _CONTEXTS if one <= trained) or (trained,)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
