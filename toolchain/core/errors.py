@@ -97,7 +97,7 @@ class PinMissing(ToolchainError):
 
 
 class FetchFailed(ToolchainError):
-    """A mirror could not be cloned or updated."""
+    """A mirror could not be cloned or updated, or a file could not be downloaded."""
 
     exit_code = 13
 

@@ -59,7 +59,11 @@ def make_plan(
         raise ConfigError(f"--tests {unknown[0]!r} is unknown", hint=", ".join(TESTS))
     if bool(baseline_url) != bool(candidate_url):
         raise ConfigError("--baseline-url and --candidate-url go together", hint="give both, or none")
-    path = find_model(model, run.config).absolute()
+    directory, stated = None, None
+    if not baseline_url:  # before a model is fetched
+        directory = find_release(run, release)
+        stated = records.read(directory / "manifest.json", Release)
+    path = find_model(model, run.config, run.console).absolute()
     header = gguf.load(str(path))
     trained = int(header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length", 0) or 0)
     if not trained:
@@ -68,10 +72,6 @@ def make_plan(
         raise ConfigError(
             f"--contexts {too_long[0]}: {path.name} was trained on {trained} tokens", hint=f"--contexts {trained}"
         )
-    directory, stated = None, None
-    if not baseline_url:
-        directory = find_release(run, release)
-        stated = records.read(directory / "manifest.json", Release)
     types = type_table(stated.cache_types if stated else load_series(run).types)
     for setting in (baseline, candidate):
         for name in grammar.parse(setting).names():

