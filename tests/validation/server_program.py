@@ -126,7 +126,11 @@ class Handler(BaseHTTPRequestHandler):
         loaded = (STORE / "validated").is_file() if OLLAMA else False
         answers: dict[str, dict[str, Any]] = {
             "/health": {"status": "ok"},
-            "/props": {"build_info": "b10488-1234567", "model_path": flag("--model")},
+            "/props": {
+                "build_info": "b10488-1234567",
+                "model_path": flag("--model"),
+                "default_generation_settings": {"n_ctx": int(flag("--ctx-size", "0"))},
+            },
             "/api/version": {"version": "9.9.9"},
             "/api/tags": {"models": [{"name": "validated:latest"}] if loaded else []},
         }
@@ -148,6 +152,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer({"prompt": chat})
         elif self.path == "/api/chat":
             self._answer({"_debug_info": {"rendered_template": chat}})
+        elif self.path == "/api/show":
+            self._answer({"modelfile": f"FROM {STORE}/blobs/{(STORE / 'validated').read_text()}\n"})
         elif self.path == "/api/create":
             (STORE / "validated").write_text(next(iter(body["files"].values())).replace(":", "-"))
             self._answer({"status": "success"})

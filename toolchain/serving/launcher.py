@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import signal
 import socket
 import subprocess
 import time
@@ -19,6 +21,7 @@ from ..core.process import TAIL_LINES, Child, kill_group, spawn
 
 _SETTLE_S = 3.0
 _POLL_S = 0.02
+_ILLEGAL = re.compile(r"signal 4\b|illegal instruction", re.IGNORECASE)
 
 
 class Launched:
@@ -33,7 +36,8 @@ class Launched:
         """How it ended, now or within some seconds, as in "ended with 1"; empty while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(within)
-            return f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+            named = f" ({signal.strsignal(-code) or 'unknown'})" if code < 0 else ""
+            return f"was killed by signal {-code}{named}" if code < 0 else f"ended with {code}"
         return ""
 
     def wait_until(self, reached: Callable[[], bool], seconds: float) -> bool:
@@ -66,6 +70,16 @@ def launch(
         yield Launched(process, log)
     finally:
         _kill(process)
+
+
+def hint_on(said: str, otherwise: str) -> str:
+    """What to try after a server ended as `said`: for an illegal instruction its own hint."""
+    if not _ILLEGAL.search(said):
+        return otherwise
+    return (
+        "the system refuses an instruction that ggml uses for repacked weights, such as AMX in a virtual machine: "
+        "--set deploy.environment.LLAMA_ARG_REPACK=0"
+    )
 
 
 def require_program(path: Path, hint: str) -> Path:

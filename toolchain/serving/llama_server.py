@@ -14,17 +14,19 @@ from msgspec import Meta
 
 from ..core.cachetypes import grammar
 from ..core.deadline import Deadline
-from ..core.errors import ModelLoadFailed, ServerFailed, StateInvalid
+from ..core.errors import ModelLoadFailed, ServerFailed, StateInvalid, ToolchainError
 from ..core.printable import printable
 from ..core.records import record
 from . import transport
-from .launcher import claim_port, launch, require_program
+from .launcher import Launched, claim_port, hint_on, launch, require_program
 
 R = TypeVar("R")
 _EXPECTED = "a llama-server"
 _MOST_BYTES = 32 << 20
 """of an answer: /tokenize gives a number for each few characters of a text"""
 _HEALTH_S = 5.0
+_END_S = 0.5
+"""after a call broke off, until its process has ended"""
 _SLOT_FILE = "slot.bin"
 INFORMATIVE = "4"
 """llama.cpp's log level that includes the cache lines"""
@@ -80,9 +82,15 @@ class _Health:
 
 
 @record
+class _Generation:
+    n_ctx: int = 0
+
+
+@record
 class _Properties:
     build_info: str = ""
     model_path: str = ""
+    default_generation_settings: _Generation = _Generation()
 
 
 @record
@@ -93,20 +101,30 @@ class Loaded:
     """of llama.cpp, such as b10488"""
     model: str = ""
     """its file, as it was named to the server: to compare it; not fit to be shown"""
+    context: int = 0
+    """of a slot, in tokens; 0: not stated"""
     key_refused: bool = False
 
 
 class LlamaServer:
     """A running llama-server; `url` is its address, `timeout_s` bounds each call, and `deadline`, if given, all of
-    them; `key` is the API key to send, `pid` its process, 0 if unknown. A failed call, and an answer of another shape,
-    raises `ServerFailed`.
+    them; `key` is the API key to send, `launched` its process, if it is ours. A failed call, and an answer of another
+    shape, raises `ServerFailed`.
     """
 
     def __init__(
-        self, url: str, home: Path, timeout_s: float, deadline: Deadline | None = None, *, key: str = "", pid: int = 0
+        self,
+        url: str,
+        home: Path,
+        timeout_s: float,
+        deadline: Deadline | None = None,
+        *,
+        key: str = "",
+        launched: Launched | None = None,
     ) -> None:
         self.url = url
-        self.pid = pid
+        self.pid = launched.pid if launched else 0
+        self._launched = launched
         self._home = home
         self._timeout_s = timeout_s
         self._deadline = deadline
@@ -120,7 +138,20 @@ class LlamaServer:
             if answer.status == HTTPStatus.UNAUTHORIZED:
                 return Loaded(key_refused=True)
             found = self._read(answer, _Properties)
-        return Loaded(build=printable(found.build_info).partition("-")[0], model=found.model_path)
+        build, context = printable(found.build_info).partition("-")[0], found.default_generation_settings.n_ctx
+        return Loaded(build=build, model=found.model_path, context=context)
+
+    def end(self, within: float = 0.0) -> str:
+        """How its process ended, now or within some seconds; empty while it runs, and where it is unknown."""
+        return self._launched.end(within) if self._launched else ""
+
+    def explain(self, error: ToolchainError) -> ToolchainError:
+        """A failed call with more detail: how the server ended, and the last lines of its log."""
+        how = self.end(_END_S)
+        if not how or self._launched is None:
+            return error
+        tail = self._launched.tail().rstrip()
+        return type(error)(f"{error.message}\nllama-server {how}\n{tail}", hint=hint_on(how, error.hint))
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a text, with those that the model adds."""
@@ -214,12 +245,16 @@ def serve(
         if not launched.wait_until(lambda: _is_ready(url), timeout_s):
             how = launched.end() or f"took over {timeout_s:g} s"
             raise ModelLoadFailed(
-                f"{model}: llama-server {how}\n{launched.tail()}".rstrip(), hint="does llama.cpp run this model?"
+                f"{model}: llama-server {how}\n{launched.tail()}".rstrip(),
+                hint=hint_on(how, "does llama.cpp run this model?"),
             )
+        server = LlamaServer(url, home, timeout_s, launched=launched)
         try:
-            yield LlamaServer(url, home, timeout_s, pid=launched.pid)
+            yield server
         except ServerFailed as error:
-            raise ServerFailed(f"{error.message}\n{launched.tail()}".rstrip(), hint=error.hint) from error
+            how = server.end(_END_S)
+            said = "\n".join(filter(None, (error.message, how and f"llama-server {how}", launched.tail().rstrip())))
+            raise ServerFailed(said, hint=hint_on(how, error.hint)) from error
 
 
 def own_environment() -> dict[str, str]:

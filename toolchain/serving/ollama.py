@@ -8,6 +8,7 @@ answers that it cannot load or import a model is `ModelLoadFailed`. An answer of
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ R = TypeVar("R")
 _POLL_S = 0.05
 _NANOSECONDS = 1e9
 _EXPECTED = "an Ollama"
+_FROM = re.compile(r"^FROM .{0,4096}\bsha256-([0-9a-f]{64})$", re.MULTILINE)
 
 DEFAULT_PORT = 11434
 """the default port of Ollama.app and Homebrew's service"""
@@ -49,6 +51,11 @@ class _Model:
 @record
 class _Models:
     models: tuple[_Model, ...] | None = None
+
+
+@record
+class _Shown:
+    modelfile: str = ""
 
 
 @record
@@ -110,6 +117,13 @@ class OllamaClient:
     def names(self) -> tuple[str, ...]:
         """Names of the models in the server's store, such as probe:latest. Raises `ServerFailed`."""
         return tuple(printable(model.name) for model in self._get("/api/tags", _Models).models or ())
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a model's file, as its Modelfile names it; empty if it does not. Raises `ServerFailed`."""
+        with self._call("POST", "/api/show", json={"model": name}, refused=ServerFailed) as answer:
+            found = transport.decode(answer.body(), _Shown, answer.where, _EXPECTED)
+        match = _FROM.search(found.modelfile)
+        return match[1] if match else ""
 
     def loaded(self) -> int:
         """How many models are in memory, each with a runner. Raises `ServerFailed`."""

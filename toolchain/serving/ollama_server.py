@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..core.errors import PortInUse, ServerFailed, ToolchainError
-from .launcher import Launched, claim_port, launch, require_program
+from .launcher import Launched, claim_port, hint_on, launch, require_program
 from .ollama import OllamaClient
 
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -25,6 +25,10 @@ class Server:
         self.log = launched.log
         self.pid = launched.pid
 
+    def end(self) -> str:
+        """How its process ended; empty while it runs."""
+        return self._launched.end()
+
     def check_alive(self, within: float = 0.0) -> None:
         """Raise when the process has ended, or ends within some seconds: `PortInUse` when its log says so, else
         `ServerFailed` with its tail."""
@@ -34,7 +38,9 @@ class Server:
         tail = self.tail()
         if "address already in use" in tail:
             raise PortInUse(f"{self.client.base_url} is taken by another program", hint="choose another port")
-        raise ServerFailed(f"the server {how}\n  log: {self.log}\n  last lines:\n{tail}".rstrip())
+        raise ServerFailed(
+            f"the server {how}\n  log: {self.log}\n  last lines:\n{tail}".rstrip(), hint=hint_on(how, "")
+        )
 
     def explain(self, error: ToolchainError) -> ToolchainError:
         """A failed call with more detail: that the server died, or llama-server's error message."""
@@ -44,7 +50,8 @@ class Server:
             return death
         lines = [line.strip() for line in self.tail().splitlines()]
         complaints = [line for line in lines if _COMPLAINT.search(line) and not line.startswith(("time=", "[GIN]"))]
-        return type(error)("\n    ".join([error.message, *list(dict.fromkeys(complaints))[-3:]]), hint=error.hint)
+        message = "\n    ".join([error.message, *list(dict.fromkeys(complaints))[-3:]])
+        return type(error)(message, hint=hint_on(error.message, error.hint))
 
     def tail(self) -> str:
         """The last lines of the log, indented for a message."""

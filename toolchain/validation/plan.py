@@ -7,7 +7,7 @@ another one never mixes with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,9 @@ class Plan:
     baseline_url: str = ""
     """a running server to ask instead of one of the release"""
     candidate_url: str = ""
+    baseline_log: Path | None = None
+    """of the running server: proves its cache type"""
+    candidate_log: Path | None = None
     contexts: tuple[int, ...]
     tests: tuple[str, ...]
     seed: int
@@ -53,8 +56,13 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """Name of the validation's folder: model, candidate, backend and 10 digits of the digest."""
-        digest = sha256_bytes(to_json(self).encode())[:10]
+        """Name of the validation's folder: model, candidate, backend and 10 digits of the digest.
+
+        Where files lie does not count: their content does.
+        """
+        here = Path()
+        deciding = replace(self, model=here, release_dir=None, text=here, baseline_log=None, candidate_log=None)
+        digest = sha256_bytes(to_json(deciding).encode())[:10]
         words = (self.model.stem[:40], self.candidate, self.backend, digest)
         return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in word)[:60] for word in words)
 
@@ -65,6 +73,10 @@ class Plan:
     def url(self, side: Side) -> str:
         """The running server of a side; empty when one is started."""
         return self.baseline_url if side == "baseline" else self.candidate_url
+
+    def log(self, side: Side) -> Path | None:
+        """The log of a side's running server, if it was named."""
+        return self.baseline_log if side == "baseline" else self.candidate_log
 
     @property
     def working_context(self) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -19,16 +21,14 @@ from ..core.cachetypes.table import type_table
 from ..core.config import Config
 from ..core.console import Console
 from ..core.deadline import Deadline
-from ..core.errors import ServerFailed, VerificationFailed
-from ..core.records import sha256_file
-from ..core.validation_errors import WrongModelServed
-from ..models.memory import gguf
+from ..core.errors import ToolchainError, VerificationFailed
 from ..models.memory.together import need
 from ..serving import cachelog, ollama_server
-from ..serving.llama_server import LlamaServer, serve
-from ..serving.ollama import OllamaClient
+from ..serving.llama_server import serve
 from ..stages import Release
+from . import given
 from .endpoint import Endpoint, LlamaEndpoint, OllamaEndpoint
+from .leftovers import HOME
 from .plan import SIDES, Plan, Side
 from .store import Store
 
@@ -39,9 +39,16 @@ _SHARE = 0.8
 _LOG_S = 10.0
 
 
+@dataclass
 class _Running:
-    def __init__(self, endpoint: Endpoint, stack: contextlib.ExitStack, load_s: float) -> None:
-        self.endpoint, self.stack, self.load_s = endpoint, stack, load_s
+    """A server; `explain` adds to a failed call how it ended, which `end` tells (empty while it runs)."""
+
+    endpoint: Endpoint
+    url: str
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    load_s: float = 0.0
+    end: Callable[[], str] = lambda: ""
+    explain: Callable[[ToolchainError], ToolchainError] = lambda error: error
 
 
 class Sides:
@@ -55,18 +62,21 @@ class Sides:
         """endpoints whose cache type nothing states"""
 
     def at(self, side: Side, context: int) -> Endpoint:
-        """The side's server with this context in tokens. Another one of that side is stopped first.
+        """The side's server with this context in tokens. Another one of that side, or one that died, is stopped first.
 
         Raises `ModelLoadFailed`, `ServerFailed`, `VerificationFailed` when the log states another cache, and
         `WrongModelServed`.
         """
         running = self._running.get(side)
-        if running and running.endpoint.context == context:
+        if running and running.endpoint.context == context and not running.end():
             return running.endpoint
         self.stop(side)
         if url := self.plan.url(side):
-            self._running[side] = _Running(self._given(side, url, context), contextlib.ExitStack(), 0.0)
-            return self._running[side].endpoint
+            timeout_s = self._config.verify.timeout_s
+            found = given.endpoint(self.plan, side, context, folder=self._store.folder, timeout_s=timeout_s)
+            self._running[side] = _Running(endpoint=found, url=url)
+            self._prove_given(side, found)
+            return found
         other: Side = SIDES[1 - SIDES.index(side)]
         if other in self._running and not self._both_fit(side, context):
             self.stop(other)
@@ -81,6 +91,17 @@ class Sides:
         """Stop a side's server, if it runs."""
         if running := self._running.pop(side, None):
             running.stack.close()
+
+    def explained(self, error: ToolchainError) -> ToolchainError:
+        """An error of a test with more detail: the side whose server it is about, how that ended, and its log."""
+        about = [one for one in self._running if self._running[one].url in error.message]
+        for side in about or [one for one in self._running if self._running[one].end()]:
+            running = self._running[side]
+            more, log = running.explain(error), running.endpoint.log
+            place = f"\n  log: {log}" if log and str(log) not in more.message else ""
+            title = self._title(side, running.endpoint.context)
+            return type(error)(f"{title}: {more.message}{place}", hint=more.hint)
+        return error
 
     def close(self) -> None:
         """Stop both."""
@@ -107,19 +128,24 @@ class Sides:
         stack = contextlib.ExitStack()
         began = time.monotonic()
         try:
-            if self.plan.backend == "llama-server":
-                endpoint: Endpoint = self._llama_server(stack, side, context, log)
-            else:
-                endpoint = self._ollama(stack, side, context, log)
-            load_s = time.monotonic() - began
+            start = self._llama_server if self.plan.backend == "llama-server" else self._ollama
+            running = start(stack, side, context, log)
+            running.load_s = time.monotonic() - began
             self._prove(side, log)
+        except ToolchainError as error:
+            stack.close()
+            place = "" if str(log) in error.message else f"\n  log: {log}"
+            raise type(error)(f"{self._title(side, context)}: {error.message}{place}", hint=error.hint) from error
         except BaseException:
             stack.close()
             raise
-        return _Running(endpoint, stack, load_s)
+        return running
 
-    def _llama_server(self, stack: contextlib.ExitStack, side: Side, context: int, log: Path) -> Endpoint:
-        home = self._store.folder / "home" / side
+    def _title(self, side: Side, context: int) -> str:
+        return f"{side} ({self.plan.cache(side)}, context {context})"
+
+    def _llama_server(self, stack: contextlib.ExitStack, side: Side, context: int, log: Path) -> _Running:
+        home = self._store.folder / HOME / side
         records.make_folder(home)
         assert self.plan.release_dir is not None
         program = self.plan.release_dir / "lib" / "ollama" / "llama-server"
@@ -137,13 +163,14 @@ class Sides:
                 environment=self.plan.environment,
             )
         )
-        return LlamaEndpoint(server, context=context, log=log, template=_has_template(self.plan.model))
+        endpoint = LlamaEndpoint(server, context=context, log=log, template=given.has_template(self.plan.model))
+        return _Running(endpoint, server.url, stack, end=server.end, explain=server.explain)
 
-    def _ollama(self, stack: contextlib.ExitStack, side: Side, context: int, log: Path) -> Endpoint:
+    def _ollama(self, stack: contextlib.ExitStack, side: Side, context: int, log: Path) -> _Running:
         assert self.plan.release_dir is not None
         assert self._release is not None
-        home = self._store.folder / "home" / side
-        store = self._store.folder / "home" / "models"
+        home = self._store.folder / HOME / side
+        store = self._store.folder / HOME / "models"
         self._lend_blob(store)
         environment = {
             **self.plan.environment,
@@ -161,11 +188,14 @@ class Sides:
                 timeout_s=self._config.verify.timeout_s,
             )
         )
-        if f"{MODEL}:latest" not in server.client.names():
-            server.client.create_from_gguf(MODEL, self.plan.model)
         endpoint = OllamaEndpoint(server.client, MODEL, context=context, pid=server.pid, log=log, options={})
-        endpoint.generate("a", tokens=1)
-        return endpoint
+        try:
+            if f"{MODEL}:latest" not in server.client.names():
+                server.client.create_from_gguf(MODEL, self.plan.model)
+            endpoint.generate("a", tokens=1)
+        except ToolchainError as error:
+            raise server.explain(error) from error
+        return _Running(endpoint, server.client.base_url, stack, end=server.end, explain=server.explain)
 
     def _lend_blob(self, store: Path) -> None:
         """Put the model into the temporary store without a copy, where the file system can."""
@@ -187,36 +217,10 @@ class Sides:
         if wrong := cachelog.mismatch(proofs, asked, sum(one.layers for one in proofs)):
             raise VerificationFailed(f"{wrong}\n  log: {log}", hint="is the release built with the series?")
 
-    def _given(self, side: Side, url: str, context: int) -> Endpoint:
-        """An endpoint that runs already. Raises `WrongModelServed` when it serves another model, `ServerFailed`."""
-        note = f"{side}: {url}: nothing here states its cache type"
-        if note not in self.unproven:
-            self.unproven.append(note)
-        timeout_s = self._config.verify.timeout_s
-        if self.plan.backend == "llama-server":
-            server = LlamaServer(url, self._store.folder, timeout_s)
-            loaded = server.loaded()
-            if loaded is None or loaded.key_refused:
-                raise ServerFailed(f"{url}: its model is not loaded, or it wants an API key")
-            if loaded.model and not self._is_the_model(loaded.model):
-                raise WrongModelServed(
-                    f"{url} serves {Path(loaded.model).name}, not {self.plan.model.name}",
-                    hint="--model names the file that it serves",
-                )
-            return LlamaEndpoint(server, context=context, log=None, template=_has_template(self.plan.model))
-        client = OllamaClient(url, timeout_s)
-        names = client.names()
-        wanted = self.plan.model_name if ":" in self.plan.model_name else f"{self.plan.model_name}:latest"
-        if wanted not in names:
-            raise WrongModelServed(f"{url} has no model {wanted}", hint=f"it has {', '.join(names) or 'none'}")
-        return OllamaEndpoint(client, wanted, context=context, pid=0, log=None, options={})
-
-    def _is_the_model(self, served: str) -> bool:
-        path = Path(served)
-        if path.is_file():
-            return path.samefile(self.plan.model) or sha256_file(path) == self.plan.model_sha256
-        return path.name == self.plan.model.name or self.plan.model_sha256 in path.name
-
-
-def _has_template(model: Path) -> bool:
-    return bool(gguf.load(str(model)).metadata.get("tokenizer.chat_template"))
+    def _prove_given(self, side: Side, endpoint: Endpoint) -> None:
+        """Note what nothing proves. Raises `VerificationFailed`."""
+        if self.plan.backend == "ollama" and self.plan.log(side):
+            endpoint.generate("a", tokens=1)  # loads the model, and its log then states the cache
+        why = given.unproven(self.plan, side)
+        if why and why not in self.unproven:
+            self.unproven.append(why)

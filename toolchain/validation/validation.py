@@ -6,7 +6,6 @@ import datetime
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -16,7 +15,6 @@ from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
 from ..core.errors import ConfigError, ToolchainError
-from ..core.locks import held
 from ..core.records import sha256_bytes, sha256_file
 from ..core.run import Run
 from ..host import machine
@@ -24,8 +22,9 @@ from ..models.compatibility.verdict import find_model
 from ..models.memory import gguf
 from ..models.quality.samples import TEXT, read_text
 from ..series.manifest import load_series
+from ..serving.launcher import require_program
 from ..stages import Release
-from . import gate
+from . import gate, given, leftovers
 from .matrix import TESTS
 from .plan import Backend, Plan
 from .result import Decision, Report, TestResult
@@ -35,6 +34,9 @@ from .trial import Trial
 
 FOLDER = "validations"
 _CONTEXTS = (8192, 32768, 131072)
+_SEEDS = 2**32
+"""llama-server draws by chance for the seed -1, and takes 32 bits of others"""
+_PROGRAMS = {"llama-server": "lib/ollama/llama-server", "ollama": "bin/ollama"}
 
 
 def make_plan(
@@ -49,6 +51,8 @@ def make_plan(
     release: str,
     baseline_url: str = "",
     candidate_url: str = "",
+    baseline_log: str = "",
+    candidate_log: str = "",
     seed: int = 1,
     text: str = "",
 ) -> Plan:
@@ -57,12 +61,14 @@ def make_plan(
         raise ConfigError(f"--against {backend!r} is unknown", hint=" or ".join(get_args(Backend)))
     if unknown := [name for name in tests if name not in TESTS]:
         raise ConfigError(f"--tests {unknown[0]!r} is unknown", hint=", ".join(TESTS))
-    if bool(baseline_url) != bool(candidate_url):
-        raise ConfigError("--baseline-url and --candidate-url go together", hint="give both, or none")
+    if not 0 <= seed < _SEEDS:
+        raise ConfigError(f"--seed {seed}: expected 0 to {_SEEDS - 1}")
+    urls = given.named(run.config, baseline_url, candidate_url, baseline_log, candidate_log)
     directory, stated = None, None
-    if not baseline_url:  # before a model is fetched
+    if not urls.baseline_url:  # before a model is fetched
         directory = find_release(run, release)
         stated = records.read(directory / "manifest.json", Release)
+        require_program(directory / _PROGRAMS[backend], "./inv build makes a complete release; --release names one")
     path = find_model(model, run.config, run.console).absolute()
     header = gguf.load(str(path))
     trained = int(header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length", 0) or 0)
@@ -73,10 +79,15 @@ def make_plan(
             f"--contexts {too_long[0]}: {path.name} was trained on {trained} tokens", hint=f"--contexts {trained}"
         )
     types = type_table(stated.cache_types if stated else load_series(run).types)
+    layers = int(header.metadata.get(f"{header.metadata.get('general.architecture')}.block_count", 0) or 0)
     for setting in (baseline, candidate):
-        for name in grammar.parse(setting).names():
+        parsed = grammar.parse(setting)
+        for name in parsed.names():
             if name not in types:
-                raise ConfigError(f"unknown cache type {name!r} in {setting!r}", hint=", ".join(types))
+                where = f" of {stated.id}" if stated else ""
+                raise ConfigError(f"{name!r} in {setting!r} is no cache type{where}", hint=", ".join(types))
+        for one in (parsed.k, parsed.v):
+            one.each(layers)
     reading = read_text(text)
     return Plan(
         model=path,
@@ -89,8 +100,10 @@ def make_plan(
         backend=cast(Backend, backend),
         baseline=str(grammar.parse(baseline)),
         candidate=str(grammar.parse(candidate)),
-        baseline_url=baseline_url.rstrip("/"),
-        candidate_url=candidate_url.rstrip("/"),
+        baseline_url=urls.baseline_url,
+        candidate_url=urls.candidate_url,
+        baseline_log=urls.baseline_log,
+        candidate_log=urls.candidate_log,
         contexts=tuple(sorted(set(contexts))) or _usual(trained),
         tests=tuple(name for name in TESTS if not tests or name in tests),
         seed=seed,
@@ -109,10 +122,12 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
     """
     folder = folder_of(run, plan.id)
     if again and folder.is_dir():
-        with _locked(folder):
+        with leftovers.locked(folder):
+            leftovers.remove(folder)
             shutil.rmtree(folder)
     records.make_folder(folder)
-    with _locked(folder):
+    leftovers.remove_all(folder.parent)
+    with leftovers.locked(folder):
         store = Store(folder)
         store.tidy()
         records.write(folder / "plan.json", plan)
@@ -136,7 +151,7 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
                     report = _report(plan, started, done, complete=len(done) == len(plan.tests))
                     records.write(folder / "result.json", report)
         finally:
-            shutil.rmtree(folder / "home", ignore_errors=True)
+            shutil.rmtree(folder / leftovers.HOME, ignore_errors=True)
         return report
 
 
@@ -169,15 +184,10 @@ def _measured(name: str, trial: Trial) -> TestResult:
         found = TESTS[name](trial)
     except ToolchainError as error:
         kept = f"what was measured is kept in {trial.store.folder}; the same command goes on from there"
-        raise type(error)(f"{name}: {error.message}", hint=f"{error.hint}; {kept}" if error.hint else kept) from error
+        more = trial.sides.explained(error)
+        raise type(error)(f"{name}: {more.message}", hint=f"{more.hint}; {kept}" if more.hint else kept) from error
     seconds = round(time.monotonic() - began, 1)
     return replace(found, seconds=seconds, voids=(*found.voids, *trial.sides.unproven))
-
-
-def _locked(folder: Path) -> AbstractContextManager[None]:
-    return held(
-        folder.parent / f"{folder.name}.lock", f"{folder.name} is being measured", hint="wait until it has ended"
-    )
 
 
 def _report(plan: Plan, started: str, done: Sequence[TestResult], *, complete: bool) -> Report:

@@ -53,7 +53,13 @@ def predictions(
     with temporary.folder("trial") as home:
         size = min(tokens, context - _ROOM)
         with serve(
-            server, model, home=home, context=size + _ROOM, timeout_s=config.verify.timeout_s, cache_type=cache
+            server,
+            model,
+            home=home,
+            context=size + _ROOM,
+            timeout_s=config.verify.timeout_s,
+            cache_type=cache,
+            environment=config.deploy.environment,
         ) as running:
             read = running.tokens(text)
             if len(read) < FEWEST_TOKENS:

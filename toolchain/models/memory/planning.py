@@ -87,11 +87,11 @@ def _machine(run: Run, ram: float) -> plan.Hardware:
     return plan.Hardware(ram=found.ram, gpu=found.gpu_limit)
 
 
-def tokens(text: str) -> int:
-    """A context, also as 64K or 1M. Raises `ConfigError`."""
+def tokens(text: str, flag: str = "--context") -> int:
+    """A context, also as 64K or 1M. Raises `ConfigError`, with the flag."""
     number, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
     if not number.isascii() or not number.isdigit() or not 1 <= int(number) * unit <= _MAX_CONTEXT:
-        raise ConfigError(f"--context {text!r}: expected a number of tokens, such as 65536 or 64K")
+        raise ConfigError(f"{flag} {text!r}: expected a number of tokens, such as 65536 or 64K")
     return int(number) * unit
 
 
