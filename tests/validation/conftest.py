@@ -34,16 +34,14 @@ CONTEXT = 4096
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real GGUF of 4 layers with 1 head of 64 for K and V, trained on 4096 tokens; nobody computes with it."""
+    """The model of `write_model`."""
     path = tmp_path_factory.mktemp("model") / "probe.gguf"
-    write_probe(path, head_size=64, heads=2, kv_heads=1, layers=4, context=CONTEXT, seed=1)
+    write_model(path)
     return path
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Settings with a workspace that has one verified release."""
-    workspace = tmp_path / "workspace"
+def write_release(workspace: Path) -> Release:
+    """A verified release in a workspace, whose programs are the double."""
     folder = workspace / "releases" / "9.9.9-turbo1-abc"
     command = shlex.join([sys.executable, "-m", "tests.validation.server_program"])
     for name in ("bin/ollama", "lib/ollama/llama-server"):
@@ -77,6 +75,19 @@ def run(tmp_path: Path) -> Run:
         seconds=1,
     )
     records.write(workspace / "runs" / release.id / "verification.json", proof)
+    return release
+
+
+def write_model(path: Path) -> None:
+    """A real GGUF of 4 layers with 1 head of 64 for K and V, trained on 4096 tokens; nobody computes with it."""
+    write_probe(path, head_size=64, heads=2, kv_heads=1, layers=4, context=CONTEXT, seed=1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Settings with a workspace that has one verified release."""
+    workspace = tmp_path / "workspace"
+    write_release(workspace)
     return Run(config=load(environ={}, flags={"workspace": str(workspace)}), console=Console())
 
 

@@ -9,7 +9,8 @@ speed and no memory that depends on the cache.
 TQ_TEST_NOISE disturbs the logits of cache types, as in "turbo4=0.1 turbo2=4": of K and of V each, by the square root
 of the sum. TQ_TEST_DELAY waits so many seconds before each token of a type ("turbo4=0.01"), TQ_TEST_ALLOCATE takes MB
 of memory, TQ_TEST_DIE ends the program at that generated token, counted over all answers. TQ_TEST_CACHED=1 says that
-prompts came from the cache.
+prompts came from the cache, and TQ_TEST_STATED is the cache type that the log states instead of the asked one ("none":
+it states no cache).
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ def state_cache(model: Path, context: int) -> None:
     fields = gguf.GGUFReader(model).fields
     layers = int(fields["llama.block_count"].contents())
     cells = -(-context // 256) * 256
-    setting = parse(":".join(TYPES))
+    stated = os.environ.get("TQ_TEST_STATED") or ":".join(TYPES)
+    if stated == "none":
+        return
+    setting = parse(stated)
     sides = {"K": setting.k.each(layers), "V": setting.v.each(layers)}
     names = ["+".join(dict.fromkeys(each)) for each in sides.values()]
     sizes = f"K ({names[0]}): 0.50 MiB, V ({names[1]}): 0.50 MiB"

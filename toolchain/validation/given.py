@@ -135,7 +135,7 @@ def unproven(plan: Plan, side: Side) -> str:
         return f"{side}: {url}: its log {log} states no KV cache of the model (llama-server: --log-verbosity 4)"
     if wrong := cachelog.mismatch(last, plan.cache(side), sum(one.layers for one in last)):
         raise VerificationFailed(
-            f"{side}: {url}: {wrong}\n  log: {log}", hint=f"--{side} names the cache type that it runs with"
+            f"{url}: {wrong}\n  log: {log}", hint=f"--{side} names the cache type that it runs with"
         )
     return ""
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from pathlib import Path
 
 import psutil
 
+from ..core.deadline import Deadline
 from ..core.errors import LockHeld
 from ..core.locks import held
 
 HOME = "home"
 """of a validation's folder: where its servers work"""
 _WAIT_S = 10.0
+_POLL_S = 0.02
 
 
 def remove(folder: Path) -> None:
@@ -32,7 +35,9 @@ def remove(folder: Path) -> None:
     for one in found:
         with contextlib.suppress(psutil.Error):
             one.kill()
-    psutil.wait_procs(found, timeout=_WAIT_S)
+    deadline = Deadline(_WAIT_S)
+    while any(map(_runs, found)) and not deadline.passed:
+        time.sleep(_POLL_S)
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -48,6 +53,14 @@ def locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     return held(
         folder.parent / f"{folder.name}.lock", f"{folder.name} is being measured", hint="wait until it has ended"
     )
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie, which only waits for its parent, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _works_in(one: psutil.Process, folder: Path) -> bool:

@@ -71,12 +71,9 @@ class Sides:
         if running and running.endpoint.context == context and not running.end():
             return running.endpoint
         self.stop(side)
-        if url := self.plan.url(side):
-            timeout_s = self._config.verify.timeout_s
-            found = given.endpoint(self.plan, side, context, folder=self._store.folder, timeout_s=timeout_s)
-            self._running[side] = _Running(endpoint=found, url=url)
-            self._prove_given(side, found)
-            return found
+        if self.plan.url(side):
+            self._running[side] = self._given(side, context)
+            return self._running[side].endpoint
         other: Side = SIDES[1 - SIDES.index(side)]
         if other in self._running and not self._both_fit(side, context):
             self.stop(other)
@@ -217,10 +214,16 @@ class Sides:
         if wrong := cachelog.mismatch(proofs, asked, sum(one.layers for one in proofs)):
             raise VerificationFailed(f"{wrong}\n  log: {log}", hint="is the release built with the series?")
 
-    def _prove_given(self, side: Side, endpoint: Endpoint) -> None:
-        """Note what nothing proves. Raises `VerificationFailed`."""
-        if self.plan.backend == "ollama" and self.plan.log(side):
-            endpoint.generate("a", tokens=1)  # loads the model, and its log then states the cache
-        why = given.unproven(self.plan, side)
+    def _given(self, side: Side, context: int) -> _Running:
+        """A server that runs already; what nothing proves is noted. Raises as `at`."""
+        timeout_s = self._config.verify.timeout_s
+        try:
+            endpoint = given.endpoint(self.plan, side, context, folder=self._store.folder, timeout_s=timeout_s)
+            if self.plan.backend == "ollama" and self.plan.log(side):
+                endpoint.generate("a", tokens=1)  # loads the model, and its log then states the cache
+            why = given.unproven(self.plan, side)
+        except ToolchainError as error:
+            raise type(error)(f"{self._title(side, context)}: {error.message}", hint=error.hint) from error
         if why and why not in self.unproven:
             self.unproven.append(why)
+        return _Running(endpoint=endpoint, url=self.plan.url(side))

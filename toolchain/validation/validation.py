@@ -14,7 +14,7 @@ from ..build import content_digest, find_release
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
-from ..core.errors import ConfigError, ToolchainError
+from ..core.errors import ConfigError, TextTooShort, ToolchainError
 from ..core.records import sha256_bytes, sha256_file
 from ..core.run import Run
 from ..host import machine
@@ -36,6 +36,7 @@ FOLDER = "validations"
 _CONTEXTS = (8192, 32768, 131072)
 _SEEDS = 2**32
 """llama-server draws by chance for the seed -1, and takes 32 bits of others"""
+_FEWEST_CHARACTERS = 1024
 _PROGRAMS = {"llama-server": "lib/ollama/llama-server", "ollama": "bin/ollama"}
 
 
@@ -89,6 +90,8 @@ def make_plan(
         for one in (parsed.k, parsed.v):
             one.each(layers)
     reading = read_text(text)
+    if len(reading) < _FEWEST_CHARACTERS:
+        raise TextTooShort(f"--text {text}: {len(reading)} characters, {_FEWEST_CHARACTERS} are needed")
     return Plan(
         model=path,
         model_name=model if not Path(model).expanduser().is_file() else path.stem,
