@@ -40,6 +40,7 @@ ROOMS = {
     "audited": "metal",
     "finding": "host",
     "machine": "host",
+    "report": "validation",
 }
 """which of several records of one name tasks.md means: the one in this room"""
 
