@@ -25,7 +25,7 @@ from ..models.memory import gguf
 from ..models.quality.samples import TEXT, read_text
 from ..series.manifest import load_series
 from ..stages import Release
-from . import gate
+from . import gate, pages
 from .matrix import TESTS
 from .plan import Backend, Plan
 from .result import Decision, Report, TestResult
@@ -103,7 +103,7 @@ def make_plan(
 
 
 def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
-    """Measure what the kept answers do not hold yet, and judge. Writes result.json after each test.
+    """Measure what the kept answers do not hold yet, and judge. Writes result.json and its pages after each test.
 
     Raises `LockHeld` when the same validation runs, and the errors of the servers; what was measured is kept.
     """
@@ -134,7 +134,7 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
                 for name in plan.tests:
                     done.append(_measured(name, trial))
                     report = _report(plan, started, done, complete=len(done) == len(plan.tests))
-                    records.write(folder / "result.json", report)
+                    pages.save(report, folder, tuple(TESTS))
         finally:
             shutil.rmtree(folder / "home", ignore_errors=True)
         return report
@@ -146,21 +146,26 @@ def folder_of(run: Run, name: str) -> Path:
 
 
 def find(run: Run, name: str) -> Report:
-    """The report of a validation: by its id, its folder or its result.json; empty: the newest one.
+    """The report of a validation, named as for `located`. Raises `ConfigError`, and `RecordError` for a damaged one."""
+    return records.read(located(run, name), Report)
 
-    Raises `ConfigError` for an unknown one, `RecordError` for a damaged one.
+
+def located(run: Run, name: str) -> Path:
+    """The file of a validation's report: by its id, its folder or its result.json; empty: the newest one.
+
+    Raises `ConfigError` for an unknown one.
     """
-    given = Path(name).expanduser() if name else None
+    given = Path(name).expanduser().absolute() if name else None
     if given and given.suffix == ".json" and given.is_file():
-        return records.read(given, Report)
+        return given
     if given and (given / "result.json").is_file():
-        return records.read(given / "result.json", Report)
+        return given / "result.json"
     made = sorted((run.workspace / FOLDER).glob("*/result.json"), key=lambda path: path.stat().st_mtime)
     chosen = [path for path in made if not name or path.parent.name == name]
     if not chosen:
         known = ", ".join(path.parent.name for path in made[-3:]) or "there is none yet: ./inv validate --model M"
         raise ConfigError(f"no validation {name or 'was run'}", hint=known)
-    return records.read(chosen[-1], Report)
+    return chosen[-1]
 
 
 def _measured(name: str, trial: Trial) -> TestResult:
