@@ -11,7 +11,7 @@ from ..validation.wording import difference, error, headline, judged, number, sh
 from .dispatch import as_text
 
 _WIDTH = 100
-_NAME, _VALUE = 34, 11
+_NAME, _VALUE = 30, 11
 
 
 @as_text.register
