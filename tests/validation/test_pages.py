@@ -98,7 +98,8 @@ def test_hidden_characters_and_secrets_are_not_on_the_page(page: Reader) -> None
 
 
 def test_what_json_reads_back_gives_the_same_page(rich: Report, tmp_path: Path) -> None:
-    written = pages.save(rich, tmp_path, TESTS).read_text()
+    records.write(tmp_path / "result.json", rich)
+    written = pages.render(rich, tmp_path, TESTS).read_text()
     again = records.read(tmp_path / "result.json", Report)
     assert math.isnan(rich.results[1].figures[3].candidate or 0)
     assert again.results[1].figures[3].candidate is None, "JSON has no number that is not finite"
@@ -249,7 +250,7 @@ def test_release_attest_takes_the_record_of_a_complete_run(run: Run, make_plan: 
     voided = result.TestResult(test="speed", verdict="passed", summary="fast", voids=("on battery",))
     pages.render(proceeding(replace(found, results=(*found.results, voided))), folder, TESTS)
     assert of_validation(folder / "validation.json", release)["failedTests"] == ["speed"]
-    pages.save(replace(found, complete=False), folder, TESTS)
+    pages.render(replace(found, complete=False), folder, TESTS)
     assert not (folder / "validation.json").exists()
 
 

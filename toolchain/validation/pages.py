@@ -65,20 +65,17 @@ class Section:
         return one is not None and any((one.figures, one.notes, one.voids, one.plots, one.tables, one.pairs))
 
 
-def save(report: Report, folder: Path, tests: Sequence[str]) -> Path:
-    """Write result.json and what is made of it; returns the path of the page. `tests` are all tests of the matrix."""
-    records.write(folder / "result.json", report)
-    if not report.complete:
-        (folder / "validation.json").unlink(missing_ok=True)
-    return render(report, folder, tests)
-
-
 def render(report: Report, folder: Path, tests: Sequence[str]) -> Path:
-    """Write report.html and report.md, and validation.json for a complete run of a release; returns the page's path."""
+    """Write report.html and report.md, and validation.json for a complete run of a release; returns the page's path.
+
+    `tests` are all tests of the matrix. In the folder of an unfinished run no validation.json remains.
+    """
     for name, text in (("report.html", html(report, tests)), ("report.md", markdown(report, tests))):
         records.write_bytes(folder / name, text.encode(errors="replace"))
     if report.complete and report.plan.release:
         records.write(folder / "validation.json", attested(report))
+    elif (folder / "result.json").is_file():
+        (folder / "validation.json").unlink(missing_ok=True)
     return folder / "report.html"
 
 

@@ -25,8 +25,9 @@ from ..models.memory import gguf
 from ..models.quality.samples import TEXT, read_text
 from ..series.manifest import load_series
 from ..stages import Release
-from . import gate, pages
+from . import gate
 from .matrix import TESTS
+from .pages import render
 from .plan import Backend, Plan
 from .result import Decision, Report, TestResult
 from .sides import Sides
@@ -134,7 +135,8 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
                 for name in plan.tests:
                     done.append(_measured(name, trial))
                     report = _report(plan, started, done, complete=len(done) == len(plan.tests))
-                    pages.save(report, folder, tuple(TESTS))
+                    records.write(folder / "result.json", report)
+                    render(report, folder, tuple(TESTS))
         finally:
             shutil.rmtree(folder / "home", ignore_errors=True)
         return report
