@@ -58,10 +58,8 @@ def validate(
         seed=seed,
         text=text,
     )
-    folder = validation.folder_of(run, plan.id)
-    run.console.note(f"validation: {folder}")
+    run.console.note(f"validation: {validation.folder_of(run, plan.id)}")
     found = validation.validate(run, plan, again=again)
-    run.console.note(f"report: {folder / 'report.html'}")
     run.finish(found, gate.failure(found.decision))
 
 

@@ -104,7 +104,7 @@ def make_plan(
 
 
 def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
-    """Measure what the kept answers do not hold yet, and judge. Writes result.json and its pages after each test.
+    """Measure what the kept answers do not hold yet, and judge. Writes result.json after each test.
 
     Raises `LockHeld` when the same validation runs, and the errors of the servers; what was measured is kept.
     """
@@ -139,6 +139,7 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
                     render(report, folder, tuple(TESTS))
         finally:
             shutil.rmtree(folder / "home", ignore_errors=True)
+        run.console.note(f"report: {folder / 'report.html'}")
         return report
 
 
