@@ -5,7 +5,8 @@ from __future__ import annotations
 import html.parser
 import json
 import math
-from dataclasses import replace
+import shlex
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from tests.validation.reports import HOSTILE, TESTS
 from toolchain.core import records
 from toolchain.core.errors import ConfigError, RecordError
 from toolchain.core.run import Run
-from toolchain.publishing.testresult import Outcome, Validation, of_validation
+from toolchain.proofs import RanOn
+from toolchain.publishing.testresult import Outcome, SignedProof, Validation, of_validation
 from toolchain.stages import Release
 from toolchain.text import as_text
 from toolchain.validation import chart, matrix, pages, result, validation, wording
 from toolchain.validation.parallel import parallel
+from toolchain.validation.plan import Plan
 from toolchain.validation.result import Decision, Line, Plot, Report
 
 ALLOWED = {
@@ -149,6 +152,35 @@ def test_numbers(value: float | None, text: str) -> None:
     assert wording.number(value) == text
 
 
+STATED = {"model", "release", "release_dir", "backend", "baseline", "candidate", "baseline_url", "candidate_url",
+          "contexts", "tests", "seed", "text", "environment"}  # fmt: skip
+DERIVED = {"model_name", "model_sha256", "trained_context", "content_sha256", "text_sha256", "text_bytes",
+           "prompts_sha256"}  # fmt: skip
+"""what follows from the flags"""
+
+
+def test_the_command_repeats_the_plan(make_plan: MakePlan, tmp_path: Path) -> None:
+    text = tmp_path / "my text.txt"
+    text.write_text("It was a dark and stormy night. " * 400)
+    unstated = {one.name for one in fields(Plan)} - STATED - DERIVED
+    assert unstated == set(), "wording.command must state it"
+    for plan in (make_plan(), make_plan(text=str(text), candidate="q8_0:turbo4", seed=7, backend="ollama")):
+        _, _, *words = shlex.split(wording.command(plan))
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        again = make_plan(
+            model=given["--model"],
+            candidate=given["--candidate"],
+            baseline=given["--baseline"],
+            backend=given["--against"],
+            tests=given["--tests"].split(","),
+            contexts=[int(one) for one in given["--contexts"].split(",")],
+            release=given["--release"],
+            seed=int(given["--seed"]),
+            text=given.get("--text", ""),
+        )
+        assert again.id == plan.id
+
+
 # -- plots -----------------------------------------------------------------------------------------
 
 
@@ -247,6 +279,11 @@ def test_release_attest_takes_the_record_of_a_complete_run(run: Run, make_plan: 
     assert (predicate["result"], predicate["passedTests"]) == ("PASSED", ["checklist"])
     assert predicate["configuration"][1]["annotations"]["platform"] == found.ran_on.platform
     assert json.loads((folder / "validation.json").read_text())["candidate"] == "turbo4"
+    assert not SignedProof.read(predicate, "validation", "key", folder).passed_on_a_mac, "so stable does not take it"
+    on_a_mac = replace(proceeding(found), ran_on=RanOn(platform="macos-arm64", system="macOS 26.1, arm64"))
+    pages.render(on_a_mac, folder, TESTS)
+    predicate = of_validation(folder / "validation.json", release)
+    assert SignedProof.read(predicate, "validation", "key", folder).passed_on_a_mac
     voided = result.TestResult(test="speed", verdict="passed", summary="fast", voids=("on battery",))
     pages.render(proceeding(replace(found, results=(*found.results, voided))), folder, TESTS)
     assert of_validation(folder / "validation.json", release)["failedTests"] == ["speed"]
@@ -280,4 +317,5 @@ def test_the_text_fits_100_columns_and_ends_with_the_decision(rich: Report) -> N
     assert lines[-4:-1] == ["Void:", "  speed: on battery", f"  speed: {HOSTILE}"]
     assert "delta <= 0.5: missed" in as_text(rich)
     unfinished = as_text(reports.report(*reports.rich()[:2], complete=False)).splitlines()
-    assert unfinished[-2] == "Unfinished: 2 of 9 tests:"
+    at = unfinished.index("Unfinished: 2 of 9 tests:")
+    assert unfinished[at + 1].startswith("  next: ./inv validate --model '/models/a model.gguf'")

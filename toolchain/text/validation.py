@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..validation.comparison import FigureChange, RunComparison
 from ..validation.result import Figure, Report
-from ..validation.wording import difference, error, headline, judged, number, shown, title
+from ..validation.wording import command, difference, error, headline, judged, number, shown, title
 from .dispatch import as_text
 
 _WIDTH = 100
@@ -32,7 +32,7 @@ def _report(found: Report) -> str:
     lines += ["", f"{headline(found)}:"]
     if found.complete:
         lines += [line for reason in found.decision.reasons for line in _wrapped(reason, "  ", 4)]
-    lines += _wrapped(f"next: {found.decision.next}", "  ", 8)
+    lines += _wrapped(f"next: {found.decision.next if found.complete else command(plan)}", "  ", 8)
     return "\n".join(lines)
 
 

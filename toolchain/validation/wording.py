@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from ..core.variables import masked
+from ..models.quality.samples import TEXT
 from .plan import Plan
 from .result import Figure, Report
 
@@ -56,7 +57,7 @@ def command(plan: Plan) -> str:
         words += ["--release", plan.release]
     if plan.baseline_url:
         words += ["--baseline-url", plan.baseline_url, "--candidate-url", plan.candidate_url]
-    words += ["--seed", str(plan.seed), "--text", str(plan.text)]
+    words += ["--seed", str(plan.seed), *(["--text", str(plan.text)] if plan.text != TEXT else [])]
     for name, value in sorted(plan.environment.items()):
         words += ["--set", f"deploy.environment.{name}={masked(name, value)}"]
     return shlex.join(words)
