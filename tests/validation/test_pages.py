@@ -24,7 +24,7 @@ from toolchain.text import as_text
 from toolchain.validation import chart, matrix, pages, result, validation, wording
 from toolchain.validation.parallel import parallel
 from toolchain.validation.plan import Plan
-from toolchain.validation.result import Decision, Line, Plot, Report
+from toolchain.validation.result import Decision, Line, Pair, Plot, Report
 
 ALLOWED = {
     "html", "head", "meta", "title", "style", "body", "p", "h1", "h2", "h3", "div", "ul", "li", "b", "table", "tr",
@@ -91,6 +91,18 @@ def test_the_page_needs_nothing_else_and_runs_nothing(page: Reader) -> None:
     assert all(value.startswith("#") for name, value in page.attributes if name == "href")
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
     assert page.text.count(HOSTILE) >= 5, "it is shown as text"
+
+
+def test_many_pairs_are_folded_and_only_prompts_ask_for_verdicts() -> None:
+    pairs = tuple(Pair(key=f"turn-{at}", title="t", prompt="p", baseline="a", candidate="b") for at in range(15))
+    found = reports.report(result.TestResult(test="session", verdict="reported", summary="", pairs=pairs))
+    page = Reader(pages.html(found, TESTS))
+    assert page.open == []
+    assert "15 answers side by side" in page.text
+    for text in (page.text, pages.markdown(found, TESTS)):
+        assert "judge" not in text.partition("The matrix")[2]
+        assert "no verdict yet" not in text
+        assert "none yet" not in text
 
 
 def test_hidden_characters_and_secrets_are_not_on_the_page(page: Reader) -> None:
