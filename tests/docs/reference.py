@@ -40,6 +40,7 @@ ROOMS = {
     "audited": "metal",
     "finding": "host",
     "machine": "host",
+    "report": "validation",
 }
 """which of several records of one name tasks.md means: the one in this room"""
 
@@ -88,7 +89,7 @@ def flags(task: Task[Any]) -> dict[str, Any]:
     twin.help = dict(task.help)  # Invoke takes the texts out of it
     found = {}
     for argument in twin.get_arguments():
-        name = str(argument.name).replace("_", "-")
+        name = str(argument.name).strip("_").replace("_", "-")
         if name not in SHARED:
             found[f"--no-{name}" if argument.kind is bool and argument.default else f"--{name}"] = argument
     return dict(sorted(found.items()))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..core.run import Run
 from ..models.memory.planning import tokens
-from ..validation import gate, validation
+from ..validation import comparison, gate, pages, validation
+from ..validation.matrix import TESTS
 from .command import Group
 from .flags import Names
 
@@ -46,7 +47,7 @@ def validate(
     text: str = "",
     again: bool = False,
 ) -> None:
-    """Whether a cache type is as good as f16, with this model."""
+    """Whether a cache type is as good as f16."""
     plan = validation.make_plan(
         run,
         model=model,
@@ -66,3 +67,34 @@ def validate(
     run.console.note(f"validation: {validation.folder_of(run, plan.id)}")
     found = validation.validate(run, plan, again=again)
     run.finish(found, gate.failure(found.decision))
+
+
+@group.task(
+    "workspace",
+    name="report",
+    run_="id or folder of a validation, or its result.json; empty: the newest one",
+    out="folder of report.html and report.md; empty: the validation's own",
+)
+def report(run: Run, run_: str = "", out: str = "") -> None:
+    """Write a validation's report anew."""
+    file = validation.located(run, run_)
+    found = validation.find(run, str(file))
+    page = pages.render(found, run.output(out, str(file.parent)), tuple(TESTS))
+    run.console.note(f"report: {page}")
+    run.finish(found)
+
+
+@group.task(
+    "workspace",
+    name="compare",
+    first="id or folder of a validation, or its result.json",
+    second="another one, of the same model, text and contexts",
+    out="folder of comparison.html and comparison.json; empty: in the workspace",
+)
+def compare(run: Run, first: str, second: str, out: str = "") -> None:
+    """What differs between two validations."""
+    reports = [validation.find(run, name) for name in (first, second)]
+    found = comparison.compare(*reports)
+    page = comparison.save(found, run.output(out, f"comparisons/{comparison.folder_name(*reports)}"))
+    run.console.note(f"comparison: {page}")
+    run.finish(found)

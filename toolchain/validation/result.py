@@ -33,11 +33,11 @@ class Figure:
 
 @record
 class Line:
-    """A line of a plot."""
+    """A line of a plot. None, which JSON also writes for a number that is not finite, is a gap."""
 
     name: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    x: tuple[float | None, ...]
+    y: tuple[float | None, ...]
 
 
 @record

@@ -26,6 +26,7 @@ from ..serving.launcher import require_program
 from ..stages import Release
 from . import gate, given, leftovers
 from .matrix import TESTS
+from .pages import render
 from .plan import Backend, Plan
 from .result import Decision, Report, TestResult
 from .sides import Sides
@@ -153,8 +154,10 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
                     done.append(_measured(name, trial))
                     report = _report(plan, started, done, complete=len(done) == len(plan.tests))
                     records.write(folder / "result.json", report)
+                    render(report, folder, tuple(TESTS))
         finally:
             shutil.rmtree(folder / leftovers.HOME, ignore_errors=True)
+        run.console.note(f"report: {folder / 'report.html'}")
         return report
 
 
@@ -164,21 +167,26 @@ def folder_of(run: Run, name: str) -> Path:
 
 
 def find(run: Run, name: str) -> Report:
-    """The report of a validation: by its id, its folder or its result.json; empty: the newest one.
+    """The report of a validation, named as for `located`. Raises `ConfigError`, and `RecordError` for a damaged one."""
+    return records.read(located(run, name), Report)
 
-    Raises `ConfigError` for an unknown one, `RecordError` for a damaged one.
+
+def located(run: Run, name: str) -> Path:
+    """The file of a validation's report: by its id, its folder or its result.json; empty: the newest one.
+
+    Raises `ConfigError` for an unknown one.
     """
-    given = Path(name).expanduser() if name else None
+    given = Path(name).expanduser().absolute() if name else None
     if given and given.suffix == ".json" and given.is_file():
-        return records.read(given, Report)
+        return given
     if given and (given / "result.json").is_file():
-        return records.read(given / "result.json", Report)
+        return given / "result.json"
     made = sorted((run.workspace / FOLDER).glob("*/result.json"), key=lambda path: path.stat().st_mtime)
     chosen = [path for path in made if not name or path.parent.name == name]
     if not chosen:
         known = ", ".join(path.parent.name for path in made[-3:]) or "there is none yet: ./inv validate --model M"
         raise ConfigError(f"no validation {name or 'was run'}", hint=known)
-    return records.read(chosen[-1], Report)
+    return chosen[-1]
 
 
 def _measured(name: str, trial: Trial) -> TestResult:
