@@ -25,7 +25,7 @@ from ..models.memory import gguf
 from ..models.quality.samples import TEXT, read_text
 from ..series.manifest import load_series
 from ..stages import Release
-from . import gate
+from . import fixed, gate
 from .matrix import TESTS
 from .plan import Backend, Plan
 from .result import Decision, Report, TestResult
@@ -97,7 +97,7 @@ def make_plan(
         text=(Path(text).expanduser().absolute() if text else TEXT),
         text_sha256=sha256_bytes(reading.encode()),
         text_bytes=len(reading.encode()),
-        prompts_sha256="",
+        prompts_sha256=fixed.digest(),
         environment=dict(run.config.deploy.environment),
     )
 
