@@ -25,6 +25,8 @@ from ..result import TestResult
 from ..trial import Progress, Trial
 
 _ANSWER_TOKENS = 64
+_LINE = ("\n",)
+"""ends a continued sentence"""
 _THINKING_TOKENS = 1024
 _SPARE_TOKENS = 16
 _FEWEST_TOKENS = 128
@@ -130,7 +132,7 @@ class _Asker:
     def _answer(self, side: Side, attempt: int, one: Question, form: str) -> Answer:
         endpoint = self._trial.at(side, self._context)
         prompt = self._wrapped(form, self._document(attempt).text, one.question if form == "chat" else one.continued)
-        stop = self._rendered.stop if form == "chat" else ()
+        stop = self._rendered.stop if form == "chat" else _LINE
         return ask(endpoint, prompt, tokens=self._tokens[form], stop=stop)
 
     def _wrapped(self, form: str, text: str, question: str) -> str:
