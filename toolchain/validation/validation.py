@@ -110,7 +110,7 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
     folder = folder_of(run, plan.id)
     if again and folder.is_dir():
         with _locked(folder):
-            shutil.rmtree(folder)
+            Store(folder).clear()
     records.make_folder(folder)
     with _locked(folder):
         store = Store(folder)
@@ -146,21 +146,26 @@ def folder_of(run: Run, name: str) -> Path:
 
 
 def find(run: Run, name: str) -> Report:
-    """The report of a validation: by its id, its folder or its result.json; empty: the newest one.
+    """The report of a validation, named as for `located`. Raises `ConfigError`, and `RecordError` for a damaged one."""
+    return records.read(located(run, name), Report)
 
-    Raises `ConfigError` for an unknown one, `RecordError` for a damaged one.
+
+def located(run: Run, name: str) -> Path:
+    """The file of a validation's report: by its id, its folder or its result.json; empty: the newest one.
+
+    Raises `ConfigError` for an unknown one.
     """
-    given = Path(name).expanduser() if name else None
+    given = Path(name).expanduser().absolute() if name else None
     if given and given.suffix == ".json" and given.is_file():
-        return records.read(given, Report)
+        return given
     if given and (given / "result.json").is_file():
-        return records.read(given / "result.json", Report)
+        return given / "result.json"
     made = sorted((run.workspace / FOLDER).glob("*/result.json"), key=lambda path: path.stat().st_mtime)
     chosen = [path for path in made if not name or path.parent.name == name]
     if not chosen:
         known = ", ".join(path.parent.name for path in made[-3:]) or "there is none yet: ./inv validate --model M"
         raise ConfigError(f"no validation {name or 'was run'}", hint=known)
-    return records.read(chosen[-1], Report)
+    return chosen[-1]
 
 
 def _measured(name: str, trial: Trial) -> TestResult:
