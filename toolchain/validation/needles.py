@@ -12,10 +12,10 @@ from .answers import spoken
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FORMS = ("chat", "plain")
+GROUPS = {"single": len(DEPTHS), "keyed": len(DEPTHS) + 1}
+"""kinds of texts, and how many questions are asked of one"""
 SURE = 0.1
 """nats of lead, from which on an answer of the baseline counts: twice what other batches were seen to change"""
-_KEYED_ASIDE = 0.03
-"""of the text, between a single fact and the keyed one of the same depth"""
 _SEVERAL_AT = (0.125, 0.5, 0.875)
 _NUMBER = re.compile(r"(?<!\d)\d{7}(?!\d)")
 _GROUPED = re.compile(r"(?<![\d,])\d,\d{3},\d{3}(?![\d,])")
@@ -39,10 +39,10 @@ class Question:
 
 @record
 class Document:
-    """A text with all that is hidden in it. `tokens` are those of the text around it, as far as they are known."""
+    """A text with all that is hidden in it."""
 
     text: str
-    tokens: int
+    attempt: int
     questions: tuple[Question, ...]
 
 
@@ -65,30 +65,27 @@ class Cell:
         return self.found[0] and (self.lead is None or self.lead >= SURE)
 
 
-def hidden(seed: int, context: int, attempt: int) -> tuple[list[tuple[float, str]], tuple[Question, ...]]:
-    """The facts of one text with their depths, and the questions on them."""
-    rng = random.Random(f"needle/{seed}/{context}/{attempt}")  # noqa: S311  no secrets
+def hidden(seed: int, context: int, attempt: int, group: str) -> tuple[list[tuple[float, str]], tuple[Question, ...]]:
+    """The facts of one text of a group with their depths, and the questions on them."""
+    rng = random.Random(f"needle/{seed}/{context}/{attempt}/{group}")  # noqa: S311  no secrets
     said = fixed.needles()
-    numbers = [str(one) for one in rng.sample(range(1_000_000, 10_000_000), 2 * len(DEPTHS) + len(_SEVERAL_AT))]
+    numbers = [str(one) for one in rng.sample(range(1_000_000, 10_000_000), len(DEPTHS) + len(_SEVERAL_AT))]
+    if group == "single":
+        subjects = rng.sample(said.single, len(DEPTHS))
+    else:
+        subjects = [f"{said.keyed.kind} {key}" for key in rng.sample(said.keyed.keys, len(DEPTHS))]
     facts, questions = list[tuple[float, str]](), list[Question]()
-
-    def single(kind: str, depth: float, at: float, subject: str) -> None:
-        number = numbers.pop()
-        sentence = f"{subject[0].upper()}{subject[1:]} is"
-        facts.append((at, f"{sentence} {number}."))
+    for depth, subject, number in zip(DEPTHS, subjects, numbers, strict=False):
+        begun = f"{subject[0].upper()}{subject[1:]} is"
+        facts.append((depth, f"{begun} {number}."))
         asked = f"What is {subject}?"
-        questions.append(Question(kind=kind, depth=depth, question=asked, continued=sentence, numbers=(number,)))
-
-    for depth, subject in zip(DEPTHS, rng.sample(said.single, len(DEPTHS)), strict=True):
-        single("single", depth, depth, subject)
-    for depth, key in zip(DEPTHS, rng.sample(said.keyed.keys, len(DEPTHS)), strict=True):
-        aside = depth + (_KEYED_ASIDE if depth < 1 else -_KEYED_ASIDE)
-        single("keyed", depth, aside, f"{said.keyed.kind} {key}")
-    values = tuple(numbers)
-    fact = said.several.fact
-    facts += [(at, f"{fact[0].upper()}{fact[1:]} is {one}.") for at, one in zip(_SEVERAL_AT, values, strict=True)]
-    asked, continued = said.several.question, said.several.continued
-    questions.append(Question(kind="several", depth=-1.0, question=asked, continued=continued, numbers=values))
+        questions.append(Question(kind=group, depth=depth, question=asked, continued=begun, numbers=(number,)))
+    if group == "keyed":
+        values, fact = tuple(numbers[len(DEPTHS) :]), said.several.fact
+        begun = f"{fact[0].upper()}{fact[1:]} is"
+        facts += [(at, f"{begun} {one}.") for at, one in zip(_SEVERAL_AT, values, strict=True)]
+        asked, continued = said.several.question, said.several.continued
+        questions.append(Question(kind="several", depth=-1.0, question=asked, continued=continued, numbers=values))
     return facts, tuple(questions)
 
 
