@@ -208,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
             state_cache(STORE / "blobs" / (STORE / "validated").read_text(), options["num_ctx"])
             stated.append(options["num_ctx"])
         self._start()
-        count, began = 0, time.monotonic()
+        count, began, why, said = 0, time.monotonic(), "length", b""
         for token, found in tokens(prompt, {**options, "n_predict": options["num_predict"]}):
             count += 1
             line: dict[str, Any] = {"response": chr(token), "done": False}
@@ -216,7 +216,11 @@ class Handler(BaseHTTPRequestHandler):
                 top = listing(found, body["top_logprobs"])
                 line["logprobs"] = [{"token": chr(token), "logprob": float(found[token]), "top_logprobs": top}]
             self._event(line)
-        last = {"response": "", "done": True, "done_reason": "length", "prompt_eval_count": len(prompt)}
+            said += bytes([token])
+            if any(word and said.endswith(word.encode()) for word in options.get("stop", ())):
+                why = "stop"
+                break
+        last = {"response": "", "done": True, "done_reason": why, "prompt_eval_count": len(prompt)}
         last |= {"eval_count": count, "eval_duration": int(1e9 * (time.monotonic() - began)), "prompt_eval_duration": 1}
         self._event(last)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import random
+import sys
+
+from ..core.errors import ConfigError
 from ..core.run import Run
 from ..models.memory.planning import tokens
-from ..validation import comparison, gate, pages, validation
+from ..service import account
+from ..validation import comparison, gate, judging, pages, validation
 from ..validation.matrix import TESTS
 from .command import Group
 from .flags import Names
@@ -98,3 +104,37 @@ def compare(run: Run, first: str, second: str, out: str = "") -> None:
     page = comparison.save(found, run.output(out, f"comparisons/{comparison.folder_name(*reports)}"))
     run.console.note(f"comparison: {page}")
     run.finish(found)
+
+
+@group.task(
+    "workspace",
+    name="judge",
+    run_="id or folder of a validation, or its result.json; empty: the newest one",
+    verdicts="verdicts on the candidate's answers, as in 1=same,2=worse,3=better; empty: asked for on a terminal",
+    again="ask for those pairs, too, that have a verdict",
+)
+def judge(run: Run, run_: str = "", verdicts: Names = Names(), again: bool = False) -> None:
+    """Enter a human's verdicts on the prompts."""
+    file = validation.located(run, run_)
+    found = validation.find(run, str(file))
+    pairs, who = judging.pairs(found), account.name_of(os.getuid())
+    if verdicts:
+        found = judging.enter(file, judging.parse(verdicts, pairs), who)
+    elif not sys.stdin.isatty():
+        raise ConfigError("there is no terminal to ask for verdicts", hint="--verdicts 1=same,2=worse,3=better")
+    else:
+        open_pairs = [one for one in pairs if one.baseline != one.candidate and (again or not one.verdict)]
+        asked = judging.interview(open_pairs, show=run.console.note, answer=_answer, rng=random.SystemRandom())
+        for key, verdict in asked:
+            found = judging.enter(file, {key: verdict}, who)
+    run.finish(found, gate.failure(found.decision))
+
+
+def _answer(question: str) -> str:
+    """A line from the terminal; the question goes to stderr. Raises `EOFError` at the end of the input."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist
+from .trials import checklist, needle, prompts
 
 Measure = Callable[[Trial], TestResult]
 
 TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
+    "needle": needle.measure,
+    "prompts": prompts.measure,
 }
 """name -> what measures and judges it"""

@@ -3,17 +3,20 @@
 plan.json            what is measured
 cells/KEY.json       one answer or measurement each; KEY says which, as in needle/candidate/8192/3
 result.json          what was found, of all tests
+judgement.json       what a human found
 logs/                of the servers
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from ..core.records import read, sweep, write
+from . import judgement
 
 R = TypeVar("R")
 
@@ -53,6 +56,14 @@ class Store:
         root = self.folder / "cells"
         found = (path.relative_to(root).as_posix() for path in root.rglob("*.json") if not path.name.startswith("."))
         return iter(sorted(name.removesuffix(".json") for name in found))
+
+    def clear(self) -> None:
+        """Delete all but what a human entered, which holds for equal answers."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != judgement.FILE:
+                path.unlink()
 
     def tidy(self) -> None:
         """Delete what a killed run left half written."""

@@ -24,7 +24,7 @@ from ..models.quality.samples import TEXT, read_text
 from ..series.manifest import load_series
 from ..serving.launcher import require_program
 from ..stages import Release
-from . import gate, given, leftovers
+from . import fixed, gate, given, leftovers
 from .matrix import TESTS
 from .pages import render
 from .plan import Backend, Plan
@@ -114,7 +114,7 @@ def make_plan(
         text=(Path(text).expanduser().absolute() if text else TEXT),
         text_sha256=sha256_bytes(reading.encode()),
         text_bytes=len(reading.encode()),
-        prompts_sha256="",
+        prompts_sha256=fixed.digest(),
         environment=dict(run.config.deploy.environment),
     )
 
@@ -128,7 +128,7 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
     if again and folder.is_dir():
         with leftovers.locked(folder):
             leftovers.remove(folder)
-            shutil.rmtree(folder)
+            Store(folder).clear()
     records.make_folder(folder)
     leftovers.remove_all(folder.parent)
     with leftovers.locked(folder):
