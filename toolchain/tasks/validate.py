@@ -24,7 +24,8 @@ group = Group("validate", default="run")
     baseline_url="a running server to ask for the baseline, instead of starting one",
     candidate_url="a running server to ask for the candidate",
     seed="seed of the prompts' variable parts",
-    text="file that the model reads; empty: a frozen one of this toolkit's own",
+    text="file that the model reads, or wikitext2, which is fetched; empty: a frozen one of this toolkit's own",
+    perplexity_bytes="how much of the text the perplexity is measured on, at most",
     again="measure anew what an earlier run of the same validation kept",
 )
 def validate(
@@ -40,6 +41,7 @@ def validate(
     candidate_url: str = "",
     seed: int = 1,
     text: str = "",
+    perplexity_bytes: int = validation.PERPLEXITY_BYTES,
     again: bool = False,
 ) -> None:
     """Whether a cache type is as good as f16, with this model."""
@@ -56,6 +58,7 @@ def validate(
         candidate_url=candidate_url,
         seed=seed,
         text=text,
+        perplexity_bytes=perplexity_bytes,
     )
     run.console.note(f"validation: {validation.folder_of(run, plan.id)}")
     found = validation.validate(run, plan, again=again)

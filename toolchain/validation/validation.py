@@ -31,9 +31,11 @@ from .plan import Backend, Plan
 from .result import Decision, Report, TestResult
 from .sides import Sides
 from .store import Store
+from .texts import find_text
 from .trial import Trial
 
 FOLDER = "validations"
+PERPLEXITY_BYTES = 120_000
 _CONTEXTS = (8192, 32768, 131072)
 
 
@@ -51,14 +53,20 @@ def make_plan(
     candidate_url: str = "",
     seed: int = 1,
     text: str = "",
+    perplexity_bytes: int = PERPLEXITY_BYTES,
 ) -> Plan:
-    """The plan of a validation. Raises `ConfigError` for a wrong flag, `ModelInvalid`, `ReleaseInvalid`."""
+    """The plan of a validation. Raises `ConfigError` for a wrong flag, `ModelInvalid`, `ReleaseInvalid`.
+
+    And `FetchFailed` and `ChecksumMismatch` for a text that is fetched.
+    """
     if backend not in get_args(Backend):
         raise ConfigError(f"--against {backend!r} is unknown", hint=" or ".join(get_args(Backend)))
     if unknown := [name for name in tests if name not in TESTS]:
         raise ConfigError(f"--tests {unknown[0]!r} is unknown", hint=", ".join(TESTS))
     if bool(baseline_url) != bool(candidate_url):
         raise ConfigError("--baseline-url and --candidate-url go together", hint="give both, or none")
+    if perplexity_bytes < 1:
+        raise ConfigError(f"--perplexity-bytes {perplexity_bytes} is not positive", hint=f"{PERPLEXITY_BYTES}")
     path = find_model(model, run.config).absolute()
     header = gguf.load(str(path))
     trained = int(header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length", 0) or 0)
@@ -77,7 +85,8 @@ def make_plan(
         for name in grammar.parse(setting).names():
             if name not in types:
                 raise ConfigError(f"unknown cache type {name!r} in {setting!r}", hint=", ".join(types))
-    reading = read_text(text)
+    words = find_text(text, run.workspace)
+    reading = read_text(str(words or ""))
     return Plan(
         model=path,
         model_name=model if not Path(model).expanduser().is_file() else path.stem,
@@ -94,9 +103,10 @@ def make_plan(
         contexts=tuple(sorted(set(contexts))) or _usual(trained),
         tests=tuple(name for name in TESTS if not tests or name in tests),
         seed=seed,
-        text=(Path(text).expanduser().absolute() if text else TEXT),
+        text=words or TEXT,
         text_sha256=sha256_bytes(reading.encode()),
         text_bytes=len(reading.encode()),
+        perplexity_bytes=perplexity_bytes,
         prompts_sha256="",
         environment=dict(run.config.deploy.environment),
     )
