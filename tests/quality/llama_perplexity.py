@@ -51,8 +51,8 @@ def main() -> None:
     if fail == "no-figures" or (fail == "lose-once" and not lost_before.exists()):
         lost_before.touch()
         return
-    for number in range(1, CHUNKS + 1):  # odd chunks lose a tenth more, and even ones less
-        mean = lost * (1 + 0.1 / number * (number % 2))
+    for number in range(1, CHUNKS + 1):  # even chunks lose more, and odd ones less
+        mean = lost * (1 + 0.1 / number * (1 - number % 2))
         _say(
             f"{number:4}    {10 + mean:9.4f} ± {0.25:9.4f}    {math.log(1 + mean / 10):10.5f} ± {0.001:10.5f}"
             f"    {mean / 100:10.5f} ± {0.0001:10.5f}     4.990 ±   -nan %    {100 - mean:6.3f} ±  1.000 %"

@@ -8,6 +8,7 @@ independent ones; the errors here come from a bootstrap over chunks.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -95,7 +96,8 @@ def measure(trial: Trial) -> TestResult:
 
 def kept(trial: Trial) -> Found | None:
     """What an earlier run of the test kept; None before it."""
-    cells = [key for key in trial.store.keys() if key.startswith(f"{NAME}/")]
+    keys = trial.store.keys()
+    cells = [key for key in keys if key.startswith(f"{NAME}/")]
     return estimate([trial.kept(key, Part, _missing) for key in cells], trial.plan.seed) if cells else None
 
 
@@ -132,7 +134,7 @@ def judge(found: Found) -> tuple[Verdict, list[str]]:
     if kl.mean > KL_MOST or delta.mean > MOST:
         return "failed", notes
     if _high(delta) > MOST or _high(kl) > KL_MOST:
-        notes.append("within the limits, but not by two standard errors: --perplexity-bytes with more, or a longer text")
+        notes.append("within the limits, but not by two standard errors: more --perplexity-bytes, or a longer --text")
         return "undecided", notes
     return "passed", notes
 
@@ -157,7 +159,8 @@ def _parts(trial: Trial, program: Path) -> list[Part]:
             key = f"{NAME}/{number:03}"
             was = trial.store.has(key)
             try:
-                parts.append(trial.kept(key, Part, lambda words=words: _part(trial, program, words, first=not parts)))  # type: ignore[misc]
+                measured = functools.partial(_part, trial, program, words, first=not parts)
+                parts.append(trial.kept(key, Part, measured))
             except TextTooShort:
                 if not parts:
                     raise
