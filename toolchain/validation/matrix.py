@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist, perplexity
+from .trials import checklist, perplexity, trajectory
 
 Measure = Callable[[Trial], TestResult]
 
 TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
     "perplexity": perplexity.measure,
+    "trajectory": trajectory.measure,
 }
 """name -> what measures and judges it"""
