@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tests.validation.conftest import MakePlan, MakeTrial
@@ -55,11 +57,9 @@ def test_what_is_kept_is_not_asked_again(
     assert second.store.taken == 1
 
 
-def test_on_ollama_the_free_half_alone(
-    make_plan: MakePlan, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TQ_TEST_NOISE", "turbo4=2")
-    found = trajectory.measure(make_trial(make_plan(backend="ollama")))
+def test_on_ollama_the_free_half_alone(make_plan: MakePlan, make_trial: MakeTrial) -> None:
+    plan = dataclasses.replace(make_plan(backend="ollama"), environment={"TQ_TEST_NOISE": "turbo4=2"})
+    found = trajectory.measure(make_trial(plan))
     assert found.verdict == "reported"
     assert [one.name for one in found.figures] == ["equal tokens, free", "decodings that depart"]
     assert found.figures[1].candidate

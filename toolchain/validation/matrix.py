@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist, perplexity, trajectory
+from .trials import checklist, perplexity, perturbation, refract, trajectory
 
 Measure = Callable[[Trial], TestResult]
 
@@ -14,5 +14,7 @@ TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
     "perplexity": perplexity.measure,
     "trajectory": trajectory.measure,
+    "perturbation": perturbation.measure,
+    "refract": refract.measure,
 }
 """name -> what measures and judges it"""

@@ -102,6 +102,7 @@ def sha256() -> str:
 
 
 def _typo(text: str) -> str:
-    """The longest word with its second and third letters exchanged."""
+    """The longest word with two of its inner letters exchanged: the first neighbours that differ."""
     word = max(text.split(), key=len)
-    return text.replace(word, word[0] + word[2] + word[1] + word[3:], 1)
+    at = next(place for place in range(1, len(word)) if word[place] != word[place + 1])
+    return text.replace(word, word[:at] + word[at + 1] + word[at] + word[at + 2 :], 1)
