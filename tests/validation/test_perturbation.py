@@ -9,7 +9,7 @@ import pytest
 from tests.validation.conftest import MakePlan, MakeTrial
 from toolchain.validation.endpoint import LlamaEndpoint
 from toolchain.validation.trials import perturbation, refract, starts
-from toolchain.validation.trials.perturbation import Drift
+from toolchain.validation.trials.perturbation import PromptDrift
 from toolchain.validation.trials.refract import Needle, Needles
 from toolchain.validation.trials.trajectory import Compared
 
@@ -30,8 +30,8 @@ def test_distances() -> None:
     assert perturbation.distance("abc", "abc") == 0
 
 
-def _drift(question: str, baseline: float, candidate: float) -> Drift:
-    return Drift(question=question, change="typo", baseline=baseline, candidate=candidate)
+def _drift(question: str, baseline: float, candidate: float) -> PromptDrift:
+    return PromptDrift(question=question, change="typo", baseline=baseline, candidate=candidate)
 
 
 def test_the_error_is_over_questions() -> None:

@@ -39,7 +39,7 @@ class Answered:
 
 
 @record
-class Drift:
+class PromptDrift:
     """What one change of one question does to the answers of both sides, as a share of the answer."""
 
     question: str
@@ -84,7 +84,7 @@ def measure(trial: Trial) -> TestResult:
     )
 
 
-def drifts(trial: Trial) -> tuple[Drift, ...]:
+def drifts(trial: Trial) -> tuple[PromptDrift, ...]:
     """Each change of each question that the baseline answers, from the cells, or measured now."""
     asked = [(one, kind, text) for one in starts.QUESTIONS for kind, text in ((PLAIN, one.text), *one.variants())]
     answers: dict[tuple[Side, str, str], Answered] = {}
@@ -98,7 +98,7 @@ def drifts(trial: Trial) -> tuple[Drift, ...]:
                 )
                 progress.advance(f"{side}, {question.name}, {kind}", measured=not was)
     return tuple(
-        Drift(
+        PromptDrift(
             question=question.name,
             change=kind,
             baseline=drift(answers["baseline", question.name, PLAIN], answers["baseline", question.name, kind]),
@@ -110,7 +110,7 @@ def drifts(trial: Trial) -> tuple[Drift, ...]:
     )
 
 
-def by_question(found: Sequence[Drift]) -> Estimate:
+def by_question(found: Sequence[PromptDrift]) -> Estimate:
     """Mean excess, with its error over questions: all changes of one share the answer that they are compared with."""
     of: dict[str, list[float]] = defaultdict(list)
     for one in found:
@@ -144,7 +144,7 @@ def _answer(trial: Trial, side: Side, text: str) -> Answered:
     return Answered(prompt=prompt, tokens=tokens, text=found.text)
 
 
-def _table(found: Sequence[Drift]) -> Table:
+def _table(found: Sequence[PromptDrift]) -> Table:
     return Table(
         title="Drift by kind of change",
         header=("change", "questions", "baseline", "candidate", "excess"),
@@ -152,7 +152,7 @@ def _table(found: Sequence[Drift]) -> Table:
     )
 
 
-def _rows(found: Sequence[Drift]) -> Iterator[tuple[str, ...]]:
+def _rows(found: Sequence[PromptDrift]) -> Iterator[tuple[str, ...]]:
     for kind in dict.fromkeys(one.change for one in found):
         these = [one for one in found if one.change == kind]
         means = [

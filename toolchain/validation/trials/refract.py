@@ -15,7 +15,7 @@ from ...core.records import record
 from ..result import Figure, Table, TestResult
 from ..trial import Trial
 from . import perplexity, perturbation, trajectory
-from .perturbation import Drift
+from .perturbation import PromptDrift
 from .trajectory import Compared
 
 NAME = "refract"
@@ -89,7 +89,7 @@ def measure(trial: Trial) -> TestResult:
 
 
 def scores(
-    *, walked: Sequence[Compared], kl: float | None, needles: Sequence[Needle], drifts: Sequence[Drift]
+    *, walked: Sequence[Compared], kl: float | None, needles: Sequence[Needle], drifts: Sequence[PromptDrift]
 ) -> Scores:
     """The axes and their harmonic mean, as REFRACT defines them.
 
