@@ -44,7 +44,8 @@ def _found(delta: float, kl: float, error: float = 0.01) -> Found:
         (0.02, 0.004, 0.01, "passed"),
         (0.33, 0.035, 0.05, "passed"),
         (0.45, 0.035, 0.05, "undecided"),  # not by two standard errors
-        (0.60, 0.040, 0.05, "failed"),
+        (0.55, 0.035, 0.05, "undecided"),
+        (0.65, 0.035, 0.05, "failed"),
         (0.30, 0.060, 0.05, "failed"),  # by KL alone
         (-0.90, 0.200, 0.05, "kill"),  # an inverted perplexity
         (1.05, 0.080, 0.05, "failed"),  # over the limit, but not for sure
