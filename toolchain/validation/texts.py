@@ -79,7 +79,7 @@ def fetched(folder: Path, archive: Archive) -> Path:
         try:
             content = download.read(download.source(archive.base, _TIMEOUT_S), archive.name, archive.size)
         except (FileNotFoundError, ForgeUnavailable, Tampered) as error:
-            why = "the server does not have it" if isinstance(error, FileNotFoundError) else error
+            why = "the server does not have it" if isinstance(error, FileNotFoundError) else error.message
             raise FetchFailed(f"{archive.name} cannot be fetched: {why}", hint=by_hand) from error
         if sha256_bytes(content) != archive.sha256:
             raise ChecksumMismatch(
