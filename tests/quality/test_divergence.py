@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -62,6 +63,32 @@ def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
     table = as_text(found)
     assert "| turbo4:f16 | 10.125 | 10.138 ± 0.250 | 0.138 ± 0.010 | 0.00138 ± 0.00010 | 99.86 ± 0.19 |" in table
     assert [path.name for path in tmp_path.iterdir()] == ["kl.log"]
+
+
+def test_each_chunk_is_told(program: Path, model: Path, tmp_path: Path) -> None:
+    """The single chunks, of which the program prints running means: as scripted, they lose more and less by turns."""
+    row = _measure(program, model, tmp_path, caches=("q4_0",)).rows[0]
+    assert len(row.each) == 37
+    assert sum(one.kl for one in row.each) / 37 == pytest.approx(row.kl.mean, abs=1e-5)
+    lost = row.kl.mean
+    assert [one.kl for one in row.each[:3]] == pytest.approx([lost, 1.1 * lost, 0.9 * lost], abs=1e-4)
+    assert [one.nll_base for one in row.each] == pytest.approx([math.log(10)] * 37, abs=1e-3)
+
+
+def test_another_base_and_its_environment(program: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=r"llama-perplexity with q8_0 ended with 1(.|\n)*the scripted end"):
+        measure(
+            program,
+            model,
+            b"x" * 999,
+            caches=("q4_0",),
+            context=64,
+            added=(TURBO4,),
+            log=tmp_path / "kl.log",
+            console=Console(),
+            base="q8_0",
+            environment={"TQ_TEST_FAIL": "crash"},
+        )
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ group = Group("validate", default="run")
     baseline_log="log of the server at --baseline-url, which proves its cache type",
     candidate_log="log of the server at --candidate-url; empty: that of the service, where the URL is its own",
     seed="seed of the prompts' variable parts",
-    text="file that the model reads; empty: a frozen one of this toolkit's own",
+    text="file that the model reads, or wikitext2, which is fetched; empty: a frozen one of this toolkit's own",
+    perplexity_bytes="how much of the text the perplexity is measured on, at most",
     again="measure anew what an earlier run of the same validation kept",
 )
 def validate(
@@ -51,6 +52,7 @@ def validate(
     candidate_log: str = "",
     seed: int = 1,
     text: str = "",
+    perplexity_bytes: int = validation.PERPLEXITY_BYTES,
     again: bool = False,
 ) -> None:
     """Whether a cache type is as good as f16."""
@@ -69,6 +71,7 @@ def validate(
         candidate_log=candidate_log,
         seed=seed,
         text=text,
+        perplexity_bytes=perplexity_bytes,
     )
     run.console.note(f"validation: {validation.folder_of(run, plan.id)}")
     found = validation.validate(run, plan, again=again)

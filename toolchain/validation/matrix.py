@@ -6,13 +6,17 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist, needle, prompts
+from .trials import checklist, needle, perplexity, perturbation, prompts, refract, trajectory
 
 Measure = Callable[[Trial], TestResult]
 
 TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
+    "perplexity": perplexity.measure,
+    "trajectory": trajectory.measure,
     "needle": needle.measure,
     "prompts": prompts.measure,
+    "perturbation": perturbation.measure,
+    "refract": refract.measure,
 }
 """name -> what measures and judges it"""

@@ -49,6 +49,8 @@ class Plan:
     """that the model reads"""
     text_sha256: str
     text_bytes: int
+    perplexity_bytes: int
+    """of the text, that the perplexity is measured on at most"""
     prompts_sha256: str
     """of all fixed prompts and questions of the tests"""
     environment: Mapping[str, str] = field(default_factory=dict)

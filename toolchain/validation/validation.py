@@ -31,9 +31,11 @@ from .plan import Backend, Plan
 from .result import Decision, Report, TestResult
 from .sides import Sides
 from .store import Store
+from .texts import find_text
 from .trial import Trial
 
 FOLDER = "validations"
+PERPLEXITY_BYTES = 120_000
 _CONTEXTS = (8192, 32768, 131072)
 _SEEDS = 2**32
 """llama-server draws by chance for the seed -1, and takes 32 bits of others"""
@@ -57,14 +59,20 @@ def make_plan(
     candidate_log: str = "",
     seed: int = 1,
     text: str = "",
+    perplexity_bytes: int = PERPLEXITY_BYTES,
 ) -> Plan:
-    """The plan of a validation. Raises `ConfigError` for a wrong flag, `ModelInvalid`, `ReleaseInvalid`."""
+    """The plan of a validation. Raises `ConfigError` for a wrong flag, `ModelInvalid`, `ReleaseInvalid`.
+
+    And `FetchFailed` and `ChecksumMismatch` for a text that is fetched.
+    """
     if backend not in get_args(Backend):
         raise ConfigError(f"--against {backend!r} is unknown", hint=" or ".join(get_args(Backend)))
     if unknown := [name for name in tests if name not in TESTS]:
         raise ConfigError(f"--tests {unknown[0]!r} is unknown", hint=", ".join(TESTS))
     if not 0 <= seed < _SEEDS:
         raise ConfigError(f"--seed {seed}: expected 0 to {_SEEDS - 1}")
+    if perplexity_bytes < 1:
+        raise ConfigError(f"--perplexity-bytes {perplexity_bytes} is not positive", hint=f"{PERPLEXITY_BYTES}")
     urls = given.named(run.config, baseline_url, candidate_url, baseline_log, candidate_log)
     directory, stated = None, None
     if not urls.baseline_url:  # before a model is fetched
@@ -90,7 +98,8 @@ def make_plan(
                 raise ConfigError(f"{name!r} in {setting!r} is no cache type{where}", hint=", ".join(types))
         for one in (parsed.k, parsed.v):
             one.each(layers)
-    reading = read_text(text)
+    words = find_text(text, run.workspace)
+    reading = read_text(str(words or ""))
     if len(reading) < _FEWEST_CHARACTERS:
         raise TextTooShort(f"--text {text}: {len(reading)} characters, {_FEWEST_CHARACTERS} are needed")
     return Plan(
@@ -111,9 +120,10 @@ def make_plan(
         contexts=tuple(sorted(set(contexts))) or _usual(trained),
         tests=tuple(name for name in TESTS if not tests or name in tests),
         seed=seed,
-        text=(Path(text).expanduser().absolute() if text else TEXT),
+        text=words or TEXT,
         text_sha256=sha256_bytes(reading.encode()),
         text_bytes=len(reading.encode()),
+        perplexity_bytes=perplexity_bytes,
         prompts_sha256=fixed.digest(),
         environment=dict(run.config.deploy.environment),
     )

@@ -77,7 +77,7 @@ def predictions(
 
 def divergence(exact: Sequence[Prediction], rough: Sequence[Prediction]) -> Estimate:
     """Mean KL of `rough` from `exact` in nats, with its standard error. Tokens that either one omits count as one."""
-    found = [_divergence(a.listed, b.listed) for a, b in zip(exact, rough, strict=True)]
+    found = [position_divergence(a.listed, b.listed) for a, b in zip(exact, rough, strict=True)]
     return Estimate(mean=float(np.mean(found)), error=float(np.std(found, ddof=1) / math.sqrt(len(found))))
 
 
@@ -90,7 +90,9 @@ def predict(server: LlamaServer, prompt: Sequence[int]) -> Prediction:
     return Prediction(listed={one.id: one.logprob for one in answer.completion_probabilities[0].top_logprobs})
 
 
-def _divergence(exact: Mapping[int, float], rough: Mapping[int, float]) -> float:
+def position_divergence(exact: Mapping[int, float], rough: Mapping[int, float]) -> float:
+    """KL of `rough` from `exact` in nats at one position: logarithms of probabilities by token; what either one omits
+    counts as one token."""
     both = [token for token in exact if token in rough and math.isfinite(exact[token]) and math.isfinite(rough[token])]
     p, q = np.exp([exact[token] for token in both]), np.exp([rough[token] for token in both])
     rest_p, rest_q = max(1 - float(p.sum()), 0.0), max(1 - float(q.sum()), 1e-12)

@@ -1,14 +1,15 @@
 """The quality cost of a cache type: perplexity, and the KL divergence of a model's predictions from those with f16.
 
-llama-perplexity of a build does the work. Its first run stores the logits with an f16 cache. Each further run is
-compared with them token by token, so that differences are paired and their standard errors are small.
+llama-perplexity of a build does the work. Its first run stores the logits with an f16 cache (or another base). Each
+further run is compared with them token by token, so that differences are paired and their standard errors are small.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...core.cachetypes import grammar
@@ -43,11 +44,27 @@ _FIGURES = {
     "kl": rf"^Mean +KLD: *{_NUMBER} ± *{_ERROR}",
     "same_top": rf"^Same top p: *{_NUMBER} ± *{_ERROR}",
 }
+_CHUNK = re.compile(
+    rf"^ *(\d+) +{_NUMBER} ± *\S+ +{_NUMBER} ± *\S+ +{_NUMBER} ± *\S+ +\S+ ± *\S+ +% +{_NUMBER} ±", re.MULTILINE
+)
+"""number, perplexity, log of its ratio to the base's, KL, percentage of equal tops: of all chunks up to this one"""
+
+
+@record
+class Chunk:
+    """The means over the scored tokens of one chunk. Logarithms are natural ones."""
+
+    nll: float
+    """negative logarithm of the probability that the cache gives the true token"""
+    nll_base: float
+    kl: float
+    same_top: float
+    """percentage"""
 
 
 @record
 class Divergence:
-    """One cache against f16 on the same text. KL is in nats per token."""
+    """One cache against the base on the same text. KL is in nats per token."""
 
     cache: str
     bits_per_value: float
@@ -58,6 +75,8 @@ class Divergence:
     kl: Estimate
     same_top: Estimate
     """percentage of positions where both caches predict the same top token"""
+    each: tuple[Chunk, ...] = ()
+    """chunk by chunk, for errors that do not take neighbouring tokens for independent ones"""
 
 
 @record
@@ -89,15 +108,18 @@ def measure(
     added: Iterable[CacheType],
     log: Path,
     console: Console,
+    base: str = "f16",
+    environment: Mapping[str, str] | None = None,
 ) -> Divergences:
     """Run `model` over `text` once for each cache: a setting for `grammar.parse`, optionally with the suffix `/plain`.
 
-    Every run's log must state the requested types and rotation. Raises `ConfigError` for a
+    `base` is the cache that all are compared with; `environment` is added to the program's. Every run's log must state
+    the requested types and rotation. Raises `ConfigError` for a
     unknown cache, `ModelLoadFailed` for a file that is not a model, `TextTooShort`, `CommandFailed` when the program
     fails, and `VerificationFailed` when a run used another cache.
     """
     types = type_table(added)
-    for cache in caches:
+    for cache in (base, *caches):
         for name in grammar.parse(cache.removesuffix(PLAIN)).names():
             if name not in types:
                 raise ConfigError(f"unknown cache type {name!r} in {cache!r}", hint=", ".join(types))
@@ -108,15 +130,17 @@ def measure(
         words.write_bytes(text)
         argv = [str(program), "--model", str(model), "--file", str(words), "--ctx-size", str(context)]
         argv += ["--log-verbosity", INFORMATIVE, "--kl-divergence-base", str(logits)]
-        with console.step("logits with f16"):
-            _run(argv, "f16", log)
+        further = dict(environment or {})
+        with console.step(f"logits with {base}"):
+            _run(argv, base, log, further)
         rows, chunks = [], 0
         for cache in caches:
             with console.step(cache):
-                chunks, layers, figures = _compare([*argv, "--kl-divergence"], cache, log)
+                layers, figures, each = _compare([*argv, "--kl-divergence"], cache, log, further)
             asked = grammar.parse(cache.removesuffix(PLAIN))
             bits = [bits_per_value(types[name]) for name in (*asked.k.each(layers), *asked.v.each(layers))]
-            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / len(bits), **figures))
+            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / len(bits), each=each, **figures))
+            chunks = len(each)
     return Divergences(
         model=model.name,
         text_bytes=len(text),
@@ -127,13 +151,13 @@ def measure(
     )
 
 
-def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
+def _run(argv: list[str], cache: str, log: Path, environment: Mapping[str, str]) -> tuple[str, int]:
     """The program's output, and the number of attention layers."""
     plain = cache.endswith(PLAIN)
     asked = grammar.parse(cache.removesuffix(PLAIN))
     done = run(
         [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
-        env={"LLAMA_ATTN_ROT_DISABLE": str(int(plain))},
+        env={**environment, "LLAMA_ATTN_ROT_DISABLE": str(int(plain))},
         log=log,
         what=f"llama-perplexity with {cache}",
     )
@@ -160,24 +184,39 @@ def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
     return done.output, layers
 
 
-def _compare(argv: list[str], cache: str, log: Path) -> tuple[int, int, dict[str, Estimate]]:
-    """Chunks, attention layers and figures of one run."""
+def _compare(
+    argv: list[str], cache: str, log: Path, environment: Mapping[str, str]
+) -> tuple[int, dict[str, Estimate], tuple[Chunk, ...]]:
+    """Attention layers, figures and chunks of one run."""
     for _ in range(_ATTEMPTS):
-        said, layers = _run(argv, cache, log)
+        said, layers = _run(argv, cache, log, environment)
         found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
-        counted = _CHUNKS.search(said)
-        if counted and all(found.values()):
-            return (
-                int(counted.group(1)),
-                layers,
-                {
-                    name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
-                    for name, match in found.items()
-                    if match
-                },
-            )
+        counted, each = _CHUNKS.search(said), _chunks(said)
+        if counted and all(found.values()) and len(each) == int(counted.group(1)):
+            figures = {
+                name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
+                for name, match in found.items()
+                if match
+            }
+            return layers, figures, each
     missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
     raise CommandFailed(f"llama-perplexity with {cache} printed no {missing}\n  log: {log}")
+
+
+def _chunks(said: str) -> tuple[Chunk, ...]:
+    """The program prints means of all chunks so far: the differences of their sums are the single chunks.
+
+    The rounding of the printed means makes an error in chunk n of about 4e-6 n, which cancels in their sum.
+    """
+    sums, found = (0.0, 0.0, 0.0, 0.0), []
+    for number, match in enumerate(_CHUNK.finditer(said), 1):
+        ppl, ratio, kl, same = (float(one) for one in match.groups()[1:])
+        means = (math.log(ppl), math.log(ppl) - ratio, kl, same)
+        now = (means[0] * number, means[1] * number, means[2] * number, means[3] * number)
+        nll, base, divergence, top = (new - old for new, old in zip(now, sums, strict=True))
+        found.append(Chunk(nll=nll, nll_base=base, kl=divergence, same_top=top))
+        sums = now
+    return tuple(found)
 
 
 def _error(stated: str) -> float:
