@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist
+from .trials import checklist, session
 
 Measure = Callable[[Trial], TestResult]
 
 TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
+    "session": session.measure,
 }
 """name -> what measures and judges it"""
