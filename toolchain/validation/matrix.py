@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist, needle, perplexity, perturbation, prompts, refract, trajectory
+from .trials import (
+    checklist,
+    needle,
+    perplexity,
+    perturbation,
+    prompts,
+    refract,
+    session,
+    trajectory,
+)
 
 Measure = Callable[[Trial], TestResult]
 
@@ -16,6 +25,7 @@ TESTS: dict[str, Measure] = {
     "trajectory": trajectory.measure,
     "needle": needle.measure,
     "prompts": prompts.measure,
+    "session": session.measure,
     "perturbation": perturbation.measure,
     "refract": refract.measure,
 }

@@ -1,0 +1,227 @@
+"""A conversation of fifty turns, whose user's side is fixed: answered freely, and read along another's answers.
+
+*Free*: a side answers each turn greedily, and goes on from its own answers. *Forced*: a side reads the baseline's
+conversation, and tells before each of the next tokens of the baseline's answer what it would have said. Each turn is
+rendered by the model's template and tokenized anew, as chat clients, Ollama and llama-server do it.
+
+Where a prompt and its answer no longer fit the context, the oldest turns are left out, until half of the context is
+free. Ollama's chat also leaves out the oldest messages before the model reads them; llama-server refuses such a prompt,
+so that its clients have to. A shift within the cache happens in both only while one answer is written (Ollama) or not
+at all (llama-server's default). It would move positions on either side by itself, so that the two caches would no
+longer hold the same tokens. The half spares reading all anew at each further turn.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from ...core.documents import read_yaml
+from ...core.records import record, sha256_bytes
+from ..endpoint import MOST_LISTED, Endpoint, Message, transcript
+from ..plan import Side
+from ..trial import Progress, Trial
+
+_FILE = Path(__file__).parents[1] / "prompts" / "session.yaml"
+_CHARACTERS = 2.5
+"""of a token, at least on average, where the server does not count: in text and code it is three to four"""
+
+
+@record
+class Size:
+    """How much is asked. The limits bound the time; a side takes minutes with a small model."""
+
+    turns: int = 10
+    """of each phase"""
+    tokens: int = 128
+    """of an answer, at most"""
+    positions: int = 32
+    """of each answer at which the predictions are compared, at most"""
+    listed: int = 128
+    """likeliest tokens that are compared singly"""
+
+
+USUAL = Size()
+
+
+@record
+class Phase:
+    """Ten turns of one kind of work."""
+
+    name: str
+    turns: tuple[str, ...]
+
+
+@record
+class Script:
+    """session.yaml. A turn holds {word}s."""
+
+    words: Mapping[str, tuple[str, ...]]
+    phases: tuple[Phase, ...]
+
+
+@record
+class Question:
+    """A turn of the user."""
+
+    phase: str
+    text: str
+
+
+@record
+class Turn:
+    """A question and its free answer. `ids` are the answer's tokens, with the one that ends it; -1 on Ollama."""
+
+    phase: str
+    user: str
+    dropped: int
+    """turns that were left out before it"""
+    prompt_sha256: str
+    answer: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    """the text of each token"""
+    stop: str
+    read: int
+    """tokens of the prompt that were read now; the others were in the cache"""
+    seconds: float
+
+
+@record
+class Reading:
+    """What a side predicts along an answer: at each position the logarithms of the likeliest tokens' probabilities.
+
+    A token is named by its id, on Ollama by its text.
+    """
+
+    positions: tuple[Mapping[str, float], ...] = field(default=())
+    read: int = 0
+    seconds: float = 0.0
+
+
+@cache
+def script() -> Script:
+    """The fixed user's side."""
+    return msgspec.convert(read_yaml(_FILE), Script)
+
+
+def questions(seed: int, size: Size = USUAL) -> tuple[Question, ...]:
+    """The user's turns, in their order, with the words that the seed chooses."""
+    rng = random.Random(seed)  # noqa: S311
+    words = {name: rng.choice(several) for name, several in script().words.items()}
+    return tuple(
+        Question(phase=phase.name, text=text.format_map(words))
+        for phase in script().phases
+        for text in phase.turns[: size.turns]
+    )
+
+
+def answered(trial: Trial, side: Side, progress: Progress, size: Size = USUAL) -> list[Turn]:
+    """The side's own conversation; each turn is kept. Raises `ServerFailed`."""
+    done: list[Turn] = []
+    for number, question in enumerate(questions(trial.plan.seed, size)):
+        key = f"session/free/{side}/{number:02}"
+        fresh = not trial.store.has(key)
+        done.append(trial.kept(key, Turn, lambda asked=question: _answer(trial.at(side), done, asked, size)))  # type: ignore[misc]
+        progress.advance(f"{side}, turn {number + 1}, {question.phase}", measured=fresh)
+    return done
+
+
+def read_along(
+    trial: Trial, side: Side, turns: Sequence[Turn], progress: Progress, size: Size = USUAL
+) -> list[Reading]:
+    """What the side predicts along the answers of a conversation; each turn is kept. Raises `ServerFailed`."""
+    found = []
+    for number, turn in enumerate(turns):
+        key = f"session/forced/{side}/{number:02}"
+        fresh = not trial.store.has(key)
+        found.append(trial.kept(key, Reading, lambda at=number: _read(trial.at(side), turns, at, size)))  # type: ignore[misc]
+        progress.advance(f"{side} reads turn {number + 1}, {turn.phase}", measured=fresh)
+    return found
+
+
+def divergence(exact: Mapping[str, float], rough: Mapping[str, float]) -> float:
+    """KL of `rough` from `exact` in nats. Tokens that either one omits count as one, so it is a lower bound."""
+    both = [name for name in exact if name in rough and math.isfinite(exact[name]) and math.isfinite(rough[name])]
+    p, q = [math.exp(exact[name]) for name in both], [math.exp(rough[name]) for name in both]
+    rest_p, rest_q = max(1 - math.fsum(p), 0.0), max(1 - math.fsum(q), 1e-12)
+    listed = math.fsum(one * (exact[name] - rough[name]) for one, name in zip(p, both, strict=True))
+    return max(listed + (rest_p * math.log(rest_p / rest_q) if rest_p else 0.0), 0.0)
+
+
+def _answer(endpoint: Endpoint, done: Sequence[Turn], question: Question, size: Size) -> Turn:
+    dropped, prompt = _fitting(endpoint, done, question, size)
+    found = endpoint.generate(prompt, tokens=size.tokens, stop=_ends(prompt))
+    return Turn(
+        phase=question.phase,
+        user=question.text,
+        dropped=dropped,
+        prompt_sha256=sha256_bytes(prompt.encode()),
+        answer=found.text,
+        ids=tuple(piece.id for piece in found.pieces),
+        pieces=tuple(piece.text for piece in found.pieces),
+        stop=found.stop,
+        read=found.counters.prompt,
+        seconds=round(found.total_s, 2),
+    )
+
+
+def _fitting(endpoint: Endpoint, done: Sequence[Turn], question: Question, size: Size) -> tuple[int, str]:
+    """How many turns are left out, and the prompt of the others."""
+    dropped = done[-1].dropped if done else 0
+    prompt = endpoint.chat(_messages(done[dropped:], question.text))
+    if _tokens(endpoint, prompt) + size.tokens < endpoint.context:
+        return dropped, prompt
+    while dropped < len(done) and _tokens(endpoint, prompt) > endpoint.context // 2:
+        dropped += 1
+        prompt = endpoint.chat(_messages(done[dropped:], question.text))
+    return dropped, prompt
+
+
+def _messages(before: Sequence[Turn], user: str) -> list[Message]:
+    said = [
+        Message(role=role, content=text)
+        for turn in before
+        for role, text in (("user", turn.user), ("assistant", turn.answer))
+    ]
+    return [*said, Message(role="user", content=user)]
+
+
+def _tokens(endpoint: Endpoint, prompt: str) -> int:
+    return len(endpoint.tokenize(prompt)) or math.ceil(len(prompt) / _CHARACTERS)
+
+
+def _ends(prompt: str) -> tuple[str, ...]:
+    """Words that end an answer: in a plain transcript, the user's next turn."""
+    plain = prompt.endswith(transcript([]))
+    return ("\nUser:",) if plain else ()
+
+
+def _read(endpoint: Endpoint, turns: Sequence[Turn], at: int, size: Size) -> Reading:
+    turn = turns[at]
+    prompt = endpoint.chat(_messages(turns[turn.dropped : at], turn.user))
+    positions, read, seconds = [], 0, 0.0
+    for given in _prompts(endpoint, prompt, turn, size):
+        listed = min(size.listed, MOST_LISTED[endpoint.backend])
+        found = endpoint.generate(given, tokens=1, listed=listed)
+        read, seconds = read + found.counters.prompt, seconds + found.total_s
+        top = found.pieces[0].top if found.pieces else ()
+        positions.append({str(one.id) if one.id >= 0 else one.text: round(one.logprob, 5) for one in top})
+    return Reading(positions=tuple(positions), read=read, seconds=round(seconds, 2))
+
+
+def _prompts(endpoint: Endpoint, prompt: str, turn: Turn, size: Size) -> Iterator[str | list[int]]:
+    """The prompt with ever more of the answer: as tokens, or, where the server takes none, as text."""
+    count = max(1, min(size.positions, len(turn.pieces)))
+    if ids := endpoint.tokenize(prompt):
+        for length in range(count):
+            yield [*ids, *turn.ids[:length]]
+    else:
+        for length in range(count):
+            yield prompt + "".join(turn.pieces[:length])
