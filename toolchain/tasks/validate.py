@@ -25,6 +25,7 @@ group = Group("validate", default="run")
     candidate_url="a running server to ask for the candidate",
     seed="seed of the prompts' variable parts",
     text="file that the model reads; empty: a frozen one of this toolkit's own",
+    accept_void="kinds of disturbance that do not void the run: battery, thermal, load, cache, proof",
     again="measure anew what an earlier run of the same validation kept",
 )
 def validate(
@@ -40,6 +41,7 @@ def validate(
     candidate_url: str = "",
     seed: int = 1,
     text: str = "",
+    accept_void: Names = Names(),
     again: bool = False,
 ) -> None:
     """Whether a cache type is as good as f16, with this model."""
@@ -58,5 +60,5 @@ def validate(
         text=text,
     )
     run.console.note(f"validation: {validation.folder_of(run, plan.id)}")
-    found = validation.validate(run, plan, again=again)
+    found = validation.validate(run, plan, again=again, accept_void=accept_void)
     run.finish(found, gate.failure(found.decision))
