@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist, speed
+from .trials import checklist, memory, speed
 
 Measure = Callable[[Trial], TestResult]
 
 TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
     "speed": speed.measure,
+    "memory": memory.measure,
 }
 """name -> what measures and judges it"""

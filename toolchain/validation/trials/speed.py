@@ -12,12 +12,12 @@ there are further pairs, up to a bound. Pairs that something disturbed do not co
 from __future__ import annotations
 
 import math
-import random
 import statistics
 from collections.abc import Callable, Sequence
 
 from ...core.records import record
 from ..endpoint import Generated
+from ..filling import ROOM, filling
 from ..interval import Interval, of_ratios
 from ..pairs import Judged, at_most, collect
 from ..plan import SIDES, Side
@@ -37,8 +37,6 @@ _MOST, _MOST_DEEP = 12, 6
 """pairs; a deep one takes its prompt's time twice"""
 _SHORTEST = 8
 """tokens that an answer needs to have a speed"""
-_ROOM = 0.92
-"""of a context that a prompt may take by estimate, since its tokens are not known beforehand"""
 _SLOWEST, _KILL, _FIRST = 0.90, 0.75, 1.10
 
 
@@ -120,12 +118,12 @@ def measure(trial: Trial) -> TestResult:
 def _depths(contexts: Sequence[int]) -> list[tuple[int, int]]:
     """(context, tokens of the prompt): a short one, then some contexts filled."""
     chosen = {0, len(contexts) // 2, len(contexts) - 1} if len(contexts) > _DEPTHS else set(range(len(contexts)))
-    deep = [(contexts[index], int(_ROOM * contexts[index]) - TOKENS) for index in sorted(chosen)]
+    deep = [(contexts[index], int(ROOM * contexts[index]) - TOKENS) for index in sorted(chosen)]
     return [(contexts[0], SHALLOW), *(one for one in deep if one[1] > 2 * SHALLOW)]
 
 
 def _tries(trial: Trial, watch: Watch, context: int, depth: int, number: int) -> Tries:
-    prompt = _prompt(trial, context, depth, number)
+    prompt = filling(trial, context, depth, f"{number}")
     found: dict[Side, Try] = {}
     for side in SIDES:
         trial.at(side, context)  # both are loaded before the first of them is measured, where they fit
@@ -148,24 +146,6 @@ def _try(answer: Generated, cached: int | None) -> Try:
         prompt_s=answer.counters.prompt_s,
         server_s=answer.counters.generated_s,
     )
-
-
-def _prompt(trial: Trial, context: int, depth: int, number: int) -> str:
-    """About `depth` tokens of the plan's text, from a place of its own on, behind words that no other prompt has."""
-    density = trial.kept("speed/density", float, lambda: _density(trial, context))
-    drawn = random.Random(f"{trial.plan.seed} {context} {depth} {number}")  # noqa: S311
-    text = trial.plan.text.read_text(encoding="utf-8")
-    size = int(density * depth)
-    start = drawn.randrange(len(text))
-    body = (text[start:] + text * (1 + size // len(text)))[:size]
-    return f"{drawn.randrange(16**12):012x} {body}"
-
-
-def _density(trial: Trial, context: int) -> float:
-    """Characters of the text for each token."""
-    text = trial.plan.text.read_text(encoding="utf-8")[: min(16 * SHALLOW, context // 2)]
-    found = trial.at("baseline", context).generate(text, tokens=1, reuse=False).counters
-    return len(text) / max(1, found.prompt + found.cached)
 
 
 def _of_tries(pairs: Sequence[Tries]) -> tuple[Judged, ...]:
