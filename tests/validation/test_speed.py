@@ -8,7 +8,7 @@ import pytest
 
 from tests.validation.calm import QUIET, calmly
 from tests.validation.conftest import MakePlan, MakeTrial
-from toolchain.validation import result
+from toolchain.validation import pairs, result
 from toolchain.validation.trials import coldload, speed
 
 LOADED = dataclasses.replace(QUIET, foreign_cpu=0.6)
@@ -18,19 +18,26 @@ LOADED = dataclasses.replace(QUIET, foreign_cpu=0.6)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few tokens and pairs, and no loads, so that the tests take little time."""
     monkeypatch.setattr(speed, "TOKENS", 10)
-    monkeypatch.setattr(speed, "_MOST", 5)
+    monkeypatch.setattr(speed, "_MOST", 4)
     monkeypatch.setattr(
         coldload, "measure", lambda *_: result.TestResult(test="load", verdict="passed", summary="not measured here")
     )
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair decides, and a disturbed one ends the run."""
+    monkeypatch.setattr(pairs, "LEAST", 1)
+    monkeypatch.setattr(pairs, "_DISTURBED", 1)
+    monkeypatch.setattr(speed, "_MOST", 1)
 
 
 def figure(found: result.TestResult, name: str) -> result.Figure:
     return next(one for one in found.figures if one.name == name)
 
 
-@pytest.mark.parametrize("backend", ["llama-server", "ollama"])
-def test_a_slow_type_is_killed(backend: str, make_plan: MakePlan, make_trial: MakeTrial) -> None:
-    plan = make_plan(backend=backend, contexts=[512])
+def test_a_slow_type_is_killed(make_plan: MakePlan, make_trial: MakeTrial) -> None:
+    plan = make_plan(contexts=[512])
     slow = dataclasses.replace(plan, environment={"TQ_TEST_DELAY": "f16=0.004 turbo4=0.03"})
     found = speed.measure(calmly(make_trial(slow)))
     assert (found.verdict, found.voids) == ("kill", ())
@@ -58,7 +65,9 @@ def test_equal_sides_pass_and_every_try_is_kept(
     assert again.store.taken == 0
 
 
-def test_a_load_by_others_voids_it_until_it_is_gone_or_accepted(make_plan: MakePlan, make_trial: MakeTrial) -> None:
+def test_a_load_by_others_voids_it_until_it_is_gone_or_accepted(
+    make_plan: MakePlan, make_trial: MakeTrial, few: None
+) -> None:
     plan = make_plan(contexts=[512])
     found = speed.measure(calmly(make_trial(plan), LOADED))
     assert set(found.voids) == {"load: other programs had 60% of the CPU (at most 10%)"}
@@ -68,7 +77,7 @@ def test_a_load_by_others_voids_it_until_it_is_gone_or_accepted(make_plan: MakeP
 
 
 @pytest.mark.parametrize("backend", ["llama-server", "ollama"])
-def test_prompts_from_a_cache_void_it(backend: str, make_plan: MakePlan, make_trial: MakeTrial) -> None:
+def test_prompts_from_a_cache_void_it(backend: str, make_plan: MakePlan, make_trial: MakeTrial, few: None) -> None:
     plan = make_plan(backend=backend, contexts=[512])
     found = speed.measure(calmly(make_trial(dataclasses.replace(plan, environment={"TQ_TEST_CACHED": "1"}))))
     assert all(why.startswith("cache: ") and why.endswith("of a prompt came from a cache") for why in found.voids)

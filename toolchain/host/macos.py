@@ -89,8 +89,9 @@ def throttled(text: str) -> bool | None:
     limits = [int(one) for one in re.findall(r"CPU_(?:Speed|Scheduler)_Limit\s+= (\d{1,3})$", _clean(text), re.M)]
     if limits:
         return min(limits) < 100
-    levels = re.findall(r"^(Note: No )?(?:thermal|performance) warning level", _clean(text), re.M | re.I)
-    return any(not none for none in levels) if levels else None
+    if stated := re.findall(r"^(?:thermal|performance) warning level\s+= (\d{1,3})$", _clean(text), re.M | re.I):
+        return any(int(level) > 0 for level in stated)
+    return False if "Note: No thermal warning level has been recorded" in text else None
 
 
 def gpu_share(text: str) -> float | None:

@@ -8,27 +8,25 @@ from .trial import Trial
 
 ROOM = 0.92
 """of a context that a prompt may take by estimate, since its tokens are not known beforehand"""
-_SAMPLE = 4096
-"""characters that the estimate is made from"""
+_PASSAGE = 400
+"""characters that are repeated, so that their tokens say those of any length"""
 
 
 def filling(trial: Trial, context: int, depth: int, name: str) -> str:
-    """About `depth` tokens of the plan's text, from a place of its own on, behind characters that no other prompt has.
+    """About `depth` tokens: a passage of the plan's text again and again, behind characters that no other prompt has.
 
     `name` and the numbers decide which; the same ones give the same prompt. Asks the baseline's server with `context`
-    for the tokens of the text, once.
+    for the tokens of the passage, once.
     """
-    density = trial.kept("density", float, lambda: _density(trial, context))
+    passage = trial.plan.text.read_text(encoding="utf-8")[:_PASSAGE]
+    density = trial.kept("density", float, lambda: _density(trial, context, passage))
     drawn = random.Random(f"{trial.plan.seed} {context} {depth} {name}")  # noqa: S311
-    text = trial.plan.text.read_text(encoding="utf-8")
-    size = int(density * depth)
-    start = drawn.randrange(len(text))
-    body = (text[start:] + text * (1 + size // len(text)))[:size]
+    size, start = int(density * depth), drawn.randrange(len(passage))
+    body = (passage[start:] + passage * (1 + size // len(passage)))[:size]
     return f"{drawn.randrange(16**12):012x} {body}"
 
 
-def _density(trial: Trial, context: int) -> float:
-    """Characters of the text for each token. A character has one token or less, nearly everywhere."""
-    text = trial.plan.text.read_text(encoding="utf-8")[: min(_SAMPLE, context // 2)]
-    found = trial.at("baseline", context).generate(text, tokens=1, reuse=False).counters
-    return len(text) / max(1, found.prompt + found.cached)
+def _density(trial: Trial, context: int, passage: str) -> float:
+    """Characters for each token."""
+    found = trial.at("baseline", context).generate(passage, tokens=1, reuse=False).counters
+    return len(passage) / max(1, found.prompt + found.cached)

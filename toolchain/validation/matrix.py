@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist, memory, speed
+from .trials import ceiling, checklist, memory, speed
 
 Measure = Callable[[Trial], TestResult]
 
@@ -14,5 +14,6 @@ TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
     "speed": speed.measure,
     "memory": memory.measure,
+    "ceiling": ceiling.measure,
 }
 """name -> what measures and judges it"""

@@ -14,6 +14,7 @@ from ..core.console import Console, Step
 from ..host.conditions import Observer
 from ..stages import CacheType
 from .endpoint import Endpoint
+from .guard import Pressure
 from .plan import Plan, Side
 from .sides import Sides
 from .store import Store
@@ -52,6 +53,8 @@ class Trial:
     added: tuple[CacheType, ...]
     observer: Looks = dataclasses.field(default_factory=Observer)
     accepted: frozenset[str] = frozenset()
+    pressure: Pressure | None = None
+    """what tells of memory pressure; None: the machine itself"""
 
     def kept(self, key: str, kind: type[R], measure: Callable[[], R]) -> R:
         """A cell: measured now, unless an earlier run kept it."""

@@ -19,7 +19,7 @@ from ...core.records import record
 from ..endpoint import Generated
 from ..filling import ROOM, filling
 from ..interval import Interval, of_ratios
-from ..pairs import Judged, at_most, collect
+from ..pairs import LEAST, Judged, at_most, collect
 from ..plan import SIDES, Side
 from ..result import Figure, TestResult, Verdict
 from ..trial import Trial
@@ -81,13 +81,15 @@ def measure(trial: Trial) -> TestResult:
     figures: list[Figure] = []
     voids: list[str] = []
     notes: list[str] = []
-    with trial.progress("speed", 0) as progress:
+    depths = _depths(plan.contexts)
+    with trial.progress("speed", LEAST * len(depths)) as progress:
         watch = Watch(trial.observer)
-        for context, depth in _depths(plan.contexts):
+        for context, depth in depths:
 
             def one(number: int, context: int = context, depth: int = depth) -> Tries:
+                found = _tries(trial, watch, context, depth, number)
                 progress.advance(f"{depth} tokens, pair {number + 1}")
-                return _tries(trial, watch, context, depth, number)
+                return found
 
             most = _MOST if depth == SHALLOW else _MOST_DEEP
             pairs, why = collect(trial, f"speed/{context}/{depth}", Tries, one, _of_tries, _of_cache, most)
@@ -98,7 +100,6 @@ def measure(trial: Trial) -> TestResult:
             notes += [f"at {depth} tokens: {len(pairs)} pairs"]
             notes += [f"unknown here: {what}" for pair in pairs for what in unknown(pair.seen)]
         if not plan.baseline_url:
-            progress.advance("loads")
             loaded = coldload.measure(trial, watch)
             verdicts.append(loaded.verdict)
             figures += loaded.figures
