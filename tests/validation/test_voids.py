@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -11,9 +12,12 @@ import psutil
 import pytest
 
 from tests.validation.calm import QUIET, Scripted
+from tests.validation.conftest import MakePlan, MakeTrial
+from toolchain.core.errors import ConfigError
+from toolchain.core.run import Run
 from toolchain.host.conditions import Conditions, Observer
-from toolchain.validation import result
-from toolchain.validation.voids import Watch, accepted, complaints, unknown
+from toolchain.validation import result, validation
+from toolchain.validation.voids import Watch, accepted, complaints, observer, summed_up, unknown
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,15 @@ def test_what_is_unknown_is_no_void_and_is_told() -> None:
     assert unknown(watch.seen) == ("power source", "thermal pressure", "load of others")
 
 
+def test_complaints_of_one_sort_are_summed_up() -> None:
+    load = "load: other programs had {}% of the CPU (at most 10%)"
+    assert summed_up([load.format(99), "battery: the machine was on battery", load.format(100)]) == (
+        "load: other programs had 100% of the CPU (at most 10%), 2 times",
+        "battery: the machine was on battery",
+    )
+    assert summed_up([]) == ()
+
+
 def test_an_accepted_void_is_a_note() -> None:
     found = result.TestResult(test="speed", verdict="passed", summary="", voids=("load: others", "battery: on battery"))
     taken = accepted(found, {"load"})
@@ -91,3 +104,21 @@ def test_the_load_of_others_is_measured_and_ones_own_is_not() -> None:
     assert others is not None
     assert everything is not None
     assert (everything - others) * cores > 0.2
+
+
+def test_a_running_server_that_the_plan_names_is_not_foreign(make_plan: MakePlan, make_trial: MakeTrial) -> None:
+    endpoint = make_trial(make_plan()).at("baseline", 512)
+    url = endpoint.server.url  # type: ignore[attr-defined]
+    given = make_plan(baseline_url=url, candidate_url="http://192.0.2.1:8080")
+    assert observer(given)._ours == (os.getpid(), endpoint.pid)
+
+
+def test_an_unknown_kind_of_void_is_refused(run: Run, make_plan: MakePlan) -> None:
+    with pytest.raises(ConfigError, match="--accept-void 'weather' is unknown"):
+        validation.validate(run, make_plan(tests=["checklist"]), accept_void=["weather"])
+
+
+def test_the_report_says_on_which_machine_it_ran(run: Run, make_plan: MakePlan) -> None:
+    plan = make_plan(tests=["checklist"])
+    report = validation.validate(run, plan)
+    assert "GiB of memory" in report.machine

@@ -22,5 +22,6 @@ def _report(found: Report) -> str:
 def _figure(one: Figure) -> str:
     sides = " -> ".join("-" if value is None else f"{value:.4g}" for value in (one.baseline, one.candidate))
     error = "" if one.error is None else f" ± {one.error:.2g}"
-    limit = f" ({one.limit}: {'ok' if one.ok else 'missed'})" if one.limit else ""
+    met = "open" if one.ok is None else "ok" if one.ok else "missed"
+    limit = f" ({one.limit}: {met})" if one.limit else ""
     return f"{one.name}: {sides}{error} {one.unit}{limit}".rstrip()

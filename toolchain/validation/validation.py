@@ -134,6 +134,7 @@ def validate(run: Run, plan: Plan, *, again: bool = False, accept_void: Sequence
                     console=run.console,
                     workspace=run.workspace,
                     added=release.cache_types if release else load_series(run).types,
+                    observer=voids.observer(plan),
                     accepted=frozenset(accept_void),
                 )
                 for name in plan.tests:

@@ -18,13 +18,18 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from ..core.records import record
-from ..host.conditions import THERMAL_LEVELS, Conditions
+from ..host.conditions import THERMAL_LEVELS, Conditions, Observer
+from ..host.ports import listeners
 from .endpoint import Endpoint, Generated
+from .plan import Plan
 from .result import TestResult
 
 KINDS = ("battery", "thermal", "load", "cache", "proof")
+_NUMBER = re.compile(r"\d+")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _EVERY_S = 5.0
 _LOG_S = 3.0
 _SPECIAL = 2
@@ -95,6 +100,16 @@ class Watch:
         )
 
 
+def observer(plan: Plan) -> Observer:
+    """Looks at this machine; running servers that the plan names are ours, where they are on it."""
+    pids = set[int]()
+    for url in filter(None, (plan.baseline_url, plan.candidate_url)):
+        parts = urlsplit(url)
+        if parts.hostname in _LOOPBACK and parts.port:
+            pids |= set(filter(None, listeners(parts.port)))
+    return Observer(pids)
+
+
 def complaints(seen: Seen, load: float) -> tuple[str, ...]:
     """What was wrong, each as `KIND: why`. `load` is the largest share of others that does no harm."""
     found = []
@@ -109,6 +124,16 @@ def complaints(seen: Seen, load: float) -> tuple[str, ...]:
     if seen.gpu_before is not None and seen.gpu_before > load:
         found.append(f"load: the GPU was {seen.gpu_before:.0%} busy before it began (at most {load:.0%})")
     return tuple(found)
+
+
+def summed_up(found: Sequence[str]) -> tuple[str, ...]:
+    """One complaint of each sort, that with the highest numbers, and in how many measurements."""
+    sorts: dict[str, list[str]] = {}
+    for one in found:
+        sorts.setdefault(_NUMBER.sub("#", one), []).append(one)
+    worst = (max(same, key=lambda one: [int(number) for number in _NUMBER.findall(one)]) for same in sorts.values())
+    counts = (len(same) for same in sorts.values())
+    return tuple(one if count == 1 else f"{one}, {count} times" for one, count in zip(worst, counts, strict=True))
 
 
 def unknown(seen: Seen) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from ..pairs import LEAST, Judged, at_most, collect
 from ..plan import SIDES, Side
 from ..result import Figure, TestResult, Verdict
 from ..trial import Trial
-from ..voids import Seen, Watch, cache_complaint, cached_tokens, log_mark, unknown
+from ..voids import Seen, Watch, cache_complaint, cached_tokens, log_mark, summed_up, unknown
 from . import coldload
 
 NAME = "speed"
@@ -33,6 +33,7 @@ SHALLOW = 256
 """tokens of the shortest prompts"""
 _DEPTHS = 3
 """contexts of the plan that are filled: the shortest, the middle and the longest"""
+_WARM_UP = "A first request is slower than all others."
 _MOST, _MOST_DEEP = 12, 6
 """pairs; a deep one takes its prompt's time twice"""
 _SHORTEST = 8
@@ -112,7 +113,7 @@ def measure(trial: Trial) -> TestResult:
         summary=_summary(figures, worst),
         figures=tuple(figures),
         notes=tuple(dict.fromkeys((*notes, "greedy, one request at a time; Ollama and llama-server are not compared"))),
-        voids=tuple(dict.fromkeys(voids)),
+        voids=summed_up(voids),
     )
 
 
@@ -131,6 +132,7 @@ def _tries(trial: Trial, watch: Watch, context: int, depth: int, number: int) ->
     with watch:
         for side in SIDES:
             endpoint = trial.at(side, context)
+            endpoint.generate(_WARM_UP, tokens=2, seed=trial.plan.seed, reuse=False)
             mark = log_mark(endpoint)
             answer = endpoint.generate(prompt, tokens=TOKENS, seed=trial.plan.seed, reuse=False)
             found[side] = _try(answer, cached_tokens(endpoint, answer, mark))
