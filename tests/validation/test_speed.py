@@ -80,5 +80,5 @@ def test_a_load_by_others_voids_it_until_it_is_gone_or_accepted(
 def test_prompts_from_a_cache_void_it(backend: str, make_plan: MakePlan, make_trial: MakeTrial, few: None) -> None:
     plan = make_plan(backend=backend, contexts=[512])
     found = speed.measure(calmly(make_trial(dataclasses.replace(plan, environment={"TQ_TEST_CACHED": "1"}))))
-    assert all(why.startswith("cache: ") and why.endswith("of a prompt came from a cache") for why in found.voids)
+    assert all(why.startswith("cache: ") and "of a prompt came from a cache" in why for why in found.voids)
     assert found.voids
