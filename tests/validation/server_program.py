@@ -8,9 +8,10 @@ speed and no memory that depends on the cache.
 
 TQ_TEST_NOISE disturbs the logits of cache types, as in "turbo4=0.1 turbo2=4": of K and of V each, by the square root
 of the sum. TQ_TEST_DELAY waits so many seconds before each token of a type ("turbo4=0.01"), TQ_TEST_ALLOCATE takes MB
-of memory, TQ_TEST_DIE ends the program at that generated token, counted over all answers. TQ_TEST_CACHED=1 says that
-prompts came from the cache, and TQ_TEST_STATED is the cache type that the log states instead of the asked one ("none":
-it states no cache).
+of memory, TQ_TEST_PER_TOKEN so many bytes for each token of llama-server's context, TQ_TEST_DIE ends the program at
+that generated token, counted over all answers. TQ_TEST_CACHED=1 says that prompts came from the cache: llama-server in
+its counters, Ollama in its log alone. TQ_TEST_STATED is the cache type that the log states instead of the asked one
+("none": it states no cache).
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from toolchain.core.cachetypes.grammar import parse
 
 OLLAMA = sys.argv[1:2] == ["serve"]
 LONGEST, SHORTEST = 24, 6
+BITS = {"q8_0": 8.5, "q4_0": 4.5, "turbo4": 4.25, "turbo3": 3.25, "turbo2": 2.25}
+"""for each value of a cache, else 16"""
 generated = 0
 
 
@@ -52,7 +55,10 @@ if not OLLAMA:
     TYPES = (flag("--cache-type-k"), flag("--cache-type-v"))
 NOISE = math.hypot(*chosen("TQ_TEST_NOISE", TYPES))  # type: ignore[arg-type]
 DELAY = sum(chosen("TQ_TEST_DELAY", TYPES))  # type: ignore[arg-type]
-BALLAST = bytearray(int(os.environ.get("TQ_TEST_ALLOCATE", "0")) << 20)
+BALLAST = bytearray(
+    (int(os.environ.get("TQ_TEST_ALLOCATE", "0")) << 20)
+    + int(os.environ.get("TQ_TEST_PER_TOKEN", "0")) * int(flag("--ctx-size", "0"))
+)
 BALLAST[::4096] = b"x" * len(BALLAST[::4096])
 
 
@@ -72,8 +78,12 @@ def state_cache(model: Path, context: int) -> None:
     setting = parse(stated)
     sides = {"K": setting.k.each(layers), "V": setting.v.each(layers)}
     names = ["+".join(dict.fromkeys(each)) for each in sides.values()]
-    sizes = f"K ({names[0]}): 0.50 MiB, V ({names[1]}): 0.50 MiB"
-    say(f"llama_kv_cache: size = 1.00 MiB ( {cells} cells, {layers} layers, 1/1 seqs), {sizes}")
+    width = int(fields["llama.attention.head_count_kv"].contents()) * int(
+        fields["llama.attention.key_length"].contents()
+    )
+    mib = [sum(cells * width * BITS.get(name, 16) / 8 for name in each) / 2**20 for each in sides.values()]
+    sizes = f"K ({names[0]}): {mib[0]:.2f} MiB, V ({names[1]}): {mib[1]:.2f} MiB"
+    say(f"llama_kv_cache: size = {sum(mib):.2f} MiB ( {cells} cells, {layers} layers, 1/1 seqs), {sizes}")
     for side, each in sides.items() if setting.reach else ():
         for number, name in enumerate(each):
             say(f"llama_kv_cache: {side} of attention layers {number} (of {layers}): {name}, 0.25 MiB")
@@ -194,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
             if any(word and said.endswith(word.encode()) for word in body.get("stop", ())):
                 stop = "word"
                 break
-        cached = len(prompt) - 1 if os.environ.get("TQ_TEST_CACHED") and body.get("cache_prompt") else 0
+        cached = len(prompt) - 1 if os.environ.get("TQ_TEST_CACHED") else 0
         timings = {"cache_n": cached, "prompt_n": len(prompt) - cached, "prompt_ms": 1.0, "predicted_n": count}
         timings["predicted_ms"] = 1e3 * (time.monotonic() - began)
         self._event({"content": "", "tokens": [], "stop": True, "stop_type": stop, "timings": timings})
@@ -220,6 +230,8 @@ class Handler(BaseHTTPRequestHandler):
             if any(word and said.endswith(word.encode()) for word in options.get("stop", ())):
                 why = "stop"
                 break
+        read = 1 if os.environ.get("TQ_TEST_CACHED") else len(prompt)
+        say(f"slot print_timing: id  0 | task 2 | prompt eval time =       1.00 ms / {read:5} tokens (    0.01 ms per")
         last = {"response": "", "done": True, "done_reason": why, "prompt_eval_count": len(prompt)}
         last |= {"eval_count": count, "eval_duration": int(1e9 * (time.monotonic() - began)), "prompt_eval_duration": 1}
         self._event(last)

@@ -118,6 +118,15 @@ class VerifyConfig:
 
 
 @record
+class ValidateConfig:
+    """What a validation tolerates."""
+
+    load: Annotated[
+        float, Meta(ge=0, le=1), "share of the CPU, and of the GPU beforehand, that others may have in a measured test"
+    ] = 0.1
+
+
+@record
 class DeployConfig:
     """Where and how the release is installed as a service."""
 
@@ -264,6 +273,7 @@ class Config:
     series: SeriesConfig = SeriesConfig()
     build: BuildConfig = BuildConfig()
     verify: VerifyConfig = dataclasses.field(default_factory=VerifyConfig)
+    validate: ValidateConfig = ValidateConfig()
     deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
     watch: WatchConfig = WatchConfig()
     publish: PublishConfig = PublishConfig()

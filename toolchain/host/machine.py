@@ -89,6 +89,19 @@ def look(config: Config) -> Machine:
     )
 
 
+def described(config: Config) -> str:
+    """Chip, cores, memory and system in one line, as far as they are known."""
+    found = look(config)
+    parts = (
+        found.chip or found.platform,
+        found.cores and f"{found.cores} cores",
+        found.gpu if found.gpu != found.chip else "",
+        found.ram and f"{found.ram / (1 << 30):.1f} GiB of memory",
+        found.system,
+    )
+    return ", ".join(part for part in parts if part)
+
+
 def in_short() -> RanOn:
     """What this machine is, in short."""
     named = parse_sw_vers(ask(("/usr/bin/sw_vers",))) if sys.platform == "darwin" else ""

@@ -35,6 +35,7 @@ group = Group("validate", default="run")
     seed="seed of the prompts' variable parts",
     text="file that the model reads, or wikitext2, which is fetched; empty: a frozen one of this toolkit's own",
     perplexity_bytes="how much of the text the perplexity is measured on, at most",
+    accept_void="kinds of disturbance that do not void the run: battery, thermal, load, cache, proof",
     again="measure anew what an earlier run of the same validation kept",
 )
 def validate(
@@ -53,6 +54,7 @@ def validate(
     seed: int = 1,
     text: str = "",
     perplexity_bytes: int = validation.PERPLEXITY_BYTES,
+    accept_void: Names = Names(),
     again: bool = False,
 ) -> None:
     """Whether a cache type is as good as f16."""
@@ -74,7 +76,7 @@ def validate(
         perplexity_bytes=perplexity_bytes,
     )
     run.console.note(f"validation: {validation.folder_of(run, plan.id)}")
-    found = validation.validate(run, plan, again=again)
+    found = validation.validate(run, plan, again=again, accept_void=accept_void)
     run.finish(found, gate.failure(found.decision))
 
 

@@ -28,7 +28,7 @@ _NEXT: dict[Answer, str] = {
     "fix first": "./inv verify; build again, then validate again",
     "kill": "take a finer type: ./inv validate.tune says which one fits the memory",
     "not decided": "run the tests that are missing, and enter the verdicts on the prompts: ./inv validate.judge",
-    "void": "remove what disturbed the run, then ./inv validate --again",
+    "void": "remove what disturbed the run, and run the same command again; --accept-void KIND takes it as it is",
 }
 _ERRORS: dict[Answer, type[ToolchainError]] = {
     "try another setting": TryAnotherSetting,

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from .result import TestResult
 from .trial import Trial
 from .trials import (
+    ceiling,
     checklist,
+    memory,
     needle,
     perplexity,
     perturbation,
     prompts,
     refract,
     session,
+    speed,
     trajectory,
 )
 
@@ -23,6 +26,9 @@ TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
     "perplexity": perplexity.measure,
     "trajectory": trajectory.measure,
+    "speed": speed.measure,
+    "memory": memory.measure,
+    "ceiling": ceiling.measure,
     "needle": needle.measure,
     "prompts": prompts.measure,
     "session": session.measure,

@@ -11,11 +11,14 @@ from typing import TypeVar
 
 from ..core.config import Config
 from ..core.console import Console, Step
+from ..host.conditions import Observer
 from ..stages import CacheType
 from .endpoint import Endpoint
+from .guard import Pressure
 from .plan import Plan, Side
 from .sides import Sides
 from .store import Store
+from .voids import Looks
 
 R = TypeVar("R")
 
@@ -38,7 +41,8 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The means of a test. `added` are the cache types that the release's series adds."""
+    """The means of a test. `added` are the cache types that the release's series adds, `accepted` the kinds of voids
+    (`voids.KINDS`) that do not count."""
 
     plan: Plan
     store: Store
@@ -47,6 +51,10 @@ class Trial:
     console: Console
     workspace: Path
     added: tuple[CacheType, ...]
+    observer: Looks = dataclasses.field(default_factory=Observer)
+    accepted: frozenset[str] = frozenset()
+    pressure: Pressure | None = None
+    """what tells of memory pressure; None: the machine itself"""
 
     def kept(self, key: str, kind: type[R], measure: Callable[[], R]) -> R:
         """A cell: measured now, unless an earlier run kept it."""

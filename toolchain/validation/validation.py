@@ -24,7 +24,7 @@ from ..models.quality.samples import TEXT, read_text
 from ..series.manifest import load_series
 from ..serving.launcher import require_program
 from ..stages import Release
-from . import fixed, gate, given, leftovers
+from . import fixed, gate, given, leftovers, voids
 from .matrix import TESTS
 from .pages import render
 from .plan import Backend, Plan
@@ -129,11 +129,14 @@ def make_plan(
     )
 
 
-def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
+def validate(run: Run, plan: Plan, *, again: bool = False, accept_void: Sequence[str] = ()) -> Report:
     """Measure what the kept answers do not hold yet, and judge. Writes result.json after each test.
 
-    Raises `LockHeld` when the same validation runs, and the errors of the servers; what was measured is kept.
+    `accept_void` are kinds of voids that do not count (`voids.KINDS`). Raises `ConfigError` for an unknown one,
+    `LockHeld` when the same validation runs, and the errors of the servers; what was measured is kept.
     """
+    if unknown := [kind for kind in accept_void if kind not in voids.KINDS]:
+        raise ConfigError(f"--accept-void {unknown[0]!r} is unknown", hint=", ".join(voids.KINDS))
     folder = folder_of(run, plan.id)
     if again and folder.is_dir():
         with leftovers.locked(folder):
@@ -147,8 +150,9 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
         records.write(folder / "plan.json", plan)
         release = records.read(plan.release_dir / "manifest.json", Release) if plan.release_dir else None
         started = _now()
+        described = machine.described(run.config)
         done: list[TestResult] = []
-        report = _report(plan, started, done, complete=False)
+        report = _report(plan, described, started, done, complete=False)
         try:
             with Sides(plan, release, store, run.config, run.console) as sides:
                 trial = Trial(
@@ -159,10 +163,12 @@ def validate(run: Run, plan: Plan, *, again: bool = False) -> Report:
                     console=run.console,
                     workspace=run.workspace,
                     added=release.cache_types if release else load_series(run).types,
+                    observer=voids.observer(plan),
+                    accepted=frozenset(accept_void),
                 )
                 for name in plan.tests:
                     done.append(_measured(name, trial))
-                    report = _report(plan, started, done, complete=len(done) == len(plan.tests))
+                    report = _report(plan, described, started, done, complete=len(done) == len(plan.tests))
                     records.write(folder / "result.json", report)
                     render(report, folder, tuple(TESTS))
         finally:
@@ -208,16 +214,17 @@ def _measured(name: str, trial: Trial) -> TestResult:
         more = trial.sides.explained(error)
         raise type(error)(f"{name}: {more.message}", hint=f"{more.hint}; {kept}" if more.hint else kept) from error
     seconds = round(time.monotonic() - began, 1)
-    return replace(found, seconds=seconds, voids=(*found.voids, *trial.sides.unproven))
+    unproven = tuple(f"proof: {why}" for why in trial.sides.unproven)
+    return voids.accepted(replace(found, seconds=seconds, voids=(*found.voids, *unproven)), trial.accepted)
 
 
-def _report(plan: Plan, started: str, done: Sequence[TestResult], *, complete: bool) -> Report:
+def _report(plan: Plan, described: str, started: str, done: Sequence[TestResult], *, complete: bool) -> Report:
     decision = gate.decide(done) if complete else Decision(answer="not decided", reasons=("interrupted",), next="again")
     return Report(
         id=plan.id,
         plan=plan,
         ran_on=machine.in_short(),
-        machine="",
+        machine=described,
         started=started,
         results=tuple(done),
         decision=decision,
