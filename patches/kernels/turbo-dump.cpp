@@ -137,7 +137,8 @@ void attended(Dump & dump, const ggml_tensor * t) {
     };
     write(dump,
           header("q", (double) q->ne[0]) + ", " + number("scale", params[0]) + ", " + number("alibi", params[1]) + ", " +
-              number("cap", params[2]) + ", " + number("sinks", t->src[4] != nullptr) + ", " + number("mask", group) + ", \"visible\": [" + visible + "]",
+              number("cap", params[2]) + ", " + number("sinks", t->src[4] != nullptr) + ", " + number("mask", group) +
+              ", \"visible\": [" + visible + "]",
           asked);
     write(dump, header("out", (double) t->ne[0]), given);
     ++dump.attentions;

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from .result import TestResult
 from .trial import Trial
-from .trials import checklist
+from .trials import attention, checklist
 
 Measure = Callable[[Trial], TestResult]
 
 TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
+    "attention": attention.measure,
 }
 """name -> what measures and judges it"""
