@@ -7,7 +7,7 @@ reference quantizer makes of the same numbers, and what each query does with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from ...core.errors import MissingTool, ReleaseInvalid
@@ -106,15 +106,17 @@ def _compare(trial: Trial, saved: Path, files: Mapping[Side, Path]) -> Compared:
     names = {one.id_k: one.type_k for one in layers} | {one.id_v: one.type_v for one in layers}
     has_v = read_heads(trial.plan.model).has_v
     found = slot.load(saved, has_v=has_v, decode=lambda kind, blocks: evidence.decode(directory, names[kind], blocks))
-    references, why = _references(trial)
+    references, why = _references(trial, {*names.values()})
     compared = [compare(exact, stored, baseline[exact.layer], references) for exact, stored in paired(layers, found)]
     return Compared(layers=tuple(sorted(compared, key=lambda one: one.layer)), unreferenced=why)
 
 
-def _references(trial: Trial) -> tuple[dict[str, Codec], str]:
-    """Reference quantizers by type, and why those of the series lack, if they do."""
+def _references(trial: Trial, names: Collection[str]) -> tuple[dict[str, Codec], str]:
+    """Reference quantizers by type, for those of `names` that have one; and why those of the series lack."""
     own: Iterable[Codec] = ()
     why = ""
+    if not {kind.name for kind in trial.added} & set(names):
+        return {codec.name: codec for codec in REFERENCES}, ""
     try:
         series = manifest.load(manifest.root_of(trial.config))
         if series.types == trial.added:

@@ -51,9 +51,9 @@ def stored(trial: Trial, side: Side, read: tuple[int, ...]) -> Path:
     """The cache that the side's server has after these tokens, as it saves it."""
 
     def save(path: Path) -> None:
-        server = _server(trial, side).server
-        server.complete({"prompt": list(read), "n_predict": 1, "cache_prompt": False, "temperature": 0})
-        os.replace(server.save(), path)
+        server = _server(trial, side)
+        server.generate(read, tokens=1, reuse=False)
+        os.replace(server.server.save(), path)
 
     return beside(trial, f"attention/{side}-stored", ".slot", save)
 
