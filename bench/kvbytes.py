@@ -113,7 +113,7 @@ def _refused(server: Path, path: Path, types: grammar.CacheTypes, context: int, 
             return f"refused by both: {why}"
 
 
-def _as_bytes(raw: bytes) -> Floats:
+def _as_bytes(_: int, raw: bytes) -> Floats:
     """A float for each byte, so that the width of a layer is the bytes of its rows."""
     return np.zeros(len(raw), dtype=np.float32)
 

@@ -22,9 +22,11 @@ def cache(
     *,
     transposed: bool = False,
     dimensions: int = 1,
-    kind: int = 1,
+    kind: int | tuple[int, int] = 1,
 ) -> bytes:
-    """One cache of layers of K (cells, width) and V; `dimensions` are those of a position."""
+    """One cache of layers of K (cells, width) and V; `dimensions` are those of a position, `kind` the type's number, or
+    those of K and V."""
+    kinds = kind if isinstance(kind, tuple) else (kind, kind)
     cells = len(keys[0])
     out = [struct.pack("<2I", 1, cells)]
     for position in range(cells):
@@ -32,12 +34,12 @@ def cache(
         out.append(struct.pack("<iI", position, 1) + more + struct.pack("<i", 0))
     out.append(struct.pack("<2I", transposed, len(keys)))
     for k in keys:
-        out.append(struct.pack("<iQ", kind, k.shape[1] * 2) + k.tobytes())
+        out.append(struct.pack("<iQ", kinds[0], k.shape[1] * 2) + k.tobytes())
     for v in values or ():
         if transposed:
-            out.append(struct.pack("<i2I", kind, 2, v.shape[1]) + np.ascontiguousarray(v.T).tobytes())
+            out.append(struct.pack("<i2I", kinds[1], 2, v.shape[1]) + np.ascontiguousarray(v.T).tobytes())
         else:
-            out.append(struct.pack("<iQ", kind, v.shape[1] * 2) + v.tobytes())
+            out.append(struct.pack("<iQ", kinds[1], v.shape[1] * 2) + v.tobytes())
     return b"".join(out)
 
 

@@ -1,10 +1,10 @@
 """llama-server, or `ollama serve`, with a language model of forty lines: what the tests of a validation talk to.
 
 It models the protocols of both programs as far as `toolchain.validation` uses them, streamed, with probabilities,
-counters and the log's lines on the cache. Tokens are bytes. The model copies: it looks for the longest end of the
-prompt that occurred before, and predicts what followed there; else it draws its logits by the last bytes. So it finds
-needles, and answers the same prompt the same way. It differs from a real one in all else: there is no attention, no
-speed and no memory that depends on the cache.
+counters and the log's lines on the cache; a saved cache is that of attention_program.py. Tokens are bytes. The model
+copies: it looks for the longest end of the prompt that occurred before, and predicts what followed there; else it draws
+its logits by the last bytes. So it finds needles, and answers the same prompt the same way. It differs from a real one
+in all else: there is no attention, no speed and no memory that depends on the cache.
 
 TQ_TEST_NOISE disturbs the logits of cache types, as in "turbo4=0.1 turbo2=4": of K and of V each, by the square root
 of the sum. TQ_TEST_DELAY waits so many seconds before each token of a type ("turbo4=0.01"), TQ_TEST_ALLOCATE takes MB
@@ -31,6 +31,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from tests.validation import attention_program
 from toolchain.core.cachetypes.grammar import parse
 
 OLLAMA = sys.argv[1:2] == ["serve"]
@@ -160,7 +161,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = json.loads(raw)
         chat = "".join(f"<{one['role']}>{one['content']}</>" for one in body.get("messages", ())) + "<assistant>"
-        if self.path == "/tokenize":
+        if self.path == "/slots/0?action=save":
+            saved = attention_program.saved(Path(flag("--model")), read[-1], TYPES)
+            (Path(flag("--slot-save-path")) / body["filename"]).write_bytes(saved)
+            self._answer({"n_written": len(saved)})
+        elif self.path == "/tokenize":
             self._answer({"tokens": list(body["content"].encode())})
         elif self.path == "/apply-template":
             self._answer({"prompt": chat})
@@ -189,6 +194,7 @@ class Handler(BaseHTTPRequestHandler):
         prompt = self._prompt(body, int(flag("--ctx-size")))
         if prompt is None:
             return
+        read.append(len(prompt))
         self._start()
         count, began, stop, said = 0, time.monotonic(), "limit", b""
         for token, found in tokens(prompt, body):
@@ -257,6 +263,8 @@ class Handler(BaseHTTPRequestHandler):
 
 STORE = Path(os.environ.get("OLLAMA_MODELS", "."))
 stated: list[int] = []
+read: list[int] = []
+"""tokens of each prompt"""
 
 if __name__ == "__main__":
     if OLLAMA:

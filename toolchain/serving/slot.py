@@ -32,17 +32,22 @@ _MAGIC = 0x67677371
 _VERSION = 2
 _DTYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 Floats: TypeAlias = npt.NDArray[np.float32]
-Decoder: TypeAlias = Callable[[bytes], Floats]
-"""decodes blocks of a cache to float32 values"""
+Integers: TypeAlias = npt.NDArray[np.int32]
+Decoder: TypeAlias = Callable[[int, bytes], Floats]
+"""decodes blocks of a cache, of the type with this number in ggml, to float32 values"""
 _HINT = "the server must be a llama.cpp that the series supports, with an f16 cache and one slot"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SavedLayer:
-    """K and V of one layer, (cells, width) each; `v` is None in a model that derives it from K."""
+    """K and V of one layer, (cells, width) each; `v` is None in a model that derives it from K.
+
+    `positions` are those of the cells' tokens; the layers of one cache share them.
+    """
 
     k: Floats
     v: Floats | None
+    positions: Integers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,7 @@ class SavedSlot:
 
 
 def load(path: Path, *, has_v: bool = True, decode: Decoder | None = None) -> SavedSlot:
-    """Read a saved slot. `decode` decodes a further type besides f16 and f32.
+    """Read a saved slot. `decode` decodes further types besides f16 and f32.
 
     Raises `StateInvalid` when it is truncated, damaged or of another layout, version or type.
     """
@@ -86,7 +91,9 @@ def _read_cache(reader: _SlotReader, has_v: bool) -> list[SavedLayer]:
         raise reader.refuse(f"{streams} streams instead of 1")
     if cells == 0:
         return []
-    reader.skip(cells * _cell_bytes(reader, cells))
+    size = _cell_bytes(reader, cells)
+    positions = np.frombuffer(reader.peek(cells * size), dtype="<i4").reshape(cells, -1)[:, 0]
+    reader.skip(cells * size)
     transposed, count = reader.unpack("II")
     if transposed > 1 or count == 0:
         raise reader.refuse(f"{count} layers, transposed {transposed}")
@@ -94,7 +101,7 @@ def _read_cache(reader: _SlotReader, has_v: bool) -> list[SavedLayer]:
     values: list[Floats | None] = [None] * count
     if has_v:
         values = [(_read_columns if transposed else _read_rows)(reader, cells) for _ in range(count)]
-    return [SavedLayer(k=k, v=v) for k, v in zip(keys, values, strict=True)]
+    return [SavedLayer(k=k, v=v, positions=positions) for k, v in zip(keys, values, strict=True)]
 
 
 def _cell_bytes(reader: _SlotReader, cells: int) -> int:
@@ -109,7 +116,7 @@ def _cell_bytes(reader: _SlotReader, cells: int) -> int:
 def _read_rows(reader: _SlotReader, cells: int) -> Floats:
     (kind,), (row_bytes,) = reader.unpack("i"), reader.unpack("Q")
     if kind not in _DTYPES and reader.decode is not None:
-        return reader.decoded(cells, row_bytes)
+        return reader.decoded(kind, cells, row_bytes)
     dtype = _dtype(reader, kind)
     if row_bytes == 0 or row_bytes % dtype.itemsize:
         raise reader.refuse(f"rows of {row_bytes} bytes")
@@ -173,12 +180,12 @@ class _SlotReader:
         self._at += len(raw)
         return self._finite(np.frombuffer(raw, dtype=dtype).reshape(rows, width).astype(np.float32))
 
-    def decoded(self, rows: int, row_bytes: int) -> Floats:
+    def decoded(self, kind: int, rows: int, row_bytes: int) -> Floats:
         """Rows of blocks as floats."""
         assert self.decode is not None
         raw = self.peek(rows * row_bytes)
         self._at += len(raw)
-        values = self.decode(raw)
+        values = self.decode(kind, raw)
         if values.size == 0 or values.size % rows:
             raise self.refuse(f"rows of {row_bytes} bytes, which are not whole blocks")
         return self._finite(values.reshape(rows, -1))

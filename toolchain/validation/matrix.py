@@ -7,6 +7,7 @@ from collections.abc import Callable
 from .result import TestResult
 from .trial import Trial
 from .trials import (
+    attention,
     ceiling,
     checklist,
     memory,
@@ -25,6 +26,7 @@ Measure = Callable[[Trial], TestResult]
 TESTS: dict[str, Measure] = {
     "checklist": checklist.measure,
     "perplexity": perplexity.measure,
+    "attention": attention.measure,
     "trajectory": trajectory.measure,
     "speed": speed.measure,
     "memory": memory.measure,

@@ -2,6 +2,7 @@
 
 plan.json            what is measured
 cells/KEY.json       one answer or measurement each; KEY says which, as in needle/candidate/8192/3
+cells/KEY.npz, .slot arrays of a measurement, and a saved cache, whose digests KEY.json states
 result.json          what was found, of all tests
 judgement.json       what a human found
 logs/                of the servers
@@ -68,4 +69,4 @@ class Store:
     def tidy(self) -> None:
         """Delete what a killed run left half written."""
         for folder in [self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())]:
-            sweep(folder, "*.json", "*.html", "*.md")
+            sweep(folder, "*.json", "*.npz", "*.slot", "*.html", "*.md")

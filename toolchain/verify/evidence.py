@@ -80,6 +80,11 @@ def start(release_dir: Path, name: str) -> Started:
     return _stated(release_dir, ["start", str(SEED), name], Started)
 
 
+def decode(release_dir: Path, name: str, blocks: bytes) -> Floats:
+    """The values of blocks of any type, as the release's libraries decode them. Raises as `probe`."""
+    return np.frombuffer(_ask(release_dir, ["decode", name], blocks), dtype="<f4")
+
+
 def examine_graph(
     release_dir: Path, model: Path, head_size: int, cache_type: str, *, folder: Path, timeout_s: float
 ) -> GraphEvidence:
@@ -103,7 +108,7 @@ def examine_graph(
             ) as server,
         ):
             server.read(PROMPT)
-            return slot.load(server.save(), decode=lambda blocks: _decode(release_dir, cache_type, blocks))
+            return slot.load(server.save(), decode=lambda _, blocks: decode(release_dir, cache_type, blocks))
 
     exact = cached("f16")
     rotated = cached(cache_type)
@@ -197,10 +202,6 @@ def _stated(release_dir: Path, words: Sequence[str], kind: type[R]) -> R:
         return msgspec.json.decode(answer, type=kind)
     except msgspec.DecodeError as error:
         raise VerificationFailed(f"{release_dir / PROBE_PATH}: unexpected output: {error}") from error
-
-
-def _decode(release_dir: Path, name: str, blocks: bytes) -> Floats:
-    return np.frombuffer(_ask(release_dir, ["decode", name], blocks), dtype="<f4")
 
 
 def _ask(release_dir: Path, words: Sequence[str], blocks: bytes = b"") -> bytes:
