@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ..core.errors import ConfigError
 from ..core.run import Run
 from ..models.memory.planning import tokens
 from ..validation import gate, validation
+from ..validation.tuning import tuning
 from .command import Group
-from .flags import Names
+from .flags import CacheSettings, Names
 
 group = Group("validate", default="run")
 
@@ -60,3 +62,64 @@ def validate(
     run.console.note(f"validation: {validation.folder_of(run, plan.id)}")
     found = validation.validate(run, plan, again=again)
     run.finish(found, gate.failure(found.decision))
+
+
+@group.task(
+    "workspace",
+    model="GGUF file, or a model in Ollama's store",
+    context="tokens that the cache is to hold, such as 65536 or 64K",
+    ram="GiB of a Mac to choose for; 0: this machine",
+    bits="bits per value that the cache may take, instead of a machine's memory",
+    like="a cache setting whose memory the cache may take, instead of a machine's",
+    types="types to choose from (repeatable, or with blanks); empty: all that the machine's kernels run",
+    beside="further settings to compare with (repeatable, or with blanks)",
+    text="file that the model reads; empty: a frozen one of this toolkit's own",
+    length="tokens of one context of the measurements",
+    chunks="contexts that each layer's share is measured on",
+    final_chunks="contexts that the settings are compared on",
+    together="adjacent layers that one run measures: a number, or two for K and V as in 1:2",
+    program="a llama-perplexity; empty: the newest that ./inv build --targets llama-perplexity made",
+)
+def tune(
+    run: Run,
+    model: str = "",
+    context: str = "8K",
+    ram: float = 0.0,
+    bits: float = 0.0,
+    like: str = "",
+    types: CacheSettings = CacheSettings(),
+    beside: CacheSettings = CacheSettings(),
+    text: str = "",
+    length: int = 512,
+    chunks: int = 4,
+    final_chunks: int = 16,
+    together: str = "1",
+    program: str = "",
+) -> None:
+    """Which setting of all layers loses least within the memory."""
+    measuring = tuning.plan_measuring(
+        run,
+        model=model,
+        text=text,
+        program=program,
+        context=length,
+        share_chunks=chunks,
+        final_chunks=final_chunks,
+    )
+    wanted = tuning.Wanted(
+        context=tokens(context),
+        ram=ram,
+        bits=bits,
+        like=like,
+        types=types,
+        together=_together(together),
+        beside=beside,
+    )
+    run.finish(tuning.tune(run, measuring, wanted))
+
+
+def _together(text: str) -> tuple[int, int]:
+    k, _, v = text.partition(":")
+    if not all(one.isascii() and one.isdigit() and 0 < int(one) < 1000 for one in (k, v or k)):
+        raise ConfigError(f"--together {text!r}: expected a number of layers, or two", hint="--together 1:2")
+    return int(k), int(v or k)

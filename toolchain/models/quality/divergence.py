@@ -7,17 +7,19 @@ compared with them token by token, so that differences are paired and their stan
 from __future__ import annotations
 
 import re
+import struct
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 
 from ...core.cachetypes import grammar
 from ...core.cachetypes.table import UPSTREAM, bits_per_value, standard, type_table
 from ...core.console import Console
-from ...core.errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
+from ...core.errors import CommandFailed, ConfigError, DiskFull, TextTooShort, VerificationFailed
 from ...core.process import run
 from ...core.records import record, sha256_bytes
-from ...serving.cachelog import mismatch, stated
+from ...serving.cachelog import Cache, mismatch, stated
 from ...serving.llama_server import INFORMATIVE
 from ...stages import CacheType
 from .dump import read_heads
@@ -31,12 +33,22 @@ CONTEXT = 1024
 _ATTEMPTS = 3
 """llama.cpp exits without waiting for its log thread, so the last lines can be lost on a busy machine"""
 
+_BATCH = 2048
+"""the program's default: of a shorter context it reads several at once"""
+_HEADER = struct.Struct("=8sIii")
+"""of a file of logits: magic, context, vocabulary, chunks"""
+
 _FLOATS = tuple(kind.name for kind in UPSTREAM if not kind.quantized)
 _CHUNKS = re.compile(r"computing over (\d+) chunks")
 _TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 # If nothing differs, rounding can make the variance slightly negative, and the program prints its root.
 _ERROR = r"(-?nan|\d+(?:\.\d+)?)"
+_RUNNING = re.compile(
+    # chunk, perplexity, ln of its ratio, KL; each with its error
+    r"^ *\d+ +\S+ ± +\S+ +\S+ ± +\S+ +(-?\d+\.\d+) ± ",
+    re.MULTILINE,
+)
 _FIGURES = {
     "ppl": rf"^Mean PPL\(Q\) *: *{_NUMBER} ± *{_ERROR}",
     "delta": rf"^Mean PPL\(Q\)-PPL\(base\) *: *{_NUMBER} ± *{_ERROR}",
@@ -104,19 +116,25 @@ def measure(
     read_heads(model)
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=".kl-", dir=_made(log.parent)) as folder:
-        words, logits = Path(folder) / "text", Path(folder) / "logits"
-        words.write_bytes(text)
-        argv = [str(program), "--model", str(model), "--file", str(words), "--ctx-size", str(context)]
-        argv += ["--log-verbosity", INFORMATIVE, "--kl-divergence-base", str(logits)]
+        reference = Reference(Program(path=program, model=model, log=log), text, Path(folder), context=context)
         with console.step("logits with f16"):
-            _run(argv, "f16", log)
+            reference.make()
         rows, chunks = [], 0
         for cache in caches:
             with console.step(cache):
-                chunks, layers, figures = _compare([*argv, "--kl-divergence"], cache, log)
-            asked = grammar.parse(cache.removesuffix(PLAIN))
-            bits = [bits_per_value(types[name]) for name in (*asked.k.each(layers), *asked.v.each(layers))]
-            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / len(bits), **figures))
+                found = reference.compare(cache)
+            chunks, asked = len(found.chunks), grammar.parse(cache.removesuffix(PLAIN))
+            bits = [bits_per_value(types[name]) for side in (asked.k, asked.v) for name in side.each(found.layers)]
+            rows.append(
+                Divergence(
+                    cache=cache,
+                    bits_per_value=sum(bits) / len(bits),
+                    ppl=found.ppl,
+                    delta=found.delta,
+                    kl=found.kl,
+                    same_top=found.same_top,
+                )
+            )
     return Divergences(
         model=model.name,
         text_bytes=len(text),
@@ -127,23 +145,118 @@ def measure(
     )
 
 
-def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
-    """The program's output, and the number of attention layers."""
+@record
+class Program:
+    """A llama-perplexity with a model. Its output is added to `log`; `environment` adds variables."""
+
+    path: Path
+    model: Path
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, flags: Sequence[str], cache: str) -> str:
+        """What it prints. Raises `CommandFailed`."""
+        asked = grammar.parse(cache.removesuffix(PLAIN))
+        argv = [str(self.path), "--model", str(self.model), "--log-verbosity", INFORMATIVE, *flags]
+        return run(
+            [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
+            env={**self.environment, "LLAMA_ATTN_ROT_DISABLE": str(int(cache.endswith(PLAIN)))},
+            log=self.log,
+            what=f"llama-perplexity with {cache}",
+        ).output
+
+    def allocated(self, cache: str, context: int) -> tuple[Cache, ...]:
+        """The KV caches of one sequence of `context` tokens, as the log states them. The model is loaded, and stops at
+        a text that is too short. Raises `CommandFailed`, and `VerificationFailed` for another cache."""
+        with tempfile.TemporaryDirectory(prefix=".load-", dir=_made(self.log.parent)) as folder:
+            text = Path(folder) / "text"
+            text.write_bytes(b"x")
+            flags = ["--file", str(text), "--ctx-size", str(context), "--batch-size", str(min(context, _BATCH))]
+            return _proven(self.run(flags, cache), cache, self.log)
+
+
+@record
+class Compared:
+    """One cache against f16. KL is in nats per token."""
+
+    cache: str
+    layers: int
+    ppl: Estimate
+    delta: Estimate
+    kl: Estimate
+    same_top: Estimate
+    chunks: tuple[float, ...]
+    """mean KL of each chunk, within some 0.00001 times its number: the program prints running means"""
+
+
+class Reference:
+    """A model's predictions of a text with an f16 cache: a file of logits that any number of runs are compared with.
+
+    `folder` gets the text and the logits, which take 2 bytes for each token of the vocabulary at every second token of
+    the text. Only the first `chunks` contexts of the text are read (0: all).
+    """
+
+    def __init__(self, program: Program, text: bytes, folder: Path, *, context: int, chunks: int = 0) -> None:
+        self._program, self._words = program, text
+        self._text, self._logits = folder / "text", folder / "logits"
+        self._context, self._chunks = context, chunks
+
+    def make(self) -> None:
+        """Write the logits, unless an earlier run did.
+
+        Raises `TextTooShort`, `CommandFailed`, `VerificationFailed`, and `DiskFull` when they are incomplete.
+        """
+        if self._logits.is_file():
+            return
+        _made(self._text.parent)
+        self._text.write_bytes(self._words)
+        part = self._logits.with_suffix(".part")
+        said = self._program.run([*self._flags(part), "--chunks", str(self._chunks or -1)], "f16")
+        short = _TOO_SHORT.search(said)
+        if short:
+            raise TextTooShort(
+                f"the text has {short.group(1)} tokens, two contexts are needed",
+                hint="a longer text, or a smaller --context",
+            )
+        _proven(said, "f16", self._program.log)
+        _complete(part)
+        part.replace(self._logits)
+
+    def compare(self, cache: str) -> Compared:
+        """Run with another cache. Raises `CommandFailed` when the program fails, and `VerificationFailed` when its log
+        states another cache."""
+        log = self._program.log
+        for _ in range(_ATTEMPTS):
+            said = self._program.run([*self._flags(self._logits), "--kl-divergence"], cache)
+            layers = sum(one.proof.layers for one in _proven(said, cache, log))
+            found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
+            counted, means = _CHUNKS.search(said), [float(mean) for mean in _RUNNING.findall(said)]
+            if counted and int(counted.group(1)) == len(means) and all(found.values()):
+                return Compared(
+                    cache=cache,
+                    layers=layers,
+                    chunks=tuple(
+                        number * mean - (number - 1) * before
+                        for number, (mean, before) in enumerate(zip(means, [0.0, *means], strict=False), 1)
+                    ),
+                    **{
+                        name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
+                        for name, match in found.items()
+                        if match
+                    },
+                )
+        missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
+        raise CommandFailed(f"llama-perplexity with {cache} printed no {missing}\n  log: {log}")
+
+    def _flags(self, logits: Path) -> list[str]:
+        return ["--file", str(self._text), "--ctx-size", str(self._context), "--kl-divergence-base", str(logits)]
+
+
+def _proven(said: str, cache: str, log: Path) -> tuple[Cache, ...]:
+    """The caches of a run's log. Raises `VerificationFailed` when they are not as asked for."""
     plain = cache.endswith(PLAIN)
     asked = grammar.parse(cache.removesuffix(PLAIN))
-    done = run(
-        [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
-        env={"LLAMA_ATTN_ROT_DISABLE": str(int(plain))},
-        log=log,
-        what=f"llama-perplexity with {cache}",
-    )
-    short = _TOO_SHORT.search(done.output)
-    if short:
-        raise TextTooShort(
-            f"the text has {short.group(1)} tokens, two contexts are needed",
-            hint="a longer text, or a smaller --context",
-        )
-    found = stated(done.output)
+    found = stated(said)
     layers = sum(one.proof.layers for one in found)
     complaint = mismatch([one.proof for one in found], str(asked), layers) if found else "the log states no KV cache"
     for one in found:
@@ -157,27 +270,21 @@ def _run(argv: list[str], cache: str, log: Path) -> tuple[str, int]:
         raise VerificationFailed(
             f"asked for {cache}: {complaint}\n  log: {log}", hint="is this program built with the series?"
         )
-    return done.output, layers
+    return found
 
 
-def _compare(argv: list[str], cache: str, log: Path) -> tuple[int, int, dict[str, Estimate]]:
-    """Chunks, attention layers and figures of one run."""
-    for _ in range(_ATTEMPTS):
-        said, layers = _run(argv, cache, log)
-        found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
-        counted = _CHUNKS.search(said)
-        if counted and all(found.values()):
-            return (
-                int(counted.group(1)),
-                layers,
-                {
-                    name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
-                    for name, match in found.items()
-                    if match
-                },
-            )
-    missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
-    raise CommandFailed(f"llama-perplexity with {cache} printed no {missing}\n  log: {log}")
+def _complete(logits: Path) -> None:
+    """Raises `DiskFull` for a file of logits that is shorter than its header says: the program does not check its
+    writes."""
+    with logits.open("rb") as file:
+        header = file.read(_HEADER.size)
+    due = 0
+    if len(header) == _HEADER.size:
+        _, context, vocabulary, chunks = _HEADER.unpack(header)
+        row = 2 * ((vocabulary + 1) // 2) + 4
+        due = _HEADER.size + chunks * (4 * context + 2 * row * (context - 1 - context // 2))
+    if not due or logits.stat().st_size < due:
+        raise DiskFull(f"{logits}: has {logits.stat().st_size} of {due or 'many'} bytes", hint="free some space")
 
 
 def _error(stated: str) -> float:
