@@ -74,9 +74,8 @@ def validate(
     types="types to choose from (repeatable, or with blanks); empty: all that the machine's kernels run",
     beside="further settings to compare with (repeatable, or with blanks)",
     text="file that the model reads; empty: a frozen one of this toolkit's own",
-    length="tokens of one context of the measurements",
-    chunks="contexts that each layer's share is measured on",
-    final_chunks="contexts that the settings are compared on",
+    shares="what each layer is measured on: tokens of a context x contexts",
+    final="what the settings are compared on, another part of the text: tokens of a context x contexts",
     together="adjacent layers that one run measures: a number, or two for K and V as in 1:2",
     program="a llama-perplexity; empty: the newest that ./inv build --targets llama-perplexity made",
 )
@@ -90,9 +89,8 @@ def tune(
     types: CacheSettings = CacheSettings(),
     beside: CacheSettings = CacheSettings(),
     text: str = "",
-    length: int = 512,
-    chunks: int = 4,
-    final_chunks: int = 16,
+    shares: str = "512x4",
+    final: str = "1024x12",
     together: str = "1",
     program: str = "",
 ) -> None:
@@ -102,9 +100,8 @@ def tune(
         model=model,
         text=text,
         program=program,
-        context=length,
-        share_chunks=chunks,
-        final_chunks=final_chunks,
+        share=_pair(shares, "shares", "x"),
+        final=_pair(final, "final", "x"),
     )
     wanted = tuning.Wanted(
         context=tokens(context),
@@ -112,14 +109,15 @@ def tune(
         bits=bits,
         like=like,
         types=types,
-        together=_together(together),
+        together=_pair(f"{together}:{together}" if together.isdigit() else together, "together", ":"),
         beside=beside,
     )
     run.finish(tuning.tune(run, measuring, wanted))
 
 
-def _together(text: str) -> tuple[int, int]:
-    k, _, v = text.partition(":")
-    if not all(one.isascii() and one.isdigit() and 0 < int(one) < 1000 for one in (k, v or k)):
-        raise ConfigError(f"--together {text!r}: expected a number of layers, or two", hint="--together 1:2")
-    return int(k), int(v or k)
+def _pair(text: str, flag: str, divider: str) -> tuple[int, int]:
+    """Two positive numbers."""
+    first, _, second = text.partition(divider)
+    if not all(one.isascii() and one.isdigit() and 0 < int(one) < 1 << 20 for one in (first, second)):
+        raise ConfigError(f"--{flag} {text!r}: expected two numbers, as in {2 if divider == ':' else 512}{divider}4")
+    return int(first), int(second)

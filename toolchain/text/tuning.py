@@ -24,7 +24,7 @@ def _tuning(found: Tuning) -> str:
         lines.append(f"  {found.better} measured better, and is in the profile")
     lines += [
         "",
-        f"KL to f16 on {found.final_chunks} contexts of {found.measured_context} tokens that the shares never saw:",
+        f"KL to f16 on {found.final_chunks} contexts of {found.final_context} tokens that the shares never saw:",
         "",
         "| K and V | MiB | bits | predicted | KL (nats) | delta of perplexity | same top token (%) | ratio of KL |",
         "|---|---|---|---|---|---|---|---|",

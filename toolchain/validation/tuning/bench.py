@@ -36,8 +36,9 @@ class Measuring:
     program_sha256: str
     share_text: str
     final_text: str
-    context: int
+    share_context: int
     share_chunks: int
+    final_context: int
     final_chunks: int
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -75,7 +76,7 @@ class Bench:
         layers, spans = len(self._shape.cached), dict(zip(shares.SIDES, together, strict=True))
         if min(together) < 1:
             raise ConfigError("--together is one number from 1 on, or two for K and V", hint="--together 1:2")
-        reference = self._reference(0, self._plan.share_text, self._plan.share_chunks)
+        reference = self._reference(0, self._plan.share_text, self._plan.share_context, self._plan.share_chunks)
         with self._run.console.step(f"shares of {layers} layers") as step:
             return shares.measure(
                 reference,
@@ -83,6 +84,7 @@ class Bench:
                 layers=layers,
                 together=spans,
                 types=types,
+                fine=all(head % 32 == 0 for one in self._shape.cached for head in (one.head_k, one.head_v)),
                 progress=Progress(step, shares.runs(layers, spans, types)),
             )
 
@@ -114,7 +116,7 @@ class Bench:
         self, chosen: CacheTypes, against: Sequence[CacheTypes], losses: shares.Losses, setting: Setting
     ) -> tuple[Row, ...]:
         """The chosen setting, f16 and the others, on the text that the shares never saw."""
-        reference = self._reference(1, self._plan.final_text, self._plan.final_chunks)
+        reference = self._reference(1, self._plan.final_text, self._plan.final_context, self._plan.final_chunks)
         asked = list(dict.fromkeys([chosen, grammar.parse(shares.FLOAT), *against]))
         runs: list[Compared] = []
         with self._run.console.step(f"{len(asked)} settings on text that the shares never saw") as step:
@@ -149,15 +151,15 @@ class Bench:
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _reference(self, number: int, text: str, chunks: int) -> Reference:
+    def _reference(self, number: int, text: str, context: int, chunks: int) -> Reference:
         """Raises `DiskFull` when the logits have no room."""
-        needed = chunks * self._plan.context * self._shape.vocabulary
+        needed = chunks * context * self._shape.vocabulary
         if (free := shutil.disk_usage(self._store.folder).free) < needed + GIB:
             raise DiskFull(
                 f"{self._store.folder}: the logits take {needed / GIB:.1f} GiB, {free / GIB:.1f} are free",
                 hint="fewer --chunks and --final-chunks, or another --workspace",
             )
-        return Reference(self._program, text.encode(), self._folders[number], context=self._plan.context, chunks=chunks)
+        return Reference(self._program, text.encode(), self._folders[number], context=context, chunks=chunks)
 
 
 def _digest(types: CacheTypes) -> str:

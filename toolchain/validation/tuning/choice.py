@@ -46,8 +46,8 @@ def choose(pairs: Sequence[Sequence[Pair]], losses: Losses, size: int) -> Chosen
     return Chosen(
         types=types,
         bytes=sum(group[at].bytes for group, at in zip(pairs, taken, strict=True)),
-        optimum=best.loss,
-        bound=best.bound,
+        optimum=losses.floor.mean + best.loss,
+        bound=losses.floor.mean + best.bound,
         optimal=best.optimal,
     )
 

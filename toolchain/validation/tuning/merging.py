@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .knapsack import Option
 from .room import Pair
 
-_TOLLS = 12
+_TOLLS = 16
 _STEPS = 30
 Doubles = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def merged(
     sizes = np.array([[one.bytes for one in group] for group in options], dtype=np.float64)
     rows = np.arange(len(options))
     for step in range(_TOLLS):
-        toll = loss / len(options) * 2.0 ** (step - 6)
+        toll = loss / len(options) * 2.0 ** (step / 2 - 6)
         low, high = 0.0, loss / max(room, 1) * 1e4
         found = None
         for _ in range(_STEPS):

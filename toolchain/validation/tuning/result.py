@@ -48,9 +48,10 @@ class Tuning:
     why: str
     """where `room` comes from"""
     types: tuple[str, ...]
-    measured_context: int
-    """tokens of one context of the measurements"""
+    share_context: int
+    """tokens of one context that the shares are measured on"""
     share_chunks: int
+    final_context: int
     final_chunks: int
     losses: Losses
     setting: str

@@ -53,23 +53,26 @@ class Wanted:
 
 
 def plan_measuring(
-    run: Run, *, model: str, text: str, program: str, context: int, share_chunks: int, final_chunks: int
+    run: Run, *, model: str, text: str, program: str, share: tuple[int, int], final: tuple[int, int]
 ) -> Measuring:
-    """Raises `ConfigError`, `ModelInvalid`, `ReleaseInvalid` without a program."""
-    if context < 64 or share_chunks < 1 or final_chunks < 2:
-        raise ConfigError("--length from 64, --chunks from 1, --final-chunks from 2", hint="leave them out")
-    path, found, words = find_model(model, run.config).absolute(), find_perplexity(run, program), read_text(text)
+    """`share` and `final`: tokens of a context, and contexts, of the shares and of the comparison. Raises
+    `ConfigError`, `ModelInvalid`, `ReleaseInvalid` without a program."""
+    if min(share[0], final[0]) < 64 or share[1] < 1 or final[1] < 2:
+        raise ConfigError("contexts of 64 tokens or more, one for the shares, two to compare", hint="--final 512x16")
+    path, found = find_model(model, run.config).absolute(), find_perplexity(run, program)
+    words = read_text(text).encode()
     first, second = words[: len(words) // 2], words[len(words) // 2 :]
     return Measuring(
         model=path,
         model_sha256=sha256_file(path),
         program=found,
         program_sha256=sha256_file(found),
-        share_text=_excerpts(first, share_chunks, context),
-        final_text=_excerpts(second, final_chunks, context),
-        context=context,
-        share_chunks=share_chunks,
-        final_chunks=final_chunks,
+        share_text=_excerpts(first, *share),
+        final_text=_excerpts(second, *final),
+        share_context=share[0],
+        share_chunks=share[1],
+        final_context=final[0],
+        final_chunks=final[1],
         environment=dict(run.config.deploy.environment),
     )
 
@@ -87,8 +90,8 @@ def tune(run: Run, measuring: Measuring, wanted: Wanted) -> Tuning:
             f"--context {wanted.context}: the model was trained on {shape.context_length} tokens",
             hint=f"--context {shape.context_length}",
         )
-    if measuring.context > shape.context_length:
-        raise ConfigError(f"--length {measuring.context}: the model was trained on {shape.context_length} tokens")
+    if (longest := max(measuring.share_context, measuring.final_context)) > shape.context_length:
+        raise ConfigError(f"contexts of {longest} tokens: the model was trained on {shape.context_length}")
     table, metal = type_table(added), room.on_metal(wanted.ram)
     types = room.suited(shape, wanted.types or room.usual(added, metal=metal), table)
     setting = Setting(context=wanted.context)
@@ -123,8 +126,9 @@ def tune(run: Run, measuring: Measuring, wanted: Wanted) -> Tuning:
             room=size,
             why=why,
             types=tuple(kind.name for kind in types),
-            measured_context=measuring.context,
+            share_context=measuring.share_context,
             share_chunks=measuring.share_chunks,
+            final_context=measuring.final_context,
             final_chunks=measuring.final_chunks,
             losses=losses,
             setting=str(chosen.types),
@@ -164,8 +168,8 @@ def _room(
     return room.of_machine(shape, setting, hardware, weights), name
 
 
-def _excerpts(text: str, chunks: int, context: int) -> str:
-    """Parts of a text from its whole length, one more than there are contexts, of some 4 characters for a token: a few
+def _excerpts(text: bytes, context: int, chunks: int) -> str:
+    """Parts of a text from its whole length, one more than there are contexts, of some 4 bytes for a token: a few
     contexts from its beginning would all be of one kind."""
     count, size = chunks + 1, 4 * context
-    return "".join(text[at * len(text) // count :][:size] for at in range(count))
+    return b"".join(text[at * len(text) // count :][:size] for at in range(count)).decode(errors="ignore")
