@@ -129,6 +129,7 @@ def test_what_was_measured_is_not_measured_again(tune, monkeypatch: pytest.Monke
         ({"bits": 40}, "", ConfigError, "--bits 40: expected 1 to 16"),
         ({"bits": 2}, "", NothingFits, "GiB are there for the cache, the smallest types take"),
         ({"ram": 5.001}, "", NothingFits, "GiB besides the cache, 0.0 GiB of memory"),
+        ({"ram": 36}, "", ConfigError, "f16 takes 0.004 GiB and fits .a Mac of 36 GiB.: there is nothing to choose"),
         ({"types": ("turbo9",)}, "", ConfigError, "--types 'turbo9': no such cache type"),
         ({"types": ("f16",)}, "", ConfigError, "takes none of the quantized types"),
         ({"like": "turbo4,layers=9:f16"}, "", ConfigError, "the model has 4 attention layers"),
@@ -149,7 +150,7 @@ def test_what_goes_wrong_is_told(  # type: ignore[no-untyped-def]
     monkeypatch.setenv("TQ_TEST_FAIL", fail)
     if "text" in given:
         (tmp_path / "text").write_text(given["text"])
-        given = {"text": str(tmp_path / "text")}
+        given = {"text": str(tmp_path / "text"), "bits": 5}
     with pytest.raises(error, match=words):
         tune(**given)
 

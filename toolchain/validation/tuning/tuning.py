@@ -96,6 +96,11 @@ def tune(run: Run, measuring: Measuring, wanted: Wanted) -> Tuning:
     types = room.suited(shape, wanted.types or room.usual(added, metal=metal), table)
     setting = Setting(context=wanted.context)
     size, why = _room(run, shape, setting, wanted, table, header.tensor_bytes)
+    if (whole := room.of_bits(shape, setting, 16)) <= size:
+        raise ConfigError(
+            f"f16 takes {whole / GIB:.3f} GiB and fits ({why}): there is nothing to choose",
+            hint="a longer --context, or --like and --bits for less memory",
+        )
     beside = [grammar.parse(text) for text in (*([wanted.like] if wanted.like else []), *wanted.beside)]
     for one in beside:
         room.cache_bytes(shape, one, setting, table)  # raises for a setting that the model cannot have
