@@ -96,6 +96,7 @@ def test_the_best_setting_is_found_measured_and_kept(tune, run: Run) -> None:  #
     assert uniform.ratio.error < 0.001
     assert uniform.kl.error > 0.05 * uniform.kl.mean
     assert rows["f16"].kl.mean == 0
+    assert rows["f16"].predicted == _estimate(0.0, 0.0)
     assert found.stated
     assert chosen.bytes == found.bytes <= found.room == uniform.bytes
     assert not found.better

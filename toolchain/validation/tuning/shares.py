@@ -82,6 +82,8 @@ class Losses:
 
     def predicted(self, k: Sequence[str], v: Sequence[str]) -> Estimate:
         """The KL of these types of each layer; its error comes from those of the shares and of the floor."""
+        if not {*k, *v} - {FLOAT}:
+            return Estimate(mean=0.0, error=0.0)
         factors = {(one.side, one.type): one.factor for one in self.factors}
         types = {"k": k, "v": v}
         parts = [(one.kl, factors.get((one.side, types[one.side][one.layer]), 0.0)) for one in self.shares]
