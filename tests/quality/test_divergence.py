@@ -17,6 +17,7 @@ from toolchain.models.quality.divergence import Divergences, measure
 from toolchain.stages import CacheType
 from toolchain.text import as_text
 
+from . import llama_perplexity as double
 from .conftest import ROOT
 
 TURBO4 = CacheType(name="turbo4", block=64, bytes=34)
@@ -50,29 +51,29 @@ def _measure(
 
 def test_a_table(program: Path, model: Path, tmp_path: Path) -> None:
     found = _measure(program, model, tmp_path)
-    assert (found.text_bytes, found.context, found.chunks) == (999, 64, 37)
+    assert (found.text_bytes, found.context, found.chunks) == (999, 64, 36)
     assert found.text_sha256 == sha256_bytes(b"x" * 999)
     assert [row.cache for row in found.rows] == list(CACHES)
     rows = {row.cache: row for row in found.rows}
     assert rows["f16"].kl.mean == rows["f16"].delta.mean == 0
     assert rows["q8_0:turbo4"].bits_per_value == (8.5 + 4.25) / 2
-    assert rows["q4_0"].delta.mean == pytest.approx(23**2 / 1000)
-    assert rows["q4_0/plain"].kl.mean == pytest.approx(2 * rows["q4_0"].kl.mean)
+    assert rows["q4_0"].delta.mean == pytest.approx(double.FLOOR + 4 * double.noise("q4_0"), abs=1e-6)
+    assert rows["q4_0/plain"].kl.mean == pytest.approx(2 * rows["q4_0"].kl.mean, abs=2e-6)
     assert rows["q4_0"].ppl.error == 0.25
     assert rows["q4_0"].same_top.error == 0.194
     table = as_text(found)
-    assert "| turbo4:f16 | 10.125 | 10.138 ± 0.250 | 0.138 ± 0.010 | 0.00138 ± 0.00010 | 99.86 ± 0.19 |" in table
+    assert "| turbo4:f16 | 10.125 | 10.652 ± 0.250 | 0.652 ± 0.010 | 0.00652 ± 0.00010 | 99.35 ± 0.19 |" in table
     assert [path.name for path in tmp_path.iterdir()] == ["kl.log"]
 
 
 def test_each_chunk_is_told(program: Path, model: Path, tmp_path: Path) -> None:
-    """The single chunks, of which the program prints running means: as scripted, they lose more and less by turns."""
+    """The single chunks, of which the program prints running means: as scripted, they lose by a pattern."""
     row = _measure(program, model, tmp_path, caches=("q4_0",)).rows[0]
-    assert len(row.each) == 37
-    assert sum(one.kl for one in row.each) / 37 == pytest.approx(row.kl.mean, abs=1e-5)
+    assert len(row.each) == double.CHUNKS
+    assert sum(one.kl for one in row.each) / double.CHUNKS == pytest.approx(row.kl.mean, abs=1e-5)
     lost = row.kl.mean
-    assert [one.kl for one in row.each[:3]] == pytest.approx([lost, 1.1 * lost, 0.9 * lost], abs=1e-4)
-    assert [one.nll_base for one in row.each] == pytest.approx([math.log(10)] * 37, abs=1e-3)
+    assert [one.kl for one in row.each[:3]] == pytest.approx([lost * one for one in double.PATTERN], abs=1e-4)
+    assert [one.nll_base for one in row.each] == pytest.approx([math.log(10)] * double.CHUNKS, abs=1e-3)
 
 
 def test_another_base_and_its_environment(program: Path, model: Path, tmp_path: Path) -> None:

@@ -45,3 +45,9 @@ class WrongModelServed(ToolchainError):
     """An endpoint answers, but serves another model than the one to validate."""
 
     exit_code = 86
+
+
+class NothingFits(ToolchainError):
+    """No setting of the cache types to choose from fits into the memory at this context."""
+
+    exit_code = 89

@@ -12,8 +12,9 @@ from ..models.memory.planning import tokens
 from ..service import account
 from ..validation import comparison, gate, judging, pages, validation
 from ..validation.matrix import TESTS
+from ..validation.tuning import tuning
 from .command import Group
-from .flags import Names
+from .flags import CacheSettings, Names
 
 group = Group("validate", default="run")
 
@@ -143,3 +144,62 @@ def _answer(question: str) -> str:
     if not line:
         raise EOFError
     return line
+
+
+@group.task(
+    "workspace",
+    model="GGUF file, or a model in Ollama's store",
+    context="tokens that the cache is to hold, such as 65536 or 64K",
+    ram="GiB of a Mac to choose for; 0: this machine",
+    bits="bits per value that the cache may take, instead of a machine's memory",
+    like="a cache setting whose memory the cache may take, instead of a machine's",
+    types="types to choose from (repeatable, or with blanks); empty: all that the machine's kernels run",
+    beside="further settings to compare with (repeatable, or with blanks)",
+    text="file that the model reads; empty: a frozen one of this toolkit's own",
+    shares="what each layer is measured on: tokens of a context x contexts",
+    final="what the settings are compared on, another part of the text: tokens of a context x contexts",
+    together="adjacent layers that one run measures: a number, or two for K and V as in 1:2",
+    program="a llama-perplexity; empty: the newest that ./inv build --targets llama-perplexity made",
+)
+def tune(
+    run: Run,
+    model: str = "",
+    context: str = "8K",
+    ram: float = 0.0,
+    bits: float = 0.0,
+    like: str = "",
+    types: CacheSettings = CacheSettings(),
+    beside: CacheSettings = CacheSettings(),
+    text: str = "",
+    shares: str = "512x4",
+    final: str = "1024x12",
+    together: str = "1",
+    program: str = "",
+) -> None:
+    """Which setting of all layers loses least within the memory."""
+    measuring = tuning.plan_measuring(
+        run,
+        model=model,
+        text=text,
+        program=program,
+        share=_pair(shares, "shares", "x"),
+        final=_pair(final, "final", "x"),
+    )
+    wanted = tuning.Wanted(
+        context=tokens(context),
+        ram=ram,
+        bits=bits,
+        like=like,
+        types=types,
+        together=_pair(f"{together}:{together}" if together.isdigit() else together, "together", ":"),
+        beside=beside,
+    )
+    run.finish(tuning.tune(run, measuring, wanted))
+
+
+def _pair(text: str, flag: str, divider: str) -> tuple[int, int]:
+    """Two positive numbers."""
+    first, _, second = text.partition(divider)
+    if not all(one.isascii() and one.isdigit() and 0 < int(one) < 1 << 20 for one in (first, second)):
+        raise ConfigError(f"--{flag} {text!r}: expected two numbers, as in {2 if divider == ':' else 512}{divider}4")
+    return int(first), int(second)

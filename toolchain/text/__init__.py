@@ -25,6 +25,7 @@ from . import (  # noqa: F401  each registers what it shows
     settings,
     smoke,
     surface,
+    tuning,
     validation,
     watch,
 )

@@ -16,7 +16,7 @@ _FINAL = "<|channel|>final<|message|>"
 
 
 @record
-class Rendered:
+class ChatFrame:
     """A chat as the model's template renders it, around a text. `templated` is false for a plain transcript."""
 
     before: str
@@ -57,15 +57,15 @@ class Answer:
     seconds: float
 
 
-def rendered(endpoint: Endpoint) -> Rendered:
+def rendered(endpoint: Endpoint) -> ChatFrame:
     """How this server renders a chat of one message."""
     chat = [Message(role="user", content=MARK)]
     found = endpoint.chat(chat)
     before, there, after = found.partition(MARK)
     if not there or not (before + after).strip() or found == transcript(chat):  # no template, or one that only copies
         before, _, after = transcript(chat).partition(MARK)
-        return Rendered(before=before, after=after, templated=False)
-    return Rendered(before=before, after=after, templated=True)
+        return ChatFrame(before=before, after=after, templated=False)
+    return ChatFrame(before=before, after=after, templated=True)
 
 
 def ask(

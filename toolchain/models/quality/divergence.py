@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 
 from ...core.cachetypes import grammar
 from ...core.cachetypes.table import UPSTREAM, bits_per_value, standard, type_table
 from ...core.console import Console
-from ...core.errors import CommandFailed, ConfigError, TextTooShort, VerificationFailed
+from ...core.errors import CommandFailed, ConfigError, DiskFull, TextTooShort, VerificationFailed
 from ...core.process import run
 from ...core.records import record, sha256_bytes
-from ...serving.cachelog import mismatch, stated
+from ...serving.cachelog import Cache, mismatch, stated
 from ...serving.llama_server import INFORMATIVE
 from ...stages import CacheType
 from .dump import read_heads
@@ -32,6 +34,11 @@ CONTEXT = 1024
 _ATTEMPTS = 3
 """llama.cpp exits without waiting for its log thread, so the last lines can be lost on a busy machine"""
 
+_BATCH = 2048
+"""the program's default: of a shorter context it reads several at once"""
+_HEADER = struct.Struct("=8sIii")
+"""of a file of logits: magic, context, vocabulary, chunks"""
+
 _FLOATS = tuple(kind.name for kind in UPSTREAM if not kind.quantized)
 _CHUNKS = re.compile(r"computing over (\d+) chunks")
 _TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
@@ -44,6 +51,7 @@ _FIGURES = {
     "kl": rf"^Mean +KLD: *{_NUMBER} ± *{_ERROR}",
     "same_top": rf"^Same top p: *{_NUMBER} ± *{_ERROR}",
 }
+
 _CHUNK = re.compile(
     rf"^ *(\d+) +{_NUMBER} ± *\S+ +{_NUMBER} ± *\S+ +{_NUMBER} ± *\S+ +\S+ ± *\S+ +% +{_NUMBER} ±", re.MULTILINE
 )
@@ -114,9 +122,9 @@ def measure(
     """Run `model` over `text` once for each cache: a setting for `grammar.parse`, optionally with the suffix `/plain`.
 
     `base` is the cache that all are compared with; `environment` is added to the program's. Every run's log must state
-    the requested types and rotation. Raises `ConfigError` for a
-    unknown cache, `ModelLoadFailed` for a file that is not a model, `TextTooShort`, `CommandFailed` when the program
-    fails, and `VerificationFailed` when a run used another cache.
+    the requested types and rotation. Raises `ConfigError` for an unknown cache, `ModelLoadFailed` for a file that is
+    not a model, `TextTooShort`, `CommandFailed` when the program fails, and `VerificationFailed` when a run used
+    another cache.
     """
     types = type_table(added)
     for cache in (base, *caches):
@@ -126,21 +134,27 @@ def measure(
     read_heads(model)
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=".kl-", dir=_made(log.parent)) as folder:
-        words, logits = Path(folder) / "text", Path(folder) / "logits"
-        words.write_bytes(text)
-        argv = [str(program), "--model", str(model), "--file", str(words), "--ctx-size", str(context)]
-        argv += ["--log-verbosity", INFORMATIVE, "--kl-divergence-base", str(logits)]
-        further = dict(environment or {})
+        program_run = Program(path=program, model=model, log=log, environment=environment or {})
+        reference = Reference(program_run, text, Path(folder), context=context, base=base)
         with console.step(f"logits with {base}"):
-            _run(argv, base, log, further)
+            reference.make()
         rows, chunks = [], 0
         for cache in caches:
             with console.step(cache):
-                layers, figures, each = _compare([*argv, "--kl-divergence"], cache, log, further)
-            asked = grammar.parse(cache.removesuffix(PLAIN))
-            bits = [bits_per_value(types[name]) for name in (*asked.k.each(layers), *asked.v.each(layers))]
-            rows.append(Divergence(cache=cache, bits_per_value=sum(bits) / len(bits), each=each, **figures))
-            chunks = len(each)
+                found = reference.compare(cache)
+            chunks, asked = len(found.each), grammar.parse(cache.removesuffix(PLAIN))
+            bits = [bits_per_value(types[name]) for side in (asked.k, asked.v) for name in side.each(found.layers)]
+            rows.append(
+                Divergence(
+                    cache=cache,
+                    bits_per_value=sum(bits) / len(bits),
+                    ppl=found.ppl,
+                    delta=found.delta,
+                    kl=found.kl,
+                    same_top=found.same_top,
+                    each=found.each,
+                )
+            )
     return Divergences(
         model=model.name,
         text_bytes=len(text),
@@ -151,23 +165,122 @@ def measure(
     )
 
 
-def _run(argv: list[str], cache: str, log: Path, environment: Mapping[str, str]) -> tuple[str, int]:
-    """The program's output, and the number of attention layers."""
+@record
+class Program:
+    """A llama-perplexity with a model. Its output is added to `log`; `environment` adds variables."""
+
+    path: Path
+    model: Path
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, flags: Sequence[str], cache: str) -> str:
+        """What it prints. Raises `CommandFailed`."""
+        asked = grammar.parse(cache.removesuffix(PLAIN))
+        argv = [str(self.path), "--model", str(self.model), "--log-verbosity", INFORMATIVE, *flags]
+        return run(
+            [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
+            env={**self.environment, "LLAMA_ATTN_ROT_DISABLE": str(int(cache.endswith(PLAIN)))},
+            log=self.log,
+            what=f"llama-perplexity with {cache}",
+        ).output
+
+    def allocated(self, cache: str, context: int) -> tuple[Cache, ...]:
+        """The KV caches of one sequence of `context` tokens, as the log states them. The model is loaded, and stops at
+        a text that is too short. Raises `CommandFailed`, and `VerificationFailed` for another cache."""
+        with tempfile.TemporaryDirectory(prefix=".load-", dir=_made(self.log.parent)) as folder:
+            text = Path(folder) / "text"
+            text.write_bytes(b"x")
+            flags = ["--file", str(text), "--ctx-size", str(context), "--batch-size", str(min(context, _BATCH))]
+            return _proven(self.run(flags, cache), cache, self.log)
+
+
+@record
+class Compared:
+    """One cache against the base. KL is in nats per token."""
+
+    cache: str
+    layers: int
+    ppl: Estimate
+    delta: Estimate
+    kl: Estimate
+    same_top: Estimate
+    each: tuple[Chunk, ...]
+
+    @property
+    def chunks(self) -> tuple[float, ...]:
+        """Mean KL of each chunk."""
+        return tuple(one.kl for one in self.each)
+
+
+class Reference:
+    """A model's predictions of a text with one cache, the base: a file of logits, with which runs are compared.
+
+    `folder` gets the text and the logits, which take 2 bytes for each token of the vocabulary at every second token of
+    the text. Only the first `chunks` contexts of the text are read (0: all).
+    """
+
+    def __init__(
+        self, program: Program, text: bytes, folder: Path, *, context: int, chunks: int = 0, base: str = "f16"
+    ) -> None:
+        self.base = base
+        self._program, self._words = program, text
+        self._text, self._logits = folder / "text", folder / "logits"
+        self._context, self._chunks = context, chunks
+
+    def make(self) -> None:
+        """Write the logits, unless an earlier run did.
+
+        Raises `TextTooShort`, `CommandFailed`, `VerificationFailed`, and `DiskFull` when they are incomplete.
+        """
+        if self._logits.is_file():
+            return
+        _made(self._text.parent)
+        self._text.write_bytes(self._words)
+        part = self._logits.with_suffix(".part")
+        said = self._program.run([*self._flags(part), "--chunks", str(self._chunks or -1)], self.base)
+        short = _TOO_SHORT.search(said)
+        if short:
+            raise TextTooShort(
+                f"the text has {short.group(1)} tokens, two contexts are needed",
+                hint="a longer text, or a smaller --context",
+            )
+        _proven(said, self.base, self._program.log)
+        _complete(part)
+        part.replace(self._logits)
+
+    def compare(self, cache: str) -> Compared:
+        """Run with another cache. Raises `CommandFailed` when the program fails, and `VerificationFailed` when its log
+        states another cache."""
+        log = self._program.log
+        for _ in range(_ATTEMPTS):
+            said = self._program.run([*self._flags(self._logits), "--kl-divergence"], cache)
+            layers = sum(one.proof.layers for one in _proven(said, cache, log))
+            found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
+            counted, each = _CHUNKS.search(said), _chunks(said)
+            if counted and int(counted.group(1)) == len(each) and all(found.values()):
+                return Compared(
+                    cache=cache,
+                    layers=layers,
+                    each=each,
+                    **{
+                        name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
+                        for name, match in found.items()
+                        if match
+                    },
+                )
+        missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
+        raise CommandFailed(f"llama-perplexity with {cache} printed no {missing}\n  log: {log}")
+
+    def _flags(self, logits: Path) -> list[str]:
+        return ["--file", str(self._text), "--ctx-size", str(self._context), "--kl-divergence-base", str(logits)]
+
+
+def _proven(said: str, cache: str, log: Path) -> tuple[Cache, ...]:
+    """The caches of a run's log. Raises `VerificationFailed` when they are not as asked for."""
     plain = cache.endswith(PLAIN)
     asked = grammar.parse(cache.removesuffix(PLAIN))
-    done = run(
-        [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
-        env={**environment, "LLAMA_ATTN_ROT_DISABLE": str(int(plain))},
-        log=log,
-        what=f"llama-perplexity with {cache}",
-    )
-    short = _TOO_SHORT.search(done.output)
-    if short:
-        raise TextTooShort(
-            f"the text has {short.group(1)} tokens, two contexts are needed",
-            hint="a longer text, or a smaller --context",
-        )
-    found = stated(done.output)
+    found = stated(said)
     layers = sum(one.proof.layers for one in found)
     complaint = mismatch([one.proof for one in found], str(asked), layers) if found else "the log states no KV cache"
     for one in found:
@@ -181,26 +294,21 @@ def _run(argv: list[str], cache: str, log: Path, environment: Mapping[str, str])
         raise VerificationFailed(
             f"asked for {cache}: {complaint}\n  log: {log}", hint="is this program built with the series?"
         )
-    return done.output, layers
+    return found
 
 
-def _compare(
-    argv: list[str], cache: str, log: Path, environment: Mapping[str, str]
-) -> tuple[int, dict[str, Estimate], tuple[Chunk, ...]]:
-    """Attention layers, figures and chunks of one run."""
-    for _ in range(_ATTEMPTS):
-        said, layers = _run(argv, cache, log, environment)
-        found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
-        counted, each = _CHUNKS.search(said), _chunks(said)
-        if counted and all(found.values()) and len(each) == int(counted.group(1)):
-            figures = {
-                name: Estimate(mean=float(match.group(1)), error=_error(match.group(2)))
-                for name, match in found.items()
-                if match
-            }
-            return layers, figures, each
-    missing = ", ".join(name for name, match in found.items() if not match) or "chunks"
-    raise CommandFailed(f"llama-perplexity with {cache} printed no {missing}\n  log: {log}")
+def _complete(logits: Path) -> None:
+    """Raises `DiskFull` for a file of logits that is shorter than its header says: the program does not check its
+    writes."""
+    with logits.open("rb") as file:
+        header = file.read(_HEADER.size)
+    due = 0
+    if len(header) == _HEADER.size:
+        _, context, vocabulary, chunks = _HEADER.unpack(header)
+        row = 2 * ((vocabulary + 1) // 2) + 4
+        due = _HEADER.size + chunks * (4 * context + 2 * row * (context - 1 - context // 2))
+    if not due or logits.stat().st_size < due:
+        raise DiskFull(f"{logits}: has {logits.stat().st_size} of {due or 'many'} bytes", hint="free some space")
 
 
 def _chunks(said: str) -> tuple[Chunk, ...]:

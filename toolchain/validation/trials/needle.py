@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ...models.memory import gguf
 from .. import fixed
-from ..answers import Answer, Rendered, ask, lead_of, rendered
+from ..answers import Answer, ChatFrame, ask, lead_of, rendered
 from ..endpoint import Endpoint
 from ..found import judged
 from ..haystack import count, fit, hide, looped
@@ -45,7 +45,7 @@ def measure(trial: Trial) -> TestResult:
     """The needles of all contexts of the plan, under both sides."""
     cells, notes, form = list[Cell](), list[str](), ""
     contexts = trial.plan.contexts
-    chat = trial.kept("needle/chat", Rendered, lambda: rendered(trial.at("baseline", contexts[0])))
+    chat = trial.kept("needle/chat", ChatFrame, lambda: rendered(trial.at("baseline", contexts[0])))
     total = sum(tries(one) for one in contexts) * len(SIDES) * sum(GROUPS.values())
     with trial.progress("needle", total + chat.templated * GROUPS["single"]) as progress:  # the first one in both forms
         for context in contexts:
@@ -74,7 +74,7 @@ class _Asked(NamedTuple):
 class _Asker:
     """Asks both sides at one context."""
 
-    def __init__(self, trial: Trial, context: int, chat: Rendered, progress: Progress) -> None:
+    def __init__(self, trial: Trial, context: int, chat: ChatFrame, progress: Progress) -> None:
         self._trial, self._context, self._rendered, self._progress = trial, context, chat, progress
         thinks = chat.thinking or _may_think(trial)
         self._tokens = {"chat": _THINKING_TOKENS if thinks else _ANSWER_TOKENS, "plain": _ANSWER_TOKENS}
