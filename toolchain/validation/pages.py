@@ -118,7 +118,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("served by", plan.backend if not plan.baseline_url else f"{plan.baseline_url}, {plan.candidate_url}"),
         ("release", plan.release or "unknown: endpoints were given"),
         ("contexts", f"{contexts} tokens"),
-        ("machine", ", ".join(filter(None, (report.machine, report.ran_on.system, report.ran_on.platform)))),
+        ("machine", f"{report.machine or report.ran_on.system} ({report.ran_on.platform})"),
         ("time", f"{report.started[:19].replace('T', ' ')} UTC; {_seconds(report)}"),
         ("seed", str(plan.seed)),
         ("SHA-256 of the model", plan.model_sha256),
