@@ -275,7 +275,10 @@ def test_a_run_writes_its_report_after_each_test(run: Run, make_plan: MakePlan) 
     assert "verified: 0 proofs, 1 verdicts" in Reader((folder / "report.html").read_text()).text
     assert (folder / "report.md").read_text().startswith("# Not decided\n")
     stated = records.read(folder / "validation.json", Validation)
-    assert (stated.ok, stated.tests) == (False, (Outcome(name="checklist", ok=True),))
+    assert (stated.ok, stated.tests) == (
+        False,
+        (Outcome(name="checklist", ok=True), Outcome(name="gate: not decided", ok=False)),
+    )
     assert found.decision.answer == "not decided"
 
 
@@ -285,7 +288,7 @@ def test_release_attest_takes_the_record_of_a_complete_run(run: Run, make_plan: 
     folder = validation.folder_of(run, plan.id)
     assert plan.release_dir
     release = records.read(plan.release_dir / "manifest.json", Release)
-    assert of_validation(folder / "validation.json", release)["result"] == "FAILED", "nothing is decided"
+    assert of_validation(folder / "validation.json", release)["failedTests"] == ["gate: not decided"]
     pages.render(proceeding(found), folder, TESTS)
     predicate = of_validation(folder / "validation.json", release)
     assert (predicate["result"], predicate["passedTests"]) == ("PASSED", ["checklist"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..validation.comparison import FigureChange, RunComparison
 from ..validation.result import Figure, Report
@@ -11,7 +12,8 @@ from ..validation.wording import command, difference, error, headline, judged, n
 from .dispatch import as_text
 
 _WIDTH = 100
-_NAME, _VALUE = 30, 11
+_NAME, _VALUE = 44, 11
+"""columns of a name, at most, and of a value"""
 
 
 @as_text.register
@@ -23,11 +25,18 @@ def _report(found: Report) -> str:
     for one in found.results:
         verdict = "void" if one.voids else one.verdict
         lines += _wrapped(f"{one.test:<13}{verdict:<11}{one.summary}", "  ", 26)
-        if one.figures:
-            sides = f"{plan.baseline[:10]:>{_VALUE}}{plan.candidate[:10]:>{_VALUE}}"
-            lines.append(f"    {'':<{_NAME}}{sides}")
-        for figure in one.figures:
-            lines += _figure(figure)
+        lines += _table(
+            (plan.baseline[:10], plan.candidate[:10]),
+            [
+                _Row(
+                    figure.name,
+                    (number(figure.baseline), number(figure.candidate)),
+                    f"{error(figure.error)} {figure.unit}",
+                    f"{figure.limit}: {judged(figure) or 'not judged'}" if figure.limit else "",
+                )
+                for figure in one.figures
+            ],
+        )
         lines += [line for why in one.voids for line in _wrapped(f"void: {why}", "    ", 10)]
     lines += ["", f"{headline(found)}:"]
     if found.complete:
@@ -47,35 +56,47 @@ def _comparison(found: RunComparison) -> str:
     for test in found.tests:
         verdicts = f"{test.a or 'not run'} -> {test.b or 'not run'}" if test.changed else test.a
         lines.append(f"  {test.test:<13}{verdicts}")
-        if test.figures:
-            lines.append(f"    {'':<{_NAME}}{'A':>{_VALUE}}{'B':>{_VALUE}}{'B less A':>{_VALUE}}")
-        lines += [line for figure in test.figures for line in _changed(figure)]
+        lines += _table(("A", "B", "B less A"), [_changed(figure) for figure in test.figures])
     return "\n".join([*lines, "", f"{found.a.decision} -> {found.b.decision}"])
 
 
-def _figure(one: Figure) -> Iterator[str]:
-    limit = f"{one.limit}: {judged(one) or 'not judged'}" if one.limit else ""
-    yield from _row(one.name, (number(one.baseline), number(one.candidate)), (error(one.error), one.unit, limit))
+class _Row(NamedTuple):
+    """A figure: its values in columns, what belongs to them, and what follows where there is room."""
+
+    name: str
+    values: tuple[str, ...]
+    unit: str
+    remark: str
 
 
-def _changed(one: FigureChange) -> Iterator[str]:
+def _changed(one: FigureChange) -> _Row:
     values = (_candidate(one.a), _candidate(one.b), difference(one.difference))
     beyond = {True: "beyond the errors", False: "within the errors", None: ""}[one.beyond]
-    yield from _row(one.name, values, (error(one.error), one.unit, beyond))
+    return _Row(one.name, values, f"{error(one.error)} {one.unit}", beyond)
 
 
 def _candidate(figure: Figure | None) -> str:
     return number(figure.candidate) if figure else "-"
 
 
-def _row(name: str, values: tuple[str, ...], rest: tuple[str, ...]) -> list[str]:
-    """A name, its values in columns, and what is left; a name that is too long has a line of its own."""
-    columns = "".join(f"{one:>{_VALUE}}" for one in values)
-    tail = " ".join(filter(None, rest))
-    indent = 4 + _NAME + len(columns) + 1
-    if len(name) <= _NAME:
-        return _wrapped(f"{name:<{_NAME}}{columns} {tail}".rstrip(), "    ", indent)
-    return [*_wrapped(name, "    ", 6), *_wrapped(f"{'':<{_NAME}}{columns} {tail}".rstrip(), "    ", indent)]
+def _table(header: Sequence[str], rows: Sequence[_Row]) -> list[str]:
+    """Figures below each other. A name that is too long has a line of its own, and so has a remark."""
+    if not rows:
+        return []
+    width = max([len(row.name) for row in rows if len(row.name) <= _NAME], default=0)
+    lines = [f"    {'':<{width}}{''.join(f'{one:>{_VALUE}}' for one in header)}"]
+    for row in rows:
+        name = row.name
+        if len(name) > width:
+            lines += _wrapped(name, "    ", 6)
+            name = ""
+        line = f"    {name:<{width}}{''.join(f'{one:>{_VALUE}}' for one in row.values)} {row.unit.strip()}".rstrip()
+        if row.remark and len(line) + 1 + len(row.remark) <= _WIDTH:
+            line = f"{line} {row.remark}"
+        lines += _wrapped(line, "", 8)
+        if row.remark and not line.endswith(row.remark):
+            lines += _wrapped(row.remark, "        ", 10)
+    return lines
 
 
 def _wrapped(text: str, indent: str, further: int = 0) -> list[str]:

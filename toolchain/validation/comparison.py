@@ -118,7 +118,7 @@ def compare(a: Report, b: Report) -> RunComparison:
         a=_compared(a),
         b=_compared(b),
         differences=tuple(f"{name}: {of(a)} / {of(b)}" for name, of in _STATED.items() if of(a) != of(b)),
-        tests=tuple(_test(name, a.result(name), b.result(name)) for name in names),
+        tests=tuple(_test(name, a.result(name), b.result(name), _runs(a, b)) for name in names),
     )
 
 
@@ -144,7 +144,7 @@ def folder_name(a: Report, b: Report) -> str:
 
 
 def _machine(report: Report) -> str:
-    return ", ".join(filter(None, (report.machine, report.ran_on.system)))
+    return report.machine or report.ran_on.system
 
 
 def _unlike(what: str, a: Report, b: Report) -> str:
@@ -173,7 +173,14 @@ def _compared(report: Report) -> Compared:
     )
 
 
-def _test(name: str, a: TestResult | None, b: TestResult | None) -> TestChange:
+def _runs(a: Report, b: Report) -> tuple[str, str]:
+    """What the lines of both runs are called by."""
+    if a.plan.candidate == b.plan.candidate:
+        return "A", "B"
+    return f"A, {a.plan.candidate}", f"B, {b.plan.candidate}"
+
+
+def _test(name: str, a: TestResult | None, b: TestResult | None, runs: tuple[str, str]) -> TestChange:
     verdicts = ["" if one is None else "void" if one.voids else one.verdict for one in (a, b)]
     return TestChange(
         test=name,
@@ -181,7 +188,7 @@ def _test(name: str, a: TestResult | None, b: TestResult | None) -> TestChange:
         b=verdicts[1],
         changed=verdicts[0] != verdicts[1],
         figures=tuple(_figures(a.figures if a else (), b.figures if b else ())),
-        plots=tuple(_overlaid(a, b)) if a and b else (),
+        plots=tuple(_overlaid(a, b, runs)) if a and b else (),
     )
 
 
@@ -218,14 +225,14 @@ def _change(name: str, a: Figure | None, b: Figure | None) -> FigureChange:
     )
 
 
-def _overlaid(a: TestResult, b: TestResult) -> Iterable[Plot]:
+def _overlaid(a: TestResult, b: TestResult, runs: tuple[str, str]) -> Iterable[Plot]:
     """Plots of one title in both runs, with the lines of both; a line that is the same in both is there once."""
     others = {plot.title: plot for plot in b.plots}
     for plot in a.plots:
         if other := others.get(plot.title):
             both = [line for line in plot.lines if line in other.lines]
-            own = [_named("A", line) for line in plot.lines if line not in both]
-            own += [_named("B", line) for line in other.lines if line not in both]
+            own = [_named(runs[0], line) for line in plot.lines if line not in both]
+            own += [_named(runs[1], line) for line in other.lines if line not in both]
             limit = plot.limit if plot.limit is not None else other.limit
             yield replace(plot, lines=(*both, *own), limit=limit)
 

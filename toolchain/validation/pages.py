@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ..core import records, templates
 from ..core.records import record
-from ..proofs import RanOn
 from ..publishing.testresult import Outcome, Validation
 from . import wording
 from .chart import HEIGHT, WIDTH, Chart, chart
@@ -118,7 +117,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("served by", plan.backend if not plan.baseline_url else f"{plan.baseline_url}, {plan.candidate_url}"),
         ("release", plan.release or "unknown: endpoints were given"),
         ("contexts", f"{contexts} tokens"),
-        ("machine", ", ".join(filter(None, (report.machine, report.ran_on.system, report.ran_on.platform)))),
+        ("machine", f"{report.machine or report.ran_on.system} ({report.ran_on.platform})"),
         ("time", f"{report.started[:19].replace('T', ' ')} UTC; {_seconds(report)}"),
         ("seed", str(plan.seed)),
         ("SHA-256 of the model", plan.model_sha256),
@@ -132,14 +131,14 @@ def facts(report: Report) -> list[tuple[str, str]]:
 def attested(report: Report) -> ValidationRecord:
     """The record for `release.attest`."""
     plan = report.plan
+    ok = report.complete and report.decision.answer == "proceed"
+    tests = [Outcome(name=one.test, ok=one.verdict in _NOTHING_FAILED and not one.voids) for one in report.results]
     return ValidationRecord(
         release=plan.release,
         content_sha256=plan.content_sha256,
-        ok=report.complete and report.decision.answer == "proceed",
-        tests=tuple(
-            Outcome(name=one.test, ok=one.verdict in _NOTHING_FAILED and not one.voids) for one in report.results
-        ),
-        ran_on=RanOn(platform=report.ran_on.platform, system=report.ran_on.system),
+        ok=ok,
+        tests=(*tests, *([] if ok else [Outcome(name=f"gate: {report.decision.answer}", ok=False)])),
+        ran_on=report.ran_on,
         validation=report.id,
         decision=report.decision.answer,
         model=plan.model_name,
