@@ -132,7 +132,9 @@ class Sides:
         except ToolchainError as error:
             stack.close()
             place = "" if str(log) in error.message else f"\n  log: {log}"
-            raise type(error)(f"{self._title(side, context)}: {error.message}{place}", hint=error.hint) from error
+            unfit = "does not divide" in error.message  # llama.cpp's words for heads that its blocks do not divide
+            hint = f"this model cannot have it: another --{side}" if unfit else error.hint
+            raise type(error)(f"{self._title(side, context)}: {error.message}{place}", hint=hint) from error
         except BaseException:
             stack.close()
             raise
