@@ -58,7 +58,7 @@ class Launched:
             return "".join(f"    {line.rstrip()}\n" for line in deque(file, maxlen=TAIL_LINES))
 
     def errors(self) -> str:
-        """The first different errors that llama.cpp's log states, which say why, indented; its last few lines if none."""
+        """The first errors that llama.cpp's log states, which say why, indented; its last few lines if none."""
         with self.log.open(encoding="utf-8", errors="replace") as file:
             stated = dict.fromkeys(match[1].strip() for line in file if (match := _ERROR.match(line)))
         said = "".join(f"    {line}\n" for line in list(stated)[:_MOST_ERRORS])
