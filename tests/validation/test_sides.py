@@ -115,6 +115,7 @@ def test_given_servers_prove_their_cache_by_their_logs(make_plan: MakePlan, make
     assert part.sides.unproven == [
         f"baseline: {urls['baseline']}: nothing here states its cache type; --baseline-log names its log"
     ]
+    assert make_trial(part.plan).sides.unproven == part.sides.unproven  # a resumed run, with all answers kept
     crossed = make_trial(make_plan(**given, candidate_log=str(logs["baseline"])))
     with pytest.raises(VerificationFailed, match=r"(?s)candidate \(turbo4, context 512\): .*f16"):
         crossed.at("candidate", 512)

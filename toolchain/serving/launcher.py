@@ -21,6 +21,9 @@ from ..core.process import TAIL_LINES, Child, kill_group, spawn
 
 _SETTLE_S = 3.0
 _POLL_S = 0.02
+_ERROR = re.compile(r"[\d.]{1,20} E (.{1,500})")
+"""a line of llama.cpp's log with the level of an error"""
+_MOST_ERRORS = 5
 _ILLEGAL = re.compile(r"signal 4\b|illegal instruction", re.IGNORECASE)
 
 
@@ -53,6 +56,13 @@ class Launched:
         """The last lines of the log, indented for a message."""
         with self.log.open(encoding="utf-8", errors="replace") as file:
             return "".join(f"    {line.rstrip()}\n" for line in deque(file, maxlen=TAIL_LINES))
+
+    def errors(self) -> str:
+        """The first errors that llama.cpp's log states, which say why, indented; its last few lines if none."""
+        with self.log.open(encoding="utf-8", errors="replace") as file:
+            stated = dict.fromkeys(match[1].strip() for line in file if (match := _ERROR.match(line)))
+        said = "".join(f"    {line}\n" for line in list(stated)[:_MOST_ERRORS])
+        return said or "".join(self.tail().splitlines(keepends=True)[-_MOST_ERRORS:])
 
 
 @contextlib.contextmanager

@@ -146,12 +146,12 @@ class LlamaServer:
         return self._launched.end(within) if self._launched else ""
 
     def explain(self, error: ToolchainError) -> ToolchainError:
-        """A failed call with more detail: how the server ended, and the last lines of its log."""
+        """A failed call with more detail: how the server ended, and what its log says of it."""
         how = self.end(_END_S)
         if not how or self._launched is None:
             return error
-        tail = self._launched.tail().rstrip()
-        return type(error)(f"{error.message}\nllama-server {how}\n{tail}", hint=hint_on(how, error.hint))
+        said = self._launched.errors().rstrip()
+        return type(error)(f"{error.message}\nllama-server {how}\n{said}", hint=hint_on(how, error.hint))
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a text, with those that the model adds."""
@@ -245,7 +245,7 @@ def serve(
         if not launched.wait_until(lambda: _is_ready(url), timeout_s):
             how = launched.end() or f"took over {timeout_s:g} s"
             raise ModelLoadFailed(
-                f"{model}: llama-server {how}\n{launched.tail()}".rstrip(),
+                f"{model}: llama-server {how}\n{launched.errors()}".rstrip(),
                 hint=hint_on(how, "does llama.cpp run this model?"),
             )
         server = LlamaServer(url, home, timeout_s, launched=launched)

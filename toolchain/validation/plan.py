@@ -63,7 +63,7 @@ class Plan:
         Where files lie does not count: their content does.
         """
         here = Path()
-        deciding = replace(self, model=here, release_dir=None, text=here, baseline_log=None, candidate_log=None)
+        deciding = replace(self, model=here, release_dir=None, text=here)
         digest = sha256_bytes(to_json(deciding).encode())[:10]
         words = (self.model.stem[:40], self.candidate, self.backend, digest)
         return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in word)[:60] for word in words)

@@ -22,6 +22,7 @@ from ..core.config import Config
 from ..core.console import Console
 from ..core.deadline import Deadline
 from ..core.errors import ToolchainError, VerificationFailed
+from ..core.records import record
 from ..models.memory.together import need
 from ..serving import cachelog, ollama_server
 from ..serving.llama_server import serve
@@ -37,6 +38,15 @@ MODEL = "validated"
 _SHARE = 0.8
 """of the memory that is available now, which both servers together may take"""
 _LOG_S = 10.0
+
+
+@record
+class _Unproven:
+    why: str = ""
+
+
+def _key(side: Side) -> str:
+    return f"unproven/{side}"
 
 
 @dataclass
@@ -58,8 +68,9 @@ class Sides:
         self.plan = plan
         self._release, self._store, self._config, self._console = release, store, config, console
         self._running: dict[Side, _Running] = {}
-        self.unproven: list[str] = []
-        """endpoints whose cache type nothing states"""
+        kept = [side for side in SIDES if store.has(_key(side))]
+        self.unproven = [store.kept(_key(side), _Unproven, _Unproven).why for side in kept]
+        """endpoints whose cache type nothing stated, also when an earlier run asked them"""
 
     def at(self, side: Side, context: int) -> Endpoint:
         """The side's server with this context in tokens. Another one of that side, or one that died, is stopped first.
@@ -132,7 +143,9 @@ class Sides:
         except ToolchainError as error:
             stack.close()
             place = "" if str(log) in error.message else f"\n  log: {log}"
-            raise type(error)(f"{self._title(side, context)}: {error.message}{place}", hint=error.hint) from error
+            unfit = "does not divide" in error.message  # llama.cpp's words for heads that its blocks do not divide
+            hint = f"this model cannot have it: another --{side}" if unfit else error.hint
+            raise type(error)(f"{self._title(side, context)}: {error.message}{place}", hint=hint) from error
         except BaseException:
             stack.close()
             raise
@@ -225,5 +238,5 @@ class Sides:
         except ToolchainError as error:
             raise type(error)(f"{self._title(side, context)}: {error.message}", hint=error.hint) from error
         if why and why not in self.unproven:
-            self.unproven.append(why)
+            self.unproven.append(self._store.kept(_key(side), _Unproven, lambda: _Unproven(why=why)).why)
         return _Running(endpoint=endpoint, url=self.plan.url(side))
