@@ -41,6 +41,7 @@ def test_the_error_is_over_questions() -> None:
     assert found.error == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_changed_prompts_on_both_sides(
     make_plan: MakePlan, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_forced_along_the_baselines_tokens(
     assert len(walked.tokens) == len(walked.predictions) == 8
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_not_asked_again(
     make_plan: MakePlan, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +57,7 @@ def test_what_is_kept_is_not_asked_again(
     assert second.store.taken == 1
 
 
+@pytest.mark.slow
 def test_on_ollama_the_free_half_alone(make_plan: MakePlan, make_trial: MakeTrial) -> None:
     plan = dataclasses.replace(make_plan(backend="ollama"), environment={"TQ_TEST_NOISE": "turbo4=2"})
     found = trajectory.measure(make_trial(plan))
