@@ -130,16 +130,18 @@ def measure(
     names = [kind.name for kind in _quantized(types)]
     coarsest = names[0]
 
-    def run(key: str, cache: str) -> Estimate:
+    def run(key: str, cache: str, *, counted: bool = True) -> Estimate:
         measured = not store.has(key)
         found = store.kept(key, Compared, lambda: compared(reference, cache)).kl
-        progress.advance(cache, measured=measured)
+        if counted:
+            progress.advance(cache, measured=measured)
         return found
 
     floor = run(f"floor/{FINE if fine else FLOAT}", FINE if fine else FLOAT)
 
     def single(side: Side, span: range, name: str) -> Estimate:
-        return _above(run(f"alone/{side}/{name}/{span[0]:03}-{span[-1]:03}", alone(side, span, name)), floor)
+        key = f"alone/{side}/{name}/{span[0]:03}-{span[-1]:03}"
+        return _above(run(key, alone(side, span, name), counted=name == coarsest), floor)
 
     shares, factors = [], []
     for side in SIDES:
