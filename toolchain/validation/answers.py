@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..core.records import record, sha256_bytes
+from ..models.memory import gguf
 from .endpoint import Endpoint, Message, Piece, transcript
 
 MARK = "(the text to be read)"
@@ -16,7 +18,7 @@ _FINAL = "<|channel|>final<|message|>"
 
 
 @record
-class Rendered:
+class ChatFrame:
     """A chat as the model's template renders it, around a text. `templated` is false for a plain transcript."""
 
     before: str
@@ -57,15 +59,21 @@ class Answer:
     seconds: float
 
 
-def rendered(endpoint: Endpoint) -> Rendered:
+def chat_frame(endpoint: Endpoint) -> ChatFrame:
     """How this server renders a chat of one message."""
     chat = [Message(role="user", content=MARK)]
     found = endpoint.chat(chat)
     before, there, after = found.partition(MARK)
     if not there or not (before + after).strip() or found == transcript(chat):  # no template, or one that only copies
         before, _, after = transcript(chat).partition(MARK)
-        return Rendered(before=before, after=after, templated=False)
-    return Rendered(before=before, after=after, templated=True)
+        return ChatFrame(before=before, after=after, templated=False)
+    return ChatFrame(before=before, after=after, templated=True)
+
+
+def may_think(model: Path) -> bool:
+    """Whether the model's own template knows thinking blocks, so that an answer needs more tokens."""
+    template = str(gguf.load(str(model)).metadata.get("tokenizer.chat_template", ""))
+    return "<think" in template or "<|channel|>" in template
 
 
 def ask(

@@ -38,7 +38,7 @@ class Question:
 
 
 @record
-class Document:
+class Haystack:
     """A text with all that is hidden in it."""
 
     text: str

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ...core.records import record
 from ...models.quality.samples import read_text
 from .. import fixed
-from ..answers import Answer, Rendered, ask, rendered, spoken
+from ..answers import Answer, ChatFrame, ask, chat_frame, may_think, spoken
 from ..checks import failures
 from ..haystack import count, fit, hide, looped
 from ..judgement import Judgement, judged
@@ -48,7 +48,7 @@ class Asked:
 def measure(trial: Trial) -> TestResult:
     """The answers of both sides to all prompts, checked and paired."""
     ten = fixed.prompts()
-    chat = trial.kept("prompts/chat", Rendered, lambda: rendered(trial.at("baseline")))
+    chat = trial.kept("prompts/chat", ChatFrame, lambda: chat_frame(trial.at("baseline")))
     asked, answers = dict[str, Asked](), Answers()
     with trial.progress(NAME, len(ten) * len(HOW) * len(SIDES)) as progress:
         for long in (False, True):  # the long one wants a context of its own
@@ -65,7 +65,7 @@ def measure(trial: Trial) -> TestResult:
         test=NAME,
         verdict="undecided",
         summary="",
-        figures=(_figure(failed),),
+        figures=tuple(_figures(failed)),
         notes=tuple(_notes(chat, asked)),
         tables=(_table(ten, failed),),
         pairs=tuple(_pair(one, asked[one.key], answers, failed, chat) for one in ten),
@@ -77,13 +77,13 @@ def _checks(ten: Sequence[fixed.Prompt], key: str) -> tuple[str, ...]:
     return next(one.checks for one in ten if one.key == key)
 
 
-def _asked(trial: Trial, one: fixed.Prompt, chat: Rendered) -> Asked:
+def _asked(trial: Trial, one: fixed.Prompt, chat: ChatFrame) -> Asked:
     return trial.kept(f"prompts/asked/{one.key}", Asked, lambda: _rendered(trial, one, chat))
 
 
-def _rendered(trial: Trial, one: fixed.Prompt, chat: Rendered) -> Asked:
+def _rendered(trial: Trial, one: fixed.Prompt, chat: ChatFrame) -> Asked:
     """The prompt; its document is cut to what the model bears."""
-    answer = one.tokens + (_THINKING_TOKENS if chat.thinking else 0)
+    answer = one.tokens + (_THINKING_TOKENS if chat.thinking or may_think(trial.plan.model) else 0)
     if DOCUMENT not in one.text:
         context = trial.plan.working_context
         return Asked(text=chat.around(one.text), context=context, tokens=answer, document_tokens=0)
@@ -96,7 +96,7 @@ def _rendered(trial: Trial, one: fixed.Prompt, chat: Rendered) -> Asked:
     return Asked(text=chat.around(text), context=context, tokens=answer, document_tokens=tokens)
 
 
-def _answers(trial: Trial, side: Side, one: fixed.Prompt, asked: Asked, chat: Rendered, progress: Progress) -> Answers:
+def _answers(trial: Trial, side: Side, one: fixed.Prompt, asked: Asked, chat: ChatFrame, progress: Progress) -> Answers:
     """A side's answers to one prompt. The seeded one reuses the prompt that was read for the greedy one."""
     found = Answers()
     for how, temperature in HOW.items():
@@ -124,7 +124,7 @@ def _pair(
     asked: Asked,
     answers: Answers,
     failed: Mapping[tuple[Side, str, str], tuple[str, ...]],
-    chat: Rendered,
+    chat: ChatFrame,
 ) -> Pair:
     said = dict[Side, str]()
     for side in SIDES:
@@ -142,14 +142,12 @@ def _pair(
     )
 
 
-def _figure(failed: Mapping[tuple[Side, str, str], tuple[str, ...]]) -> Figure:
-    """Answers that fail an automatic check; where the baseline passes, the candidate is degraded."""
-    of: dict[Side, float] = {side: sum(bool(why) for key, why in failed.items() if key[0] == side) for side in SIDES}
-    return Figure(
-        name=f"answers of {len(failed) // 2} that fail an automatic check",
-        baseline=of["baseline"],
-        candidate=of["candidate"],
-    )
+def _figures(failed: Mapping[tuple[Side, str, str], tuple[str, ...]]) -> Iterator[Figure]:
+    """Answers that fail an automatic check, and those that do so under one side alone."""
+    base, other = ({key[1:] for key, why in failed.items() if why and key[0] == side} for side in SIDES)
+    name = f"answers of {len(failed) // 2} that fail an automatic check"
+    yield Figure(name=name, baseline=float(len(base)), candidate=float(len(other)))
+    yield Figure(name=f"{name} here alone", baseline=float(len(base - other)), candidate=float(len(other - base)))
 
 
 def _table(ten: Sequence[fixed.Prompt], failed: Mapping[tuple[Side, str, str], tuple[str, ...]]) -> Table:
@@ -166,7 +164,7 @@ def _table(ten: Sequence[fixed.Prompt], failed: Mapping[tuple[Side, str, str], t
     )
 
 
-def _notes(chat: Rendered, asked: Mapping[str, Asked]) -> Iterator[str]:
+def _notes(chat: ChatFrame, asked: Mapping[str, Asked]) -> Iterator[str]:
     how = ", ".join(f"{name} (temperature {heat:g})" for name, heat in HOW.items())
     yield f"each prompt is answered {len(HOW)} times: {how}"
     if not chat.templated:
