@@ -6,7 +6,7 @@ The verdict is a human's: no worse on at least nine of ten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...core.records import record
 from ...models.quality.samples import read_text
@@ -33,6 +33,8 @@ HOW: Mapping[str, float] = {"greedy": 0.0, "seeded": 0.7}
 """temperatures"""
 
 Answers = dict[tuple[Side, str, str], Answer]
+Failed = Mapping[tuple[Side, str, str], tuple[str, ...]]
+"""by side, prompt and how it was answered"""
 
 
 @record
@@ -123,7 +125,7 @@ def _pair(
     one: fixed.Prompt,
     asked: Asked,
     answers: Answers,
-    failed: Mapping[tuple[Side, str, str], tuple[str, ...]],
+    failed: Failed,
     chat: ChatFrame,
 ) -> Pair:
     said = dict[Side, str]()
@@ -142,24 +144,32 @@ def _pair(
     )
 
 
-def _figures(failed: Mapping[tuple[Side, str, str], tuple[str, ...]]) -> Iterator[Figure]:
-    """Answers that fail an automatic check, and those that do so under one side alone."""
-    base, other = ({key[1:] for key, why in failed.items() if why and key[0] == side} for side in SIDES)
-    name = f"answers of {len(failed) // 2} that fail an automatic check"
-    yield Figure(name=name, baseline=float(len(base)), candidate=float(len(other)))
-    yield Figure(name=f"{name} here alone", baseline=float(len(base - other)), candidate=float(len(other - base)))
+def _figures(failed: Failed) -> Iterator[Figure]:
+    """Answers that fail an automatic check, and those that fail one which the other side passes."""
+    base, other = ({key[1:]: set(why) for key, why in failed.items() if key[0] == side} for side in SIDES)
+    name = f"answers of {len(base)} that fail an automatic check"
+    yield Figure(name=name, baseline=_count(base.values()), candidate=_count(other.values()))
+    yield Figure(
+        name=f"{name} which the other side passes",
+        baseline=_count(base[key] - other[key] for key in base),
+        candidate=_count(other[key] - base[key] for key in base),
+    )
 
 
-def _table(ten: Sequence[fixed.Prompt], failed: Mapping[tuple[Side, str, str], tuple[str, ...]]) -> Table:
+def _count(each: Iterable[set[str]]) -> float:
+    return float(sum(map(bool, each)))
+
+
+def _table(ten: Sequence[fixed.Prompt], failed: Failed) -> Table:
     rows = []
     for one in ten:
         for how in HOW:
             base, other = (failed[side, one.key, how] for side in SIDES)
-            worse = "degraded" if other and not base else "better" if base and not other else ""
+            worse = ", ".join(check for check in other if check not in base)
             rows.append((one.key, one.category, how, ", ".join(base) or "ok", ", ".join(other) or "ok", worse))
     return Table(
         title="Automatic checks: what an answer fails",
-        header=("prompt", "category", "answer", "baseline", "candidate", ""),
+        header=("prompt", "category", "answer", "baseline", "candidate", "the candidate alone"),
         rows=tuple(rows),
     )
 
