@@ -163,7 +163,10 @@ class Sides:
         )
         if f"{MODEL}:latest" not in server.client.names():
             server.client.create_from_gguf(MODEL, self.plan.model)
-        endpoint = OllamaEndpoint(server.client, MODEL, context=context, pid=server.pid, log=log, options={})
+        template = _has_template(self.plan.model)
+        endpoint = OllamaEndpoint(
+            server.client, MODEL, context=context, pid=server.pid, log=log, options={}, template=template
+        )
         endpoint.generate("a", tokens=1)
         return endpoint
 
