@@ -7,7 +7,7 @@ import pytest
 from tests.validation.conftest import MakePlan, MakeTrial
 from toolchain.core.errors import ServerFailed
 from toolchain.core.validation_errors import WrongModelServed
-from toolchain.validation.endpoint import Message
+from toolchain.validation.endpoint import Message, OllamaEndpoint
 
 PROMPT = "The pass number of Lisbon is 4711 today. Words about rivers. The pass number of Lisbon is"
 
@@ -25,10 +25,16 @@ def test_an_answer_has_text_tokens_and_times(backend: str, make_plan: MakePlan, 
 
 
 @pytest.mark.parametrize("backend", ["llama-server", "ollama"])
-def test_a_chat_is_rendered_by_the_models_template(backend: str, make_plan: MakePlan, make_trial: MakeTrial) -> None:
-    rendered = make_trial(make_plan(backend=backend)).at("candidate").chat([Message(role="user", content="Why?")])
-    plain = "User: Why?\n\nAssistant:"
-    assert rendered == (plain if backend == "llama-server" else "<user>Why?</><assistant>")  # the probe has none
+def test_a_model_without_a_template_gets_a_transcript(backend: str, make_plan: MakePlan, make_trial: MakeTrial) -> None:
+    asked = [Message(role="user", content="Why?")]
+    assert make_trial(make_plan(backend=backend)).at("candidate").chat(asked) == "User: Why?\n\nAssistant:"
+
+
+def test_a_chat_is_rendered_by_ollama(make_plan: MakePlan, make_trial: MakeTrial) -> None:
+    found = make_trial(make_plan(backend="ollama")).at("candidate")
+    assert isinstance(found, OllamaEndpoint)
+    templated = OllamaEndpoint(found.client, found.name, context=found.context, pid=0, log=None, options={})
+    assert templated.chat([Message(role="user", content="Why?")]) == "<user>Why?</><assistant>"
 
 
 def test_noise_is_the_candidates_alone(

@@ -8,9 +8,9 @@ import pytest
 
 from tests.validation.conftest import MakePlan, MakeTrial
 from toolchain.validation.endpoint import LlamaEndpoint
+from toolchain.validation.needles import SHARES, Share, Shares
 from toolchain.validation.trials import perturbation, refract, starts
 from toolchain.validation.trials.perturbation import PromptDrift
-from toolchain.validation.trials.refract import Needle, Needles
 from toolchain.validation.trials.trajectory import Compared
 
 
@@ -65,7 +65,7 @@ def test_changed_prompts_on_both_sides(
         ("name", "1"),
     ]
     taken = trial.store.taken
-    trial.kept(refract.NEEDLES, Needles, lambda: Needles(cells=(Needle(baseline=1, candidate=0.5),)))
+    trial.kept(SHARES, Shares, lambda: Shares(cells=(Share(baseline=1, candidate=0.5),)))
     scored = refract.measure(trial)
     assert scored.summary == f"{2 / (1 / 100 + 1 / 50):.1f}, DEGRADED, without trajectory, KLD"
     assert trial.store.taken == taken + 1
@@ -78,7 +78,7 @@ def test_scores_are_those_of_refract() -> None:
     found = refract.scores(
         walked=[walked(5), walked(None)],
         kl=0.1,
-        needles=[Needle(baseline=1, candidate=0), Needle(baseline=0, candidate=1)],
+        needles=[Share(baseline=1, candidate=0), Share(baseline=0, candidate=1)],
         drifts=[_drift("a", 0.2, 0.4), _drift("a", 0.4, 0.2)],
     )
     assert (found.trajectory, found.needle) == (75, 50)

@@ -183,6 +183,8 @@ def test_both_sides_answer_the_same_prompts(backend: str, make_plan: MakePlan, m
     assert found.verdict == "undecided"
     assert len(found.pairs) == 10
     assert any(one.baseline != one.candidate for one in found.pairs)
+    alone = [row for row in found.tables[0].rows if row[5]]
+    assert [one.candidate for one in found.figures[1:]] == [20, len(alone)]
     assert found.pairs[0].checks[0] == "greedy, baseline: does not end, python merge_intervals"
     for one in fixed.prompts():
         keys = [f"prompts/{side}/{one.key}/greedy" for side in SIDES]

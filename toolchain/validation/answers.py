@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..core.records import record, sha256_bytes
+from ..models.memory import gguf
 from .endpoint import Endpoint, Message, Piece, transcript
 
 MARK = "(the text to be read)"
@@ -57,7 +59,7 @@ class Answer:
     seconds: float
 
 
-def rendered(endpoint: Endpoint) -> ChatFrame:
+def chat_frame(endpoint: Endpoint) -> ChatFrame:
     """How this server renders a chat of one message."""
     chat = [Message(role="user", content=MARK)]
     found = endpoint.chat(chat)
@@ -66,6 +68,12 @@ def rendered(endpoint: Endpoint) -> ChatFrame:
         before, _, after = transcript(chat).partition(MARK)
         return ChatFrame(before=before, after=after, templated=False)
     return ChatFrame(before=before, after=after, templated=True)
+
+
+def may_think(model: Path) -> bool:
+    """Whether the model's own template knows thinking blocks, so that an answer needs more tokens."""
+    template = str(gguf.load(str(model)).metadata.get("tokenizer.chat_template", ""))
+    return "<think" in template or "<|channel|>" in template
 
 
 def ask(

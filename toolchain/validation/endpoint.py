@@ -268,7 +268,15 @@ class OllamaEndpoint:
     backend: Backend = "ollama"
 
     def __init__(
-        self, client: OllamaClient, name: str, *, context: int, pid: int, log: Path | None, options: Mapping[str, Any]
+        self,
+        client: OllamaClient,
+        name: str,
+        *,
+        context: int,
+        pid: int,
+        log: Path | None,
+        options: Mapping[str, Any],
+        template: bool = True,
     ) -> None:
         self.client = client
         self.name = name
@@ -276,7 +284,7 @@ class OllamaEndpoint:
         self.pid = pid
         self.log = log
         self._options = options
-        self._asked = 0
+        self._template = template
 
     def generate(
         self,
@@ -331,7 +339,12 @@ class OllamaEndpoint:
         )
 
     def chat(self, messages: Sequence[Message]) -> str:
-        """See `Endpoint`. Ollama renders the prompt without answering it."""
+        """See `Endpoint`. Ollama renders the prompt without answering it.
+
+        A model without a template would get llama.cpp's own one, whose words such a model never saw.
+        """
+        if not self._template:
+            return transcript(messages)
         body = {"model": self.name, "stream": False, "_debug_render_only": True}
         body |= {"messages": [{"role": one.role, "content": one.content} for one in messages]}
         data = b"".join(self.client.stream("/api/chat", body))

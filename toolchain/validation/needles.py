@@ -38,7 +38,7 @@ class Question:
 
 
 @record
-class Document:
+class Haystack:
     """A text with all that is hidden in it."""
 
     text: str
@@ -102,3 +102,16 @@ def right(text: str, numbers: Sequence[str], *, form: str, thinking: bool = Fals
     if form == "plain":
         told = told[: len(numbers)]
     return sorted(told) == sorted(numbers)
+
+
+def shares(cells: Sequence[Cell]) -> Shares:
+    """What each side finds at each context and depth, of all kinds together."""
+    by: dict[tuple[int, float], list[tuple[bool, bool]]] = {}
+    for one in cells:
+        by.setdefault((one.context, one.question.depth), []).append(one.found)
+    return Shares(
+        cells=tuple(
+            Share(baseline=sum(a for a, _ in found) / len(found), candidate=sum(b for _, b in found) / len(found))
+            for found in by.values()
+        )
+    )

@@ -198,7 +198,10 @@ class Sides:
                 timeout_s=self._config.verify.timeout_s,
             )
         )
-        endpoint = OllamaEndpoint(server.client, MODEL, context=context, pid=server.pid, log=log, options={})
+        template = _has_template(self.plan.model)
+        endpoint = OllamaEndpoint(
+            server.client, MODEL, context=context, pid=server.pid, log=log, options={}, template=template
+        )
         try:
             if f"{MODEL}:latest" not in server.client.names():
                 server.client.create_from_gguf(MODEL, self.plan.model)

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ...models.memory import gguf
 from .. import fixed
-from ..answers import Answer, ChatFrame, ask, lead_of, rendered
+from ..answers import Answer, ChatFrame, ask, chat_frame, lead_of, may_think
 from ..endpoint import Endpoint
 from ..found import judged
 from ..haystack import count, fit, hide, looped
-from ..needles import FORMS, GROUPS, Cell, Document, Question, hidden, right
+from ..needles import FORMS, GROUPS, Cell, Haystack, Question, hidden, right
 from ..plan import SIDES, Side
 from ..result import TestResult
 from ..trial import Progress, Trial
@@ -45,7 +44,7 @@ def measure(trial: Trial) -> TestResult:
     """The needles of all contexts of the plan, under both sides."""
     cells, notes, form = list[Cell](), list[str](), ""
     contexts = trial.plan.contexts
-    chat = trial.kept("needle/chat", ChatFrame, lambda: rendered(trial.at("baseline", contexts[0])))
+    chat = trial.kept("needle/chat", ChatFrame, lambda: chat_frame(trial.at("baseline", contexts[0])))
     total = sum(tries(one) for one in contexts) * len(SIDES) * sum(GROUPS.values())
     with trial.progress("needle", total + chat.templated * GROUPS["single"]) as progress:  # the first one in both forms
         for context in contexts:
@@ -59,6 +58,7 @@ def measure(trial: Trial) -> TestResult:
             if not any(one.found[0] for one in found):
                 notes.append(f"{context} tokens and beyond: not asked, for the baseline finds nothing")
                 break
+    trial.kept(SHARES, Shares, lambda: shares(cells))
     return judged(cells, (*notes, *_notes(trial, form)))
 
 
@@ -75,8 +75,8 @@ class _Asker:
     """Asks both sides at one context."""
 
     def __init__(self, trial: Trial, context: int, chat: ChatFrame, progress: Progress) -> None:
-        self._trial, self._context, self._rendered, self._progress = trial, context, chat, progress
-        thinks = chat.thinking or _may_think(trial)
+        self._trial, self._context, self._chat, self._progress = trial, context, chat, progress
+        thinks = chat.thinking or may_think(trial.plan.model)
         self._tokens = {"chat": _THINKING_TOKENS if thinks else _ANSWER_TOKENS, "plain": _ANSWER_TOKENS}
         key = f"needle/room/{context}"
         self.room = trial.kept(key, int, self._measured_room)
@@ -94,7 +94,7 @@ class _Asker:
 
     def best_form(self) -> str:
         """How the model is asked: chat or plain, by what the baseline finds in the first text."""
-        if not self._rendered.templated:
+        if not self._chat.templated:
             return "plain"
         text = self._document(0, "single")
         by = {form: sum(self._asked("baseline", text, one, form).right for one in text.questions) for form in FORMS}
@@ -121,41 +121,36 @@ class _Asker:
             for (text, one), first, second in zip(asked, base, other, strict=True)
         ]
 
-    def _asked(self, side: Side, text: Document, one: Question, form: str) -> _Asked:
+    def _asked(self, side: Side, text: Haystack, one: Question, form: str) -> _Asked:
         key = f"needle/{side}/{self._context}/{text.attempt}/{one.key}-{form}"
         measured = not self._trial.store.has(key)
         answer = self._trial.kept(key, Answer, lambda: self._answer(side, text, one, form))
         self._progress.advance(f"{side}, {self._context} tokens", measured=measured)
-        return _Asked(right(answer.text, one.numbers, form=form, thinking=self._rendered.thinking), answer)
+        return _Asked(right(answer.text, one.numbers, form=form, thinking=self._chat.thinking), answer)
 
-    def _answer(self, side: Side, text: Document, one: Question, form: str) -> Answer:
+    def _answer(self, side: Side, text: Haystack, one: Question, form: str) -> Answer:
         endpoint = self._trial.at(side, self._context)
         prompt = self._wrapped(form, text.text, one.question if form == "chat" else one.continued)
-        stop = self._rendered.stop if form == "chat" else _LINE
+        stop = self._chat.stop if form == "chat" else _LINE
         return ask(endpoint, prompt, tokens=self._tokens[form], stop=stop)
 
     def _wrapped(self, form: str, text: str, question: str) -> str:
         if form == "plain":
             return f"{text}\n\n{question}"
         chat = fixed.needles().chat
-        return self._rendered.around(chat.before + text + chat.after.format(question=question))
+        return self._chat.around(chat.before + text + chat.after.format(question=question))
 
-    def _document(self, attempt: int, group: str) -> Document:
+    def _document(self, attempt: int, group: str) -> Haystack:
         key = f"needle/text/{self._context}/{attempt}-{group}"
-        return self._trial.kept(key, Document, lambda: self._written(attempt, group))
+        return self._trial.kept(key, Haystack, lambda: self._written(attempt, group))
 
-    def _written(self, attempt: int, group: str) -> Document:
+    def _written(self, attempt: int, group: str) -> Haystack:
         plan = self._trial.plan
         text = plan.text.read_text(encoding="utf-8")
         long = looped(text, 8 * self.room, f"needle/{plan.seed}/{self._context}/{attempt}")
         cut = fit(self._baseline(), long, self.room)
         facts, questions = hidden(plan.seed, self._context, attempt, group)
-        return Document(text=hide(cut, facts), attempt=attempt, questions=questions)
-
-
-def _may_think(trial: Trial) -> bool:
-    template = str(gguf.load(str(trial.plan.model)).metadata.get("tokenizer.chat_template", ""))
-    return "<think" in template or "<|channel|>" in template
+        return Haystack(text=hide(cut, facts), attempt=attempt, questions=questions)
 
 
 def _notes(trial: Trial, form: str) -> Iterator[str]:

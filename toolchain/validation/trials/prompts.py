@@ -6,12 +6,12 @@ The verdict is a human's: no worse on at least nine of ten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...core.records import record
 from ...models.quality.samples import read_text
 from .. import fixed
-from ..answers import Answer, ChatFrame, ask, rendered, spoken
+from ..answers import Answer, ChatFrame, ask, chat_frame, may_think, spoken
 from ..checks import failures
 from ..haystack import count, fit, hide, looped
 from ..judgement import Judgement, judged
@@ -33,6 +33,8 @@ HOW: Mapping[str, float] = {"greedy": 0.0, "seeded": 0.7}
 """temperatures"""
 
 Answers = dict[tuple[Side, str, str], Answer]
+Failed = Mapping[tuple[Side, str, str], tuple[str, ...]]
+"""by side, prompt and how it was answered"""
 
 
 @record
@@ -48,7 +50,7 @@ class Asked:
 def measure(trial: Trial) -> TestResult:
     """The answers of both sides to all prompts, checked and paired."""
     ten = fixed.prompts()
-    chat = trial.kept("prompts/chat", ChatFrame, lambda: rendered(trial.at("baseline")))
+    chat = trial.kept("prompts/chat", ChatFrame, lambda: chat_frame(trial.at("baseline")))
     asked, answers = dict[str, Asked](), Answers()
     with trial.progress(NAME, len(ten) * len(HOW) * len(SIDES)) as progress:
         for long in (False, True):  # the long one wants a context of its own
@@ -65,7 +67,7 @@ def measure(trial: Trial) -> TestResult:
         test=NAME,
         verdict="undecided",
         summary="",
-        figures=(_figure(failed),),
+        figures=tuple(_figures(failed)),
         notes=tuple(_notes(chat, asked)),
         tables=(_table(ten, failed),),
         pairs=tuple(_pair(one, asked[one.key], answers, failed, chat) for one in ten),
@@ -83,7 +85,7 @@ def _asked(trial: Trial, one: fixed.Prompt, chat: ChatFrame) -> Asked:
 
 def _rendered(trial: Trial, one: fixed.Prompt, chat: ChatFrame) -> Asked:
     """The prompt; its document is cut to what the model bears."""
-    answer = one.tokens + (_THINKING_TOKENS if chat.thinking else 0)
+    answer = one.tokens + (_THINKING_TOKENS if chat.thinking or may_think(trial.plan.model) else 0)
     if DOCUMENT not in one.text:
         context = trial.plan.working_context
         return Asked(text=chat.around(one.text), context=context, tokens=answer, document_tokens=0)
@@ -123,7 +125,7 @@ def _pair(
     one: fixed.Prompt,
     asked: Asked,
     answers: Answers,
-    failed: Mapping[tuple[Side, str, str], tuple[str, ...]],
+    failed: Failed,
     chat: ChatFrame,
 ) -> Pair:
     said = dict[Side, str]()
@@ -142,26 +144,32 @@ def _pair(
     )
 
 
-def _figure(failed: Mapping[tuple[Side, str, str], tuple[str, ...]]) -> Figure:
-    """Answers that fail an automatic check; where the baseline passes, the candidate is degraded."""
-    of: dict[Side, float] = {side: sum(bool(why) for key, why in failed.items() if key[0] == side) for side in SIDES}
-    return Figure(
-        name=f"answers of {len(failed) // 2} that fail an automatic check",
-        baseline=of["baseline"],
-        candidate=of["candidate"],
+def _figures(failed: Failed) -> Iterator[Figure]:
+    """Answers that fail an automatic check, and those that fail one which the other side passes."""
+    base, other = ({key[1:]: set(why) for key, why in failed.items() if key[0] == side} for side in SIDES)
+    name = f"answers of {len(base)} that fail an automatic check"
+    yield Figure(name=name, baseline=_count(base.values()), candidate=_count(other.values()))
+    yield Figure(
+        name=f"{name} which the other side passes",
+        baseline=_count(base[key] - other[key] for key in base),
+        candidate=_count(other[key] - base[key] for key in base),
     )
 
 
-def _table(ten: Sequence[fixed.Prompt], failed: Mapping[tuple[Side, str, str], tuple[str, ...]]) -> Table:
+def _count(each: Iterable[set[str]]) -> float:
+    return float(sum(map(bool, each)))
+
+
+def _table(ten: Sequence[fixed.Prompt], failed: Failed) -> Table:
     rows = []
     for one in ten:
         for how in HOW:
             base, other = (failed[side, one.key, how] for side in SIDES)
-            worse = "degraded" if other and not base else "better" if base and not other else ""
+            worse = ", ".join(check for check in other if check not in base)
             rows.append((one.key, one.category, how, ", ".join(base) or "ok", ", ".join(other) or "ok", worse))
     return Table(
         title="Automatic checks: what an answer fails",
-        header=("prompt", "category", "answer", "baseline", "candidate", ""),
+        header=("prompt", "category", "answer", "baseline", "candidate", "the candidate alone"),
         rows=tuple(rows),
     )
 

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Sequence
 
 from ...core.records import record
+from ..needles import SHARES, Share, Shares
 from ..result import Figure, Table, TestResult
 from ..trial import Trial
 from . import perplexity, perturbation, trajectory
@@ -19,25 +20,8 @@ from .perturbation import PromptDrift
 from .trajectory import Compared
 
 NAME = "refract"
-NEEDLES = "refract/needles"
-"""the cell that the needle test keeps its `Needles` in"""
 _ALPHA = 5.0
 _BANDS = ((90.0, "EXCELLENT"), (80.0, "PASS"), (60.0, "DEGRADED"))
-
-
-@record
-class Needle:
-    """One length and depth of the needle test: the share of tries in which each side finds it."""
-
-    baseline: float
-    candidate: float
-
-
-@record
-class Needles:
-    """All lengths and depths."""
-
-    cells: tuple[Needle, ...] = ()
 
 
 @record
@@ -89,7 +73,7 @@ def measure(trial: Trial) -> TestResult:
 
 
 def scores(
-    *, walked: Sequence[Compared], kl: float | None, needles: Sequence[Needle], drifts: Sequence[PromptDrift]
+    *, walked: Sequence[Compared], kl: float | None, needles: Sequence[Share], drifts: Sequence[PromptDrift]
 ) -> Scores:
     """The axes and their harmonic mean, as REFRACT defines them.
 
@@ -120,6 +104,6 @@ def band(score: float) -> str:
     return next((word for least, word in _BANDS if score >= least), "FAIL")
 
 
-def needles(trial: Trial) -> Sequence[Needle]:
+def needles(trial: Trial) -> Sequence[Share]:
     """What the needle test kept for this; nothing unless it ran."""
-    return trial.kept(NEEDLES, Needles, Needles).cells if trial.store.has(NEEDLES) else ()
+    return trial.kept(SHARES, Shares, Shares).cells if trial.store.has(SHARES) else ()
