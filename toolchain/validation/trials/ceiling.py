@@ -15,7 +15,7 @@ from typing import Literal
 
 import psutil
 
-from ...core.errors import ArchitectureUnknown, ModelLoadFailed, ServerFailed
+from ...core.errors import ArchitectureUnknown, ModelLoadFailed, ServerFailed, ToolchainError
 from ...core.records import record
 from ...host.pressure import MemoryPressure
 from ...models.memory.plan import GIB
@@ -112,7 +112,9 @@ def _attempt(trial: Trial, planner: Planner, side: Side, context: int) -> Attemp
             with Sampled(endpoint.pid) as sampled:
                 endpoint.generate(_PROMPT[: context // 2], tokens=_TOKENS, reuse=False)
             peak, failure = sampled.peak, _smaller(endpoint)
-        except (ModelLoadFailed, ServerFailed) as error:
+        except ToolchainError as error:
+            if not guard.tripped and not isinstance(error, ModelLoadFailed | ServerFailed):
+                raise
             failure = error.message.strip().splitlines()[0]
         finally:
             trial.sides.stop(side)

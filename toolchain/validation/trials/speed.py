@@ -100,6 +100,8 @@ def measure(trial: Trial) -> TestResult:
             voids += why
             notes += [f"at {depth} tokens: {len(pairs)} pairs"]
             notes += [f"unknown here: {what}" for pair in pairs for what in unknown(pair.seen)]
+            if any(one.cached is None for pair in pairs for one in (pair.baseline, pair.candidate)):
+                notes.append("unknown here: whether prompts came from a cache; none began like another")
         if not plan.baseline_url:
             loaded = coldload.measure(trial, watch)
             verdicts.append(loaded.verdict)
@@ -132,7 +134,9 @@ def _tries(trial: Trial, watch: Watch, context: int, depth: int, number: int) ->
     with watch:
         for side in SIDES:
             endpoint = trial.at(side, context)
-            endpoint.generate(_WARM_UP, tokens=2, seed=trial.plan.seed, reuse=False)
+            mark = log_mark(endpoint)
+            warm = endpoint.generate(_WARM_UP, tokens=2, seed=trial.plan.seed, reuse=False)
+            cached_tokens(endpoint, warm, mark)  # waits for the log, so that its line is not taken for the next one's
             mark = log_mark(endpoint)
             answer = endpoint.generate(prompt, tokens=TOKENS, seed=trial.plan.seed, reuse=False)
             found[side] = _try(answer, cached_tokens(endpoint, answer, mark))
