@@ -68,6 +68,8 @@ def measure(trial: Trial) -> TestResult:
     with trial.progress("ceiling", len(SIDES)) as progress:
 
         def attempt(side: Side, context: int) -> Attempt:
+            if not trial.store.has(f"ceiling/{side}/{trial.plan.trained_context}"):
+                trial.at(side, trial.plan.contexts[0])  # a model that does not load at all is no matter of its context
             progress.advance(f"{side} at {context}")
             return trial.kept(f"ceiling/{side}/{context}", Attempt, lambda: _attempt(trial, planner, side, context))
 
