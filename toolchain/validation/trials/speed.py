@@ -112,7 +112,7 @@ def measure(trial: Trial) -> TestResult:
     return TestResult(
         test=NAME,
         verdict=_checked(worst),
-        summary=_summary(figures, worst),
+        summary=_summary(figures),
         figures=tuple(figures),
         notes=tuple(dict.fromkeys((*notes, "greedy, one request at a time; Ollama and llama-server are not compared"))),
         voids=summed_up(voids),
@@ -230,8 +230,13 @@ def _checked(verdict: str) -> Verdict:
     return found.get(verdict, "passed")
 
 
-def _summary(figures: Sequence[Figure], verdict: str) -> str:
-    ratios = [one for one in figures if one.name.startswith("generation") and one.limit]
-    slowest = min(ratios, key=lambda one: one.candidate or 0.0)
-    straddles = "; an interval straddles its limit" if verdict == "undecided" else ""
-    return f"{slowest.name.removesuffix(', ratio')}: {slowest.candidate:.1%} of the baseline's tok/s{straddles}"
+def _summary(figures: Sequence[Figure]) -> str:
+    limited = [one for one in figures if one.limit]
+    slowest = min((one for one in limited if one.name.startswith("generation")), key=lambda one: one.candidate or 0.0)
+    missed = ", ".join(one.name for one in limited if one.ok is False)
+    straddles = ", ".join(one.name for one in limited if one.ok is None)
+    return (
+        f"{slowest.name.removesuffix(', ratio')}: {slowest.candidate:.1%} of the baseline's tok/s"
+        + (f"; missed: {missed}" if missed else "")
+        + (f"; the interval contains the limit: {straddles}" if straddles else "")
+    )
