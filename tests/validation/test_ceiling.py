@@ -8,6 +8,7 @@ import os
 import pytest
 
 from tests.validation.conftest import MakePlan, MakeTrial
+from toolchain.core.errors import ModelLoadFailed
 from toolchain.host import footprint
 from toolchain.validation.trials import ceiling
 from toolchain.validation.trials.ceiling import Attempt, Outcome
@@ -48,6 +49,14 @@ def test_the_models_own_context_is_the_ceiling_where_it_fits(make_plan: MakePlan
         "passed",
         "4096 tokens, the model's own context; the baseline reaches 4096",
     )
+
+
+def test_a_server_that_never_starts_is_no_matter_of_the_context(make_plan: MakePlan, make_trial: MakeTrial) -> None:
+    plan = dataclasses.replace(make_plan(), environment={"TQ_TEST_ALLOCATE": "not a number"})
+    trial = make_trial(plan)
+    with pytest.raises(ModelLoadFailed):
+        ceiling.measure(trial)
+    assert list(trial.store.keys()) == []
 
 
 @pytest.mark.parametrize(

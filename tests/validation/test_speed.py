@@ -10,6 +10,7 @@ from tests.validation.calm import QUIET, calmly
 from tests.validation.conftest import MakePlan, MakeTrial
 from toolchain.validation import pairs, result
 from toolchain.validation.trials import coldload, speed
+from toolchain.validation.voids import accepted
 
 LOADED = dataclasses.replace(QUIET, foreign_cpu=0.6)
 
@@ -72,7 +73,9 @@ def test_a_load_by_others_voids_it_until_it_is_gone_or_accepted(
     found = speed.measure(calmly(make_trial(plan), LOADED))
     assert found.voids == ("load: other programs had 60% of the CPU (at most 10%)",)
     accepting = dataclasses.replace(calmly(make_trial(plan), LOADED), accepted=frozenset({"load"}))
-    assert speed.measure(accepting).voids == ()
+    taken = accepted(speed.measure(accepting), accepting.accepted)
+    assert taken.voids == ()
+    assert f"void, accepted by the operator: {found.voids[0]}" in taken.notes
     assert speed.measure(calmly(make_trial(plan))).voids == ()
 
 

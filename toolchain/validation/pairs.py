@@ -57,12 +57,13 @@ def collect(
     """Pairs until `judge` is settled, `most` at most; and what voids them.
 
     A pair that something disturbed (`voids.complaints`, and those of `also`) is kept, but does not count, unless its
-    kind of void is accepted. A run gives up after some of them; the next one goes on from there. Without enough other
-    pairs they are returned as well, with what disturbed them.
+    kind of void is accepted; what was accepted is told as well. A run gives up after some of them; the next one goes
+    on from there. Without enough other pairs they are returned, too, with what disturbed them.
     """
     clean: list[P] = []
     disturbed: list[P] = []
     why: list[str] = []
+    taken: list[str] = []
     given_up = number = 0
     while len(clean) < most and given_up < _DISTURBED:
         cell = f"{key}/{number}"
@@ -72,12 +73,13 @@ def collect(
         pair = trial.kept(cell, kind, lambda: take(number))  # noqa: B023
         number += 1
         found = (*complaints(pair.seen, trial.config.validate.load), *also(pair))
-        if found := tuple(one for one in found if one.partition(":")[0] not in trial.accepted):
+        if refused := [one for one in found if one.partition(":")[0] not in trial.accepted]:
             disturbed.append(pair)
-            why += found
+            why += refused
             given_up += not known
         else:
             clean.append(pair)
+            taken += found
     if len(clean) >= LEAST:
-        return clean, []
-    return [*clean, *disturbed], why
+        return clean, taken
+    return [*clean, *disturbed], why + taken

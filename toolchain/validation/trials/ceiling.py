@@ -15,7 +15,7 @@ from typing import Literal
 
 import psutil
 
-from ...core.errors import ArchitectureUnknown, ModelLoadFailed, ServerFailed
+from ...core.errors import ArchitectureUnknown, ModelLoadFailed, ServerFailed, ToolchainError
 from ...core.records import record
 from ...host.pressure import MemoryPressure
 from ...models.memory.plan import GIB
@@ -68,6 +68,8 @@ def measure(trial: Trial) -> TestResult:
     with trial.progress("ceiling", len(SIDES)) as progress:
 
         def attempt(side: Side, context: int) -> Attempt:
+            if not trial.store.has(f"ceiling/{side}/{trial.plan.trained_context}"):
+                trial.at(side, trial.plan.contexts[0])  # a model that does not load at all is no matter of its context
             progress.advance(f"{side} at {context}")
             return trial.kept(f"ceiling/{side}/{context}", Attempt, lambda: _attempt(trial, planner, side, context))
 
@@ -112,7 +114,9 @@ def _attempt(trial: Trial, planner: Planner, side: Side, context: int) -> Attemp
             with Sampled(endpoint.pid) as sampled:
                 endpoint.generate(_PROMPT[: context // 2], tokens=_TOKENS, reuse=False)
             peak, failure = sampled.peak, _smaller(endpoint)
-        except (ModelLoadFailed, ServerFailed) as error:
+        except ToolchainError as error:
+            if not guard.tripped and not isinstance(error, ModelLoadFailed | ServerFailed):
+                raise
             failure = error.message.strip().splitlines()[0]
         finally:
             trial.sides.stop(side)

@@ -100,6 +100,8 @@ def measure(trial: Trial) -> TestResult:
             voids += why
             notes += [f"at {depth} tokens: {len(pairs)} pairs"]
             notes += [f"unknown here: {what}" for pair in pairs for what in unknown(pair.seen)]
+            if any(one.cached is None for pair in pairs for one in (pair.baseline, pair.candidate)):
+                notes.append("unknown here: whether prompts came from a cache; none began like another")
         if not plan.baseline_url:
             loaded = coldload.measure(trial, watch)
             verdicts.append(loaded.verdict)
@@ -110,7 +112,7 @@ def measure(trial: Trial) -> TestResult:
     return TestResult(
         test=NAME,
         verdict=_checked(worst),
-        summary=_summary(figures, worst),
+        summary=_summary(figures),
         figures=tuple(figures),
         notes=tuple(dict.fromkeys((*notes, "greedy, one request at a time; Ollama and llama-server are not compared"))),
         voids=summed_up(voids),
@@ -132,7 +134,9 @@ def _tries(trial: Trial, watch: Watch, context: int, depth: int, number: int) ->
     with watch:
         for side in SIDES:
             endpoint = trial.at(side, context)
-            endpoint.generate(_WARM_UP, tokens=2, seed=trial.plan.seed, reuse=False)
+            mark = log_mark(endpoint)
+            warm = endpoint.generate(_WARM_UP, tokens=2, seed=trial.plan.seed, reuse=False)
+            cached_tokens(endpoint, warm, mark)  # waits for the log, so that its line is not taken for the next one's
             mark = log_mark(endpoint)
             answer = endpoint.generate(prompt, tokens=TOKENS, seed=trial.plan.seed, reuse=False)
             found[side] = _try(answer, cached_tokens(endpoint, answer, mark))
@@ -226,8 +230,13 @@ def _checked(verdict: str) -> Verdict:
     return found.get(verdict, "passed")
 
 
-def _summary(figures: Sequence[Figure], verdict: str) -> str:
-    ratios = [one for one in figures if one.name.startswith("generation") and one.limit]
-    slowest = min(ratios, key=lambda one: one.candidate or 0.0)
-    straddles = "; an interval straddles its limit" if verdict == "undecided" else ""
-    return f"{slowest.name.removesuffix(', ratio')}: {slowest.candidate:.1%} of the baseline's tok/s{straddles}"
+def _summary(figures: Sequence[Figure]) -> str:
+    limited = [one for one in figures if one.limit]
+    slowest = min((one for one in limited if one.name.startswith("generation")), key=lambda one: one.candidate or 0.0)
+    missed = ", ".join(one.name for one in limited if one.ok is False)
+    straddles = ", ".join(one.name for one in limited if one.ok is None)
+    return (
+        f"{slowest.name.removesuffix(', ratio')}: {slowest.candidate:.1%} of the baseline's tok/s"
+        + (f"; missed: {missed}" if missed else "")
+        + (f"; the interval contains the limit: {straddles}" if straddles else "")
+    )
