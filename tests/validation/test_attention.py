@@ -121,7 +121,8 @@ def test_a_coarser_type_is_asked_for_less() -> None:
         ({}, "passed"),
         ({"heads": (0.9946, 0.9946)}, "passed"),  # within twice its standard error
         ({"heads": (0.9946, 0.9944)}, "failed"),
-        ({"k_error": 0.0055}, "broken"),
+        ({"k_error": 0.0045}, "passed"),
+        ({"k_error": 0.0047}, "broken"),  # one level of 32
         ({"k_error": 0.0055, "heads": (0.9, 0.9)}, "broken"),
         ({"v_error": 0.0081, "v_reference": None}, "passed"),
         ({"v_error": 0.0088, "v_reference": None}, "broken"),

@@ -2,6 +2,8 @@
 
 A type is asked for as much as 0.995 asks of turbo4. What a cosine loses grows with the energy of the error, so a
 coarser type gets 1 - 0.005 * 10^((23.7 - dB) / 10), by its nominal dB; a finer one gets no more than 0.995.
+Measured so on the keys of SmolLM2-135M (mean loss relative to turbo4's, beside the formula): q4_0 1.6 (1.7), iq4_nl 1.2
+(1.4), turbo3 4.0 (4.2), turbo2 14 (17).
 
 Where a layer stays below, its stored bytes tell why. They are the reference quantizer's: the model's keys are too much
 for the type, and another one is to be tried. They are worse: the build is broken.
@@ -20,12 +22,13 @@ NAME = "attention"
 LEAST_COSINE = 0.995
 STANDARD_DB = 23.7
 """of turbo4"""
-WORSE_THAN_REFERENCE = 1.25
-"""times the reference's error; a sound build has 1.000 on a CPU"""
+WORSE_THAN_REFERENCE = 1.05
+"""times the error of the reference. A sound build has 1.0000 on a CPU, up to 1.01 where a GPU chooses its own radius; one
+wrong level of turbo4's 32 makes 1.08 to 1.12"""
 WORSE_THAN_PROMISED = 2.0
 """times the type's nominal error, where there is no reference; a sound build has 0.94 to 1.03 on the models tried"""
-ROUNDING = 1e-6
-"""error, relative to the energy, by which two runs of the same program may differ"""
+ROUNDING = 1e-5
+"""error, relative to the energy, by which llama-server's run and turbo-dump's may differ; 0 on a CPU"""
 KERNEL_ERROR = 0.01
 """of attention's result; queries that are rounded to 8 bits make 0.0001"""
 ENERGY = 2.0
@@ -125,16 +128,16 @@ def _figures(
     yield Figure(
         name="attention weights behind all layers before, worst layer", baseline=1.0, candidate=through, unit="cosine"
     )
-    for side, ratios in (
-        ("K", [_ratio(one.k_error, one.k_reference) for one in layers]),
-        ("V", [_ratio(one.v_error, one.v_reference) for one in layers]),
+    for side, pairs in (
+        ("K", [(one.k_error, one.k_reference) for one in layers]),
+        ("V", [(one.v_error, one.v_reference) for one in layers]),
     ):
-        if known := [one for one in ratios if one is not None]:
+        if known := [(error, least) for error, least in pairs if error is not None and least]:
             yield Figure(
                 name=f"error of stored {side}, over the reference quantizer's, worst layer",
-                candidate=max(known),
+                candidate=max(error / least for error, least in known),
                 limit=f"<= {WORSE_THAN_REFERENCE}",
-                ok=max(known) <= WORSE_THAN_REFERENCE,
+                ok=all(error <= WORSE_THAN_REFERENCE * least + ROUNDING for error, least in known),
             )
     if kernels := [one.kernel for one in layers if one.kernel is not None]:
         yield Figure(
@@ -144,13 +147,6 @@ def _figures(
             limit=f"<= {KERNEL_ERROR}",
             ok=max(kernels) <= KERNEL_ERROR,
         )
-
-
-def _ratio(error: float | None, reference: float | None) -> float | None:
-    """Error over the reference's, both less what rounding may make."""
-    if error is None or reference is None:
-        return None
-    return max(error - ROUNDING, 0.0) / reference if reference else float(error > ROUNDING)
 
 
 def _plot(layers: Sequence[LayerFidelity], limits: Sequence[float]) -> Plot:
