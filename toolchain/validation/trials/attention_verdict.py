@@ -2,6 +2,8 @@
 
 A type is asked for as much as 0.995 asks of turbo4. What a cosine loses grows with the energy of the error, so a
 coarser type gets 1 - 0.005 * 10^((23.7 - dB) / 10), by its nominal dB; a finer one gets no more than 0.995.
+Measured so on the keys of SmolLM2-135M (mean loss relative to turbo4's, beside the formula): q4_0 1.6 (1.7), iq4_nl 1.2
+(1.4), turbo3 4.0 (4.2), turbo2 14 (17).
 
 Where a layer stays below, its stored bytes tell why. They are the reference quantizer's: the model's keys are too much
 for the type, and another one is to be tried. They are worse: the build is broken.
@@ -20,12 +22,18 @@ NAME = "attention"
 LEAST_COSINE = 0.995
 STANDARD_DB = 23.7
 """of turbo4"""
-WORSE_THAN_REFERENCE = 1.25
-"""times the reference's error; a sound build has 1.000 on a CPU"""
+WORSE_THAN_REFERENCE = 1.05
+"""times the reference's error, in the first layer. A sound build has 1.0000 on a CPU, and up to 1.01 where a GPU
+chooses its own radius; one wrong level of turbo4's 32 makes 1.08 to 1.12"""
+FURTHER = 2.0
+"""the same behind the first layer, where llama-server's run and turbo-dump's drift apart: they cut the text into other
+batches, so sums are rounded otherwise, and now and then a value gets another code"""
 WORSE_THAN_PROMISED = 2.0
 """times the type's nominal error, where there is no reference; a sound build has 0.94 to 1.03 on the models tried"""
-ROUNDING = 1e-6
-"""error, relative to the energy, by which two runs of the same program may differ"""
+ROUNDING = 1e-5
+"""error, relative to the energy, by which both runs may differ in the first layer"""
+DRIFT = 1e-3
+"""the same behind it; 0 to 5e-5 was measured"""
 KERNEL_ERROR = 0.01
 """of attention's result; queries that are rounded to 8 bits make 0.0001"""
 ENERGY = 2.0
@@ -43,7 +51,7 @@ def judge(
     layers: Sequence[LayerFidelity], added: Sequence[CacheType], *, tokens: int, unreferenced: str = ""
 ) -> TestResult:
     """The verdict on all layers; `added` are the series' types."""
-    faults = [fault for one in layers for fault in broken(one, added)]
+    faults = [fault for one in layers for fault in broken(one, added, first=one is layers[0])]
     limits = [limit(one.type_k, added) for one in layers]
     short = [one for one, least in zip(layers, limits, strict=True) if one.cosine + 2 * one.deviation < least]
     worst = min(layers, key=lambda one: one.cosine)
@@ -72,8 +80,8 @@ def judge(
     )
 
 
-def broken(layer: LayerFidelity, added: Sequence[CacheType]) -> Iterator[str]:
-    """What a sound build cannot show, each in words."""
+def broken(layer: LayerFidelity, added: Sequence[CacheType], *, first: bool) -> Iterator[str]:
+    """What a sound build cannot show, each in words; `first`: no other layer comes before."""
     sides = (
         ("K", layer.type_k, layer.k_error, layer.k_reference, layer.k_energy),
         ("V", layer.type_v, layer.v_error, layer.v_reference, layer.v_energy),
@@ -82,7 +90,7 @@ def broken(layer: LayerFidelity, added: Sequence[CacheType]) -> Iterator[str]:
         yield f"layer {layer.layer} stores nothing but zeros"
     for side, name, error, reference, energy in sides:
         where = f"{side} of layer {layer.layer} ({name})"
-        if error is not None and error > (least := _allowed(name, reference, added)):
+        if error is not None and error > (least := _allowed(name, reference, added, first=first)):
             yield f"{where}: error {error:.3g} of the stored numbers, {least:.3g} allowed"
         if energy is not None and not 1 / ENERGY <= energy <= ENERGY:
             yield f"{where}: {energy:.3g} times the baseline's energy"
@@ -90,12 +98,12 @@ def broken(layer: LayerFidelity, added: Sequence[CacheType]) -> Iterator[str]:
         yield f"layer {layer.layer}: error {layer.kernel:.3g} of what attention makes of the stored numbers"
 
 
-def _allowed(name: str, reference: float | None, added: Sequence[CacheType]) -> float:
+def _allowed(name: str, reference: float | None, added: Sequence[CacheType], *, first: bool) -> float:
     """Largest error of stored numbers, relative to their energy."""
     if reference is not None:
-        return WORSE_THAN_REFERENCE * reference + ROUNDING
+        return WORSE_THAN_REFERENCE * reference + ROUNDING if first else FURTHER * reference + DRIFT
     db = type_table(added)[name].db
-    return float(WORSE_THAN_PROMISED * 10 ** (-db / 10)) + ROUNDING if db is not None else 1.0
+    return float(WORSE_THAN_PROMISED * 10 ** (-db / 10)) + DRIFT if db is not None else 1.0
 
 
 def _sound(layers: Sequence[LayerFidelity]) -> str:
@@ -125,16 +133,16 @@ def _figures(
     yield Figure(
         name="attention weights behind all layers before, worst layer", baseline=1.0, candidate=through, unit="cosine"
     )
-    for side, ratios in (
-        ("K", [_ratio(one.k_error, one.k_reference) for one in layers]),
-        ("V", [_ratio(one.v_error, one.v_reference) for one in layers]),
+    for side, error, reference in (
+        ("K", layers[0].k_error, layers[0].k_reference),
+        ("V", layers[0].v_error, layers[0].v_reference),
     ):
-        if known := [one for one in ratios if one is not None]:
+        if error is not None and reference:
             yield Figure(
-                name=f"error of stored {side}, over the reference quantizer's, worst layer",
-                candidate=max(known),
+                name=f"error of stored {side} in the first layer, over the reference quantizer's",
+                candidate=error / reference,
                 limit=f"<= {WORSE_THAN_REFERENCE}",
-                ok=max(known) <= WORSE_THAN_REFERENCE,
+                ok=error <= WORSE_THAN_REFERENCE * reference + ROUNDING,
             )
     if kernels := [one.kernel for one in layers if one.kernel is not None]:
         yield Figure(
@@ -144,13 +152,6 @@ def _figures(
             limit=f"<= {KERNEL_ERROR}",
             ok=max(kernels) <= KERNEL_ERROR,
         )
-
-
-def _ratio(error: float | None, reference: float | None) -> float | None:
-    """Error over the reference's, both less what rounding may make."""
-    if error is None or reference is None:
-        return None
-    return max(error - ROUNDING, 0.0) / reference if reference else float(error > ROUNDING)
 
 
 def _plot(layers: Sequence[LayerFidelity], limits: Sequence[float]) -> Plot:
