@@ -26,13 +26,14 @@ from ...core.records import record
 
 FACTOR = 1.5
 """by which the level must rise"""
-SIGNIFICANCE = 0.005
+SIGNIFICANCE = 0.002
+"""chance of a false alarm where turns are independent; those of real sessions are so nearly (docs/results)"""
 FLOOR = 1e-3
 """nats: levels below are those of rounding (f16 against f16 on another number of threads), and count as it"""
 _EARLY, _LATE = 5, 3
 """turns before and after a rise, at least"""
 _BLOCK = 2
-_PERMUTATIONS = 4000
+_PERMUTATIONS = 5000
 Levels = npt.NDArray[np.float64]
 
 
