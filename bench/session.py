@@ -33,6 +33,7 @@ from toolchain.validation.store import Store
 from toolchain.validation.trial import Trial
 from toolchain.validation.trials import degradation
 from toolchain.validation.trials.conversation import Reading, Size, Turn, answered, read_along
+from toolchain.validation.trials.degradation import Turning
 from toolchain.validation.trials.faults import faults
 from toolchain.validation.trials.session import compared
 
@@ -132,7 +133,7 @@ def main() -> None:
     asked.add_argument("--tokens", type=int, default=128)
     asked.add_argument("--positions", type=int, default=32)
     given = asked.parse_args()
-    sweep, series = Sweep(given), dict[tuple[int, str], list[float]]()
+    sweep, series = Sweep(given), dict[tuple[int, str], list[Turning]]()
     for seed in given.seeds:
         began = time.monotonic()
         turns, exact = sweep.baseline(seed)
@@ -140,8 +141,8 @@ def main() -> None:
         for setting in given.settings:
             began = time.monotonic()
             steps = compared(turns, exact, sweep.reading(seed, setting, turns))
-            series[seed, setting] = [one.level for one in steps]
-            kl = sum(one.kl for one in steps) / len(steps)
+            series[seed, setting] = [one.means for one in steps]
+            kl = _mean(series[seed, setting])
             _say(
                 f"seed {seed} {setting}: {time.monotonic() - began:.0f} s, KL {kl:.3g}, {_told(series[seed, setting])}"
             )
@@ -150,18 +151,18 @@ def main() -> None:
         if given.switch:
             at, (first, second) = int(given.switch[0]), given.switch[1:]
             steps = compared(turns, exact, sweep.switched(seed, at, first, second, turns))
-            _say(f"seed {seed} {first} to {second} at {at}, really: {_told([one.level for one in steps])}")
+            _say(f"seed {seed} {first} to {second} at {at}, really: {_told([one.means for one in steps])}")
     _rates(series)
 
 
-def _rates(series: dict[tuple[int, str], list[float]]) -> None:
+def _rates(series: dict[tuple[int, str], list[Turning]]) -> None:
     alarms = [key for key, levels in series.items() if degradation.rise(levels).degraded]
     _say(f"false alarms: {len(alarms)} of {len(series)} series: {alarms}")
     for first, second in itertools.permutations(dict.fromkeys(setting for _, setting in series), 2):
         told = []
         for seed in dict.fromkeys(seed for seed, _ in series):
             a, b = series[seed, first], series[seed, second]
-            if sum(b) < FACTOR * sum(a):
+            if _mean(b) < FACTOR * _mean(a):
                 continue
             for at in range(10, 44, 3):
                 composed = [*a[: at - 1], *b[at - 1 :]]
@@ -178,7 +179,11 @@ FACTOR = 1.5
 """a switch between types that differ by less is none to be found"""
 
 
-def _told(levels: Sequence[float]) -> str:
+def _mean(levels: Sequence[Turning]) -> float:
+    return sum(one.kl for one in levels) / len(levels)
+
+
+def _told(levels: Sequence[Turning]) -> str:
     found = degradation.rise(levels)
     name = "DEGRADED" if found.degraded else "steady"
     return f"{name}: x{found.factor:.2f} from turn {found.turn}, by chance {found.chance:.4f}"

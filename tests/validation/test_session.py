@@ -15,6 +15,7 @@ from toolchain.validation import result
 from toolchain.validation.trial import Trial
 from toolchain.validation.trials import degradation, session
 from toolchain.validation.trials.conversation import Size, Turn, answered, divergence, questions, read_along
+from toolchain.validation.trials.degradation import Turning
 from toolchain.validation.trials.faults import faults
 
 SMALL = Size(turns=2, tokens=12, positions=3)
@@ -35,9 +36,17 @@ def turn(answer: str, stop: str = "eos") -> Turn:
     )
 
 
-def levels(seed: int, *, base: float = 0.03, spread: float = 0.5, turns: int = 50) -> list[float]:
-    """A steady setting: levels that vary by half of themselves from turn to turn."""
-    return [float(one) for one in base * np.exp(np.random.default_rng(seed).normal(0, spread, turns))]
+def steady(seed: int, *, size: float = 0.05, spread: float = 0.4, slope: float = 1.0) -> list[Turning]:
+    """Fifty turns of a setting that stays as it is, in a text that becomes certain: uncertainty falls tenfold."""
+    rng = np.random.default_rng(seed)
+    u = 0.4 * np.exp(-2.3 * np.arange(50) / 50 + rng.normal(0, 0.3, 50))
+    kl = size * u**slope * np.exp(rng.normal(0, spread, 50))
+    return [Turning(kl=float(a), uncertainty=float(b)) for a, b in zip(kl, u, strict=True)]
+
+
+def worse(turns: list[Turning], by: float, at: int) -> list[Turning]:
+    """From turn `at`, from 1, on the KL is so many times as large."""
+    return [replace(one, kl=one.kl * by) if number >= at else one for number, one in enumerate(turns, 1)]
 
 
 def test_there_are_fifty_turns_in_five_phases_and_the_seed_chooses_their_words() -> None:
@@ -50,47 +59,56 @@ def test_there_are_fifty_turns_in_five_phases_and_the_seed_chooses_their_words()
     assert not [one for one in found if "{" in one.text]
 
 
-def test_a_level_does_not_depend_on_how_certain_the_text_is() -> None:
+@pytest.mark.parametrize("sharpness", [0.5, 6.0])
+def test_the_same_errors_of_the_logits_cost_the_same_at_equal_uncertainty(sharpness: float) -> None:
     rng = np.random.default_rng(3)
-    found = []
-    for sharpness in (0.5, 6.0):
-        logits = rng.normal(0, sharpness, (2000, 50))
-        disturbed = logits + rng.normal(0, 0.1, logits.shape)
-        exact, rough = (one - np.log(np.exp(one).sum(1, keepdims=True)) for one in (logits, disturbed))
-        told = [{str(name): float(value) for name, value in enumerate(row)} for row in exact]
-        others = [{str(name): float(value) for name, value in enumerate(row)} for row in rough]
-        kl = [divergence(a, b) for a, b in zip(told, others, strict=True)]
-        found.append(degradation.level(kl, [degradation.uncertainty(one) for one in told]))
-    assert found == pytest.approx([0.005, 0.005], rel=0.1)  # half of 0.1 squared
+    logits = rng.normal(0, sharpness, (1000, 50))
+    exact, rough = (
+        [
+            {str(name): float(value) for name, value in enumerate(row)}
+            for row in one - np.log(np.exp(one).sum(1)[:, None])
+        ]
+        for one in (logits, logits + rng.normal(0, 0.1, logits.shape))
+    )
+    kl = sum(divergence(a, b) for a, b in zip(exact, rough, strict=True))
+    assert kl / sum(map(degradation.uncertainty, exact)) == pytest.approx(0.1**2 / 2, rel=0.15)
 
 
-def test_a_steady_setting_is_seldom_called_degraded_however_large_its_level() -> None:
-    alarms = sum(degradation.rise(levels(seed, base=10.0 ** (seed % 4 - 3))).degraded for seed in range(100))
-    assert alarms <= 3  # of 100; one in two hundred is expected
+@pytest.mark.parametrize(("size", "slope"), [(0.003, 1.0), (0.05, 1.0), (0.6, 0.2)])
+def test_a_steady_setting_is_seldom_called_degraded_however_large_its_errors(size: float, slope: float) -> None:
+    alarms = sum(degradation.rise(steady(seed, size=size, slope=slope)).degraded for seed in range(30))
+    assert alarms <= 1  # of 30; one in seventeen is expected
 
 
 def test_rounding_is_no_degradation_though_it_grows() -> None:
-    assert not degradation.rise([1e-7 * (1 + at) for at in range(50)]).degraded
-    assert not degradation.rise([0.0] * 50).degraded
+    assert not degradation.rise([Turning(kl=1e-7 * (1 + at), uncertainty=0.3) for at in range(50)]).degraded
+    assert not degradation.rise([Turning(kl=0.0, uncertainty=0.0)] * 50).degraded
 
 
 @pytest.mark.parametrize("at", [12, 25, 44])
-def test_a_rise_is_found_at_its_turn(at: int) -> None:
-    for seed in range(20):
-        steady = levels(seed)
-        found = degradation.rise([*steady[: at - 1], *(4 * one for one in steady[at - 1 :])])
+def test_a_rise_is_found_at_its_turn_though_the_kl_itself_falls(at: int) -> None:
+    for seed in range(10):
+        found = degradation.rise(worse(steady(seed), 4, at))
         assert found.degraded
-        assert abs(found.turn - at) <= 4
+        assert abs(found.turn - at) <= 3
         assert found.factor > 2
 
 
 def test_a_creeping_growth_is_found_and_a_decline_is_none() -> None:
-    grown = [one * (1 + 5 * at / 50) for at, one in enumerate(levels(7))]
-    assert degradation.rise(grown).degraded
-    assert not degradation.rise(grown[::-1]).degraded
-    noticed = degradation.noticed([*levels(2)[:24], *(8 * one for one in levels(2)[24:])])
+    turns = steady(7, size=0.01)
+    assert degradation.rise([replace(one, kl=one.kl * (1 + at / 6)) for at, one in enumerate(turns)]).degraded
+    assert not degradation.rise([replace(one, kl=one.kl / (1 + at / 6)) for at, one in enumerate(turns)]).degraded
+
+
+def test_a_rise_is_noticed_a_few_turns_after_it() -> None:
+    noticed = degradation.noticed(worse(steady(2), 8, 25))
     assert noticed is not None
-    assert 25 <= noticed <= 32
+    assert 25 <= noticed <= 31
+
+
+def test_levels_are_those_at_the_mean_uncertainty() -> None:
+    found = degradation.levels(steady(1, spread=0.0))
+    assert found == pytest.approx([found[0]] * 50, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The session: whether the answers get worse over fifty turns, and from which turn on.
 
-It fails where the level of the forced KL rises (see `degradation`), or where the candidate's free answers have more
+It fails where the forced KL rises (see `degradation`), or where the candidate's free answers have more
 mechanical faults than the baseline's beyond chance. A candidate that is worse from its first turn on, and no worse at
 the last, is the perplexity test's to judge; its forced level is reported here.
 """
@@ -18,7 +18,7 @@ from ..result import Figure, Line, Pair, Plot, Table, TestResult
 from ..trial import Trial
 from . import degradation
 from .conversation import USUAL, Reading, Size, Turn, answered, divergence, read_along
-from .degradation import Rise, level, uncertainty
+from .degradation import Rise, Turning, levels, uncertainty
 from .faults import faults
 
 NAME = "session"
@@ -30,8 +30,7 @@ FAULT_SIGNIFICANCE = 0.001
 class Step:
     """A turn as both sides read it. `surprise` is the mean negative log-probability of the answer's tokens."""
 
-    kl: float
-    level: float
+    means: Turning
     same_top: float
     surprise: Mapping[Side, float]
 
@@ -54,11 +53,11 @@ def compared(turns: Sequence[Turn], exact: Sequence[Reading], rough: Sequence[Re
 
 def judged(own: Mapping[Side, Sequence[Turn]], steps: Sequence[Step], *, ollama: bool) -> TestResult:
     """The verdict on a session that was measured."""
-    found = degradation.rise([one.level for one in steps])
+    found = degradation.rise([one.means for one in steps])
     wrong = {side: [faults(own[side], at) for at in range(len(own[side]))] for side in SIDES}
     broken = {side: sum(map(bool, wrong[side])) for side in SIDES}
     chance = more_often(broken["baseline"], broken["candidate"], len(steps))
-    kl, perplexity, delta = np.array([one.kl for one in steps]), _perplexities(steps), _delta(steps)
+    kl, perplexity, delta = np.array([one.means.kl for one in steps]), _perplexities(steps), _delta(steps)
     reasons = []
     if found.degraded:
         reasons.append(f"degrades from turn {found.turn} on, by a factor of {found.factor:.2g}")
@@ -77,7 +76,7 @@ def judged(own: Mapping[Side, Sequence[Turn]], steps: Sequence[Step], *, ollama:
             error=delta[1],
         ),
         Figure(
-            name="clearest rise of the level",
+            name="clearest rise of the KL, at equal uncertainty",
             candidate=found.factor,
             unit=f"times, from turn {found.turn} on, by chance in {found.chance:.1%}",
             limit=f"< {degradation.FACTOR}, or by chance in {degradation.SIGNIFICANCE:.1%}",
@@ -124,7 +123,9 @@ def _step(turn: Turn, exact: Sequence[Mapping[str, float]], rough: Sequence[Mapp
         each = [-told[at].get(said[at], min(told[at].values())) for at in asked if at < len(said)]
         surprise[side] = _mean(each)  # type: ignore[index]
     return Step(
-        kl=_mean(kl), level=level(kl, [uncertainty(exact[at]) for at in asked]), same_top=_mean(same), surprise=surprise
+        means=Turning(kl=_mean(kl), uncertainty=_mean([uncertainty(exact[at]) for at in asked])),
+        same_top=_mean(same),
+        surprise=surprise,
     )
 
 
@@ -153,7 +154,7 @@ def _notes(turns: Sequence[Turn], steps: Sequence[Step], found: Rise, *, ollama:
     notes = [
         f"perplexity of the baseline's answers: {delta:+.3f} ± {error:.3f}, {limit} the perplexity test's limit of 0.5"
     ]
-    if found.degraded and (at := degradation.noticed([one.level for one in steps])):
+    if found.degraded and (at := degradation.noticed([one.means for one in steps])):
         notes.append(f"a session that ended after turn {at} would have been called degraded, too")
     left_out = [at + 1 for at, turn in enumerate(turns) if turn.dropped > (turns[at - 1].dropped if at else 0)]
     if left_out:
@@ -170,14 +171,14 @@ def _notes(turns: Sequence[Turn], steps: Sequence[Step], found: Rise, *, ollama:
 
 def _plots(steps: Sequence[Step], wrong: Mapping[Side, Sequence[tuple[str, ...]]]) -> tuple[Plot, ...]:
     x = tuple(float(at + 1) for at in range(len(steps)))
-    kl = Line(name="KL", x=x, y=tuple(one.kl for one in steps))
-    levels = Line(name="level: KL by uncertainty", x=x, y=tuple(one.level for one in steps))
+    kl = Line(name="KL", x=x, y=tuple(one.means.kl for one in steps))
+    equal = Line(name="at equal uncertainty", x=x, y=tuple(levels([one.means for one in steps])))
     so_far = tuple(
         Line(name=side, x=x, y=tuple(float(one) for one in np.cumsum([bool(one) for one in wrong[side]])))
         for side in SIDES
     )
     return (
-        Plot(title="session: forced KL", x="turn", y="nats", lines=(kl, levels)),
+        Plot(title="session: forced KL", x="turn", y="nats", lines=(kl, equal)),
         Plot(title="session: answers with mechanical faults so far", x="turn", y="answers", lines=so_far),
     )
 
@@ -185,14 +186,16 @@ def _plots(steps: Sequence[Step], wrong: Mapping[Side, Sequence[tuple[str, ...]]
 def _phases(
     own: Mapping[Side, Sequence[Turn]], steps: Sequence[Step], wrong: Mapping[Side, Sequence[tuple[str, ...]]]
 ) -> Table:
-    rows = []
+    rows, equal = [], levels([one.means for one in steps])
     for phase in dict.fromkeys(turn.phase for turn in own["baseline"]):
         of = [at for at, turn in enumerate(own["baseline"]) if turn.phase == phase]
         kinds = [", ".join(sorted({kind for at in of for kind in wrong[side][at]})) or "none" for side in SIDES]
-        kl, levels = (_mean([getattr(steps[at], name) for at in of]) for name in ("kl", "level"))
-        rows.append((phase, f"{kl:.3g}", f"{levels:.3g}", *kinds))
+        kl, level = _mean([steps[at].means.kl for at in of]), _mean([equal[at] for at in of])
+        rows.append((phase, f"{kl:.3g}", f"{level:.3g}", *kinds))
     return Table(
-        title="phases", header=("phase", "KL", "level", "faults of the baseline", "of the candidate"), rows=tuple(rows)
+        title="phases",
+        header=("phase", "KL", "at equal uncertainty", "faults of the baseline", "of the candidate"),
+        rows=tuple(rows),
     )
 
 
