@@ -111,7 +111,9 @@ def endpoint(plan: Plan, side: Side, context: int, *, folder: Path, timeout_s: f
             f"{plan.model_sha256[:12]}",
             hint="--model names the model as it is there",
         )
-    return OllamaEndpoint(client, wanted, context=context, pid=0, log=log, options={})
+    return OllamaEndpoint(
+        client, wanted, context=context, pid=0, log=log, options={}, template=has_template(plan.model)
+    )
 
 
 def unproven(plan: Plan, side: Side) -> str:

@@ -38,6 +38,25 @@ class Question:
 
 
 @record
+class Share:
+    """One length and depth: the share of tries in which each side finds it."""
+
+    baseline: float
+    candidate: float
+
+
+@record
+class Shares:
+    """All lengths and depths of a finished needle test."""
+
+    cells: tuple[Share, ...] = ()
+
+
+SHARES = "needle/shares"
+"""the cell that has them"""
+
+
+@record
 class Haystack:
     """A text with all that is hidden in it."""
 

@@ -198,7 +198,7 @@ class Sides:
                 timeout_s=self._config.verify.timeout_s,
             )
         )
-        template = _has_template(self.plan.model)
+        template = given.has_template(self.plan.model)
         endpoint = OllamaEndpoint(
             server.client, MODEL, context=context, pid=server.pid, log=log, options={}, template=template
         )

@@ -33,6 +33,7 @@ from .sides import Sides
 from .store import Store
 from .texts import find_text
 from .trial import Trial
+from .trials import starts
 
 FOLDER = "validations"
 PERPLEXITY_BYTES = 120_000
@@ -124,7 +125,7 @@ def make_plan(
         text_sha256=sha256_bytes(reading.encode()),
         text_bytes=len(reading.encode()),
         perplexity_bytes=perplexity_bytes,
-        prompts_sha256=fixed.digest(),
+        prompts_sha256=sha256_bytes(f"{fixed.digest()} {starts.sha256()}".encode()),
         environment=dict(run.config.deploy.environment),
     )
 

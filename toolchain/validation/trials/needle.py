@@ -19,7 +19,7 @@ from ..answers import Answer, ChatFrame, ask, chat_frame, lead_of, may_think
 from ..endpoint import Endpoint
 from ..found import judged
 from ..haystack import count, fit, hide, looped
-from ..needles import FORMS, GROUPS, Cell, Haystack, Question, hidden, right
+from ..needles import FORMS, GROUPS, SHARES, Cell, Haystack, Question, Shares, hidden, right, shares
 from ..plan import SIDES, Side
 from ..result import TestResult
 from ..trial import Progress, Trial
