@@ -3,6 +3,7 @@
 // backend has its own.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -31,6 +32,7 @@ constexpr int lanes = 4;
 constexpr int vectors = lanes == 8 ? 2 : 4;
 
 typedef float    floats __attribute__((vector_size(4 * lanes)));
+typedef double   doubles __attribute__((vector_size(8 * lanes)));
 typedef int32_t  ints __attribute__((vector_size(4 * lanes)));
 typedef uint16_t halves __attribute__((vector_size(2 * lanes)));
 
@@ -45,11 +47,7 @@ template <typename V> TURBO_INLINE void store(void * to, V v) {
 }
 
 TURBO_INLINE floats splat(float x) {
-    floats v;
-    for (int i = 0; i < lanes; ++i) {
-        v[i] = x;
-    }
-    return v;
+    return floats{} + x;  // a negative zero is nowhere asked for
 }
 
 TURBO_INLINE floats larger(floats a, floats b) {
@@ -64,8 +62,8 @@ TURBO_INLINE float largest(floats v) {
     return m;
 }
 
-TURBO_INLINE float total(floats v) {
-    float sum = 0.0f;
+TURBO_INLINE double total(const doubles & v) {
+    double sum = 0.0;
     for (int i = 0; i < lanes; ++i) {
         sum += v[i];
     }
@@ -127,12 +125,28 @@ TURBO_INLINE float load_half(const void * from) {
 #endif
 }
 
-// e^x for x <= 88, within 2 ulp; below the normal numbers zero. 2^n comes from the exponent's bits, the rest is Taylor's
-// series on [-ln 2 / 2, ln 2 / 2].
-TURBO_INLINE floats exponential(floats x) {
-    const float  magic   = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-    const ints   normal  = x > -87.0f;
-    const floats clamped = normal ? x : floats{};
+// Beyond this, scores are all alike to us: they are clamped, so that 2^n stays within the reach of the trick below.
+constexpr float largest_score = 1e6f;
+
+// The power of two next to e^x.
+TURBO_INLINE int32_t power_of(float x) {
+    const float clamped = x < largest_score ? x > -largest_score ? x : -largest_score : largest_score;
+    return (int32_t) rintf(clamped * 1.44269504f);
+}
+
+// 2^power for a whole power <= 0 that a float holds; below the normal numbers zero.
+TURBO_INLINE float power_of_two(float power) {
+    const int32_t bits = power > -126.0f ? ((int32_t) power + 127) << 23 : 0;
+    return load<float>(&bits);
+}
+
+// e^x * 2^-power, within 2 ulp for |x| < 10^4; below the normal numbers zero. `power` is about that of the largest
+// x, and only moves the exponent: results of two powers differ by exactly a power of two. 2^n comes from the exponent's bits, the
+// rest is Taylor's series on [-ln 2 / 2, ln 2 / 2].
+TURBO_INLINE floats exponential(floats x, int32_t power = 0) {
+    const floats magic   = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    const ints   seen    = x > -largest_score;
+    const floats clamped = larger(splat(-largest_score), seen ? (x < largest_score ? x : splat(largest_score)) : floats{});
     const floats shifted = clamped * 1.44269504f + magic;
     const floats n       = shifted - magic;
     const floats r       = clamped - n * 0.693359375f - n * -2.12194440e-4f;
@@ -142,7 +156,8 @@ TURBO_INLINE floats exponential(floats x) {
     y                    = y * r + 0.5f;
     y                    = y * r + 1.0f;
     y                    = y * r + 1.0f;
-    return (floats) (((ints) y + (((ints) shifted) << 23)) & normal);
+    const ints exponent  = (ints) shifted - (ints) magic - power;
+    return (floats) (((ints) y + (exponent << 23)) & seen & (exponent > -126));
 }
 
 TURBO_INLINE floats hyperbolic_tangent(floats x) {

@@ -16,12 +16,13 @@ typedef ggml_turbo_attention attention;
 constexpr int64_t tile_keys   = 64;  // keys that are decoded at a time
 constexpr int64_t tile_rows   = 64;  // query rows that share them, at most
 constexpr int64_t columns     = 64;  // of values that are summed at a time
-constexpr int64_t split_keys  = 256; // a part of the keys that is worth a thread's while
+constexpr int64_t chunk_keys  = 512; // keys that are summed one after another; see `join`
 constexpr int     alignment   = 64;
-constexpr int64_t expand_from = 8;   // rows for which values are worth being expanded to f32
+constexpr int64_t expand_from = 8;   // rows for which levels are worth being converted to f32 once
 
 constexpr uint16_t half_minus_infinity = 0xfc00;
 
+static_assert(chunk_keys % tile_keys == 0, "chunks are whole tiles");
 static_assert(tile_keys % (lanes * vectors) == 0 && columns % (lanes * vectors) == 0, "tiles are whole vectors");
 
 // What a thread works in. Sizes in elements; R = rows of a tile, K and V = sizes of a head.
@@ -32,8 +33,9 @@ struct workspace {
     float *   scores;        // R * tile_keys
     float *   weights;       // R * tile_keys
     float *   sum;           // R * V
-    float *   top;           // R: the largest score so far
-    float *   mass;          // R: the sum of the exponentials
+    float *   power;         // R: exponentials are in units of 2^power, that of the largest score so far; see `soften`
+    double *  mass;          // R: the sum of the exponentials
+    float *   joined;        // levels * R parts of a row: see `join`
     int32_t * key_rows;      // lanes * K
     int32_t * keys;          // K * tile_keys; words of four int8 where keys are integers
     float *   key_scale;     // blocks * tile_keys
@@ -41,6 +43,22 @@ struct workspace {
     float *   value_scale;   // V / 64 * tile_keys
     float *   values;        // tile_keys * V, or tile_keys * 64 where V has levels
 };
+
+// A part of the keys as one row sees them: the power, the mass (as a double) and the sum of the values, in floats.
+constexpr int64_t part_mass = 2, part_sum = 4;
+
+int64_t part_size(const attention * fa) { return part_sum + fa->value_size; }
+
+int64_t chunks_of(const attention * fa) { return (fa->n_kv + chunk_keys - 1) / chunk_keys; }
+
+// Levels of the tree of all chunks.
+int64_t levels_of(const attention * fa) {
+    int64_t levels = 1;
+    while (((int64_t) 1 << (levels - 1)) < chunks_of(fa)) {
+        ++levels;
+    }
+    return levels;
+}
 
 // Lay out the workspace from `base`; its size in bytes.
 size_t lay_out(const attention * fa, char * base, workspace * w) {
@@ -56,8 +74,9 @@ size_t lay_out(const attention * fa, char * base, workspace * w) {
     take(w->scores, rows * tile_keys);
     take(w->weights, rows * tile_keys);
     take(w->sum, rows * V);
-    take(w->top, rows);
+    take(w->power, rows);
     take(w->mass, rows);
+    take(w->joined, levels_of(fa) * rows * part_size(fa));
     take(w->key_rows, lanes * K);
     take(w->keys, K * tile_keys);
     take(w->key_scale, blocks * tile_keys);
@@ -276,6 +295,10 @@ template <int R> void score(const attention * fa, int64_t r, const workspace & w
 // Softmax
 
 // Turn the scores of row r with n keys from `key` on into exponentials, and bring the row's running sums along.
+//
+// Exponentials are relative to a power of two, so that a larger score than all before rescales exactly; and their mass is
+// summed in f64, where the order does not show. So a row's result depends on the keys that it sees and on their order,
+// not on the cells between them, the other rows, or the threads.
 void soften(const attention * fa, const tile & t, int64_t r, int64_t key, int64_t n, const workspace & w) {
     float *   score = w.scores + r * tile_keys;
     uint16_t  mask[tile_keys];
@@ -305,24 +328,26 @@ void soften(const attention * fa, const tile & t, int64_t r, int64_t key, int64_
         tops = larger(tops, s);
         store(score + j, s);
     }
-    const float top = std::max(w.top[r], largest(tops));
+    const float top = largest(tops);
     if (top == -INFINITY) {
         memset(score, 0, tile_keys * sizeof(float));
         return;
     }
-    if (top > w.top[r]) {
-        const float shrink = expf(w.top[r] - top);
+    const float power = (float) power_of(top);
+    if (power > w.power[r]) {
+        const float shrink = w.power[r] == -INFINITY ? 0.0f : power_of_two(w.power[r] - power);
         w.mass[r] *= shrink;
-        w.top[r] = top;
+        w.power[r] = power;
         float * sum = w.sum + r * fa->value_size;
         for (int64_t i = 0; i < fa->value_size; i += lanes) {
             store(sum + i, load<floats>(sum + i) * shrink);
         }
     }
-    floats mass{};
+    const int32_t unit = (int32_t) w.power[r];
+    doubles       mass{};
     for (int64_t j = 0; j < tile_keys; j += lanes) {
-        const floats e = exponential(load<floats>(score + j) - top);
-        mass += e;
+        const floats e = exponential(load<floats>(score + j), unit);
+        mass += __builtin_convertvector(e, doubles);
         store(score + j, e);
     }
     w.mass[r] += total(mass);
@@ -356,9 +381,9 @@ void accumulate(float * sum, int64_t sum_stride, const float * weight, const T *
     }
 }
 
-template <int R> void accumulate_floats(
-    const attention * fa, int64_t r, int64_t c, const float * values, int64_t stride, int64_t n, const workspace & w) {
-    accumulate<R>(w.sum + r * fa->value_size + c, fa->value_size, w.scores + r * tile_keys, values, stride, n);
+template <int R> void accumulate_floats(const attention * fa, int64_t r, int64_t c, const float * weights,
+                                        const float * values, int64_t stride, int64_t n, const workspace & w) {
+    accumulate<R>(w.sum + r * fa->value_size + c, fa->value_size, weights + r * tile_keys, values, stride, n);
 }
 
 template <int R> void accumulate_levels(const attention * fa, int64_t r, int64_t c, int64_t n, const workspace & w) {
@@ -374,7 +399,7 @@ void add_values(const attention * fa, const tile & t, const char * from, int64_t
             codec.floats(from + j * fa->v.row, w.values + j * size, size);
         }
         for (int64_t c = 0; c < size; c += columns) {
-            FOR_ROWS(r, t.rows, accumulate_floats, fa, r, c, w.values + c, size, n, w)
+            FOR_ROWS(r, t.rows, accumulate_floats, fa, r, c, w.scores, w.values + c, size, n, w)
         }
         return;
     }
@@ -382,73 +407,99 @@ void add_values(const attention * fa, const tile & t, const char * from, int64_t
     for (int64_t j = 0; j < n; ++j) {
         codec.levels(from + j * fa->v.row, w.value_levels + j * size, w.value_scale + j * blocks, size);
     }
+    // the scale always goes to the weight, in however many rows: (weight * scale) * level rounds in one way
     for (int64_t b = 0; b < blocks; ++b) {
+        for (int64_t r = 0; r < t.rows; ++r) {
+            for (int64_t j = 0; j < n; ++j) {
+                w.weights[r * tile_keys + j] = w.scores[r * tile_keys + j] * w.value_scale[j * blocks + b];
+            }
+        }
         if (t.rows >= expand_from) {
             for (int64_t j = 0; j < n; ++j) {
-                const float scale = w.value_scale[j * blocks + b];
                 for (int64_t c = 0; c < columns; c += lanes) {
-                    store(w.values + j * columns + c, load_floats(w.value_levels + j * size + b * columns + c) * scale);
+                    store(w.values + j * columns + c, load_floats(w.value_levels + j * size + b * columns + c));
                 }
             }
-            FOR_ROWS(r, t.rows, accumulate_floats, fa, r, b * columns, w.values, columns, n, w)
+            FOR_ROWS(r, t.rows, accumulate_floats, fa, r, b * columns, w.weights, w.values, columns, n, w)
         } else {
-            for (int64_t r = 0; r < t.rows; ++r) {
-                for (int64_t j = 0; j < n; ++j) {
-                    w.weights[r * tile_keys + j] = w.scores[r * tile_keys + j] * w.value_scale[j * blocks + b];
-                }
-            }
             FOR_ROWS(r, t.rows, accumulate_levels, fa, r, b * columns, n, w)
         }
     }
 }
 
-void finish(const attention * fa, const tile & t, int64_t r, const float * sum, float mass) {
+void finish(const attention * fa, const tile & t, int64_t r, const float * sum, double mass) {
     char *      to      = fa->out.data + t.token(r) * fa->out.row + t.head(r) * fa->out.head + t.batch * fa->out.batch;
-    const float inverse = mass > 0.0f ? 1.0f / mass : 0.0f;
+    const float inverse = mass > 0.0 ? 1.0f / (float) mass : 0.0f;
     for (int64_t i = 0; i < fa->value_size; i += lanes) {
         store(to + i * sizeof(float), load<floats>(sum + i) * inverse);
     }
 }
 
-// A part's result for one row: its largest score, its sum of exponentials, and the values summed with them.
-float * partial_of(const attention * fa, char * partials, int64_t item, int64_t split, int64_t r) {
-    return (float *) partials + ((item * fa->tile_rows + r) * fa->splits + split) * (fa->value_size + 2);
+// Parts
+//
+// Chunks of the keys are summed each by itself, and joined in pairs, then pairs of pairs, by their place in the cache alone:
+// so neither the number of threads nor that of the rows shows in the result. Chunks beyond the last one, and those that a
+// row does not see, change nothing.
+
+float * split_part(const attention * fa, char * partials, int64_t item, int64_t split, int64_t r) {
+    return (float *) partials + ((item * fa->tile_rows + r) * fa->splits + split) * part_size(fa);
 }
 
-}  // namespace
-
-void ggml_turbo_attention_plan(ggml_turbo_attention * fa, int threads) {
-    const int64_t group = fa->heads / fa->kv_heads;
-    fa->tile_rows       = std::min(tile_rows, fa->n_q * group);
-    fa->items           = tiles_per_head(fa) * fa->kv_heads * fa->batches;
-    // with few items, the keys are divided, so that the threads end at about the same time
-    const int64_t wanted = threads > 1 ? (4 * (int64_t) threads + fa->items - 1) / fa->items : 1;
-    fa->splits           = std::max<int64_t>(1, std::min(wanted, fa->n_kv / split_keys));
-    workspace w;
-    fa->scratch_bytes = lay_out(fa, nullptr, &w);
-    fa->partial_bytes =
-        fa->splits > 1 ? (size_t) (fa->items * fa->tile_rows * fa->splits * (fa->value_size + 2)) * sizeof(float) : 0;
+// Join a part into the one before it. All rescaling is by powers of two, and so exact.
+void join(const attention * fa, float * part, const float * next) {
+    const float top = std::max(part[0], next[0]);
+    if (next[0] == -INFINITY) {
+        return;
+    }
+    if (part[0] == -INFINITY) {
+        memcpy(part, next, part_size(fa) * sizeof(float));
+        return;
+    }
+    const float mine = power_of_two(part[0] - top), other = power_of_two(next[0] - top);
+    part[0] = top;
+    store(part + part_mass, load<double>(part + part_mass) * mine + load<double>(next + part_mass) * other);
+    for (int64_t i = part_sum; i < part_size(fa); i += lanes) {
+        store(part + i, load<floats>(part + i) * mine + load<floats>(next + i) * other);
+    }
 }
 
-void ggml_turbo_attention_job(const ggml_turbo_attention * fa, int64_t job, char * scratch, char * partials) {
-    const int64_t item = job / fa->splits, split = job % fa->splits;
-    const tile    t = tile_of(fa, item);
-    workspace     w;
-    lay_out(fa, scratch, &w);
+// Of `depth` parts that wait, the last one is new, and has the place `place` among its equals: join it with those that it
+// completes. How many wait then.
+int complete(const attention * fa, float * const * parts, int depth, int64_t place) {
+    for (; place & 1; place >>= 1) {
+        --depth;
+        join(fa, parts[depth - 1], parts[depth]);
+    }
+    return depth;
+}
 
-    take_queries(fa, t, w);
+// Join all that wait; the first one has the whole.
+void join_all(const attention * fa, float * const * parts, int depth) {
+    for (; depth > 1; --depth) {
+        join(fa, parts[depth - 2], parts[depth - 1]);
+    }
+}
+
+// Chunks for one job: a power of two, so that they are a tree of their own.
+int64_t chunks_per_split(const attention * fa, int64_t wanted) {
+    int64_t chunks = 1;
+    while ((chunks_of(fa) + chunks - 1) / chunks > wanted) {
+        chunks *= 2;
+    }
+    return chunks;
+}
+
+// Sum up the keys from `key` to `end`.
+void attend_chunk(const attention * fa, const tile & t, int64_t key, int64_t end, const workspace & w) {
     memset(w.sum, 0, t.rows * fa->value_size * sizeof(float));
     for (int64_t r = 0; r < t.rows; ++r) {
         // a sink is a score that has been met before all others, with a value of zero
-        const bool sink = fa->sinks && split == 0 && fa->sinks[t.head(r)] != -INFINITY;
-        w.top[r]        = sink ? fa->sinks[t.head(r)] : -INFINITY;
-        w.mass[r]       = sink ? 1.0f : 0.0f;
+        const bool sink = fa->sinks && key == 0 && fa->sinks[t.head(r)] != -INFINITY;
+        w.power[r]      = sink ? (float) power_of(fa->sinks[t.head(r)]) : -INFINITY;
+        w.mass[r]       = sink ? exponential(splat(fa->sinks[t.head(r)]), (int32_t) w.power[r])[0] : 0.0;
     }
-
     const int64_t kv_batch = t.batch / (fa->batches / fa->kv_batches);
-    const int64_t tiles    = (fa->n_kv + tile_keys - 1) / tile_keys;
-    const int64_t end      = std::min(fa->n_kv, tiles * (split + 1) / fa->splits * tile_keys);
-    for (int64_t key = tiles * split / fa->splits * tile_keys; key < end; key += tile_keys) {
+    for (; key < end; key += tile_keys) {
         const int64_t n = std::min(tile_keys, end - key);
         if (hidden(fa, t, key, n)) {
             continue;
@@ -460,16 +511,65 @@ void ggml_turbo_attention_job(const ggml_turbo_attention * fa, int64_t job, char
         }
         add_values(fa, t, row_of(fa->v, key, t.kv_head, kv_batch), n, w);
     }
+}
+
+}  // namespace
+
+void ggml_turbo_attention_plan(ggml_turbo_attention * fa, int threads) {
+    const int64_t group = fa->heads / fa->kv_heads;
+    fa->tile_rows       = std::min(tile_rows, fa->n_q * group);
+    fa->items           = tiles_per_head(fa) * fa->kv_heads * fa->batches;
+    // with few items, the keys are divided, so that the threads end at about the same time
+    const int64_t wanted = threads > 1 ? (4 * (int64_t) threads + fa->items - 1) / fa->items : 1;
+    fa->split_chunks     = chunks_per_split(fa, wanted);
+    fa->splits           = (chunks_of(fa) + fa->split_chunks - 1) / fa->split_chunks;
+    workspace w;
+    fa->scratch_bytes = lay_out(fa, nullptr, &w);
+    fa->partial_bytes =
+        fa->splits > 1 ? (size_t) (fa->items * fa->tile_rows * fa->splits * part_size(fa)) * sizeof(float) : 0;
+}
+
+void ggml_turbo_attention_job(const ggml_turbo_attention * fa, int64_t job, char * scratch, char * partials) {
+    const int64_t item = job / fa->splits, split = job % fa->splits;
+    const tile    t = tile_of(fa, item);
+    workspace     w;
+    lay_out(fa, scratch, &w);
+    take_queries(fa, t, w);
+
+    const int64_t first = split * fa->split_chunks, last = std::min(first + fa->split_chunks, chunks_of(fa));
+    float *       parts[64];
+    int           depth = 0;
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+        attend_chunk(fa, t, chunk * chunk_keys, std::min(fa->n_kv, (chunk + 1) * chunk_keys), w);
+        if (last - first == 1 && fa->splits == 1) {
+            break;  // nothing to join
+        }
+        const int64_t here = depth++;
+        int           left = depth;
+        for (int64_t r = 0; r < t.rows; ++r) {
+            for (int64_t i = 0; i <= here; ++i) {
+                parts[i] = w.joined + (i * fa->tile_rows + r) * part_size(fa);
+            }
+            float * part = parts[here];
+            part[0]      = w.power[r];
+            store(part + part_mass, w.mass[r]);
+            memcpy(part + part_sum, w.sum + r * fa->value_size, fa->value_size * sizeof(float));
+            left = complete(fa, parts, depth, chunk - first);
+        }
+        depth = left;
+    }
 
     for (int64_t r = 0; r < t.rows; ++r) {
-        const float * sum = w.sum + r * fa->value_size;
-        if (fa->splits == 1) {
-            finish(fa, t, r, sum, w.mass[r]);
+        for (int i = 0; i < depth; ++i) {
+            parts[i] = w.joined + (i * fa->tile_rows + r) * part_size(fa);
+        }
+        join_all(fa, parts, depth);
+        if (fa->splits > 1) {
+            memcpy(split_part(fa, partials, item, split, r), parts[0], part_size(fa) * sizeof(float));
+        } else if (depth > 0) {
+            finish(fa, t, r, parts[0] + part_sum, load<double>(parts[0] + part_mass));
         } else {
-            float * to = partial_of(fa, partials, item, split, r);
-            to[0]      = w.top[r];
-            to[1]      = w.mass[r];
-            memcpy(to + 2, sum, fa->value_size * sizeof(float));
+            finish(fa, t, r, w.sum + r * fa->value_size, w.mass[r]);
         }
     }
 }
@@ -480,18 +580,12 @@ void ggml_turbo_attention_join(const ggml_turbo_attention * fa, int64_t row, cha
     if (r >= t.rows) {
         return;
     }
-    float * whole = partial_of(fa, partials, item, 0, r);
-    for (int64_t split = 1; split < fa->splits; ++split) {
-        const float * part = partial_of(fa, partials, item, split, r);
-        const float   top  = std::max(whole[0], part[0]);
-        if (part[0] == -INFINITY) {
-            continue;
-        }
-        const float mine = expf(whole[0] - top), other = expf(part[0] - top);
-        whole[0] = top;
-        for (int64_t i = 1; i < fa->value_size + 2; ++i) {
-            whole[i] = whole[i] * mine + part[i] * other;
-        }
+    float * parts[64];
+    int     depth = 0;
+    for (int64_t split = 0; split < fa->splits; ++split) {
+        parts[depth++] = split_part(fa, partials, item, split, r);
+        depth          = complete(fa, parts, depth, split);
     }
-    finish(fa, t, r, whole + 2, whole[1]);
+    join_all(fa, parts, depth);
+    finish(fa, t, r, parts[0] + part_sum, load<double>(parts[0] + part_mass));
 }

@@ -292,3 +292,60 @@ def test_neon_under_qemu(features: str, kernels: Kernels, tmp_path: Path) -> Non
         q = operands.q if case.keys == "f32" else operands.rounded_q()
         got = operands.computed_by([runner, "-cpu", "max", str(tmp_path / "attend")])
         assert worst(got, operands.reference(q)) < 1e-3
+
+
+INVARIANT = st.builds(
+    Case,
+    key_size=st.sampled_from([64, 128]),
+    value_size=st.sampled_from([64, 128]),
+    n_q=st.sampled_from([2, 7, 9, 33, 65]),
+    n_kv=st.sampled_from([40, 130, 511, 513, 2100]),
+    kv_heads=st.integers(1, 2),
+    group=st.sampled_from([1, 3, 8]),
+    keys=st.sampled_from(NAMES),
+    values=st.sampled_from(NAMES),
+    mask_heads=st.just(1),
+    hidden=st.sampled_from([0.3, 0.9]),
+    sinks=st.booleans(),
+    softcap=st.sampled_from([0.0, 5.0]),
+    max_bias=st.sampled_from([0.0, 8.0]),
+    threads=st.sampled_from([1, 3]),
+    seed=st.integers(0, 2**32 - 1),
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=INVARIANT)
+def test_a_row_does_not_depend_on_the_others_or_the_threads(case: Case, kernels: Kernels, library: ctypes.CDLL) -> None:
+    """Bit for bit: the query of one token alone, and with other numbers of threads, as in a batch."""
+    together = Operands(case, kernels)
+    expected = together.computed(library)[0]
+    for threads in (1, 2, 8):
+        together.case = dataclasses.replace(case, threads=threads)
+        np.testing.assert_array_equal(together.computed(library)[0], expected)
+        for row in (0, case.n_q - 1):
+            alone = Operands(case, kernels)
+            alone.case = dataclasses.replace(case, n_q=1, threads=threads)
+            alone.q, alone.mask = together.q[:, :, row : row + 1].copy(), None
+            assert together.mask is not None
+            alone.mask = together.mask[:, :, row : row + 1].copy()
+            np.testing.assert_array_equal(alone.computed(library)[0], expected[:, :, row : row + 1])
+
+
+@pytest.mark.parametrize("keys", NAMES)
+@pytest.mark.parametrize("values", NAMES)
+def test_other_cells_between_those_of_a_sequence_change_nothing(
+    keys: str, values: str, kernels: Kernels, library: ctypes.CDLL
+) -> None:
+    """The same keys in the same order in a cache of up to 512 cells, others of which belong to other sequences."""
+    case = Case(n_q=3, n_kv=150, keys=keys, values=values, mask_heads=1, hidden=0.0, seed=5)
+    alone = Operands(case, kernels)
+    among = Operands(dataclasses.replace(case, n_kv=480, seed=6), kernels)
+    cells = np.sort(np.random.default_rng(7).choice(480, case.n_kv, replace=False))
+    among.q = alone.q
+    for mine, all_cells, heads in zip(alone.stored, among.stored, (case.kv_heads,) * 2, strict=True):
+        all_cells.reshape(heads, 480, -1)[:, cells] = mine.reshape(heads, case.n_kv, -1)
+    assert among.mask is not None
+    among.mask[:] = -np.inf
+    among.mask[..., cells] = 0
+    np.testing.assert_array_equal(among.computed(library)[0], alone.computed(library)[0])
