@@ -140,7 +140,7 @@ def main() -> None:
     _say(f"Mean PPL(Q)                   :  {10 + lost:.6f} ±   0.250000")
     _say("Mean PPL(base)                :  10.000000 ±   0.250000")
     _say(f"Mean PPL(Q)-PPL(base)         :   {lost:.6f} ±   {'    -nan' if fail == 'nan' else '0.010000'}")
-    _say(f"Mean    KLD:   {sums / chunks:.6f} ±   0.000100")
+    _say(f"Mean    KLD:   {sums / chunks / 100:.6f} ±   0.000100")
     _say("Maximum KLD:   2.318614")
     _say(f"Same top p: {100 - lost:.3f} ± 0.194 %")
 

@@ -37,6 +37,7 @@ def plan(**changes: Any) -> Plan:
         "text": Path("/texts/held out.txt"),
         "text_sha256": "c" * 64,
         "text_bytes": 60000,
+        "perplexity_bytes": 60000,
         "prompts_sha256": "d" * 64,
         "environment": {"LLAMA_ARG_REPACK": "0", "LLAMA_API_KEY": "hunter2"},
     }

@@ -49,7 +49,7 @@ def plan(make_plan: MakePlan, run: Run, tmp_path: Path) -> Plan:
         program.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {command} "$@"\n')
         program.chmod(0o755)
     text = tmp_path / "text"
-    text.write_text("What the model reads. " * 12)
+    text.write_text("What the model reads. " * 48)
     return make_plan(candidate="q4_0", text=str(text))
 
 

@@ -165,7 +165,8 @@ def test_numbers(value: float | None, text: str) -> None:
 
 
 STATED = {"model", "release", "release_dir", "backend", "baseline", "candidate", "baseline_url", "candidate_url",
-          "contexts", "tests", "seed", "text", "environment"}  # fmt: skip
+          "contexts", "tests", "seed", "text", "environment", "perplexity_bytes", "baseline_log",
+          "candidate_log"}  # fmt: skip
 DERIVED = {"model_name", "model_sha256", "trained_context", "content_sha256", "text_sha256", "text_bytes",
            "prompts_sha256"}  # fmt: skip
 """what follows from the flags"""
@@ -187,6 +188,7 @@ def test_the_command_repeats_the_plan(make_plan: MakePlan, tmp_path: Path) -> No
             tests=given["--tests"].split(","),
             contexts=[int(one) for one in given["--contexts"].split(",")],
             release=given["--release"],
+            perplexity_bytes=int(given["--perplexity-bytes"]),
             seed=int(given["--seed"]),
             text=given.get("--text", ""),
         )

@@ -176,7 +176,7 @@ def tune(
     together: str = "1",
     program: str = "",
 ) -> None:
-    """Which setting of all layers loses least within the memory."""
+    """The best cache types within a memory."""
     measuring = tuning.plan_measuring(
         run,
         model=model,

@@ -1,14 +1,15 @@
 """The gate: from the tests' verdicts to one decision.
 
-    any figure beyond a limit that ends it        kill
     the checklist or the attention test broken    fix first: trust no measurement
-    anything void                                 void
+    any figure beyond a limit that ends it        kill
     a threshold missed                            try another setting
+    anything void                                 void
     a needed test or a human's verdict missing    not decided
     else                                          proceed
 
 The order is that of what a reader has to do first. A kill needs a sound build: where the build is broken, too, that
-comes first.
+comes first. A test that something disturbed counts for none of these; but what disturbed it takes nothing from what
+the others found.
 """
 
 from __future__ import annotations
@@ -42,14 +43,16 @@ _ERRORS: dict[Answer, type[ToolchainError]] = {
 def decide(results: Sequence[TestResult]) -> Decision:
     """The decision on the results of one validation."""
     by = {result.test: result for result in results}
+    counted = [one for one in results if not one.voids]
+    missing = [name for name in NEEDED if name not in by]
     ordered: list[tuple[Answer, list[str]]] = [
-        ("fix first", _said(results, "broken")),
+        ("fix first", _said(counted, "broken")),
+        ("kill", _said(counted, "kill")),
+        ("try another setting", _said(counted, "failed")),
         ("void", [f"{one.test}: {why}" for one in results for why in one.voids]),
-        ("kill", _said(results, "kill")),
-        ("try another setting", _said(results, "failed")),
         (
             "not decided",
-            [f"{name}: did not run" for name in NEEDED if name not in by] + _said(results, "undecided"),
+            ([f"{', '.join(missing)}: did not run"] if missing else []) + _said(results, "undecided"),
         ),
     ]
     for answer, reasons in ordered:

@@ -57,6 +57,9 @@ def command(plan: Plan) -> str:
         words += ["--release", plan.release]
     if plan.baseline_url:
         words += ["--baseline-url", plan.baseline_url, "--candidate-url", plan.candidate_url]
+        words += ["--baseline-log", str(plan.baseline_log)] if plan.baseline_log else []
+        words += ["--candidate-log", str(plan.candidate_log)] if plan.candidate_log else []
+    words += ["--perplexity-bytes", str(plan.perplexity_bytes)]
     words += ["--seed", str(plan.seed), *(["--text", str(plan.text)] if plan.text != TEXT else [])]
     for name, value in sorted(plan.environment.items()):
         words += ["--set", f"deploy.environment.{name}={masked(name, value)}"]
