@@ -233,6 +233,8 @@ class Handler(BaseHTTPRequestHandler):
                 line["logprobs"] = [{"token": chr(token), "logprob": float(found[token]), "top_logprobs": top}]
             self._event(line)
             said += bytes([token])
+            if said.endswith(said[-1:] * 31):  # Ollama gives up, without a last line
+                return
             if any(word and said.endswith(word.encode()) for word in options.get("stop", ())):
                 why = "stop"
                 break

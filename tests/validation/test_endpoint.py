@@ -37,6 +37,11 @@ def test_a_chat_is_rendered_by_ollama(make_plan: MakePlan, make_trial: MakeTrial
     assert templated.chat([Message(role="user", content="Why?")]) == "<user>Why?</><assistant>"
 
 
+def test_ollama_gives_up_on_a_token_that_repeats(make_plan: MakePlan, make_trial: MakeTrial) -> None:
+    found = make_trial(make_plan(backend="ollama")).at("baseline").generate("a" * 40, tokens=64)
+    assert (found.stop, found.text) == ("repeats", "a" * 31)
+
+
 def test_noise_is_the_candidates_alone(
     make_plan: MakePlan, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:

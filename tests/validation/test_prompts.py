@@ -64,6 +64,7 @@ def test_repetitions_are_noticed(text: str, expected: bool) -> None:
 def test_an_answer_must_be_there_and_end() -> None:
     assert failures([], "  \n", stop="eos") == ("empty",)
     assert failures([], "It goes on", stop="limit") == ("does not end",)
+    assert failures([], "It goes on", stop="repeats") == ("repeats itself",)
 
 
 def test_the_ten_prompts_are_ten_and_their_checks_known() -> None:

@@ -49,7 +49,7 @@ class Answer:
     temperature: float
     text: str
     stop: str
-    """eos, limit or word"""
+    """as of `endpoint.Generated`"""
     leads: tuple[tuple[str, float | None], ...]
     read: int
     """prompt tokens that were read now"""

@@ -35,7 +35,9 @@ _LEAST_REPEATED = 40
 
 
 def failures(checks: Iterable[str], answer: str, *, stop: str) -> tuple[str, ...]:
-    """The checks that an answer fails. `stop` is how it ended: limit, when its tokens ran out."""
+    """The checks that an answer fails. `stop` is that of `endpoint.Generated`."""
+    if stop == "repeats":
+        return ("repeats itself",)
     if not answer.strip():
         return ("empty",)
     found = ["does not end"] if stop == "limit" else []

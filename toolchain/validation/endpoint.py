@@ -24,6 +24,8 @@ T = TypeVar("T")
 MOST_LISTED = {"llama-server": 256, "ollama": 20}
 """probabilities for each position, at most"""
 _NANOSECONDS = 1e9
+_REPEATED = 30
+"""times that Ollama lets a token repeat, blanks aside, before it ends the answer without its last line"""
 
 
 @record
@@ -68,7 +70,11 @@ class Counters:
 
 @record
 class Generated:
-    """An answer with all that led to it. `stop` is eos, limit or word."""
+    """An answer with all that led to it.
+
+    `stop` is eos, limit or word; or repeats, where Ollama gave up on a token that was repeated too often, and told no
+    counters.
+    """
 
     prompt: str
     prompt_tokens: tuple[int, ...]
@@ -318,14 +324,15 @@ class OllamaEndpoint:
                 pieces.append(
                     Piece(id=-1, text=last.response, at_s=at, logprob=said.logprob if said else None, top=listing)
                 )
-        if not last.done:
+        gave_up = not last.done and len({piece.text.strip() for piece in pieces[-_REPEATED:]}) == 1
+        if not last.done and not (gave_up and len(pieces) >= _REPEATED):
             raise ServerFailed(f"{self.client.base_url}: the answer broke off after {len(pieces)} tokens")
         return _generated(
             prompt,
             seed,
             temperature,
             pieces,
-            stop="limit" if last.done_reason == "length" else "eos",
+            stop="repeats" if gave_up else "limit" if last.done_reason == "length" else "eos",
             truncated=False,
             total_s=time.monotonic() - started,
             counters=Counters(

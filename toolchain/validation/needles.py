@@ -15,7 +15,7 @@ FORMS = ("chat", "plain")
 GROUPS = {"single": len(DEPTHS), "keyed": len(DEPTHS) + 1}
 """kinds of texts, and how many questions are asked of one"""
 SURE = 0.1
-"""nats of lead, from which on an answer of the baseline counts: twice what other batches were seen to change"""
+"""nats of lead, from which on an answer of the baseline counts; other threads moved leads of f16 by 0.04"""
 _SEVERAL_AT = (0.125, 0.5, 0.875)
 _NUMBER = re.compile(r"(?<!\d)\d{7}(?!\d)")
 _GROUPED = re.compile(r"(?<![\d,])\d,\d{3},\d{3}(?![\d,])")
