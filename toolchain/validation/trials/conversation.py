@@ -1,8 +1,9 @@
 """A conversation of fifty turns, whose user's side is fixed: answered freely, and read along another's answers.
 
 *Free*: a side answers each turn greedily, and goes on from its own answers. *Forced*: a side reads the baseline's
-conversation, and tells before each of the next tokens of the baseline's answer what it would have said. Each turn is
-rendered by the model's template and tokenized anew, as chat clients, Ollama and llama-server do it.
+conversation, and tells before each of the next tokens of the baseline's answer what it would have said; also before the
+last words of the user, which stay fresh where a small model answers the same again and again. Each turn is rendered by
+the model's template and tokenized anew, as chat clients, Ollama and llama-server do it.
 
 Where a prompt and its answer no longer fit the context, the oldest turns are left out, until half of the context is
 free. Ollama's chat also leaves out the oldest messages before the model reads them; llama-server refuses such a prompt,
@@ -15,8 +16,8 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Size:
     """of an answer, at most"""
     positions: int = 32
     """of each answer at which the predictions are compared, at most"""
+    words: int = 8
+    """last words of the user's turn at which they are compared, too"""
     listed: int = 128
     """likeliest tokens that are compared singly"""
 
@@ -95,14 +98,17 @@ class Turn:
 
 @record
 class Reading:
-    """What a side predicts along an answer: at each position the logarithms of the likeliest tokens' probabilities.
+    """What a side predicts in a turn: at each position the logarithms of the likeliest tokens' probabilities.
 
-    A token is named by its id, on Ollama by its text.
+    A token is named by its id, on Ollama by its text. `words` are the positions before words of the user, `positions`
+    those along the answer.
     """
 
-    positions: tuple[Mapping[str, float], ...] = field(default=())
-    read: int = 0
-    seconds: float = 0.0
+    words: tuple[Mapping[str, float], ...]
+    positions: tuple[Mapping[str, float], ...]
+    read: int
+    """tokens that were not in the cache"""
+    seconds: float
 
 
 @cache
@@ -206,22 +212,32 @@ def _ends(prompt: str) -> tuple[str, ...]:
 def _read(endpoint: Endpoint, turns: Sequence[Turn], at: int, size: Size) -> Reading:
     turn = turns[at]
     prompt = endpoint.chat(_messages(turns[turn.dropped : at], turn.user))
-    positions, read, seconds = [], 0, 0.0
-    for given in _prompts(endpoint, prompt, turn, size):
-        listed = min(size.listed, MOST_LISTED[endpoint.backend])
-        found = endpoint.generate(given, tokens=1, listed=listed)
+    read, seconds = 0, 0.0
+
+    def predicted(given: str | Sequence[int]) -> Mapping[str, float]:
+        nonlocal read, seconds
+        found = endpoint.generate(given, tokens=1, listed=min(size.listed, MOST_LISTED[endpoint.backend]))
         read, seconds = read + found.counters.prompt, seconds + found.total_s
         top = found.pieces[0].top if found.pieces else ()
-        positions.append({str(one.id) if one.id >= 0 else one.text: round(one.logprob, 5) for one in top})
-    return Reading(positions=tuple(positions), read=read, seconds=round(seconds, 2))
+        return {str(one.id) if one.id >= 0 else one.text: round(one.logprob, 5) for one in top}
+
+    return Reading(
+        words=tuple([predicted(endpoint.tokenize(given) or given) for given in _before_words(prompt, turn, size)]),
+        positions=tuple([predicted(given) for given in _along(endpoint, prompt, turn, size)]),
+        read=read,
+        seconds=round(seconds, 2),
+    )
 
 
-def _prompts(endpoint: Endpoint, prompt: str, turn: Turn, size: Size) -> Iterator[str | list[int]]:
+def _before_words(prompt: str, turn: Turn, size: Size) -> Iterator[str]:
+    """The prompt up to each of the last words of the user's turn. A template that changes the turn has none."""
+    begin = prompt.rfind(turn.user)
+    places = [begin + found.start() for found in re.finditer(r"(?<=\S) (?=\S)", turn.user)] if begin >= 0 else []
+    yield from (prompt[:place] for place in places[-size.words :] if size.words)
+
+
+def _along(endpoint: Endpoint, prompt: str, turn: Turn, size: Size) -> Iterator[str | list[int]]:
     """The prompt with ever more of the answer: as tokens, or, where the server takes none, as text."""
-    count = max(1, min(size.positions, len(turn.pieces)))
-    if ids := endpoint.tokenize(prompt):
-        for length in range(count):
-            yield [*ids, *turn.ids[:length]]
-    else:
-        for length in range(count):
-            yield prompt + "".join(turn.pieces[:length])
+    ids = endpoint.tokenize(prompt)
+    for length in range(max(1, min(size.positions, len(turn.pieces)))):
+        yield [*ids, *turn.ids[:length]] if ids else prompt + "".join(turn.pieces[:length])

@@ -48,7 +48,7 @@ def measure(trial: Trial, size: Size = USUAL) -> TestResult:
 
 def compared(turns: Sequence[Turn], exact: Sequence[Reading], rough: Sequence[Reading]) -> list[Step]:
     """Both sides' readings of one conversation, turn by turn."""
-    return [_step(turn, a.positions, b.positions) for turn, a, b in zip(turns, exact, rough, strict=True)]
+    return [_step(turn, a, b) for turn, a, b in zip(turns, exact, rough, strict=True)]
 
 
 def judged(own: Mapping[Side, Sequence[Turn]], steps: Sequence[Step], *, ollama: bool) -> TestResult:
@@ -112,19 +112,20 @@ def more_often(baseline: int, candidate: int, turns: int) -> float:
     return sum(math.comb(both, k) * math.comb(2 * turns - both, turns - k) for k in possible) / ways
 
 
-def _step(turn: Turn, exact: Sequence[Mapping[str, float]], rough: Sequence[Mapping[str, float]]) -> Step:
-    asked = [at for at, (a, b) in enumerate(zip(exact, rough, strict=True)) if a and b]
-    kl = [divergence(exact[at], rough[at]) for at in asked]
-    same = [max(exact[at], key=exact[at].__getitem__) == max(rough[at], key=rough[at].__getitem__) for at in asked]
+def _step(turn: Turn, exact: Reading, rough: Reading) -> Step:
+    pairs = zip((*exact.words, *exact.positions), (*rough.words, *rough.positions), strict=True)
+    asked = [(a, b) for a, b in pairs if a and b]
+    kl = [divergence(a, b) for a, b in asked]
     said = [str(one) if one >= 0 else text for one, text in zip(turn.ids, turn.pieces, strict=True)]
     surprise: dict[Side, float] = {}
-    for side, told in (("baseline", exact), ("candidate", rough)):
+    for side, told in zip(SIDES, (exact.positions, rough.positions), strict=True):
         # a token that is not listed is less likely than all that are
-        each = [-told[at].get(said[at], min(told[at].values())) for at in asked if at < len(said)]
-        surprise[side] = _mean(each)  # type: ignore[index]
+        surprise[side] = _mean(
+            [-one.get(name, min(one.values())) for name, one in zip(said, told, strict=False) if one]
+        )
     return Step(
-        means=Turning(kl=_mean(kl), uncertainty=_mean([uncertainty(exact[at]) for at in asked])),
-        same_top=_mean(same),
+        means=Turning(kl=_mean(kl), uncertainty=_mean([uncertainty(a) for a, _ in asked])),
+        same_top=_mean([max(a, key=a.__getitem__) == max(b, key=b.__getitem__) for a, b in asked]),
         surprise=surprise,
     )
 
@@ -156,6 +157,10 @@ def _notes(turns: Sequence[Turn], steps: Sequence[Step], found: Rise, *, ollama:
     ]
     if found.degraded and (at := degradation.noticed([one.means for one in steps])):
         notes.append(f"a session that ended after turn {at} would have been called degraded, too")
+    if 2 * sum(bool(faults(turns, at)) for at in range(len(turns))) > len(turns):
+        notes.append(
+            "most of the baseline's own answers have mechanical faults: the free conversation says little here"
+        )
     left_out = [at + 1 for at, turn in enumerate(turns) if turn.dropped > (turns[at - 1].dropped if at else 0)]
     if left_out:
         notes.append(
