@@ -33,7 +33,7 @@ class Small:
 def test_pressure_kills_the_server_and_ends_the_search_below(make_plan: MakePlan, make_trial: MakeTrial) -> None:
     """A server whose 4096 tokens take 512 MiB, on a machine with less."""
     plan = dataclasses.replace(make_plan(), environment={"TQ_TEST_PER_TOKEN": str(MIB // 8)})
-    trial = dataclasses.replace(make_trial(plan), pressure=Small(290))
+    trial = dataclasses.replace(make_trial(plan), pressure=Small(220))
     found = ceiling.measure(trial)
     assert found.verdict == "failed"
     assert found.figures[0].candidate == 1024

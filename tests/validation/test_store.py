@@ -69,3 +69,14 @@ def test_what_a_killed_run_left_is_deleted_and_no_more(tmp_path: Path) -> None:
 def test_a_key_stays_in_the_folder(key: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         Store(tmp_path).path(key)
+
+
+def test_the_baselines_answers_are_shared(tmp_path: Path) -> None:
+    """Two candidates find the same cells of the baseline, and none of each other's."""
+    first, second = (Store(tmp_path / name, tmp_path / "baselines" / "x") for name in ("a", "b"))
+    for key in ("needle/baseline/2048/0/single-0-chat", "session/forced/baseline/01", "speed/2048/0/000"):
+        first.kept(key, int, lambda: 1)
+    first.kept("needle/candidate/2048/0/single-0-chat", int, lambda: 1)
+    assert list(second.keys()) == ["needle/baseline/2048/0/single-0-chat", "session/forced/baseline/01"]
+    first.clear()
+    assert list(second.keys()) == []

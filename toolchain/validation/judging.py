@@ -13,8 +13,9 @@ from ..core import records
 from ..core.errors import ConfigError
 from ..core.locks import held
 from ..core.printable import printable
-from . import gate
+from . import gate, pages
 from .judgement import Judgement, Word, judged
+from .matrix import TESTS
 from .result import Pair, Report
 from .trials.prompts import NAME
 
@@ -66,6 +67,7 @@ def enter(file: Path, verdicts: Mapping[str, Word], who: str) -> Report:
         decision = gate.decide(results) if report.complete else report.decision
         report = replace(report, results=results, decision=decision)
         records.write(file, report)
+        pages.render(report, folder, tuple(TESTS))
         return report
 
 

@@ -68,6 +68,13 @@ class Plan:
         words = (self.model.stem[:40], self.candidate, self.backend, digest)
         return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in word)[:60] for word in words)
 
+    @property
+    def baseline_id(self) -> str:
+        """The same of the baseline alone: equal for all candidates that are compared with it."""
+        return replace(
+            self, candidate="", candidate_url="", candidate_log=None, tests=(), contexts=(), perplexity_bytes=0
+        ).id
+
     def cache(self, side: Side) -> str:
         """The cache setting of a side."""
         return self.baseline if side == "baseline" else self.candidate

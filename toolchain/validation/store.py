@@ -6,6 +6,9 @@ cells/KEY.npz, .slot arrays of a measurement, and a saved cache, whose digests K
 result.json          what was found, of all tests
 judgement.json       what a human found
 logs/                of the servers
+
+What the baseline alone answers is kept beside the validations, in baselines/ID/cells, where the next candidate finds
+it. Speed is measured in pairs, and so belongs to one validation.
 """
 
 from __future__ import annotations
@@ -24,11 +27,22 @@ R = TypeVar("R")
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 
-class Store:
-    """The kept cells of one validation. A cell is written atomically once it is complete, and never changed."""
+_OF_BASELINE = re.compile(
+    r"(needle|prompts|session|trajectory|perturbation|memory|ceiling)/((free|forced)/)?baseline/.*"
+    r"|needle/(text|room)/.*|needle/chat|prompts/asked/.*|prompts/chat"
+)
 
-    def __init__(self, folder: Path) -> None:
+
+class Store:
+    """The kept cells of one validation. A cell is written atomically once it is complete, and never changed.
+
+    `baseline` is a folder for the cells of the baseline, which further validations share; without it they are in
+    `folder`.
+    """
+
+    def __init__(self, folder: Path, baseline: Path | None = None) -> None:
         self.folder = folder
+        self._baseline = baseline or folder
         self.logs = folder / "logs"
         self.taken = 0
         """cells that this run measured itself"""
@@ -50,16 +64,20 @@ class Store:
     def path(self, key: str) -> Path:
         """The file of a cell."""
         assert _KEY.fullmatch(key), key
-        return self.folder / "cells" / f"{key}.json"
+        folder = self._baseline if _OF_BASELINE.fullmatch(key) else self.folder
+        return folder / "cells" / f"{key}.json"
 
     def keys(self) -> Iterator[str]:
         """All cells, sorted."""
-        root = self.folder / "cells"
-        found = (path.relative_to(root).as_posix() for path in root.rglob("*.json") if not path.name.startswith("."))
-        return iter(sorted(name.removesuffix(".json") for name in found))
+        found = set[str]()
+        for root in (self.folder / "cells", self._baseline / "cells"):
+            files = (path for path in root.rglob("*.json") if not path.name.startswith("."))
+            found |= {path.relative_to(root).as_posix().removesuffix(".json") for path in files}
+        return iter(sorted(found))
 
     def clear(self) -> None:
-        """Delete all but what a human entered, which holds for equal answers."""
+        """Delete all but what a human entered, which holds for equal answers; the baseline's cells, too."""
+        shutil.rmtree(self._baseline / "cells", ignore_errors=True)
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

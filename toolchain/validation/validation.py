@@ -142,11 +142,11 @@ def validate(run: Run, plan: Plan, *, again: bool = False, accept_void: Sequence
     if again and folder.is_dir():
         with leftovers.locked(folder):
             leftovers.remove(folder)
-            Store(folder).clear()
+            store_of(run, plan).clear()
     records.make_folder(folder)
     leftovers.remove_all(folder.parent)
     with leftovers.locked(folder):
-        store = Store(folder)
+        store = store_of(run, plan)
         store.tidy()
         records.write(folder / "plan.json", plan)
         release = records.read(plan.release_dir / "manifest.json", Release) if plan.release_dir else None
@@ -186,6 +186,11 @@ def folder_of(run: Run, name: str) -> Path:
 def find(run: Run, name: str) -> Report:
     """The report of a validation, named as for `located`. Raises `ConfigError`, and `RecordError` for a damaged one."""
     return records.read(located(run, name), Report)
+
+
+def store_of(run: Run, plan: Plan) -> Store:
+    """The kept cells of a validation, with those of its baseline."""
+    return Store(folder_of(run, plan.id), folder_of(run, "baselines") / plan.baseline_id)
 
 
 def located(run: Run, name: str) -> Path:
