@@ -124,6 +124,11 @@ class ValidateConfig:
     load: Annotated[
         float, Meta(ge=0, le=1), "share of the CPU, and of the GPU beforehand, that others may have in a measured test"
     ] = 0.1
+    timeout_s: Annotated[
+        float,
+        Meta(ge=1, le=86400),
+        "seconds for one model load, prompt or answer; a prompt of 128K tokens takes minutes",
+    ] = 3600.0
 
 
 @record

@@ -168,7 +168,7 @@ class Sides:
                 self.plan.model,
                 home=home,
                 context=context,
-                timeout_s=self._config.verify.timeout_s,
+                timeout_s=self._config.validate.timeout_s,
                 cache_type=self.plan.cache(side),
                 environment=self.plan.environment,
             )
@@ -195,7 +195,7 @@ class Sides:
                 home=home,
                 log=log,
                 environment=environment,
-                timeout_s=self._config.verify.timeout_s,
+                timeout_s=self._config.validate.timeout_s,
             )
         )
         template = given.has_template(self.plan.model)
@@ -232,7 +232,7 @@ class Sides:
 
     def _given(self, side: Side, context: int) -> _Running:
         """A server that runs already; what nothing proves is noted. Raises as `at`."""
-        timeout_s = self._config.verify.timeout_s
+        timeout_s = self._config.validate.timeout_s
         try:
             endpoint = given.endpoint(self.plan, side, context, folder=self._store.folder, timeout_s=timeout_s)
             if self.plan.backend == "ollama" and self.plan.log(side):

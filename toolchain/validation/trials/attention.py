@@ -87,7 +87,7 @@ def _dumped(trial: Trial, side: Side, tokens: tuple[int, ...]) -> Path:
             context=plan.working_context,
             stride=STRIDE,
             environment=plan.environment,
-            timeout_s=trial.config.verify.timeout_s,
+            timeout_s=trial.config.validate.timeout_s,
         )
         queries.save(path, layers)
 
