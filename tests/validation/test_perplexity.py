@@ -98,3 +98,21 @@ def test_the_baseline_against_itself_passes(program: Path, make_plan: MakePlan, 
     assert program.is_file()
     found = perplexity.measure(make_trial(make_plan(baseline="f16", candidate="f16", perplexity_bytes=3000)))
     assert found.verdict == "passed"
+
+
+def test_the_releases_own_libraries_are_measured(
+    program: Path, make_plan: MakePlan, make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    """The program finds them in its folder, and those that the release lacks, beside itself."""
+    plan = make_plan(candidate="f16", perplexity_bytes=3000)
+    assert plan.release_dir is not None
+    for folder, names in (
+        (plan.release_dir / "lib/ollama", ("libggml.so",)),
+        (program.parent, ("libggml.so", "libp.so")),
+    ):
+        for name in names:
+            (folder / name).write_text(str(folder))
+    seen = tmp_path / "seen"
+    program.write_text(program.read_text().replace("exec", f'cat "${{0%/*}}"/*.so > {seen}; exec', 1))
+    perplexity.measure(make_trial(plan))
+    assert seen.read_text() == f"{libraries}{program.parent}"

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import functools
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ...core import temporary
 from ...core.errors import ReleaseInvalid, TextTooShort
 from ...core.records import record, sha256_file
 from ...core.run import Run
@@ -82,7 +84,7 @@ def measure(trial: Trial) -> TestResult:
     read = sum(one.seconds for one in parts)
     notes = [f"{found.chunks} chunks of {CONTEXT} tokens of {plan.text.name}, in {read:.0f} s", *notes]
     if not _of_the_release(plan, program):
-        notes.append(f"{program} is of another build than the release: its types may differ")
+        notes.append(f"{program} is of another build than the release, whose libraries it used")
     return TestResult(
         test=NAME,
         verdict=verdict,
@@ -172,6 +174,27 @@ def _parts(trial: Trial, program: Path) -> list[Part]:
 
 
 def _part(trial: Trial, program: Path, words: bytes, *, first: bool) -> Part:
+    with temporary.folder("perplexity") as home:
+        return _measured(trial, _among_libraries(program, trial.plan, home), words, first=first)
+
+
+def _among_libraries(program: Path, plan: Plan, home: Path) -> Path:
+    """The program with the release's own libraries, which are what is validated: a copy of it in `home`, with links.
+
+    Programs of llama.cpp find their libraries, and the backends that these load, in the folder that they lie in. What a
+    release lacks comes from the program's folder.
+    """
+    assert plan.release_dir is not None
+    placed = home / program.name
+    shutil.copy2(program, placed)
+    for folder in (plan.release_dir / "lib" / "ollama", program.parent):
+        for one in folder.iterdir():
+            if (".so" in one.name or one.suffix == ".dylib") and not (home / one.name).exists():
+                (home / one.name).symlink_to(one)
+    return placed
+
+
+def _measured(trial: Trial, program: Path, words: bytes, *, first: bool) -> Part:
     plan, began = trial.plan, time.monotonic()
     found = divergence.measure(
         program,
