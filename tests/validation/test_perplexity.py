@@ -106,12 +106,9 @@ def test_the_releases_own_libraries_are_measured(
     """The program finds them in its folder, and those that the release lacks, beside itself."""
     plan = make_plan(candidate="f16", perplexity_bytes=3000)
     assert plan.release_dir is not None
-    for folder, names in (
-        (plan.release_dir / "lib/ollama", ("libggml.so",)),
-        (program.parent, ("libggml.so", "libp.so")),
-    ):
-        for name in names:
-            (folder / name).write_text(str(folder))
+    libraries = plan.release_dir / "lib" / "ollama"
+    for one in (libraries / "libggml.so", program.parent / "libggml.so", program.parent / "libp.so"):
+        one.write_text(str(one.parent))
     seen = tmp_path / "seen"
     program.write_text(program.read_text().replace("exec", f'cat "${{0%/*}}"/*.so > {seen}; exec', 1))
     perplexity.measure(make_trial(plan))
