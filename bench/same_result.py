@@ -19,7 +19,7 @@ from toolchain.core import temporary
 from toolchain.core.cachetypes import grammar
 from toolchain.models.quality.samples import read_text
 from toolchain.serving.llama_server import serve
-from toolchain.validation.endpoint import LlamaEndpoint
+from toolchain.validation.llama_endpoint import LlamaEndpoint
 
 TYPES = (
     "f16",

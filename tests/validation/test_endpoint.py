@@ -7,7 +7,8 @@ import pytest
 from tests.validation.conftest import MakePlan, MakeTrial
 from toolchain.core.errors import ServerFailed
 from toolchain.core.validation_errors import WrongModelServed
-from toolchain.validation.endpoint import Message, OllamaEndpoint
+from toolchain.validation.endpoint import Message
+from toolchain.validation.ollama_endpoint import OllamaEndpoint
 
 PROMPT = "The pass number of Lisbon is 4711 today. Words about rivers. The pass number of Lisbon is"
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tests.validation.conftest import MakePlan, MakeTrial
-from toolchain.validation.endpoint import LlamaEndpoint
+from toolchain.validation.llama_endpoint import LlamaEndpoint
 from toolchain.validation.needles import SHARES, Share, Shares
 from toolchain.validation.trials import perturbation, refract, starts
 from toolchain.validation.trials.perturbation import PromptDrift

@@ -16,7 +16,9 @@ from ..proofs import CacheProof
 from ..serving import cachelog
 from ..serving.llama_server import LlamaServer
 from ..serving.ollama import OllamaClient
-from .endpoint import Endpoint, LlamaEndpoint, OllamaEndpoint
+from .endpoint import Endpoint
+from .llama_endpoint import LlamaEndpoint
+from .ollama_endpoint import OllamaEndpoint
 from .plan import Plan, Side
 
 _MOST_LOG = 64 << 20

@@ -28,8 +28,10 @@ from ..serving import cachelog, ollama_server
 from ..serving.llama_server import serve
 from ..stages import Release
 from . import given
-from .endpoint import Endpoint, LlamaEndpoint, OllamaEndpoint
+from .endpoint import Endpoint
 from .leftovers import HOME
+from .llama_endpoint import LlamaEndpoint
+from .ollama_endpoint import OllamaEndpoint
 from .plan import SIDES, Plan, Side
 from .store import Store
 

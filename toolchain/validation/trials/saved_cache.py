@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...core.errors import StateInvalid, TextTooShort
 from ...core.records import make_folder, record, sha256_file
-from ..endpoint import LlamaEndpoint
+from ..llama_endpoint import LlamaEndpoint
 from ..plan import Side
 from ..trial import Trial
 
