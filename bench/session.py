@@ -15,10 +15,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from toolchain.core import records
 from toolchain.core.config import Config, load
@@ -120,19 +123,23 @@ class _Sides(Sides):
 def main() -> None:
     """Measure, then print each series, the false alarms and the delays of composed switches."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("model", type=Path)
-    asked.add_argument("--workspace", type=Path, required=True)
-    asked.add_argument("--out", type=Path, required=True)
+    asked.add_argument("model", type=Path, nargs="?")
+    asked.add_argument("--workspace", type=Path)
+    asked.add_argument("--out", type=Path)
     asked.add_argument("--seeds", type=int, nargs="+", default=[1])
     asked.add_argument("--settings", nargs="+", default=["q8_0", "turbo2"])
     asked.add_argument("--free", nargs="*", default=[], help="settings that also answer for themselves")
     asked.add_argument("--switch", nargs=3, metavar=("TURN", "FIRST", "SECOND"))
+    asked.add_argument("--simulate", type=int, default=0, help="so many drawn sessions instead of measured ones")
     asked.add_argument("--against", default="llama-server")
     asked.add_argument("--context", type=int, default=0)
     asked.add_argument("--turns", type=int, default=10)
     asked.add_argument("--tokens", type=int, default=128)
     asked.add_argument("--positions", type=int, default=32)
     given = asked.parse_args()
+    if given.simulate:
+        _simulate(given.simulate)
+        return
     sweep, series = Sweep(given), dict[tuple[int, str], list[Turning]]()
     for seed in given.seeds:
         began = time.monotonic()
@@ -173,6 +180,25 @@ def _rates(series: dict[tuple[int, str], list[Turning]]) -> None:
             near = sum(one[1] <= 2 for one in hits)
             delay = sorted(one[2] for one in hits)[len(hits) // 2] if hits else None
             _say(f"{first} to {second}: {len(hits)} of {len(told)} found, {near} within 2 turns; median delay {delay}")
+
+
+def _simulate(count: int) -> None:
+    """Alarms of drawn sessions: noise as large as was measured, and as alike in neighbouring turns."""
+    for alike, by in itertools.product((0.0, 0.3), (1.0, 1.5, 2.0, 3.0)):
+        found = [degradation.rise(_drawn(seed, alike, by)) for seed in range(count)]
+        hits = [one for one in found if one.degraded]
+        near = sum(abs(one.turn - 25) <= 3 for one in hits)
+        _say(f"correlation {alike}, from turn 25 on x{by}: {len(hits)} of {count} degraded, {near} within 3 turns")
+
+
+def _drawn(seed: int, alike: float, by: float) -> list[Turning]:
+    rng = np.random.default_rng(seed)
+    noise = [rng.normal()]
+    for _ in range(49):
+        noise.append(alike * noise[-1] + math.sqrt(1 - alike**2) * rng.normal())
+    u = 0.4 * np.exp(-np.arange(50) / 50 + rng.normal(0, 0.2, 50))
+    kl = 0.05 * u * np.exp(0.3 * np.array(noise)) * np.where(np.arange(50) >= 24, by, 1)
+    return [Turning(kl=float(a), uncertainty=float(b)) for a, b in zip(kl, u, strict=True)]
 
 
 FACTOR = 1.5

@@ -86,7 +86,7 @@ def rise(turns: Sequence[Turning]) -> Rise:
     slope = _slope(y, w)
     noise = y - np.mean(y) - slope * (w - np.mean(w))
     drawn = _scan(slope * w + _permuted(noise), w, least)[0].max(axis=1)
-    chance = float((1 + np.sum(drawn >= z[0, at])) / (1 + len(drawn)))
+    chance = float((1 + np.sum(drawn >= z[0, at] - 1e-6)) / (1 + len(drawn)))
     return Rise(turn=at + _EARLY + 1, factor=float(np.exp(rises[0, at])), chance=chance, slope=slope)
 
 
