@@ -33,8 +33,8 @@ FINE_DB, COLLAPSE_DB = 10.0, 5.0
 WORST_DB = 5.0
 """a single layer with useless scores can ruin a model"""
 FINE_KL, COLLAPSE_KL = math.log(1.05), 0.2
-"""measured divergence from f16, nats per token: fine up to the first, collapses above the second. A KL of log 1.05 is what
-a rise of the perplexity by 5% costs, where `toolchain.validation` stops, too"""
+"""measured divergence from f16, nats per token: fine up to the first, collapses above the second. log 1.05 is the cost
+of a perplexity that is 5% higher, where `toolchain.validation` stops, too"""
 KEPT = "q8_0"
 TOKENS = 1024
 """tokens of the text, for keys and predictions"""
