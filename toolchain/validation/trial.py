@@ -34,9 +34,11 @@ class Progress:
         """A further cell is done."""
         self._done += 1
         self._measured += measured
-        left = (time.monotonic() - self._started) / max(self._measured, 1) * max(self._total - self._done, 0)
+        self._total = max(self._total, self._done)  # a test may take more tries than it announced
+        cells = self._total - self._done
+        left = (time.monotonic() - self._started) / max(self._measured, 1) * cells
         about = f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
-        self._step.update(self._done, self._total, detail + (about if self._measured and self._done > 1 else ""))
+        self._step.update(self._done, self._total, detail + (about if self._measured > 1 and cells else ""))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
