@@ -59,7 +59,6 @@ def test_the_id_depends_on_what_decides_a_result_alone(
         {"baseline": "q8_0"},
         {"contexts": [1024]},
         {"backend": "ollama"},
-        {"tests": ["checklist"]},
     ]
     ids = {plan.id, *(make_plan(**{"tests": [ANSWERS], **change}).id for change in changes)}
     assert len(ids) == 1 + len(changes)
@@ -71,6 +70,7 @@ def test_the_id_depends_on_what_decides_a_result_alone(
     release = run.workspace / "releases" / plan.release
     shutil.copytree(release, tmp_path / "copied")
     same.append({"release": str(tmp_path / "copied")})
+    same.append({"tests": ["checklist"]})
     for change in same:
         assert make_plan(**{"tests": [ANSWERS], **change}).id == plan.id, change
     moved.write_bytes(model.read_bytes() + b"\0" * 32)
@@ -230,3 +230,15 @@ def test_a_test_that_is_interrupted_leaves_no_server(
     assert cells(run, plan.id) == ["interrupted/one"]
     found = records.read(validation.folder_of(run, plan.id) / "result.json", Report)
     assert (found.complete, found.decision.reasons, len(found.results)) == (False, ("interrupted",), 1)
+
+
+def test_tests_may_be_added_one_after_the_other(run: Run, make_plan: MakePlan) -> None:
+    """The second run measures its own tests alone, and judges both."""
+    first = validation.validate(run, make_plan(tests=["checklist"]))
+    assert first.decision.reasons[0].startswith("perplexity, attention,")
+    second = validation.validate(run, make_plan(tests=["memory"]))
+    assert (second.id, second.complete) == (first.id, True)
+    assert [one.test for one in second.results] == ["checklist", "memory"] == list(second.plan.tests)
+    assert "checklist" not in second.decision.reasons[0]
+    again = validation.validate(run, make_plan(tests=["memory"]), again=True)
+    assert [one.test for one in again.results] == ["memory"]

@@ -60,10 +60,10 @@ class Plan:
     def id(self) -> str:
         """Name of the validation's folder: model, candidate, backend and 10 digits of the digest.
 
-        Where files lie does not count: their content does.
+        Where files lie does not count: their content does. Nor do the tests: one may be added after the other.
         """
         here = Path()
-        deciding = replace(self, model=here, release_dir=None, text=here)
+        deciding = replace(self, model=here, release_dir=None, text=here, tests=())
         digest = sha256_bytes(to_json(deciding).encode())[:10]
         words = (self.model.stem[:40], self.candidate, self.backend, digest)
         return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in word)[:60] for word in words)

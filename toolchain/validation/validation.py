@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -14,7 +14,7 @@ from ..build import content_digest, find_release
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
-from ..core.errors import ConfigError, TextTooShort, ToolchainError
+from ..core.errors import ConfigError, RecordError, TextTooShort, ToolchainError
 from ..core.records import sha256_bytes, sha256_file
 from ..core.run import Run
 from ..host import machine
@@ -133,6 +133,8 @@ def make_plan(
 def validate(run: Run, plan: Plan, *, again: bool = False, accept_void: Sequence[str] = ()) -> Report:
     """Measure what the kept answers do not hold yet, and judge. Writes result.json after each test.
 
+    What an earlier run found with other tests counts, too, so that one may be added after the other.
+
     `accept_void` are kinds of voids that do not count (`voids.KINDS`). Raises `ConfigError` for an unknown one,
     `LockHeld` when the same validation runs, and the errors of the servers; what was measured is kept.
     """
@@ -148,12 +150,13 @@ def validate(run: Run, plan: Plan, *, again: bool = False, accept_void: Sequence
     with leftovers.locked(folder):
         store = store_of(run, plan)
         store.tidy()
+        results = {one.test: one for one in _earlier(folder) if one.test not in plan.tests}
+        asked, plan = plan.tests, replace(plan, tests=tuple(one for one in TESTS if one in {*plan.tests, *results}))
         records.write(folder / "plan.json", plan)
         release = records.read(plan.release_dir / "manifest.json", Release) if plan.release_dir else None
         started = _now()
         described = machine.described(run.config)
-        done: list[TestResult] = []
-        report = _report(plan, described, started, done, complete=False)
+        report = _report(plan, described, started, results)
         try:
             with Sides(plan, release, store, run.config, run.console) as sides:
                 trial = Trial(
@@ -167,9 +170,9 @@ def validate(run: Run, plan: Plan, *, again: bool = False, accept_void: Sequence
                     observer=voids.observer(plan),
                     accepted=frozenset(accept_void),
                 )
-                for name in plan.tests:
-                    done.append(_measured(name, trial))
-                    report = _report(plan, described, started, done, complete=len(done) == len(plan.tests))
+                for name in asked:
+                    results[name] = _measured(name, trial)
+                    report = _report(plan, described, started, results)
                     records.write(folder / "result.json", report)
                     render(report, folder, tuple(TESTS))
         finally:
@@ -224,7 +227,17 @@ def _measured(name: str, trial: Trial) -> TestResult:
     return voids.accepted(replace(found, seconds=seconds, voids=(*found.voids, *unproven)), trial.accepted)
 
 
-def _report(plan: Plan, described: str, started: str, done: Sequence[TestResult], *, complete: bool) -> Report:
+def _earlier(folder: Path) -> tuple[TestResult, ...]:
+    """What earlier runs of the same validation found, with other tests."""
+    try:
+        return records.read(folder / "result.json", Report).results
+    except RecordError:
+        return ()
+
+
+def _report(plan: Plan, described: str, started: str, results: Mapping[str, TestResult]) -> Report:
+    done = tuple(results[name] for name in plan.tests if name in results)
+    complete = len(done) == len(plan.tests)
     decision = gate.decide(done) if complete else Decision(answer="not decided", reasons=("interrupted",), next="again")
     return Report(
         id=plan.id,
@@ -232,7 +245,7 @@ def _report(plan: Plan, described: str, started: str, done: Sequence[TestResult]
         ran_on=machine.in_short(),
         machine=described,
         started=started,
-        results=tuple(done),
+        results=done,
         decision=decision,
         complete=complete,
     )
