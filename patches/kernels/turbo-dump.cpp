@@ -14,14 +14,26 @@
 //           further term that no cell stands for
 //   out     (rows, heads, width), what attention gives for these queries
 
+// A llama.cpp whose tensors have no names, by which caches are known, gets a program that says so.
+#include "ggml-backend.h"
+
+#include <cstdio>
+
+#ifndef GGML_MAX_NAME
+
+int main() {
+    fputs("turbo-dump: tensors have no names in this llama.cpp\n", stderr);
+    return 1;
+}
+
+#else
+
 #include "arg.h"
 #include "common.h"
-#include "ggml-backend.h"
 #include "llama.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -221,3 +233,5 @@ int main(int count, char ** words) {
     llama_backend_free();
     return 0;
 }
+
+#endif
