@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.verify.conftest import stated
 from toolchain.build import content_digest
 from toolchain.core import records
 from toolchain.core.config import load
@@ -49,20 +50,7 @@ def write_release(workspace: Path) -> Release:
         program.parent.mkdir(parents=True)
         program.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {command} "$@"\n')
         program.chmod(0o755)
-    release = Release(
-        id=folder.name,
-        version="9.9.9",
-        created="2026-05-01T00:00:00Z",
-        platform="linux-x86_64",
-        ollama_commit="a" * 40,
-        llama_cpp_commit="b" * 40,
-        llama_cpp_build=10488,
-        series_sha256="c" * 64,
-        cache_types=TYPES,
-        tools={},
-        flags={},
-        files={},
-    )
+    release = stated(folder.name, TYPES)
     records.write(folder / "manifest.json", release)
     proof = Verification(
         release=release.id,

@@ -11,10 +11,11 @@ import pytest
 
 from tests.validation.conftest import MakePlan, MakeTrial
 from toolchain.core.errors import ServerFailed
+from toolchain.models.compatibility.trial import position_divergence
 from toolchain.validation import result
 from toolchain.validation.trial import Trial
 from toolchain.validation.trials import degradation, session
-from toolchain.validation.trials.conversation import Size, Turn, answered, divergence, questions, read_along
+from toolchain.validation.trials.conversation import Size, Turn, answered, questions, read_along
 from toolchain.validation.trials.degradation import Turning
 from toolchain.validation.trials.faults import faults
 
@@ -70,7 +71,7 @@ def test_the_same_errors_of_the_logits_cost_the_same_at_equal_uncertainty(sharpn
         ]
         for one in (logits, logits + rng.normal(0, 0.1, logits.shape))
     )
-    kl = sum(divergence(a, b) for a, b in zip(exact, rough, strict=True))
+    kl = sum(position_divergence(a, b) for a, b in zip(exact, rough, strict=True))
     assert kl / sum(map(degradation.uncertainty, exact)) == pytest.approx(0.1**2 / 2, rel=0.15)
 
 

@@ -22,15 +22,10 @@ TURBO4 = CacheType(name="turbo4", block=64, bytes=34)
 MakeRelease = Callable[..., Path]
 
 
-def write_release(folder: Path, cache_types: Sequence[CacheType] = (TURBO4,), **behaviour: Any) -> Path:
-    """A release directory with the scripted server, and a manifest that fits it."""
-    binary = folder / "bin" / "ollama"
-    binary.parent.mkdir(parents=True)
-    binary.write_text(f"#!{sys.executable}\n{SCRIPT.read_text(encoding='utf-8')}", encoding="utf-8")
-    binary.chmod(0o755)
-    (binary.parent / "behaviour.json").write_text(json.dumps(behaviour), encoding="utf-8")
-    release = Release(
-        id=folder.name,
+def stated(name: str, cache_types: Sequence[CacheType]) -> Release:
+    """The manifest of a release of no files, which reports the version 9.9.9."""
+    return Release(
+        id=name,
         version="9.9.9",
         created="2026-05-01T00:00:00Z",
         platform="linux-x86_64",
@@ -43,6 +38,16 @@ def write_release(folder: Path, cache_types: Sequence[CacheType] = (TURBO4,), **
         flags={},
         files={},
     )
+
+
+def write_release(folder: Path, cache_types: Sequence[CacheType] = (TURBO4,), **behaviour: Any) -> Path:
+    """A release directory with the scripted server, and a manifest that fits it."""
+    binary = folder / "bin" / "ollama"
+    binary.parent.mkdir(parents=True)
+    binary.write_text(f"#!{sys.executable}\n{SCRIPT.read_text(encoding='utf-8')}", encoding="utf-8")
+    binary.chmod(0o755)
+    (binary.parent / "behaviour.json").write_text(json.dumps(behaviour), encoding="utf-8")
+    release = stated(folder.name, cache_types)
     records.write(folder / "manifest.json", release)
     return folder
 

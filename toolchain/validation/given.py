@@ -11,6 +11,7 @@ from ..core.errors import ConfigError, ServerFailed, ToolchainError, Verificatio
 from ..core.records import record, sha256_file
 from ..core.validation_errors import WrongModelServed
 from ..deploy.prefix import Prefix
+from ..models import servable
 from ..models.memory import geometry, gguf
 from ..proofs import CacheProof
 from ..serving import cachelog
@@ -145,8 +146,8 @@ def unproven(plan: Plan, side: Side) -> str:
 
 
 def has_template(model: Path) -> bool:
-    """Whether the file has a chat template."""
-    return bool(gguf.load(str(model)).metadata.get("tokenizer.chat_template"))
+    """Whether llama.cpp has a chat template for the file."""
+    return servable.has_template(gguf.load(str(model)).metadata)
 
 
 def _last(found: tuple[cachelog.Cache, ...], layers: int) -> list[CacheProof]:

@@ -11,9 +11,8 @@ from typing import cast, get_args
 
 from ..core import records
 from ..core.errors import ConfigError
-from ..core.locks import held
 from ..core.printable import printable
-from . import gate, pages
+from . import gate, leftovers, pages
 from .judgement import Judgement, Word, judged
 from .matrix import TESTS
 from .result import Pair, Report
@@ -53,9 +52,7 @@ def enter(file: Path, verdicts: Mapping[str, Word], who: str) -> Report:
     Raises `RecordError`, `DiskFull`, and `LockHeld` while the validation runs.
     """
     folder = file.parent
-    with held(
-        folder.parent / f"{folder.name}.lock", f"{folder.name} is being measured", hint="wait until it has ended"
-    ):
+    with leftovers.locked(folder):
         report = records.read(file, Report)
         judgement = Judgement.read(folder)
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

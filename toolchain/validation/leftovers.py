@@ -49,7 +49,7 @@ def remove_all(root: Path) -> None:
 
 
 def locked(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """The lock of a validation. Raises `LockHeld`."""
+    """The lock of a validation, or of a tuning. Raises `LockHeld`."""
     return held(
         folder.parent / f"{folder.name}.lock", f"{folder.name} is being measured", hint="wait until it has ended"
     )

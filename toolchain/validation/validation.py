@@ -82,7 +82,8 @@ def make_plan(
         require_program(directory / _PROGRAMS[backend], "./inv build makes a complete release; --release names one")
     path = find_model(model, run.config, run.console).absolute()
     header = gguf.load(str(path))
-    trained = int(header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length", 0) or 0)
+    architecture = header.metadata.get("general.architecture")
+    trained = int(header.metadata.get(f"{architecture}.context_length", 0) or 0)
     if not trained:
         raise ConfigError(f"{path}: states no context length, so it is no language model")
     if too_long := [one for one in contexts if one > trained]:
@@ -90,7 +91,7 @@ def make_plan(
             f"--contexts {too_long[0]}: {path.name} was trained on {trained} tokens", hint=f"--contexts {trained}"
         )
     types = type_table(stated.cache_types if stated else load_series(run).types)
-    layers = int(header.metadata.get(f"{header.metadata.get('general.architecture')}.block_count", 0) or 0)
+    layers = int(header.metadata.get(f"{architecture}.block_count", 0) or 0)
     for setting in (baseline, candidate):
         parsed = grammar.parse(setting)
         for name in parsed.names():

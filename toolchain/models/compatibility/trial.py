@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ...serving.cachelog import mismatch, stated
 from ...serving.llama_server import LlamaServer, serve
 from ..quality.measure import Estimate
 
+K = TypeVar("K", int, str)
 POSITIONS = 64
 FEWEST_TOKENS = 256
 LISTED = 256
@@ -90,9 +92,9 @@ def predict(server: LlamaServer, prompt: Sequence[int]) -> Prediction:
     return Prediction(listed={one.id: one.logprob for one in answer.completion_probabilities[0].top_logprobs})
 
 
-def position_divergence(exact: Mapping[int, float], rough: Mapping[int, float]) -> float:
+def position_divergence(exact: Mapping[K, float], rough: Mapping[K, float]) -> float:
     """KL of `rough` from `exact` in nats at one position: logarithms of probabilities by token; what either one omits
-    counts as one token."""
+    counts as one token, so it is a lower bound."""
     both = [token for token in exact if token in rough and math.isfinite(exact[token]) and math.isfinite(rough[token])]
     p, q = np.exp([exact[token] for token in both]), np.exp([rough[token] for token in both])
     rest_p, rest_q = max(1 - float(p.sum()), 0.0), max(1 - float(q.sum()), 1e-12)

@@ -152,15 +152,6 @@ def read_along(
     return found
 
 
-def divergence(exact: Mapping[str, float], rough: Mapping[str, float]) -> float:
-    """KL of `rough` from `exact` in nats. Tokens that either one omits count as one, so it is a lower bound."""
-    both = [name for name in exact if name in rough and math.isfinite(exact[name]) and math.isfinite(rough[name])]
-    p, q = [math.exp(exact[name]) for name in both], [math.exp(rough[name]) for name in both]
-    rest_p, rest_q = max(1 - math.fsum(p), 0.0), max(1 - math.fsum(q), 1e-12)
-    listed = math.fsum(one * (exact[name] - rough[name]) for one, name in zip(p, both, strict=True))
-    return max(listed + (rest_p * math.log(rest_p / rest_q) if rest_p else 0.0), 0.0)
-
-
 def _answer(endpoint: Endpoint, done: Sequence[Turn], question: Question, size: Size) -> Turn:
     dropped, prompt = _fitting(endpoint, done, question, size)
     found = endpoint.generate(prompt, tokens=size.tokens, stop=_ends(prompt))

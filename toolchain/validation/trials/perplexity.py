@@ -21,6 +21,7 @@ from ...core import temporary
 from ...core.errors import ReleaseInvalid, TextTooShort
 from ...core.records import record, sha256_file
 from ...core.run import Run
+from ...models.compatibility.verdict import FINE_KL
 from ...models.quality import divergence
 from ...models.quality.choices import find_perplexity
 from ...models.quality.divergence import Chunk
@@ -37,7 +38,7 @@ LIMIT_S = 1200.0
 """no further part is begun after so long"""
 MOST, KILL = 0.5, 1.0
 """of what the candidate adds to the perplexity"""
-KL_MOST, KL_KILL = math.log(1.05), math.log(1.10)
+KL_MOST, KL_KILL = FINE_KL, math.log(1.10)
 """Nats. Where the text is as the baseline predicts it, the KL is the logarithm of the perplexities' ratio: these are
 5% and 10% of the perplexity."""
 SURE = 2.0

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...models.compatibility.trial import position_divergence
 from ..plan import SIDES, Side
 from ..result import Figure, Line, Pair, Plot, Table, TestResult
 from ..trial import Trial
 from . import degradation
-from .conversation import USUAL, Reading, Size, Turn, answered, divergence, read_along
+from .conversation import USUAL, Reading, Size, Turn, answered, read_along
 from .degradation import Rise, Turning, levels, uncertainty
 from .faults import faults
 
@@ -115,7 +116,7 @@ def more_often(baseline: int, candidate: int, turns: int) -> float:
 def _step(turn: Turn, exact: Reading, rough: Reading) -> Step:
     pairs = zip((*exact.words, *exact.positions), (*rough.words, *rough.positions), strict=True)
     asked = [(a, b) for a, b in pairs if a and b]
-    kl = [divergence(a, b) for a, b in asked]
+    kl = [position_divergence(a, b) for a, b in asked]
     said = [str(one) if one >= 0 else text for one, text in zip(turn.ids, turn.pieces, strict=True)]
     surprise: dict[Side, float] = {}
     for side, told in zip(SIDES, (exact.positions, rough.positions), strict=True):

@@ -22,15 +22,13 @@ from ..plan import Side
 from ..result import Figure, Line, Plot, Table, TestResult, Verdict
 from ..trial import Trial
 from . import starts
+from .perplexity import KL_KILL, KL_MOST, SURE
 
 NAME = "trajectory"
 TOKENS = 32
 """decoded for each prompt"""
 LISTED = 128
 """probabilities that are compared singly; the rest counts as one"""
-KL_MOST, KL_KILL = math.log(1.05), math.log(1.10)
-SURE = 2.0
-"""standard errors"""
 
 
 @record

@@ -15,7 +15,6 @@ from ...core import records
 from ...core.cachetypes import grammar
 from ...core.cachetypes.table import own, type_table
 from ...core.errors import ConfigError
-from ...core.locks import held
 from ...core.records import record, sha256_bytes, sha256_file
 from ...core.run import Run
 from ...host import machine as host
@@ -28,6 +27,7 @@ from ...models.quality.choices import find_perplexity
 from ...models.quality.samples import read_text
 from ...series.manifest import root_of
 from ...stages import CacheType
+from .. import leftovers
 from ..store import Store
 from . import choice, room
 from .bench import Bench, Measuring
@@ -106,8 +106,7 @@ def tune(run: Run, measuring: Measuring, wanted: Wanted) -> Tuning:
         room.cache_bytes(shape, one, setting, table)  # raises for a setting that the model cannot have
     folder = run.workspace / FOLDER / measuring.id
     records.make_folder(folder)
-    lock = folder.parent / f"{folder.name}.lock"
-    with held(lock, f"{folder.name} is being measured", hint="wait until it has ended"):
+    with leftovers.locked(folder):
         store = Store(folder)
         store.tidy()
         records.write(folder / "plan.json", measuring)
