@@ -99,7 +99,7 @@ class Sweep:
         return Trial(
             plan=plan,
             store=store,
-            sides=_Sides(plan, release, store, self.run.config, self.run.console, self.given.context),
+            sides=_Sides(plan, release, store, self.run.config, self.given.context),
             config=self.run.config,
             console=self.run.console,
             workspace=self.run.workspace,
@@ -110,10 +110,8 @@ class Sweep:
 class _Sides(Sides):
     """The sides with a context of one's own."""
 
-    def __init__(
-        self, plan: Plan, release: Release | None, store: Store, config: Config, console: Console, context: int
-    ) -> None:
-        super().__init__(plan, release, store, config, console)
+    def __init__(self, plan: Plan, release: Release | None, store: Store, config: Config, context: int) -> None:
+        super().__init__(plan, release, store, config)
         self._asked_context = context
 
     def at(self, side: Side, context: int) -> Endpoint:

@@ -102,7 +102,7 @@ def make_trial(run: Run, tmp_path: Path) -> Iterator[MakeTrial]:
     def made(plan: Plan) -> Trial:
         release = records.read(plan.release_dir / "manifest.json", Release) if plan.release_dir else None
         store = Store(tmp_path / "validation" / plan.id)
-        opened.append(Sides(plan, release, store, run.config, run.console))
+        opened.append(Sides(plan, release, store, run.config))
         return Trial(
             plan=plan,
             store=store,

@@ -19,7 +19,6 @@ from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
 from ..core.config import Config
-from ..core.console import Console
 from ..core.deadline import Deadline
 from ..core.errors import ToolchainError, VerificationFailed
 from ..core.records import record
@@ -64,11 +63,11 @@ class _Running:
 
 
 class Sides:
-    """The servers of a validation. `close` stops them; `stopped` counts how often one was given up for memory."""
+    """The servers of a validation. `close` stops them."""
 
-    def __init__(self, plan: Plan, release: Release | None, store: Store, config: Config, console: Console) -> None:
+    def __init__(self, plan: Plan, release: Release | None, store: Store, config: Config) -> None:
         self.plan = plan
-        self._release, self._store, self._config, self._console = release, store, config, console
+        self._release, self._store, self._config = release, store, config
         self._running: dict[Side, _Running] = {}
         kept = [side for side in SIDES if store.has(_key(side))]
         self.unproven = [store.kept(_key(side), _Unproven, _Unproven).why for side in kept]

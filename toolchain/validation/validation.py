@@ -159,7 +159,7 @@ def validate(run: Run, plan: Plan, *, again: bool = False, accept_void: Sequence
         described = machine.described(run.config)
         report = _report(plan, described, started, results)
         try:
-            with Sides(plan, release, store, run.config, run.console) as sides:
+            with Sides(plan, release, store, run.config) as sides:
                 trial = Trial(
                     plan=plan,
                     store=store,
