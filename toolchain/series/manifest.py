@@ -87,6 +87,7 @@ class SeriesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     version: Literal[1]
     types: tuple[CacheType, ...]
+    averages: dict[str, str] = {}
     facts: dict[str, Fact]
     parts: tuple[Part, ...]
     proven: Proven | None = None
