@@ -15,6 +15,7 @@ from ...core.cachetypes.grammar import CacheTypes
 from ...core.cachetypes.table import finer_keys
 from ...core.records import record
 from ...stages import CacheType
+from .drafts import Draft
 from .geometry import Geometry
 from .gguf import ModelHeader
 from .kv import PADDING, Setting, obstacle, sizes
@@ -116,16 +117,18 @@ def plan(
     contexts: Sequence[int] = (),
     setting: Setting | None = None,
     further_bytes: int = 0,
+    draft: Draft | None = None,
 ) -> MemoryPlan:
     """Memory of `types` at `contexts` (tokens of one sequence; none: the usual ones up to the trained context).
 
-    The context of `setting` is ignored. `further_bytes` are weights in other files (a projector). `table` has the
-    size of every type. Raises `ConfigError` for a type that is not in it, or rules beyond the model's layers.
+    The context of `setting` is ignored. `further_bytes` are weights in other files (a projector), `draft` is what is
+    loaded to draft tokens. `table` has the size of every type. Raises `ConfigError` for a type that is not in it, or
+    rules beyond the model's layers.
     """
     setting = setting or Setting(context=PADDING)
     contexts = tuple(contexts) or _usual(geometry)
     weights = model.tensor_bytes + further_bytes
-    costs = _TypeCosts(geometry, machine, table, setting, weights)
+    costs = _TypeCosts(geometry, machine, table, setting, weights, draft)
     planned = tuple(_plan_type(costs, one, contexts) for one in types)
     return MemoryPlan(
         model=str(model.metadata.get("general.name") or model.name),
@@ -133,13 +136,17 @@ def plan(
         context_length=geometry.context_length,
         sequences=setting.sequences,
         batch=setting.batch,
-        weights=weights,
+        weights=weights + (draft.weights if draft else 0),
         ram=machine.ram,
         budget=machine.budget,
         gpu=machine.gpu,
         types=planned,
         recommendation=_recommend(planned, min(max(contexts), geometry.context_length)),
-        notes=(*_notes(model, geometry, machine, planned), *_unrotated(geometry, types, planned, table)),
+        notes=(
+            *_notes(model, geometry, machine, planned),
+            *([draft.note] if draft else []),
+            *_unrotated(geometry, types, planned, table),
+        ),
     )
 
 
@@ -151,12 +158,14 @@ class _TypeCosts:
         table: Mapping[str, CacheType],
         setting: Setting,
         weights: int,
+        draft: Draft | None,
     ) -> None:
         self.geometry = geometry
         self.table = table
         self._machine = machine
         self._setting = setting
         self._weights = weights
+        self._draft = draft
 
     def at(self, types: CacheTypes, context: int) -> Cell:
         own = self._setting
@@ -164,6 +173,8 @@ class _TypeCosts:
         caches = sizes(self.geometry, types, setting, self.table)
         working = working_bytes(self.geometry, setting, caches)
         total = self._weights + caches.bytes + working
+        if self._draft:
+            total += self._draft.bytes_at(setting, self.table)
         return Cell(
             context=context,
             kv=caches.bytes,
