@@ -15,7 +15,7 @@ from ...core.run import Run
 from ...host import machine
 from ...series.manifest import root_of
 from .. import packaged
-from . import architectures, drafts, geometry, gguf, plan, store
+from . import architectures, drafts, geometry, gguf, hardware, plan, store
 from .kv import Setting
 
 _MAX_RAM_GIB, _MAX_CONTEXT, _MAX_SEQUENCES = 4096, 1 << 27, 256
@@ -110,11 +110,11 @@ def _machine(run: Run, ram: float) -> plan.Hardware:
         if not math.isfinite(ram) or not 0 < ram <= _MAX_RAM_GIB:
             raise ConfigError(f"--ram {ram:g}: expected GiB, up to {_MAX_RAM_GIB}", hint="--ram 36")
         size = int(ram * plan.GIB)
-        return plan.Hardware(ram=size, gpu=machine.metal_limit(size))
+        return hardware.a_mac(size)
     found = machine.look(run.config)
     if not found.ram:
         raise ConfigError("the memory of this machine is unknown", hint="--ram 36 names it, in GiB")
-    return plan.Hardware(ram=found.ram, gpu=found.gpu_limit)
+    return hardware.with_limit(found.ram, found.limit)
 
 
 def tokens(text: str, flag: str = "--context") -> int:
