@@ -21,7 +21,7 @@ from ..core.records import record
 
 _GIB, _MIB = 1 << 30, 1 << 20
 _TWO_THIRDS_UP_TO = 32
-_NEWER = ((24, 0.74), (48, 0.78), (96, 0.81), (128, 0.84), (1 << 20, 0.91))
+_NEWER = ((24, 0.74), (48, 0.78), (96, 0.81), (128, 0.84), (1 << 20, 0.90625))
 """share up to this many GiB"""
 _PROGRAM = Path(__file__).with_name("working_set.py")
 _SECONDS = 20.0

@@ -57,7 +57,7 @@ def metal_notes(machine: Hardware, totals: Iterable[int]) -> list[str]:
     if any(total <= most for total in over):
         notes.append(
             f"~ fits where Metal allows up to {most / GIB:.1f} GiB, as newer macOS does; older ones allow "
-            f"{low / GIB:.1f} GiB: ./inv doctor on that Mac tells"
+            f"{low / GIB:.1f} GiB: ./inv memory on that Mac asks Metal itself"
         )
     if needed := max((total for total in over if total > most), default=0):
         allowed = f"{low / GIB:.1f}" if low == most else f"{low / GIB:.1f} to {most / GIB:.1f}"
