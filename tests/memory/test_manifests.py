@@ -90,16 +90,16 @@ def reference(root: Path, runner: str, stated: dict[str, Any] | None) -> dict[st
 def test_of_a_list_the_manifest_that_llama_server_opens(tmp_path: Path) -> None:
     ggml, llama = (manifest(tmp_path, [("model", data)], {}) for data in (b"ggml", b"llama"))
     mlx = manifest(tmp_path, [("tensor", b"t")], {})
-    cases = [
+    cases: list[tuple[list[tuple[str, dict[str, Any] | None]], bytes, bool]] = [
         ([("mlx", mlx), ("ggml", ggml), ("llamacpp", llama)], b"llama", True),
         ([("ggml", ggml), ("LlamaCpp", None)], b"ggml", False),
     ]
-    for entries, content, also_mlx in cases:
+    for entries, data, also_mlx in cases:
         refs = [reference(tmp_path, runner, stated) for runner, stated in entries]
         write(tmp_path, {"schemaVersion": 2, "mediaType": _LIST, "manifests": refs})
         found = store.find("m", tmp_path)
         assert found
-        assert (found.model.read_bytes(), found.mlx) == (content, also_mlx)
+        assert (found.model.read_bytes(), found.mlx) == (data, also_mlx)
     write(tmp_path, {"mediaType": _LIST, "manifests": [llama | {"runner": "llamacpp"}]})  # in the list itself
     assert content("m", tmp_path) == b"llama"
     write(tmp_path, {"mediaType": _LIST, "manifests": [reference(tmp_path, "mlx", mlx)]})
