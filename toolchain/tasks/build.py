@@ -28,7 +28,7 @@ def release(run: Run, stock: bool = False, targets: Names = Names()) -> None:
 
 @group.task("workspace", release="id or directory of the release that was signed; empty: the newest one built")
 def seal(run: Run, release: str = "") -> None:
-    """Make a release of one that was signed after the build."""
+    """Make a release of one signed outside."""
     run.finish(sealing.seal(run, building.find_release(run, release)))
 
 
