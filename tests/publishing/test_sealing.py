@@ -124,11 +124,17 @@ def test_real_rcodesign_in_place(tmp_path: Path) -> None:
     if not tool:
         pytest.skip("no rcodesign on PATH, and TURBOQUANT_RCODESIGN names none")
     certificate = tmp_path / "certificate.pem"
-    made = ["generate-self-signed-certificate", "--person-name", "Test", "--pem-unified-file", certificate]
+    made: list[str | Path] = [
+        "generate-self-signed-certificate",
+        "--person-name",
+        "Test",
+        "--pem-unified-file",
+        certificate,
+    ]
     subprocess.run([tool, *made], check=True, capture_output=True)
     folder, run = packs.macos(tmp_path / "w"), packs.run_in(tmp_path / "w")
     for name in FILES:
-        words = ["sign", "--pem-file", certificate, "--timestamp-url", "none", folder / name]
+        words: list[str | Path] = ["sign", "--pem-file", certificate, "--timestamp-url", "none", folder / name]
         subprocess.run([tool, *words], check=True, capture_output=True)
     result = sealing.seal(run, folder)
     sealed = run.workspace / "releases" / result.release

@@ -22,10 +22,9 @@ from typing import Any
 
 import gguf
 
-from ...core import lookalikes
 from ...core.errors import ModelInvalid
 from ...core.records import record
-from .origin import FileSource, HttpSource, ModelOrigin
+from .origin import FileSource, HttpSource, ModelOrigin, no_gguf
 
 HEADER_LIMIT = 256 << 20
 """bytes; the largest vocabularies take about 20 MiB"""
@@ -129,7 +128,7 @@ def parse(source: ModelOrigin, *, until: str = "", window: int = _WINDOW) -> Mod
     """Read one file's header, up to the first key that begins with `until`, if given. Raises `ModelInvalid`."""
     cursor = _Cursor(source, window)
     if cursor.take(4) != b"GGUF":
-        raise _no_gguf(source)
+        raise no_gguf(source)
     version = cursor.scalar("I")
     if version not in (2, 3):
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in (1, 2, 3)
@@ -165,12 +164,6 @@ def parse(source: ModelOrigin, *, until: str = "", window: int = _WINDOW) -> Mod
         size=source.size,
         header_only=header_only,
     )
-
-
-def _no_gguf(source: ModelOrigin) -> ModelInvalid:
-    if found := lookalikes.what(source.read(0, min(source.size, lookalikes.ENOUGH))):
-        return ModelInvalid(f"{source.name}: {found}, not a GGUF file", hint=lookalikes.remedy(found, source.name))
-    return ModelInvalid(f"{source.name}: not a GGUF file")
 
 
 def _open(place: str) -> ModelOrigin:

@@ -121,3 +121,10 @@ class HttpSource:
         if len(data) != length:
             raise ModelInvalid(f"{self.name}: at byte {offset}: expected {length} bytes, received {len(data)}")
         return data
+
+
+def no_gguf(source: ModelOrigin) -> ModelInvalid:
+    """The error for a file that does not begin as a GGUF file does, with what it is instead, if that is known."""
+    if found := lookalikes.what(source.read(0, min(source.size, lookalikes.ENOUGH))):
+        return ModelInvalid(f"{source.name}: {found}, not a GGUF file", hint=lookalikes.remedy(found, source.name))
+    return ModelInvalid(f"{source.name}: not a GGUF file")
