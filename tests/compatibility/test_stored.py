@@ -38,6 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     partial.write_bytes(partial.read_bytes()[:3000])
     put(root, f"{LIBRARY}/broken/latest", [("model", b"x")]).write_text('{"layers": [')
     put(root, f"{LIBRARY}/other/latest", [("model", b"PK\3\4")])
+    put(root, f"{LIBRARY}/of-mlx/latest", [("tensor", b"t")])
     put_model(root, "windows/latest", models.dense("unseen", further=_WINDOW))
     return root
 

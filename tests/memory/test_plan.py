@@ -16,8 +16,8 @@ from toolchain.core.config import load as load_config
 from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid
 from toolchain.core.run import Run
-from toolchain.host.machine import metal_limit
-from toolchain.models.memory import geometry, kv, plan, rotation, working
+from toolchain.host import gpulimit
+from toolchain.models.memory import geometry, hardware, kv, plan, rotation, working
 from toolchain.tasks.flags import CacheSettings, Names
 from toolchain.text import as_text
 
@@ -42,7 +42,7 @@ PLAIN = geometry.Geometry(
 
 def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), **setting: Any) -> plan.MemoryPlan:
     found = load(path)
-    machine = plan.Hardware(ram=ram, gpu=metal_limit(ram))
+    machine = hardware.a_mac(ram)
     return plan.plan(
         found,
         geometry.read(found),
@@ -67,7 +67,10 @@ def test_a_27b_model_on_32_gib(large: dict[str, Path]) -> None:
     assert [cell.gpu_fits for cell in f16.cells] == [True, True, True, False, False]
     assert f16.largest_context == 131072 > q8_0.largest_gpu_context >= 65536
     assert found.recommendation.types == mixed.types == "q8_0:turbo4"
-    assert any("iogpu.wired_limit_mb=" in note for note in found.notes)
+    assert (found.gpu, found.gpu_most // (1 << 20)) == (32 * GIB * 2 // 3, 25559)
+    assert [cell.gpu_may_fit for cell in f16.cells] == [True, True, True, True, False]
+    assert any("iogpu.wired_limit_mb=27062 raises it, until the next reboot" in note for note in found.notes)
+    assert any(note.startswith("~ fits where Metal allows up to 25.0 GiB") for note in found.notes)
     assert any("only a header" in note for note in found.notes)
 
 
@@ -77,6 +80,21 @@ def test_a_32b_model_without_windows(large: dict[str, Path]) -> None:
     assert found.recommendation.types == "turbo3"
     assert found.types[0].cells[0].kv == 64 * 2 * 8 * 128 * 2 * 40960
     assert not planned(large["qwen3_32b"], 22 * GIB).recommendation.types
+
+
+def test_no_advice_is_below_what_macos_allows_by_itself() -> None:
+    """128 GiB, of which 102813 MiB were needed: more than the older rule allows, and less than Macs now report."""
+    needed, ram = 102813 << 20, 128 * GIB
+    (note,) = hardware.metal_notes(hardware.a_mac(ram), [needed])
+    assert note.startswith("~ fits where Metal allows up to 107.5 GiB")
+    assert "sysctl" not in note
+    measured = hardware.with_limit(ram, gpulimit.of_machine(ram, 0, 115448725504))
+    assert hardware.metal_notes(measured, [needed]) == []
+    (note,) = hardware.metal_notes(measured, [needed, 112 * GIB])
+    assert note.startswith("* fits, but Metal allows 107.5 GiB (Metal): sudo sysctl iogpu.wired_limit_mb=114688")
+    lowered = hardware.with_limit(ram, gpulimit.of_machine(ram, 65536, 65536 << 20))
+    (note,) = hardware.metal_notes(lowered, [needed])
+    assert "sysctl iogpu.wired_limit_mb=0 gives macOS's own limit back, which is 96.0 to 107.5 GiB" in note
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ class StoreReport:
     looked: int
     """models whose files were read"""
     skipped: tuple[str, ...]
-    """models that are damaged, or of an architecture that is unknown here"""
+    """models that are damaged, or of an architecture that is unknown here; none without a GGUF file"""
     complete: bool
     """whether there was time for all"""
 
@@ -104,6 +104,8 @@ class _Look:
 
     def _take(self, name: str) -> None:
         try:
+            if store.no_gguf(name, self._root):  # of the cloud, or of MLX: the cache type does not concern it
+                return
             stored = store.find(name, self._root)
             if stored is None:
                 return

@@ -156,3 +156,11 @@ TELLING_KEYS = (
     "nextn",
 )
 """metadata that show that an architecture is not a plain one"""
+
+OTHER_KINDS = {
+    "mmproj": "a projector",
+    "adapter": "an adapter",
+    "vocab": "a vocabulary",
+    "imatrix": "a matrix of weights",
+}
+"""values of general.type for files that are no model by themselves"""

@@ -24,7 +24,7 @@ import gguf
 
 from ...core.errors import ModelInvalid
 from ...core.records import record
-from .origin import FileSource, HttpSource, ModelOrigin
+from .origin import FileSource, HttpSource, ModelOrigin, no_gguf
 
 HEADER_LIMIT = 256 << 20
 """bytes; the largest vocabularies take about 20 MiB"""
@@ -38,7 +38,8 @@ _MAX_ALIGNMENT = 1 << 16
 _MAX_VALUES = 1 << 62
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf()")
+_PART_OF_URL = re.compile(r"([^?#]*)-(\d{5})-of-(\d{5})\.gguf([?#].*)")
 _HINT = "download the model again, or verify its checksum"
 
 
@@ -91,12 +92,14 @@ def load(place: str) -> ModelHeader:
     if count <= 1:
         return first
     match = _PART.fullmatch(place)
+    if match is None and "://" in place:  # a URL as sites offer it, such as ...gguf?download=true
+        match = _PART_OF_URL.fullmatch(place)
     if match is None or int(match[3]) != count or count > _MAX_PARTS:
         raise ModelInvalid(
             f"{place}: states that it is one of {count} files, but its name does not end in -00001-of-{count:05}.gguf",
             hint="do not rename the parts",
         )
-    parts = [parse(_open(f"{match[1]}-{number:05}-of-{match[3]}.gguf")) for number in range(1, count + 1)]
+    parts = [parse(_open(f"{match[1]}-{number:05}-of-{match[3]}.gguf{match[4]}")) for number in range(1, count + 1)]
     for number, part in enumerate(parts):
         if _integer(part.metadata.get("split.no", -1)) != number:
             raise ModelInvalid(f"{part.name}: is not part {number + 1} of {count}", hint=_HINT)
@@ -125,7 +128,7 @@ def parse(source: ModelOrigin, *, until: str = "", window: int = _WINDOW) -> Mod
     """Read one file's header, up to the first key that begins with `until`, if given. Raises `ModelInvalid`."""
     cursor = _Cursor(source, window)
     if cursor.take(4) != b"GGUF":
-        raise ModelInvalid(f"{source.name}: not a GGUF file")
+        raise no_gguf(source)
     version = cursor.scalar("I")
     if version not in (2, 3):
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in (1, 2, 3)

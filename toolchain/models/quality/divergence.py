@@ -20,7 +20,7 @@ from ...core.console import Console
 from ...core.errors import CommandFailed, ConfigError, DiskFull, TextTooShort, VerificationFailed
 from ...core.process import run
 from ...core.records import record, sha256_bytes
-from ...serving.cachelog import Cache, mismatch, stated
+from ...serving.cachelog import Cache, mismatch, stated, unstated
 from ...serving.llama_server import INFORMATIVE
 from ...stages import CacheType
 from .dump import read_heads
@@ -282,7 +282,7 @@ def _proven(said: str, cache: str, log: Path) -> tuple[Cache, ...]:
     asked = grammar.parse(cache.removesuffix(PLAIN))
     found = stated(said)
     layers = sum(one.proof.layers for one in found)
-    complaint = mismatch([one.proof for one in found], str(asked), layers) if found else "the log states no KV cache"
+    complaint = mismatch([one.proof for one in found], str(asked), layers) if found else unstated(said)
     for one in found:
         for side, names, rotated in (
             ("K", one.proof.type_k, one.rotated_k),
