@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ...core.cachetypes.grammar import CacheTypes
-from ...core.cachetypes.table import standard
+from ...core.cachetypes.table import UPSTREAM, standard
 from ...core.records import record
 from ...stages import CacheType
 from .geometry import Geometry
 from .gguf import ModelHeader
 from .kv import PADDING, Setting, obstacle, sizes
 from .rotation import note, unrotated_heads
+from .sensitivity import gentler, known_loss
 from .working import working_bytes
 
 GIB = 1 << 30
@@ -140,7 +141,11 @@ def plan(
         gpu=machine.gpu,
         types=planned,
         recommendation=_recommend(planned, min(max(contexts), geometry.context_length)),
-        notes=(*_notes(model, geometry, machine, planned), *_unrotated(geometry, types, planned, table)),
+        notes=(
+            *_notes(model, geometry, machine, planned),
+            *_unrotated(geometry, types, planned, table),
+            *_sensitive(geometry, types, planned, table),
+        ),
     )
 
 
@@ -260,3 +265,15 @@ def _unrotated(
     loading = [one for one, plan in zip(types, planned, strict=True) if not plan.obstacle]
     heads = {head for one in loading for head in unrotated_heads(geometry, one, table)}
     return [note(sorted(heads))] if heads else []
+
+
+def _sensitive(
+    geometry: Geometry, types: Sequence[CacheTypes], planned: Sequence[TypePlan], table: Mapping[str, CacheType]
+) -> list[str]:
+    """A note for each kind of loss that is known, with its types and one that does better."""
+    losing: dict[str, list[str]] = {}
+    for one, plan in zip(types, planned, strict=True):
+        if geometry.cached and not plan.obstacle and (why := known_loss(geometry, one, table, "MODEL")):
+            losing.setdefault(why, []).append(str(one))
+    better = gentler(geometry, [kind for kind in table.values() if kind not in UPSTREAM])
+    return [f"{', '.join(names)}: {why}; better: {better}" for why, names in losing.items()]

@@ -13,7 +13,7 @@ from ...core.run import Run
 from ...host import machine
 from ...series.manifest import root_of
 from .. import packaged
-from . import geometry, gguf, plan, store
+from . import geometry, gguf, pinned, plan, store
 from .kv import Setting
 
 _MAX_RAM_GIB, _MAX_CONTEXT, _MAX_SEQUENCES = 4096, 1 << 27, 256
@@ -33,9 +33,9 @@ def plan_for(
     """What fits of a model, on this machine or on a Mac with `ram` GiB. Raises `ConfigError`, `ModelInvalid`,
     `ArchitectureUnknown`."""
     place, further = find_model(model, run)
-    with run.console.step(f"header of {model}"):
-        found = gguf.load(place)
     added = own(root_of(run.config))
+    with run.console.step(f"header of {model}"):
+        found = gguf.load(place, pinned.dialect(run.config, [kind.name for kind in added]))
     return plan.plan(
         found,
         geometry.read(found),
