@@ -96,7 +96,7 @@ def read(model: Path, dialect: Dialect = BUILT_IN) -> tuple[Layer, ...]:
     for layer in shape.cached:
         profile = None
         heads = stated[layer.index] if isinstance(stated, tuple) else stated
-        if isinstance(heads, int) and heads > 0 and not shape.mla:
+        if isinstance(heads, int) and heads > 0 and layer.k and not shape.mla:
             with contextlib.suppress(NotImplementedError):  # a type that gguf does not decode
                 profile = _profile(blocks.get(layer.index, {}), heads, layer)
         queries, keys, content = profile or (None, None, None)
