@@ -137,7 +137,7 @@ class _Look:
         try:
             shape = _read(model)
         except ArchitectureUnknown:
-            architecture = str(gguf.beginning(model).metadata.get("general.architecture"))
+            architecture = str(gguf.load(str(model)).metadata.get("general.architecture"))
             if why := sensitivity.fails_quantized(architecture, types, self._table):
                 return True, why, "f16"
             if architecture in architectures.UNSERVED:

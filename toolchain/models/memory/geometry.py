@@ -17,7 +17,7 @@ MAX_LAYERS = 512
 _SINKS = ".attn_sinks"
 _MAX_VOCABULARY = 1 << 24
 _MAX_TOKENS = 1 << 27
-_MAX_CACHED = 1 << 26
+_MAX_CACHED = 1 << 25
 """values of all layers for one token"""
 _MAX_STATE = 1 << 28
 """values of a recurrent layer. All are far above any size of a real model, and keep its bytes within 64 bits"""
