@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...core.errors import ModelInvalid
 from ...core.records import record
@@ -30,7 +30,7 @@ from .dialect import BUILT_IN, REMOVED, Dialect
 from .ollama_compat import translated
 from .origin import FileSource, HttpSource, ModelOrigin
 
-_MAX_ENTRIES = 1 << 17
+_MAX_ENTRIES = 1 << 16
 _MAX_KEPT = 1024
 """longer arrays are vocabularies, whose values are not needed"""
 _MAX_TEXT = 1 << 20
@@ -46,6 +46,7 @@ _WINDOW, _SMALL_WINDOW = 1 << 20, 1 << 15
 _MAX_ALIGNMENT = 1 << 16
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_Stated: TypeAlias = tuple[tuple[int, ...], str, int, int]
 _PACKAGE = version_of("gguf")
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
@@ -181,7 +182,10 @@ def parse(source: ModelOrigin, dialect: Dialect = BUILT_IN, *, until: str = "", 
     return ModelHeader(
         parts=(source.name,),
         metadata=metadata,
-        tensors=tuple(replace(tensor, at=begin + tensor.at) for tensor in tensors),
+        tensors=tuple(
+            TensorInfo(name=name, shape=shape, type=kind, bytes=size, at=begin + offset)
+            for name, (shape, kind, size, offset) in tensors.items()
+        ),
         size=source.size,
         header_only=header_only,
     )
@@ -228,9 +232,9 @@ def _text(cursor: Cursor) -> str | Omitted:
     return cursor.string(_MAX_TEXT)
 
 
-def _tensors(cursor: Cursor, count: int, alignment: int, dialect: Dialect) -> tuple[tuple[TensorInfo, ...], int]:
-    """The tensors, `at` their offsets in the data; and the bytes of the data up to the end of the last tensor."""
-    found: dict[str, TensorInfo] = {}
+def _tensors(cursor: Cursor, count: int, alignment: int, dialect: Dialect) -> tuple[dict[str, _Stated], int]:
+    """Shape, type, bytes and offset of each tensor by its name; and the bytes of the data, to the end of the last."""
+    found: dict[str, _Stated] = {}
     end = last = 0
     for _ in range(count):
         at = cursor.at
@@ -247,12 +251,12 @@ def _tensors(cursor: Cursor, count: int, alignment: int, dialect: Dialect) -> tu
             )
         if name in found:
             raise cursor.refuse(f"the tensor {name!r} occurs twice", at=at)
-        found[name] = TensorInfo(name=name, shape=shape, type=kind, bytes=size, at=offset)
+        found[name] = (shape, kind, size, offset)
         last = end + size
         if last > _MAX_DATA:
             raise cursor.refuse(f"the tensor {name!r} would end at {last} of the data", at=at)
         end = _padded(last, alignment)
-    return tuple(found.values()), last
+    return found, last
 
 
 def _type_and_bytes(
