@@ -12,7 +12,7 @@ from toolchain.core.errors import ArchitectureUnknown
 from toolchain.models.memory import geometry, gguf
 from toolchain.models.memory.dialect import BUILT_IN, Dialect
 
-from . import models
+from . import models, ollama_models
 from .conftest import load
 from .models import Kind, Spec
 
@@ -47,13 +47,24 @@ def test_other_names(tmp_path: Path, theirs: str, ours: str, further: dict[str, 
     assert (found.architecture, found.assumed) == (ours, "")
 
 
-def test_heads_of_glm_4_7_flash_before_their_absorption(tmp_path: Path) -> None:
-    expected = models.deepseek2()
-    per_head = {"attention__head_count_kv": 4, "attention__key_length": 192, "attention__value_length": 192}
-    absorbed = {"attention__key_length_mla": 576, "attention__value_length_mla": 512}
-    theirs = renamed(expected, "glm4moelite", **per_head, **absorbed)
-    ours = renamed(expected, "deepseek2", attention__value_length_mla=192)
-    assert geometry.read(load(written(tmp_path, theirs))) == geometry.read(load(written(tmp_path, ours)))
+@pytest.mark.parametrize(
+    ("name", "architecture", "cached"),
+    [
+        ("glm4moelite", "deepseek2", [(index, 576, 0, False) for index in range(4)]),
+        ("gptoss", "gpt-oss", [(index, 128, 128, index % 2 == 0) for index in range(4)]),
+        ("olmo3", "olmo2", [(index, 128, 128, index % 4 != 3) for index in range(8)]),
+        ("qwen25vl", "qwen2vl", [(index, 64, 64, False) for index in range(4)]),
+        ("qwen35-ollama", "qwen35", [(3, 256, 256, False), (7, 256, 256, False)]),
+    ],
+)
+def test_what_the_compat_layer_makes_llama_cpp_cache(
+    tmp_path: Path, name: str, architecture: str, cached: list[tuple[int, int, int, bool]]
+) -> None:
+    """As llama-server's log and its saved slots have it (`bench.kvbytes`)."""
+    found = geometry.read(load(written(tmp_path, ollama_models.OLLAMA[name]())))
+    assert found.architecture == architecture
+    assert [(layer.index, layer.k, layer.v, layer.windowed) for layer in found.cached] == cached
+    assert (found.mla, found.sinks) == (name == "glm4moelite", name == "gptoss")
 
 
 @pytest.mark.parametrize(("experts", "ours"), [(2, "nemotron_h_moe"), (0, "nemotron_h")])
