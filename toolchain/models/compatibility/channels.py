@@ -67,11 +67,10 @@ class Layer:
 def loss(queries: Doubles, keys: Doubles, content: Doubles) -> float:
     """The factor above from mean squares of shape (heads, head size); mean over heads, infinite without content."""
     run = run_length(keys.shape[1])
-    spread = np.repeat(keys.reshape(len(keys), -1, run).mean(axis=2), run, axis=1)
-    noise, signal = np.sum(queries * spread, axis=1), np.sum(queries * content, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where(noise > 0, noise / signal, 1.0)
-    return float(np.mean(ratios))
+    with np.errstate(all="ignore"):
+        spread = np.repeat(keys.reshape(len(keys), -1, run).mean(axis=2), run, axis=1)
+        noise, signal = np.sum(queries * spread, axis=1), np.sum(queries * content, axis=1)
+        return float(np.mean(np.where(noise > 0, noise / signal, 1.0)))
 
 
 def run_length(head_size: int) -> int:
@@ -97,8 +96,9 @@ def read(model: Path, dialect: Dialect = BUILT_IN) -> tuple[Layer, ...]:
         profile = None
         heads = stated[layer.index] if isinstance(stated, tuple) else stated
         if isinstance(heads, int) and heads > 0 and layer.k and not shape.mla:
-            with contextlib.suppress(NotImplementedError):  # a type that gguf does not decode
-                profile = _profile(blocks.get(layer.index, {}), heads, layer)
+            # a type that gguf does not decode, or weights that are no numbers
+            with contextlib.suppress(NotImplementedError), np.errstate(all="ignore"):
+                profile = _profile(blocks.get(layer.index, {}), int(heads), layer)  # a file may state true
         queries, keys, content = profile or (None, None, None)
         found.append(
             Layer(

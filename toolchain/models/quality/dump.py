@@ -67,7 +67,7 @@ def read_heads(model: Path) -> Heads:
             value = max(value) if isinstance(value, tuple) else value
             if not isinstance(value, int):
                 raise TypeError(f"{arch}.{key} is {value!r}")
-            return value
+            return int(value)
 
         shared = number("embedding_length") // max(number("attention.head_count"), 1)
         key_size = number("attention.key_length", shared)
