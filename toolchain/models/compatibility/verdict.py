@@ -22,6 +22,10 @@ from ...proofs import Answer, Compatibility, LayerLoss, Trial
 from ...serving.llama_server import LlamaServer
 from ...stages import CacheType
 from .. import packaged
+from ..memory import geometry, gguf, sensitivity
+from ..memory.dialect import BUILT_IN, Dialect
+from ..memory.kv import obstacle
+from ..memory.sensitivity import GENTLE
 from ..memory.store import default_root, find
 from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate
@@ -35,7 +39,7 @@ WORST_DB = 5.0
 FINE_KL, COLLAPSE_KL = math.log(1.05), 0.2
 """measured divergence from f16, nats per token: fine up to the first, collapses above the second. log 1.05 is the cost
 of a perplexity that is 5% higher, where `toolchain.validation` stops, too"""
-KEPT = "q8_0"
+KEPT = GENTLE
 TOKENS = 1024
 """tokens of the text, for keys and predictions"""
 
@@ -50,6 +54,7 @@ def examine(
     config: Config,
     console: Console,
     tokens: int = TOKENS,
+    dialect: Dialect = BUILT_IN,
 ) -> Compatibility:
     """Judge the type `asked` on `model`; without a `server`, only from the weights.
 
@@ -66,14 +71,15 @@ def examine(
         if name not in table:
             raise ConfigError(f"unknown cache type {name!r} in {asked!r}", hint=", ".join(table))
     with console.step(f"weights of {model.name}"):
-        found = channels.read(model)
+        found = channels.read(model, dialect)
+        risk = _risk(model, types, added, dialect)
     types.k.each(len(found))
     layers = [LayerLoss(layer=number, weights_db=_decibels(one.loss())) for number, one in enumerate(found)]
     if server is None:
         first = _predicted(types, layers, table)
         gentler = _alternatives(types, layers, table, added) if first.answer in ("costly", "collapses") else []
         proposal = next((one for one in gentler if _predicted(parse(one), layers, table).answer == "fine"), "")
-        return _result(model, types, layers, [first], proposal)
+        return replace(_result(model, types, layers, [first], proposal), risk=risk)
     heads, dumped = read_heads(model), list[Sample]()
 
     def run(cache: str, then: Callable[[LlamaServer], None] = lambda _: None) -> tuple[trial.Prediction, ...]:
@@ -102,7 +108,8 @@ def examine(
             if trials[-1].answer == "fine":
                 proposal = candidate
                 break
-    return replace(_result(model, types, layers, trials, proposal), text_sha256=sha256_bytes(text.encode()))
+    digest = sha256_bytes(text.encode())
+    return replace(_result(model, types, layers, trials, proposal), risk=risk, text_sha256=digest)
 
 
 def find_model(name: str, config: Config, console: Console | None = None) -> Path:
@@ -124,6 +131,15 @@ def find_model(name: str, config: Config, console: Console | None = None) -> Pat
         f"{name or '--model'}: no such model: not a file, and not in {root}",
         hint=f"--model takes a GGUF file, or a name from `ollama list`; {packaged.offered()}",
     )
+
+
+def _risk(model: Path, types: CacheTypes, added: Sequence[CacheType], dialect: Dialect) -> str:
+    shape = geometry.read(gguf.load(str(model), dialect))
+    table = type_table(added)
+    if not shape.cached or obstacle(shape, types, table):
+        return ""
+    why = sensitivity.known_loss(shape, types, table, model.name)
+    return f"{why}; better: {sensitivity.gentler(shape, added)}" if why else ""
 
 
 def refusal(found: Compatibility, config: Config) -> CacheCollapse | None:

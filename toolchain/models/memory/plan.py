@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ...core.cachetypes.grammar import CacheTypes
-from ...core.cachetypes.table import finer_keys
+from ...core.cachetypes.table import UPSTREAM, finer_keys
 from ...core.records import record
 from ...stages import CacheType
 from .drafts import Draft
@@ -24,6 +24,7 @@ from .hardware import Hardware as Hardware
 from .hardware import metal_notes
 from .kv import PADDING, Setting, obstacle, sizes
 from .rotation import note, unrotated_heads
+from .sensitivity import gentler, known_loss
 from .working import working_bytes
 
 CONTEXTS = (8192, 16384, 32768, 65536, 131072)
@@ -144,6 +145,7 @@ def plan(
             *_notes(model, geometry, machine, planned),
             *([draft.note] if draft else []),
             *_unrotated(geometry, types, planned, table),
+            *_sensitive(geometry, types, planned, table),
         ),
     )
 
@@ -268,3 +270,15 @@ def _unrotated(
     loading = [one for one, plan in zip(types, planned, strict=True) if not plan.obstacle]
     heads = {head for one in loading for head in unrotated_heads(geometry, one, table)}
     return [note(sorted(heads))] if heads else []
+
+
+def _sensitive(
+    geometry: Geometry, types: Sequence[CacheTypes], planned: Sequence[TypePlan], table: Mapping[str, CacheType]
+) -> list[str]:
+    """A note for each kind of loss that is known, with its types and one that does better."""
+    losing: dict[str, list[str]] = {}
+    for one, plan in zip(types, planned, strict=True):
+        if geometry.cached and not plan.obstacle and (why := known_loss(geometry, one, table, "MODEL")):
+            losing.setdefault(why, []).append(str(one))
+    better = gentler(geometry, [kind for kind in table.values() if kind not in UPSTREAM])
+    return [f"{', '.join(names)}: {why}; better: {better}" for why, names in losing.items()]

@@ -15,7 +15,7 @@ from ...core.run import Run
 from ...host import machine
 from ...series.manifest import root_of
 from .. import packaged
-from . import architectures, drafts, geometry, gguf, hardware, plan, store
+from . import architectures, drafts, geometry, gguf, hardware, pinned, plan, store
 from .kv import Setting
 
 _MAX_RAM_GIB, _MAX_CONTEXT, _MAX_SEQUENCES = 4096, 1 << 27, 256
@@ -36,16 +36,17 @@ def plan_for(
     """What fits of a model, on this machine or on a Mac with `ram` GiB. Raises `ConfigError`, `ModelInvalid`,
     `ArchitectureUnknown`."""
     named = find_model(model, run)
+    added = own(root_of(run.config))
+    dialect = pinned.dialect(run.config, [kind.name for kind in added])
     with run.console.step(f"header of {model}"):
-        found = gguf.load(named.place)
+        found = gguf.load(named.place, dialect)
         if kind := architectures.OTHER_KINDS.get(str(found.metadata.get("general.type", ""))):
             raise ModelInvalid(
                 f"{model}: it is {kind}, and no model by itself", hint="--model names the model that it goes with"
             )
-        draft = drafts.beside(gguf.load(str(named.draft))) if named.draft else None
+        draft = drafts.beside(gguf.load(str(named.draft), dialect)) if named.draft else None
         if named.drafts_itself:
             draft = drafts.within(found)
-    added = own(root_of(run.config))
     planned = plan.plan(
         found,
         geometry.read(found),
