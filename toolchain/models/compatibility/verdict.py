@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...core.cachetypes.grammar import CacheTypes, LayerRule, LayerTypes, parse
-from ...core.cachetypes.table import bits_per_value, nominal, own, standard, type_table
+from ...core.cachetypes.table import averages, bits_per_value, nominal, own, standard, type_table
 from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import CacheCollapse, ConfigError, ModelLoadFailed
@@ -225,7 +225,7 @@ def _alternatives(
     types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType], added: Sequence[CacheType]
 ) -> list[str]:
     """Alternatives, the cheapest first: K of the worst layers, or of all, at q8_0, and finer types."""
-    settings = [KEPT, f"{KEPT}:{standard(added)}", *(kind.name for kind in added)]
+    settings = [KEPT, f"{KEPT}:{standard(added)}", *(kind.name for kind in added), *_averages(table)]
     found = [CacheTypes(k=LayerTypes(base=KEPT), v=types.v), *map(parse, settings)]
     if kept := _worst_kept(types.k, layers, table):
         found.append(CacheTypes(k=kept, v=types.v))
@@ -244,6 +244,20 @@ def _alternatives(
         and precision(one.k) + precision(one.v) > precision(types.k) + precision(types.v)
     ]
     return list(dict.fromkeys(str(one) for one in sorted(usable, key=bits)))
+
+
+def cheapest(added: Sequence[CacheType]) -> str:
+    """The coarsest setting worth a trial: `examine` it, and its `proposal` is the cheapest one that is fine."""
+    return next(iter(_averages(type_table(added))), standard(added))
+
+
+def fine(found: Compatibility) -> str:
+    """The first setting that was found fine: the one asked about, or the proposal; empty: none."""
+    return found.asked if found.answer == "fine" else found.proposal
+
+
+def _averages(table: Mapping[str, CacheType]) -> list[str]:
+    return [setting for setting in averages().values() if set(parse(setting).names()) <= set(table)]
 
 
 def _worst_kept(types: LayerTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType]) -> LayerTypes | None:
