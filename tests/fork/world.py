@@ -50,7 +50,7 @@ class World:
 
     def joined(self) -> Joined:
         """Both, as the toolkit opens them."""
-        return Joined(Repository.open(self.fork, offline=True), Repository.open(self.upstream, offline=True))
+        return Joined(Repository.open(self.fork), Repository.open(self.upstream))
 
     def freshness(self, *names: str, now: datetime = NOW) -> Freshness:
         """The fork's local branch, unless others are named."""

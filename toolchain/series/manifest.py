@@ -18,7 +18,7 @@ from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
 from ..core.run import Run
 from ..stages import CacheType, Target
-from . import symbols
+from . import patterns, symbols
 from .edit import Edit
 from .symbols import Symbol
 
@@ -160,7 +160,7 @@ def load(root: Path = OWN_SERIES) -> Series:
         except InvalidSpecifier as error:
             raise SeriesError(f"series.yaml: proven: {error}", hint="for example >=8619,<=10587") from error
     for name, fact in head.facts.items():
-        _compiled(f"fact {name}", fact.pattern)
+        patterns.check(f"fact {name}", fact.pattern, groups=1)
     contract = root / symbols.NAME
     return Series(
         root=root,
@@ -244,13 +244,13 @@ def _load_part(root: Path, part: Part) -> LoadedPart:
     for edit in edits:
         for probe in (edit.upstreamed_when, edit.not_if):
             if probe:
-                _compiled(f"{part.edits}: {edit.name}", probe.pattern)
+                patterns.check(f"{part.edits}: {edit.name}", probe.pattern)
     files = {path: _inside(root, source).read_bytes() for path, source in part.files.items()}
     taken = {
         name
         for path, source in part.files.items()
         if source.endswith(".j2")
-        for name in _TAKEN_IN.findall(files[path].decode())
+        for name in _TAKEN_IN.findall(_decoded(source, files[path]))
     }
     return LoadedPart(
         part=part,
@@ -270,11 +270,11 @@ def _inside(root: Path, relative: str) -> Path:
     return path
 
 
-def _compiled(where: str, pattern: str) -> None:
+def _decoded(source: str, content: bytes) -> str:
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise SeriesError(f"{where}: pattern {pattern!r}: {error}") from error
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise SeriesError(f"series.yaml: {source}: {error}", hint="a template is UTF-8") from error
 
 
 def _decode(path: Path, kind: type[S]) -> S:

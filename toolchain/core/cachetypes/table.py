@@ -14,8 +14,9 @@ import msgspec
 import yaml
 
 from ..checkout import PATCHES
+from ..documents import MOST_BYTES, parse_yaml
 from ..errors import SeriesError
-from ..records import record
+from ..records import read_bytes, record
 
 
 @record
@@ -62,14 +63,14 @@ def own(root: Path = PATCHES) -> tuple[CacheType, ...]:
     if not path.is_file():
         raise SeriesError(f"{root}: there is no series.yaml", hint="series.path names the folder of a patch series")
     try:
-        return _parsed(path.read_text(encoding="utf-8"))
+        return _parsed(read_bytes(path, limit=MOST_BYTES).decode())
     except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise SeriesError(f"{path}: {error}") from error
 
 
 @cache
 def _parsed(text: str) -> tuple[CacheType, ...]:
-    data: Any = yaml.safe_load(text)
+    data: Any = parse_yaml(text)
     return msgspec.convert(data.get("types") if isinstance(data, dict) else None, tuple[CacheType, ...])
 
 

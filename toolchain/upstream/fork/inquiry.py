@@ -93,7 +93,7 @@ def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes
     patches: dict[str, bytes] = {}
     era = eras.of(sources)
     if not era.unserved:
-        with Repository(sources.ollama.git_dir, offline=True) as ollama:
+        with Repository(sources.ollama.git_dir) as ollama:
             patches = compat_patches(ollama, sources.ollama.commit, era.compat)
         try:
             rendered = render.render(series, sources)

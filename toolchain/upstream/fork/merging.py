@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from git import Git
-
 from ...core.errors import CommandFailed, FetchFailed, MissingTool, ToolchainError
 from ...core.records import record
 from ...sources.repository import Repository
@@ -73,7 +71,7 @@ class Merger:
     def __init__(self, repository: Repository, incomplete: Callable[[str], FetchFailed]) -> None:
         self._repository, self._incomplete = repository, incomplete
         self._reading = threading.Lock()
-        if Git().version_info < (2, 38):
+        if repository.version < (2, 38):
             raise MissingTool("git is too old to merge in memory", hint="install git 2.38 or newer")
 
     def merge(self, ours: str, theirs: str) -> Merge:
