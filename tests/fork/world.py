@@ -9,8 +9,9 @@ from pathlib import Path
 from tests.sources.gitrepo import WEB, git, new, snapshot
 from toolchain.core.console import Console
 from toolchain.sources import Repository
+from toolchain.upstream.fork.branch import Branch
 from toolchain.upstream.fork.conflicts import Conflicts, conflicts
-from toolchain.upstream.fork.freshness import Branch, Freshness, freshness
+from toolchain.upstream.fork.freshness import Freshness, freshness
 from toolchain.upstream.fork.join import Joined
 
 NOW = datetime(2026, 8, 1, tzinfo=UTC)

@@ -18,6 +18,7 @@ from ...core.errors import CommandFailed, FetchFailed, MissingTool, ToolchainErr
 from ...core.records import record
 from ...sources.repository import Repository
 from .areas import DATA, area_of
+from .content import files_of
 
 _IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -132,8 +133,7 @@ class Merger:
         return replace(merge, conflicts=merge.conflicts + unknown, left_out=tuple(sorted(gaps)))
 
     def files(self, tree: str) -> dict[str, str]:
-        listed = self._repository.git("ls-tree", "-r", "-z", "--full-tree", tree).split("\0")[:-1]
-        return {path: meta.split()[2] for meta, path in (entry.split("\t", 1) for entry in listed)}
+        return files_of(self._repository, tree)
 
     def missing(self, blobs: Iterable[str]) -> set[str]:
         output = self._repository.git("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in blobs).encode())
