@@ -162,13 +162,16 @@ def load(root: Path = OWN_SERIES) -> Series:
     for name, fact in head.facts.items():
         patterns.check(f"fact {name}", fact.pattern, groups=1)
     contract = root / symbols.NAME
+    stated = _decoded(symbols.NAME, contract.read_bytes()) if contract.is_file() else ""
     return Series(
         root=root,
         types=head.types,
         facts=head.facts,
         parts=parts,
         sha256=digest,
-        contract=symbols.parse(contract.read_text(encoding="utf-8"), symbols.NAME) if contract.is_file() else (),
+        contract=symbols.parse(_decoded(symbols.NAME, contract.read_bytes()), symbols.NAME)
+        if contract.is_file()
+        else (),
         proven=head.proven,
         model_option=head.model_option,
     )
@@ -199,8 +202,8 @@ def check_seal(root: Path) -> str:
     """Check every file of the series against SHA256SUMS; returns the digest of the series."""
     try:
         text = (root / SEAL).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ChecksumMismatch(f"{root / SEAL}: cannot be read: {error.strerror}", hint="./inv series.seal") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ChecksumMismatch(f"{root / SEAL}: cannot be read: {error}", hint="./inv series.seal") from error
     stated: dict[str, str] = {}
     for line in text.splitlines():
         digest, separator, path = line.partition("  ")
@@ -257,7 +260,7 @@ def _load_part(root: Path, part: Part) -> LoadedPart:
         edits=edits,
         patch=_inside(root, part.patch).read_bytes() if part.patch else b"",
         files=files,
-        texts={name: _inside(root, name).read_text(encoding="utf-8") for name in sorted(taken)},
+        texts={name: _decoded(name, _inside(root, name).read_bytes()) for name in sorted(taken)},
     )
 
 
@@ -274,7 +277,7 @@ def _decoded(source: str, content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise SeriesError(f"series.yaml: {source}: {error}", hint="a template is UTF-8") from error
+        raise SeriesError(f"series.yaml: {source}: {error}", hint="it must be UTF-8") from error
 
 
 def _decode(path: Path, kind: type[S]) -> S:
