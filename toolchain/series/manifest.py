@@ -169,9 +169,7 @@ def load(root: Path = OWN_SERIES) -> Series:
         facts=head.facts,
         parts=parts,
         sha256=digest,
-        contract=symbols.parse(_decoded(symbols.NAME, contract.read_bytes()), symbols.NAME)
-        if contract.is_file()
-        else (),
+        contract=symbols.parse(stated, symbols.NAME),
         proven=head.proven,
         model_option=head.model_option,
     )
