@@ -71,8 +71,8 @@ class ForkConfig:
     """Which fork of llama.cpp is assessed, and when it counts as stale."""
 
     origin: Annotated[str, "a TurboQuant fork of llama.cpp: a URL or a local git repository; empty: none"] = ""
-    fresh_days: Annotated[Days, "age of its base in days below which it is fresh"] = 14.0
-    stale_days: Annotated[Days, "age of its base in days above which it is very stale"] = 28.0
+    fresh_days: Annotated[Days, "days from its base to upstream's newest commit below which it is fresh"] = 14.0
+    stale_days: Annotated[Days, "days from its base to upstream's newest commit above which it is very stale"] = 28.0
     conflict_minutes: Annotated[Minutes, "minutes of conflict resolution after which a path is abandoned"] = 15.0
     build_minutes: Annotated[Minutes, "minutes of failing builds after which a path is abandoned"] = 120.0
 
