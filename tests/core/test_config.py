@@ -65,6 +65,7 @@ def test_later_layers_win_and_origins_are_known(tmp_path: Path) -> None:
         ("deploy: {label: 2026-01-01T00:00:00+99:99}", ["is no timestamp"]),
         ("workspace: !!bool x", ["'x' is no bool"]),
         ("workspace: !!binary aGk=", ["workspace", "b'hi'"]),
+        ("deploy: {port: !!set 80}", ["not a mapping"]),
         ("? [a, b]\n: c", ["a list or a mapping as a key"]),
         ("deploy:\n  ? {a: b}\n  : c", ["a list or a mapping as a key", "line 2"]),
         ("a: " + "[" * 3000, ["more than 50 levels"]),

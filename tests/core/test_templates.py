@@ -37,10 +37,19 @@ def test_what_a_series_needs_still_works() -> None:
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% for a in range(10 ** 9) %}{% endfor %}",
         "{{ '%d' % 'x' }}",
+        "{{ 1.0e400 | int }}",
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
     ],
 )
 def test_whatever_it_does_wrong_is_one_error(given: str) -> None:
     with pytest.raises(templates.TemplateError):
+        templates.fill(given, FACTS)
+
+
+@pytest.mark.parametrize("given", ["{{ ('x' * 10 ** 7) | wordwrap(1) }}", "{{ 9 ** (9 ** 9) }}"])
+def test_what_jinja_computes_when_it_compiles_is_ended_too(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setattr(bounds, "SECONDS", 0.2)
+    with pytest.raises(templates.TemplateError, match="takes more than"):
         templates.fill(given, FACTS)
 
 

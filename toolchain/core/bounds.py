@@ -21,6 +21,10 @@ class BoundExceeded(Exception):
     """It took more time or memory than it may."""
 
 
+class _Expired(BaseException):
+    """As `BoundExceeded`, which code that is ended could take for an error of its own."""
+
+
 @contextmanager
 def bounded() -> Iterator[None]:
     """Ends the body with `BoundExceeded` when it takes more than `SECONDS` or `BYTES`.
@@ -34,7 +38,7 @@ def bounded() -> Iterator[None]:
             return
 
         def expire(*_: Any) -> None:
-            raise BoundExceeded(f"takes more than {SECONDS:g} s")
+            raise _Expired
 
         handler = signal.signal(signal.SIGVTALRM, expire)
         try:
@@ -43,6 +47,8 @@ def bounded() -> Iterator[None]:
                 yield
             finally:
                 signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        except _Expired:
+            raise BoundExceeded(f"takes more than {SECONDS:g} s") from None
         finally:
             signal.signal(signal.SIGVTALRM, handler)
 

@@ -75,6 +75,8 @@ class _StrictLoader(yaml.SafeLoader):
             raise _refusal(f"{str(node.value)[:80]!r} is no {node.tag.rpartition(':')[2]}", node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):  # of !!set 1
+            raise _refusal("not a mapping", node.start_mark)
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

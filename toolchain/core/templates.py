@@ -9,7 +9,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from . import checkout
-from .bounds import BoundExceeded, bounded
+from .bounds import bounded
 
 TemplateError = jinja2.TemplateError
 
@@ -26,8 +26,6 @@ _ENVIRONMENT = jinja2.Environment(
     **_SYNTAX,
 )
 _SANDBOX = ImmutableSandboxedEnvironment(autoescape=False, **_SYNTAX)
-_RAISED = (ArithmeticError, AttributeError, BoundExceeded, LookupError, RecursionError, TypeError, ValueError)
-"""what a template's own expressions raise"""
 
 
 def render(name: str, /, **values: Any) -> str:
@@ -49,7 +47,9 @@ def fill(text: str, values: Mapping[str, Any]) -> str:
     try:
         with bounded():
             return _SANDBOX.from_string(text).render(values)
-    except _RAISED as error:
+    except TemplateError:
+        raise
+    except Exception as error:  # of an expression in the template
         raise jinja2.TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
 
 

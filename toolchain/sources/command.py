@@ -28,7 +28,7 @@ _NEUTRAL = (
     *("diff.noprefix=false", "grep.column=false", "grep.lineNumber=false"),
     *("apply.whitespace=nowarn", "apply.ignoreWhitespace=no"),
     *("merge.conflictStyle=merge", "merge.directoryRenames=conflict", "merge.renames=true"),
-    *("core.bigFileThreshold=512m", "core.sshCommand=", "core.alternateRefsCommand="),
+    "core.bigFileThreshold=512m",
     "attr.tree=?",  # no name of a tree: newer versions of git read the attributes of HEAD in a bare repository
     "safe.bareRepository=all",  # "explicit" would reject discovered ones
 )
