@@ -226,6 +226,8 @@ def _diff(
         changed = []
         for entry in filter(None, numbers.split("\0")):
             inserted, deleted, path = entry.split("\t", 2)
+            if inserted == "-":  # git's diff would not have it
+                raise SeriesError(f"{path}: with the series it is binary", hint="a NUL byte is in an insert or a file")
             pristine = repository.read_blob(tree.commit, path)
             shown = files.get(path) if not patches else None
             if shown is None:
