@@ -124,13 +124,14 @@ def test_a_fork_without_a_common_commit_gets_a_report_and_a_decision(
     git(fork, "checkout", "--quiet", "--orphan", "squash")
     commit(fork, _TURBO, "all of it", days=0)
     git(fork, "branch", "--force", "main", "squash")
-    found = _assess(miniature, tmp_path, str(fork), branch="squash")
+    found = _assess(miniature, tmp_path, str(fork), branch="squash", days=20)
     assert found.decision == "our series"
     assert any("shares no commit" in reason for reason in found.reasons)
     assert {name: found.gates[name].status for name in ("freshness", "conflicts", "metal")} == {
         **{"freshness": "unknown", "conflicts": "unknown", "metal": "pass"}
     }
     assert found.gates["freshness"].evidence["nearest"] == git(miniature.llama_cpp, "rev-list", "HEAD").split()[-1]
+    assert "which is itself 20.0 days old here" in found.gates["freshness"].summary
     assert found.gates["api"].status != "not asked"
     assert "nearest by content" in save(found, tmp_path / "out").read_text()
     assert as_text(found).startswith("DECISION: our series")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -210,6 +211,24 @@ def test_a_partial_clone_stays_one(repo: Path, tmp_path: Path) -> None:
         assert repository.succeeds("config", "--get-regexp", r"^remote\..*\.promisor$")
         with pytest.raises(FetchFailed, match="partial or damaged"):
             repository.read_blob("HEAD", "main.c")
+
+
+def test_every_git_of_the_toolkit_runs_in_one_place_and_every_python_without_the_current_folder() -> None:
+    allowed = {ROOT / "toolchain/sources" / name for name in ("command.py", "repository.py", "mirror.py")}
+    spawned = 0
+    for path in (ROOT / "toolchain").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
+                own = isinstance(node, ast.ImportFrom) and node.level > 0
+                assert own or path in allowed or "git" not in {name.partition(".")[0] for name in names}, path
+            if isinstance(node, ast.List | ast.Tuple) and node.elts:
+                words = [ast.unparse(word) for word in node.elts]
+                assert words[0] not in ("'git'", '"git"') or isinstance(node.ctx, ast.Store), path
+                if words[0] == "sys.executable" and len(words) > 1:
+                    spawned += 1
+                    assert words[1] in ("'-I'", "'-P'"), f"{path}:{node.lineno}"
+    assert spawned > 5
 
 
 def test_a_configuration_that_is_not_in_utf8(repo: Path) -> None:

@@ -76,7 +76,7 @@ def freshness(
         fork=str(joined.fork.git_dir),
         now=now.astimezone(UTC).isoformat(timespec="seconds"),
         newest=surveyed.newest,
-        newest_days=_days(head, now),
+        newest_days=max(_days(head, now), 0.0),
         mirror_build=max(joined.builds),
         branches=tuple(found),
         verdict=found[0].verdict,
