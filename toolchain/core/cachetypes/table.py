@@ -13,8 +13,9 @@ import msgspec
 import yaml
 
 from ..checkout import PATCHES
+from ..documents import MOST_BYTES, parse_yaml
 from ..errors import SeriesError
-from ..records import record
+from ..records import read_bytes, record
 
 
 @record
@@ -78,14 +79,14 @@ def _head(root: Path) -> _Head:
     if not path.is_file():
         raise SeriesError(f"{root}: there is no series.yaml", hint="series.path names the folder of a patch series")
     try:
-        return _parsed(path.read_text(encoding="utf-8"))
+        return _parsed(read_bytes(path, limit=MOST_BYTES).decode())
     except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise SeriesError(f"{path}: {error}") from error
 
 
 @cache
 def _parsed(text: str) -> _Head:
-    return msgspec.convert(yaml.safe_load(text), _Head)
+    return msgspec.convert(parse_yaml(text), _Head)
 
 
 def type_table(added: Iterable[CacheType]) -> dict[str, CacheType]:
