@@ -11,6 +11,7 @@ import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     place.install(place.release("good"))
     yield place
     place.close()
+
+
+def answers(site: Site, name: str) -> bool:
+    try:
+        file_of(site, name)
+    except urllib.error.HTTPError:
+        return False
+    return True
 
 
 def ask(site: Site, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -160,7 +169,7 @@ def test_nothing_outlives_the_router_and_a_killed_model_comes_back(site: Site) -
     running[0].kill()
     site.until(lambda: ended(running[0].pid))
     for name in NAMES:
-        file_of(site, name)
+        site.until(partial(answers, site, name))  # the router may not have noticed yet
     left = children(site)
     assert len(left) == 2
     os.kill(router, signal.SIGKILL)

@@ -86,7 +86,7 @@ def test_a_run_is_ended(tmp_path: Path, task: str, signals: list[int], code: int
         started.send_signal(number)
         if number != signals[-1]:
             await_((tmp_path / "cleaning").exists)
-    out, err = started.communicate(timeout=20)
+    out, err = started.communicate(timeout=120)
     assert started.returncode == code
     assert err.endswith(f"error: {said}\n")
     assert "Traceback" not in err
@@ -102,7 +102,7 @@ def test_the_third_ends_a_clean_up_that_never_ends(tmp_path: Path) -> None:
         started.send_signal(signal.SIGINT)
         await_((tmp_path / "cleaning").exists)
         time.sleep(0.1)  # signals of one number that are pending are one
-    _, err = started.communicate(timeout=20)
+    _, err = started.communicate(timeout=120)
     assert started.returncode == 130
     assert err.endswith("cleaning up; once more ends it at once\n")
     assert all(ended(pid) for pid in pids)
