@@ -122,9 +122,11 @@ class Scratch:
     root: Path
     ollama: Path
     llama_cpp: Path
+    """links into Ollama's tree, in an era where llama.cpp is a part of it"""
     branch: str
     ollama_commit: str
     llama_cpp_commit: str
+    """in such an era that of Ollama's tree"""
 
 
 @record

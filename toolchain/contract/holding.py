@@ -42,8 +42,16 @@ class Breach:
 
 
 def asked(symbols: Iterable[Symbol], words: Mapping[str, Sequence[str]]) -> list[Symbol]:
-    """The symbols that our text uses on this tree; parts, facts and templates may leave some out."""
-    return [symbol for symbol in symbols if symbol.word in words]
+    """The symbols that our text uses on this tree; parts, facts and templates may leave some out.
+
+    A variable of a function can only be used in that function's file.
+    """
+    return [
+        symbol
+        for symbol in symbols
+        if symbol.word in words
+        and (symbol.kind != "local" or any(form.file in words[symbol.word] for form in symbol.forms))
+    ]
 
 
 def hold(
@@ -188,8 +196,10 @@ class _Elsewhere:
         return breach
 
     def _others(self, symbol: Symbol) -> Iterator[tuple[str, Declaration]]:
-        paths = self._tree.repository.grep(self._tree.commit, [symbol.word], _UNDER, "-l", "-w")
-        names = [path.removeprefix(f"{self._tree.commit}:") for path in paths]
+        under = [self._tree.place(folder) for folder in _UNDER]
+        found = self._tree.repository.grep(self._tree.commit, [symbol.word], under, "-l", "-w")
+        places = [place.removeprefix(f"{self._tree.commit}:") for place in found]
+        names = [path for place in places if (path := self._tree.origin(place)) is not None]
         near = [form.file for form in symbol.forms]
         folder = PurePosixPath(near[0]).parent
         # headers first, and those beside the old place before others
@@ -202,7 +212,7 @@ class _Elsewhere:
 
     def _reachable(self) -> frozenset[str]:
         if self._reached is None:
-            present = frozenset(self._tree.repository.paths(self._tree.commit))
+            present = frozenset(self._tree.paths())
             try:
                 self._reached = frozenset(included(self._read, present, self._roots))
             except FetchFailed:

@@ -141,7 +141,7 @@ def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console
     with temporary.folder("prove") as made:
         root = made.resolve()
         sources = [path for path in text.own if path.endswith((".c", ".cpp"))]
-        present = frozenset(tree.repository.paths(tree.commit)) | frozenset(text.files)
+        present = frozenset(tree.paths()) | frozenset(text.files)
         wanted = [*sources, *behaviour.host_files(tree, text)]
         write_out(included(reader(tree, text), present, wanted), root)
         stage("compile", lambda: _compile(root, sources, text, config, workspace))

@@ -14,7 +14,7 @@ from ..sources import Repository, open_origin, pin, recognise
 from ..sources.releases import releases
 from ..stages import Target
 from .manifest import Series
-from .outcomes import EditState, Judged, Memory, contents, jobs_on
+from .outcomes import EditState, Judged, Memory, jobs_on
 from .render import ollama_version, served_parts
 from .tree import Tree
 
@@ -228,7 +228,7 @@ def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memo
 def _taken(series: Series, tree: Tree) -> list[str]:
     """Names of files of ours that the tree has already."""
     own = [path for loaded in served_parts(series, tree) for path in loaded.files]
-    return [f"files/{path}" for path in contents(tree, own)] if own else []
+    return [f"files/{path}" for path in tree.contents(*own)] if own else []
 
 
 def _turns(

@@ -40,6 +40,9 @@ class Era(Protocol):
     def place(self, path: str) -> str:
         """The path of a file or folder of llama.cpp in the tree that contains it."""
 
+    def origin(self, place: str) -> str | None:
+        """The path in llama.cpp of what lies at `place`, as `place` inverted; None for what is not llama.cpp's."""
+
     @property
     def compat(self) -> str:
         """Folder of Ollama's patches for llama.cpp and of its own C++ for it; empty if there is none."""

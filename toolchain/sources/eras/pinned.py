@@ -30,3 +30,7 @@ class Pinned:
     def place(self, path: str) -> str:
         """See `Era`: a repository of its own."""
         return path
+
+    def origin(self, place: str) -> str | None:
+        """See `Era`."""
+        return place

@@ -24,7 +24,7 @@ class Vendored:
     compat = ""
     """its patches are part of the copied sources"""
     ways: frozenset[Way] = frozenset({"cgo"})
-    unserved = "which the series does not support"
+    unserved = ""
     unbuilt = "it has no llama-server to build"
     hint = "take Ollama v0.30.0 or newer"
 
@@ -39,3 +39,9 @@ class Vendored:
         """See `Era`. Makefile.sync copies ggml/ to one folder and some of the rest to another."""
         first, _, below = path.partition("/")
         return f"{_GGML}/{below}".rstrip("/") if first == "ggml" else f"{_LLAMA_CPP}/{path}"
+
+    def origin(self, place: str) -> str | None:
+        """See `Era`."""
+        if place.startswith(f"{_GGML}/"):
+            return f"ggml/{place.removeprefix(f'{_GGML}/')}"
+        return place.removeprefix(f"{_LLAMA_CPP}/") if place.startswith(f"{_LLAMA_CPP}/") else None
