@@ -238,6 +238,11 @@ def allows(part: Part, era: str, version: str) -> bool:
     return era in part.ranges and SpecifierSet(part.ranges[era]).contains(version, prereleases=True)
 
 
+def serves(series: Series, era: str, version: str) -> bool:
+    """Whether any part is for an Ollama of this era and version."""
+    return any(allows(loaded.part, era, version) for loaded in series.parts if loaded.part.target == "ollama")
+
+
 def require_era(series: Series, era: str) -> None:
     """Raise `SeriesError` when the series has no part for an era."""
     if not any(era in loaded.part.ranges for loaded in series.parts):
