@@ -159,6 +159,8 @@ class Release:
     """digest of the verification.json beside the manifest; only in an installed release"""
     model_option: str = ""
     """option of a model that overrides the service's cache type, in a Modelfile or a request; empty: there is none"""
+    era: str = "pinned"
+    """of Ollama's tree"""
 
 
 @record

@@ -29,6 +29,9 @@ class Invented:
     targets: tuple[Target, ...] = ("ollama",)
     compat = ""
     ways: frozenset[Way] = frozenset({"cgo", "programs"})
+    native = eras.named("pinned").native
+    engines = eras.named("pinned").engines
+    layer_rules = True
     unserved = "which came later than the series"
     unbuilt = "nobody knows how"
     hint = "take an older Ollama"

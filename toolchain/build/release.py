@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ..core import locks, records
-from ..core.errors import DiskFull, RecordError, ReleaseInvalid
+from ..core.errors import DiskFull, RecordError, ReleaseInvalid, UnknownLayout
 from ..core.run import Run
+from ..sources import eras
 from ..stages import Release
 from . import modes
 
 MANIFEST = "manifest.json"
 ADDED_LATER = frozenset({MANIFEST, "environment", "parent", "verification.json", "installed.json"})
 """files that later stages add; no manifest lists them"""
-PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
 _MAKING = ".making-"
 _LOCK_WAIT_S = 600.0
 """time for another run to copy some hundred MB"""
@@ -35,6 +35,14 @@ _MODES = "if you trust it, make its modes safe: chmod -R go-w,u-s,g-s,-t"
 def release_dir(workspace: Path, release: Release) -> Path:
     """The directory of a built release."""
     return workspace / "releases" / release.id
+
+
+def programs(release: Release) -> tuple[str, ...]:
+    """The programs that a release must have, as paths in it. Raises `ReleaseInvalid` for an unknown era."""
+    try:
+        return eras.named(release.era).native.programs
+    except UnknownLayout as error:
+        raise ReleaseInvalid(f"{release.id}: {error.message}", hint=_REBUILD) from error
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -99,9 +107,9 @@ def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> R
             files = file_digests(temporary)
             if special := modes.special(temporary):
                 raise ReleaseInvalid(f"{special[0]} is setuid, setgid or sticky", hint="find out what the build did")
-            programs = modes.executable(temporary)
-            modes.set_all(temporary, programs)
-            release = dataclasses.replace(draft, files=files, executable=programs)
+            executable = modes.executable(temporary)
+            modes.set_all(temporary, executable)
+            release = dataclasses.replace(draft, files=files, executable=executable)
             release = dataclasses.replace(release, id=release_id(release))
             final = parent / release.id
             with contextlib.suppress(ReleaseInvalid):
@@ -155,9 +163,10 @@ def check(folder: Path) -> Release:
     differences = [f"{name} is missing" for name in release.files if name not in found]
     differences += [f"{name} is not in the manifest" for name in found if name not in release.files]
     differences += [f"{name} was changed" for name in found if release.files.get(name, found[name]) != found[name]]
-    differences += [f"{name} is not in the release" for name in PROGRAMS if name not in found]
+    required = programs(release)
+    differences += [f"{name} is not in the release" for name in required if name not in found]
     differences += [
-        f"{name} is not executable" for name in PROGRAMS if name in found and not os.access(folder / name, os.X_OK)
+        f"{name} is not executable" for name in required if name in found and not os.access(folder / name, os.X_OK)
     ]
     if not differences and release.id != release_id(release):
         differences = [f"the id {release.id} does not match the content"]

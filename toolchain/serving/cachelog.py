@@ -36,9 +36,12 @@ _PART = re.compile(
     rf"{_NUMBER} MiB"
 )
 _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
-SHIFT_LINE = "slot context shift"
-"""how llama-server's line on a context shift starts"""
-_SHIFT = re.compile(rf"{SHIFT_LINE}, n_keep = \d+, n_left = \d+, n_discard = [1-9]\d*")
+SHIFT_LINES = ("slot context shift", "context limit hit - shifting")
+"""how lines on a context shift start: llama-server's, and those of Ollama's own runners"""
+_SHIFT = re.compile(
+    rf"{SHIFT_LINES[0]}, n_keep = \d+, n_left = \d+, n_discard = [1-9]\d*"
+    rf'|{SHIFT_LINES[1]}" (?:\w{{1,20}}=\d{{1,9}} ){{0,9}}discard=[1-9]\d*'
+)
 
 
 @record
@@ -88,7 +91,7 @@ def caches(log: str, geometry: ProbeGeometry, added: Iterable[CacheType]) -> tup
 
 
 def context_shifts(log: str) -> int:
-    """How often llama-server dropped half of a full context and moved the rest."""
+    """How often a server dropped half of a full context and moved the rest."""
     return len(_SHIFT.findall(log))
 
 

@@ -2,7 +2,7 @@
 
 from ...core.errors import EraNotServed, UnknownLayout
 from ...stages import Sources
-from .era import Era, Way
+from .era import Engine, Era, Native, Way
 from .pinned import Pinned
 from .vendored import Vendored
 
@@ -12,7 +12,7 @@ ERAS: tuple[Era, ...] = (Pinned(), Vendored())
 NEWEST = ERAS[0].name
 """the era of what names none"""
 
-__all__ = ["ERAS", "NEWEST", "Era", "Way", "is_past", "named", "of", "require_served", "sentence"]
+__all__ = ["ERAS", "NEWEST", "Engine", "Era", "Native", "Way", "is_past", "named", "of", "require_served", "sentence"]
 
 
 def named(name: str) -> Era:

@@ -6,6 +6,7 @@ import re
 from typing import Literal, Protocol
 
 from ...core.errors import UnknownLayout
+from ...core.records import record
 from ...stages import Target
 from ..repository import Repository
 
@@ -14,6 +15,34 @@ Way = Literal["cgo", "loaded", "compat", "programs"]
 into llama.cpp; programs: llama.cpp's programs are run."""
 
 _PIN = re.compile(r"b\d{1,7}|[0-9a-f]{7,40}|[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+
+
+@record
+class Engine:
+    """What runs a model in a built Ollama."""
+
+    name: str
+    """for reports; empty where there is only one"""
+    environment: dict[str, str]
+    """of an Ollama that runs every model with it, and whose log states context shifts"""
+
+
+@record
+class Native:
+    """What CMake builds of an Ollama's C and C++, beside what Go compiles."""
+
+    folder: str
+    """of CMakeLists.txt and CMakePresets.json in Ollama's tree"""
+    component: str
+    """what of it is installed, and a name for its steps"""
+    targets: tuple[str, ...]
+    linux: str
+    macos: str
+    """the preset there; empty: Go compiles everything"""
+    programs: tuple[str, ...]
+    """programs of a release, as paths in it"""
+    takes_llama_cpp: bool
+    """whether it is told where llama.cpp is"""
 
 
 class Era(Protocol):
@@ -50,6 +79,18 @@ class Era(Protocol):
     @property
     def ways(self) -> frozenset[Way]:
         """How Ollama uses llama.cpp."""
+
+    @property
+    def native(self) -> Native:
+        """What CMake builds of such a tree."""
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """What runs models, each of which must be proven."""
+
+    @property
+    def layer_rules(self) -> bool:
+        """Whether single layers can have types of their own."""
 
     @property
     def unserved(self) -> str:

@@ -7,7 +7,7 @@ import re
 
 from ...stages import Target
 from ..repository import Repository
-from .era import Way, read_pin
+from .era import Engine, Native, Way, read_pin
 
 _SYNC_FILE = "Makefile.sync"
 _FETCH_HEAD = re.compile(rb"^FETCH_HEAD\s*[:?]?=\s*(\S+)\s*$", re.MULTILINE)
@@ -24,6 +24,20 @@ class Vendored:
     compat = ""
     """its patches are part of the copied sources"""
     ways: frozenset[Way] = frozenset({"cgo"})
+    native = Native(
+        folder="",
+        component="CPU",
+        targets=("ggml-cpu",),
+        linux="CPU",
+        macos="",
+        programs=("bin/ollama",),
+        takes_llama_cpp=False,
+    )
+    layer_rules = False
+    engines = (
+        Engine(name="llama runner", environment={"OLLAMA_DEBUG": "1"}),
+        Engine(name="Ollama engine", environment={"OLLAMA_DEBUG": "1", "OLLAMA_NEW_ENGINE": "1"}),
+    )
     unserved = ""
     unbuilt = "it has no llama-server to build"
     hint = "take Ollama v0.30.0 or newer"
