@@ -40,9 +40,11 @@ def build(
         flags = steps.configure(plan, console)
         steps.compile_server(plan, extra_targets, console)
         steps.install_server(plan, console)
-        if sys.platform == "darwin":
+        if sys.platform == "darwin" and plan.preset:
             embedded.require(plan.stage, plan.llama_cpp)
         steps.build_go(plan, console)
+        if sys.platform == "darwin" and not plan.preset:
+            embedded.require(plan.go_binary.parent, plan.llama_cpp)
         draft = Release(
             id="",
             version=plan.version,

@@ -16,7 +16,7 @@ func chosenKVCacheType(f *ggml.GGML, gpus []ml.DeviceInfo, option string, flashA
 	if setting == "" {
 		setting = strings.ToLower(strings.TrimSpace(envconfig.KvCacheType()))
 	}
-	if f.IsEmbedding() && ggml.UsesTurboQuant(setting) {
+	if f.IsEmbedding() && ggml.NeedsFlashAttention(setting) {
 		return "", nil // what it computes for a request is not kept, so that a type for all models is not its concern
 	}
 	if err := f.CheckKVCacheType(setting); err != nil {
@@ -25,7 +25,7 @@ func chosenKVCacheType(f *ggml.GGML, gpus []ml.DeviceInfo, option string, flashA
 	if k, v := ggml.SplitKVCacheType(setting); k == v && setting != "" {
 		setting = k
 	}
-	if ggml.UsesTurboQuant(setting) && (flashAttentionOff || !ml.FlashAttentionSupported(gpus)) {
+	if ggml.NeedsFlashAttention(setting) && (flashAttentionOff || !ml.FlashAttentionSupported(gpus)) {
 		why := "OLLAMA_FLASH_ATTENTION turns off"
 		if !flashAttentionOff {
 			why = "this machine's GPU does not have"

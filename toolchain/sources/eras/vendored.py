@@ -39,8 +39,8 @@ class Vendored:
         Engine(name="Ollama engine", environment={"OLLAMA_DEBUG": "1", "OLLAMA_NEW_ENGINE": "1"}),
     )
     unserved = ""
-    unbuilt = "it has no llama-server to build"
-    hint = "take Ollama v0.30.0 or newer"
+    unbuilt = ""
+    hint = "take Ollama v0.15.0 or newer"
 
     def pin(self, ollama: Repository, commit: str) -> str | None:
         """See `Era`."""
