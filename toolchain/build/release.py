@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ..core import locks, records
-from ..core.errors import DiskFull, RecordError, ReleaseInvalid, UnknownLayout
+from ..core.errors import DiskFull, EraNotServed, RecordError, ReleaseInvalid, UnknownLayout
 from ..core.run import Run
 from ..sources import eras
 from ..stages import Release
@@ -43,6 +43,18 @@ def programs(release: Release) -> tuple[str, ...]:
         return eras.named(release.era).native.programs
     except UnknownLayout as error:
         raise ReleaseInvalid(f"{release.id}: {error.message}", hint=_REBUILD) from error
+
+
+def llama_server(folder: Path) -> Path:
+    """The llama-server of a release directory. Raises `EraNotServed` for a release of an era that has none."""
+    release = load(folder)
+    name = "lib/ollama/llama-server"
+    if name not in programs(release):
+        raise EraNotServed(
+            f"{release.id}: Ollama of the {release.era} era has no llama-server",
+            hint="take a release of Ollama v0.30.0 or newer, or name another llama-server where the task takes one",
+        )
+    return folder / name
 
 
 def file_digests(folder: Path) -> dict[str, str]:

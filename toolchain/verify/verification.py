@@ -15,6 +15,7 @@ from hashlib import shake_256
 from pathlib import Path
 
 from ..build import apple, content_digest
+from ..build.release import llama_server
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
@@ -121,7 +122,7 @@ def verify(
             served,
             config.deploy.kv_cache_type,
             added=release.cache_types,
-            server=release_dir / "lib" / "ollama" / "llama-server",
+            server=llama_server(release_dir),
             text=read_text(""),
             config=config,
             console=console,

@@ -6,12 +6,18 @@ from ...core.cachetypes import grammar
 from ...core.cachetypes.grammar import CacheTypes
 from ...core.cachetypes.table import type_table
 from ...core.errors import ConfigError, Unhealthy
+from ...sources import eras
 from ...stages import Release
 
 
 def require_types(release: Release, asked: CacheTypes) -> None:
-    """Raises `ConfigError` when `asked` names a type that the release lacks."""
+    """Raises `ConfigError` when `asked` names a type that the release lacks, or has rules that it does not know."""
     known = type_table(release.cache_types)
+    if asked.reach and not eras.named(release.era).layer_rules:
+        raise ConfigError(
+            f"deploy.kv_cache_type: release {release.id} ({release.era} era) takes no rules for single layers",
+            hint="name a type, or two of them as K:V",
+        )
     for kind in asked.names():
         if kind not in known:
             raise ConfigError(
