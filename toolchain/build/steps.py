@@ -104,8 +104,9 @@ def configure_flags(plan: BuildPlan) -> dict[str, str]:
         "LLAMA_BUILD_NUMBER": str(plan.llama_cpp_build),
         "LLAMA_BUILD_COMMIT": plan.llama_cpp_commit[:9],
     }
+    # Ollama's own CMakeLists.txt makes absolute paths of where to install to
     flags = {
-        **(llama_cpp if plan.native.takes_llama_cpp else {}),
+        **(llama_cpp if plan.native.takes_llama_cpp else {"CMAKE_INSTALL_PREFIX": str(plan.stage)}),
         "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
         "CMAKE_MAKE_PROGRAM": plan.tools.ninja.path,
         **plan.tools.cmake_variables,
