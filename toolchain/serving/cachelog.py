@@ -28,7 +28,7 @@ _GAP = " {1,20}"
 _MOST_CHARACTERS = 4096
 """of a line that is looked at"""
 _CACHE = re.compile(
-    rf"llama_kv_cache\w{{0,40}}: size ={_GAP}{_NUMBER} MiB \( {{0,20}}(\d{{1,9}}) cells,{_GAP}(\d{{1,4}}) layers,"
+    rf"o?llama_kv_cache\w{{0,40}}: size ={_GAP}{_NUMBER} MiB \( {{0,20}}(\d{{1,9}}) cells,{_GAP}(\d{{1,4}}) layers,"
     rf"{_GAP}\d{{1,4}}/\d{{1,4}} seqs\), K \({_NAME}\):{_GAP}{_NUMBER} MiB, V \({_NAME}\):{_GAP}{_NUMBER} MiB"
 )
 _PART = re.compile(

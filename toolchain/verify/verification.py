@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
@@ -268,6 +269,7 @@ class _ReleaseTrial:
             assert shifted is not None
             reason = (
                 cachelog.complaint(found, kv_cache_type, probe.geometry, CONTEXT, self._release.cache_types)
+                or _engine_failure([cache.proof.line for cache in found], engine)
                 or planned.complaint(found, self._planned(probe, kv_cache_type))
                 or _count_failure(first, self._config.tokens)
                 or _shift_failure(shifted, shifts)
@@ -329,6 +331,12 @@ def _import(server: Server, probe: ProbeModel) -> None:
 
 def _long_prompt() -> str:
     return shake_256(b"probe").hexdigest(_PROMPT_LENGTH // 2)
+
+
+def _engine_failure(lines: Sequence[str], engine: Engine) -> str:
+    """Why the log's lines on caches are not of the engine that was asked for; empty if they are."""
+    strange = [line for line in lines if not line.startswith(engine.cache_line)]
+    return f"another engine than the {engine.name} ran the model: {strange[0]}" if strange else ""
 
 
 def _count_failure(generation: Generation, tokens: int) -> str:

@@ -25,6 +25,8 @@ class Engine:
     """for reports; empty where there is only one"""
     environment: dict[str, str]
     """of an Ollama that runs every model with it, and whose log states context shifts"""
+    cache_line: str = "llama_kv_cache"
+    """how its line on a cache starts"""
 
 
 @record

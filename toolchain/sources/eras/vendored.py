@@ -36,7 +36,11 @@ class Vendored:
     layer_rules = False
     engines = (
         Engine(name="llama runner", environment={"OLLAMA_DEBUG": "1"}),
-        Engine(name="Ollama engine", environment={"OLLAMA_DEBUG": "1", "OLLAMA_NEW_ENGINE": "1"}),
+        Engine(
+            name="Ollama engine",
+            environment={"OLLAMA_DEBUG": "1", "OLLAMA_NEW_ENGINE": "1"},
+            cache_line="ollama_kv_cache",
+        ),
     )
     unserved = ""
     unbuilt = ""
