@@ -95,12 +95,15 @@ static inline __m512i spread_path(uint16_t radius, const uint8_t * plane) {
     return choose(1, spread(turbo_bit0(path, past), 0), spread(turbo_bit1(path, past), 1));
 }
 
-#    define MOST_RAW 3
+#    define MOST_RAW 4
 
 // Tables repeat up to 64 entries, so that bits above the index do not matter.
 TURBO_INLINE vector decode(int raw, uint16_t d, const uint8_t * path, const uint8_t * planes, const int8_t * book) {
     __m512i table, high;
-    if (raw == 3) {
+    if (raw == 4) {
+        table = _mm512_loadu_si512(book);
+        high  = choose(0x0c, spread_pairs(planes), _mm512_rol_epi64(spread_pairs(planes + 16), 2));
+    } else if (raw == 3) {
         table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) book));
         high  = choose(0x0c, spread_pairs(planes + 8), spread(load_word(planes), 4));
     } else if (raw == 2) {
@@ -173,11 +176,30 @@ static inline void spread_pairs(uint16_t radius, const uint8_t * plane, const ui
     half[1] = _mm256_or_si256(half[1], _mm256_and_si256(upper, mask));
 }
 
-#    define MOST_RAW 3
+#    define MOST_RAW 4
 
 TURBO_INLINE vector decode(int raw, uint16_t d, const uint8_t * path, const uint8_t * planes, const int8_t * book) {
     vector v;
-    if (raw == 3) {
+    if (raw == 4) {
+        const __m256i more     = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) (planes + 16)));
+        const __m256i lower[2] = { _mm256_sllv_epi64(more, _mm256_set_epi64x(5, 5, 7, 7)),
+                                   _mm256_sllv_epi64(more, _mm256_set_epi64x(1, 1, 3, 3)) };
+        const __m256i upper[2] = { _mm256_sllv_epi64(more, _mm256_set_epi64x(4, 4, 6, 6)),
+                                   _mm256_sllv_epi64(more, _mm256_set_epi64x(0, 0, 2, 2)) };
+        __m256i table[4];
+        for (int i = 0; i < 4; ++i) {
+            table[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) book + i));
+        }
+        spread_pairs(d, path, planes, v.half);
+        for (int i = 0; i < 2; ++i) {
+            const __m256i at    = v.half[i];
+            const __m256i below = _mm256_blendv_epi8(_mm256_shuffle_epi8(table[0], at), _mm256_shuffle_epi8(table[1], at),
+                                                     lower[i]);
+            const __m256i above = _mm256_blendv_epi8(_mm256_shuffle_epi8(table[2], at), _mm256_shuffle_epi8(table[3], at),
+                                                     lower[i]);
+            v.half[i]           = _mm256_blendv_epi8(below, above, upper[i]);
+        }
+    } else if (raw == 3) {
         const __m256i below = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) book));
         const __m256i above = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) book + 1));
         const __m256i high  = word_of(planes);
@@ -253,7 +275,7 @@ static inline uint8x16_t spread_pairs(const uint8_t * qs, int q) {  // to bits 2
     return vshlq_u8(vld1q_u8(qs), vdupq_n_s8((int8_t) (2 - 2 * q)));
 }
 
-#    define MOST_RAW 3
+#    define MOST_RAW 4
 
 TURBO_INLINE vector decode(int raw, uint16_t d, const uint8_t * path, const uint8_t * planes, const int8_t * book) {
     const uint64_t word = load_word(path), past = turbo_past(d);
@@ -261,7 +283,13 @@ TURBO_INLINE vector decode(int raw, uint16_t d, const uint8_t * path, const uint
     vector         v;
     for (int q = 0; q < 4; ++q) {
         const uint8x16_t low = spread_path(bit0, bit1, q);
-        if (raw == 3) {
+        if (raw == 4) {
+            const int8x16x4_t table = { { vld1q_s8(book), vld1q_s8(book + 16), vld1q_s8(book + 32), vld1q_s8(book + 48) } };
+            const uint8x16_t  more  = vshlq_u8(vld1q_u8(planes + 16), vdupq_n_s8((int8_t) (4 - 2 * q)));
+            const uint8x16_t  high  = vbslq_u8(vdupq_n_u8(0x0c), spread_pairs(planes, q), more);
+            const uint8x16_t  all   = vbslq_u8(vdupq_n_u8(3), low, high);
+            v.val[q]                = vqtbl4q_s8(table, vandq_u8(all, vdupq_n_u8(63)));
+        } else if (raw == 3) {
             const int8x16x2_t table = { { vld1q_s8(book), vld1q_s8(book + 16) } };
             const uint8x16_t  plane = spread(load_word(planes), q, 4);
             const uint8x16_t  high  = vbslq_u8(vdupq_n_u8(0x0c), spread_pairs(planes + 8, q), plane);

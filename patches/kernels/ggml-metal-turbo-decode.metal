@@ -2,8 +2,8 @@
 // ggml-turbo.h has the formats. The host pastes ggml-turbo-types.h, this file, ggml-metal-turbo-encode.metal and
 // ggml-metal-turbo-attention.metal into one source, which uses nothing of the backend's own kernels.
 
-// A block of 64 values with RAW plainly stored bits for each: turbo4 has three, turbo3 two, turbo2 one. A plane of single
-// bits comes first if RAW is odd, then the pairs.
+// A block of 64 values with RAW plainly stored bits for each: turbo5 has four, turbo4 three, turbo3 two, turbo2 one. A
+// plane of single bits comes first if RAW is odd, then the pairs.
 template <short RAW>
 struct block_turbo {
     half   d;
@@ -15,8 +15,8 @@ struct block_turbo {
 TURBO_TYPES(TURBO_SIZE)
 
 // The codebooks of ggml-turbo-types.h, over 128, with bits 0 and 1 of the index exchanged, which saves an operation. As
-// halves they need no conversion, and each lies in one line of 64 bytes, so that a load by 32 lanes touches a single line
-// whatever they ask for.
+// halves they need no conversion, and each lies in one line of 64 bytes (turbo5's in two), so that a load by 32 lanes
+// touches a single line whatever they ask for.
 #define TURBO_FOUR(a, b, c, d) half(a / 128.0f), half(c / 128.0f), half(b / 128.0f), half(d / 128.0f)
 #define TURBO_EIGHT(a, b, c, d) TURBO_FOUR(-d, -c, -b, -a), TURBO_FOUR(a, b, c, d)
 #define TURBO_8(a, b, c, d) { TURBO_EIGHT(a, b, c, d) }
@@ -25,6 +25,11 @@ TURBO_TYPES(TURBO_SIZE)
 #define TURBO_32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)                                             \
     { TURBO_FOUR(-p, -o, -n, -m), TURBO_FOUR(-l, -k, -j, -i), TURBO_FOUR(-h, -g, -f, -e),                    \
       TURBO_EIGHT(a, b, c, d), TURBO_FOUR(e, f, g, h), TURBO_FOUR(i, j, k, l), TURBO_FOUR(m, n, o, p) }
+#define TURBO_64(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z, A, B, C, D, E, F)        \
+    { TURBO_FOUR(-F, -E, -D, -C), TURBO_FOUR(-B, -A, -z, -y), TURBO_FOUR(-x, -w, -v, -u), TURBO_FOUR(-t, -s, -r, -q),   \
+      TURBO_FOUR(-p, -o, -n, -m), TURBO_FOUR(-l, -k, -j, -i), TURBO_FOUR(-h, -g, -f, -e), TURBO_EIGHT(a, b, c, d),      \
+      TURBO_FOUR(e, f, g, h), TURBO_FOUR(i, j, k, l), TURBO_FOUR(m, n, o, p), TURBO_FOUR(q, r, s, t),                   \
+      TURBO_FOUR(u, v, w, x), TURBO_FOUR(y, z, A, B), TURBO_FOUR(C, D, E, F) }
 
 #define TURBO_BOOKS(ID, TYPE, BITS) \
     alignas(64) constexpr constant static half TYPE##_levels[2][4 << BITS] = { ID##_LEVELS, ID##_LEVELS2 };
@@ -51,12 +56,15 @@ static inline uint2 turbo_trellis(uint window) {
 }
 
 // Four levels: of the values that have bit `bit` of the bytes of a plane and pair `pair` of the bytes of `pairs`, and whose
-// windows begin at bit AT.
+// windows begin at bit AT. What `plane` has is single bits, or where RAW is four a second word of pairs.
 template <short RAW, short AT>
 static inline half4 turbo_levels(constant const half * book, uint2 trellis, uint pairs, uint plane, ushort bit, ushort pair) {
     constexpr uint each = 0x01010101 << AT, top = RAW == 3 ? 4 : 2, count = (4 << RAW) - 1;
     uint index = (trellis.x & each) | (trellis.y & each << 1);
-    if (RAW & 2) {
+    if (RAW & 4) {
+        index |= rotate(plane, (AT + 4u - 2u * pair) % 32) & 48 * each;
+    }
+    if (RAW & 6) {
         index |= rotate(pairs, (AT + 2u - 2u * pair) % 32) & 12 * each;
     }
     if (RAW & 1) {
@@ -83,14 +91,15 @@ static inline void turbo_eight(device const block_turbo<RAW> * block, ushort bit
     // What lies before in the trellis, from bit 31 down: the lowest bits of the radius, or the uppermost of the other side
     const uint last = turbo_load((device const ushort *) block + 2 * side) << (28 - 12 * side);
     device const ushort * qs = block->planes + (RAW == 3 ? 4 : 0) + 2 * side;
-    const uint2 pairs = RAW & 2 ? uint2(turbo_load(qs), turbo_load(qs + 4)) : uint2(0);
-    const uint  plane = RAW & 1 ? turbo_load(block->planes + 2 * side) : 0;
+    const uint2 pairs = RAW & 6 ? uint2(turbo_load(qs), turbo_load(qs + 4)) : uint2(0);
+    const uint2 plane = RAW & 4 ? uint2(turbo_load(qs + 8), turbo_load(qs + 12)) :
+                        RAW & 1 ? uint2(turbo_load(block->planes + 2 * side)) : uint2(0);
     const half  d     = block->d;
     constant const half * book = turbo_book<RAW>(as_type<ushort>(d));
     // Windows of two values together, from the sixth bit before the first
     const uint2 trellis = turbo_trellis(own << (6 - bit) | last >> min(26 + bit, 31));
-    turbo_times(turbo_levels<RAW, 1>(book, trellis, pairs.x, plane, bit, bit / 2), d, a);
-    turbo_times(turbo_levels<RAW, 2>(book, trellis, pairs.y, plane, bit + 1, bit / 2), d, b);
+    turbo_times(turbo_levels<RAW, 1>(book, trellis, pairs.x, plane.x, bit, bit / 2), d, a);
+    turbo_times(turbo_levels<RAW, 2>(book, trellis, pairs.y, plane.y, bit + 1, bit / 2), d, b);
 }
 
 // Unit `unit` of a row of turbo blocks: eight values, turbo_unit_at(unit) + 0 to 3 of the row as `a`, and eight more of

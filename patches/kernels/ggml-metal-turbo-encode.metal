@@ -226,15 +226,15 @@ static inline void quantize_turbo(device const float * src, device block_turbo<R
             out[10 + lane] = (lane < 4 ? plane.x : plane.y) >> 8 * (lane & 3);
         }
     }
-    if (RAW & 2) {
-        const uint pairs = (high.x & 3) | (high.y & 3) << 8;
+    for (short more = 0; more < RAW / 2; ++more) {
+        const uint pairs = (high.x >> 2 * more & 3) | (high.y >> 2 * more & 3) << 8;
         uint byte = 0;
         for (short i = 0; i < 4; ++i) {
             const ushort t = 8 * (lane & 7) + (lane >> 3 & 1) + 2 * i;  // of value lane + 16 * i
             byte |= (simd_shuffle(pairs, t & 31) >> (t & 32) / 4 & 3) << 2 * i;
         }
         if (lane < 16) {
-            out[(RAW == 3 ? 18 : 10) + lane] = byte;
+            out[(RAW == 3 ? 18 : 10) + 16 * more + lane] = byte;
         }
     }
 }

@@ -23,6 +23,9 @@
 #define TURBO_TINY 0x1p-18f
 
 // A codebook by its upper half
+#define TURBO_64(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z, A, B, C, D, E, F)          \
+    { -F, -E, -D, -C, -B, -A, -z, -y, -x, -w, -v, -u, -t, -s, -r, -q, -p, -o, -n, -m, -l, -k, -j, -i, -h, -g, -f, -e, -d, \
+      -c, -b, -a, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z, A, B, C, D, E, F }
 #define TURBO_32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \
     { -p, -o, -n, -m, -l, -k, -j, -i, -h, -g, -f, -e, -d, -c, -b, -a, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p }
 #define TURBO_16(a, b, c, d, e, f, g, h) { -h, -g, -f, -e, -d, -c, -b, -a, a, b, c, d, e, f, g, h }

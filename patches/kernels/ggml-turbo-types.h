@@ -7,7 +7,8 @@
 #define TURBO_TYPES(X)   \
     X(TURBO4, turbo4, 3) \
     X(TURBO3, turbo3, 2) \
-    X(TURBO2, turbo2, 1)
+    X(TURBO2, turbo2, 1) \
+    X(TURBO5, turbo5, 4)
 
 // The codebooks by their upper half; level k belongs to subset k % 4, so the neighbours within a subset are four levels
 // apart. The first (LEVELS) are trained on N(0,1) with the encoder as it is, times the factor that rounding hurts least.
@@ -40,3 +41,15 @@
 #define TURBO2_TRIALS  106, 121, 139, 160
 #define TURBO2_WIDE    51, 63, 77, 93, 106, 121, 139, 160
 #define TURBO2_WIDE2   84, 132, 152, 159, 165, 178, 190, 203
+
+#define TURBO5_LEVELS \
+    TURBO_64(1, 3, 5, 8, 10, 12, 14, 16, 19, 21, 24, 26, 29, 31, 34, 37, 39, 42, 46, 49, 52, 56, 60, 64, 69, 74, 80, 87, 95, \
+             104, 114, 127)
+#define TURBO5_LEVELS2 \
+    TURBO_64(0, 1, 6, 10, 15, 19, 23, 27, 32, 36, 40, 44, 49, 53, 57, 61, 66, 70, 74, 78, 83, 87, 91, 95, 100, 104, 108, \
+             112, 117, 121, 127, 127)
+#define TURBO5_UNIT    2
+#define TURBO5_SHIFT   0
+#define TURBO5_TRIALS  245, 252, 259, 266
+#define TURBO5_WIDE    104, 120, 138, 158, 182, 209, 241, 277
+#define TURBO5_WIDE2   152, 198, 218, 234, 254, 264, 274, 284

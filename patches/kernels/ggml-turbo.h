@@ -1,7 +1,7 @@
-// TurboQuant KV-cache types: turbo4, turbo3 and turbo2.
+// TurboQuant KV-cache types: turbo5, turbo4, turbo3 and turbo2.
 //
-// A block is 64 values (one head of 64, half a head of 128): an FP16 radius and for each value an index of 5, 4 or 3
-// bits into a fixed codebook of small integers. A value decodes as radius / 128 * level[index], with no zero point. There
+// A block is 64 values (one head of 64, half a head of 128): an FP16 radius and for each value an index of 6, 5, 4 or
+// 3 bits into a fixed codebook of small integers. A value decodes as radius / 128 * level[index], with no zero point. There
 // are two codebooks, and the radius' sign says which. The cache stores vectors after a Hadamard rotation, whose
 // coordinates are close to Gaussian; the first codebook is trained on N(0,1) by Lloyd's rule (every level is the mean of
 // what the encoder assigns to it). The second is for blocks of nearly equal magnitudes, which a single large channel
@@ -44,7 +44,7 @@ extern "C" {
 // two bits per value: pair j / 16 of byte j % 16.
 
 // path: u. Index from bit 0 up: c0, c1, the raw bits. Of these the pairs are stored behind a plane of the last one, which
-// there is if they are odd in number: turbo4 has a plane and pairs, turbo3 pairs, turbo2 a plane.
+// there is if they are odd in number: turbo5 has pairs twice, turbo4 a plane and pairs, turbo3 pairs, turbo2 a plane.
 #define TURBO_BLOCK(ID, id, RAW)              \
     typedef struct {                          \
         uint16_t d;                           \

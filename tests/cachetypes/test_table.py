@@ -29,25 +29,27 @@ def test_every_type_is_known_with_its_noise() -> None:
 
 def test_what_is_run_for_the_types_that_there_are() -> None:
     """Which pairs are run decides what results mean, so that they change on purpose alone."""
-    assert NAMES == ["turbo4", "turbo3", "turbo2"]
+    assert NAMES == ["turbo4", "turbo3", "turbo2", "turbo5"]
     rules = "q8_0:turbo2,first=2:q8_0,last=2:q8_0"
-    assert load(environ={}).verify.types == ("turbo4", "turbo3", "turbo2", "q8_0:turbo4", rules)
+    assert load(environ={}).verify.types == (*NAMES, "q8_0:turbo4", "turbo5:turbo4", rules)
     assert load(environ={}).deploy.kv_cache_type == "turbo4"
-    assert plan.usual_types(OWN) == ("f16", "q8_0", "q8_0:turbo4", "turbo4", "turbo3", "turbo2")
+    assert plan.usual_types(OWN) == ("f16", "q8_0", "q8_0:turbo4", "turbo5:turbo4", *NAMES)
     assert divergence.usual_caches(OWN) == (
         *("f16", "q8_0", "q4_0", "q4_0/plain"),
-        *("turbo4", "turbo3", "turbo2", "q8_0:turbo4", "turbo4:f16", "f16:turbo4"),
+        *(*NAMES, "q8_0:turbo4", "turbo5:turbo4", "turbo4:f16", "f16:turbo4"),
     )
     assert cases.usual(NAMES) == (
-        *(("turbo4", "turbo4"), ("turbo3", "turbo3"), ("turbo2", "turbo2")),
-        *(("q8_0", "turbo4"), ("f16", "turbo3"), ("q8_0", "turbo2"), ("turbo4", "turbo3")),
+        *((name, name) for name in NAMES),
+        *(("q8_0", "turbo4"), ("f16", "turbo3"), ("q8_0", "turbo2"), ("f16", "turbo5"), ("turbo4", "turbo3")),
     )
     assert cost.pairs(NAMES) == (
         *(("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0")),
-        *(("turbo4", "turbo4"), ("turbo3", "turbo3"), ("turbo2", "turbo2"), ("q8_0", "turbo4")),
+        *((name, name) for name in NAMES),
+        ("q8_0", "turbo4"),
     )
     assert proving.pairs(NAMES) == (
-        *(("q8_0", "turbo4"), ("turbo4", "q8_0"), ("f16", "turbo3"), ("turbo4", "turbo4"), ("turbo2", "turbo2")),
+        *(("q8_0", "turbo4"), ("turbo4", "q8_0"), ("f16", "turbo3")),
+        *((name, name) for name in ("turbo4", "turbo2", "turbo5")),
     )
 
 

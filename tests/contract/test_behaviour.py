@@ -67,7 +67,7 @@ def test_a_kernel_that_is_chosen_by_the_type_of_k_alone(change: Change, check: C
     assert checked.behaviour
     assert [line.split(": ")[0] for line in checked.behaviour.wrong] == [
         f"FLASH_ATTN_EXT q8_0:{name} of 32, 33, 512 queries, head size 64, 128, 256, 576/512"
-        for name in ("turbo4", "turbo3", "turbo2")
+        for name in ("turbo4", "turbo3", "turbo2", "turbo5")
     ]
     assert checked.behaviour.wrong[0].endswith(
         "upstream's kernel_kv_q8_0_f16 gets V (turbo4), which it cannot decode: the choice depends on the type of K"

@@ -19,9 +19,8 @@ static const struct {
     double           bytes;  // of a value
 } types[] = {
     { { 0, nullptr, f32 }, 4 },
-    { { QK_TURBO, ggml_turbo4_levels_row, ggml_turbo4_dequantize_row }, sizeof(block_turbo4) / 64.0 },
-    { { QK_TURBO, ggml_turbo3_levels_row, ggml_turbo3_dequantize_row }, sizeof(block_turbo3) / 64.0 },
-    { { QK_TURBO, ggml_turbo2_levels_row, ggml_turbo2_dequantize_row }, sizeof(block_turbo2) / 64.0 },
+#define TYPE(ID, id, RAW) { { QK_TURBO, ggml_##id##_levels_row, ggml_##id##_dequantize_row }, sizeof(block_##id) / 64.0 },
+    TURBO_TYPES(TYPE)
 };
 
 static ggml_turbo_rows rows(const void * data, double size, int64_t tokens, int64_t heads) {

@@ -30,7 +30,7 @@ from .test_variants import arm64_compiler
 pytestmark = pytest.mark.slow
 
 TYPES: dict[str, CacheType] = {kind.name: kind for kind in load().types}
-NAMES = ["f32", "turbo4", "turbo3", "turbo2"]
+NAMES = ["f32", *TYPES]
 
 
 def variants() -> dict[str, list[str]]:

@@ -58,12 +58,12 @@ def audited(tree: Path, config: Config, tmp_path: Path, change: Break) -> audit.
 def test_a_tree_that_has_all(tree: Path, config: Config) -> None:
     found = audit.audit_tree(tree, config, Path(config.workspace))
     assert found.verdict == "complete", found
-    assert [kind.type for kind in found.types] == ["turbo4", "turbo3", "turbo2"]
+    assert [kind.type for kind in found.types] == ["turbo4", "turbo3", "turbo2", "turbo5"]
     assert all(set(kind.answers.values()) == {"kernel"} and not kind.absent for kind in found.types)
 
 
 def test_a_claim_without_a_kernel(tree: Path, config: Config, tmp_path: Path) -> None:
-    others = "TURBO_ENCODERS(TURBO4, turbo4, 3) TURBO_ENCODERS(TURBO2, turbo2, 1)"
+    others = "TURBO_ENCODERS(TURBO4, turbo4, 3) TURBO_ENCODERS(TURBO2, turbo2, 1) TURBO_ENCODERS(TURBO5, turbo5, 4)"
     found = audited(tree, config, tmp_path, changed(TURBO, r"^TURBO_TYPES\(TURBO_ENCODERS\)$", others))
     kind = next(kind for kind in found.types if kind.type == "turbo3")
     assert (found.verdict, kind.verdict) == ("partial", "partial")

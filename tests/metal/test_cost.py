@@ -20,7 +20,7 @@ def counted(patched: Patched, kind: str, queries: int, heads: int, positions: in
     return cost.count(patched.host, patched.library, case, patched.formats)
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("turbo4", 4.25), ("turbo3", 3.25), ("turbo2", 2.25)])
+@pytest.mark.parametrize(("kind", "bits"), [("turbo5", 5.25), ("turbo4", 4.25), ("turbo3", 3.25), ("turbo2", 2.25)])
 def test_a_block_is_read_once_for_all_heads(patched: Patched, kind: str, bits: float) -> None:
     """And decoded once: four heads, or eight, take little more than one."""
     one, four, eight = (counted(patched, kind, 1, heads) for heads in (1, 4, 8))

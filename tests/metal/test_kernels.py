@@ -45,7 +45,7 @@ def test_every_case_passes(patched: Patched) -> None:
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    kind=st.sampled_from(["turbo4", "turbo3", "turbo2"]),
+    kind=st.sampled_from([kind.name for kind in own()]),
     scale=st.floats(-12, 12),
     rows=st.integers(1, 5),
     blocks=st.integers(1, 9),

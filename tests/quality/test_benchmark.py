@@ -201,7 +201,7 @@ def test_the_command_line(tmp_path: Path, workspace: Path, model: Path, server: 
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (["--type", "turbo9"], 3, "turbo4, turbo3, turbo2"),
+        (["--type", "turbo9"], 3, "turbo4, turbo3, turbo2, turbo5"),
         (["--data", "dump"], 3, "needs a model"),
         (["--seed", "x"], 3, "whole number"),
         (["--model", "none.gguf"], 3, "no such model"),

@@ -98,11 +98,20 @@ def standard(added: Sequence[CacheType]) -> str:
     return added[0].name if added else "f16"
 
 
+def finer_keys(added: Sequence[CacheType]) -> tuple[str, ...]:
+    """The default type for V with finer keys, which lose more than values: of q8_0, and of the finest type `added`."""
+    if not added:
+        return ()
+    finest = max(added, key=bits_per_value)
+    keys = ["q8_0", *([finest.name] if bits_per_value(finest) > bits_per_value(added[0]) else [])]
+    return tuple(f"{name}:{standard(added)}" for name in keys)
+
+
 def proven_types(added: Sequence[CacheType]) -> tuple[str, ...]:
-    """The types that verification runs by default: each one `added`, the default one for V alone, and the smallest with
-    finer first and last layers."""
+    """The types that verification runs by default: each one `added`, the default one with finer keys, and the smallest
+    for V with finer first and last layers."""
     if not added:
         return ("f16",)
     smallest = min(added, key=bits_per_value)
     names = [kind.name for kind in added]
-    return (*names, f"q8_0:{standard(added)}", f"q8_0:{smallest.name},first=2:q8_0,last=2:q8_0")
+    return (*names, *finer_keys(added), f"q8_0:{smallest.name},first=2:q8_0,last=2:q8_0")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ...core.cachetypes.grammar import CacheTypes
-from ...core.cachetypes.table import standard
+from ...core.cachetypes.table import finer_keys
 from ...core.records import record
 from ...stages import CacheType
 from .geometry import Geometry
@@ -103,8 +103,7 @@ class MemoryPlan:
 
 def usual_types(added: Sequence[CacheType]) -> tuple[str, ...]:
     """The default types of a plan, with those that the series `added`."""
-    beside = [f"q8_0:{standard(added)}"] if added else []
-    return ("f16", "q8_0", *beside, *(kind.name for kind in added))
+    return ("f16", "q8_0", *finer_keys(added), *(kind.name for kind in added))
 
 
 def plan(

@@ -15,7 +15,7 @@ from dataclasses import field
 from pathlib import Path
 
 from ...core.cachetypes import grammar
-from ...core.cachetypes.table import UPSTREAM, bits_per_value, standard, type_table
+from ...core.cachetypes.table import UPSTREAM, bits_per_value, finer_keys, standard, type_table
 from ...core.console import Console
 from ...core.errors import CommandFailed, ConfigError, DiskFull, TextTooShort, VerificationFailed
 from ...core.process import run
@@ -102,7 +102,7 @@ class Divergences:
 def usual_caches(added: Sequence[CacheType]) -> tuple[str, ...]:
     """The caches that are compared with f16 by default, with the types that the series `added`."""
     first = standard(added)
-    beside = [f"q8_0:{first}", f"{first}:f16", f"f16:{first}"] if added else []
+    beside = [*finer_keys(added), f"{first}:f16", f"f16:{first}"] if added else []
     return ("f16", "q8_0", "q4_0", f"q4_0{PLAIN}", *(kind.name for kind in added), *beside)
 
 
