@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from toolchain.contract.check import check
 from toolchain.core.config import load
 from toolchain.core.console import Console
 from toolchain.core.errors import SeriesError
-from toolchain.series import manifest
+from toolchain.core.run import Run
+from toolchain.series import drift, manifest
 from toolchain.series.render import render, trees
 from toolchain.stages import Sources
 
@@ -100,3 +102,46 @@ def test_paths_and_contents_are_llama_cpps_own(upstream: Upstream) -> None:
     assert (llama_cpp.paths("ggml/src"), "main.go" in ollama.paths()) == (["ggml/src/ggml.c"], True)
     assert llama_cpp.contents("ggml", "types.h").keys() == {"ggml/src/ggml.c", "types.h"}
     assert (ollama.read("main.go"), llama_cpp.read("main.go")) == (MAIN_GO.encode(), None)
+
+
+def test_drift_goes_back_through_the_eras(upstream: Upstream, make_series: SeriesMaker, tmp_path: Path) -> None:
+    """llama.cpp's edits are tried on what a release contains, Ollama's on those that pin a build."""
+    for tag, files in (
+        ("v0.14.0", TREE),
+        ("v0.17.7", {"readme": "17"}),
+        ("v0.20.0", {"llama/llama.cpp/table.c": TABLE_C.replace("int size_of(", "int bytes_of(")}),
+        ("v0.24.0", {"llama/llama.cpp/table.c": TABLE_C}),
+    ):
+        upstream.commit("ollama", dict(files), tag)
+        upstream.git("ollama", "tag", tag)
+    broken = upstream.git("ollama", "rev-parse", "v0.20.0")
+    gone = dict.fromkeys(TREE)
+    upstream.commit("ollama", {**gone, "LLAMA_CPP_VERSION": "b1\n", "llama/compat/readme": "x\n"}, "v0.30.0")
+    upstream.git("ollama", "tag", "v0.30.0")
+    flags = {
+        "sources.llama_cpp": str(upstream.root / "llama.cpp"),
+        "sources.ollama": str(upstream.root / "ollama"),
+        "workspace": str(tmp_path / "workspace"),
+    }
+    parts = [PARTS[0], *({**PARTS[1], "concern": era, "serves": {era: ">=0.15"}} for era in ("pinned", "vendored"))]
+    series = manifest.load(
+        make_series(
+            parts=[parts[0], parts[1], {**parts[2], "edits": "vendored.yaml"}],
+            more={
+                "vendored.yaml": "edits: [{name: module, file: go.mod, anchor: module, position: before, insert: '// ours'}]\n"
+            },
+        )
+    )
+    found = drift.survey(Run(load(flags=flags), Console(json=True)), series, "b1", "", 1).surveys[1]
+    assert [(point.name, point.failing) for point in found.points] == [
+        ("v0.17.7", ()),
+        ("v0.20.0", ("types/size",)),
+        ("v0.24.0", ()),
+        ("v0.30.0", ()),
+    ]
+    elsewhere = {edit.name: edit.elsewhere for edit in found.edits}
+    assert elsewhere["types/ids"] == ("v0.30.0",)
+    assert elsewhere["go/launch"] == ("v0.17.7", "v0.20.0", "v0.24.0")
+    assert elsewhere["vendored/module"] == ("v0.30.0",)
+    assert [(turn.edit, turn.holds) for turn in found.turns] == [("types/size", False), ("types/size", True)]
+    assert found.turns[0].commit == broken
