@@ -56,9 +56,20 @@ def test_one_diff_for_one_tree(upstream: Upstream, make_series: SeriesMaker) -> 
         "llama/llama.cpp/src/new.c",
         "llama/llama.cpp/table.c",
         "llama/llama.cpp/types.h",
+        "llama/patches/9900-turboquant.patch",
         "ml/backend/ggml/ggml/src/new.c",
     ]
     assert render(series, found).targets == (only,)
+
+
+def test_its_llama_cpp_part_applies_to_llama_cpp_itself(upstream: Upstream, make_series: SeriesMaker) -> None:
+    """As Makefile.sync does it: `git am` of every patch."""
+    series, found = manifest.load(make_series(parts=PARTS)), contained(upstream)
+    made = sources.create(found, render(series, found), upstream.root / "scratch", Console())
+    upstream.git("llama.cpp", "am", str(made.ollama / "llama/patches/9900-turboquant.patch"))
+    assert upstream.git("llama.cpp", "log", "-1", "--format=%s %an") == "TurboQuant KV cache types TurboQuant toolchain"
+    for path in ("types.h", "table.c", "src/new.c", "ggml/src/new.c"):
+        assert (upstream.root / "llama.cpp" / path).read_bytes() == (made.llama_cpp / path).read_bytes()
 
 
 def test_scratch_has_a_llama_cpp_of_links(upstream: Upstream, make_series: SeriesMaker) -> None:
@@ -128,7 +139,8 @@ def test_drift_goes_back_through_the_eras(upstream: Upstream, make_series: Serie
         make_series(
             parts=[parts[0], parts[1], {**parts[2], "edits": "vendored.yaml"}],
             more={
-                "vendored.yaml": "edits: [{name: module, file: go.mod, anchor: module, position: before, insert: '// ours'}]\n"
+                "vendored.yaml": "edits:\n"
+                "  - {name: module, file: go.mod, anchor: module, position: before, insert: '// ours'}\n"
             },
         )
     )

@@ -27,7 +27,7 @@ class Invented:
     name = "invented"
     marks = "llama.pin"
     targets: tuple[Target, ...] = ("ollama",)
-    compat = ""
+    compat = patches = ""
     ways: frozenset[Way] = frozenset({"cgo", "programs"})
     native = eras.named("pinned").native
     engines = eras.named("pinned").engines

@@ -20,6 +20,7 @@ from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainErro
 from ..core.records import record, sha256_bytes
 from ..sources import eras
 from ..sources.repository import Repository
+from ..sources.scratch import AUTHOR
 from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources, Target
 from .edit import Edit, Splice, locate, splice_all
 from .facts import Facts, read_facts
@@ -27,6 +28,8 @@ from .manifest import LoadedPart, Series, allows, require_era
 from .place import line_number
 from .tree import Tree
 
+MAILED_PATCH = "9900-turboquant.patch"
+"""our llama.cpp diff among the patches of `Era.patches`"""
 COMPAT_PATCH = "llama/compat/900-turboquant.patch"
 """Where Ollama's own build finds our llama.cpp diff. It applies patches in the order of their names."""
 
@@ -97,7 +100,10 @@ def render(series: Series, sources: Sources) -> Rendered:
                 if outcome.error:
                     raise outcome.error
             done += [result_of(outcome, tree) for outcome in outcomes]
-        targets = eras.of(sources).targets
+        targets, folder = eras.of(sources).targets, eras.of(sources).patches
+        if folder:
+            alone = render_target(series, llama_cpp.target, tried[:1], facts, {})
+            extra = {f"{folder}/{MAILED_PATCH}": mailed(alone.diff, llama_cpp)}
         for target in targets:
             own = [pair for pair in tried if pair[0].target == target or pair[0].target not in targets]
             result = render_target(series, target, own, facts, extra)
@@ -111,6 +117,26 @@ def render(series: Series, sources: Sources) -> Rendered:
         cache_types=series.types,
         model_option=series.model_option,
     )
+
+
+def mailed(diff: str, tree: Tree) -> bytes:
+    """A diff of a contained llama.cpp as a patch of llama.cpp itself, in the form that `git am` reads.
+
+    Fixed in all but the diff, so that the same trees give the same bytes.
+    """
+
+    def renamed(match: re.Match[str]) -> str:
+        path = tree.origin(match[2])
+        return f"{match[1]}{path}" if path else match[0]
+
+    lines = []
+    for line in diff.split("\n"):
+        if line.startswith(("diff --git ", "--- a/", "+++ b/")):
+            line = re.sub(r"(\b[ab]/)(\S+)", renamed, line)
+        lines.append(line)
+    head = f"From {'0' * 40} Mon Sep 17 00:00:00 2001\nFrom: {AUTHOR}\nDate: Thu, 1 Jan 1970 00:00:00 +0000\n"
+    text = f"{head}Subject: [PATCH] TurboQuant KV cache types\n\n---\n\n" + "\n".join(lines)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def served_parts(series: Series, tree: Tree) -> list[LoadedPart]:

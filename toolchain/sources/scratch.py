@@ -26,6 +26,7 @@ from .mirror import missing_blobs
 from .repository import Repository
 
 _NAME, _EMAIL = "TurboQuant toolchain", "toolchain@turboquant.invalid"
+AUTHOR = f"{_NAME} <{_EMAIL}>"
 _SWITCHING = "turboquant-switching"
 _UPSTREAM = "upstream"
 _BUILT_FROM = {".c", ".cc", ".cpp", ".cu", ".cuh", ".go", ".h", ".hpp", ".m", ".metal", ".cmake", ".in", ".mod", ".sum"}

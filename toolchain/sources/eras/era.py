@@ -79,6 +79,10 @@ class Era(Protocol):
         """Folder of Ollama's patches for llama.cpp and of its own C++ for it; empty if there is none."""
 
     @property
+    def patches(self) -> str:
+        """Folder of patches in `git am`'s form, by which Ollama makes its copy of llama.cpp; empty if there is none."""
+
+    @property
     def ways(self) -> frozenset[Way]:
         """How Ollama uses llama.cpp."""
 

@@ -15,6 +15,7 @@ class Pinned:
 
     name = "pinned"
     compat = "llama/compat"
+    patches = ""
     marks = f"{_PIN_FILE} and {compat}/"
     targets: tuple[Target, ...] = ("llama.cpp", "ollama")
     """llama.cpp first, since its diff is a file of Ollama's"""

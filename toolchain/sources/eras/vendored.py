@@ -21,6 +21,7 @@ class Vendored:
     name = "vendored"
     marks = f"{_SYNC_FILE} and {_LLAMA_CPP}/"
     targets: tuple[Target, ...] = ("ollama",)
+    patches = "llama/patches"
     compat = ""
     """its patches are part of the copied sources"""
     ways: frozenset[Way] = frozenset({"cgo"})
