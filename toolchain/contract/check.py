@@ -142,7 +142,7 @@ def check(series: Series, sources: Sources, console: Console, ask: Ask | None = 
 def hold_contract(series: Series, tree: Tree, text: patched.Patched) -> tuple[int, list[Breach]]:
     """Number of symbols that our text uses on this tree, and those that the tree breaks, with the commits that did."""
     words = text.words()
-    symbols = holding.asked(series.contract, words)
+    symbols = holding.asked(series.contract, words, tree.era)
     breaches = holding.hold(symbols, tree, words, [path for path in text.own if path not in text.added])
     known = {(symbol.kind, symbol.name): symbol for symbol in symbols}
     explained = [

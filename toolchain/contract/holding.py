@@ -10,7 +10,7 @@ from ..core.errors import FetchFailed
 from ..core.records import record
 from ..series.lexing import language_of
 from ..series.patched import Read, included, reader
-from ..series.symbols import ABSENT, Form, Kind, Symbol
+from ..series.symbols import ABSENT, ANY, Form, Kind, Symbol
 from ..series.tree import Tree
 from .declared import Declaration, declarations
 from .spelling import parameters
@@ -41,7 +41,7 @@ class Breach:
         return f"{_NOUNS.get(self.kind, self.kind)} {self.name}: {self.reason} ({self.where})"
 
 
-def asked(symbols: Iterable[Symbol], words: Mapping[str, Sequence[str]]) -> list[Symbol]:
+def asked(symbols: Iterable[Symbol], words: Mapping[str, Sequence[str]], era: str) -> list[Symbol]:
     """The symbols that our text uses on this tree; parts, facts and templates may leave some out.
 
     A variable of a function can only be used in that function's file.
@@ -50,6 +50,7 @@ def asked(symbols: Iterable[Symbol], words: Mapping[str, Sequence[str]]) -> list
         symbol
         for symbol in symbols
         if symbol.word in words
+        and symbol.is_of(era)
         and (symbol.kind != "local" or any(form.file in words[symbol.word] for form in symbol.forms))
     ]
 
@@ -89,12 +90,16 @@ def held(symbol: Symbol, read: Read) -> Breach | None:
                 return None
             seen.append((form, one))
     if not seen:
-        if any(form.form == ABSENT for form in symbol.forms):
+        if Form(form=ABSENT, file=ANY) in symbol.forms:
             return None
-        return Breach(kind=symbol.kind, name=symbol.name, where=symbol.forms[0].file, reason="is gone")
+        return Breach(kind=symbol.kind, name=symbol.name, where=_recorded(symbol), reason="is gone")
     form, one = min(seen, key=lambda pair: _distance(pair[0], pair[1]))
     reason = _difference(symbol, form, one)
     return Breach(kind=symbol.kind, name=symbol.name, where=f"{form.file}:{one.line}", reason=reason)
+
+
+def _recorded(symbol: Symbol) -> str:
+    return next((form.file for form in symbol.forms if form.form != ABSENT), symbol.forms[0].file)
 
 
 def fewest(symbol: Symbol) -> tuple[Form, ...]:

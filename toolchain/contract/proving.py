@@ -152,7 +152,7 @@ def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console
 
 def _contract(series: Series, tree: Tree, text: Patched) -> tuple[bool, str]:
     words = text.words()
-    asked = holding.asked(series.contract, words)
+    asked = holding.asked(series.contract, words, tree.era)
     broken = holding.hold(asked, tree, words, [path for path in text.own if path not in text.added])
     return not broken, "; ".join(map(str, broken)) or f"{len(asked)} symbols"
 

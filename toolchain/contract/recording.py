@@ -17,7 +17,7 @@ from ..series.facts import read_facts
 from ..series.manifest import Series
 from ..series.patched import patch, reader
 from ..series.render import ollama_version
-from ..series.symbols import ABSENT, Form, Kind, Symbol, save
+from ..series.symbols import ABSENT, ANY, Form, Kind, Symbol, save
 from ..series.tree import Tree
 from ..sources import Repository, eras, open_origin, pin, recognise, release_name
 from .holding import fewest, held
@@ -77,6 +77,7 @@ def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[
 
     found: dict[tuple[Kind, str], dict[Form, None]] = {}
     parsed = []
+    by_era: dict[str, set[tuple[Kind, str]]] = {}
     for tree in sorted(trees, key=_age):
         with console.step(f"find the symbols that our sources use of llama.cpp {tree.version}"):
             patched = patch(series, tree, read_facts(series, (tree,)))
@@ -84,15 +85,18 @@ def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[
             used = uses.find(patched, read, frozenset(tree.paths()))
         for key, forms in used.items():
             found.setdefault(key, {}).update(dict.fromkeys(forms))
-        parsed.append((patched.words(), used, reader(tree)))
+        parsed.append((tree.era, patched.words(), used, reader(tree)))
+        by_era.setdefault(tree.era, set()).update(used)
     symbols = [Symbol(kind=kind, name=name, forms=tuple(forms)) for (kind, name), forms in found.items()]
     symbols = [replace(symbol, forms=fewest(symbol)) for symbol in symbols]
     for number, symbol in enumerate(symbols):
         key = (symbol.kind, symbol.name)
-        for words, used, read in parsed:
+        unused = [Form(form=ABSENT, file=era) for era, there in by_era.items() if key not in there]
+        symbols[number] = symbol = replace(symbol, forms=(*symbol.forms, *unused))
+        for era, words, used, read in parsed:
             # our text has the word, but not in code that is compiled there
-            if key not in used and symbol.word in words and held(symbol, read):
-                symbols[number] = replace(symbol, forms=(*symbol.forms, Form(form=ABSENT, file="-")))
+            if symbol.is_of(era) and key not in used and symbol.word in words and held(symbol, read):
+                symbols[number] = replace(symbol, forms=(*symbol.forms, Form(form=ABSENT, file=ANY)))
                 break
     return tuple(sorted(symbols, key=lambda one: (one.kind, one.name)))
 
