@@ -16,7 +16,7 @@ from toolchain.build.release import llama_server
 from toolchain.core import records
 from toolchain.core.cachetypes import grammar
 from toolchain.core.errors import ConfigError, DiskFull, EraNotServed, ReleaseInvalid
-from toolchain.service.units.supported import require_types
+from toolchain.service.units.supported import require_server, require_types
 from toolchain.stages import Release
 
 DRAFT = Release(
@@ -188,6 +188,9 @@ def test_a_release_of_an_ollama_without_llama_server(tmp_path: Path) -> None:
     assert check(folder).era == "vendored"
     with pytest.raises(EraNotServed, match="vendored era has no llama-server"):
         llama_server(folder)
+    with pytest.raises(ConfigError, match="has no llama-server"):
+        require_server(load(folder))
+    require_server(DRAFT)
     with pytest.raises(ConfigError, match="no rules for single layers"):
         require_types(load(folder), grammar.parse("q8_0,first=2:f16"))
     require_types(load(folder), grammar.parse("q8_0:f16"))

@@ -26,6 +26,15 @@ def require_types(release: Release, asked: CacheTypes) -> None:
             )
 
 
+def require_server(release: Release) -> None:
+    """Raises `ConfigError` when a release has no llama-server, as those of an era in which Ollama has none."""
+    if not any(name.endswith("/llama-server") for name in eras.named(release.era).native.programs):
+        raise ConfigError(
+            f"deploy.serve: release {release.id} ({release.era} era) has no llama-server",
+            hint="serve it with Ollama itself, or take Ollama v0.30.0 or newer",
+        )
+
+
 def require_proof(asked: str, what: str) -> str:
     """What remains unproven when the log states no cache `what`. Raises `Unhealthy`, unless f16 was asked for.
 
