@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import row_bytes, type_table
+from ..core.printable import printable
 from ..core.records import record
 from ..proofs import CachePart, CacheProof
 from ..stages import CacheType
@@ -42,6 +43,11 @@ _SHIFT = re.compile(
     rf"{SHIFT_LINES[0]}, n_keep = \d+, n_left = \d+, n_discard = [1-9]\d*"
     rf'|{SHIFT_LINES[1]}" (?:\w{{1,20}}=\d{{1,9}} ){{0,9}}discard=[1-9]\d*'
 )
+WORDING = "b10488"
+"""the llama.cpp whose wording is read; older ones say the same"""
+_SIZE_SOMEHOW = re.compile(r"(?=.*kv)(?=.*cache)(?!.*buffer size).*\d (?:[KMG]i?B|bytes)\b", re.IGNORECASE)
+_SHIFT_SOMEHOW = re.compile(r".*context.{0,20}shift|.*shift.{0,20}context", re.IGNORECASE)
+_BUILD = re.compile(r"\bbuild (\d{1,7}) \(|\bbuild(?:_info)?: (b?\d[\w.-]{0,60})|\bversion: (v?\d[\w.-]{0,60})")
 
 
 @record
@@ -93,6 +99,29 @@ def caches(log: str, geometry: ProbeGeometry, added: Iterable[CacheType]) -> tup
 def context_shifts(log: str) -> int:
     """How often a server dropped half of a full context and moved the rest."""
     return len(_SHIFT.findall(log))
+
+
+def unstated(log: str) -> str:
+    """Why `stated` finds no cache in a log, for a message: it states none, or another version words the line anew."""
+    return f"the log states no KV cache{_worded_anew(log, _SIZE_SOMEHOW)}"
+
+
+def unshifted(log: str) -> str:
+    """Why `context_shifts` finds none in a log, for a message."""
+    return f"the log states no context shift{_worded_anew(log, _SHIFT_SOMEHOW)}"
+
+
+def _worded_anew(log: str, mention: re.Pattern[str]) -> str:
+    """What the log says of it in other words, with both versions; empty where it says nothing."""
+    lines = [line for line in log.splitlines() if len(line) <= _MOST_CHARACTERS]
+    said = next((line for line in reversed(lines) if mention.match(line)), "")
+    if not said:
+        return ""
+    build = next((found for line in lines if (found := _BUILD.search(line))), None)
+    theirs = f"llama.cpp {next(filter(None, build.groups()))}" if build else "a llama.cpp that does not name its build"
+    return (
+        f" in the words of llama.cpp {WORDING}, which are read here; it is of {theirs} and says: {printable(said, 200)}"
+    )
 
 
 def complaint(
