@@ -114,9 +114,9 @@ def require(checked: check.Checked) -> None:
 
 
 def _complaint(checked: check.Checked) -> str:
-    """The message of a failed dry run; empty on success."""
+    """The message of a failed dry run, or why such a tree cannot be built; empty on success."""
     found = checked.failure()
-    return found.message if found else ""
+    return found.message if found else eras.named(checked.era).unbuilt
 
 
 def make_scratch(run: Run, found: Sources, rendered: Rendered) -> Scratch:

@@ -51,6 +51,8 @@ class TypeProof:
     option: str = ""
     """option of the model that set the type, against the service's; empty: the service's type"""
     model: str
+    engine: str = ""
+    """what ran the model, where an Ollama has several engines"""
     head_size: int
     tokens: int
     text: str

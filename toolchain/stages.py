@@ -122,9 +122,11 @@ class Scratch:
     root: Path
     ollama: Path
     llama_cpp: Path
+    """links into Ollama's tree, in an era where llama.cpp is a part of it"""
     branch: str
     ollama_commit: str
     llama_cpp_commit: str
+    """in such an era that of Ollama's tree"""
 
 
 @record
@@ -160,6 +162,8 @@ class Release:
     """digest of the verification.json beside the manifest; only in an installed release"""
     model_option: str = ""
     """option of a model that overrides the service's cache type, in a Modelfile or a request; empty: there is none"""
+    era: str = "pinned"
+    """of Ollama's tree"""
 
 
 @record

@@ -287,7 +287,24 @@ void print_operations(ggml_backend_dev_t dev, ggml_backend_t backend, const kind
 
 // -- the rotation -----------------------------------------------------------------------------------------------------
 
-#ifdef TURBO_PROBE_HINT
+#ifdef TURBO_PROBE_TURN
+
+#include "ggml-turbo-rotation.h"
+
+// What a device makes of n rows of `values` as keys of a cache. The matrix is the library's own.
+static floats transformed(const device & on, int64_t n, const floats &, const floats & values) {
+    int type = 0;
+    while (!ggml_turbo_turns((ggml_type) type)) {
+        ++type;
+    }
+    operation op(on);
+    const bytes   blocks(ggml_row_size((ggml_type) type, n));
+    ggml_tensor * cache = op.input((ggml_type) type, n, 1, blocks.data());
+    ggml_tensor * node  = ggml_turbo_turn_k(op.ctx, cache, op.input(GGML_TYPE_F32, n, n, values.data()));
+    return op.compute<float>(node, node);
+}
+
+#elif defined(TURBO_PROBE_HINT)
 
 // What a device makes of a product of n rows of `values` with a matrix that is marked as Hadamard's.
 static floats transformed(const device & on, int64_t n, const floats & matrix, const floats & values) {
@@ -297,6 +314,10 @@ static floats transformed(const device & on, int64_t n, const floats & matrix, c
     ggml_mul_mat_set_hint(node, GGML_HINT_SRC0_IS_HADAMARD);
     return op.compute<float>(node, node);
 }
+
+#endif
+
+#if defined(TURBO_PROBE_TURN) || defined(TURBO_PROBE_HINT)
 
 static void print_rotation(const device & on, int64_t n, bool first) {
     floats identity(n * n), matrix(n * n);
@@ -329,7 +350,7 @@ static void print_rotation(const device & on, int64_t n, bool first) {
 
 void print_rotations(ggml_backend_dev_t dev, ggml_backend_t backend) {
     printf("[");
-#ifdef TURBO_PROBE_HINT
+#if defined(TURBO_PROBE_TURN) || defined(TURBO_PROBE_HINT)
     const device on = { dev, backend };
     for (int64_t n = 64; backend && n <= 128; n *= 2) {
         print_rotation(on, n, n == 64);

@@ -66,6 +66,12 @@ def test_the_path_of_a_fork(fork: dict[str, Any], decision: str, said: str) -> N
     assert said in " ".join(taken.reasons)
 
 
+def test_an_ollama_that_contains_its_llama_cpp_takes_no_fork() -> None:
+    taken = _with(contained=True)
+    assert taken.decision == "our series"
+    assert "contains its llama.cpp" in " ".join(taken.reasons)
+
+
 @pytest.mark.parametrize(
     ("series", "mac", "decision"),
     [

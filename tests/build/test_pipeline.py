@@ -11,7 +11,7 @@ from tests.build.tiny import Tiny
 from tests.sources.gitrepo import commit
 from toolchain.build import build, check, plan_of, platform_name, program_dir, release_dir, version_of
 from toolchain.core.console import Console
-from toolchain.core.errors import BuildFailed, ConfigError, DiskFull, EraNotServed, MissingTool
+from toolchain.core.errors import BuildFailed, ConfigError, DiskFull, MissingTool
 from toolchain.stages import Release
 
 pytestmark = pytest.mark.slow
@@ -128,7 +128,7 @@ def test_a_missing_go_module_is_told_from_a_broken_program(tiny: Tiny) -> None:
 
 
 def test_before_anything_starts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, sources, rendered, scratch = tiny.stages()
+    _, sources, rendered, scratch = tiny.stages()
 
     def attempt(**flags: object) -> None:
         build(scratch, sources, rendered, tiny.config(**flags), Console(), workspace=tiny.workspace)
@@ -138,15 +138,6 @@ def test_before_anything_starts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> 
     assert "cpu, darwin" in preset.value.hint
     with pytest.raises(DiskFull, match="GB free"):
         attempt(build__min_free_gb=1000)
-    with pytest.raises(EraNotServed, match="vendored"):
-        build(
-            scratch,
-            dataclasses.replace(sources, era="vendored"),
-            rendered,
-            settings,
-            Console(),
-            workspace=tiny.workspace,
-        )
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(MissingTool, match=r"cc: not found"):
         attempt(build__compiler="system")

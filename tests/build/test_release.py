@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.build import MANIFEST, assemble, check, load, release_dir, release_id
+from toolchain.build.release import llama_server
 from toolchain.core import records
-from toolchain.core.errors import DiskFull, ReleaseInvalid
+from toolchain.core.cachetypes import grammar
+from toolchain.core.errors import ConfigError, DiskFull, EraNotServed, ReleaseInvalid
+from toolchain.service.units.supported import require_server, require_types
 from toolchain.stages import Release
 
 DRAFT = Release(
@@ -174,6 +177,26 @@ def test_a_release_without_its_programs_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(ReleaseInvalid, match="llama-server is not in the release"):
         assemble(tmp_path, DRAFT, partial)
     assert [path.name for path in (tmp_path / "releases").iterdir()] == [".lock"]
+
+
+def test_a_release_of_an_ollama_without_llama_server(tmp_path: Path) -> None:
+    def without(folder: Path) -> None:
+        fill(folder)
+        (folder / "lib/ollama/llama-server").unlink()
+
+    folder = release_dir(tmp_path, assemble(tmp_path, replace(DRAFT, era="vendored"), without))
+    assert check(folder).era == "vendored"
+    with pytest.raises(EraNotServed, match="vendored era has no llama-server"):
+        llama_server(folder)
+    with pytest.raises(ConfigError, match="has no llama-server"):
+        require_server(load(folder))
+    require_server(DRAFT)
+    with pytest.raises(ConfigError, match="no rules for single layers"):
+        require_types(load(folder), grammar.parse("q8_0,first=2:f16"))
+    require_types(load(folder), grammar.parse("q8_0:f16"))
+    records.write(folder / MANIFEST, replace(load(folder), era="steam"))
+    with pytest.raises(ReleaseInvalid, match="'steam' is not an era"):
+        check(folder)
 
 
 def test_a_damaged_release_is_replaced_and_leftovers_go(tmp_path: Path, made: Path) -> None:

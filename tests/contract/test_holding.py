@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from toolchain import pipeline
+from toolchain.contract import holding
 from toolchain.contract.check import Checked
 from toolchain.core.errors import ContractBroken
 from toolchain.rehearsal.miniature import Miniature
+from toolchain.series.symbols import ABSENT, Form, Symbol
 from toolchain.text import as_text
 
 from .conftest import Edits
@@ -133,3 +135,16 @@ def test_exit_code_and_json(tmp_path: Path, upstream: Miniature, change: Change,
     )  # fmt: skip
     assert done.returncode == ContractBroken.exit_code
     assert '"kind": "field"' in done.stdout
+
+
+def test_what_only_another_era_uses_is_not_asked() -> None:
+    forms = (Form(form="int", file="a.h"), Form(form=ABSENT, file="vendored"))
+    only = Symbol(kind="field", name="a::b", forms=forms)
+    local = Symbol(kind="local", name="f()::b", forms=(Form(form="int", file="a.c"),))
+    words = {"b": ["a.c"]}
+    assert holding.asked([only, local], words, "pinned") == [only, local]
+    assert holding.asked([only, local], words, "vendored") == [local]
+    assert holding.asked([only, local], {"b": ["b.c"]}, "pinned") == [only]
+    breach = holding.held(only, lambda _: None)
+    assert breach is not None
+    assert (breach.reason, breach.where) == ("is gone", "a.h")

@@ -20,7 +20,6 @@ from typing import Any
 
 from tests.build.test_release import DRAFT
 from toolchain.build import assemble, release_dir
-from toolchain.build.release import PROGRAMS
 from toolchain.core import records
 from toolchain.core.config import load
 from toolchain.core.console import Console
@@ -28,6 +27,7 @@ from toolchain.core.run import Run
 from toolchain.publishing import keyfiles, keys, packing, promotion, publication, published, signature
 from toolchain.publishing.channel import stamp
 from toolchain.publishing.published import Channel, Publication, PublishedRelease
+from toolchain.sources import eras
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def stage(run: Run, content: str, sequence: int) -> str:
     """Pack a release with this content in the workspace; its id."""
 
     def fill(place: Path) -> None:
-        for name in PROGRAMS:
+        for name in eras.named("pinned").native.programs:
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).write_text(f"#!/bin/sh\necho {content}\n" * 500)
             (place / name).chmod(0o755)

@@ -105,7 +105,7 @@ def test_ollama_serves_and_shifts_its_context(stock: Path, probe: Path, tmp_path
         assert (first.eval_count, first.done_reason, first.text) == (20, "length", again.text)
         with pytest.raises(ModelLoadFailed, match="does not fit a context of 256"):
             server.client.generate("probe", "abc" * 100, 1, {"num_ctx": CONTEXT})
-        log = server.said_since(0, until=cachelog.SHIFT_LINE)
+        log = server.said_since(0, until=cachelog.SHIFT_LINES)
         (cache,) = cachelog.caches(log, geometry, ())
         assert cachelog.complaint([cache], kv_cache_type or "f16", geometry, CONTEXT, ()) == ""
         assert (cache.rotated_k, cache.rotated_v) == ((True, True) if kv_cache_type else (False, False))

@@ -136,9 +136,11 @@ SeriesMaker = Callable[..., Path]
 
 @pytest.fixture
 def make_series(tmp_path: Path) -> SeriesMaker:
-    """Writes a sealed series; keyword arguments replace what series.yaml or the edits say."""
+    """Writes a sealed series; keyword arguments replace what series.yaml or the edits say. `more` are further files."""
 
-    def make(edits: list[dict[str, Any]] = EDITS, *, name: str = "series", **changes: Any) -> Path:
+    def make(
+        edits: list[dict[str, Any]] = EDITS, *, name: str = "series", more: dict[str, str] | None = None, **changes: Any
+    ) -> Path:
         root = tmp_path / name
         (root / "kernels").mkdir(parents=True)
         (root / "kernels/new.c").write_text("int new_kernel;\n")
@@ -190,6 +192,8 @@ def make_series(tmp_path: Path) -> SeriesMaker:
                   kind = known(kind)
             """)
         )
+        for path, text in (more or {}).items():
+            (root / path).write_text(text)
         manifest.seal(root)
         return root
 

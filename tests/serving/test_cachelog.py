@@ -255,6 +255,11 @@ def test_context_shifts_that_discard_something_count(shifts: list[tuple[int, int
         for k, left, d in shifts
     )
     assert cachelog.context_shifts(log) == sum(d > 0 for _, _, d in shifts)
+    older = "\n".join(
+        f'level=DEBUG msg="context limit hit - shifting" id=0 limit=256 input={left} keep={k} discard={d}'
+        for k, left, d in shifts
+    )
+    assert cachelog.context_shifts(older) == sum(d > 0 for _, _, d in shifts)
 
 
 def test_upstream_bits_per_value() -> None:

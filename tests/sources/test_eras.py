@@ -27,8 +27,11 @@ class Invented:
     name = "invented"
     marks = "llama.pin"
     targets: tuple[Target, ...] = ("ollama",)
-    compat = ""
+    compat = patches = ""
     ways: frozenset[Way] = frozenset({"cgo", "programs"})
+    native = eras.named("pinned").native
+    engines = eras.named("pinned").engines
+    layer_rules = True
     unserved = "which came later than the series"
     unbuilt = "nobody knows how"
     hint = "take an older Ollama"
@@ -39,6 +42,9 @@ class Invented:
 
     def place(self, path: str) -> str:
         return f"third_party/{path}"
+
+    def origin(self, place: str) -> str | None:
+        return place.removeprefix("third_party/") if place.startswith("third_party/") else None
 
 
 @pytest.fixture
@@ -113,6 +119,9 @@ def test_where_llama_cpp_lies_in_a_tree() -> None:
         ("ggml-like/x", "llama/llama.cpp/ggml-like/x"),
     ):
         assert (pinned.place(path), vendored.place(path)) == (path, there)
+        assert pinned.origin(path) == path
+        assert vendored.origin(f"{there}/x") == f"{path}/x"
+    assert vendored.origin("llama/llama.go") is None
     assert [layout.name for layout in LAYOUTS] == ["llama.cpp", "vendored Ollama"]
     assert dataclasses.asdict(LAYOUTS[1]) == {
         "name": "vendored Ollama",
@@ -128,7 +137,9 @@ def test_a_name_that_is_none() -> None:
     assert caught.value.hint == "known: pinned, vendored"
 
 
-def test_an_era_is_past_only_when_no_older_one_is_served(third: Invented) -> None:
+def test_an_era_is_past_only_when_no_older_one_is_served(third: Invented, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not eras.is_past(_sources(third.name))
+    assert not eras.is_past(_sources("vendored"))
+    monkeypatch.setattr(eras, "ERAS", (*eras.ERAS[1:], third))
     assert not eras.is_past(_sources("pinned"))
-    assert eras.is_past(_sources("vendored"))
+    assert eras.is_past(_sources(third.name))

@@ -40,9 +40,11 @@ def build(
         flags = steps.configure(plan, console)
         steps.compile_server(plan, extra_targets, console)
         steps.install_server(plan, console)
-        if sys.platform == "darwin":
+        if sys.platform == "darwin" and plan.preset:
             embedded.require(plan.stage, plan.llama_cpp)
         steps.build_go(plan, console)
+        if sys.platform == "darwin" and not plan.preset:
+            embedded.require(plan.go_binary.parent, plan.llama_cpp)
         draft = Release(
             id="",
             version=plan.version,
@@ -54,6 +56,7 @@ def build(
             series_sha256=rendered.series_sha256,
             cache_types=rendered.cache_types,
             model_option=rendered.model_option,
+            era=sources.era,
             tools=plan.tools.versions(),
             flags={"preset": plan.preset, "compiler": plan.tools.kind, "go -ldflags": steps.link_flags(plan), **flags},
             files={},
@@ -68,7 +71,7 @@ def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path)
         raise EraNotServed(f"{eras.sentence(sources)}: {era.unbuilt}", hint=era.hint)
     if sys.platform == "darwin":
         apple.require_tools()
-    preset = steps.preset_of(config, scratch.ollama)
+    preset = steps.preset_of(config, scratch.ollama, era.native)
     try:
         go_mod = (scratch.ollama / "go.mod").read_text(encoding="utf-8")
     except OSError as error:
@@ -86,11 +89,12 @@ def plan_of(scratch: Scratch, sources: Sources, config: Config, workspace: Path)
         llama_cpp=scratch.llama_cpp,
         llama_cpp_commit=sources.llama_cpp.commit,
         llama_cpp_build=sources.pin.build,
+        native=era.native,
         preset=preset,
         version=version_of(sources, config),
         jobs=config.build.jobs or os.cpu_count() or 1,
         offline=config.sources.offline,
-        folder=workspace / "build" / f"{scratch.root.name}-{preset}-{found.kind}",
+        folder=workspace / "build" / f"{scratch.root.name}-{preset or 'go'}-{found.kind}",
         logs=workspace / "logs",
         run=datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
         tools=found,

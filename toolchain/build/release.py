@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ..core import locks, records
-from ..core.errors import DiskFull, RecordError, ReleaseInvalid
+from ..core.errors import DiskFull, EraNotServed, RecordError, ReleaseInvalid, UnknownLayout
 from ..core.run import Run
+from ..sources import eras
 from ..stages import Release
 from . import macho, modes
 
 MANIFEST = "manifest.json"
 ADDED_LATER = frozenset({MANIFEST, "environment", "parent", "verification.json", "installed.json"})
 """files that later stages add; no manifest lists them"""
-PROGRAMS = ("bin/ollama", "lib/ollama/llama-server")
 _MAKING = ".making-"
 _LOCK_WAIT_S = 600.0
 """time for another run to copy some hundred MB"""
@@ -35,6 +35,26 @@ _MODES = "if you trust it, make its modes safe: chmod -R go-w,u-s,g-s,-t"
 def release_dir(workspace: Path, release: Release) -> Path:
     """The directory of a built release."""
     return workspace / "releases" / release.id
+
+
+def programs(release: Release) -> tuple[str, ...]:
+    """The programs that a release must have, as paths in it. Raises `ReleaseInvalid` for an unknown era."""
+    try:
+        return eras.named(release.era).native.programs
+    except UnknownLayout as error:
+        raise ReleaseInvalid(f"{release.id}: {error.message}", hint=_REBUILD) from error
+
+
+def llama_server(folder: Path) -> Path:
+    """The llama-server of a release directory. Raises `EraNotServed` for a release of an era that has none."""
+    release = load(folder)
+    name = "lib/ollama/llama-server"
+    if name not in programs(release):
+        raise EraNotServed(
+            f"{release.id}: Ollama of the {release.era} era has no llama-server",
+            hint="take a release of Ollama v0.30.0 or newer, or name another llama-server where the task takes one",
+        )
+    return folder / name
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -99,10 +119,10 @@ def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> R
             files = file_digests(temporary)
             if special := modes.special(temporary):
                 raise ReleaseInvalid(f"{special[0]} is setuid, setgid or sticky", hint="find out what the build did")
-            programs = modes.executable(temporary)
-            modes.set_all(temporary, programs)
+            executable = modes.executable(temporary)
+            modes.set_all(temporary, executable)
             unsigned = _unsigned(temporary, files) if draft.platform.startswith("macos") else {}
-            release = dataclasses.replace(draft, files=files, executable=programs, unsigned=unsigned)
+            release = dataclasses.replace(draft, files=files, executable=executable, unsigned=unsigned)
             release = dataclasses.replace(release, id=release_id(release))
             final = parent / release.id
             with contextlib.suppress(ReleaseInvalid):
@@ -169,9 +189,10 @@ def examine(folder: Path) -> tuple[Release, tuple[str, ...]]:
     changed = [name for name in found if release.files.get(name, found[name]) != found[name]]
     signed = [name for name in changed if _differs_by_signature(folder / name, (release.unsigned or {}).get(name))]
     differences += [f"{name} was changed" for name in changed if name not in signed]
-    differences += [f"{name} is not in the release" for name in PROGRAMS if name not in found]
+    required = programs(release)
+    differences += [f"{name} is not in the release" for name in required if name not in found]
     differences += [
-        f"{name} is not executable" for name in PROGRAMS if name in found and not os.access(folder / name, os.X_OK)
+        f"{name} is not executable" for name in required if name in found and not os.access(folder / name, os.X_OK)
     ]
     if not differences and release.id != release_id(release):
         differences = [f"the id {release.id} does not match the content"]

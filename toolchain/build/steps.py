@@ -16,11 +16,11 @@ from ..core import process
 from ..core.config import Config
 from ..core.console import Console
 from ..core.errors import BuildFailed, ConfigError, DiskFull
-from ..core.records import record
+from ..core.records import record, sha256_bytes
+from ..sources.eras import Native
 from . import apple
 from .tools import Toolset
 
-TARGETS = ("llama-server", "llama-quantize")
 PROBE = "turbo-probe"
 """the series' program that verification runs on the built libraries; a stock tree has none"""
 MACOS_TARGET = "14.0"
@@ -37,7 +37,9 @@ class BuildPlan:
     llama_cpp: Path
     llama_cpp_commit: str
     llama_cpp_build: int
+    native: Native
     preset: str
+    """of CMake; empty: Go compiles everything"""
     version: str
     jobs: int
     offline: bool
@@ -51,7 +53,12 @@ class BuildPlan:
     @property
     def cmake_folder(self) -> Path:
         """CMake's build tree."""
-        return self.folder / "llama-server"
+        return self.folder / self.native.component
+
+    @property
+    def sources(self) -> Path:
+        """The folder that CMake builds."""
+        return self.ollama / self.native.folder
 
     @property
     def stage(self) -> Path:
@@ -64,12 +71,15 @@ class BuildPlan:
         return self.folder / "ollama"
 
 
-def preset_of(config: Config, ollama: Path) -> str:
-    """The CMake preset of llama/server to use. Raises `ConfigError` when the tree has no such preset."""
+def preset_of(config: Config, ollama: Path, native: Native) -> str:
+    """The CMake preset to use; empty where Go compiles everything. Raises `ConfigError` when the tree has no such
+    preset."""
     wanted = config.build.preset
     if wanted == "auto":
-        wanted = "darwin" if sys.platform == "darwin" else "cpu"
-    file = ollama / "llama" / "server" / "CMakePresets.json"
+        wanted = native.macos if sys.platform == "darwin" else native.linux
+    if not wanted:
+        return ""
+    file = ollama / native.folder / "CMakePresets.json"
     try:
         presets = [preset["name"] for preset in json.loads(file.read_bytes())["configurePresets"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -87,15 +97,21 @@ def configure_flags(plan: BuildPlan) -> dict[str, str]:
     the current one. Build number and commit are upstream's: those of the
     scratch tree change with every series, which would rebuild unchanged files.
     """
-    flags = {
+    if not plan.preset:
+        return {}
+    llama_cpp = {
         "FETCHCONTENT_SOURCE_DIR_LLAMA_CPP": str(plan.llama_cpp),
         "LLAMA_BUILD_NUMBER": str(plan.llama_cpp_build),
         "LLAMA_BUILD_COMMIT": plan.llama_cpp_commit[:9],
+    }
+    # Ollama's own CMakeLists.txt makes absolute paths of where to install to
+    flags = {
+        **(llama_cpp if plan.native.takes_llama_cpp else {"CMAKE_INSTALL_PREFIX": str(plan.stage)}),
         "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
         "CMAKE_MAKE_PROGRAM": plan.tools.ninja.path,
         **plan.tools.cmake_variables,
     }
-    if _SKIP_PATCHES in (plan.ollama / "llama" / "server" / "CMakeLists.txt").read_text(encoding="utf-8"):
+    if _SKIP_PATCHES in (plan.sources / "CMakeLists.txt").read_text(encoding="utf-8"):
         flags[_SKIP_PATCHES] = "ON"
     if plan.tools.kind == "zig":
         flags |= _zig_flags()
@@ -118,18 +134,21 @@ def configure(plan: BuildPlan, console: Console) -> dict[str, str]:
     flags = configure_flags(plan)
     words = ["--preset", plan.preset, "-G", "Ninja", "-B", str(plan.cmake_folder)]
     words += [f"-D{name}={value}" for name, value in flags.items()]
-    with console.step("configure llama-server"):
-        _run(plan, "configure", [plan.tools.cmake.path, *words], cwd=plan.ollama / "llama" / "server")
+    if plan.preset:
+        with console.step(f"configure {plan.native.component}"):
+            _run(plan, "configure", [plan.tools.cmake.path, *words], cwd=plan.sources)
     return flags
 
 
 def compile_server(plan: BuildPlan, extra_targets: Sequence[str], console: Console) -> None:
-    """Build llama-server, llama-quantize, the probe and `extra_targets`, if out of date."""
-    targets = [*TARGETS, *extra_targets]
+    """Build the era's targets, the probe and `extra_targets`, if out of date."""
+    if not plan.preset:
+        return
+    targets = [*plan.native.targets, *extra_targets]
     if (plan.llama_cpp / "tools" / PROBE).is_dir():
         targets.append(PROBE)
     words = ["--build", str(plan.cmake_folder), "--parallel", str(plan.jobs), "--target", *targets]
-    with console.step("build llama-server") as step:
+    with console.step(f"build {plan.native.component}") as step:
 
         def show(line: str) -> None:
             if found := _NINJA_STEP.match(line):
@@ -139,10 +158,13 @@ def compile_server(plan: BuildPlan, extra_targets: Sequence[str], console: Conso
 
 
 def install_server(plan: BuildPlan, console: Console) -> None:
-    """Install llama-server and its libraries into an empty stage."""
+    """Install what was built and its libraries into an empty stage."""
     shutil.rmtree(plan.stage, ignore_errors=True)
-    words = ["--install", str(plan.cmake_folder), "--prefix", str(plan.stage), "--component", "llama-server"]
-    with console.step("install llama-server"):
+    plan.stage.mkdir(parents=True)
+    if not plan.preset:
+        return
+    words = ["--install", str(plan.cmake_folder), "--prefix", str(plan.stage), "--component", plan.native.component]
+    with console.step(f"install {plan.native.component}"):
         _run(plan, "install", [plan.tools.cmake.path, *words], cwd=plan.ollama)
 
 
@@ -160,6 +182,8 @@ def build_go(plan: BuildPlan, console: Console) -> None:
     """Build the ollama binary. Ollama's Go code needs cgo, on Linux too."""
     words = ["build", "-trimpath", "-buildvcs=false", "-p", str(plan.jobs), "-o", str(plan.go_binary)]
     env = {"CC": plan.tools.cc.path, "CXX": plan.tools.cxx.path, "CGO_ENABLED": "1", "GOTOOLCHAIN": "local"}
+    if headers := _header_digest(plan):
+        env["CGO_CPPFLAGS"] = f"-DTURBOQUANT_HEADERS=0x{headers}"
     if plan.offline:
         env["GOPROXY"] = "off"
     if sys.platform == "darwin":
@@ -174,6 +198,19 @@ def build_go(plan: BuildPlan, console: Console) -> None:
         }
     with console.step("build ollama"):
         _run(plan, "go", [plan.tools.go.path, *words, "-ldflags", link_flags(plan), "."], cwd=plan.ollama, env=env)
+
+
+def _header_digest(plan: BuildPlan) -> str:
+    """Digest over the headers of llama.cpp that packages of Ollama's compile against; empty for a tree without.
+
+    Go's build cache sees a package's own folder alone, so that it would take up what was compiled against other
+    headers. As the value of a macro the digest is seen.
+    """
+    if plan.native.takes_llama_cpp:
+        return ""
+    folders = (plan.llama_cpp / "include", plan.llama_cpp / "ggml" / "include")
+    headers = sorted(path for folder in folders for path in folder.glob("*.h"))
+    return sha256_bytes(b"".join(path.read_bytes() for path in headers))[:12] if headers else ""
 
 
 def sign(plan: BuildPlan, folder: Path, console: Console) -> None:

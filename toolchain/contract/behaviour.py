@@ -223,7 +223,7 @@ def _grouped(findings: Iterator[_Finding]) -> list[str]:
 
 def host_files(tree: Tree, patched: Patched) -> list[str]:
     """The source files of the host code."""
-    there = {path for under in ("ggml/include", "ggml/src") for path in tree.repository.paths(tree.commit, under)}
+    there = {path for under in ("ggml/include", "ggml/src") for path in tree.paths(under)}
     there |= {path for path in patched.files if path.startswith("ggml/")}
     small = _WHOLE not in there
     return sorted(
@@ -234,11 +234,9 @@ def host_files(tree: Tree, patched: Patched) -> list[str]:
 
 
 def _key(series: Series, tree: Tree, patched: Patched, paths: Sequence[str]) -> str:
-    listed = tree.repository.git(
-        "ls-tree", "-r", "--full-tree", tree.commit, "--", "ggml/include", "ggml/src/ggml-cpu", _METAL, "ggml/src"
-    )
     wanted = set(paths)
-    lines = [line for line in listed.splitlines() if line.partition("\t")[2] in wanted]
+    listed = tree.contents("ggml/include", "ggml/src")
+    lines = [f"{content}\t{path}" for path, content in listed.items() if path in wanted]
     ours = [sha256_bytes(patched.files[path]) for path in sorted(wanted & patched.files.keys())]
     judges = [sha256_file(path) for path in _JUDGING if path.is_file()]
     types = [one.name for one in series.types]

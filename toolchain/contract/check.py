@@ -142,7 +142,7 @@ def check(series: Series, sources: Sources, console: Console, ask: Ask | None = 
 def hold_contract(series: Series, tree: Tree, text: patched.Patched) -> tuple[int, list[Breach]]:
     """Number of symbols that our text uses on this tree, and those that the tree breaks, with the commits that did."""
     words = text.words()
-    symbols = holding.asked(series.contract, words)
+    symbols = holding.asked(series.contract, words, tree.era)
     breaches = holding.hold(symbols, tree, words, [path for path in text.own if path not in text.added])
     known = {(symbol.kind, symbol.name): symbol for symbol in symbols}
     explained = [
@@ -171,7 +171,7 @@ def _check_tree(series: Series, tree: Tree, facts: Facts) -> tuple[list[EditOutc
             results.append(_explained(result, outcome, loaded, tree, facts) if outcome.error else result)
     if not any(outcome.error for outcome in outcomes):
         # what no single edit shows: added files that exist already, plain patches, overlapping edits
-        render_target(series, tree, outcomes, facts, {})
+        render_target(series, tree.target, [(tree, outcomes)], facts, {})
     return outcomes, results
 
 
@@ -209,8 +209,8 @@ def _files_with(edit: Edit, tree: Tree) -> Iterator[str]:
     except AnchorMissing:
         return
     for line in found.splitlines()[:20]:
-        path = line.partition(":")[2]
-        if path != edit.file and needle(words).search(read_text(tree, path) or ""):
+        path = tree.origin(line.partition(":")[2])
+        if path and path != edit.file and needle(words).search(read_text(tree, path) or ""):
             yield path
 
 
@@ -225,7 +225,8 @@ def _first_bad(tree: Tree, files: Sequence[str], holds: Callable[[Tree], bool]) 
     Goes back through the files' versions in doubling steps to one where it holds, then bisects.
     """
     log = tree.repository.git(
-        *("log", f"--max-count={_HISTORY}", "--no-merges", "--format=%H%x09%cs%x09%s", tree.commit, "--", *files)
+        *("log", f"--max-count={_HISTORY}", "--no-merges", "--format=%H%x09%cs%x09%s", tree.commit, "--"),
+        *map(tree.place, files),
     )
     versions = [line.split("\t", 2) for line in log.splitlines()]
 

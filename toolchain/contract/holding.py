@@ -10,7 +10,7 @@ from ..core.errors import FetchFailed
 from ..core.records import record
 from ..series.lexing import language_of
 from ..series.patched import Read, included, reader
-from ..series.symbols import ABSENT, Form, Kind, Symbol
+from ..series.symbols import ABSENT, ANY, Form, Kind, Symbol
 from ..series.tree import Tree
 from .declared import Declaration, declarations
 from .spelling import parameters
@@ -41,9 +41,18 @@ class Breach:
         return f"{_NOUNS.get(self.kind, self.kind)} {self.name}: {self.reason} ({self.where})"
 
 
-def asked(symbols: Iterable[Symbol], words: Mapping[str, Sequence[str]]) -> list[Symbol]:
-    """The symbols that our text uses on this tree; parts, facts and templates may leave some out."""
-    return [symbol for symbol in symbols if symbol.word in words]
+def asked(symbols: Iterable[Symbol], words: Mapping[str, Sequence[str]], era: str) -> list[Symbol]:
+    """The symbols that our text uses on this tree; parts, facts and templates may leave some out.
+
+    A variable of a function can only be used in that function's file.
+    """
+    return [
+        symbol
+        for symbol in symbols
+        if symbol.word in words
+        and symbol.is_of(era)
+        and (symbol.kind != "local" or any(form.file in words[symbol.word] for form in symbol.forms))
+    ]
 
 
 def hold(
@@ -81,12 +90,16 @@ def held(symbol: Symbol, read: Read) -> Breach | None:
                 return None
             seen.append((form, one))
     if not seen:
-        if any(form.form == ABSENT for form in symbol.forms):
+        if Form(form=ABSENT, file=ANY) in symbol.forms:
             return None
-        return Breach(kind=symbol.kind, name=symbol.name, where=symbol.forms[0].file, reason="is gone")
+        return Breach(kind=symbol.kind, name=symbol.name, where=_recorded(symbol), reason="is gone")
     form, one = min(seen, key=lambda pair: _distance(pair[0], pair[1]))
     reason = _difference(symbol, form, one)
     return Breach(kind=symbol.kind, name=symbol.name, where=f"{form.file}:{one.line}", reason=reason)
+
+
+def _recorded(symbol: Symbol) -> str:
+    return next((form.file for form in symbol.forms if form.form != ABSENT), symbol.forms[0].file)
 
 
 def fewest(symbol: Symbol) -> tuple[Form, ...]:
@@ -188,8 +201,10 @@ class _Elsewhere:
         return breach
 
     def _others(self, symbol: Symbol) -> Iterator[tuple[str, Declaration]]:
-        paths = self._tree.repository.grep(self._tree.commit, [symbol.word], _UNDER, "-l", "-w")
-        names = [path.removeprefix(f"{self._tree.commit}:") for path in paths]
+        under = [self._tree.place(folder) for folder in _UNDER]
+        found = self._tree.repository.grep(self._tree.commit, [symbol.word], under, "-l", "-w")
+        places = [place.removeprefix(f"{self._tree.commit}:") for place in found]
+        names = [path for place in places if (path := self._tree.origin(place)) is not None]
         near = [form.file for form in symbol.forms]
         folder = PurePosixPath(near[0]).parent
         # headers first, and those beside the old place before others
@@ -202,7 +217,7 @@ class _Elsewhere:
 
     def _reachable(self) -> frozenset[str]:
         if self._reached is None:
-            present = frozenset(self._tree.repository.paths(self._tree.commit))
+            present = frozenset(self._tree.paths())
             try:
                 self._reached = frozenset(included(self._read, present, self._roots))
             except FetchFailed:

@@ -141,7 +141,7 @@ def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console
     with temporary.folder("prove") as made:
         root = made.resolve()
         sources = [path for path in text.own if path.endswith((".c", ".cpp"))]
-        present = frozenset(tree.repository.paths(tree.commit)) | frozenset(text.files)
+        present = frozenset(tree.paths()) | frozenset(text.files)
         wanted = [*sources, *behaviour.host_files(tree, text)]
         write_out(included(reader(tree, text), present, wanted), root)
         stage("compile", lambda: _compile(root, sources, text, config, workspace))
@@ -152,7 +152,7 @@ def _stages(series: Series, tree: Tree, config: Config, workspace: Path, console
 
 def _contract(series: Series, tree: Tree, text: Patched) -> tuple[bool, str]:
     words = text.words()
-    asked = holding.asked(series.contract, words)
+    asked = holding.asked(series.contract, words, tree.era)
     broken = holding.hold(asked, tree, words, [path for path in text.own if path not in text.added])
     return not broken, "; ".join(map(str, broken)) or f"{len(asked)} symbols"
 

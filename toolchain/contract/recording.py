@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from packaging.version import Version
+
 from ..core import extras
 from ..core.console import Console
+from ..core.errors import ConfigError
 from ..core.records import record
 from ..core.run import Run
 from ..series import drift, manifest
 from ..series.facts import read_facts
 from ..series.manifest import Series
 from ..series.patched import patch, reader
-from ..series.symbols import ABSENT, Form, Kind, Symbol, save
+from ..series.render import ollama_version
+from ..series.symbols import ABSENT, ANY, Form, Kind, Symbol, save
 from ..series.tree import Tree
-from ..sources import open_origin, pin
+from ..sources import Repository, eras, open_origin, pin, recognise, release_name
 from .holding import fewest, held
 
 
@@ -31,23 +35,37 @@ class Recorded:
     gone: tuple[str, ...]
 
 
-def record_contract(run: Run, series: Series, names: Sequence[str]) -> Recorded:
+def record_contract(run: Run, series: Series, names: Sequence[str], releases: Sequence[str] = ()) -> Recorded:
     """Record on the named trees of llama.cpp (by default the first supported and the newest), and seal the series.
+
+    `releases` are Ollama's, whose trees contain a llama.cpp.
 
     Raises `MissingExtra`, `ConfigError` for an unsupported tree, and the errors of `record_on`.
     """
     extras.require("clang", "recording a contract")
     settings, console = run.config.sources, run.console
-    with open_origin("llama.cpp", settings.llama_cpp, run.config, console) as repository:
+    llama_cpp = open_origin("llama.cpp", settings.llama_cpp, run.config, console)
+    with llama_cpp as repository, open_origin("ollama", settings.ollama, run.config, console) as ollama:
         wanted = [*names] or [drift.SINCE, "HEAD"]
         trees = []
         for name in wanted:
             found = pin.resolve(repository, name, nearest=False, console=console)
             trees.append(Tree(target="llama.cpp", repository=repository, commit=found.commit, version=str(found.build)))
+        trees += [_contained(ollama, name) for name in releases]
         symbols = record_on(series, trees, console)
     save(series.root, symbols)
     manifest.seal(series.root)
     return summary(series.contract, symbols, trees)
+
+
+def _contained(ollama: Repository, name: str) -> Tree:
+    """The llama.cpp in a tree of Ollama's. Raises `ConfigError` for a tree without one."""
+    commit = ollama.resolve(name)
+    era = recognise(ollama, commit).era
+    if "llama.cpp" in era.targets:
+        raise ConfigError(f"Ollama {name} pins a llama.cpp, and contains none", hint="name its pin with --tree")
+    version = ollama_version(release_name(ollama, commit))
+    return Tree(target="llama.cpp", repository=ollama, commit=commit, version=version, era=era.name)
 
 
 def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[Symbol, ...]:
@@ -59,24 +77,33 @@ def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[
 
     found: dict[tuple[Kind, str], dict[Form, None]] = {}
     parsed = []
-    for tree in sorted(trees, key=lambda one: int(one.version), reverse=True):
+    by_era: dict[str, set[tuple[Kind, str]]] = {}
+    for tree in sorted(trees, key=_age):
         with console.step(f"find the symbols that our sources use of llama.cpp {tree.version}"):
             patched = patch(series, tree, read_facts(series, (tree,)))
             read = reader(tree, patched)
-            used = uses.find(patched, read, frozenset(tree.repository.paths(tree.commit)))
+            used = uses.find(patched, read, frozenset(tree.paths()))
         for key, forms in used.items():
             found.setdefault(key, {}).update(dict.fromkeys(forms))
-        parsed.append((patched.words(), used, reader(tree)))
+        parsed.append((tree.era, patched.words(), used, reader(tree)))
+        by_era.setdefault(tree.era, set()).update(used)
     symbols = [Symbol(kind=kind, name=name, forms=tuple(forms)) for (kind, name), forms in found.items()]
     symbols = [replace(symbol, forms=fewest(symbol)) for symbol in symbols]
     for number, symbol in enumerate(symbols):
         key = (symbol.kind, symbol.name)
-        for words, used, read in parsed:
+        unused = [Form(form=ABSENT, file=era) for era, there in by_era.items() if key not in there]
+        symbols[number] = symbol = replace(symbol, forms=(*symbol.forms, *unused))
+        for era, words, used, read in parsed:
             # our text has the word, but not in code that is compiled there
-            if key not in used and symbol.word in words and held(symbol, read):
-                symbols[number] = replace(symbol, forms=(*symbol.forms, Form(form=ABSENT, file="-")))
+            if symbol.is_of(era) and key not in used and symbol.word in words and held(symbol, read):
+                symbols[number] = replace(symbol, forms=(*symbol.forms, Form(form=ABSENT, file=ANY)))
                 break
     return tuple(sorted(symbols, key=lambda one: (one.kind, one.name)))
+
+
+def _age(tree: Tree) -> tuple[int, list[int]]:
+    """A key that sorts trees, the newest first."""
+    return [era.name for era in eras.ERAS].index(tree.era), [-number for number in Version(tree.version).release]
 
 
 def summary(before: Sequence[Symbol], after: Sequence[Symbol], trees: Sequence[Tree]) -> Recorded:

@@ -7,7 +7,7 @@ contract needs neither, so import this module only to record one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..core.process import ask, capture
 from ..core.records import record
 from ..host.libclang import index
 from ..metal.drivers import drivers
-from ..series.patched import INCLUDED, Patched, Read, included, write_out
+from ..series.patched import INCLUDED, Patched, Read, included, resolve, write_out
 from ..series.symbols import Form, Kind
 from .declared import Declarations, declarations
 from .flags import CPP, defined
@@ -48,6 +48,8 @@ _KINDS: dict[Any, Kind] = {
 _TYPES = (CursorKind.STRUCT_DECL, CursorKind.CLASS_DECL, CursorKind.UNION_DECL, CursorKind.CLASS_TEMPLATE)
 _FUNCTIONS = (CursorKind.FUNCTION_DECL, CursorKind.CXX_METHOD, CursorKind.CONSTRUCTOR, CursorKind.FUNCTION_TEMPLATE)
 _OPTIONS = cindex.TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD
+_GENERATED = ".generated"
+_QUOTED = re.compile(rb'^\s*#\s*include\s+"([^"\n]+)"', re.MULTILINE)
 _IMPORTED = re.compile(r'^\s*#\s*(?:import|include)\s+"', re.ASCII)
 
 
@@ -74,6 +76,7 @@ def find(patched: Patched, read: Read, present: frozenset[str]) -> dict[tuple[Ki
     with temporary.folder("contract") as made:
         root = made.resolve()
         write_out(files, root)
+        write_out({f"{_GENERATED}/{name}": b"" for name in _absent(files, present)}, root)
         for path in roots:
             for used in dict.fromkeys(_uses(root, path, patched)):
                 if used.name.rpartition("::")[2] in words:
@@ -81,6 +84,12 @@ def find(patched: Patched, read: Read, present: frozenset[str]) -> dict[tuple[Ki
                     if form:
                         found.setdefault((used.kind, used.name), {})[Form(form=form, file=used.file)] = None
     return {key: tuple(forms) for key, forms in found.items()}
+
+
+def _absent(files: Mapping[str, bytes], present: frozenset[str]) -> set[str]:
+    """Names that files include in quotes and that the tree lacks: headers that upstream's build generates."""
+    quoted = {(match[1].decode(), path) for path, text in files.items() for match in _QUOTED.finditer(text)}
+    return {name for name, path in quoted if ".." not in name and resolve(name, path, present) is None}
 
 
 def _form(used: Used, declared: Declarations) -> str:
@@ -195,6 +204,7 @@ def _parse(root: Path, path: str, patched: Patched) -> Any:
     language = ["-x", "c++", *CPP] if path.endswith(".cpp") else ["-x", "c", "-std=gnu11"]
     folders = [word for folder in INCLUDED for word in ("-I", str(root / folder))]
     system = [word for folder in _system() for word in ("-isystem", folder)]
+    system += ["-idirafter", str(root / _GENERATED)]
     words = [*language, "-nostdinc", "-nostdinc++", "-w", "-ferror-limit=0", *defined(patched), *folders, *system]
     unit = index().parse(str(source), args=words, options=_OPTIONS)
     for found in unit.diagnostics:

@@ -215,7 +215,8 @@ def _found(prefix: Prefix, unfinished: str) -> Iterator[tuple[InstalledRelease, 
             if not prefix.has(folder.name) or (manifest := built.load(folder)).id != folder.name:
                 continue
             own = _own_record(folder)
-            if not all((folder / name).is_file() for name in built.PROGRAMS) or (not own and folder.name == unfinished):
+            programs = built.programs(manifest)
+            if not all((folder / name).is_file() for name in programs) or (not own and folder.name == unfinished):
                 continue
             copied = datetime.datetime.fromtimestamp((folder / built.MANIFEST).stat().st_mtime, datetime.UTC)
             guessed = InstalledRelease(

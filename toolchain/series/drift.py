@@ -13,8 +13,8 @@ from ..core.run import Run
 from ..sources import Repository, open_origin, pin, recognise
 from ..sources.releases import releases
 from ..stages import Target
-from .manifest import Series
-from .outcomes import EditState, Judged, Memory, contents, jobs_on
+from .manifest import Series, serves
+from .outcomes import EditState, JudgeJob, Memory, jobs_on
 from .render import ollama_version, served_parts
 from .tree import Tree
 
@@ -49,6 +49,8 @@ class EditDrift:
     file: str
     held: int
     points: int
+    elsewhere: tuple[str, ...] = ()
+    """points of another era, where the series does without the edit"""
 
 
 @record
@@ -97,6 +99,26 @@ class _Stop:
     name: str
     trees: tuple[Tree, ...]
 
+    @property
+    def tested(self) -> tuple[Tree, ...]:
+        """The trees under test: the last one, and those that it contains."""
+        return tuple(tree for tree in self.trees if tree.repository is self.trees[-1].repository)
+
+    def at(self, commit: str) -> _Stop:
+        """The same with another commit of the trees under test."""
+        here = [replace(tree, commit=commit) if tree in self.tested else tree for tree in self.trees]
+        return replace(self, trees=tuple(here))
+
+    def jobs(self, series: Series) -> list[JudgeJob]:
+        """The jobs of all trees under test. Raises the errors of `jobs_on`."""
+        rest = [tree for tree in self.trees if tree not in self.tested]
+        tested = self.tested
+        return [
+            job
+            for tree in tested
+            for job in jobs_on(series, (*rest, *(other for other in tested if other is not tree), tree))
+        ]
+
 
 def survey(run: Run, series: Series, since: str, until: str, every: int, *, candidates: bool = False) -> Drift:
     """Try the series on builds of llama.cpp from `since` to `until`, and on Ollama's releases.
@@ -113,7 +135,7 @@ def survey(run: Run, series: Series, since: str, until: str, every: int, *, cand
             mainline = pin.builds(llama_cpp)
             builds = _builds(llama_cpp, mainline, since, until, every)
             stops = [_build(llama_cpp, mainline[build], build) for build in builds]
-            releases = _releases(ollama, llama_cpp, mainline, candidates)
+            releases = _releases(series, ollama, llama_cpp, mainline, candidates)
             surveys = (
                 _survey("llama.cpp", series, stops, memory, console),
                 _survey("ollama", series, releases, memory, console),
@@ -161,8 +183,11 @@ def _builds(repository: Repository, mainline: dict[int, str], since: str, until:
     return sorted({*between[::step], between[-1]})
 
 
-def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str], candidates: bool) -> list[_Stop]:
-    """Ollama's releases of a supported era, each with the llama.cpp that it pins or the newest build before it."""
+def _releases(
+    series: Series, ollama: Repository, llama_cpp: Repository, mainline: dict[int, str], candidates: bool
+) -> list[_Stop]:
+    """Ollama's releases back to the oldest that the series serves, each with the llama.cpp that it contains, or that it
+    pins, or the newest build before that."""
     stops: list[_Stop] = []
     for name in releases(ollama, candidates=candidates).values():
         commit = ollama.resolve(f"refs/tags/{name}")
@@ -170,12 +195,17 @@ def _releases(ollama: Repository, llama_cpp: Repository, mainline: dict[int, str
             layout = recognise(ollama, commit)
         except UnknownLayout:
             break
-        if layout.era.unserved:
+        tree = Tree(
+            target="ollama", repository=ollama, commit=commit, version=ollama_version(name), era=layout.era.name
+        )
+        if layout.era.unserved or not serves(series, tree.era, tree.version):
             break
-        served = pin.find(llama_cpp, mainline, layout.pin)
-        trees = _build(llama_cpp, served.commit, served.build).trees if served else ()
-        tree = Tree(target="ollama", repository=ollama, commit=commit, version=ollama_version(name))
-        stops.append(_Stop(name=name, trees=(*trees, tree)))
+        if "llama.cpp" in layout.era.targets:
+            served = pin.find(llama_cpp, mainline, layout.pin)
+            llama_cpps = _build(llama_cpp, served.commit, served.build).trees if served else ()
+        else:
+            llama_cpps = (replace(tree, target="llama.cpp"),)
+        stops.append(_Stop(name=name, trees=(*llama_cpps, tree)))
     return stops[::-1]
 
 
@@ -183,7 +213,7 @@ def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memo
     parts, reasons = {}, dict[str, str]()
     for stop in stops:
         try:
-            parts[stop.name] = jobs_on(series, stop.trees)
+            parts[stop.name] = stop.jobs(series)
         except ToolchainError as error:
             reasons[stop.name] = error.message
     memory.learn((job for jobs in parts.values() for job in jobs), console, f"judge {target}")
@@ -196,7 +226,7 @@ def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memo
         tree = stop.trees[-1]
         failing = [name for name, state in states.get(stop.name, {}).items() if not state.holds]
         if stop.name in parts:
-            failing += _taken(series, tree)
+            failing += [path for one in stop.tested for path in _taken(series, one)]
         points.append(
             Point(
                 name=stop.name,
@@ -213,6 +243,7 @@ def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memo
             file=file,
             held=sum(found[name].holds for found in states.values() if name in found),
             points=sum(name in found for found in states.values()),
+            elsewhere=tuple(point for point, found in states.items() if name not in found),
         )
         for name, file in names
     ]
@@ -228,7 +259,7 @@ def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memo
 def _taken(series: Series, tree: Tree) -> list[str]:
     """Names of files of ours that the tree has already."""
     own = [path for loaded in served_parts(series, tree) for path in loaded.files]
-    return [f"files/{path}" for path in contents(tree, own)] if own else []
+    return [f"files/{path}" for path in tree.contents(*own)] if own else []
 
 
 def _turns(
@@ -271,20 +302,17 @@ def _culprit(
         for probe in (edit.upstreamed_when, edit.not_if)
         if probe
     }
+    places = sorted({one.place(path) for one in after.tested for path in looked})
     span = f"{before.trees[-1].commit}..{tree.commit}"
-    log = tree.repository.git("log", "--first-parent", "--reverse", "--format=%H", span, "--", *sorted(looked))
+    log = tree.repository.git("log", "--first-parent", "--reverse", "--format=%H", span, "--", *places)
 
     def holds(commit: str) -> bool:
-        here = (*after.trees[:-1], replace(tree, commit=commit))
-        jobs = [job for job in jobs_on(series, here) if job.file == old.file]
+        jobs = [job for job in after.at(commit).jobs(series) if job.file == old.file]
         memory.learn(jobs, console, f"bisect {name}")
-        return next(_state(memory.known[job.key], name).holds for job in jobs)
+        states = [state for job in jobs for state in memory.known[job.key].states]
+        return next(state.holds for state in states if state.name == name)
 
     return first_changed(log.split(), lambda commit: holds(commit) != old.holds) or tree.commit
-
-
-def _state(judged: Judged, name: str) -> EditState:
-    return next(state for state in judged.states if state.name == name)
 
 
 def first_changed(commits: Sequence[str], changed: Callable[[str], bool]) -> str:

@@ -56,8 +56,11 @@ def plot(drift: Drift, folder: Path) -> bytes:
 
 
 def _rows(survey: Survey) -> dict[str, list[int]]:
-    """2 where an edit applies, 0 where not, 1 where the tree is unsupported; the whole series comes first."""
+    """2 where an edit applies, 0 where not, 1 on an unsupported tree and for another era's edit; first the series."""
     rows = {"the series": [2 if point.holds else 1 if point.reason else 0 for point in survey.points]}
     for edit in survey.edits:
-        rows[edit.name] = [1 if point.reason else 0 if edit.name in point.failing else 2 for point in survey.points]
+        rows[edit.name] = [
+            1 if point.reason or point.name in edit.elsewhere else 0 if edit.name in point.failing else 2
+            for point in survey.points
+        ]
     return rows

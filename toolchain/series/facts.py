@@ -9,7 +9,7 @@ from ..core.cachetypes.table import UPSTREAM, CacheType, bits_per_value
 from ..core.errors import AnchorMissing
 from . import patterns
 from .lexing import language_of, mask
-from .manifest import Fact, Series
+from .manifest import Fact, Series, require_era
 from .place import find_scopes
 from .tree import Tree
 
@@ -22,14 +22,16 @@ def read_facts(series: Series, trees: tuple[Tree, ...]) -> Facts:
     """Every declared fact, with `types`, the series' own cache types, and `upstream_types`, the others.
 
     A number is an int, a fact of `all` matches a list. Raises `AnchorMissing` for a fact that the tree lacks, if it has
-    no default.
+    no default. A fact of other eras is empty. Raises `SeriesError` for an era without parts.
     """
     facts: Facts = {"types": _described(series.types), "upstream_types": _described(UPSTREAM)}
+    for here in trees:
+        require_era(series, here.era)
     by_target = {tree.target: tree for tree in trees}
     for name, fact in series.facts.items():
         tree = by_target.get(fact.target)
         if tree is not None:
-            facts[name] = _read(name, fact, tree)
+            facts[name] = _read(name, fact, tree) if not fact.eras or tree.era in fact.eras else ""
     return facts
 
 
@@ -42,7 +44,7 @@ def _described(kinds: Iterable[CacheType]) -> list[dict[str, Any]]:
 
 
 def _read(name: str, fact: Fact, tree: Tree) -> Any:
-    data = tree.repository.read_blob(tree.commit, fact.file)
+    data = tree.read(fact.file)
     found: list[str] = []
     if data is not None:
         text, language = data.decode(errors="replace"), language_of(fact.file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -14,9 +14,10 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from ..core.checkout import PATCHES
 from ..core.config import Config
 from ..core.documents import read_yaml
-from ..core.errors import ChecksumMismatch, SeriesError
+from ..core.errors import ChecksumMismatch, SeriesError, UnknownLayout
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
 from ..core.run import Run
+from ..sources import eras
 from ..stages import CacheType, Target
 from . import patterns, symbols
 from .edit import Edit
@@ -34,6 +35,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A value read from a pristine tree: what `pattern`'s first group matches inside `scope` of `file`.
 
     `all` collects every match as a list (in order, without repeats); `default` is used for a tree without a match.
+    `eras` are those whose trees are read, the value is empty in others; without names all eras are read.
     """
 
     target: Target
@@ -42,24 +44,32 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     scope: str = ""
     all: bool = False
     default: str | None = None
+    eras: tuple[str, ...] = ()
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of series.yaml, in order of application.
 
-    `serves` is a packaging specifier over llama.cpp's build number or Ollama's version. Parts of one `concern` are
-    alternatives for different upstream ranges; every tree needs one of them.
+    `serves` is a packaging specifier over llama.cpp's build number or Ollama's version, for the newest era of Ollama's
+    tree, or a mapping from eras to specifiers. Where llama.cpp is a part of Ollama's tree, it has Ollama's version.
+    Parts of one `concern` are alternatives for different upstream ranges; every tree of an era with such parts needs
+    one of them.
     """
 
     concern: str
     target: Target
-    serves: str
+    serves: str | dict[str, str]
     why: str
     until: str
     edits: str = ""
     patch: str = ""
     files: dict[str, str] = {}
     """our own files: path in the target -> path below the series"""
+
+    @property
+    def ranges(self) -> dict[str, str]:
+        """What the part serves, by era."""
+        return {eras.NEWEST: self.serves} if isinstance(self.serves, str) else self.serves
 
 
 class Proven(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,6 +171,7 @@ def load(root: Path = OWN_SERIES) -> Series:
         except InvalidSpecifier as error:
             raise SeriesError(f"series.yaml: proven: {error}", hint="for example >=8619,<=10587") from error
     for name, fact in head.facts.items():
+        _known_eras(f"fact {name}", fact.eras)
         patterns.check(f"fact {name}", fact.pattern, groups=1)
     contract = root / symbols.NAME
     stated = _decoded(symbols.NAME, contract.read_bytes()) if contract.is_file() else ""
@@ -224,9 +235,22 @@ def _require_series(root: Path) -> None:
         raise SeriesError(f"{root}: there is no series.yaml", hint="series.path names the folder of a patch series")
 
 
-def allows(part: Part, version: str) -> bool:
-    """Whether a part applies to an upstream version (a build number, or Ollama's version)."""
-    return SpecifierSet(part.serves).contains(version, prereleases=True)
+def allows(part: Part, era: str, version: str) -> bool:
+    """Whether a part applies to an upstream version (a build number, or Ollama's version) of an era."""
+    return era in part.ranges and SpecifierSet(part.ranges[era]).contains(version, prereleases=True)
+
+
+def serves(series: Series, era: str, version: str) -> bool:
+    """Whether any part is for an Ollama of this era and version."""
+    return any(allows(loaded.part, era, version) for loaded in series.parts if loaded.part.target == "ollama")
+
+
+def require_era(series: Series, era: str) -> None:
+    """Raise `SeriesError` when the series has no part for an era."""
+    if not any(era in loaded.part.ranges for loaded in series.parts):
+        raise SeriesError(
+            f"the series has no part for the {era} era", hint="add one to series.yaml, or take another Ollama"
+        )
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -236,8 +260,10 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _load_part(root: Path, part: Part) -> LoadedPart:
+    _known_eras(part.concern, part.ranges)
     try:
-        SpecifierSet(part.serves)
+        for serves in part.ranges.values():
+            SpecifierSet(serves)
     except InvalidSpecifier as error:
         raise SeriesError(f"series.yaml: {part.concern}: serves: {error}", hint="for example >=9452,<12000") from error
     if not (part.edits or part.patch or part.files):
@@ -261,6 +287,14 @@ def _load_part(root: Path, part: Part) -> LoadedPart:
         files=files,
         texts={name: _decoded(name, _inside(root, name).read_bytes()) for name in sorted(taken)},
     )
+
+
+def _known_eras(where: str, names: Iterable[str]) -> None:
+    try:
+        for name in names:
+            eras.named(name)
+    except UnknownLayout as error:
+        raise SeriesError(f"series.yaml: {where}: {error.message}", hint=error.hint) from error
 
 
 def _inside(root: Path, relative: str) -> Path:

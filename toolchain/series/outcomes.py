@@ -69,6 +69,7 @@ class JudgeJob:
     target: Target
     commit: str
     version: str
+    era: str
     facts: Facts
     file: str
     edits: tuple[tuple[Edit, LoadedPart], ...]
@@ -111,7 +112,7 @@ def _in_parallel(jobs: list[JudgeJob]) -> Iterator[tuple[str, Judged]]:
 def judge(job: JudgeJob) -> tuple[str, Judged]:
     """Try a file's edits on it, one by one and together."""
     with Repository(job.git_dir) as repository:
-        tree = Tree(target=job.target, repository=repository, commit=job.commit, version=job.version)
+        tree = Tree(target=job.target, repository=repository, commit=job.commit, version=job.version, era=job.era)
         states, splices = list[EditState](), list[Splice]()
         for edit, part in job.edits:
             found = outcome_of(edit, part, tree, job.facts)
@@ -135,7 +136,7 @@ def jobs_on(series: Series, trees: Sequence[Tree]) -> list[JudgeJob]:
             files.setdefault(edit.file, []).append((edit, bare))
     facts = read_facts(series, tuple(trees))
     looked = {probe.file for edits in files.values() for edit, _ in edits for probe in _probes(edit)}
-    blobs = contents(tree, [*files, *sorted(looked)])
+    blobs = tree.contents(*files, *sorted(looked)) if files else {}
     return [
         JudgeJob(
             key=_key(file, edits, blobs, facts),
@@ -143,19 +144,13 @@ def jobs_on(series: Series, trees: Sequence[Tree]) -> list[JudgeJob]:
             target=tree.target,
             commit=tree.commit,
             version=tree.version,
+            era=tree.era,
             facts=facts,
             file=file,
             edits=tuple(edits),
         )
         for file, edits in files.items()
     ]
-
-
-def contents(tree: Tree, paths: Sequence[str]) -> dict[str, str]:
-    """Git ids of the contents of those files that the tree has."""
-    listed = tree.repository.git("ls-tree", "-z", "--full-tree", tree.commit, "--", *paths)
-    entries = (entry.split("\t", 1) for entry in listed.split("\0")[:-1])
-    return {path: words.split()[2] for words, path in entries}
 
 
 def _probes(edit: Edit) -> list[Probe]:

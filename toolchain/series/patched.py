@@ -102,7 +102,7 @@ def reader(tree: Tree, patched: Patched | None = None) -> Read:
 
     def read(path: str) -> bytes | None:
         known = patched.files.get(path) if patched else None
-        return known if known is not None else tree.repository.read_blob(tree.commit, path)
+        return known if known is not None else tree.read(path)
 
     return read
 

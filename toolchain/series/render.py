@@ -8,7 +8,8 @@ temporary object store beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ import msgspec
 from ..core import templates, temporary
 from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
 from ..core.records import record, sha256_bytes
+from ..sources import eras
 from ..sources.origins import open_checkout
-from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources
+from ..sources.scratch import AUTHOR
+from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources, Target
 from . import patterns
 from .edit import Edit, Splice, locate, splice_all
 from .facts import Facts, read_facts
-from .manifest import LoadedPart, Series, allows
+from .manifest import LoadedPart, Series, allows, require_era
 from .place import line_number
 from .tree import Tree
 
+MAILED_PATCH = "9900-turboquant.patch"
+"""our llama.cpp diff among the patches of `Era.patches`"""
 COMPAT_PATCH = "llama/compat/900-turboquant.patch"
 """Where Ollama's own build finds our llama.cpp diff. It applies patches in the order of their names."""
 
@@ -50,21 +55,28 @@ class EditOutcome:
 
 
 def trees(sources: Sources) -> tuple[Tree, Tree]:
-    """The two pristine trees of a run: llama.cpp first, since its diff is a file of Ollama's."""
-    return (
-        Tree(
-            target="llama.cpp",
-            repository=open_checkout(sources.llama_cpp),
-            commit=sources.llama_cpp.commit,
-            version=str(sources.pin.build),
-        ),
-        Tree(
-            target="ollama",
-            repository=open_checkout(sources.ollama),
-            commit=sources.ollama.commit,
-            version=ollama_version(sources.ollama.describe),
-        ),
+    """The two pristine trees of a run: llama.cpp first, since its diff is a file of Ollama's.
+
+    In an era where llama.cpp is a part of Ollama's tree, both are in one repository.
+    """
+    era = eras.of(sources)
+    ollama = Tree(
+        target="ollama",
+        repository=open_checkout(sources.ollama),
+        commit=sources.ollama.commit,
+        version=ollama_version(sources.ollama.describe),
+        era=era.name,
     )
+    if "llama.cpp" not in era.targets:
+        return replace(ollama, target="llama.cpp"), ollama
+    llama_cpp = Tree(
+        target="llama.cpp",
+        repository=open_checkout(sources.llama_cpp),
+        commit=sources.llama_cpp.commit,
+        version=str(sources.pin.build),
+        era=era.name,
+    )
+    return llama_cpp, ollama
 
 
 def ollama_version(describe: str) -> str:
@@ -74,7 +86,7 @@ def ollama_version(describe: str) -> str:
 
 
 def render(series: Series, sources: Sources) -> Rendered:
-    """Render the whole series onto both trees.
+    """Render the whole series onto both trees: one diff for each repository of the era.
 
     Raises the error of the first edit that does not apply, or `PatchFailed`. Rendering twice gives the same bytes.
     """
@@ -83,14 +95,20 @@ def render(series: Series, sources: Sources) -> Rendered:
         facts = read_facts(series, (llama_cpp, ollama))
         done, rendered_targets = list[EditResult](), list[RenderedTarget]()
         extra: dict[str, bytes] = {}
-        for tree in (llama_cpp, ollama):
-            outcomes = list(outcomes_on(series, tree, facts))
+        tried = [(tree, list(outcomes_on(series, tree, facts))) for tree in (llama_cpp, ollama)]
+        for tree, outcomes in tried:
             for outcome in outcomes:
                 if outcome.error:
                     raise outcome.error
-            result = render_target(series, tree, outcomes, facts, extra)
-            rendered_targets.append(result)
             done += [result_of(outcome, tree) for outcome in outcomes]
+        targets, folder = eras.of(sources).targets, eras.of(sources).patches
+        if folder:
+            alone = render_target(series, llama_cpp.target, tried[:1], facts, {})
+            extra = {f"{folder}/{MAILED_PATCH}": mailed(alone.diff, llama_cpp)}
+        for target in targets:
+            own = [pair for pair in tried if pair[0].target == target or pair[0].target not in targets]
+            result = render_target(series, target, own, facts, extra)
+            rendered_targets.append(result)
             extra = {COMPAT_PATCH: result.diff.encode("utf-8", "surrogateescape")}
     return Rendered(
         series_sha256=series.sha256,
@@ -102,13 +120,34 @@ def render(series: Series, sources: Sources) -> Rendered:
     )
 
 
+def mailed(diff: str, tree: Tree) -> bytes:
+    """A diff of a contained llama.cpp as a patch of llama.cpp itself, in the form that `git am` reads.
+
+    Fixed in all but the diff, so that the same trees give the same bytes.
+    """
+
+    def renamed(match: re.Match[str]) -> str:
+        path = tree.origin(match[2])
+        return f"{match[1]}{path}" if path else match[0]
+
+    lines = []
+    for line in diff.split("\n"):
+        if line.startswith(("diff --git ", "--- a/", "+++ b/")):
+            line = re.sub(r"(\b[ab]/)(\S+)", renamed, line)
+        lines.append(line)
+    head = f"From {'0' * 40} Mon Sep 17 00:00:00 2001\nFrom: {AUTHOR}\nDate: Thu, 1 Jan 1970 00:00:00 +0000\n"
+    text = f"{head}Subject: [PATCH] TurboQuant KV cache types\n\n---\n\n" + "\n".join(lines)
+    return text.encode("utf-8", "surrogateescape")
+
+
 def served_parts(series: Series, tree: Tree) -> list[LoadedPart]:
     """The parts for this tree. Raises `SeriesError` when a concern has no part for it."""
-    mine = [loaded for loaded in series.parts if loaded.part.target == tree.target]
-    served = [loaded for loaded in mine if allows(loaded.part, tree.version)]
+    require_era(series, tree.era)
+    mine = [loaded for loaded in series.parts if loaded.part.target == tree.target and tree.era in loaded.part.ranges]
+    served = [loaded for loaded in mine if allows(loaded.part, tree.era, tree.version)]
     missing = {loaded.part.concern for loaded in mine} - {loaded.part.concern for loaded in served}
     if missing:
-        ranges = ", ".join(sorted({loaded.part.serves for loaded in mine if loaded.part.concern in missing}))
+        ranges = ", ".join(sorted({loaded.part.ranges[tree.era] for loaded in mine if loaded.part.concern in missing}))
         raise SeriesError(
             f"the series does not support {tree.target} {tree.version}: {', '.join(sorted(missing))} ({ranges})",
             hint="use a tree in this range, or add a part for it to series.yaml",
@@ -144,27 +183,37 @@ def outcome_of(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> Edit
 
 
 def render_target(
-    series: Series, tree: Tree, outcomes: list[EditOutcome], facts: Facts, extra: Mapping[str, bytes]
+    series: Series,
+    target: Target,
+    tried: Sequence[tuple[Tree, Sequence[EditOutcome]]],
+    facts: Facts,
+    extra: Mapping[str, bytes],
 ) -> RenderedTarget:
-    """Make one target's files, and the diff between them and the pristine commit."""
-    splices: dict[str, list[Splice]] = {}
-    for outcome in outcomes:
-        splices.setdefault(outcome.edit.file, []).extend(outcome.splices)
-    files: dict[str, bytes] = {}
-    for path, found in splices.items():
-        text = read_text(tree, path)
-        if found and text is not None:
-            files[path] = splice_all(text, found).encode()
-    served = served_parts(series, tree)
-    own = {path: own_file(loaded, path, facts) for loaded in served for path in loaded.files}
-    for path, content in {**own, **extra}.items():
+    """Make the files of one repository, and the diff between them and the pristine commit.
+
+    `tried` has the outcomes on each tree that it contains; `extra` are further files to add, by path.
+    """
+    files, added, patches = dict[str, bytes](), dict(extra), list[tuple[str, bytes]]()
+    for tree, outcomes in tried:
+        splices: dict[str, list[Splice]] = {}
+        for outcome in outcomes:
+            splices.setdefault(outcome.edit.file, []).extend(outcome.splices)
+        for path, found in splices.items():
+            text = read_text(tree, path)
+            if found and text is not None:
+                if tree.place(path) in files:
+                    raise SeriesError(f"{path}: parts of both targets edit it", hint="make them parts of one target")
+                files[tree.place(path)] = splice_all(text, found).encode()
+        served = served_parts(series, tree)
+        added |= {tree.place(path): own_file(loaded, path, facts) for loaded in served for path in loaded.files}
+        patches += [(loaded.part.patch, loaded.patch) for loaded in served if loaded.patch]
+    for path, content in added.items():
         if tree.repository.exists(tree.commit, path):
-            raise SeriesError(f"{tree.target} already has a file {path}", hint="rename our file in series.yaml")
+            raise SeriesError(f"{target} already has a file {path}", hint="rename our file in series.yaml")
         files[path] = content
-    patches = [(loaded.part.patch, loaded.patch) for loaded in served if loaded.patch]
     diff, changed = _diff(tree, files, patches)
     return RenderedTarget(
-        target=tree.target,
+        target=target,
         commit=tree.commit,
         diff=diff,
         sha256=sha256_bytes(diff.encode("utf-8", "surrogateescape")),
@@ -190,7 +239,7 @@ def fill(template: str, facts: Mapping[str, Any], where: str) -> str:
 
 def read_text(tree: Tree, path: str) -> str | None:
     """A file of the pristine tree as text; None when there is no such file."""
-    data = tree.repository.read_blob(tree.commit, path)
+    data = tree.read(path)
     return None if data is None else data.decode()
 
 

@@ -11,7 +11,9 @@ from ..core.records import record, write_bytes
 NAME = "contract.txt"
 """in the folder of the series"""
 ABSENT = "absent"
-"""the form on a tree where our sources do not use the symbol"""
+"""the form on a tree where our sources do not use the symbol; an era in place of a file: on all of its trees"""
+ANY = "-"
+"""in place of a file: on some trees"""
 Kind = Literal["enumerator", "field", "function", "local", "macro", "type", "variable"]
 KINDS: tuple[str, ...] = get_args(Kind)
 _HEAD = """\
@@ -35,6 +37,10 @@ class Symbol:
     kind: Kind
     name: str
     forms: tuple[Form, ...]
+
+    def is_of(self, era: str) -> bool:
+        """Whether our sources use it on any tree of an era."""
+        return Form(form=ABSENT, file=era) not in self.forms
 
     @property
     def word(self) -> str:

@@ -29,7 +29,7 @@ _GAP = " {1,20}"
 _MOST_CHARACTERS = 4096
 """of a line that is looked at"""
 _CACHE = re.compile(
-    rf"llama_kv_cache\w{{0,40}}: size ={_GAP}{_NUMBER} MiB \( {{0,20}}(\d{{1,9}}) cells,{_GAP}(\d{{1,4}}) layers,"
+    rf"o?llama_kv_cache\w{{0,40}}: size ={_GAP}{_NUMBER} MiB \( {{0,20}}(\d{{1,9}}) cells,{_GAP}(\d{{1,4}}) layers,"
     rf"{_GAP}\d{{1,4}}/\d{{1,4}} seqs\), K \({_NAME}\):{_GAP}{_NUMBER} MiB, V \({_NAME}\):{_GAP}{_NUMBER} MiB"
 )
 _PART = re.compile(
@@ -37,14 +37,17 @@ _PART = re.compile(
     rf"{_NUMBER} MiB"
 )
 _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
-SHIFT_LINE = "slot context shift"
-"""how llama-server's line on a context shift starts"""
+SHIFT_LINES = ("slot context shift", "context limit hit - shifting")
+"""how lines on a context shift start: llama-server's, and those of Ollama's own runners"""
+_SHIFT = re.compile(
+    rf"{SHIFT_LINES[0]}, n_keep = \d+, n_left = \d+, n_discard = [1-9]\d*"
+    rf'|{SHIFT_LINES[1]}" (?:\w{{1,20}}=\d{{1,9}} ){{0,9}}discard=[1-9]\d*'
+)
 WORDING = "b10488"
 """the llama.cpp whose wording is read; older ones say the same"""
 _SIZE_SOMEHOW = re.compile(r"(?=.*kv)(?=.*cache)(?!.*buffer size).*\d (?:[KMG]i?B|bytes)\b", re.IGNORECASE)
 _SHIFT_SOMEHOW = re.compile(r".*context.{0,20}shift|.*shift.{0,20}context", re.IGNORECASE)
 _BUILD = re.compile(r"\bbuild (\d{1,7}) \(|\bbuild(?:_info)?: (b?\d[\w.-]{0,60})|\bversion: (v?\d[\w.-]{0,60})")
-_SHIFT = re.compile(rf"{SHIFT_LINE}, n_keep = \d+, n_left = \d+, n_discard = [1-9]\d*")
 
 
 @record
@@ -94,7 +97,7 @@ def caches(log: str, geometry: ProbeGeometry, added: Iterable[CacheType]) -> tup
 
 
 def context_shifts(log: str) -> int:
-    """How often llama-server dropped half of a full context and moved the rest."""
+    """How often a server dropped half of a full context and moved the rest."""
     return len(_SHIFT.findall(log))
 
 

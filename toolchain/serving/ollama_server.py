@@ -61,13 +61,13 @@ class Server:
         """The log's current end, for `said_since`."""
         return self.log.stat().st_size
 
-    def said_since(self, mark: int, *, until: str) -> str:
+    def said_since(self, mark: int, *, until: str | tuple[str, ...] = ()) -> str:
         """What was logged since `mark`.
 
         llama-server logs from a separate thread, so a line can come after its answer: wait up to 3 s until the text
-        contains `until`.
+        contains one of `until`, if given.
         """
-        said = ""
+        said, texts = "", (until,) if isinstance(until, str) else until
 
         def complete() -> bool:
             nonlocal said
@@ -75,7 +75,7 @@ class Server:
                 file.seek(mark)
                 text = file.read().decode(errors="replace")
             said = text[: text.rfind("\n") + 1]
-            return until in said
+            return not texts or any(text in said for text in texts)
 
         self._launched.wait_until(complete, _SETTLE_S)
         return said

@@ -8,6 +8,7 @@ time, so builds stay incremental.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from .mirror import missing_blobs
 from .repository import Repository
 
 _NAME, _EMAIL = "TurboQuant toolchain", "toolchain@turboquant.invalid"
+AUTHOR = f"{_NAME} <{_EMAIL}>"
 _SWITCHING = "turboquant-switching"
 _UPSTREAM = "upstream"
 _BUILT_FROM = {".c", ".cc", ".cpp", ".cu", ".cuh", ".go", ".h", ".hpp", ".m", ".metal", ".cmake", ".in", ".mod", ".sum"}
@@ -53,17 +55,20 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
 
     Ollama gets the rendered diff; llama.cpp gets every patch that the patched Ollama then holds under
     llama/compat/, in the order in which Ollama's own build applies them. Each is one commit on the branch
-    `turboquant/<series>` on top of upstream's commit. Raises `DirtyScratch` when a tree has other
-    changes, `PatchFailed`, `ChecksumMismatch`, `FetchFailed` when the sources lack files, `LockHeld`,
-    `DiskFull`.
+    `turboquant/<series>` on top of upstream's commit. In an era where llama.cpp is a part of Ollama's tree,
+    root/llama.cpp has links to that part, under the names that llama.cpp itself uses.
+
+    Raises `DirtyScratch` when a tree has other changes, `PatchFailed`, `ChecksumMismatch`, `FetchFailed` when the
+    sources lack files, `LockHeld`, `DiskFull`.
     """
     branch = f"turboquant/{rendered.series_sha256[:12]}"
     message = f"TurboQuant series {rendered.series_sha256[:12]}\n"
     diffs = {target.target: target for target in rendered.targets}
     with locked(root), console.step("scratch trees") as step:
+        era = eras.of(sources)
         ollama = _Tree(root / "ollama", sources.ollama, console)
-        llama_cpp = _Tree(root / "llama.cpp", sources.llama_cpp, console)
-        for tree in (ollama, llama_cpp):
+        llama_cpp = _Tree(root / "llama.cpp", sources.llama_cpp, console) if "llama.cpp" in era.targets else None
+        for tree in filter(None, (ollama, llama_cpp)):
             tree.refuse_changes()
         step.update(detail="apply the series")
         rendered_diff = diffs["ollama"].diff.encode(errors="surrogateescape")
@@ -72,16 +77,20 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
             content = ollama.repository.read_blob(ollama_commit, file.path)
             if file.rendered and (content is None or sha256_bytes(content) != file.rendered):
                 raise ChecksumMismatch(f"{file.path}: the scratch tree differs from the rendered series")
-        llama_commit = llama_cpp.commit(
-            compat_patches(ollama.repository, ollama_commit, eras.of(sources).compat), message
-        )
+        llama_commit = ollama_commit
+        if llama_cpp:
+            patches = compat_patches(ollama.repository, ollama_commit, era.compat)
+            llama_commit = llama_cpp.commit(patches, message)
         step.update(detail="write the files")
         ollama.switch(branch, ollama_commit)
-        llama_cpp.switch(branch, llama_commit)
+        if llama_cpp:
+            llama_cpp.switch(branch, llama_commit)
+        else:
+            _link(root / "llama.cpp", ollama, era, ollama_commit)
     return Scratch(
         root=root,
         ollama=ollama.path,
-        llama_cpp=llama_cpp.path,
+        llama_cpp=root / "llama.cpp",
         branch=branch,
         ollama_commit=ollama_commit,
         llama_cpp_commit=llama_commit,
@@ -98,6 +107,17 @@ def compat_patches(ollama: Repository, commit: str, folder: str) -> dict[str, by
         assert content is not None
         patches[str(path)] = content
     return patches
+
+
+def _link(folder: Path, ollama: _Tree, era: eras.Era, commit: str) -> None:
+    """Make `folder` a llama.cpp of links into the tree of Ollama that contains it."""
+    folder.mkdir(exist_ok=True)
+    inside = [path for place in ollama.repository.paths(commit) if (path := era.origin(place)) is not None]
+    for name in {path.partition("/")[0] for path in inside}:
+        link, target = folder / name, os.path.relpath(ollama.path / era.place(name), folder)
+        if not link.is_symlink() or os.readlink(link) != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
 
 
 class _Tree:

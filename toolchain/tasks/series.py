@@ -66,10 +66,11 @@ def drift(
 @group.task(
     *SOURCES,
     tree="build, tag or commit to record on (repeatable, or with commas); empty: the first supported and the newest",
+    release="release of Ollama that contains a llama.cpp, to record on as well (repeatable, or with commas)",
 )
-def contract(run: Run, tree: Names = Names()) -> None:
+def contract(run: Run, tree: Names = Names(), release: Names = Names()) -> None:
     """Record what our sources use of llama.cpp."""
-    run.finish(recording.record_contract(run, manifest.load_series(run), tree))
+    run.finish(recording.record_contract(run, manifest.load_series(run), tree, release))
 
 
 @group.task()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from ..build import content_digest, find_release
+from ..build.release import llama_server
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
@@ -41,7 +42,7 @@ _CONTEXTS = (8192, 32768, 131072)
 _SEEDS = 2**32
 """llama-server draws by chance for the seed -1, and takes 32 bits of others"""
 _FEWEST_CHARACTERS = 1024
-_PROGRAMS = {"llama-server": "lib/ollama/llama-server", "ollama": "bin/ollama"}
+_PROGRAM = "bin/ollama"
 
 
 def make_plan(
@@ -79,7 +80,8 @@ def make_plan(
     if not urls.baseline_url:  # before a model is fetched
         directory = find_release(run, release)
         stated = records.read(directory / "manifest.json", Release)
-        require_program(directory / _PROGRAMS[backend], "./inv build makes a complete release; --release names one")
+        program = llama_server(directory) if backend == "llama-server" else directory / _PROGRAM
+        require_program(program, "./inv build makes a complete release; --release names one")
     path = find_model(model, run.config, run.console).absolute()
     header = gguf.load(str(path))
     architecture = header.metadata.get("general.architecture")

@@ -52,7 +52,8 @@ class Examined:
     none has to. `gpu` is what llama-server did there."""
 
     probed: Probed | ToolchainError
-    graph: GraphEvidence | ToolchainError
+    graph: GraphEvidence | ToolchainError | None
+    """none where the release has no llama-server"""
     kinds: tuple[CacheType, ...]
     gpu_needed: str = ""
     gpu: GpuProof | ToolchainError = GpuProof(starts=(), comparisons=())
@@ -81,16 +82,19 @@ def examine(
         return None
     finest = max(release.cache_types, key=bits_per_value)
     probed: Probed | ToolchainError
-    graph: GraphEvidence | ToolchainError
+    graph: GraphEvidence | ToolchainError | None = None
     measured: GpuProof | ToolchainError = GpuProof(starts=(), comparisons=())
     try:
         probed = evidence.probe(release_dir, [kind.name for kind in release.cache_types])
     except ToolchainError as error:
         probed = error
-    try:
-        graph = evidence.examine_graph(release_dir, model, head_size, finest.name, folder=folder, timeout_s=timeout_s)
-    except ToolchainError as error:
-        graph = error
+    if evidence.SERVER_PATH in release.files:
+        try:
+            graph = evidence.examine_graph(
+                release_dir, model, head_size, finest.name, folder=folder, timeout_s=timeout_s
+            )
+        except ToolchainError as error:
+            graph = error
     if gpu_needed:
         try:
             asked = gpu.caches(release.cache_types)
@@ -117,7 +121,7 @@ def _verdict(number: int, name: str, facts: Sequence[Fact]) -> Verdict:
 def _on_rotation(found: Examined) -> Iterator[Fact]:
     if isinstance(found.graph, ToolchainError):
         yield False, found.graph.message
-    else:
+    elif found.graph:
         yield from map(_is_transform, found.graph.rotations)
     if isinstance(found.probed, Probed):
         yield from _transforms(found.probed.devices)
@@ -126,7 +130,7 @@ def _on_rotation(found: Examined) -> Iterator[Fact]:
 def _on_way_back(found: Examined) -> Iterator[Fact]:
     if isinstance(found.graph, ToolchainError):
         yield False, found.graph.message
-    else:
+    elif found.graph:
         yield _returns(found.graph)
     if isinstance(found.probed, Probed):
         yield from _twice(found.probed.devices)

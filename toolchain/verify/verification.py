@@ -10,11 +10,13 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from hashlib import shake_256
 from pathlib import Path
 
 from ..build import apple, content_digest
+from ..build.release import llama_server
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
@@ -36,6 +38,8 @@ from ..proofs import GpuProof, GpuStart, TypeProof, Verification
 from ..serving import cachelog
 from ..serving.ollama import Generation
 from ..serving.ollama_server import Server, serve
+from ..sources import eras
+from ..sources.eras import Engine
 from ..stages import Release
 from . import checklist, gpu, planned, probes
 from .probes import CONTEXT, ProbeModel
@@ -75,7 +79,13 @@ def verify(
         raise ReleaseInvalid(f"{stated}: {release.id!r} is not a valid release id", hint="build it again")
     if sys.platform == "darwin" and release.cache_types and gpu.needed(config, release):
         apple.require_metal()
-    _check_types(config.verify.types, release)
+    era = eras.named(release.era)
+    types = tuple(each for each in config.verify.types if era.layer_rules or not grammar.parse(each).reach)
+    if left := [each for each in config.verify.types if each not in types]:
+        console.warn(
+            f"not verified, since Ollama has no rules for single layers in the {era.name} era: {', '.join(left)}"
+        )
+    _check_types(types, release)
     served = guard.find_model(config.verify.model, config, console) if config.verify.model else None
     folder = workspace / "verifications" / release.id
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,20 +96,22 @@ def verify(
         console.step(f"verify {release.id}") as step,
     ):
         trial = _ReleaseTrial(release_dir, release, config, logs=folder / "logs", scratch=Path(scratch))
-        steps = len(config.verify.types) + 2
+        asked = [(kv_cache_type, engine) for kv_cache_type in types for engine in era.engines]
+        steps = len(asked) + 2
         failures += filter(None, [trial.start()])
-        for done, kv_cache_type in enumerate(config.verify.types):
-            step.update(done, steps, kv_cache_type)
-            for proof, failure in trial.prove(kv_cache_type):
+        for done, (kv_cache_type, engine) in enumerate(asked):
+            step.update(done, steps, f"{kv_cache_type} {engine.name}".rstrip())
+            for proof, failure in trial.prove(kv_cache_type, engine):
                 proofs.append(proof)
                 failures += [failure] if failure else []
         step.update(steps - 2, steps, UNKNOWN_TYPE)
         message, failure = trial.refuse_unknown_type()
         failures += [failure] if failure else []
         step.update(steps - 1, steps, "checklist")
-        for proof, failure in trial.override():
-            proofs.append(proof)
-            failures += [failure] if failure else []
+        for engine in era.engines:
+            for proof, failure in trial.override(engine):
+                proofs.append(proof)
+                failures += [failure] if failure else []
         examined = trial.examine()
         verdicts = checklist.judge(examined) if examined else ()
         failures += [
@@ -111,7 +123,7 @@ def verify(
             served,
             config.deploy.kv_cache_type,
             added=release.cache_types,
-            server=release_dir / "lib" / "ollama" / "llama-server",
+            server=llama_server(release_dir),
             text=read_text(""),
             config=config,
             console=console,
@@ -163,18 +175,18 @@ class _ReleaseTrial:
         self._starts: tuple[GpuStart, ...] = ()
         self._probes = probes.write(scratch, max(grammar.parse(each).reach for each in config.verify.types))
 
-    def prove(self, kv_cache_type: str) -> list[tuple[TypeProof, ToolchainError | None]]:
+    def prove(self, kv_cache_type: str, engine: Engine) -> list[tuple[TypeProof, ToolchainError | None]]:
         """The proofs of this type on each model, on one server, each with its failure if any."""
-        with self._serve(kv_cache_type) as server:
-            return [self._prove_on(server, probe, kv_cache_type) for probe in self._probes]
+        with self._serve(kv_cache_type, engine) as server:
+            return [self._prove_on(server, probe, kv_cache_type, engine) for probe in self._probes]
 
-    def override(self) -> list[tuple[TypeProof, ToolchainError | None]]:
+    def override(self, engine: Engine) -> list[tuple[TypeProof, ToolchainError | None]]:
         """The proof that a model's own option wins over the service's type, here one that does not exist."""
         option, probe = self._release.model_option, self._probes[0]
         if not option:
             return []
-        with self._serve(UNKNOWN_TYPE) as server:
-            return [self._prove_on(server, probe, self._release.cache_types[0].name, option)]
+        with self._serve(UNKNOWN_TYPE, engine) as server:
+            return [self._prove_on(server, probe, self._release.cache_types[0].name, engine, option)]
 
     def refuse_unknown_type(self) -> tuple[str, ToolchainError | None]:
         """The API's answer to a type that does not exist, and what is wrong with that answer.
@@ -182,7 +194,7 @@ class _ReleaseTrial:
         The answer must name the type and those that the series adds; not checked for a release without added types.
         """
         probe = self._probes[0]
-        with self._serve(UNKNOWN_TYPE) as server:
+        with self._serve(UNKNOWN_TYPE, eras.named(self._release.era).engines[0]) as server:
             try:
                 _import(server, probe)
                 server.client.generate(probe.name, "a", 1, _OPTIONS)
@@ -223,18 +235,19 @@ class _ReleaseTrial:
                 return error
         return None
 
-    def _serve(self, kv_cache_type: str) -> AbstractContextManager[Server]:
+    def _serve(self, kv_cache_type: str, engine: Engine) -> AbstractContextManager[Server]:
+        name = f"{kv_cache_type} {engine.name}".rstrip().lower()
         return serve(
             self._release_dir,
             version=self._release.version,
             home=self._home,
-            log=self._logs / f"{re.sub(r'[^a-z0-9_]+', '-', kv_cache_type)[:_NAME_LENGTH]}.log",
-            environment={"OLLAMA_KV_CACHE_TYPE": kv_cache_type},
+            log=self._logs / f"{re.sub(r'[^a-z0-9_]+', '-', name)[:_NAME_LENGTH]}.log",
+            environment={"OLLAMA_KV_CACHE_TYPE": kv_cache_type, **engine.environment},
             timeout_s=self._config.timeout_s,
         )
 
     def _prove_on(
-        self, server: Server, probe: ProbeModel, kv_cache_type: str, option: str = ""
+        self, server: Server, probe: ProbeModel, kv_cache_type: str, engine: Engine, option: str = ""
     ) -> tuple[TypeProof, ToolchainError | None]:
         mark = server.mark()
         options = _OPTIONS | ({option: kv_cache_type} if option else {})
@@ -248,7 +261,7 @@ class _ReleaseTrial:
         except (ModelLoadFailed, ServerFailed) as error:
             failure = server.explain(error)
         must_have_shifted = shifted is not None and shifted.eval_count == _SHIFT_TOKENS
-        log = server.said_since(mark, until=cachelog.SHIFT_LINE if must_have_shifted else "")
+        log = server.said_since(mark, until=cachelog.SHIFT_LINES if must_have_shifted else ())
         found = cachelog.caches(log, probe.geometry, self._release.cache_types)
         shifts = cachelog.context_shifts(log)
         if failure is None:
@@ -257,6 +270,7 @@ class _ReleaseTrial:
             reason = (
                 ("" if found else cachelog.unstated(log))
                 or cachelog.complaint(found, kv_cache_type, probe.geometry, CONTEXT, self._release.cache_types)
+                or _engine_failure([cache.proof.line for cache in found], engine)
                 or planned.complaint(found, self._planned(probe, kv_cache_type))
                 or _count_failure(first, self._config.tokens)
                 or _shift_failure(shifted, shifts, log)
@@ -265,11 +279,13 @@ class _ReleaseTrial:
             failure = VerificationFailed(reason) if reason else None
         if failure is not None:
             name = f"{kv_cache_type} by the option {option}" if option else kv_cache_type
+            name += f" with the {engine.name}" if engine.name else ""
             failure = type(failure)(f"{name} on {probe.name}: {failure.message}", hint=failure.hint)
         proof = TypeProof(
             kv_cache_type=kv_cache_type,
             option=option,
             model=probe.name,
+            engine=engine.name,
             head_size=probe.geometry.head_size,
             tokens=first.eval_count if first else 0,
             text=first.text if first else "",
@@ -316,6 +332,12 @@ def _import(server: Server, probe: ProbeModel) -> None:
 
 def _long_prompt() -> str:
     return shake_256(b"probe").hexdigest(_PROMPT_LENGTH // 2)
+
+
+def _engine_failure(lines: Sequence[str], engine: Engine) -> str:
+    """Why the log's lines on caches are not of the engine that was asked for; empty if they are."""
+    strange = [line for line in lines if not line.startswith(engine.cache_line)]
+    return f"another engine than the {engine.name} ran the model: {strange[0]}" if strange else ""
 
 
 def _count_failure(generation: Generation, tokens: int) -> str:

@@ -49,9 +49,11 @@ def _rows(proof: TypeProof, types: dict[str, CacheType]) -> Iterator[CacheRow]:
             return "?"
         return f"{sum(bits_per_value(types[name]) * n for name, n in held.items()) / sum(held.values()):.4g}"
 
+    named = f"{proof.kv_cache_type} (option {proof.option})" if proof.option else proof.kv_cache_type
+
     def row(type_k: str, type_v: str, cells: str, mib: str, expected_mib: str, bits: str) -> CacheRow:
         return CacheRow(
-            kv_cache_type=f"{proof.kv_cache_type} (option {proof.option})" if proof.option else proof.kv_cache_type,
+            kv_cache_type=" ".join(filter(None, (named, proof.engine and f"[{proof.engine}]"))),
             head_size=proof.head_size,
             type_k=type_k,
             type_v=type_v,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...build import find_release
+from ...build.release import llama_server
 from ...core import extras
 from ...core.cachetypes import grammar
 from ...core.errors import ConfigError, ReleaseInvalid
@@ -57,7 +58,7 @@ def find_server(run: Run, path: str, release: str) -> Path:
     """llama-server at `path` (or in that folder), else of a release."""
     if path:
         return _program(Path(path), "llama-server")
-    return find_release(run, release) / "lib" / "ollama" / "llama-server"
+    return llama_server(find_release(run, release))
 
 
 def find_perplexity(run: Run, path: str) -> Path:

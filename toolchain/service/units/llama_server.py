@@ -24,7 +24,7 @@ from .. import address
 from ..unit import CALL_TIMEOUT_S, NOTHING, Served, StartedUnit, UnitProof, Variables
 from .further import further
 from .ollama import OllamaUnit
-from .supported import require_proof, require_types
+from .supported import require_proof, require_server, require_types
 
 TOKENS = 4
 DEFAULT_PORT = 8080
@@ -108,6 +108,7 @@ class LlamaServerUnit:
                 f"deploy.kv_cache_type: {asked}: release {release.id} was built without the series",
                 hint="a stock llama-server supports one type for all layers of K, and one for V",
             )
+        require_server(release)
         require_types(release, asked)
         return {
             "LLAMA_ARG_HOST": config.host.strip("[]"),

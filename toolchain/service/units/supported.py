@@ -6,18 +6,33 @@ from ...core.cachetypes import grammar
 from ...core.cachetypes.grammar import CacheTypes
 from ...core.cachetypes.table import type_table
 from ...core.errors import ConfigError, Unhealthy
+from ...sources import eras
 from ...stages import Release
 
 
 def require_types(release: Release, asked: CacheTypes) -> None:
-    """Raises `ConfigError` when `asked` names a type that the release lacks."""
+    """Raises `ConfigError` when `asked` names a type that the release lacks, or has rules that it does not know."""
     known = type_table(release.cache_types)
+    if asked.reach and not eras.named(release.era).layer_rules:
+        raise ConfigError(
+            f"deploy.kv_cache_type: release {release.id} ({release.era} era) takes no rules for single layers",
+            hint="name a type, or two of them as K:V",
+        )
     for kind in asked.names():
         if kind not in known:
             raise ConfigError(
                 f"deploy.kv_cache_type: release {release.id} has no cache type {kind!r}",
                 hint=f"it has: {', '.join(sorted(known))}",
             )
+
+
+def require_server(release: Release) -> None:
+    """Raises `ConfigError` when a release has no llama-server, as those of an era in which Ollama has none."""
+    if not any(name.endswith("/llama-server") for name in eras.named(release.era).native.programs):
+        raise ConfigError(
+            f"deploy.serve: release {release.id} ({release.era} era) has no llama-server",
+            hint="serve it with Ollama itself, or take Ollama v0.30.0 or newer",
+        )
 
 
 def require_proof(asked: str, what: str, log: str) -> str:

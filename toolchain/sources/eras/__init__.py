@@ -2,14 +2,17 @@
 
 from ...core.errors import EraNotServed, UnknownLayout
 from ...stages import Sources
-from .era import Era, Way
+from .era import Engine, Era, Native, Way
 from .pinned import Pinned
 from .vendored import Vendored
 
 ERAS: tuple[Era, ...] = (Pinned(), Vendored())
 """the order in which a tree is tested for them: newest first"""
 
-__all__ = ["ERAS", "Era", "Way", "is_past", "named", "of", "require_served", "sentence"]
+NEWEST = ERAS[0].name
+"""the era of what names none"""
+
+__all__ = ["ERAS", "NEWEST", "Engine", "Era", "Native", "Way", "is_past", "named", "of", "require_served", "sentence"]
 
 
 def named(name: str) -> Era:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ...stages import Target
 from ..repository import Repository
-from .era import Way, read_pin
+from .era import Engine, Native, Way, read_pin
 
 _PIN_FILE = "LLAMA_CPP_VERSION"
 
@@ -15,10 +15,22 @@ class Pinned:
 
     name = "pinned"
     compat = "llama/compat"
+    patches = ""
     marks = f"{_PIN_FILE} and {compat}/"
     targets: tuple[Target, ...] = ("llama.cpp", "ollama")
     """llama.cpp first, since its diff is a file of Ollama's"""
     ways: frozenset[Way] = frozenset({"loaded", "compat", "programs"})
+    native = Native(
+        folder="llama/server",
+        component="llama-server",
+        targets=("llama-server", "llama-quantize"),
+        linux="cpu",
+        macos="darwin",
+        programs=("bin/ollama", "lib/ollama/llama-server"),
+        takes_llama_cpp=True,
+    )
+    layer_rules = True
+    engines = (Engine(name="", environment={}),)
     unserved = unbuilt = hint = ""
 
     def pin(self, ollama: Repository, commit: str) -> str | None:
@@ -30,3 +42,7 @@ class Pinned:
     def place(self, path: str) -> str:
         """See `Era`: a repository of its own."""
         return path
+
+    def origin(self, place: str) -> str | None:
+        """See `Era`."""
+        return place

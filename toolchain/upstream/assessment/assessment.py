@@ -173,6 +173,7 @@ def _decided(
             stale_days=settings.stale_days,
             conflict_box=settings.conflict_minutes,
             build_box=settings.build_minutes,
+            contained="llama.cpp" not in eras.of(sources).targets,
         )
     )
 

@@ -27,7 +27,11 @@ MLX_NEEDS = (
     "MLX needs Apple silicon, Xcode's Metal toolchain to build Ollama's MLX engine, and the model as safetensors: that"
     " engine does not run GGUF files, so models are fetched or converted again"
 )
-MLX_COSTS = "it has no cache types: only the llama-server path of Ollama reads OLLAMA_KV_CACHE_TYPE"
+MLX_COSTS = (
+    "it has no cache types: only Ollama's engines for GGUF files read OLLAMA_KV_CACHE_TYPE. mlx_lm.server, a program of"
+    " its own, has --kv-bits (from 0.32.2): without batching, and it fails after some 5000 tokens with a model that has"
+    " a sliding window"
+)
 
 
 @record
@@ -77,6 +81,8 @@ class Facts:
     stale_days: float
     conflict_box: float
     build_box: float
+    contained: bool = False
+    """whether Ollama's tree contains its llama.cpp"""
 
 
 @record
@@ -207,6 +213,8 @@ def _unfit(facts: Facts) -> list[str]:
     fork = facts.fork
     if fork is None:
         return ["no fork was named"]
+    if facts.contained:
+        return ["this Ollama contains its llama.cpp, so that no other one can be built in its place"]
     if fork.age == "unrelated":
         return [f"{fork.branch} shares no commit with llama.cpp"]
     if not fork.turbo:

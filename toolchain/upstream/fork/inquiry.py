@@ -93,7 +93,7 @@ def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes
     """Patches that llama.cpp gets besides the fork's work, in the order in which they are applied."""
     patches: dict[str, bytes] = {}
     era = eras.of(sources)
-    if not era.unserved:
+    if not era.unserved and "llama.cpp" in era.targets:
         with Repository(sources.ollama.git_dir) as ollama:
             patches = compat_patches(ollama, sources.ollama.commit, era.compat)
         try:
