@@ -20,13 +20,13 @@ from toolchain.build.quantizers import Floats
 from toolchain.core.errors import ModelInvalid, StateInvalid
 from toolchain.models.memory import gguf
 from toolchain.models.quality import offsets, queries
-from toolchain.models.quality.offsets import Origin
+from toolchain.models.quality.offsets import OffsetsOrigin
 from toolchain.serving.probe_model import write_probe
 
 from .conftest import ROOT
 from .test_queries import layer
 
-ORIGIN = Origin(model="m.gguf", model_sha256="a", text_sha256="b", tokens=700, lengths=(700,))
+ORIGIN = OffsetsOrigin(model="m.gguf", model_sha256="a", text_sha256="b", tokens=700, lengths=(700,))
 
 
 def turned(constant: Any, frequency: float, tokens: int, noise: float, seed: int) -> Floats:

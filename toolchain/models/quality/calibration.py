@@ -15,7 +15,7 @@ from ..compatibility.verdict import find_model
 from ..memory import geometry, gguf
 from . import offsets, queries
 from .dump import read_heads
-from .offsets import Origin
+from .offsets import OffsetsOrigin
 from .samples import read_text
 
 _SERVER = "lib/ollama/llama-server"
@@ -41,7 +41,7 @@ class Calibration:
 
     file: str
     bytes: int
-    origin: Origin
+    origin: OffsetsOrigin
     layers: tuple[LayerGain, ...]
     gain_db: float
     """mean over layers"""
@@ -76,7 +76,7 @@ def calibrate(run: Run, model: str, text: str, context: int, release: str, out: 
         LayerGain(layer=one.layer, gain_db=offsets.gain_db(one.k, offset))
         for one, (_, offset) in zip(layers, fitted, strict=True)
     )
-    origin = Origin(
+    origin = OffsetsOrigin(
         model=path.name,
         model_sha256=sha256_file(path),
         text_sha256=sha256_bytes(words.encode()),
@@ -98,7 +98,7 @@ def _layers(
     run: Run, release: Path, model: Path, text: str, wanted: int
 ) -> tuple[tuple[queries.AttentionLayer, ...], int]:
     """The layers' keys of the first `wanted` tokens, as an f16 cache gets them, and how many tokens there were."""
-    timeout_s, environment = run.config.verify.timeout_s, run.config.deploy.environment
+    timeout_s, environment = run.config.validate.timeout_s, run.config.deploy.environment
     given: Mapping[str, str] = {name: value for name, value in environment.items() if name != offsets.VARIABLE}
     with (
         temporary.folder("offsets") as home,

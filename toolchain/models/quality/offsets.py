@@ -7,8 +7,7 @@ proportion to that. No decoder knows of it.
 The constant is fitted behind RoPE, on keys as they are stored. RoPE turns a pair of channels by its position times the
 pair's frequency, so what a pair has in common vanishes once the positions in use go round. The mean over the first n
 positions is best for a context of n tokens, and worse than none for one many times longer; the mean of these means over
-n = 512, 1024, ... up to the length that was read serves all of these, within 0.6 dB of the best for each
-(docs/explanation/key-offsets.md).
+n = 512, 1024, ... up to the length that was read gains at all of these (docs/explanation/key-offsets.md).
 
 The file, little endian; llama-kv-offsets.cpp reads it:
 
@@ -50,7 +49,7 @@ _KEY_TENSORS = ("output_norm.weight", "blk.0.attn_norm.weight")
 
 
 @record
-class Origin:
+class OffsetsOrigin:
     """Where offsets come from."""
 
     model: str
@@ -123,7 +122,7 @@ def file_name(key: int) -> str:
     return f"{key:016x}{SUFFIX}"
 
 
-def save(folder: Path, key: int, found: Sequence[tuple[int, Floats]], origin: Origin) -> Path:
+def save(folder: Path, key: int, found: Sequence[tuple[int, Floats]], origin: OffsetsOrigin) -> Path:
     """Write the offsets (KV heads, size) of layers to their file in `folder`, atomically. Raises `DiskFull`."""
     parts = [_HEAD.pack(_MAGIC, VERSION, key, origin.tokens, len(found))]
     for layer, offset in found:
@@ -135,7 +134,7 @@ def save(folder: Path, key: int, found: Sequence[tuple[int, Floats]], origin: Or
     return path
 
 
-def load(path: Path) -> tuple[int, dict[int, Floats], Origin]:
+def load(path: Path) -> tuple[int, dict[int, Floats], OffsetsOrigin]:
     """The model's key, the offsets by layer, and where they come from. Raises `StateInvalid` for another file."""
     data = read_bytes(path)
     try:
@@ -151,6 +150,6 @@ def load(path: Path) -> tuple[int, dict[int, Floats], Origin]:
             at += values.nbytes
         if _DIGEST.unpack_from(data, at)[0] != fnv1a(data[:at]):
             raise ValueError("damaged")
-        return key, found, msgspec.json.decode(data[at + _DIGEST.size :], type=Origin)
+        return key, found, msgspec.json.decode(data[at + _DIGEST.size :], type=OffsetsOrigin)
     except (ValueError, struct.error, msgspec.MsgspecError) as error:
         raise StateInvalid(f"{path}: {error}", hint="./inv quality.offsets makes it anew") from error
