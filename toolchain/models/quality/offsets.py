@@ -1,7 +1,7 @@
 """What all keys of a head have in common: a vector that need not be stored.
 
 Softmax does not change when the same number is added to all scores of a head, and q·c is one number for all keys. So
-llama.cpp may store keys less a constant c of each head: what remains has less energy, and a quantized type errs in
+a cache may store keys less a constant c of each head: what remains has less energy, and a quantized type errs in
 proportion to that. No decoder knows of it.
 
 The constant is fitted behind RoPE, on keys as they are stored. RoPE turns a pair of channels by its position times the
@@ -9,7 +9,7 @@ pair's frequency, so what a pair has in common vanishes once the positions in us
 positions is best for a context of n tokens, and worse than none for one many times longer; the mean of these means over
 n = 512, 1024, ... up to the length that was read gains at all of these (docs/explanation/key-offsets.md).
 
-The file, little endian; llama-kv-offsets.cpp reads it:
+The file, little endian:
 
     "TQKO", u32 version (1), u64 key of the model, u32 tokens read, u32 layers
     layers x (u32 layer, u32 KV heads, u32 size of a head, f32 x heads x size)
@@ -37,7 +37,7 @@ from .queries import AttentionLayer
 SHORTEST = 512
 """tokens; the mean over fewer is noise of the text"""
 VARIABLE = "LLAMA_KV_OFFSETS"
-"""of llama-server: the folder of the files"""
+"""for llama-server: the folder of the files; no keys are fitted that were stored with offsets"""
 SUFFIX = ".offsets"
 VERSION = 1
 _MAGIC = b"TQKO"
@@ -91,14 +91,14 @@ def why_not(layer: AttentionLayer) -> str:
 
 
 def model_key(header: ModelHeader) -> int:
-    """What names a model to llama.cpp, which knows no file: FNV-1a (64 bits) of the norms of output and first layer.
+    """What tells a model without its file: FNV-1a (64 bits) of the norms of output and first layer.
 
     Raises `ModelInvalid` for a model without them.
     """
     wanted = {tensor.name: tensor for tensor in header.tensors if tensor.name in _KEY_TENSORS}
     if len(wanted) < len(_KEY_TENSORS) or any(tensor.type != "F32" for tensor in wanted.values()):
         raise ModelInvalid(
-            f"{header.name}: has no {' and '.join(_KEY_TENSORS)} in f32, by which llama.cpp tells the model",
+            f"{header.name}: has no {' and '.join(_KEY_TENSORS)} in f32, by which the model is told",
             hint="run it without offsets",
         )
     data: dict[str, bytes] = {}
@@ -118,7 +118,7 @@ def fnv1a(data: bytes) -> int:
 
 
 def file_name(key: int) -> str:
-    """What llama.cpp looks for in the folder that `VARIABLE` names."""
+    """The name of a model's file."""
     return f"{key:016x}{SUFFIX}"
 
 
@@ -136,8 +136,8 @@ def save(folder: Path, key: int, found: Sequence[tuple[int, Floats]], origin: Of
 
 def load(path: Path) -> tuple[int, dict[int, Floats], OffsetsOrigin]:
     """The model's key, the offsets by layer, and where they come from. Raises `StateInvalid` for another file."""
-    data = read_bytes(path)
     try:
+        data = read_bytes(path)
         magic, version, key, _, layers = _HEAD.unpack_from(data)
         if (magic, version) != (_MAGIC, VERSION):
             raise ValueError("not a file of offsets, or of another version")
@@ -151,5 +151,5 @@ def load(path: Path) -> tuple[int, dict[int, Floats], OffsetsOrigin]:
         if _DIGEST.unpack_from(data, at)[0] != fnv1a(data[:at]):
             raise ValueError("damaged")
         return key, found, msgspec.json.decode(data[at + _DIGEST.size :], type=OffsetsOrigin)
-    except (ValueError, struct.error, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, struct.error, msgspec.MsgspecError) as error:
         raise StateInvalid(f"{path}: {error}", hint="./inv quality.offsets makes it anew") from error
