@@ -84,7 +84,7 @@ def calibrate(run: Run, model: str, text: str, context: int, release: str, out: 
         lengths=offsets.lengths(tokens),
     )
     file = offsets.save(run.output(out, "offsets"), key, fitted, origin)
-    run.console.note(f"offsets: {file}")
+    run.console.note(f"offsets: {file}; {offsets.VARIABLE}={file.parent} in the server's environment turns them on")
     return Calibration(
         file=str(file),
         bytes=file.stat().st_size,
