@@ -169,7 +169,8 @@ std::shared_ptr<const llama_kv_offsets> llama_kv_offsets::make(
         if (!one.k || !ggml_is_quantized(one.k->type) || it == file.layers.end()) {
             continue;
         }
-        if (it->second.n_embd_head != one.n_embd_head_k || it->second.n_head != one.n_head_kv) {
+        const uint32_t n_head_kv = one.n_embd_head_k ? (uint32_t) (one.k->ne[0] / one.n_embd_head_k) : 0;
+        if (it->second.n_embd_head != one.n_embd_head_k || it->second.n_head != n_head_kv) {
             throw refused("layer " + std::to_string(one.il) + " has other heads");
         }
         if (model.tensor(("blk." + std::to_string(one.il) + ".attn_sinks.weight").c_str())) {
@@ -178,7 +179,7 @@ std::shared_ptr<const llama_kv_offsets> llama_kv_offsets::make(
         std::vector<float> values = it->second.values;
         rotate(values, (size_t) n_rot);
         layer made = { one.k, ggml_context_ptr(ggml_init({ 2 * ggml_tensor_overhead(), nullptr, true })), nullptr, nullptr };
-        made.values = ggml_new_tensor_2d(made.ctx.get(), GGML_TYPE_F32, one.n_embd_head_k, one.n_head_kv);
+        made.values = ggml_new_tensor_2d(made.ctx.get(), GGML_TYPE_F32, one.n_embd_head_k, n_head_kv);
         ggml_format_name(made.values, "cache_k_offset_l%d", (int) one.il);
         made.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(made.ctx.get(), ggml_backend_buffer_get_type(one.k->buffer)));
         if (!made.buffer) {

@@ -15,7 +15,7 @@
 
 // A layer of a cache that was made.
 struct llama_kv_offsets_layer {
-    uint32_t      il, n_embd_head_k, n_head_kv;
+    uint32_t      il, n_embd_head_k;
     ggml_tensor * k;
 };
 

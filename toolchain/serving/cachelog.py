@@ -36,6 +36,7 @@ _PART = re.compile(
     rf"{_NUMBER} MiB"
 )
 _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
+_OFFSETS = re.compile(r"offsets of keys are on: (\d{1,4}) layers")
 SHIFT_LINE = "slot context shift"
 """how llama-server's line on a context shift starts"""
 _SHIFT = re.compile(rf"{SHIFT_LINE}, n_keep = \d+, n_left = \d+, n_discard = [1-9]\d*")
@@ -90,6 +91,15 @@ def caches(log: str, geometry: ProbeGeometry, added: Iterable[CacheType]) -> tup
 def context_shifts(log: str) -> int:
     """How often llama-server dropped half of a full context and moved the rest."""
     return len(_SHIFT.findall(log))
+
+
+def offset_layers(log: str) -> int | None:
+    """The number of layers whose keys are stored less an offset; None if the log does not say that there are any.
+
+    A model with a sliding window has a line for each of its two caches.
+    """
+    found = [int(match[1]) for line in log.splitlines() if (match := _OFFSETS.search(line[:_MOST_CHARACTERS]))]
+    return sum(found) if found else None
 
 
 def complaint(
