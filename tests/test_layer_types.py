@@ -145,7 +145,7 @@ def _offsets_of(model: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("types", ["q8_0:f32", "q8_0:f32,layers=3:f32:f32"])
+@pytest.mark.parametrize("types", ["q8_0:f32", "q8_0,layers=3:f32:f32"])
 def test_what_keys_share_is_left_out_and_answers_stay(
     programs: Path, plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, types: str
 ) -> None:

@@ -235,7 +235,7 @@ uint32_t llama_kv_offsets_read(const llama_kv_offsets * offsets, uint32_t writte
     if ((written & 0xfff) == n_layer) {
         LLAMA_LOG_ERROR("%s: the state was saved with other offsets of keys (LLAMA_KV_OFFSETS)\n", __func__);
     }
-    return written;
+    return written == n_layer ? ~n_layer : written; // a number that the caller refuses, also for a state without offsets
 }
 
 int64_t llama_kv_offsets_rotation(const std::function<ggml_tensor *(ggml_context *)> & input) {
