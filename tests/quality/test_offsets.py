@@ -66,6 +66,17 @@ def test_other_keys_of_the_same_constant_gain_as_much_at_each_length() -> None:
     assert all(offsets.gain_db(other[:n], fitted) > 3 for n in (256, 512, 2048, 4096))
 
 
+def test_what_does_not_pay_on_the_other_text_is_left_out() -> None:
+    """Of two heads the first has a constant; the second's is another one in each text."""
+    shared = [turned((3, 1), 1e-6, 1024, 1.0, seed) for seed in (1, 2)]
+    own = [turned(constant, 1e-6, 1024, 0.3, 3) for constant in ((3, 1), (-3, -1))]
+    texts = [np.concatenate(pair, axis=1) for pair in zip(shared, own, strict=True)]
+    found, gain = offsets.fit_tested(*texts)
+    np.testing.assert_allclose(found[0], (3, 1), atol=0.2)
+    assert not found[1].any()
+    assert 1 < gain < offsets.gain_db(shared[0], found[:1])
+
+
 def test_attention_is_the_same_without_the_offset() -> None:
     one = layer(1)
     at = np.arange(len(one.k))
@@ -157,7 +168,7 @@ def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_model_is_calibrated(tmp_path: Path, release: Path) -> None:
     model, text = tmp_path / "probe.gguf", tmp_path / "text"
     write_probe(model, head_size=64, heads=2, kv_heads=1, layers=2, context=700, seed=1)
-    text.write_text("What the model reads. " * 40)
+    text.write_text("What the model reads. " * 60)
     words = ("--model", str(model), "--text", str(text), "--release", str(release))
     done = ask(tmp_path, *words, "--context", "600")
     assert done.returncode == 0, done.stderr
@@ -166,8 +177,8 @@ def test_a_model_is_calibrated(tmp_path: Path, release: Path) -> None:
     assert (
         Path(found["file"]).name == offsets.file_name(offsets.model_key(gguf.load(str(model)))) == f"{key:016x}.offsets"
     )
-    assert (origin.tokens, origin.lengths) == (600, (600,))
+    assert (origin.tokens, origin.lengths) == (1200, (600,))
     assert {number: values.shape for number, values in layers.items()} == {0: (1, 64), 1: (1, 64)}
     text.write_text("short " * 10)
     failed = ask(tmp_path, *words)
-    assert (failed.returncode, "tokens, 512 are needed" in failed.stderr) == (61, True), failed.stderr
+    assert (failed.returncode, "tokens, 1024 are needed" in failed.stderr) == (61, True), failed.stderr

@@ -32,7 +32,7 @@ class LayerGain:
 
     layer: int
     gain_db: float
-    """of the signal to noise of quantized keys, on the text that it was fitted to"""
+    """of the signal to noise of quantized keys, on a text that it was not fitted to; 0: none is used"""
 
 
 @record
@@ -48,8 +48,9 @@ class Calibration:
 
 
 def calibrate(run: Run, model: str, text: str, context: int, release: str, out: str) -> Calibration:
-    """Fit the offsets of a model's keys to a text, and write their file.
+    """Fit the offsets of a model's keys to the halves of a text, and write their file.
 
+    Heads get none where those of one half do not pay on the other. Layers of such heads alone are not in the file.
     Raises `OffsetsUnsound` for a model whose attention feels a constant, `ModelInvalid` for one that llama.cpp could
     not tell, `TextTooShort`, and what llama-server and turbo-dump raise.
     """
@@ -66,24 +67,23 @@ def calibrate(run: Run, model: str, text: str, context: int, release: str, out: 
         raise OffsetsUnsound(f"{path.name}: its cache holds latent keys, of which V is made, too", hint=_HINT)
     key, words = offsets.model_key(header), read_text(text)
     with run.console.step(f"keys of {path.name}"):
-        layers, tokens = _layers(run, find_release(run, release), path, words, wanted)
+        halves, tokens = _halves(run, find_release(run, release), path, words, wanted)
+    layers, again = halves
     if why := next(filter(None, map(offsets.why_not, layers)), ""):
         raise OffsetsUnsound(f"{path.name}: {why}: softmax would feel a constant of the keys", hint=_HINT)
     if not layers:
         raise OffsetsUnsound(f"{path.name}: no layer computes flash attention over a cache of its own", hint=_HINT)
-    fitted = [(one.layer, offsets.fit(one.k)) for one in layers]
-    gains = tuple(
-        LayerGain(layer=one.layer, gain_db=offsets.gain_db(one.k, offset))
-        for one, (_, offset) in zip(layers, fitted, strict=True)
-    )
+    fitted = {one.layer: offsets.fit_tested(one.k, other.k) for one, other in zip(layers, again, strict=True)}
+    gains = tuple(LayerGain(layer=number, gain_db=gain) for number, (_, gain) in fitted.items())
     origin = OffsetsOrigin(
         model=path.name,
         model_sha256=sha256_file(path),
         text_sha256=sha256_bytes(words.encode()),
-        tokens=tokens,
+        tokens=2 * tokens,
         lengths=offsets.lengths(tokens),
     )
-    file = offsets.save(run.output(out, "offsets"), key, fitted, origin)
+    used = [(number, offset) for number, (offset, _) in fitted.items() if offset.any()]
+    file = offsets.save(run.output(out, "offsets"), key, used, origin)
     run.console.note(f"offsets: {file}; {offsets.VARIABLE}={file.parent} in the server's environment turns them on")
     return Calibration(
         file=str(file),
@@ -94,10 +94,11 @@ def calibrate(run: Run, model: str, text: str, context: int, release: str, out: 
     )
 
 
-def _layers(
+def _halves(
     run: Run, release: Path, model: Path, text: str, wanted: int
-) -> tuple[tuple[queries.AttentionLayer, ...], int]:
-    """The layers' keys of the first `wanted` tokens, as an f16 cache gets them, and how many tokens there were."""
+) -> tuple[tuple[tuple[queries.AttentionLayer, ...], ...], int]:
+    """The layers' keys of the text's first `wanted` tokens and of as many next ones, each from position 0 on, as an f16
+    cache gets them; and how many tokens they are. Of a short text both are halves."""
     timeout_s, environment = run.config.validate.timeout_s, run.config.deploy.environment
     given: Mapping[str, str] = {name: value for name, value in environment.items() if name != offsets.VARIABLE}
     with (
@@ -106,19 +107,22 @@ def _layers(
             release / _SERVER, model, home=home, context=offsets.SHORTEST, timeout_s=timeout_s, environment=given
         ) as running,
     ):
-        tokens = running.tokens(text)[:wanted]
-    if len(tokens) < offsets.SHORTEST:
+        tokens = running.tokens(text)
+    half = min(wanted, len(tokens) // 2)
+    if half < offsets.SHORTEST:
         raise TextTooShort(
-            f"the text has {len(tokens)} tokens, {offsets.SHORTEST} are needed", hint="--text names a longer one"
+            f"the text has {len(tokens)} tokens, {2 * offsets.SHORTEST} are needed", hint="--text names a longer one"
         )
-    layers = queries.dump(
-        release,
-        model,
-        tokens,
-        cache="f16",
-        context=len(tokens) + _ROOM,
-        stride=len(tokens),
-        environment=given,
-        timeout_s=timeout_s,
-    )
-    return layers, len(tokens)
+    return tuple(
+        queries.dump(
+            release,
+            model,
+            part,
+            cache="f16",
+            context=half + _ROOM,
+            stride=half,
+            environment=given,
+            timeout_s=timeout_s,
+        )
+        for part in (tokens[:half], tokens[half : 2 * half])
+    ), half

@@ -75,6 +75,23 @@ def fit(keys: Floats) -> Floats:
     return np.asarray(np.mean([sums[n - 1] / n for n in lengths(len(keys))], axis=0), dtype=np.float32)
 
 
+def fit_tested(first: Floats, second: Floats) -> tuple[Floats, float]:
+    """The offset (KV heads, size) of the keys of two texts, each at positions 0, 1, 2 ..., and its gain in dB.
+
+    What is fitted to one text is tested on the other, head by head and at each of `lengths`. A head whose keys have no
+    less energy without it, on average over the lengths, has no offset: it would only harm. The gain is of all heads on
+    the text that the offset was not fitted to.
+    """
+    fits = [fit(first), fit(second)]
+    pairs = [(second, fits[0]), (first, fits[1])]
+    for head in range(first.shape[1]):
+        gains = [np.mean([gain_db(keys[:n, head], offset[head]) for n in lengths(len(keys))]) for keys, offset in pairs]
+        if min(gains) <= 0:
+            fits[0][head] = fits[1][head] = 0
+    gain = sum(gain_db(keys, offset) for keys, offset in pairs) / len(pairs)
+    return np.asarray((fits[0] + fits[1]) / 2, dtype=np.float32), gain
+
+
 def gain_db(keys: Floats, offset: Floats) -> float:
     """By how much less energy the keys have without the offset, in dB: what a quantized type gains."""
     before, rest = (float(np.sum(np.square(values, dtype=np.float64))) for values in (keys, keys - offset))
