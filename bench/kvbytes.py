@@ -1,7 +1,7 @@
 """The planner against a real llama-server: `python -m bench.kvbytes LLAMA_SERVER [MODEL.gguf...] [--types ...]`.
 
-Starts the server on each model (small ones of eight geometries when none is named), at each context and with each cache
-type, and holds the planner's figures against
+Starts the server on each model (when none is named, small ones of eight geometries, of Ollama's own converter and with
+odd heads), at each context and with each cache type, and holds the planner's figures against
 - the log: cells, layers and MiB of every cache, and of the recurrent state;
 - the bytes of a row of K and of V in every layer, out of the saved slot: exact where the log is rounded;
 - the log's compute buffers, which the planner estimates, and the memory that the process has in use.
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tests.memory import models
+from tests.memory import models, ollama_models
 from toolchain.build.quantizers import Floats
 from toolchain.core.cachetypes import grammar
 from toolchain.core.cachetypes import table as cachetypes
@@ -44,6 +44,8 @@ CONTEXTS = (512, 4096, 10000, 32768)
 _PROMPT = list(range(3, 20))
 _STATE = re.compile(r"llama_memory_recurrent: size = +([\d.]+) MiB")
 _COMPUTE = re.compile(r"compute buffer size = +([\d.]+) MiB")
+_GIVEN = {name: value for name, value in os.environ.items() if name.startswith("LLAMA_ARG_")}
+"""passed on, such as LLAMA_ARG_REPACK=0"""
 Table = dict[str, CacheType]
 
 
@@ -58,9 +60,9 @@ def main() -> None:
     table = cachetypes.type_table(cachetypes.own())
     runs = wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        paths = asked.models or [
-            models.write(Path(folder) / f"{name}.gguf", make()) for name, make in models.TINY.items()
-        ]
+        made = models.TINY | ollama_models.OLLAMA | ollama_models.HEADS
+        del made["qwen25vl"]  # all its weights are zero, which its second layer makes NaN: the slot is refused
+        paths = asked.models or [models.write(Path(folder) / f"{name}.gguf", make()) for name, make in made.items()]
         for path in paths:
             for setting in grammar.split_settings(asked.types):
                 for context in map(int, asked.contexts.split()):
@@ -84,7 +86,7 @@ def compare(server: Path, path: Path, types: grammar.CacheTypes, context: int, t
     with tempfile.TemporaryDirectory(dir=folder) as home:
         with serve(
             server, path, home=Path(home), context=context, timeout_s=120, cache_type=str(types), threads=1,
-            environment={"LLAMA_ARG_UBATCH": str(setting.batch)},
+            environment={**_GIVEN, "LLAMA_ARG_UBATCH": str(setting.batch)},
         ) as running:  # fmt: skip
             running.read(_PROMPT)
             used = sum(child.memory_info().rss for child in psutil.Process(os.getpid()).children())

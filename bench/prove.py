@@ -153,7 +153,7 @@ def main() -> int:
     given = parser.parse_args()
     path, separator, ref = given.tree.rpartition("@")
     if separator:
-        repository = Repository.open(Path(path), offline=True)
+        repository = Repository.open(Path(path))
         tree: SourceTree = CommitTree(repository, repository.resolve(ref), ref)
     else:
         tree = FolderTree(Path(given.tree))

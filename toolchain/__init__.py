@@ -11,5 +11,6 @@ import os
 
 __version__ = "0.1.0"
 
-# GitPython raises on import when git is missing. Commands that need git give a clearer error.
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# GitPython runs `git version` when it is imported, and raises when that fails in whatever way; then tasks that need no
+# git would end, too. This cannot be run, so that it takes the git on PATH later; commands that need one say so.
+os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}

@@ -217,6 +217,10 @@ def ship(run: Run) -> Shipped:
     rendered = render_series(run, found)
     release = build(run, found, rendered)
     built = directory(run, release)
+    if run.config.verify.model:
+        from .models.compatibility import examination  # slow to import, and needed only where a model is named
+
+        run = examination.suited(run, release, built)
     verification = verify(run, built)
     deployment = install(run, built, verification)
     return Shipped(

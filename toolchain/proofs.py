@@ -159,6 +159,8 @@ class Compatibility:
     trials: tuple[Trial, ...]
     text_sha256: str = ""
     """digest of the text that the model read; empty when it read none"""
+    risk: str = ""
+    """why models of this kind are known to lose more than most by the type, and what does better"""
 
 
 @record

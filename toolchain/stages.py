@@ -153,6 +153,9 @@ class Release:
     files: dict[str, str]
     executable: tuple[str, ...] | None = None
     """the files with mode 0755; the others have 0644. None in a manifest of an earlier version"""
+    unsigned: dict[str, str] | None = None
+    """of each Mach-O file, the digest without its signature, which tells a file that was signed after the build. None
+    in a manifest of an earlier version"""
     verification: str = ""
     """digest of the verification.json beside the manifest; only in an installed release"""
     model_option: str = ""

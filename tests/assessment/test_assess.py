@@ -56,6 +56,7 @@ def _assess(
     platform: str = "linux",
     model: str = "",
     ram: float = 0.0,
+    branch: str = "",
     **settings: str,
 ) -> Assessment:
     flags = {
@@ -67,7 +68,7 @@ def _assess(
     }
     run = Run(config=load(environ={}, flags=flags), console=Console())
     now = (BORN + timedelta(days=days)).isoformat()
-    return assess(run, now=now, platform=platform, model=model, ram=ram)
+    return assess(run, branch=branch, now=now, platform=platform, model=model, ram=ram)
 
 
 def test_without_a_fork_it_is_the_series(miniature: Miniature, tmp_path: Path) -> None:
@@ -81,9 +82,13 @@ def test_without_a_fork_it_is_the_series(miniature: Miniature, tmp_path: Path) -
 
 def test_the_age_of_a_fork_decides(miniature: Miniature, fork: Path, tmp_path: Path) -> None:
     commit(fork, _TURBO, "turbo types", days=0)
+    git(tmp_path, "clone", "--quiet", "--shared", str(miniature.llama_cpp), "upstream")
+    upstream, born = tmp_path / "upstream", git(miniature.llama_cpp, "rev-parse", "HEAD")
+    commit(upstream, {"README.md": "later"}, "later", days=(datetime(2026, 8, 1, tzinfo=UTC) - BORN).days - 60)
+    settings: dict[str, Any] = {"sources__llama_cpp": str(upstream), "sources__llama_cpp_ref": born}
     before = untouched(fork), untouched(miniature.llama_cpp)
     for days, decision in ((5, "build the fork"), (20, "cherry-pick"), (40, "our series")):
-        found = _assess(miniature, tmp_path, str(fork), days=days)
+        found = _assess(miniature, tmp_path, str(fork), days=days, **settings)
         assert found.decision == decision
         assert found.branch == "main"
         assert found.gates["metal"].status == "pass"
@@ -111,6 +116,25 @@ def test_conflicts_in_the_cache_stop_even_a_fresh_fork(miniature: Miniature, for
     assert again.conflicts is not None
     assert found.conflicts is not None
     assert again.conflicts.outcomes == found.conflicts.outcomes
+
+
+def test_a_fork_without_a_common_commit_gets_a_report_and_a_decision(
+    miniature: Miniature, fork: Path, tmp_path: Path
+) -> None:
+    git(fork, "checkout", "--quiet", "--orphan", "squash")
+    commit(fork, _TURBO, "all of it", days=0)
+    git(fork, "branch", "--force", "main", "squash")
+    found = _assess(miniature, tmp_path, str(fork), branch="squash", days=20)
+    assert found.decision == "our series"
+    assert any("shares no commit" in reason for reason in found.reasons)
+    assert {name: found.gates[name].status for name in ("freshness", "conflicts", "metal")} == {
+        **{"freshness": "unknown", "conflicts": "unknown", "metal": "pass"}
+    }
+    assert found.gates["freshness"].evidence["nearest"] == git(miniature.llama_cpp, "rev-list", "HEAD").split()[-1]
+    assert "which is itself 20.0 days old here" in found.gates["freshness"].summary
+    assert found.gates["api"].status != "not asked"
+    assert "nearest by content" in save(found, tmp_path / "out").read_text()
+    assert as_text(found).startswith("DECISION: our series")
 
 
 def test_a_series_that_does_not_hold_and_no_fork_is_to_wait(miniature: Miniature, tmp_path: Path) -> None:

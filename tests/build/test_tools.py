@@ -10,6 +10,7 @@ from toolchain.build import tools
 from toolchain.core import config
 from toolchain.core.errors import MissingTool
 from toolchain.host import doctor
+from toolchain.sources import command
 
 
 def _program(folder: Path, name: str, script: str) -> Path:
@@ -73,6 +74,18 @@ def test_one_that_is_too_old_is_refused(bare: Path, tmp_path: Path, name: str, o
         _toolset(tmp_path)
 
 
+def test_a_stub_of_macos_is_no_git(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(bare, "xcode-select", "exit 2")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for path, stub in (("/usr/bin/git", True), ("/opt/homebrew/bin/git", False), ("", False)):
+        command._is_stub.cache_clear()
+        assert command._is_stub(path) is stub
+    _program(bare, "xcode-select", "echo /Library/Developer/CommandLineTools")
+    command._is_stub.cache_clear()
+    assert not command._is_stub("/usr/bin/git")
+    command._is_stub.cache_clear()
+
+
 def test_one_that_does_not_run_counts_as_missing(bare: Path, tmp_path: Path) -> None:
     _full(bare)
     _program(bare, "ninja", "echo 1.12.0; exit 1")
@@ -113,13 +126,13 @@ def test_zig_stands_in_where_there_is_no_compiler(
     if kind == "zig":
         said = subprocess.run([found.cxx.path, "-c", "a b.cc"], capture_output=True, text=True, check=True).stdout
         words = said.split("20.1.0 ")[1]
-        assert words.startswith("-m ziglang c++ ")
+        assert words.startswith("-P -m ziglang c++ ")
         assert words.strip().endswith("-c a b.cc")
         assert ("-linux-gnu" in words) is (sys.platform == "linux")
         said = subprocess.run(
             [found.cmake_variables["CMAKE_AR"], "rc"], capture_output=True, text=True, check=True
         ).stdout
-        assert said.split("20.1.0 ")[1].strip() == "-m ziglang ar rc"
+        assert said.split("20.1.0 ")[1].strip() == "-P -m ziglang ar rc"
 
 
 def test_zig_is_asked_for_and_missing(bare: Path, tmp_path: Path) -> None:

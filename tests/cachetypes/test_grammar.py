@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from toolchain.core import records
 from toolchain.core.cachetypes.grammar import PRESETS, CacheTypes, LayerRule, LayerTypes, parse, split_settings
+from toolchain.core.cachetypes.table import averages, bits_per_value, own, type_table
 from toolchain.core.config import load, rows
 from toolchain.core.errors import ConfigError
 
@@ -148,3 +149,15 @@ def test_the_configuration_shows_the_rules(tmp_path: Path) -> None:
     for bad in ("turbo4,first=0:q8_0", "turbo4; rm", ""):
         with pytest.raises(ConfigError, match=r"deploy\.kv_cache_type"):
             load(file=tmp_path / "turboquant.yaml", environ={}, flags={"deploy.kv_cache_type": bad})
+
+
+def test_an_average_of_bits_is_the_pair_that_has_it() -> None:
+    known = type_table(own())
+    for bits, setting in averages().items():
+        found = parse(f"turbo:{bits}")
+        assert found == parse(setting)
+        pair = (known[found.k.base], known[found.v.base])
+        assert sum(map(bits_per_value, pair)) / 2 == float(bits)
+    assert parse("TURBO:4.250,mode=1") == parse(f"{averages()['4.25']},mode=1")
+    with pytest.raises(ConfigError, match=r"turbo:5'.*there are turbo:3\.25, "):
+        parse("turbo:5")

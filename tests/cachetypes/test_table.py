@@ -70,7 +70,12 @@ def test_no_type_at_all() -> None:
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [("types: [", "series.yaml"), ("types: [{name: x}]", "block"), ("parts: []", "Expected"), ("", "Expected")],
+    [
+        ("types: [", "series.yaml"),
+        ("types: [{name: x}]", "block"),
+        ("parts: []", "missing required"),
+        ("", "Expected"),
+    ],
 )
 def test_a_series_that_cannot_be_read(tmp_path: Path, text: str, word: str) -> None:
     """It is an error for whoever asks for its types; the configuration leaves it to them."""

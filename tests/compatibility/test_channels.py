@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import extreme
+from tests.memory import models
 from toolchain.core.errors import ModelInvalid
 from toolchain.models.compatibility import channels
 
@@ -182,6 +183,21 @@ def test_errors_do_not_cross_runs() -> None:
     assert channels.loss(np.ones((1, 192)), keys, np.ones((1, 192))) == pytest.approx((1000 + 1 + 1) / 3)
     quiet = np.repeat([[0.0, 1.0, 1.0]], 64, axis=1)
     assert channels.loss(quiet, keys, np.ones((1, 192))) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("changes", [{"attention.head_count": True}, {"attention.key_length": 0}])
+def test_numbers_of_heads_that_are_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """`true` counts as one head; heads without values have no loss."""
+    spec = models.dense(layers=1, heads=2, kv_heads=1, further=changes)
+    (layer,) = channels.read(models.write(tmp_path / "m.gguf", spec))
+    assert layer.loss() in (None, 1.0)
+
+
+def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    weights = _weights() | {"attn_norm.weight": np.full(WIDTH, 1e30)}
+    weights["attn_q.weight"][0, 0] = np.nan
+    (layer,) = channels.read(_write(tmp_path / "a.gguf", weights))
+    assert layer.loss() is not None
 
 
 def test_what_is_no_model(tmp_path: Path, model: Path) -> None:

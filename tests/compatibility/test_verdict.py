@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from bench import extreme
+from tests.memory import models
 from tests.tasks.test_command import inv
 from toolchain.core import config as configuration
 from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.cachetypes.table import nominal, own, type_table
 from toolchain.core.config import Config
 from toolchain.core.console import Console
-from toolchain.core.errors import ConfigError
+from toolchain.core.errors import ConfigError, ModelInvalid
 from toolchain.core.records import sha256_bytes
 from toolchain.models.compatibility import verdict
 from toolchain.models.quality import kernels, references
@@ -65,6 +66,34 @@ def test_from_the_weights_alone(model: Path, scaled: Path, config: Config) -> No
     assert found.trials[0].predicted_db == pytest.approx(TURBO4_DB - 24 + 3, abs=0.6)
     assert _examine(scaled, "turbo4,layers=1:q8_0:turbo4", config).answer == "fine"
     assert _examine(scaled, "f16:turbo2", config).answer == "fine"
+
+
+def test_what_is_known_of_its_kind_is_said_beside_the_answer(tmp_path: Path, config: Config) -> None:
+    spec = models.dense("gptoss", layers=2, further={"attention.sliding_window": 128})
+    path = models.write(tmp_path / "m.gguf", spec)
+    found = _examine(path, "turbo4", config)
+    assert found.risk.startswith("its attention has sinks")
+    assert found.risk.endswith("better: q8_0")
+    assert found.risk in as_text(found)
+    assert _examine(path, "q8_0", config).risk == ""
+
+
+def test_weights_of_a_type_that_is_not_decoded_predict_nothing(tmp_path: Path, config: Config) -> None:
+    spec = models.dense(layers=1)
+    name = "blk.0.attn_q.weight"
+    tensors = [(key, shape, models.Kind.F32 if key == name else kind) for key, shape, kind in spec.tensors]
+    path = models.write(tmp_path / "m.gguf", models.Spec("llama", spec.metadata, tensors))
+    data = bytearray(path.read_bytes())
+    at = data.index(name.encode()) + len(name) + 4 + 2 * 8
+    data[at] = models.Kind.I32  # as large as F32
+    path.write_bytes(data)
+    assert _examine(path, "turbo4", config).answer == "unknown"
+
+
+def test_a_file_without_its_weights(tmp_path: Path, config: Config) -> None:
+    path = models.write(tmp_path / "m.gguf", models.dense(layers=1), data=False)
+    with pytest.raises(ModelInvalid, match="it has only a header"):
+        _examine(path, "turbo4", config)
 
 
 def test_what_cannot_be_asked(model: Path, config: Config) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.verify.conftest import write_release
 from toolchain.core import config, records
+from toolchain.core.cachetypes.table import UPSTREAM, averages, own, standard
 from toolchain.core.console import Console
 from toolchain.core.errors import CacheCollapse, ConfigError
+from toolchain.core.run import Run
+from toolchain.models.compatibility import examination
 from toolchain.models.compatibility import verdict as guard
 from toolchain.proofs import Verification
+from toolchain.stages import Release
 from toolchain.text import as_text
 from toolchain.verify import checklist, verify
 
@@ -52,3 +57,28 @@ def test_a_model_that_is_not_there_is_told_before_any_work(tmp_path: Path, serve
     with pytest.raises(ConfigError, match="no such model"):
         _verify(tmp_path, server, "/nowhere.gguf")
     assert not (tmp_path / "workspace").exists()
+
+
+def test_without_a_chosen_type_the_cheapest_that_is_fine_is_taken(
+    tmp_path: Path, model: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = tmp_path / "release"
+    write_release(release)
+    (release / "lib" / "ollama").mkdir(parents=True)
+    (release / "lib" / "ollama" / "llama-server").symlink_to(server)
+    manifest = replace(records.read(release / "manifest.json", Release), cache_types=own())
+
+    def chosen(**flags: str) -> str:
+        settings = config.load(environ={}, flags={"verify.model": str(model), **flags})
+        return examination.suited(Run(settings, Console()), manifest, release).config.deploy.kv_cache_type
+
+    def noisy(*names: str) -> None:
+        monkeypatch.setenv("TQ_TEST_NOISE", " ".join(f"{name}=1" for name in names))
+
+    assert chosen() == next(iter(averages().values()))
+    noisy("turbo3", "turbo2")
+    assert chosen() == "turbo4"
+    assert chosen(**{"deploy.kv_cache_type": "turbo2"}) == "turbo2"
+    assert chosen(**{"verify.model": ""}) == standard(own())
+    noisy(*(kind.name for kind in (*own(), *UPSTREAM) if kind.name != "f16"))
+    assert chosen() == standard(own())

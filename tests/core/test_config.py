@@ -11,6 +11,8 @@ from toolchain.core.config import Config, load, rows
 from toolchain.core.errors import ConfigError
 from toolchain.text import as_text
 
+_BOMB = f"a: &a [{'x,' * 200}]\n" + "".join(f"{b}: &{b} [{f'*{a},' * 50}]\n" for a, b in ("ab", "bc", "cd"))
+
 
 def config_of(tmp_path: Path, text: str = "", environ: dict[str, str] | None = None, **flags: Any) -> Config:
     file = tmp_path / "turboquant.yaml"
@@ -55,6 +57,31 @@ def test_later_layers_win_and_origins_are_known(tmp_path: Path) -> None:
         ("- a list", ["expected a mapping"]),
         ("a: [", ["not YAML"]),
         ("deploy: {port: 1, port: 2}", ["'port'", "occurs twice"]),
+        ("deploy: {port: %s}" % ("9" * 5000), ["is no int", "line 1"]),
+        ("deploy: {port: 0x%s}" % ("f" * 5000), ["is no int"]),
+        ("deploy: {port: 0x_}", ["'0x_' is no int"]),
+        ("verify: {tokens: -.inf}", ["verify.tokens", "-inf"]),
+        ("deploy: {label: 2026-13-45}", ["is no timestamp"]),
+        ("deploy: {label: 2026-01-01T00:00:00+99:99}", ["is no timestamp"]),
+        ("workspace: !!bool x", ["'x' is no bool"]),
+        ("workspace: !!binary aGk=", ["workspace", "b'hi'"]),
+        ("deploy: {port: !!set 80}", ["not a mapping"]),
+        ("? [a, b]\n: c", ["a list or a mapping as a key"]),
+        ("deploy:\n  ? {a: b}\n  : c", ["a list or a mapping as a key", "line 2"]),
+        ("a: " + "[" * 3000, ["more than 50 levels"]),
+        ('workspace: "\\ud800"', ["is no str"]),
+        ('workspace: "a\\u2028b"', ["workspace", "the end of a line"]),
+        ('deploy: {prefix: "a\\rb"}', ["deploy.prefix", "control character"]),
+        ('deploy: {environment: {A: "b\\u2029"}}', ["the end of a line"]),
+        ("a: &a [x, *a]", ["an alias within"]),
+        (_BOMB, ["stands for more than 4194304 values"]),
+        ("deploy.port: 80\ndeploy: {port: 90}", ["deploy.port is set twice"]),
+        ("deploy.environment.A: x\ndeploy: {environment: {A: y}}", ["deploy.environment.A is set twice"]),
+        ("deploy: {environment.A: x, environment: {A: y}}", ["deploy.environment.A is set twice"]),
+        ("x" * (1 << 20) + ": y", ["too large"]),
+        ("deploy: {label: %s}" % ("x" * 9000), ["deploy.label", "xxx..."]),
+        ("deploy: {host: '[[['}", ["deploy.host"]),
+        ("deploy: {host: '[]'}", ["deploy.host"]),
     ],
 )
 def test_bad_settings(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -62,6 +89,13 @@ def test_bad_settings(tmp_path: Path, text: str, words: list[str]) -> None:
         config_of(tmp_path, text)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a\rb", "a\u2028b", "caf\udce9"])
+def test_text_that_no_line_holds_is_refused_in_every_layer(text: str) -> None:
+    for layers in ({"environ": {"TURBOQUANT_DEPLOY_PREFIX": text}}, {"environ": {}, "flags": {"deploy.prefix": text}}):
+        with pytest.raises(ConfigError, match=r"^deploy\.prefix \(from (environment|flag)"):
+            load(**layers)  # type: ignore[arg-type]
 
 
 def test_text_layers_are_converted(tmp_path: Path) -> None:

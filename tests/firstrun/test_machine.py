@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from toolchain.firstrun.areas import machine
 from toolchain.firstrun.assumption import Probe, Verdict
 from toolchain.firstrun.bench import Bench
+from toolchain.host import gpulimit
 from toolchain.service import account
 
 M3_MAX = {
@@ -33,6 +35,7 @@ def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac:
     monkeypatch.setattr(machine, "_PROGRAMS", str(made.folder))
     monkeypatch.setattr(machine, "_SYSCTL", str(made.folder / "sysctl"))
     monkeypatch.setattr(machine, "_SCUTIL", str(made.folder / "scutil"))
+    monkeypatch.setattr(gpulimit, "_PROGRAM", made.folder / "metal.py")
     return made
 
 
@@ -64,6 +67,8 @@ class Mac:
     def device(self, says: str, code: int = 0) -> None:
         """xcrun clang makes a program that says this."""
         (self.folder / "device").write_text(says)
+        limit = re.search(r"WorkingSetSize (\d+)", says)
+        (self.folder / "metal.py").write_text(f"print({limit[1] if limit else 0})")
         self.has(
             "xcrun",
             f"""if [ "$2" = --version ]; then echo 'Apple clang version 17.0.0 (clang-1700.0.13.5)'; exit; fi
@@ -92,7 +97,7 @@ def test_a_sound_mac(mac: Mac, bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
         "tools": "/Library/Developer/CommandLineTools: Apple clang version 17.0.0 (clang-1700.0.13.5)",
         "metal-device": "Apple M3 Max here",
         "gpu-family": "Apple M3 Max: Apple9 by Metal, Apple9 by our table",
-        "metal-limit": "of 64 GiB Metal may use 48.00 GiB; we count 48.00 GiB",
+        "metal-limit": "of 64 GiB Metal may use 48.00 GiB; we expect 48.00 to 51.84 GiB",
         "wired-limit": "iogpu.wired_limit_mb = 0",
         "enrolment": "Enrolled via DEP: No; MDM enrollment: Yes (User Approved)",
     }

@@ -183,7 +183,7 @@ def _partial(tmp_path: Path, world: World) -> tuple[Path, str]:
 
 def test_a_partial_clone_of_the_operators_is_refused_and_left_alone(tmp_path: Path, world: World) -> None:
     partial, onto = _partial(tmp_path, world)
-    with Joined(Repository.open(partial, offline=True), Repository.open(world.upstream, offline=True)) as both:
+    with Joined(Repository.open(partial), Repository.open(world.upstream)) as both:
         branch = freshness(both, Console(), now=NOW).branches[0]
         assert (branch.files, branch.unread, len(branch.own)) == (2, 2, 2)
         with pytest.raises(FetchFailed, match="needs contents that are missing") as caught:
@@ -198,7 +198,7 @@ def test_a_partial_clone_of_the_operators_is_refused_and_left_alone(tmp_path: Pa
 def test_a_fork_named_by_its_url_is_mirrored_and_completed(tmp_path: Path, world: World) -> None:
     _, onto = _partial(tmp_path, world)
     config = load(environ={}, flags={"workspace": str(tmp_path / "ws"), "fork.origin": f"file://{world.fork}"})
-    with open_fork(config, Repository.open(world.upstream, offline=True), Console()) as both:
+    with open_fork(config, Repository.open(world.upstream), Console()) as both:
         branch = freshness(both, Console(), now=NOW).branches[0]
         assert (branch.files, branch.unread, branch.inserted) == (2, 0, 3)
         found = conflicts(both, branch, onto, Console(), patches={})

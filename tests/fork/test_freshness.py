@@ -14,6 +14,7 @@ from tests.sources.gitrepo import WEB, git, history, new
 from toolchain.core.console import Console
 from toolchain.core.errors import FetchFailed, NotARepository, UnknownRevision, Unrelated
 from toolchain.sources import Repository
+from toolchain.text import as_text
 from toolchain.upstream.fork.freshness import freshness
 from toolchain.upstream.fork.graph import CommitGraph
 from toolchain.upstream.fork.join import Joined
@@ -38,7 +39,8 @@ def test_base_age_and_own_work(world: World) -> None:
     assert branch.base.commit == git(world.fork, "merge-base", "master", "origin/master") == base
     assert branch.base.build == int(git(world.upstream, "rev-list", "--count", base))
     assert branch.behind == int(git(world.upstream, "rev-list", "--count", f"{base}..{newest}")) == 3
-    assert (branch.age_days, branch.verdict, found.verdict) == (20, "stale", "stale")
+    assert (branch.age_days, branch.verdict, found.verdict) == (19, "stale", "stale")
+    assert found.newest_days == 1
     assert [own.subject for own in branch.own] == ["turbo work", "turbo work"]
     shown = {change.area: (change.files, change.inserted, change.deleted) for change in branch.areas}
     assert shown == {"TurboQuant only": (1, 2, 0), "core KV cache": (1, 1, 1), "Metal": (1, 2, 2)}
@@ -55,8 +57,41 @@ def test_thresholds(world: World, days: float, verdict: str) -> None:
     world.fetch()
     git(world.fork, "merge", "--quiet", "origin/master")
     world.work({"b.c": "own\n"})
-    found = world.freshness(now=NOW - timedelta(days=50 - days)).branches[0]
-    assert found.verdict == verdict
+    world.land({"a.c": "2\n"}, days=50 - days)
+    assert world.branch().verdict == verdict
+    world.land({"a.c": "3\n"}, days=0)
+    assert world.freshness(now=NOW - timedelta(days=50 - days)).branches[0].verdict == verdict  # as of that day
+
+
+def test_the_age_of_a_mirror_is_not_the_forks(world: World) -> None:
+    """A fork on upstream's newest commit is fresh, however old the clones are."""
+    world.land({"a.c": "1\n"}, days=96.6)
+    world.fetch()
+    git(world.fork, "merge", "--quiet", "origin/master")
+    world.work({"b.c": "own\n"}, days=96)
+    found = world.freshness()
+    assert (found.verdict, found.branches[0].age_days, found.branches[0].behind) == ("fresh", 0, 0)
+    assert found.newest_days == 96.6
+
+
+@pytest.mark.parametrize("squashed", [True, False])
+def test_a_fork_without_a_common_commit_is_placed_by_its_files(world: World, squashed: bool) -> None:
+    base = world.land({"a.c": "1\n", "new.c": "n\n"}, days=20)
+    if squashed:
+        world.fetch()
+        git(world.fork, "merge", "--quiet", "origin/master")
+    git(world.fork, "checkout", "--quiet", "--orphan", "squash")
+    own = {"ggml/src/ggml-turbo.c": "x\n", KV: lines((3, "turbo"))}
+    world.work(own | ({} if squashed else {"a.c": "1\n", "new.c": "n\n"}))
+    git(world.fork, "branch", "--force", "master", "squash")
+    world.land({"a.c": "2\n", ARG: lines((1, "later"))}, days=5)
+    found = world.freshness()
+    branch = found.branches[0]
+    assert (found.verdict, branch.base, branch.merge_base) == ("unrelated", None, None)
+    assert branch.nearest is not None
+    assert (branch.nearest.commit, branch.age_days) == (base, 15)
+    assert (branch.nearest.equal, branch.nearest.files) == (5, 7)
+    assert "nearest by content: b2" in as_text(found)
 
 
 def test_repeated_merges_move_the_base_and_are_no_work_of_the_fork(world: World) -> None:
@@ -113,7 +148,7 @@ def test_a_squash_shows_by_its_contents(world: World) -> None:
     assert branch.merge_base.build == 1
     assert (branch.base.commit, branch.base.by) == (synced, "content")
     assert branch.behind == 1
-    assert branch.age_days == 35
+    assert branch.age_days == 34
     assert branch.imported == 1
     assert [own.subject for own in branch.own] == ["own turbo"]
     assert [(change.area, change.files) for change in branch.areas] == [("tools", 1)]
@@ -166,7 +201,7 @@ def test_branches_are_ranked_and_one_that_is_unrelated_is_said_to_be(world: Worl
     commit(world.fork, {"index.html": "x"}, "pages", days=1)
     found = world.freshness("master", "pages", "turbo")
     assert [branch.name for branch in found.branches] == ["turbo", "master", "pages"]
-    assert [branch.verdict for branch in found.branches] == ["very stale", "very stale", "unrelated"]
+    assert [branch.verdict for branch in found.branches] == ["fresh", "fresh", "unrelated"]
     with pytest.raises(Unrelated, match="pages does not share a commit"):
         world.freshness("pages")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from tests.sources.gitrepo import WEB, git, new, snapshot
 from toolchain.core.console import Console
 from toolchain.sources import Repository
+from toolchain.upstream.fork.branch import Branch
 from toolchain.upstream.fork.conflicts import Conflicts, conflicts
-from toolchain.upstream.fork.freshness import Branch, Freshness, freshness
+from toolchain.upstream.fork.freshness import Freshness, freshness
 from toolchain.upstream.fork.join import Joined
 
 NOW = datetime(2026, 8, 1, tzinfo=UTC)
@@ -50,7 +51,7 @@ class World:
 
     def joined(self) -> Joined:
         """Both, as the toolkit opens them."""
-        return Joined(Repository.open(self.fork, offline=True), Repository.open(self.upstream, offline=True))
+        return Joined(Repository.open(self.fork), Repository.open(self.upstream))
 
     def freshness(self, *names: str, now: datetime = NOW) -> Freshness:
         """The fork's local branch, unless others are named."""

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from toolchain.core.config import load
-from toolchain.host import machine
+from toolchain.host import gpulimit, machine
 from toolchain.text import as_text
 
 GIB = 1 << 30
@@ -54,7 +54,13 @@ def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         _program(folder, name, text)
     monkeypatch.setattr("sys.platform", "darwin")
     monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(gpulimit, "_PROGRAM", folder / "metal.py")
+    metal_says(folder, 0)
     return folder
+
+
+def metal_says(folder: Path, limit: int) -> None:
+    (folder / "metal.py").write_text(f"print({limit})")
 
 
 def _program(folder: Path, name: str, text: str, code: int = 0) -> None:
@@ -77,10 +83,20 @@ def test_a_mac(mac: Path, tmp_path: Path) -> None:
         "Apple M3 Max, 30 cores",
         "Apple9",
     )
-    assert (found.ram, found.gpu_limit) == (36 * GIB, 27 * GIB)
+    assert (found.ram, found.gpu_limit, found.gpu_limit_most // (1 << 20)) == (36 * GIB, 27 * GIB, 28753)
     assert found.developer_tools == "/Library/Developer/CommandLineTools"
     assert found.unknown == ()
-    assert "may use 27.0 GiB" in as_text(found)
+    assert "may use 27.0 to 28.1 GiB (published figures" in as_text(found)
+
+
+def test_a_mac_whose_metal_says_its_limit(mac: Path, tmp_path: Path) -> None:
+    metal_says(mac, 30150672384)
+    found = look(tmp_path)
+    assert (found.gpu_limit, found.gpu_limit_most, found.gpu_limit_by_hand) == (30150672384, 30150672384, False)
+    assert "may use 28.1 GiB (Metal)" in as_text(found)
+    _program(mac, "sysctl", PROGRAMS["sysctl"].replace("wired_limit_mb: 0", "wired_limit_mb: 20000"))
+    metal_says(mac, 20000 << 20)
+    assert "19.5 GiB (Metal, with iogpu.wired_limit_mb=20000; a reboot undoes that)" in as_text(look(tmp_path))
 
 
 def test_a_mac_that_does_not_say_everything(mac: Path, tmp_path: Path) -> None:
@@ -106,12 +122,6 @@ def test_a_mac_that_does_not_say_everything(mac: Path, tmp_path: Path) -> None:
     ):
         assert piece in said
         assert piece in as_text(found)
-
-
-def test_a_raised_limit() -> None:
-    assert machine.metal_limit(32 * GIB, 28000) == 28000 << 20
-    assert machine.metal_limit(64 * GIB) == 48 * GIB
-    assert machine.metal_limit(8 * GIB, 100_000) == 8 * GIB
 
 
 def test_this_machine(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.cachetypes.table import own
 from toolchain.core.config import load as load_config
 from toolchain.core.console import Console
-from toolchain.core.errors import ConfigError, ModelInvalid
+from toolchain.core.errors import ArchitectureUnknown, ConfigError, ModelInvalid
+from toolchain.core.records import to_json_line
 from toolchain.core.run import Run
-from toolchain.host.machine import metal_limit
-from toolchain.models.memory import geometry, kv, plan, rotation, working
+from toolchain.host import gpulimit
+from toolchain.models.memory import geometry, hardware, kv, plan, rotation, working
 from toolchain.tasks.flags import CacheSettings, Names
 from toolchain.text import as_text
 
@@ -42,7 +43,7 @@ PLAIN = geometry.Geometry(
 
 def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), **setting: Any) -> plan.MemoryPlan:
     found = load(path)
-    machine = plan.Hardware(ram=ram, gpu=metal_limit(ram))
+    machine = hardware.a_mac(ram)
     return plan.plan(
         found,
         geometry.read(found),
@@ -67,7 +68,10 @@ def test_a_27b_model_on_32_gib(large: dict[str, Path]) -> None:
     assert [cell.gpu_fits for cell in f16.cells] == [True, True, True, False, False]
     assert f16.largest_context == 131072 > q8_0.largest_gpu_context >= 65536
     assert found.recommendation.types == mixed.types == "q8_0:turbo4"
-    assert any("iogpu.wired_limit_mb=" in note for note in found.notes)
+    assert (found.gpu, found.gpu_most // (1 << 20)) == (32 * GIB * 2 // 3, 25559)
+    assert [cell.gpu_may_fit for cell in f16.cells] == [True, True, True, True, False]
+    assert any("iogpu.wired_limit_mb=27062 raises it, until the next reboot" in note for note in found.notes)
+    assert any(note.startswith("~ fits where Metal allows up to 25.0 GiB") for note in found.notes)
     assert any("only a header" in note for note in found.notes)
 
 
@@ -77,6 +81,21 @@ def test_a_32b_model_without_windows(large: dict[str, Path]) -> None:
     assert found.recommendation.types == "turbo3"
     assert found.types[0].cells[0].kv == 64 * 2 * 8 * 128 * 2 * 40960
     assert not planned(large["qwen3_32b"], 22 * GIB).recommendation.types
+
+
+def test_no_advice_is_below_what_macos_allows_by_itself() -> None:
+    """128 GiB, of which 102813 MiB were needed: more than the older rule allows, and less than Macs now report."""
+    needed, ram = 102813 << 20, 128 * GIB
+    (note,) = hardware.metal_notes(hardware.a_mac(ram), [needed])
+    assert note.startswith("~ fits where Metal allows up to 107.5 GiB")
+    assert "sysctl" not in note
+    measured = hardware.with_limit(ram, gpulimit.of_machine(ram, 0, 115448725504))
+    assert hardware.metal_notes(measured, [needed]) == []
+    (note,) = hardware.metal_notes(measured, [needed, 112 * GIB])
+    assert note.startswith("* fits, but Metal allows 107.5 GiB (Metal): sudo sysctl iogpu.wired_limit_mb=114688")
+    lowered = hardware.with_limit(ram, gpulimit.of_machine(ram, 65536, 65536 << 20))
+    (note,) = hardware.metal_notes(lowered, [needed])
+    assert "sysctl iogpu.wired_limit_mb=0 gives macOS's own limit back, which is 96.0 to 107.5 GiB" in note
 
 
 @pytest.mark.slow
@@ -137,6 +156,66 @@ def test_keys_that_llama_cpp_does_not_rotate_are_told(
     told = [note for note in found.notes if "#25636" in note]
     assert [note.partition(":")[0] for note in told] == ([said] if said else [])
     assert all(note in as_text(found) for note in told)
+
+
+_SINKS = ("blk.0.attn_sinks.weight", (4,), models.Kind.F32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said", "better"),
+    [
+        (
+            models.dense("gptoss", further={"attention.sliding_window": 128}),
+            "q8_0:turbo4, turbo3: its attention has",
+            "q8_0",
+        ),
+        (models.Spec("llama", (plain := models.dense()).metadata, [*plain.tensors, _SINKS]), "has sinks", "q8_0"),
+        (models.deepseek2(), "turbo3: MLA keeps V in the rows of K", "q8_0"),
+        (models.dense("qwen25vl"), "turbo3: its keys may be too extreme", "q8_0:turbo4"),
+        (models.dense(), "", ""),
+    ],
+)
+def test_models_that_are_known_to_lose_are_told_with_a_better_setting(
+    tmp_path: Path, spec: models.Spec, said: str, better: str
+) -> None:
+    found = planned(
+        models.write(tmp_path / "m.gguf", spec, data=False), 16 * GIB, "f16", "q8_0", "q8_0:turbo4", "turbo3"
+    )
+    told = [note for note in found.notes if note.endswith(f"better: {better}")]
+    assert len(told) == bool(said)
+    assert all(said in note and note in as_text(found) for note in told)
+
+
+@pytest.mark.parametrize("name", ["deepseek4", "qwen4exp"])
+def test_architectures_that_fail_with_a_quantized_cache(tmp_path: Path, name: str) -> None:
+    path = models.write(tmp_path / "m.gguf", models.dense(name), data=False)
+    with pytest.raises(ArchitectureUnknown) as caught:
+        geometry.read(load(path))
+    assert "quantized cache" in caught.value.hint
+    assert "f16 is the safe type" in caught.value.hint
+
+
+def test_mla_without_a_layer_of_attention(tmp_path: Path) -> None:
+    further = {"attention.key_length_mla": 192, "kda.head_dim": 64, "ssm.conv_kernel": 4}
+    path = models.write(tmp_path / "m.gguf", models.dense("kimi-linear", kv_heads=0, further=further), data=False)
+    found = planned(path, 16 * GIB, "f16", "turbo4")
+    assert found.types[0].kv_per_token == found.types[1].kv_per_token > 0
+
+
+_MOST = {"attention.head_count": 1, "attention.key_length": 1 << 14, "attention.value_length": 1 << 14}
+
+
+def test_sizes_stay_within_64_bits(tmp_path: Path) -> None:
+    """The largest that metadata may state, at the largest setting of the command line."""
+    further = {**_MOST, "attention.head_count_kv": 2, "block_count": 512, "context_length": 1 << 27}
+    further |= {"feed_forward_length": 1 << 20, "expert_used_count": 1 << 20, "embedding_length": 1 << 20}
+    path = models.write(tmp_path / "m.gguf", models.dense(further=further), data=False)
+    found = planned(path, 16 * GIB, "f32", sequences=256, batch=1 << 16, contexts=(1 << 27,))
+    assert 1 << 60 < found.types[0].cells[0].total < 1 << 63
+    assert str(found.types[0].cells[0].total) in to_json_line(found)
+    further["attention.head_count_kv"] = 3
+    with pytest.raises(ModelInvalid, match="values of K and V for each token"):
+        geometry.read(load(models.write(tmp_path / "m.gguf", models.dense(further=further), data=False)))
 
 
 def test_heads_of_several_sizes_in_one_cache_are_not_rotated() -> None:

@@ -72,12 +72,13 @@ def test_what_ollama_adds_to_a_model_of_its_store_is_said(tmp_path: Path) -> Non
     assert find("plain", root).lost == ()
     params = json.dumps({"stop": ["</s>"], "temperature": 0.5}).encode()
     layers = [("model", model), ("template", b"{{ .Prompt }}"), ("system", b"Be kind."), ("params", params)]
-    put(root, f"{LIBRARY}/more/8b", [*layers, ("messages", b"[]"), ("projector", b"p")])
+    put(root, f"{LIBRARY}/more/8b", [*layers, ("messages", b"[]"), ("projector", b"p"), ("draft", b"d")])
     found = find("more:8b", root)
     assert found.file.name == f"sha256-{hashlib.sha256(model).hexdigest()}"
     assert found.projector is not None
     assert found.projector.read_bytes() == b"p"
     assert [words for words in found.lost if "stop, temperature" in words]
+    assert [words for words in found.lost if "without its draft" in words]
     assert [words.split()[1] for words in found.lost[:3]] == ["store's", "system", "example"]
 
 

@@ -15,12 +15,12 @@ import pytest
 
 from tests.publishing import packs
 from tests.publishing.signing_program import IDENTITY
-from toolchain.build import check
+from toolchain.build import check, macho
 from toolchain.core import records
 from toolchain.core.delivery_errors import DriftFound, SigningFailed
 from toolchain.core.errors import MissingTool, ReleaseInvalid
 from toolchain.core.run import Run
-from toolchain.publishing import codesign, codesignature, comparison, macho, packing
+from toolchain.publishing import codesign, codesignature, comparison, packing
 
 ORDER = ("lib/ollama/libx.0.dylib", "lib/ollama/liby.dylib", "bin/ollama", "lib/ollama/llama-server")
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.publishing import machos
+from toolchain.build import macho
 from toolchain.core.delivery_errors import SigningFailed
 from toolchain.core.errors import ReleaseInvalid
-from toolchain.publishing import codesignature, macho
+from toolchain.publishing import codesignature
 
 FLAGS = [machos.ADHOC, machos.ADHOC | machos.LINKER_SIGNED, machos.RUNTIME]
 

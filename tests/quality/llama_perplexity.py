@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import struct
 import sys
 from itertools import groupby
@@ -94,6 +95,8 @@ def main() -> None:
     fail = os.environ.get("TQ_TEST_FAIL", "")
     if fail in ("crash", f"crash at {_flag('--cache-type-k')}"):
         sys.exit("ggml_abort: the scripted end")
+    if fail == "illegal":
+        os.kill(os.getpid(), signal.SIGILL)
     share_k, share_v = shares()
     each = {
         "K": _types(_flag("--cache-type-k"), len(share_k)),

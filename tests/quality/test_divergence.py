@@ -92,6 +92,15 @@ def test_another_base_and_its_environment(program: Path, model: Path, tmp_path: 
         )
 
 
+def test_an_illegal_instruction_has_a_remedy(
+    program: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TQ_TEST_FAIL", "illegal")
+    with pytest.raises(CommandFailed, match=r"with f16 was killed by signal 4 \(Illegal instruction\)") as caught:
+        _measure(program, model, tmp_path, caches=("q4_0",))
+    assert "deploy.environment.LLAMA_ARG_REPACK=0" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("fail", "error", "words"),
     [

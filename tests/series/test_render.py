@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from toolchain.core import bounds
 from toolchain.core.errors import AnchorAmbiguous, AnchorMissing, ChecksumMismatch, PatchFailed, SeriesError
 from toolchain.core.records import sha256_file
 from toolchain.series import manifest
@@ -49,6 +50,25 @@ def test_rendering_twice_gives_the_same_bytes(upstream: Upstream, make_series: S
     subprocess.run(["git", "-C", str(upstream.root / "llama.cpp"), "config", "diff.noprefix", "true"], check=True)
     assert render(series, sources) == render(series, sources)
     assert "a/types.h" in render(series, sources).targets[0].diff
+
+
+def test_what_would_be_binary_is_refused(upstream: Upstream, make_series: SeriesMaker) -> None:
+    series = manifest.load(make_series(edited(insert="a\0b\n")))
+    with pytest.raises(SeriesError, match=r"types\.h: with the series it is binary"):
+        render(series, upstream.sources())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"insert": "{{ cycler.__init__.__globals__ }}"}, {"not-if": {"file": "types.h", "pattern": r"((.|\s)+)+#"}}],
+)
+def test_a_series_of_another_runs_nothing_and_comes_to_an_end(
+    upstream: Upstream, make_series: SeriesMaker, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(bounds, "SECONDS", 0.2)
+    series = manifest.load(make_series(edited(**changes)))
+    with pytest.raises(SeriesError, match=r"unsafe|takes more than"):
+        render(series, upstream.sources())
 
 
 def test_the_operators_repository_is_untouched(upstream: Upstream, make_series: SeriesMaker) -> None:

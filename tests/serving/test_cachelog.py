@@ -262,3 +262,31 @@ def test_upstream_bits_per_value() -> None:
     assert bits == {
         "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5, "iq4_nl": 4.5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "version"),
+    [
+        ("0.00.1 I cmn  print_info: build 10900 (9d77fa172) with GCC for x86_64", "llama.cpp 10900"),
+        ("build_info: b10900-9d77fa172", "llama.cpp b10900-9d77fa172"),
+        ("version: v0.4.1", "llama.cpp v0.4.1"),
+        ("a line", "a llama.cpp that does not name its build"),
+    ],
+)
+def test_a_line_that_another_version_words_anew(first: str, version: str) -> None:
+    line = "llama_kv_cache: allocated 12.00 MiB for 256 cells in 4 layers: K=turbo4 (6.00 MiB) V=turbo4 (6.00 MiB)"
+    log = f"{first}\nllama_kv_cache:   CPU KV buffer size =  12.00 MiB\n{line}\n{'x' * 5000} kv cache 1 MiB\n"
+    assert cachelog.stated(log) == ()
+    assert cachelog.unstated(log) == (
+        "the log states no KV cache in the words of llama.cpp b10488, which are read here; "
+        f"it is of {version} and says: {line}"
+    )
+    shifted = cachelog.unshifted(f"{first}\nslot 0: shifted the context by 128 tokens\n")
+    assert "no context shift in the words of llama.cpp b10488" in shifted
+    assert shifted.endswith(f"of {version} and says: slot 0: shifted the context by 128 tokens")
+
+
+def test_a_log_that_says_nothing_of_it() -> None:
+    log = "build 10900 (abc) with GCC\nllama_kv_cache:   CPU KV buffer size =  12.00 MiB\nprompt cache is enabled\n"
+    assert cachelog.unstated(log) == "the log states no KV cache"
+    assert cachelog.unshifted(log) == "the log states no context shift"

@@ -91,8 +91,11 @@ def _one(kind: int) -> bytes:
     ("data", "words"),
     [
         (b"", "truncated"),
-        (b"GGUF" + bytes(60), "expected 67677371 version 2"),
-        (slots.header([1], version=3) + bytes(99), "version 3, expected"),
+        (b"GGUF" + bytes(60), "begins with 46554747 and not 67677371"),
+        (
+            slots.header([1], version=3) + bytes(99),
+            "saved in version 3 of llama.cpp's format; this toolkit reads version 2, which llama.cpp b10488 writes",
+        ),
         (slots.header([1]), "no cell"),
         (slots.header([1]) + b"\1\0\0\0\0\0\0\0", "no cell"),
         (slots.header([1]) + b"\2\0\0\0\1\0\0\0" + bytes(99), "2 streams"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.sources.gitrepo import commit, git, new
-from toolchain.core.errors import NotARepository
+from toolchain.core.errors import CommandFailed, FetchFailed, MissingTool, NotARepository, NothingToRollBackTo
 from toolchain.sources import Repository, command
 
 ROOT = Path(__file__).parents[2]
@@ -50,8 +52,8 @@ def _answers(where: Path, folder: Path) -> list[object]:
         diff = repository.git("diff-tree", "-p", "v1", head)
         (folder / "patch").write_bytes(diff.encode())
         repository.git("read-tree", "v1", env=env)
-        tree = Repository(where / ".git", offline=True, work_tree=where)
-        written = Repository(where / ".git", offline=True, work_tree=folder)
+        tree = Repository(where / ".git", work_tree=where)
+        written = Repository(where / ".git", own=True, offline=True, work_tree=folder)
         written.git("read-tree", "-u", "--reset", "v1", env=env)
         return [
             diff,
@@ -65,7 +67,7 @@ def _answers(where: Path, folder: Path) -> list[object]:
             repository.describe(head),
             repository.succeeds("apply", "--cached", "--check", folder / "patch", env=env),
             tree.git("status", "--porcelain=v1"),
-            Repository(folder / "made").git("init", "--quiet", "--bare"),
+            Repository(folder / "made", own=True).git("init", "--quiet", "--bare"),
             (folder / "made" / "hooks" / "mine").exists(),
         ]
 
@@ -90,6 +92,45 @@ def test_the_users_settings_have_no_influence(
         git(home, "config", "--file", "config", "log.showSignature", "true")
     assert _answers(repo, folders[1]) == expected
     assert not (home / "was-run").exists()
+
+
+def test_a_repository_that_is_read_runs_nothing_and_changes_nothing(repo: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "without", tmp_path / "with"]
+    for folder in (tmp_path / "hooks", *folders):
+        folder.mkdir()
+    for script in (tmp_path / "run", tmp_path / "hooks" / "post-index-change"):
+        script.write_text(f"#!/bin/sh\necho $0 >>{tmp_path}/was-run\ncat\n")
+        script.chmod(0o755)
+    expected = _answers(repo, folders[0])
+    (repo / ".git" / "info" / "attributes").write_text("*.c filter=x diff=x merge=x\n")
+    settings = {name: value.format(home=tmp_path) for name, value in _SETTINGS.items()}
+    runs: tuple[str, ...] = (
+        "filter.x.clean",
+        "filter.x.smudge",
+        "filter.y.process",
+        "diff.x.textconv",
+        "diff.x.command",
+    )
+    runs += ("diff.external", "merge.x.driver", "core.sshCommand", "core.pager", "core.editor", "gpg.program")
+    settings |= dict.fromkeys(runs, str(tmp_path / "run"))
+    settings |= {"core.bigFileThreshold": "1", "core.abbrev": "40", "diff.context": "9", "diff.algorithm": "patience"}
+    for name, value in settings.items():
+        git(repo, "config", name, value)
+    _, first = git(repo, "rev-list", "HEAD").split()
+    git(repo, "replace", "HEAD", first)
+    for file in repo.glob("*.c"):
+        os.utime(file, (1, 1))  # status looks into it again
+    with Repository.open(repo) as repository:
+        tree = Repository(repository.git_dir, work_tree=repo)
+        head, env = repository.resolve("HEAD"), {"GIT_INDEX_FILE": str(folders[1] / "index")}
+        found = [repository.git("diff-tree", "-p", "v1", head), repository.git("log", "-p", "--format=%H%x00%s", head)]
+        (folders[1] / "patch").write_bytes(found[0].encode())
+        repository.git("read-tree", "v1", env=env)
+        assert repository.succeeds("apply", "--cached", "--check", folders[1] / "patch", env=env)
+        assert found == [expected[0], expected[2]]
+        assert [repository.read_blob(head, "naïve.c"), tree.git("status", "--porcelain=v1")] == [expected[5], ""]
+        assert repository.grep(head, ["three"], ["."]) == expected[6]
+    assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.parametrize(
@@ -156,12 +197,66 @@ def test_a_repository_of_somebody_else_is_opened_when_it_is_trusted(
     assert Repository.open(tmp_path / name).resolve("HEAD") == git(repo, "rev-parse", "HEAD")
 
 
+def test_a_setting_of_git_that_forbids_to_open_a_repository_is_named(repo: Path) -> None:
+    # of a git that does not take our own setting for it
+    said = "fatal: cannot use bare repository '/r' (safe.bareRepository is 'explicit')"
+    with pytest.raises(CommandFailed) as caught:
+        Repository(repo / ".git").refuse(said, CommandFailed, "")
+    assert "safe.bareRepository" in caught.value.hint
+
+
+def test_a_partial_clone_stays_one(repo: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", "--no-checkout", f"file://{repo}", "partial")
+    with Repository.open(tmp_path / "partial") as repository:
+        assert repository.succeeds("config", "--get-regexp", r"^remote\..*\.promisor$")
+        with pytest.raises(FetchFailed, match="partial or damaged"):
+            repository.read_blob("HEAD", "main.c")
+
+
+def test_every_git_of_the_toolkit_runs_in_one_place_and_every_python_without_the_current_folder() -> None:
+    allowed = {ROOT / "toolchain/sources" / name for name in ("command.py", "repository.py", "mirror.py")}
+    spawned = 0
+    for path in (ROOT / "toolchain").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
+                own = isinstance(node, ast.ImportFrom) and node.level > 0
+                assert own or path in allowed or "git" not in {name.partition(".")[0] for name in names}, path
+            if isinstance(node, ast.List | ast.Tuple) and node.elts:
+                words = [ast.unparse(word) for word in node.elts]
+                assert words[0] not in ("'git'", '"git"') or isinstance(node.ctx, ast.Store), path
+                if words[0] == "sys.executable" and len(words) > 1:
+                    spawned += 1
+                    assert words[1] in ("'-I'", "'-P'"), f"{path}:{node.lineno}"
+    assert spawned > 5
+
+
 def test_a_configuration_that_is_not_in_utf8(repo: Path) -> None:
     with (repo / ".git" / "config").open("ab") as file:
         file.write("[user]\n\tname = Jörg\n".encode("iso-8859-1"))
     repository = Repository.open(repo)
     assert repository.exists("HEAD", "main.c")
     assert repository.commit("HEAD").subject == "größer"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("git_script", "task", "code"),
+    [("exit 69", "deploy.rollback", NothingToRollBackTo.exit_code), ("", "doctor", MissingTool.exit_code)],
+)
+def test_without_a_git_that_works_what_needs_none_still_works(
+    tmp_path: Path, git_script: str, task: str, code: int
+) -> None:
+    (tmp_path / "bin").mkdir()
+    if git_script:
+        (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\n{git_script}\n")
+        (tmp_path / "bin" / "git").chmod(0o755)
+    words = (task, "--json", "--set", f"deploy.prefix={tmp_path}/prefix", "--set", f"workspace={tmp_path}/ws")
+    program = [sys.executable, "-P", "-c", "import tasks; tasks.start()", *words]
+    env = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_without_git_a_command_says_what_is_missing(repo: Path) -> None:

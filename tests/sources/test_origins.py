@@ -63,7 +63,7 @@ def test_urls_are_mirrored_with_the_contents_of_the_commit(tmp_path: Path, repos
     again = _prepare(tmp_path, f"file://{ollama}", f"file://{llama}", offline=True)
     assert again == found
     assert found.llama_cpp.commit == ids[3]
-    assert Repository(found.ollama.git_dir, offline=True).read_blob(found.ollama.commit, "café file") == b"x"
+    assert Repository(found.ollama.git_dir).read_blob(found.ollama.commit, "café file") == b"x"
 
 
 def test_the_operator_may_choose_both_commits(tmp_path: Path, repos: tuple[Path, Path, list[str]]) -> None:

@@ -115,6 +115,43 @@ def test_open_takes_work_trees_bare_repositories_and_linked_work_trees(repo: Pat
         assert Repository.open(path).read_blob(made, "a") == b"1"
 
 
+def test_open_takes_what_is_stored_otherwise(repo: Path, tmp_path: Path) -> None:
+    made = commit(repo, {"a": "1"})
+    git(repo, "tag", "v1")
+    git(repo, "pack-refs", "--all")
+    git(repo, "repack", "-adq")
+    git(tmp_path, "clone", "--quiet", "--shared", "--no-checkout", str(repo), "shared")
+    (tmp_path / "shared/.git/objects/info/alternates").write_text("../../../repo/.git/objects\n")
+    for path in (repo, tmp_path / "shared"):
+        with Repository.open(path) as repository:
+            assert repository.resolve("HEAD") == made
+            assert repository.read_blob(made, "a") == b"1"
+    assert Repository.open(repo).resolve("v1") == made
+
+
+def test_a_repository_that_is_read_leaves_no_folder(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(repo, {"a": "1"})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    with Repository.open(repo) as repository:
+        assert repository.exists("HEAD", "a")
+        assert [*(tmp_path / "tmp").iterdir()]
+    assert not [*(tmp_path / "tmp").iterdir()]
+    assert repository.exists("HEAD", "a")  # it begins anew
+    del repository
+    gc.collect()
+    assert not [*(tmp_path / "tmp").iterdir()]
+
+
+def test_a_configuration_that_git_cannot_read_is_named(repo: Path) -> None:
+    commit(repo, {"a": "1"})
+    (repo / ".git" / "config").write_text("[core\n")
+    with pytest.raises(NotARepository, match="config"):
+        Repository(repo / ".git").resolve("HEAD")
+
+
 @pytest.mark.parametrize("name", ["absent", "plain", "repo/folder"])
 def test_open_refuses_what_is_no_repository(repo: Path, tmp_path: Path, name: str) -> None:
     commit(repo, {"folder/a": "1"})

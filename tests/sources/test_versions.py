@@ -128,7 +128,7 @@ def test_a_shallow_clone_needs_a_build_beside_the_version(llama: tuple[Path, dic
 def test_a_partial_mirror_whose_files_were_never_fetched(llama: tuple[Path, dict[int, str]], tmp_path: Path) -> None:
     repo, made = llama
     bare = mirror.open_mirror("llama.cpp", f"file://{repo}", tmp_path / "ws", offline=False, console=Console())
-    offline = Repository(bare.git_dir, offline=True)
+    offline = Repository(bare.git_dir)
     assert versions.stated(offline, made[5]) is None
     assert pin.resolve(offline, "v0.2.0", nearest=False, console=Console()).build == 5
     assert versions.stated(bare, made[5]) == Version("0.2.0")

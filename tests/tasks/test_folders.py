@@ -57,6 +57,21 @@ def test_a_file_in_the_place_of_what_a_flag_names(tmp_path: Path) -> None:
     assert not (tmp_path / "off").exists()
 
 
+def test_paths_that_no_system_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="too long") as caught:
+        (tmp_path / "/".join(["x" * 200] * 30)).stat()
+    found = folders.explained(caught.value, None)  # also of a setting's path, before there is a configuration
+    assert isinstance(found, FolderUnusable)
+    assert "ENAMETOOLONG" in found.message
+    assert len(found.message) < 300
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(RuntimeError) as unknown:
+        Path("~no-such-user/x").expanduser()
+    found = folders.explained(unknown.value, None)
+    assert isinstance(found, FolderUnusable)
+    assert "there is no user NAME" in found.message
+
+
 def test_what_is_expected_and_what_is_a_bug(tmp_path: Path) -> None:
     named_folders = {"workspace": "a/ws", "deploy.prefix": "pre", "deploy.agents_dir": "agents"}
     flags = {key: str(tmp_path / name) for key, name in named_folders.items()}

@@ -12,7 +12,7 @@ from toolchain.tasks import suite
 
 def test_arguments_are_split_as_a_shell_does() -> None:
     words = suite.command_line(fast=False, sweeps=False, args="""tests/surface -k "one or 'another one'" --lf""")
-    assert words[1:3] == ["-m", "pytest"]
+    assert words[1:4] == ["-P", "-m", "pytest"]
     assert words[-4:] == ["tests/surface", "-k", "one or 'another one'", "--lf"]
     assert "not slow" not in words
 

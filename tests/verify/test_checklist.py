@@ -325,6 +325,15 @@ def test_only_the_lowest_bits_of_the_radius_may_do_something_else(probed: Probed
         assert _failed(_judge(replace(probed, types=types), graph, TYPES)) == failed
 
 
+def test_a_radius_may_cost_a_fixed_share_of_the_energy(probed: Probed, graph: GraphEvidence) -> None:
+    found = probed.types[0]
+    first, second = found.codebooks
+    for share, failed in ((2**-16.2, set()), (2**-15.8, {4})):
+        books = (replace(first, cost=share * 10 ** (first.snr_db / 10)), second)
+        types = (replace(found, codebooks=books), *probed.types[1:])
+        assert _failed(_judge(replace(probed, types=types), graph, TYPES)) == failed
+
+
 def test_a_type_of_another_size(probed: Probed, graph: GraphEvidence) -> None:
     kinds = (replace(TYPES[0], bytes=TYPES[0].bytes - 2), *TYPES[1:])
     assert _failed(_judge(probed, graph, kinds)) == {5}

@@ -135,7 +135,7 @@ def test_newest_first_and_each_by_its_own(repo: Path) -> None:
 def test_a_partial_clone_passes_over_what_it_lacks(repo: Path, tmp_path: Path) -> None:
     commit(repo, {FILE: HEADER.replace("LIMIT 4", "LIMIT 5")}, "one")
     git(tmp_path, "clone", "--quiet", "--bare", "--filter=blob:none", f"file://{repo}", "partial")
-    with Repository(tmp_path / "partial", offline=True) as repository:
+    with Repository(tmp_path / "partial") as repository:
         assert touches(repository, "HEAD~1..HEAD", SYMBOLS) == ()
 
 

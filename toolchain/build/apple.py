@@ -101,7 +101,7 @@ def require_native() -> None:
 def metal_problem(frameworks: Path = Path(_FRAMEWORKS)) -> str:
     """Why this process gets no Metal device; empty if it gets one."""
     try:
-        done = run([sys.executable, "-c", _METAL, str(frameworks)], check=False, timeout=_TIMEOUT_S)
+        done = run([sys.executable, "-I", "-c", _METAL, str(frameworks)], check=False, timeout=_TIMEOUT_S)
     except ToolchainError as error:
         return error.message
     said = (done.output.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]

@@ -11,14 +11,14 @@ import shlex
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ..core import locks, records
 from ..core.errors import DiskFull, RecordError, ReleaseInvalid
 from ..core.run import Run
 from ..stages import Release
-from . import modes
+from . import macho, modes
 
 MANIFEST = "manifest.json"
 ADDED_LATER = frozenset({MANIFEST, "environment", "parent", "verification.json", "installed.json"})
@@ -101,7 +101,8 @@ def assemble(workspace: Path, draft: Release, fill: Callable[[Path], None]) -> R
                 raise ReleaseInvalid(f"{special[0]} is setuid, setgid or sticky", hint="find out what the build did")
             programs = modes.executable(temporary)
             modes.set_all(temporary, programs)
-            release = dataclasses.replace(draft, files=files, executable=programs)
+            unsigned = _unsigned(temporary, files) if draft.platform.startswith("macos") else {}
+            release = dataclasses.replace(draft, files=files, executable=programs, unsigned=unsigned)
             release = dataclasses.replace(release, id=release_id(release))
             final = parent / release.id
             with contextlib.suppress(ReleaseInvalid):
@@ -146,6 +147,17 @@ def check(folder: Path) -> Release:
     The result says which files are executable, also for a manifest that does not. Raises `ReleaseInvalid` naming
     the files that are missing, changed, not in the manifest, or that others can write.
     """
+    release, signed = examine(folder)
+    if signed:
+        raise ReleaseInvalid(
+            f"{folder}: signed after the build: {_first(list(signed))}",
+            hint=f"./inv build.seal --release {shlex.quote(str(folder))} makes a release of it",
+        )
+    return release
+
+
+def examine(folder: Path) -> tuple[Release, tuple[str, ...]]:
+    """As `check`, but files may have been signed since: their names, in the manifest's order."""
     release = load(folder)
     for name in release.files:
         path = PurePosixPath(name)
@@ -154,7 +166,9 @@ def check(folder: Path) -> Release:
     found = file_digests(folder)
     differences = [f"{name} is missing" for name in release.files if name not in found]
     differences += [f"{name} is not in the manifest" for name in found if name not in release.files]
-    differences += [f"{name} was changed" for name in found if release.files.get(name, found[name]) != found[name]]
+    changed = [name for name in found if release.files.get(name, found[name]) != found[name]]
+    signed = [name for name in changed if _differs_by_signature(folder / name, (release.unsigned or {}).get(name))]
+    differences += [f"{name} was changed" for name in changed if name not in signed]
     differences += [f"{name} is not in the release" for name in PROGRAMS if name not in found]
     differences += [
         f"{name} is not executable" for name in PROGRAMS if name in found and not os.access(folder / name, os.X_OK)
@@ -167,7 +181,24 @@ def check(folder: Path) -> Release:
         raise ReleaseInvalid(f"{folder}: {_first(unsafe)}", hint=f"{_MODES} {shlex.quote(str(folder))}")
     if release.executable is None:
         release = dataclasses.replace(release, executable=modes.presumed_executable(folder))
-    return release
+    return release, tuple(signed)
+
+
+def _unsigned(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """Digests of the Mach-O files without their signatures."""
+    found = {}
+    for name in files:
+        with contextlib.suppress(ReleaseInvalid):  # of another kind: then only whole files are compared
+            if not (path := folder / name).is_symlink() and macho.is_macho(path):
+                found[name] = macho.unsigned_digest(path)
+    return found
+
+
+def _differs_by_signature(path: Path, unsigned: str | None) -> bool:
+    """Whether the file is what was built, with another signature."""
+    with contextlib.suppress(ReleaseInvalid):
+        return unsigned is not None and not path.is_symlink() and macho.unsigned_digest(path) == unsigned
+    return False
 
 
 def _first(problems: list[str]) -> str:

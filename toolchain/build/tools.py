@@ -18,6 +18,7 @@ from ..core.config import BuildConfig
 from ..core.errors import MissingTool
 from ..core.process import ask
 from ..core.records import record, write_bytes
+from ..sources import command
 from . import apple
 
 CMAKE_NEEDED = "3.24"
@@ -92,7 +93,7 @@ def _version(argv: list[str]) -> str:
 def git() -> Tool:
     """git, from the system."""
     hint = "xcode-select --install" if sys.platform == "darwin" else "install git"
-    return find("git", needed=GIT_NEEDED, hint=hint, path=shutil.which("git") or "")
+    return find("git", needed=GIT_NEEDED, hint=hint, path=command.program() or "-")
 
 
 def cmake() -> Tool:
@@ -173,7 +174,7 @@ def _zig_wrappers(workspace: Path) -> dict[str, str]:
         path = workspace / "tools" / "zig" / name
         # zig makes __DATE__ an error, for reproducibility; Ollama's MLX stubs print it
         flags = [*target, "-Wno-error=date-time"] if name in ("cc", "c++") else []
-        command = shlex.join([sys.executable, "-m", "ziglang", name, *flags])
+        command = shlex.join([sys.executable, "-P", "-m", "ziglang", name, *flags])
         script = f'#!/bin/sh\nexec {command} "$@"\n'.encode()
         if not path.is_file() or path.read_bytes() != script:
             write_bytes(path, script, mode=0o755)

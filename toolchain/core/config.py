@@ -29,6 +29,7 @@ from .records import record
 
 FILE_NAME = "turboquant.yaml"
 ENV_PREFIX = "TURBOQUANT_"
+_SHOWN = 140
 
 
 def _like(pattern: str) -> Meta:
@@ -70,8 +71,8 @@ class ForkConfig:
     """Which fork of llama.cpp is assessed, and when it counts as stale."""
 
     origin: Annotated[str, "a TurboQuant fork of llama.cpp: a URL or a local git repository; empty: none"] = ""
-    fresh_days: Annotated[Days, "age of its base in days below which it is fresh"] = 14.0
-    stale_days: Annotated[Days, "age of its base in days above which it is very stale"] = 28.0
+    fresh_days: Annotated[Days, "days from its base to upstream's newest commit below which it is fresh"] = 14.0
+    stale_days: Annotated[Days, "days from its base to upstream's newest commit above which it is very stale"] = 28.0
     conflict_minutes: Annotated[Minutes, "minutes of conflict resolution after which a path is abandoned"] = 15.0
     build_minutes: Annotated[Minutes, "minutes of failing builds after which a path is abandoned"] = 120.0
 
@@ -175,9 +176,11 @@ class DeployConfig:
         _like(r"auto|system|user|(gui|user)/\d+"),
         "whose service it is: auto (root: system), system, user or user/UID; on a Mac also gui/UID, at the screen",
     ] = "auto"
-    host: Annotated[str, _like(r"[0-9A-Za-z.:\[\]-]{1,253}"), "address of this machine that the service listens on"] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str,
+        _like(r"[0-9A-Za-z.:-]{1,253}|\[[0-9A-Fa-f.:]{2,45}\]"),
+        "address of this machine that the service listens on",
+    ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535), "port that the service listens on"] = 11434
     kv_cache_type: Annotated[CacheType, "cache type of the service"] = dataclasses.field(
         default_factory=lambda: standard(own())
@@ -324,9 +327,9 @@ def load(
             )
             continue
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+            close = difflib.get_close_matches(key[:_SHOWN], known, n=3, cutoff=0.5)
             hint = f"did you mean {', '.join(close)}?" if close else "./inv config lists the settings"
-            raise ConfigError(f"{origin}: unknown setting {key!r}", hint=hint)
+            raise ConfigError(f"{origin}: unknown setting {setting_values.shown(key)}", hint=hint)
         section, _, name = key.rpartition(".")
         (merged.setdefault(section, {}) if section else merged)[name] = setting_values.value(
             key, raw, known[key], origin
@@ -404,11 +407,25 @@ def _file_layer(file: Path | None) -> Iterator[tuple[str, str, Any]]:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(data, dict | None):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(data).__name__}")
-    for key, value in (data or {}).items():
+    given = list(_flat(data or {}))
+    names = [name for key, value in given for name in _names(key, value)]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ConfigError(f"{path}: {twice[0][:_SHOWN]} is set twice", hint="in one of its two forms, flat or nested")
+    yield from ((str(path), key, value) for key, value in given)
+
+
+def _flat(data: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key, of `deploy.port: 1` as of `deploy: {port: 1}`."""
+    for key, value in data.items():
         if isinstance(value, dict):
-            yield from ((str(path), f"{key}.{name}", inner) for name, inner in value.items())
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
         else:
-            yield str(path), str(key), value
+            yield str(key), value
+
+
+def _names(key: str, value: Any) -> list[str]:
+    """The settings that a key sets: one, or each name of a mapping."""
+    return [f"{key}.{name}" for name in value] if _mapping_of(key) == key and isinstance(value, dict) else [key]
 
 
 def _environment_layer(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -68,20 +68,27 @@ class Console:
         self.json = json
         self._as_text = as_text
         self.answered = False
-        self._rich = RichConsole(file=cast(IO[str], _Stderr()), highlight=False, soft_wrap=True)
+        # Messages are text of others as well: [x] and :x: in them mean nothing.
+        self._rich = RichConsole(
+            file=cast(IO[str], _Stderr()), highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
         self._progress: Progress | None = None
 
     def note(self, message: str) -> None:
         """One line of information."""
-        self._rich.print(message, markup=False)
+        self._print(message)
+
+    def _print(self, message: str, style: str = "") -> None:
+        # what is no UTF-8, as in a name, as an escape
+        self._rich.print(message.encode(errors="backslashreplace").decode(), style=style or None)
 
     def warn(self, message: str) -> None:
         """One line of warning."""
-        self._rich.print(f"warning: {message}", style="yellow", markup=False)
+        self._print(f"warning: {message}", "yellow")
 
     def error(self, message: str) -> None:
         """The message that a failed run ends with."""
-        self._rich.print(f"error: {message}", style="bold red", markup=False)
+        self._print(f"error: {message}", "bold red")
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
@@ -135,10 +142,10 @@ class Console:
         try:
             yield Step(report)
         except BaseException:
-            self._rich.print(f"✗ {title} ({time.monotonic() - started:.1f} s)", style="red", markup=False)
+            self._print(f"✗ {title} ({time.monotonic() - started:.1f} s)", "red")
             raise
         else:
-            self._rich.print(f"✓ {title} ({time.monotonic() - started:.1f} s)", style="green", markup=False)
+            self._print(f"✓ {title} ({time.monotonic() - started:.1f} s)", "green")
         finally:
             progress.remove_task(task)
             if outermost:
@@ -147,12 +154,15 @@ class Console:
 
     def event(self, record: Any) -> None:
         """Print one of many results as it comes: with `json` as one line of JSON."""
-        self.answered = True
-        sys.stdout.write(to_json_line(record) if self.json else self._as_text(record).rstrip("\n") + "\n")
-        sys.stdout.flush()
+        self._answer(to_json_line(record) if self.json else self._as_text(record).rstrip("\n") + "\n")
 
     def result(self, record: Any) -> None:
         """Print the task's result."""
+        self._answer(to_json(record) if self.json else self._as_text(record).rstrip("\n") + "\n")
+
+    def _answer(self, text: str) -> None:
+        """Print on stdout. A letter that it cannot show, as of a name that is no UTF-8, is printed as an escape."""
         self.answered = True
-        sys.stdout.write(to_json(record) if self.json else self._as_text(record).rstrip("\n") + "\n")
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()

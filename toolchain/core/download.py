@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from . import lookalikes
 from .console import Step
 from .deadline import Deadline
 from .errors import ChecksumMismatch, DiskFull, FetchFailed
@@ -83,6 +84,8 @@ def _append(url: str, file: BinaryIO, start: int, size: int, deadline: Deadline,
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
+            if answer.ok and lookalikes.is_page(answer.headers.get("Content-Type", "")):
+                raise _instead(url, lookalikes.PAGE)
             if answer.status_code == requests.codes.partial_content:
                 stated = answer.headers.get("Content-Range", "")
                 if not stated.startswith(f"bytes {start}-") or not start:
@@ -96,6 +99,8 @@ def _append(url: str, file: BinaryIO, start: int, size: int, deadline: Deadline,
             else:
                 return f"the server answers {answer.status_code} {printable(answer.reason or '', 60)}"
             while block := answer.raw.read1(_BLOCK):
+                if not _end(file) and (found := lookalikes.what(block)):
+                    raise _instead(url, found)
                 file.write(block)
                 got = _end(file)
                 step.update(got / 1e6, size / 1e6, f"{got / 1e6:.0f} of {size / 1e6:.0f} MB")
@@ -106,6 +111,10 @@ def _append(url: str, file: BinaryIO, start: int, size: int, deadline: Deadline,
             return f"ended after {_end(file)} of {size} bytes"
     except (requests.RequestException, HTTPError) as error:
         return f"{urlsplit(url).netloc}: {_cause(error)}"
+
+
+def _instead(url: str, found: str) -> FetchFailed:
+    return FetchFailed(f"{url}: the server sends {found} instead of the file", hint=lookalikes.remedy(found, url))
 
 
 def _end(file: BinaryIO) -> int:

@@ -20,8 +20,9 @@ _HINTS = {
     "series.path": "use a copy that you can write to: --set series.path=DIR",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SHOWN = 140
 _UNUSABLE = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EIO,
     errno.ESTALE, errno.EISDIR, errno.ENOTEMPTY,
 )  # fmt: skip
 """what the system says of a folder that was named or mounted wrongly; anything else may be a bug"""
@@ -49,13 +50,19 @@ def explained(
     a bug, and keeps its traceback.
     """
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+        if os.environ.get("HOME"):
+            return FolderUnusable("a path begins with ~NAME, and there is no user NAME", hint="write it without ~")
         return FolderUnusable(
             f"the home folder is unknown: HOME is not set, and uid {os.geteuid()} is in no user database",
             hint="set HOME, or TURBOQUANT_WORKSPACE and TURBOQUANT_DEPLOY_PREFIX",
         )
-    if not isinstance(error, OSError) or error.errno is None or config is None:
+    if not isinstance(error, OSError) or error.errno is None:
         return None
     what = f"{error.strerror} ({errno.errorcode.get(error.errno, error.errno)})"
+    if error.errno == errno.ENAMETOOLONG:  # whatever it was given for
+        return FolderUnusable(f"{str(error.filename)[:_SHOWN]}...: {what}", hint="name a shorter path")
+    if config is None:
+        return None
     if error.errno in _FULL:
         return DiskFull(f"{error.filename or 'the disk of the workspace'}: {what}", hint="free some space")
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | Path)]

@@ -161,7 +161,7 @@ def run(
         argv=tuple(words), returncode=returncode, output="".join(lines), seconds=time.monotonic() - started
     )
     if check and (returncode != 0 or timed_out.is_set()):
-        why = f"exceeded its time limit of {timeout:g} s" if timed_out.is_set() else f"ended with {returncode}"
+        why = f"exceeded its time limit of {timeout:g} s" if timed_out.is_set() else ending(returncode)
         raise failure(describe_failure(done, why=why, what=what, cwd=cwd, log=log))
     return done
 
@@ -198,9 +198,16 @@ def capture(
     done = Captured(argv=tuple(map(str, argv)), returncode=process.returncode, stdout=stdout, stderr=stderr)
     if why or (check and done.returncode != 0):
         said = done.error_text.strip()[-_STDERR_CHARACTERS:]
-        why = why or f"ended with {done.returncode}"
+        why = why or ending(done.returncode)
         raise failure(f"{what or Path(done.argv[0]).name} {why}{f': {said}' if said else ''}")
     return done
+
+
+def ending(code: int) -> str:
+    """How a program ended, as in "ended with 1" or "was killed by signal 4 (Illegal instruction)"."""
+    return (
+        f"was killed by signal {-code} ({signal.strsignal(-code) or 'unknown'})" if code < 0 else f"ended with {code}"
+    )
 
 
 def ask(argv: Sequence[str | Path]) -> str:

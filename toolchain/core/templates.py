@@ -1,4 +1,4 @@
-"""The only jinja environment, for templates/ and the templates of the series."""
+"""The only jinja environments: for our own templates/, and for the templates of a series, which may be another's."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from . import checkout
+from .bounds import bounded
 
 TemplateError = jinja2.TemplateError
 
+_SYNTAX: Mapping[str, Any] = {
+    "undefined": jinja2.StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "keep_trailing_newline": True,
+}
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(checkout.TEMPLATES),
-    undefined=jinja2.StrictUndefined,
     autoescape=jinja2.select_autoescape(("html.j2", "plist.j2"), default=False, default_for_string=False),
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
     auto_reload=False,  # a loaded one needs its file no more
+    **_SYNTAX,
 )
+_SANDBOX = ImmutableSandboxedEnvironment(autoescape=False, **_SYNTAX)
 
 
 def render(name: str, /, **values: Any) -> str:
@@ -34,8 +40,17 @@ def load(*names: str) -> None:
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:
-    """A template given as text, rendered without escaping. Raises `TemplateError`, also for an unknown name."""
-    return _ENVIRONMENT.from_string(text).render(values)
+    """A template given as text, rendered without escaping, in jinja's sandbox and within bounds.
+
+    Raises `TemplateError` for an unknown name, and whatever else the template does wrong.
+    """
+    try:
+        with bounded():
+            return _SANDBOX.from_string(text).render(values)
+    except TemplateError:
+        raise
+    except Exception as error:  # of an expression in the template
+        raise jinja2.TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def check(text: str) -> None:

@@ -41,13 +41,13 @@ def check(given: Mapping[str, str]) -> None:
 
 
 def value_refused(value: str) -> str:
-    """Why a line cannot hold this value; empty if it can."""
-    if any(unicodedata.category(letter) == "Cc" for letter in value):
-        return "contains a control character"
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
+    """Why a line cannot hold this value; empty if it can. Some programs end a line at U+2028 and U+2029, too."""
+    kinds = set(map(unicodedata.category, value))
+    if kinds & {"Cc", "Zl", "Zp"}:
+        return "contains a control character or the end of a line"
+    if "Cs" in kinds:
         return "is not UTF-8"
+    size = len(value.encode())
     return f"has {size} bytes, more than {MAX_VALUE}" if size > MAX_VALUE else ""
 
 

@@ -27,15 +27,15 @@ from ..core.process import ask, run
 from ..core.records import record
 from ..proofs import RanOn
 from ..serving.ollama import DEFAULT_PORT, OllamaClient
+from . import gpulimit
+from .gpulimit import GpuLimit
 from .ports import listeners
 
-_MIB = 1 << 20
 _TIMEOUT_S = 30.0
 _ANSWER_S = 2.0
-_SYSCTL = ("hw.memsize", "machdep.cpu.brand_string", "hw.physicalcpu", "iogpu.wired_limit_mb")
+_SYSCTL = ("hw.memsize", "machdep.cpu.brand_string", "hw.physicalcpu", gpulimit.SET)
 # Apple's Metal feature set tables.
 _GPU_FAMILIES = {"M1": "Apple7", "M2": "Apple8", "M3": "Apple9", "M4": "Apple9", "M5": "Apple10"}
-_SMALL_MAC = 32 << 30
 
 
 @record
@@ -62,13 +62,29 @@ class Machine:
     gpu_family: str
     ram: int
     gpu_limit: int
-    """bytes of RAM that Metal may use; 0 without Metal"""
+    """bytes of RAM that Metal surely lets the GPU use; 0 without Metal"""
+    gpu_limit_most: int
+    """bytes that it may let it use: more where Metal was not asked"""
+    gpu_limit_source: str
+    """what says so"""
+    gpu_limit_by_hand: bool
+    """whether iogpu.wired_limit_mb says so, which a reboot undoes"""
     developer_tools: str
     """folder of Xcode or its command line tools"""
     free_disk: int
     """free bytes on the workspace's disk"""
     ports: tuple[Port, ...]
     unknown: tuple[str, ...]
+
+    @property
+    def limit(self) -> GpuLimit:
+        """How much of the memory Metal lets the GPU use."""
+        return GpuLimit(
+            low=self.gpu_limit,
+            high=self.gpu_limit_most,
+            source=self.gpu_limit_source,
+            by_hand=self.gpu_limit_by_hand,
+        )
 
 
 def look(config: Config) -> Machine:
@@ -107,14 +123,6 @@ def in_short() -> RanOn:
     named = parse_sw_vers(ask(("/usr/bin/sw_vers",))) if sys.platform == "darwin" else ""
     system = f"{named or f'{platform.system()} {platform.release()}'}, {platform.machine()}"
     return RanOn(platform=platform_name(), system=system)
-
-
-def metal_limit(ram: int, wired_limit_mb: int = 0) -> int:
-    """How much of `ram` bytes Metal may use: two thirds up to 32 GiB and three quarters above, as Metal reports on Macs
-    of these sizes, unless iogpu.wired_limit_mb is set."""
-    if wired_limit_mb > 0:
-        return min(ram, wired_limit_mb * _MIB)
-    return ram * 2 // 3 if ram <= _SMALL_MAC else ram * 3 // 4
 
 
 def ports(numbers: set[int]) -> tuple[Port, ...]:
@@ -173,7 +181,7 @@ def _mac(unknown: list[str]) -> dict[str, Any]:
     gpu = parse_displays(_said(["system_profiler", "-json", "SPDisplaysDataType"], unknown))
     if not gpu:
         unknown.append("the GPU: system_profiler names none")
-    limit = values.get("iogpu.wired_limit_mb", "0")
+    limit = values.get(gpulimit.SET, "0")
     return {
         "system": system,
         "chip": chip,
@@ -181,8 +189,17 @@ def _mac(unknown: list[str]) -> dict[str, Any]:
         "gpu": gpu,
         "gpu_family": family,
         "ram": ram,
-        "gpu_limit": metal_limit(ram, int(limit) if limit.isdigit() else 0),
+        **_flat(gpulimit.of_machine(ram, int(limit) if limit.isdigit() else 0, gpulimit.measure())),
         "developer_tools": _said(["xcode-select", "-p"], unknown).strip(),
+    }
+
+
+def _flat(limit: GpuLimit) -> dict[str, Any]:
+    return {
+        "gpu_limit": limit.low,
+        "gpu_limit_most": limit.high,
+        "gpu_limit_source": limit.source,
+        "gpu_limit_by_hand": limit.by_hand,
     }
 
 
@@ -202,7 +219,7 @@ def _elsewhere(unknown: list[str]) -> dict[str, Any]:
         "gpu": "",
         "gpu_family": "",
         "ram": psutil.virtual_memory().total,
-        "gpu_limit": 0,
+        **_flat(gpulimit.NONE),
         "developer_tools": "",
     }
 

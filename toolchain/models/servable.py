@@ -18,8 +18,6 @@ TEMPLATE_VARIABLES = ("LLAMA_ARG_CHAT_TEMPLATE", "LLAMA_ARG_CHAT_TEMPLATE_FILE")
 """variables of llama-server that replace the file's chat template"""
 _KEY = "tokenizer.chat_template"
 _OLLAMA = "set deploy.serve=ollama"
-_NO_CHAT = {"mmproj": "a projector", "adapter": "an adapter", "vocab": "a vocabulary", "imatrix": "a matrix of weights"}
-"""values of general.type for what is no model by itself"""
 _TEKKEN_LAYERS = 40
 _VISION, _PROJECTOR = "v.", "LLAMA_ARG_MMPROJ"
 
@@ -77,7 +75,7 @@ def has_template(metadata: Mapping[str, Any]) -> bool:
 def _no_chat(metadata: Mapping[str, Any]) -> str:
     """What the file is, if it is no model to chat with."""
     stated = str(metadata.get("general.architecture", ""))
-    if kind := _NO_CHAT.get(str(metadata.get("general.type", ""))):
+    if kind := architectures.OTHER_KINDS.get(str(metadata.get("general.type", ""))):
         return f"it is {kind}"
     if f"{stated}.pooling_type" in metadata:
         return "it makes embeddings"
@@ -98,6 +96,8 @@ def _lost(stored: store.Stored, root: Path) -> list[str]:
         found.append("its example messages are not sent")
     if names := sorted(store.parameters(stored.name, root)):
         found.append(f"its own parameters do not apply: {', '.join(names)}")
+    if stored.draft or stored.drafts_itself:
+        found.append("it is served without its draft: the answers are the same, and may come slower")
     if len(stored.projectors) > 1:
         found.append(f"only the first of its {len(stored.projectors)} projectors is loaded")
     return found

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..build import assemble, check, modes, release_dir
+from ..build import assemble, check, macho, modes, release_dir
 from ..core import process, records
 from ..core.config import PublishConfig
 from ..core.delivery_errors import SigningFailed
@@ -22,7 +23,7 @@ from ..core.records import record
 from ..core.run import Run
 from ..deploy import store
 from ..stages import Release
-from . import codesignature, macho
+from . import codesignature
 from .codesignature import Signing
 from .published import Digest
 
@@ -46,6 +47,15 @@ _HINTS = {
 
 
 @record
+class SignedFile:
+    """A file's digest as it was built, and as it was signed."""
+
+    name: str
+    built: Digest
+    signed: Digest
+
+
+@record
 class Signed:
     """A release whose Mach-O files are signed, and the one that it was made of."""
 
@@ -53,11 +63,13 @@ class Signed:
     of: str
     signing: Signing
     tool: str
-    """codesign or rcodesign; empty where there was nothing to sign"""
+    """codesign, rcodesign, or "outside" for what others signed; empty where there was nothing to sign"""
     files: tuple[str, ...]
     """the Mach-O files in the order in which they were signed"""
     unsigned: dict[str, Digest]
     """of each of them, without its signature"""
+    digests: tuple[SignedFile, ...] = ()
+    """of each of them, before and after; empty in a record of an earlier version"""
 
 
 def sign(run: Run, folder: Path) -> Signed:
@@ -94,13 +106,20 @@ def sign(run: Run, folder: Path) -> Signed:
         tool=tool.name,
         files=tuple(found),
         unsigned=unsigned,
+        digests=digests(release, signed, found),
     )
-    _record(run, release, signed, result)
+    keep(run, release, signed, result)
     run.console.note(f"release: {release_dir(run.workspace, signed)}; verify it: ./inv verify --release {signed.id}")
     return result
 
 
-def _record(run: Run, before: Release, signed: Release, result: Signed) -> None:
+def digests(built: Release, signed: Release, names: Iterable[str]) -> tuple[SignedFile, ...]:
+    """Both digests of these files."""
+    return tuple(SignedFile(name=name, built=built.files[name], signed=signed.files[name]) for name in names)
+
+
+def keep(run: Run, before: Release, signed: Release, result: Signed) -> None:
+    """Write the records of a signed release, with those of the one before that are true of it."""
     source, target = run.records_of(before.id), run.records_of(signed.id)
     if before.id != signed.id:
         for name in _COPIED:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..build.macho import Image, images
 from ..core.delivery_errors import SigningFailed
-from .macho import Image, images
 
 Signing = Literal["none", "adhoc", "self-signed", "developer-id"]
 _SUPERBLOB, _DIRECTORY, _CMS = 0xFADE0CC0, 0xFADE0C02, 0xFADE0B01

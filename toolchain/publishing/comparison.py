@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ..build import check
+from ..build import check, macho
 from ..core import records
 from ..core.delivery_errors import DriftFound
 from ..core.errors import RecordError, ReleaseInvalid
 from ..core.records import record
 from ..stages import Release
-from . import macho
 from .published import RELEASE_FILE, Digest, PublishedRelease
 
 _ORIGIN = ("version", "platform", "ollama_commit", "llama_cpp_commit", "series_sha256")

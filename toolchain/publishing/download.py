@@ -23,6 +23,7 @@ import requests
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from ..core import lookalikes
 from ..core.delivery_errors import ForgeUnavailable, Tampered
 from ..core.errors import ConfigError, reason
 
@@ -64,7 +65,7 @@ def source(place: str, timeout_s: float) -> Source:
 def read(origin: Source, name: str, most: int) -> bytes:
     """A small file. Raises as `Source.chunks` does, and `Tampered` when it has more than `most` bytes."""
     found = bytearray()
-    for block in origin.chunks(name, most):
+    for block in _blocks(origin, name, most):
         found += block
         _bounded(origin, name, len(found), most)
     return bytes(found)
@@ -73,10 +74,22 @@ def read(origin: Source, name: str, most: int) -> bytes:
 def save(origin: Source, name: str, size: int, file: BinaryIO) -> None:
     """Write a file of `size` bytes. Raises as `read` does; a shorter file is written, and for its digest to refuse."""
     received = 0
-    for block in origin.chunks(name, size):
+    for block in _blocks(origin, name, size):
         received += len(block)
         _bounded(origin, name, received, size)
         file.write(block)
+
+
+def _blocks(origin: Source, name: str, most: int) -> Iterator[bytes]:
+    """The file's content, unless it is a page or a pointer in its place, which no publication has."""
+    blocks = origin.chunks(name, most)
+    first = next(blocks, b"")
+    if found := lookalikes.what(first):
+        place = f"{origin.where}/{name}"
+        raise ForgeUnavailable(f"{place}: {found} instead of the file", hint=lookalikes.remedy(found, place))
+    if first:
+        yield first
+    yield from blocks
 
 
 def _bounded(origin: Source, name: str, received: int, most: int) -> None:

@@ -158,7 +158,7 @@ def ollamas_patches(records: Records) -> dict[str, str]:
     source = records.sources.ollama
     for git_dir in _repositories(records):
         try:
-            with Repository(git_dir, offline=True) as repository:
+            with Repository(git_dir) as repository:
                 found = compat_patches(repository, source.commit, folder)
         except (ToolchainError, AssertionError):
             continue

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from ..build import check, content_digest
+from ..build import check, content_digest, macho
 from ..core import process, records, temporary
 from ..core.config import PublishConfig
 from ..core.delivery_errors import NotarizationFailed
@@ -25,7 +25,7 @@ from ..core.errors import MissingTool, RecordError
 from ..core.records import record
 from ..core.run import Run
 from ..stages import Release
-from . import codesignature, macho
+from . import codesignature
 
 RECORD = "notarization.json"
 _ASK_S = 120.0

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..build import check
+from ..build import check, macho
 from ..core import locks, records, temporary
 from ..core.console import Console
 from ..core.errors import RecordError, Unverified
@@ -23,7 +23,7 @@ from ..deploy import proof
 from ..proofs import Verification
 from ..serving.probe_model import write_probe
 from ..stages import Release
-from . import archive, codesignature, macho, notary
+from . import archive, codesignature, notary
 from .published import RELEASE_FILE, Archive, Document, Publication, PublishedRelease
 
 PROBE = "probe.gguf"

@@ -6,15 +6,13 @@ as long as the build number that its Ollama pins: parts of the series are chosen
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-from git import Repo
 
 from ..core.checkout import MINIATURE
 from ..core.errors import CommandFailed
 from ..core.records import record
+from ..sources.repository import Repository
 from .miniature_split import split
 
 OLLAMA_VERSION = "0.33.0"
@@ -55,11 +53,11 @@ def _files(tree: str) -> dict[str, bytes]:
 
 def _commit(path: Path, files: Mapping[str, bytes], *, tag: str, commits: int) -> None:
     """A repository whose first commit has all files; the others are empty."""
-    with Repo.init(path, mkdir=True, initial_branch="main") as repo, tempfile.TemporaryFile() as stream:
-        stream.writelines(_stream(files, tag, commits))
-        stream.seek(0)
-        repo.git.fast_import(quiet=True, istream=stream)
-        repo.head.reset(index=True, working_tree=True)
+    path.mkdir(parents=True)
+    with Repository(path / ".git", own=True, offline=True, work_tree=path) as repository:
+        repository.git("init", "--quiet", "--initial-branch=main", path)
+        repository.git("fast-import", "--quiet", stdin=b"".join(_stream(files, tag, commits)))
+        repository.git("reset", "--quiet", "--hard")
 
 
 def _stream(files: Mapping[str, bytes], tag: str, commits: int) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from ..core.errors import ChecksumMismatch, SeriesError
 from ..core.records import record, sha256_bytes, sha256_file, write_bytes
 from ..core.run import Run
 from ..stages import CacheType, Target
-from . import symbols
+from . import patterns, symbols
 from .edit import Edit
 from .symbols import Symbol
 
@@ -87,6 +87,7 @@ class SeriesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     version: Literal[1]
     types: tuple[CacheType, ...]
+    averages: dict[str, str] = {}
     facts: dict[str, Fact]
     parts: tuple[Part, ...]
     proven: Proven | None = None
@@ -160,15 +161,16 @@ def load(root: Path = OWN_SERIES) -> Series:
         except InvalidSpecifier as error:
             raise SeriesError(f"series.yaml: proven: {error}", hint="for example >=8619,<=10587") from error
     for name, fact in head.facts.items():
-        _compiled(f"fact {name}", fact.pattern)
+        patterns.check(f"fact {name}", fact.pattern, groups=1)
     contract = root / symbols.NAME
+    stated = _decoded(symbols.NAME, contract.read_bytes()) if contract.is_file() else ""
     return Series(
         root=root,
         types=head.types,
         facts=head.facts,
         parts=parts,
         sha256=digest,
-        contract=symbols.parse(contract.read_text(encoding="utf-8"), symbols.NAME) if contract.is_file() else (),
+        contract=symbols.parse(stated, symbols.NAME),
         proven=head.proven,
         model_option=head.model_option,
     )
@@ -199,8 +201,8 @@ def check_seal(root: Path) -> str:
     """Check every file of the series against SHA256SUMS; returns the digest of the series."""
     try:
         text = (root / SEAL).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ChecksumMismatch(f"{root / SEAL}: cannot be read: {error.strerror}", hint="./inv series.seal") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ChecksumMismatch(f"{root / SEAL}: cannot be read: {error}", hint="./inv series.seal") from error
     stated: dict[str, str] = {}
     for line in text.splitlines():
         digest, separator, path = line.partition("  ")
@@ -244,20 +246,20 @@ def _load_part(root: Path, part: Part) -> LoadedPart:
     for edit in edits:
         for probe in (edit.upstreamed_when, edit.not_if):
             if probe:
-                _compiled(f"{part.edits}: {edit.name}", probe.pattern)
+                patterns.check(f"{part.edits}: {edit.name}", probe.pattern)
     files = {path: _inside(root, source).read_bytes() for path, source in part.files.items()}
     taken = {
         name
         for path, source in part.files.items()
         if source.endswith(".j2")
-        for name in _TAKEN_IN.findall(files[path].decode())
+        for name in _TAKEN_IN.findall(_decoded(source, files[path]))
     }
     return LoadedPart(
         part=part,
         edits=edits,
         patch=_inside(root, part.patch).read_bytes() if part.patch else b"",
         files=files,
-        texts={name: _inside(root, name).read_text(encoding="utf-8") for name in sorted(taken)},
+        texts={name: _decoded(name, _inside(root, name).read_bytes()) for name in sorted(taken)},
     )
 
 
@@ -270,11 +272,11 @@ def _inside(root: Path, relative: str) -> Path:
     return path
 
 
-def _compiled(where: str, pattern: str) -> None:
+def _decoded(source: str, content: bytes) -> str:
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise SeriesError(f"{where}: pattern {pattern!r}: {error}") from error
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise SeriesError(f"series.yaml: {source}: {error}", hint="it must be UTF-8") from error
 
 
 def _decode(path: Path, kind: type[S]) -> S:

@@ -110,7 +110,7 @@ def _in_parallel(jobs: list[JudgeJob]) -> Iterator[tuple[str, Judged]]:
 
 def judge(job: JudgeJob) -> tuple[str, Judged]:
     """Try a file's edits on it, one by one and together."""
-    with Repository(job.git_dir, offline=True) as repository:
+    with Repository(job.git_dir) as repository:
         tree = Tree(target=job.target, repository=repository, commit=job.commit, version=job.version)
         states, splices = list[EditState](), list[Splice]()
         for edit, part in job.edits:

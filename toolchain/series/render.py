@@ -17,8 +17,9 @@ import msgspec
 from ..core import templates, temporary
 from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
 from ..core.records import record, sha256_bytes
-from ..sources.repository import Repository
+from ..sources.origins import open_checkout
 from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources
+from . import patterns
 from .edit import Edit, Splice, locate, splice_all
 from .facts import Facts, read_facts
 from .manifest import LoadedPart, Series, allows
@@ -53,13 +54,13 @@ def trees(sources: Sources) -> tuple[Tree, Tree]:
     return (
         Tree(
             target="llama.cpp",
-            repository=Repository(sources.llama_cpp.git_dir),
+            repository=open_checkout(sources.llama_cpp),
             commit=sources.llama_cpp.commit,
             version=str(sources.pin.build),
         ),
         Tree(
             target="ollama",
-            repository=Repository(sources.ollama.git_dir),
+            repository=open_checkout(sources.ollama),
             commit=sources.ollama.commit,
             version=ollama_version(sources.ollama.describe),
         ),
@@ -125,12 +126,12 @@ def outcomes_on(series: Series, tree: Tree, facts: Facts) -> Iterator[EditOutcom
 def outcome_of(edit: Edit, loaded: LoadedPart, tree: Tree, facts: Facts) -> EditOutcome:
     """One edit on one tree."""
     name = f"{Path(loaded.part.edits).stem}/{edit.name}"
-    for probe, status in ((edit.upstreamed_when, "upstreamed"), (edit.not_if, "skipped")):
-        text = read_text(tree, probe.file) if probe else None
-        if probe and text is not None and re.search(probe.pattern, text, re.MULTILINE):
-            reason = f"{probe.file} already has {probe.pattern!r}"
-            return EditOutcome(name=name, edit=edit, splices=(), status=status, reason=reason)
     try:
+        for probe, status in ((edit.upstreamed_when, "upstreamed"), (edit.not_if, "skipped")):
+            text = read_text(tree, probe.file) if probe else None
+            if probe and text is not None and patterns.matches(name, probe.pattern, text, re.MULTILINE):
+                reason = f"{probe.file} already has {probe.pattern!r}"
+                return EditOutcome(name=name, edit=edit, splices=(), status=status, reason=reason)
         text = read_text(tree, edit.file)
         if text is None:
             raise AnchorMissing(f"{edit.name}: {tree.target} has no file {edit.file}")
@@ -225,6 +226,8 @@ def _diff(
         changed = []
         for entry in filter(None, numbers.split("\0")):
             inserted, deleted, path = entry.split("\t", 2)
+            if inserted == "-":  # git's diff would not have it
+                raise SeriesError(f"{path}: with the series it is binary", hint="a NUL byte is in an insert or a file")
             pristine = repository.read_blob(tree.commit, path)
             shown = files.get(path) if not patches else None
             if shown is None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import row_bytes, type_table
+from ..core.printable import printable
 from ..core.records import record
 from ..proofs import CachePart, CacheProof
 from ..stages import CacheType
@@ -39,6 +40,11 @@ _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
 _OFFSETS = re.compile(r"offsets of keys are on: (\d{1,4}) layers")
 SHIFT_LINE = "slot context shift"
 """how llama-server's line on a context shift starts"""
+WORDING = "b10488"
+"""the llama.cpp whose wording is read; older ones say the same"""
+_SIZE_SOMEHOW = re.compile(r"(?=.*kv)(?=.*cache)(?!.*buffer size).*\d (?:[KMG]i?B|bytes)\b", re.IGNORECASE)
+_SHIFT_SOMEHOW = re.compile(r".*context.{0,20}shift|.*shift.{0,20}context", re.IGNORECASE)
+_BUILD = re.compile(r"\bbuild (\d{1,7}) \(|\bbuild(?:_info)?: (b?\d[\w.-]{0,60})|\bversion: (v?\d[\w.-]{0,60})")
 _SHIFT = re.compile(rf"{SHIFT_LINE}, n_keep = \d+, n_left = \d+, n_discard = [1-9]\d*")
 
 
@@ -100,6 +106,29 @@ def offset_layers(log: str) -> int | None:
     """
     found = [int(match[1]) for line in log.splitlines() if (match := _OFFSETS.search(line[:_MOST_CHARACTERS]))]
     return sum(found) if found else None
+
+
+def unstated(log: str) -> str:
+    """Why `stated` finds no cache in a log, for a message: it states none, or another version words the line anew."""
+    return f"the log states no KV cache{_worded_anew(log, _SIZE_SOMEHOW)}"
+
+
+def unshifted(log: str) -> str:
+    """Why `context_shifts` finds none in a log, for a message."""
+    return f"the log states no context shift{_worded_anew(log, _SHIFT_SOMEHOW)}"
+
+
+def _worded_anew(log: str, mention: re.Pattern[str]) -> str:
+    """What the log says of it in other words, with both versions; empty where it says nothing."""
+    lines = [line for line in log.splitlines() if len(line) <= _MOST_CHARACTERS]
+    said = next((line for line in reversed(lines) if mention.match(line)), "")
+    if not said:
+        return ""
+    build = next((found for line in lines if (found := _BUILD.search(line))), None)
+    theirs = f"llama.cpp {next(filter(None, build.groups()))}" if build else "a llama.cpp that does not name its build"
+    return (
+        f" in the words of llama.cpp {WORDING}, which are read here; it is of {theirs} and says: {printable(said, 200)}"
+    )
 
 
 def complaint(

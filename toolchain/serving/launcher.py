@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from ..core.errors import PortInUse, ReleaseInvalid, ServerFailed
-from ..core.process import TAIL_LINES, Child, kill_group, spawn
+from ..core.process import TAIL_LINES, Child, ending, kill_group, spawn
 
 _SETTLE_S = 3.0
 _POLL_S = 0.02
@@ -38,9 +37,7 @@ class Launched:
     def end(self, within: float = 0.0) -> str:
         """How it ended, now or within some seconds, as in "ended with 1"; empty while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(within)
-            named = f" ({signal.strsignal(-code) or 'unknown'})" if code < 0 else ""
-            return f"was killed by signal {-code}{named}" if code < 0 else f"ended with {code}"
+            return ending(self._process.wait(within))
         return ""
 
     def wait_until(self, reached: Callable[[], bool], seconds: float) -> bool:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from ..core.errors import StateInvalid
 
 _MAGIC = 0x67677371
-_VERSION = 2
+_VERSION, _LAST_BUILD = 2, "b10488"
 _DTYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 Floats: TypeAlias = npt.NDArray[np.float32]
 Integers: TypeAlias = npt.NDArray[np.int32]
@@ -74,8 +74,14 @@ def parse(data: bytes, *, has_v: bool = True, decode: Decoder | None = None, nam
     """As `load`, from memory."""
     reader = _SlotReader(data, name, decode)
     magic, version, tokens = reader.unpack("III")
-    if (magic, version) != (_MAGIC, _VERSION):
-        raise reader.refuse(f"magic {magic:08x} version {version}, expected {_MAGIC:08x} version {_VERSION}")
+    if magic != _MAGIC:
+        raise reader.refuse(f"it begins with {magic:08x} and not {_MAGIC:08x}, so it is no saved slot", at=0)
+    if version != _VERSION:
+        raise StateInvalid(
+            f"{name}: a slot saved in version {version} of llama.cpp's format; this toolkit reads version {_VERSION}, "
+            f"which llama.cpp {_LAST_BUILD} writes",
+            hint="build on a llama.cpp that writes the version read here, or use a toolkit that is of its time",
+        )
     reader.skip(4 * tokens)
     layers: list[SavedLayer] = []
     while not reader.done and (not layers or reader.at_cache()):
@@ -154,8 +160,8 @@ class _SlotReader:
     def done(self) -> bool:
         return self.left == 0
 
-    def refuse(self, why: str) -> StateInvalid:
-        return StateInvalid(f"{self._name}: at byte {self._at}: {why}", hint=_HINT)
+    def refuse(self, why: str, at: int | None = None) -> StateInvalid:
+        return StateInvalid(f"{self._name}: at byte {self._at if at is None else at}: {why}", hint=_HINT)
 
     def peek(self, count: int) -> bytes:
         if count > self.left:

@@ -44,7 +44,7 @@ def open_mirror(name: str, url: str, workspace: Path, *, offline: bool, console:
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
     git_dir = workspace / "mirrors" / f"{name}-{digest}"
     with _locked(git_dir):
-        mirror = Repository(git_dir, offline=offline)
+        mirror = Repository(git_dir, own=True, offline=offline)
         whole = git_dir.is_dir() and mirror.succeeds("config", "--get", _WHOLE)
         if offline and not whole:
             raise FetchFailed(

@@ -97,8 +97,12 @@ def open_origin(target: Target, origin: str, config: Config, console: Console) -
     if is_url(origin):
         workspace = folders.workspace(config)
         return open_mirror(target, origin, workspace, offline=config.sources.offline, console=console)
-    # Offline, because a fetch of missing objects would write into the operator's repository.
-    return Repository.open(Path(origin), offline=True)
+    return Repository.open(Path(origin))
+
+
+def open_checkout(checkout: Checkout) -> Repository:
+    """The repository of a commit that `prepare` found: our mirror, which may fetch, or the local one."""
+    return Repository(checkout.git_dir, own=is_url(checkout.origin))
 
 
 def _source(target: Target, origin: str, repository: Repository, commit: str, describe: str) -> Checkout:
@@ -114,9 +118,9 @@ def _source(target: Target, origin: str, repository: Repository, commit: str, de
 
 def _dirty(path: Path, repository: Repository) -> tuple[str, ...]:
     """Uncommitted paths of a local work tree."""
-    if repository.git("rev-parse", "--is-bare-repository").strip() == "true" or path == repository.git_dir:
+    if not (path / ".git").exists():
         return ()
-    tree = Repository(repository.git_dir, offline=True, work_tree=path)
+    tree = Repository(repository.git_dir, work_tree=path)
     listed = tree.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal")
     entries = listed.encode(errors="surrogateescape").decode(errors="replace").split("\0")
     return tuple(entry[3:] for entry in entries if entry)

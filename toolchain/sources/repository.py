@@ -21,9 +21,11 @@ from ..core.errors import CommandFailed, DiskFull, FetchFailed, NotARepository, 
 from ..core.process import kill_group
 from ..core.records import record
 from .command import Command
+from .view import View
 
 _Answer = TypeVar("_Answer")
 _TRUST = re.compile(r"git config --global --add safe\.directory .+")
+_SAFETY = re.compile(r"\bsafe\.(?!directory)\w+", re.IGNORECASE)
 _SAID_LINES = 12
 
 
@@ -52,21 +54,34 @@ class _Repo(Repo):
 
 
 class Repository:
-    """A git repository by its git directory. Objects are read; work trees and refs are left alone.
+    """A git repository by its git directory, which is only read; the configuration in it has no influence.
 
-    `offline` keeps a partial clone from fetching missing objects. With `work_tree`, commands work on the files there.
+    One that is `own` may be written to, and its configuration counts. `offline` keeps a partial clone from fetching
+    missing objects, as only an own one can. With `work_tree`, commands work on the files there.
     """
 
-    def __init__(self, git_dir: Path, *, offline: bool = False, work_tree: Path | None = None) -> None:
+    def __init__(
+        self, git_dir: Path, *, own: bool = False, offline: bool = False, work_tree: Path | None = None
+    ) -> None:
         self.git_dir = git_dir
-        self.offline = offline
+        self.offline = offline or not own
+        self._own, self._work_tree = own, work_tree
+
+    @cached_property
+    def _git(self) -> Command:
         # Without a work tree, commands run in the git directory, where no .gitattributes file applies.
-        options = {"work_tree": str(work_tree)} if work_tree else {}
-        self._git = Command(work_tree or git_dir, offline=offline, git_dir=str(git_dir), **options)
-        weakref.finalize(self, self._git.clear_cache)
+        view = None if self._own else View(self.git_dir)
+        git_dir = view.git_dir if view else self.git_dir
+        options = {"work_tree": str(self._work_tree)} if self._work_tree else {}
+        configured = self._own and not self.offline  # to fetch
+        found = Command(
+            self._work_tree or git_dir, offline=self.offline, configured=configured, git_dir=str(git_dir), **options
+        )
+        self._finalizer = weakref.finalize(self, _end, found, view)
+        return found
 
     @classmethod
-    def open(cls, path: Path, *, offline: bool = False) -> Self:
+    def open(cls, path: Path) -> Self:
         """The repository at `path`: a bare one, or the root of a work tree. Raises `NotARepository`."""
         path = path.expanduser().absolute()
         if not path.is_dir():
@@ -74,15 +89,16 @@ class Repository:
         # git itself looks, since it also checks the folder's owner. The ceiling keeps it from finding an enclosing
         # repository.
         env = {"GIT_CEILING_DIRECTORIES": str(path.resolve().parent)}
-        status, found, said = Command(path).run("rev-parse", "--absolute-git-dir", env=env)
+        status, found, said = Command(path, configured=True).run("rev-parse", "--absolute-git-dir", env=env)
         if status != 0:
             why = said.strip().removeprefix("fatal: ").splitlines()
+            what = "git does not open this repository" if _trust(said) else "not a git repository"
             raise NotARepository(
-                f"{path}: not a git repository ({why[0] if why else 'no reason given'})",
+                f"{path}: {what} ({why[0] if why else 'no reason given'})",
                 hint=_trust(said)
                 or "name the root of a git work tree or a bare repository; a source archive has no history",
             )
-        return cls(Path(os.fsdecode(found.rstrip(b"\n"))), offline=offline)
+        return cls(Path(os.fsdecode(found.rstrip(b"\n"))))
 
     def __enter__(self) -> Self:
         return self
@@ -92,17 +108,25 @@ class Repository:
 
     def close(self) -> None:
         """End the processes that read objects; the next read starts new ones."""
-        self._git.clear_cache()
+        if self.__dict__.pop("_git", None):
+            self.__dict__.pop("_repo", None)
+            self._finalizer()
 
     @cached_property
     def _repo(self) -> Repo:
+        git = self._git  # before GitPython reads the environment, from which it drops variables
         try:
             repo = _Repo(self.git_dir, expand_vars=False)
         except (InvalidGitRepositoryError, NoSuchPathError) as error:
             raise NotARepository(f"{self.git_dir}: not a git repository", hint="was it moved or removed?") from error
-        repo.git = self._git
-        repo.odb = GitCmdObjectDB(repo.odb.root_path(), self._git)
+        repo.git = git
+        repo.odb = GitCmdObjectDB(repo.odb.root_path(), git)
         return repo
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """git's own version, as in (2, 39, 5)."""
+        return self._git.version_info
 
     @property
     def objects(self) -> Path:
@@ -199,7 +223,7 @@ class Repository:
             try:
                 return ask(*args)
             except BrokenPipeError:
-                self.close()
+                self._git.clear_cache()
             except (KeyError, ValueError):
                 return None
         return None
@@ -251,6 +275,14 @@ class Repository:
 
 
 def _trust(said: str) -> str:
-    """A hint when git refuses a repository because of its owner; else empty."""
-    command = _TRUST.search(said)
-    return f"another user owns it; if you trust it: {command[0]}" if command else ""
+    """A hint when git refuses a repository because of its owner, or of a setting for its safety; else empty."""
+    if command := _TRUST.search(said):
+        return f"another user owns it (git's safe.directory); if you trust it: {command[0]}"
+    setting = _SAFETY.search(said)
+    return f"git's setting {setting[0]} forbids it: change that, or name a work tree" if setting else ""
+
+
+def _end(git: Command, view: View | None) -> None:
+    git.clear_cache()
+    if view:
+        view.close()

@@ -107,7 +107,7 @@ class _Tree:
         self.path = path
         self.source = source
         self.console = console
-        self.repository = Repository(path / ".git", offline=True, work_tree=path)
+        self.repository = Repository(path / ".git", own=True, offline=True, work_tree=path)
         self._switching = path / ".git" / _SWITCHING
         self._prepare()
 

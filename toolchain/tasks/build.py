@@ -5,6 +5,7 @@ from __future__ import annotations
 from .. import build as building
 from .. import pipeline
 from ..core.run import Run
+from ..publishing import sealing
 from .command import Group
 from .flags import SOURCES, Names
 
@@ -23,6 +24,12 @@ def release(run: Run, stock: bool = False, targets: Names = Names()) -> None:
     built = pipeline.build(run, found, rendered, targets)
     run.console.note(f"release: {pipeline.directory(run, built)}")
     run.finish(built)
+
+
+@group.task("workspace", release="id or directory of the release that was signed; empty: the newest one built")
+def seal(run: Run, release: str = "") -> None:
+    """Make a release of one signed outside."""
+    run.finish(sealing.seal(run, building.find_release(run, release)))
 
 
 @group.task("workspace", release="id or directory of a release; empty: the newest one built")

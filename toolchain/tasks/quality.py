@@ -82,12 +82,22 @@ def kl(
     release=_RELEASE,
     server=_SERVER,
     weights_only="read only the weights; run nothing",
+    cheapest="find the cheapest cache type that is fine, whatever the service's is",
 )
 def guard(
-    run: Run, model: str = "", text: str = "", release: str = "", server: str = "", weights_only: bool = False
+    run: Run,
+    model: str = "",
+    text: str = "",
+    release: str = "",
+    server: str = "",
+    weights_only: bool = False,
+    cheapest: bool = False,
 ) -> None:
     """Whether a model works with the cache type."""
-    found = examination.examine(run, model, text, release, server, weights_only)
+    found = examination.examine(run, model, text, release, server, weights_only, cheapest)
+    if cheapest and verdict.fine(found):
+        run.finish(found)
+        return
     verdict.warn(found, run.console)
     run.finish(found, verdict.refusal(found, run.config))
 

@@ -55,4 +55,4 @@ def command_line(*, fast: bool, sweeps: bool, args: str) -> list[str]:
         *(["-m", "not slow"] if fast else ()),
         *(["--sweeps"] if sweeps else ()),
     ]
-    return [sys.executable, "-m", "pytest", *words, *more]
+    return [sys.executable, "-P", "-m", "pytest", *words, *more]

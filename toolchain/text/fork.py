@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..upstream.fork.areas import AreaChange
+from ..upstream.fork.branch import Branch
 from ..upstream.fork.conflicts import Conflicts, MergeOutcome
-from ..upstream.fork.freshness import Branch, Freshness
+from ..upstream.fork.freshness import Freshness
 from ..upstream.fork.metal import MetalBranches
 from .dispatch import as_text
 
@@ -17,6 +18,8 @@ def _freshness(found: Freshness) -> str:
     newest = found.newest
     lines = [f"{found.fork}: {found.verdict}, as of {found.now}"]
     lines.append(f"upstream's newest commit is b{newest.build}, {newest.commit[:12]}, {newest.date[:10]}")
+    if found.newest_days >= 1:
+        lines.append(f"  it is {found.newest_days:.1f} days old here; ages are measured to it")
     if newest.build > found.mirror_build:
         lines.append(f"  the mirror of upstream ends at b{found.mirror_build}; the fork has newer commits of upstream")
     if found.untrue_tags:
@@ -30,7 +33,8 @@ def _freshness(found: Freshness) -> str:
     )
     for one in found.branches:
         if one.base is None:
-            lines.append(f"{one.name:<{width}}  {one.verdict}")
+            near = f"  nearest by content: b{one.nearest.build}" if one.nearest else ""
+            lines.append(f"{one.name:<{width}}  {one.verdict}{near}")
             continue
         by = "*" if one.base.by == "content" else ""
         lines.append(

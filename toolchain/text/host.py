@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..host.doctor import Requirements
+from ..host.gpulimit import GpuLimit
 from ..host.machine import Machine
 from ..models.memory.plan import GIB
 from .dispatch import as_text
@@ -27,7 +28,7 @@ def _machine(found: Machine) -> str:
         ("chip", f"{found.chip}, {found.cores} cores" if found.chip else ""),
         ("gpu", f"{found.gpu}, family {found.gpu_family or 'unknown'}" if found.gpu else ""),
         ("memory", f"{found.ram / GIB:.1f} GiB" if found.ram else ""),
-        ("Metal", f"may use {found.gpu_limit / GIB:.1f} GiB" if found.gpu_limit else ""),
+        ("Metal", _limit(found.limit) if found.limit.low else ""),
         ("free disk", f"{found.free_disk / GIB:.1f} GiB"),
         ("tools", found.developer_tools),
     ]
@@ -36,3 +37,9 @@ def _machine(found: Machine) -> str:
         who = f"Ollama {port.ollama}" if port.ollama else "no Ollama"
         lines.append(f"{f'port {port.number}':<12}{who}{f', {port.program}' if port.program else ''}")
     return "\n".join([*lines, *(f"unknown:    {one}" for one in found.unknown)])
+
+
+def _limit(limit: GpuLimit) -> str:
+    most = f" to {limit.high / GIB:.1f}" if limit.high > limit.low else ""
+    undone = "; a reboot undoes that" if limit.by_hand else ""
+    return f"may use {limit.low / GIB:.1f}{most} GiB ({limit.source}{undone})"

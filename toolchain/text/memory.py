@@ -9,7 +9,8 @@ from .dispatch import as_text
 @as_text.register
 def _plan(plan: MemoryPlan) -> str:
     """A table of contexts by cache types, the largest contexts, and the recommendation."""
-    gpu = f", Metal {plan.gpu / GIB:.1f} GiB" if plan.gpu else ""
+    most = f" to {plan.gpu_most / GIB:.1f}" if plan.gpu_most > plan.gpu else ""
+    gpu = f", Metal {plan.gpu / GIB:.1f}{most} GiB" if plan.gpu else ""
     many = f", {plan.sequences} sequences" if plan.sequences > 1 else ""
     lines = [
         f"{plan.model} ({plan.architecture}, trained on {plan.context_length} tokens{many})",
@@ -33,7 +34,7 @@ def _row(one: TypePlan) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    mark = "!" if not cell.fits else "" if cell.gpu_fits else "*"
+    mark = "!" if not cell.fits else "" if cell.gpu_fits else "~" if cell.gpu_may_fit else "*"
     return f"{_gib(cell.total):>8}{mark:<1}"
 
 

@@ -15,7 +15,11 @@ def _signed(result: Signed) -> str:
     if not result.files:
         return f"{result.release}: nothing to sign"
     lines = [f"{result.release}: {len(result.files)} files signed ({result.signing}, {result.tool}), of {result.of}"]
-    return "\n".join([*lines, *(f"  {name:<48} unsigned {result.unsigned[name][:16]}" for name in result.files)])
+    after = {one.name: f", built {one.built[:16]}, signed {one.signed[:16]}" for one in result.digests}
+    unsigned = result.unsigned
+    return "\n".join(
+        [*lines, *(f"  {name:<32} unsigned {unsigned[name][:16]}{after.get(name, '')}" for name in result.files)]
+    )
 
 
 @as_text.register

@@ -59,6 +59,8 @@ def guarded(found: Compatibility) -> str:
     lines = [f"{found.model}: {found.asked}: {found.answer} ({how})"]
     if found.proposal:
         lines.append(f"  propose {found.proposal}")
+    if found.risk:
+        lines.append(f"  {found.risk}")
     for one in found.trials:
         kl = f"KL {one.kl:.4f} ± {one.kl_error:.4f}" if one.kl is not None else "not run"
         snr = f"{one.predicted_db:.1f} dB" if one.predicted_db is not None else "?"

@@ -131,11 +131,13 @@ def unproven(plan: Plan, side: Side) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _MOST_LOG))
-            found = cachelog.stated(file.read().decode(errors="replace"))
+            said = file.read().decode(errors="replace")
     except OSError as error:
         return f"{side}: {url}: its log {log}: {reason(error)}"
-    layers = _cached_layers(plan.model)
+    found, layers = cachelog.stated(said), _cached_layers(plan.model)
     last = _last(found, layers)
+    if not found and (why := cachelog.unstated(said)) != cachelog.unstated(""):
+        return f"{side}: {url}: {log}: {why}"
     if not last:
         return f"{side}: {url}: its log {log} states no KV cache of the model (llama-server: --log-verbosity 4)"
     if wrong := cachelog.mismatch(last, plan.cache(side), sum(one.layers for one in last)):

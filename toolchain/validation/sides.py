@@ -223,9 +223,9 @@ class Sides:
         """Raises `VerificationFailed` unless the log states the side's cache types; the log comes from a thread."""
         asked = self.plan.cache(side)
         deadline = Deadline(_LOG_S)
-        while not (found := cachelog.stated(log.read_text(encoding="utf-8", errors="replace"))):
+        while not (found := cachelog.stated(said := log.read_text(encoding="utf-8", errors="replace"))):
             if deadline.passed:
-                raise VerificationFailed(f"{asked}: the log states no KV cache\n  log: {log}")
+                raise VerificationFailed(f"{asked}: {cachelog.unstated(said)}\n  log: {log}")
             time.sleep(0.05)
         proofs = [one.proof for one in found]
         if wrong := cachelog.mismatch(proofs, asked, sum(one.layers for one in proofs)):

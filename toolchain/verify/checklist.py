@@ -30,8 +30,9 @@ _MIN_TRANSFORM = 64
 _MAX_TRANSFORM_ERROR = 1e-3
 # With a wrong inverse, the next layer's relative error is about 1.
 _MAX_GRAPH_ERROR, _MAX_GRAPH_EXCESS = 0.6, 1.2
-# A full FP16 radius has an error below 2^-11; one whose low four bits are used otherwise, up to 2^-7.
-_SPARE_BITS, _MAX_RADIUS_ERROR, _MAX_RADIUS_COST = 4, 2**-7 + 2**-10, 0.005
+# A full FP16 radius has an error below 2^-11; one whose low four bits are used otherwise, up to 2^-7. What that costs
+# is a share of the values' energy, whatever the type's own error: even steps of 2^-6 would be 2^-12 / 12 = 2^-15.6.
+_SPARE_BITS, _MAX_RADIUS_ERROR, _MAX_RADIUS_COST = 4, 2**-7 + 2**-10, 2**-16
 # Levels of a uniform quantizer, rounded to integers, are within 0.5 of even steps.
 _MIN_UNEVENNESS = 1.5
 _MAX_EXCESS = 0.01
@@ -242,7 +243,7 @@ def _has_radius(found: TypeEvidence) -> Fact:
     off = max(first.off, second.off)
     holds = used == len(found.mantissa) and found.doubled == 0 and first.inexact + second.inexact == 0
     holds = holds and all(bit < _SPARE_BITS for bit in shared)
-    holds = holds and off < _MAX_RADIUS_ERROR and first.cost < _MAX_RADIUS_COST
+    holds = holds and off < _MAX_RADIUS_ERROR and first.cost * 10 ** (-first.snr_db / 10) < _MAX_RADIUS_COST
     words = (
         f"{found.name}: {used} of the {len(found.mantissa)} bits of the radius' FP16 mantissa are in use, twice the "
         f"radius changes {found.values - found.doubled} of {found.values} values to exactly twice"

@@ -255,10 +255,11 @@ class _ReleaseTrial:
             assert first is not None
             assert shifted is not None
             reason = (
-                cachelog.complaint(found, kv_cache_type, probe.geometry, CONTEXT, self._release.cache_types)
+                ("" if found else cachelog.unstated(log))
+                or cachelog.complaint(found, kv_cache_type, probe.geometry, CONTEXT, self._release.cache_types)
                 or planned.complaint(found, self._planned(probe, kv_cache_type))
                 or _count_failure(first, self._config.tokens)
-                or _shift_failure(shifted, shifts)
+                or _shift_failure(shifted, shifts, log)
                 or gpu.off_gpu(on_gpu, log)
             )
             failure = VerificationFailed(reason) if reason else None
@@ -323,7 +324,7 @@ def _count_failure(generation: Generation, tokens: int) -> str:
     return ""
 
 
-def _shift_failure(generation: Generation, shifts: int) -> str:
+def _shift_failure(generation: Generation, shifts: int, log: str) -> str:
     """Why a generation past the end of the context did not continue after a context shift; empty if it did."""
     used = generation.prompt_eval_count + generation.eval_count
     if generation.eval_count != _SHIFT_TOKENS or used <= CONTEXT:
@@ -331,4 +332,4 @@ def _shift_failure(generation: Generation, shifts: int) -> str:
             f"asked for {_SHIFT_TOKENS} tokens past the end of a context of {CONTEXT}, got {generation.eval_count} "
             f"after a prompt of {generation.prompt_eval_count}"
         )
-    return "" if shifts else "generated past the end of the context, but the log states no context shift"
+    return "" if shifts else f"generated past the end of the context, but {cachelog.unshifted(log)}"

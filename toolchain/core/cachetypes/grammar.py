@@ -10,6 +10,9 @@ name the same layer the later one wins. Case is ignored; blanks are not allowed.
 parse the same grammar (patches/kernels/llama-kv-layers.cpp, patches/ollama/turboquant.go.j2), and all three are tested
 against patches/cachetypes.txt.
 
+A setting of the toolkit may also be `turbo:BITS`, the types that lose least at this average of bits per value
+(`averages` of patches/series.yaml, from measurements).
+
 A setting of the toolkit may end in `,mode=N`, one of the three presets below. It is expanded at once, so that
 `./inv config`, logs and the service's environment show the rules. A preset's rules come before the setting's own, which
 therefore win, and are added only to K or V of a type that is coarser than q8_0.
@@ -33,6 +36,7 @@ PRESETS = {
 }
 _FINE_DB = table.nominal(table.UPSTREAM)["q8_0"]
 _AS_FINE_AS_PRESETS = tuple(kind.name for kind in table.UPSTREAM if (kind.db or 0) >= _FINE_DB)
+_AVERAGE = re.compile(r"turbo:([0-9]{1,2}(?:\.[0-9]{1,4})?)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RULE = re.compile(r"(first|last|layers)=([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _HINT = "for example turbo4, q8_0:turbo4, or q8_0:turbo2,first=2:q8_0,last=2:q8_0"
@@ -118,6 +122,7 @@ def parse(text: str) -> CacheTypes:
     if not text.isascii():
         raise _refused(text, text, "only ASCII is allowed")
     setting, named, mode = text.lower().partition(",mode=")
+    setting = _average(text, setting) or setting
     if named and mode not in PRESETS:
         raise _refused(text, f"mode={mode}", f"a setting ends with one of {', '.join(f'mode={n}' for n in PRESETS)}")
     sides = [_Side(base="", rules=[])]
@@ -133,6 +138,18 @@ def parse(text: str) -> CacheTypes:
     k, v = sides[0], sides[-1]
     preset = PRESETS[mode if named else "0"]
     return CacheTypes(k=k.types(preset[0]), v=v.types(preset[1]))
+
+
+def _average(text: str, setting: str) -> str:
+    """The types of `turbo:BITS`; empty for any other setting."""
+    found = _AVERAGE.fullmatch(setting)
+    if found is None:
+        return ""
+    known = {float(bits): types for bits, types in table.averages().items()}
+    if float(found[1]) not in known:
+        allowed = ", ".join(f"turbo:{bits}" for bits in table.averages())
+        raise _refused(text, setting, f"there are {allowed}")
+    return known[float(found[1])]
 
 
 class _Side:

@@ -15,6 +15,7 @@ import psutil
 
 from ...build import apple
 from ...core.deadline import Deadline
+from ...host import gpulimit
 from ...host import machine as host
 from ...host.ports import listeners
 from ...service import account
@@ -111,10 +112,15 @@ def _limit(bench: Bench) -> Verdict:
     real = re.search(r"^recommendedMaxWorkingSetSize (\d+)$", seen.output, re.MULTILINE)
     if real is None or not values.get("hw.memsize", "").isdigit():
         return untested("Metal or sysctl does not say", seen, known)
-    ram, wired = int(values["hw.memsize"]), values.get("iogpu.wired_limit_mb", "0")
-    ours = host.metal_limit(ram, int(wired) if wired.isdigit() else 0)
-    reason = f"of {ram / _GIB:.0f} GiB Metal may use {int(real[1]) / _GIB:.2f} GiB; we count {ours / _GIB:.2f} GiB"
-    return judged(abs(int(real[1]) - ours) <= _SLACK * ours, reason, seen, known)
+    ram, wired = int(values["hw.memsize"]), values.get(gpulimit.SET, "0")
+    ours = gpulimit.of_machine(ram, int(wired) if wired.isdigit() else 0, 0)
+    range_ = f"{ours.low / _GIB:.2f}" + (f" to {ours.high / _GIB:.2f}" if ours.high > ours.low else "")
+    reason = f"of {ram / _GIB:.0f} GiB Metal may use {int(real[1]) / _GIB:.2f} GiB; we expect {range_} GiB"
+    within = ours.low * (1 - _SLACK) <= int(real[1]) <= ours.high * (1 + _SLACK)
+    asked = gpulimit.measure()
+    if asked != int(real[1]):
+        return judged(False, f"{reason}; the planner's own question got {asked / _GIB:.2f} GiB", seen, known)
+    return judged(within, reason, seen, known)
 
 
 def _wired(bench: Bench) -> Verdict:
@@ -265,8 +271,8 @@ PROBES = (
     Probe(
         _assumption(
             "metal-limit",
-            "Metal may use two thirds of the memory up to 32 GiB and three quarters above, or iogpu.wired_limit_mb.",
-            "Compare with recommendedMaxWorkingSetSize.",
+            "Metal may use what published logs of Macs of this size say, or iogpu.wired_limit_mb; the planner is told.",
+            "Compare with recommendedMaxWorkingSetSize, by a program and by the planner's own question.",
             MACOS,
         ),
         _limit,

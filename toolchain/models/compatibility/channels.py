@@ -18,7 +18,9 @@ those that only activations have; `keys` does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -30,13 +32,17 @@ from gguf.quants import dequantize
 
 from ...core.errors import ModelInvalid
 from ..memory import geometry as memory
-from ..memory.gguf import load
+from ..memory.dialect import BUILT_IN, Dialect
+from ..memory.gguf import ModelHeader, TensorInfo, load
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
 COLUMNS = 2048
 """maximum number of a projection's inputs that are read: enough for a row's norm"""
 _UNROTATED_BLOCK = 32
+_MATRICES = frozenset({"attn_q.weight", "attn_k.weight", "attn_qkv.weight"})
+_NAME = re.compile(r"blk\.(\d{1,3})\.(attn_(?:q|k|qkv|norm|q_norm|k_norm)\.(?:weight|bias))")
+_KINDS = gguf.GGMLQuantizationType.__members__
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,11 +67,10 @@ class Layer:
 def loss(queries: Doubles, keys: Doubles, content: Doubles) -> float:
     """The factor above from mean squares of shape (heads, head size); mean over heads, infinite without content."""
     run = run_length(keys.shape[1])
-    spread = np.repeat(keys.reshape(len(keys), -1, run).mean(axis=2), run, axis=1)
-    noise, signal = np.sum(queries * spread, axis=1), np.sum(queries * content, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where(noise > 0, noise / signal, 1.0)
-    return float(np.mean(ratios))
+    with np.errstate(all="ignore"):
+        spread = np.repeat(keys.reshape(len(keys), -1, run).mean(axis=2), run, axis=1)
+        noise, signal = np.sum(queries * spread, axis=1), np.sum(queries * content, axis=1)
+        return float(np.mean(np.where(noise > 0, noise / signal, 1.0)))
 
 
 def run_length(head_size: int) -> int:
@@ -75,26 +80,25 @@ def run_length(head_size: int) -> int:
     return _UNROTATED_BLOCK if head_size % _UNROTATED_BLOCK == 0 else head_size
 
 
-def read(model: Path) -> tuple[Layer, ...]:
+def read(model: Path, dialect: Dialect = BUILT_IN) -> tuple[Layer, ...]:
     """The attention layers of a GGUF file, in order; only its header and the tensors of queries and keys are read.
 
-    Raises `ModelInvalid` for a file that is not a model, and `ArchitectureUnknown`.
+    Raises `ModelInvalid` for a file that is not a model or ends with its header, and `ArchitectureUnknown`.
     """
-    header = load(str(model))
+    header = load(str(model), dialect)
     shape = memory.read(header)
-    tensors = {tensor.name: tensor for part in header.parts for tensor in _open(part).tensors}
+    if header.header_only:
+        raise ModelInvalid(f"{model}: it has only a header", hint="download the whole file")
     stated = header.metadata.get(f"{shape.architecture}.attention.head_count")
+    blocks = _blocks(header)
     found = []
     for layer in shape.cached:
         profile = None
         heads = stated[layer.index] if isinstance(stated, tuple) else stated
-        if isinstance(heads, int) and heads > 0 and not shape.mla:
-            block = {
-                name.removeprefix(f"blk.{layer.index}."): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(f"blk.{layer.index}.")
-            }
-            profile = _profile(block, heads, layer)
+        if isinstance(heads, int) and heads > 0 and layer.k and not shape.mla:
+            # a type that gguf does not decode, or weights that are no numbers
+            with contextlib.suppress(NotImplementedError), np.errstate(all="ignore"):
+                profile = _profile(blocks.get(layer.index, {}), int(heads), layer)  # a file may state true
         queries, keys, content = profile or (None, None, None)
         found.append(
             Layer(
@@ -108,15 +112,31 @@ def read(model: Path) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def _open(part: str) -> gguf.GGUFReader:
-    try:
-        return gguf.GGUFReader(part)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ModelInvalid(f"{part}: not a GGUF model: {error}") from error
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Tensor:
+    file: str
+    info: TensorInfo
+
+    def raw(self) -> npt.NDArray[np.uint8]:
+        try:
+            return np.memmap(self.file, np.uint8, "r", self.info.at, (self.info.bytes,))
+        except (OSError, ValueError) as error:
+            raise ModelInvalid(f"{self.file}: {self.info.name} cannot be read: {error}") from error
+
+
+def _blocks(header: ModelHeader) -> dict[int, dict[str, _Tensor]]:
+    """The tensors of queries and keys of each layer, by their names in it."""
+    found: dict[int, dict[str, _Tensor]] = {}
+    for tensor in header.tensors:
+        match = _NAME.fullmatch(tensor.name)
+        if match and tensor.bytes and len(tensor.shape) == 1 + (match[2] in _MATRICES) and tensor.type in _KINDS:
+            block = found.setdefault(int(match[1]), {})
+            block[match[2]] = _Tensor(file=header.parts[tensor.part], info=tensor)
+    return found
 
 
 def _profile(
-    block: Mapping[str, gguf.ReaderTensor], heads: int, layer: memory.CachedLayer
+    block: Mapping[str, _Tensor], heads: int, layer: memory.CachedLayer
 ) -> tuple[Doubles, Doubles, Doubles] | None:
     """Queries, keys and content, or None for an unknown layout."""
     size, width = layer.head_k, layer.k
@@ -159,31 +179,22 @@ def _normalised(energy: Doubles, weight: Doubles | None, whole: Doubles) -> Doub
     return energy
 
 
-def _vector(block: Mapping[str, gguf.ReaderTensor], name: str) -> Doubles | None:
+def _vector(block: Mapping[str, _Tensor], name: str) -> Doubles | None:
     if name not in block:
         return None
-    return np.asarray(dequantize(block[name].data, block[name].tensor_type), dtype=np.float64).reshape(-1)
+    tensor = block[name]
+    return np.asarray(dequantize(tensor.raw(), _KINDS[tensor.info.type]), dtype=np.float64).reshape(-1)
 
 
-def _row_energy(tensor: gguf.ReaderTensor, gain: Doubles | None) -> Doubles:
+def _row_energy(tensor: _Tensor, gain: Doubles | None) -> Doubles:
     """Sum of squares of each row, its columns times `gain`; of long rows a sample, spread evenly by blocks."""
-    kind = tensor.tensor_type
+    kind = _KINDS[tensor.info.type]
     values, size = gguf.GGML_QUANT_SIZES[kind]
-    rows, columns = int(tensor.shape[1]), int(tensor.shape[0])
-    raw = np.ascontiguousarray(tensor.data).view(np.uint8).reshape(rows, columns // values, size)
+    columns, rows = tensor.info.shape
+    raw = tensor.raw().reshape(rows, columns // values, size)
     step = max(1, -(-columns // COLUMNS))
     some = np.ascontiguousarray(raw[:, ::step])
-    weights = _decoded(some.reshape(rows, -1), kind).astype(np.float64)
+    weights = np.asarray(dequantize(some.reshape(rows, -1), kind), dtype=np.float64)
     if gain is not None and gain.size == columns:
         weights = weights * gain.reshape(-1, values)[::step].reshape(-1)
     return np.asarray(np.sum(weights * weights, axis=1) * (columns / weights.shape[1]))
-
-
-def _decoded(raw: npt.NDArray[np.uint8], kind: gguf.GGMLQuantizationType) -> npt.NDArray[np.float32]:
-    plain = {gguf.GGMLQuantizationType.F16: "<f2", gguf.GGMLQuantizationType.F32: "<f4"}
-    if kind in plain:
-        return raw.view(plain[kind]).astype(np.float32)
-    try:
-        return np.asarray(dequantize(raw, kind), dtype=np.float32)
-    except NotImplementedError as error:
-        raise ModelInvalid(f"tensors of type {kind.name} cannot be read here: {error}") from error

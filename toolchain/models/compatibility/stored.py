@@ -12,19 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.cachetypes.grammar import CacheTypes, parse
-from ...core.cachetypes.table import bits_per_value, standard, type_table
+from ...core.cachetypes.table import type_table
 from ...core.errors import ArchitectureUnknown, ConfigError, ModelInvalid, ToolchainError
 from ...core.records import record
 from ...stages import CacheType
-from ..memory import architectures, geometry, gguf, kv, store
+from ..memory import architectures, geometry, gguf, kv, sensitivity, store
 from ..memory.rotation import unrotated_heads
-from .verdict import KEPT
 
-_SINK_TENSOR = ".attn_sinks"
-_SINKS = "its attention has sinks: users of gpt-oss report a median KL of 0.23 with turbo4, of 0.055 with q8_0"
-_EXTREME = frozenset({"qwen2", "qwen2moe", "qwen2vl"})
-"""architectures of Qwen2.5, whose keys have extreme channels"""
-_FINE_BITS = bits_per_value(type_table(())[KEPT])
+_TOLD_BY_TENSORS = frozenset({"gemma3"})
+"""architectures whose tensors decide whether Ollama's compat layer makes them another one"""
 
 
 @record
@@ -50,7 +46,7 @@ class StoreReport:
     looked: int
     """models whose files were read"""
     skipped: tuple[str, ...]
-    """models that are damaged, or of an architecture that is unknown here"""
+    """models that are damaged, or of an architecture that is unknown here; none without a GGUF file"""
     complete: bool
     """whether there was time for all"""
 
@@ -104,6 +100,8 @@ class _Look:
 
     def _take(self, name: str) -> None:
         try:
+            if store.no_gguf(name, self._root):  # of the cloud, or of MLX: the cache type does not concern it
+                return
             stored = store.find(name, self._root)
             if stored is None:
                 return
@@ -139,20 +137,23 @@ class _Look:
     def examine(self, model: Path, types: CacheTypes, name: str) -> tuple[bool, str, str] | None:
         """Whether it loads, why the type does not suit it, and a type that does; None where nothing is known."""
         try:
-            shape, sinks = _read(model)
+            shape = _read(model)
         except ArchitectureUnknown:
-            if _architecture(gguf.beginning(model)) in architectures.UNSERVED:
+            architecture = str(gguf.load(str(model)).metadata.get("general.architecture"))
+            if why := sensitivity.fails_quantized(architecture, types, self._table):
+                return True, why, "f16"
+            if architecture in architectures.UNSERVED:
                 return None  # no KV cache, or no model of its own
             raise
-        loads, why = self._objection(types, shape, sinks, name)
+        loads, why = self._objection(types, shape, name)
         if not why:
             return None
-        for candidate in dict.fromkeys((f"{KEPT}:{standard(self._added)}", KEPT, "f16")):
-            if not self._objection(parse(candidate), shape, sinks, name)[1]:
+        for candidate in sensitivity.candidates(self._added):
+            if not self._objection(parse(candidate), shape, name)[1]:
                 return loads, why, candidate
         return loads, why, "f16"
 
-    def _objection(self, types: CacheTypes, shape: geometry.Geometry, sinks: bool, name: str) -> tuple[bool, str]:
+    def _objection(self, types: CacheTypes, shape: geometry.Geometry, name: str) -> tuple[bool, str]:
         try:
             if why := kv.obstacle(shape, types, self._table):
                 return False, why
@@ -160,37 +161,19 @@ class _Look:
             return False, error.message
         if not shape.cached:
             return True, ""
-        coarse_k, coarse_v = (
-            any(bits_per_value(self._table[kind]) < _FINE_BITS for kind in side.each(len(shape.cached)))
-            for side in (types.k, types.v)
-        )
-        if sinks and (coarse_k or coarse_v):
-            return True, _SINKS
-        if coarse_k and shape.architecture in _EXTREME:
-            return (
-                True,
-                f"its keys may be too extreme: `./inv quality.guard --model {name}` measures it",
-            )
-        if coarse_k and (heads := unrotated_heads(shape, types, self._table)):
+        if why := sensitivity.known_loss(shape, types, self._table, name):
+            return True, why
+        if sensitivity.coarse(types.k, shape, self._table) and (heads := unrotated_heads(shape, types, self._table)):
             listed = " and ".join(map(str, heads))
             return True, f"it has heads of {listed}, which llama.cpp does not rotate, so it loses more than others"
         return True, ""
 
 
-def _read(model: Path) -> tuple[geometry.Geometry, bool]:
-    """The model's geometry, and whether its attention has sinks."""
+def _read(model: Path) -> geometry.Geometry:
     first = gguf.beginning(model)
-    name = _architecture(first)
-    if name in architectures.KNOWN:
+    if first.metadata.get("general.architecture") in architectures.KNOWN - _TOLD_BY_TENSORS:
         try:
-            return geometry.read(first), name in architectures.ATTENTION_SINKS
+            return geometry.read(first)
         except ModelInvalid:
             pass  # its metadata are in another order
-    whole = gguf.load(str(model))
-    sinks = any(_SINK_TENSOR in tensor.name for tensor in whole.tensors)
-    return geometry.read(whole), sinks or name in architectures.ATTENTION_SINKS
-
-
-def _architecture(header: gguf.ModelHeader) -> str:
-    stated = str(header.metadata.get("general.architecture", ""))
-    return architectures.OLLAMA_NAMES.get(stated, stated)
+    return geometry.read(gguf.load(str(model)))

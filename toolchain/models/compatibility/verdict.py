@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...core.cachetypes.grammar import CacheTypes, LayerRule, LayerTypes, parse
-from ...core.cachetypes.table import bits_per_value, nominal, own, standard, type_table
+from ...core.cachetypes.table import averages, bits_per_value, nominal, own, standard, type_table
 from ...core.config import Config
 from ...core.console import Console
 from ...core.errors import CacheCollapse, ConfigError, ModelLoadFailed
@@ -22,6 +22,10 @@ from ...proofs import Answer, Compatibility, LayerLoss, Trial
 from ...serving.llama_server import LlamaServer
 from ...stages import CacheType
 from .. import packaged
+from ..memory import geometry, gguf, sensitivity
+from ..memory.dialect import BUILT_IN, Dialect
+from ..memory.kv import obstacle
+from ..memory.sensitivity import GENTLE
 from ..memory.store import default_root, find
 from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate
@@ -35,7 +39,7 @@ WORST_DB = 5.0
 FINE_KL, COLLAPSE_KL = math.log(1.05), 0.2
 """measured divergence from f16, nats per token: fine up to the first, collapses above the second. log 1.05 is the cost
 of a perplexity that is 5% higher, where `toolchain.validation` stops, too"""
-KEPT = "q8_0"
+KEPT = GENTLE
 TOKENS = 1024
 """tokens of the text, for keys and predictions"""
 
@@ -50,6 +54,7 @@ def examine(
     config: Config,
     console: Console,
     tokens: int = TOKENS,
+    dialect: Dialect = BUILT_IN,
 ) -> Compatibility:
     """Judge the type `asked` on `model`; without a `server`, only from the weights.
 
@@ -66,14 +71,15 @@ def examine(
         if name not in table:
             raise ConfigError(f"unknown cache type {name!r} in {asked!r}", hint=", ".join(table))
     with console.step(f"weights of {model.name}"):
-        found = channels.read(model)
+        found = channels.read(model, dialect)
+        risk = _risk(model, types, added, dialect)
     types.k.each(len(found))
     layers = [LayerLoss(layer=number, weights_db=_decibels(one.loss())) for number, one in enumerate(found)]
     if server is None:
         first = _predicted(types, layers, table)
         gentler = _alternatives(types, layers, table, added) if first.answer in ("costly", "collapses") else []
         proposal = next((one for one in gentler if _predicted(parse(one), layers, table).answer == "fine"), "")
-        return _result(model, types, layers, [first], proposal)
+        return replace(_result(model, types, layers, [first], proposal), risk=risk)
     heads, dumped = read_heads(model), list[Sample]()
 
     def run(cache: str, then: Callable[[LlamaServer], None] = lambda _: None) -> tuple[trial.Prediction, ...]:
@@ -102,7 +108,8 @@ def examine(
             if trials[-1].answer == "fine":
                 proposal = candidate
                 break
-    return replace(_result(model, types, layers, trials, proposal), text_sha256=sha256_bytes(text.encode()))
+    digest = sha256_bytes(text.encode())
+    return replace(_result(model, types, layers, trials, proposal), risk=risk, text_sha256=digest)
 
 
 def find_model(name: str, config: Config, console: Console | None = None) -> Path:
@@ -124,6 +131,15 @@ def find_model(name: str, config: Config, console: Console | None = None) -> Pat
         f"{name or '--model'}: no such model: not a file, and not in {root}",
         hint=f"--model takes a GGUF file, or a name from `ollama list`; {packaged.offered()}",
     )
+
+
+def _risk(model: Path, types: CacheTypes, added: Sequence[CacheType], dialect: Dialect) -> str:
+    shape = geometry.read(gguf.load(str(model), dialect))
+    table = type_table(added)
+    if not shape.cached or obstacle(shape, types, table):
+        return ""
+    why = sensitivity.known_loss(shape, types, table, model.name)
+    return f"{why}; better: {sensitivity.gentler(shape, added)}" if why else ""
 
 
 def refusal(found: Compatibility, config: Config) -> CacheCollapse | None:
@@ -209,7 +225,7 @@ def _alternatives(
     types: CacheTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType], added: Sequence[CacheType]
 ) -> list[str]:
     """Alternatives, the cheapest first: K of the worst layers, or of all, at q8_0, and finer types."""
-    settings = [KEPT, f"{KEPT}:{standard(added)}", *(kind.name for kind in added)]
+    settings = [KEPT, f"{KEPT}:{standard(added)}", *(kind.name for kind in added), *_averages(table)]
     found = [CacheTypes(k=LayerTypes(base=KEPT), v=types.v), *map(parse, settings)]
     if kept := _worst_kept(types.k, layers, table):
         found.append(CacheTypes(k=kept, v=types.v))
@@ -228,6 +244,20 @@ def _alternatives(
         and precision(one.k) + precision(one.v) > precision(types.k) + precision(types.v)
     ]
     return list(dict.fromkeys(str(one) for one in sorted(usable, key=bits)))
+
+
+def cheapest(added: Sequence[CacheType]) -> str:
+    """The coarsest setting worth a trial: `examine` it, and its `proposal` is the cheapest one that is fine."""
+    return next(iter(_averages(type_table(added))), standard(added))
+
+
+def fine(found: Compatibility) -> str:
+    """The first setting that was found fine: the one asked about, or the proposal; empty: none."""
+    return found.asked if found.answer == "fine" else found.proposal
+
+
+def _averages(table: Mapping[str, CacheType]) -> list[str]:
+    return [setting for setting in averages().values() if set(parse(setting).names()) <= set(table)]
 
 
 def _worst_kept(types: LayerTypes, layers: Sequence[LayerLoss], table: Mapping[str, CacheType]) -> LayerTypes | None:

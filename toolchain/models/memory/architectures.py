@@ -109,20 +109,20 @@ PLAIN = _names(
 )
 """one full cache, every layer alike or by its own number of K and V heads"""
 
+UNCACHED = _names(
+    """
+    bert dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe modern-bert neo-bert nomic-bert
+    nomic-bert-moe rnd1 wavtokenizer-dec
+    """
+)
+
 UNSERVED = {
-    **dict.fromkeys(
-        _names(
-            """
-            bert dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe modern-bert neo-bert
-            nomic-bert nomic-bert-moe rnd1 wavtokenizer-dec
-            """
-        ),
-        "it has no KV cache",
-    ),
+    **dict.fromkeys(UNCACHED, "it has no KV cache"),
     **dict.fromkeys(("clip",), "it is a projector, not a language model"),
     **dict.fromkeys(("t5", "t5encoder"), "an encoder with a decoder"),
+    **dict.fromkeys(("mllama",), "its cross-attention is not llama.cpp's, so Ollama's llama-server cannot load it"),
     **dict.fromkeys(("dflash", "eagle3", "gemma4-assistant"), "a draft model, whose cache depends on another model"),
-    **dict.fromkeys(("deepseek4", "minimax-m3"), "its caches of compressed or sparse keys are not modelled"),
+    **dict.fromkeys(("deepseek4", "minimax-m3", "qwen4exp"), "its caches of compressed keys are not modelled"),
     **dict.fromkeys(("graniteswitch", "nanbeige", "pockettts"), "its further layers are not modelled"),
 }
 
@@ -138,11 +138,18 @@ KNOWN = (
     | RECURRENT_ONLY
 )
 
-ATTENTION_SINKS = frozenset({"gpt-oss", "granite-swa", "mimo2"})
+ATTENTION_SINKS = frozenset({"deepseek4", "gpt-oss", "granite-swa", "mimo2"})
 """with a learned sink in every head's softmax"""
 
-OLLAMA_NAMES = {"gptoss": "gpt-oss", "qwen25vl": "qwen2vl"}
-"""names that Ollama's own files give to architectures, and to the keys of their metadata; it renames them on loading"""
+QUANTIZED_FAILS = {
+    "deepseek4": "with a quantized cache of it llama.cpp before July 2026 answers gibberish (#25382, #25202), later "
+    "ones need one type for K and V (#25871), and turbo types were never measured with it",
+    "qwen4exp": "with a quantized cache of it llama.cpp before September 2026 ends with a failed assertion (#27742)",
+}
+"""architectures whose service fails with a quantized cache, or did in builds that are in use; f16 works"""
+
+EXTREME_KEYS = frozenset({"qwen2", "qwen2moe", "qwen2vl"})
+"""architectures of Qwen2.5, whose keys have extreme channels"""
 
 TELLING_KEYS = (
     "sliding_window",
@@ -154,5 +161,19 @@ TELLING_KEYS = (
     "shared_kv",
     "indexer",
     "nextn",
+    "cross_attention",
+    "kv_lora_rank",
+    "compress_ratio",
+    "hyper_connection",
+    "pooling_type",
+    "attention.causal",
 )
 """metadata that show that an architecture is not a plain one"""
+
+OTHER_KINDS = {
+    "mmproj": "a projector",
+    "adapter": "an adapter",
+    "vocab": "a vocabulary",
+    "imatrix": "a matrix of weights",
+}
+"""values of general.type for files that are no model by themselves"""

@@ -6,18 +6,21 @@ name, as in llama.attention.head_count_kv.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...core.errors import ArchitectureUnknown, ModelInvalid
 from ...core.records import record
 from . import architectures as known
 from .gguf import ModelHeader, Omitted
+from .keys import Keys
 
 MAX_LAYERS = 512
 """llama.cpp's own bound"""
-_MAX_COUNT = 1 << 24
-"""far above any size of a real model"""
+_SINKS = ".attn_sinks"
+_MAX_VOCABULARY = 1 << 24
+_MAX_TOKENS = 1 << 27
+_MAX_CACHED = 1 << 25
+"""values of all layers for one token"""
+_MAX_STATE = 1 << 28
+"""values of a recurrent layer. All are far above any size of a real model, and keep its bytes within 64 bits"""
 
 
 @record
@@ -63,6 +66,8 @@ class Geometry:
     """width of a Mamba layer"""
     vocabulary: int
     flash_attention: bool = True
+    sinks: bool = False
+    """learned sinks in every head's softmax"""
     assumed: str = ""
     """what was assumed about an unknown architecture"""
 
@@ -73,8 +78,7 @@ def read(model: ModelHeader) -> Geometry:
     name = model.metadata.get("general.architecture")
     if not isinstance(name, str) or not name:
         raise ModelInvalid(f"{model.name}: its metadata name no architecture", hint="is it a language model?")
-    keys = _Keys(model.name, name, model.metadata)
-    name = known.OLLAMA_NAMES.get(name, name)
+    keys = Keys(model.name, name, model.metadata)
     assumed = _check_known(keys, name)
     layers = keys.count("block_count", low=1, high=MAX_LAYERS)
     extra = keys.count("nextn_predict_layers", 0, high=layers - 1) if name in known.EXTRA_LAYERS else 0
@@ -99,7 +103,7 @@ def read(model: ModelHeader) -> Geometry:
         mla=mla,
         recurrent_layers=len(recurrent),
         state_values=_state(keys, name, embedding, heads, head) if recurrent else 0,
-        context_length=keys.count("context_length", low=1, high=1 << 31),
+        context_length=keys.count("context_length", low=1, high=_MAX_TOKENS),
         embedding=embedding,
         feed_forward=_widest(keys, feed_forward),
         experts=keys.count("expert_used_count", 0),
@@ -108,13 +112,17 @@ def read(model: ModelHeader) -> Geometry:
         inner=keys.count("ssm.inner_size", 0) if recurrent else 0,
         vocabulary=_vocabulary(model, keys),
         flash_attention=name != "grok",
+        sinks=name in known.ATTENTION_SINKS or any(_SINKS in tensor.name for tensor in model.tensors),
         assumed=assumed,
     )
 
 
-def _check_known(keys: _Keys, name: str) -> str:
+def _check_known(keys: Keys, name: str) -> str:
     if name in known.UNSERVED:
-        raise ArchitectureUnknown(f"{keys.file}: {name}: {known.UNSERVED[name]}")
+        fails = known.QUANTIZED_FAILS.get(name, "")
+        raise ArchitectureUnknown(
+            f"{keys.file}: {name}: {known.UNSERVED[name]}", hint=f"{fails}: f16 is the safe type" if fails else ""
+        )
     if name in known.KNOWN:
         return ""
     if telling := [key for key in keys.own() if any(part in key for part in known.TELLING_KEYS)]:
@@ -126,7 +134,7 @@ def _check_known(keys: _Keys, name: str) -> str:
 
 
 def _kinds(
-    keys: _Keys, name: str, layers: int, extra: int, kv_heads: tuple[int, ...], feed_forward: tuple[int, ...]
+    keys: Keys, name: str, layers: int, extra: int, kv_heads: tuple[int, ...], feed_forward: tuple[int, ...]
 ) -> tuple[set[int], set[int]]:
     """The indices of recurrent layers and of attention layers."""
     everything, trunk = set(range(layers)), set(range(layers - extra))
@@ -152,16 +160,16 @@ def _kinds(
     return set(), everything
 
 
-def _windows(keys: _Keys, name: str, layers: int, extra: int, recurrent: set[int]) -> tuple[int, set[int]]:
+def _windows(keys: Keys, name: str, layers: int, extra: int, recurrent: set[int]) -> tuple[int, set[int]]:
     """The size of the sliding window, or 0, and the layers that have it."""
     key, pattern = "attention.sliding_window", "attention.sliding_window_pattern"
     if name in known.WINDOW_ON_ALL:
-        size = keys.count(key, 0)
+        size = keys.count(key, 0, high=_MAX_TOKENS)
         return size, set(range(layers)) - recurrent if size else set()
     rule = known.WINDOWS.get(name)
     if rule is None or known.WINDOW_ONLY_AT.get(name, layers - extra) != layers - extra:
         return 0, set()
-    size = keys.count(key, None if rule.required else rule.default)
+    size = keys.count(key, None if rule.required else rule.default, high=_MAX_TOKENS)
     if size == 0 and not (rule.required or (rule.default and not rule.fixed)):
         return 0, set()
     size = rule.fixed or size
@@ -178,20 +186,20 @@ def _windows(keys: _Keys, name: str, layers: int, extra: int, recurrent: set[int
     return size, {index for index in range(among) if index % period != full}
 
 
-def _shared_after(keys: _Keys, name: str, layers: int) -> int:
+def _shared_after(keys: Keys, name: str, layers: int) -> int:
     if name == "gemma4":
         return layers - keys.count("attention.shared_kv_layers", 0, high=layers)
     return known.SHARED_AFTER.get(name, layers)
 
 
-def _head_size(keys: _Keys, key: str, heads: tuple[int, ...]) -> int:
+def _head_size(keys: Keys, key: str, heads: tuple[int, ...]) -> int:
     if heads[0] == 0:
         return 0
     return keys.count(f"attention.{key}", keys.count("embedding_length", low=1) // heads[0])
 
 
 def _cached(
-    keys: _Keys,
+    keys: Keys,
     layers: int,
     attention: set[int],
     heads: tuple[int, ...],
@@ -219,10 +227,12 @@ def _cached(
                     windowed=index in windowed,
                 )
             )
+    if (values := sum(layer.k + layer.v for layer in found)) > _MAX_CACHED:
+        raise ModelInvalid(f"{keys.file}: its metadata give {values} values of K and V for each token")
     return tuple(found)
 
 
-def _indexer(keys: _Keys, name: str, trunk: int) -> tuple[CachedLayer, ...]:
+def _indexer(keys: Keys, name: str, trunk: int) -> tuple[CachedLayer, ...]:
     if name not in known.INDEXED:
         return ()
     width = keys.count("attention.indexer.key_length", low=1)
@@ -236,8 +246,15 @@ def _indexer(keys: _Keys, name: str, trunk: int) -> tuple[CachedLayer, ...]:
     )
 
 
-def _state(keys: _Keys, name: str, embedding: int, heads: tuple[int, ...], cached_head: int) -> int:
+def _state(keys: Keys, name: str, embedding: int, heads: tuple[int, ...], cached_head: int) -> int:
     """Number of f32 values of a recurrent layer for a sequence: its convolution's inputs and its state."""
+    values = _state_values(keys, name, embedding, heads, cached_head)
+    if values > _MAX_STATE:
+        raise ModelInvalid(f"{keys.file}: its metadata give {values} values of state in each recurrent layer")
+    return values
+
+
+def _state_values(keys: Keys, name: str, embedding: int, heads: tuple[int, ...], cached_head: int) -> int:
     if name in known.STATE_OF_RWKV:
         return (keys.count("token_shift_count", 2) + keys.count("wkv.head_size")) * embedding
     if name in known.STATE_OF_SHORT_CONVOLUTION:
@@ -253,54 +270,17 @@ def _state(keys: _Keys, name: str, embedding: int, heads: tuple[int, ...], cache
     return max(kernel - 1, 0) * (inner + 2 * groups * size) + size * inner
 
 
-def _widest(keys: _Keys, feed_forward: tuple[int, ...]) -> int:
+def _widest(keys: Keys, feed_forward: tuple[int, ...]) -> int:
     used = keys.count("expert_used_count", 0)
     expert = keys.count("expert_feed_forward_length", max(feed_forward) if used else 0)
     return max(*feed_forward, used * expert, keys.count("expert_shared_feed_forward_length", 0))
 
 
-def _vocabulary(model: ModelHeader, keys: _Keys) -> int:
+def _vocabulary(model: ModelHeader, keys: Keys) -> int:
     for tensor in model.tensors:
         if tensor.name == "token_embd.weight" and len(tensor.shape) > 1:
+            if tensor.shape[1] > _MAX_VOCABULARY:
+                raise ModelInvalid(f"{model.name}: its vocabulary has {tensor.shape[1]} tokens")
             return tensor.shape[1]
     tokens = model.metadata.get("tokenizer.ggml.tokens")
-    return tokens.count if isinstance(tokens, Omitted) else keys.count("vocab_size", 0)
-
-
-class _Keys:
-    """The metadata of one architecture; sizes are checked where they are read."""
-
-    def __init__(self, file: str, name: str, metadata: Mapping[str, Any]) -> None:
-        self.file = file
-        self._prefix = f"{name}."
-        self._metadata = metadata
-
-    def own(self) -> list[str]:
-        return [key for key in self._metadata if key.startswith(self._prefix)]
-
-    def has(self, key: str) -> bool:
-        return self._prefix + key in self._metadata
-
-    def is_number(self, key: str) -> bool:
-        return isinstance(self._metadata.get(self._prefix + key), int)
-
-    def count(self, key: str, default: int | None = None, *, low: int = 0, high: int = _MAX_COUNT) -> int:
-        """A size. Raises `ModelInvalid` when it is missing without a default, or is not a size."""
-        if not self.has(key) and default is not None:
-            return default
-        return self._checked(key, self._metadata.get(self._prefix + key), low, high)
-
-    def each(self, key: str, layers: int, default: int | None) -> tuple[int, ...]:
-        """A size for each layer, of a list or one number for all."""
-        value = self._metadata.get(self._prefix + key)
-        if isinstance(value, tuple):
-            if len(value) != layers:
-                raise ModelInvalid(f"{self.file}: {self._prefix}{key} lists {len(value)} layers, not {layers}")
-            return tuple(self._checked(key, one, 0, _MAX_COUNT) for one in value)
-        return (self.count(key, default),) * layers
-
-    def _checked(self, key: str, value: Any, low: int, high: int) -> int:
-        if not isinstance(value, int) or not low <= value <= high:
-            said = "is missing" if value is None else f"is {value!r}, which is not a valid size"
-            raise ModelInvalid(f"{self.file}: {self._prefix}{key} {said}")
-        return int(value)
+    return tokens.count if isinstance(tokens, Omitted) else keys.count("vocab_size", 0, high=_MAX_VOCABULARY)

@@ -14,37 +14,47 @@ Long arrays (a vocabulary) are skipped; only their length is kept. A file may be
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
-
-import gguf
+from typing import Any, TypeAlias
 
 from ...core.errors import ModelInvalid
 from ...core.records import record
-from .origin import FileSource, HttpSource, ModelOrigin
+from .cursor import DAMAGED, HEADER_LIMIT, Cursor
+from .dialect import BUILT_IN, REMOVED, Dialect
+from .ollama_compat import translated
+from .origin import FileSource, HttpSource, ModelOrigin, no_gguf
 
-HEADER_LIMIT = 256 << 20
-"""bytes; the largest vocabularies take about 20 MiB"""
-_MAX_ENTRIES = 1 << 17
+_MAX_ENTRIES = 1 << 16
 _MAX_KEPT = 1024
 """longer arrays are vocabularies, whose values are not needed"""
+_MAX_TEXT = 1 << 20
+"""bytes; longer texts are skipped, such as a tokenizer's JSON"""
 _MAX_NAME = 1 << 16
+_MAX_DATA = 1 << 50
+"""bytes of all tensors"""
+_ENTRY = 400
+"""bytes of memory that a pair or a tensor takes beside its texts, and of a number in an array"""
+_NUMBER = 40
 _MAX_PARTS = 999
 _WINDOW, _SMALL_WINDOW = 1 << 20, 1 << 15
 _MAX_ALIGNMENT = 1 << 16
-_MAX_VALUES = 1 << 62
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
-_HINT = "download the model again, or verify its checksum"
+_Stated: TypeAlias = tuple[tuple[int, ...], str, int, int]
+_PACKAGE = version_of("gguf")
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf()")
+_PART_OF_URL = re.compile(r"([^?#]*)-(\d{5})-of-(\d{5})\.gguf([?#].*)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Omitted:
-    """An array that was skipped."""
+    """An array of this many values, or a text of this many bytes, that was skipped."""
 
     count: int
 
@@ -57,11 +67,18 @@ class TensorInfo:
     shape: tuple[int, ...]
     type: str
     bytes: int
+    part: int = 0
+    """which of the model's files has the data, from 0"""
+    at: int = 0
+    """byte of that file where the data begin"""
 
 
 @record
 class ModelHeader:
-    """The headers of all files of a model: `parts` are their paths or URLs, `size` their bytes."""
+    """The headers of all files of a model: `parts` are their paths or URLs, `size` their bytes.
+
+    `metadata` are those that llama.cpp sees after Ollama's compat layer.
+    """
 
     parts: tuple[str, ...]
     metadata: Mapping[str, Any]
@@ -81,29 +98,37 @@ class ModelHeader:
         return sum(tensor.bytes for tensor in self.tensors)
 
 
-def load(place: str) -> ModelHeader:
+def load(place: str, dialect: Dialect = BUILT_IN) -> ModelHeader:
     """Read the header of the GGUF at `place`, a path or an http(s) URL; all parts of a split model.
 
     Raises `ModelInvalid`, naming the file and the offset of what is wrong.
     """
-    first = parse(_open(place))
+    return _translated(_load(place, dialect), dialect)
+
+
+def _load(place: str, dialect: Dialect) -> ModelHeader:
+    first = parse(_open(place), dialect)
     count = _integer(first.metadata.get("split.count", 0))
     if count <= 1:
         return first
     match = _PART.fullmatch(place)
+    if match is None and "://" in place:  # a URL as sites offer it, such as ...gguf?download=true
+        match = _PART_OF_URL.fullmatch(place)
     if match is None or int(match[3]) != count or count > _MAX_PARTS:
         raise ModelInvalid(
             f"{place}: states that it is one of {count} files, but its name does not end in -00001-of-{count:05}.gguf",
             hint="do not rename the parts",
         )
-    parts = [parse(_open(f"{match[1]}-{number:05}-of-{match[3]}.gguf")) for number in range(1, count + 1)]
+    parts = [
+        parse(_open(f"{match[1]}-{number:05}-of-{match[3]}.gguf{match[4]}"), dialect) for number in range(1, count + 1)
+    ]
     for number, part in enumerate(parts):
         if _integer(part.metadata.get("split.no", -1)) != number:
-            raise ModelInvalid(f"{part.name}: is not part {number + 1} of {count}", hint=_HINT)
-    tensors = tuple(tensor for part in parts for tensor in part.tensors)
+            raise ModelInvalid(f"{part.name}: is not part {number + 1} of {count}", hint=DAMAGED)
+    tensors = tuple(replace(tensor, part=number) for number, part in enumerate(parts) for tensor in part.tensors)
     total = _integer(parts[0].metadata.get("split.tensors.count", len(tensors)))
     if total != len(tensors) or len({tensor.name for tensor in tensors}) != len(tensors):
-        raise ModelInvalid(f"{place}: {count} files have {len(tensors)} tensors, not {total} as stated", hint=_HINT)
+        raise ModelInvalid(f"{place}: {count} files have {len(tensors)} tensors, not {total} as stated", hint=DAMAGED)
     return ModelHeader(
         parts=tuple(part.name for part in parts),
         metadata=parts[0].metadata,
@@ -118,14 +143,17 @@ def beginning(path: Path) -> ModelHeader:
 
     Metadata that come after the vocabulary are missing. Raises `ModelInvalid`.
     """
-    return parse(FileSource(path), until="tokenizer.", window=_SMALL_WINDOW)
+    return _translated(parse(FileSource(path), until="tokenizer.", window=_SMALL_WINDOW), BUILT_IN)
 
 
-def parse(source: ModelOrigin, *, until: str = "", window: int = _WINDOW) -> ModelHeader:
-    """Read one file's header, up to the first key that begins with `until`, if given. Raises `ModelInvalid`."""
-    cursor = _Cursor(source, window)
+def parse(source: ModelOrigin, dialect: Dialect = BUILT_IN, *, until: str = "", window: int = _WINDOW) -> ModelHeader:
+    """Read one file's header as it stands, up to the first key that begins with `until`, if given.
+
+    Raises `ModelInvalid`.
+    """
+    cursor = Cursor(source, window)
     if cursor.take(4) != b"GGUF":
-        raise ModelInvalid(f"{source.name}: not a GGUF file")
+        raise no_gguf(source)
     version = cursor.scalar("I")
     if version not in (2, 3):
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in (1, 2, 3)
@@ -142,36 +170,46 @@ def parse(source: ModelOrigin, *, until: str = "", window: int = _WINDOW) -> Mod
             raise cursor.refuse(f"the key {key!r} occurs twice", at=at)
         if until and key.startswith(until):
             return ModelHeader(parts=(source.name,), metadata=metadata, tensors=(), size=source.size, header_only=False)
+        cursor.keep(_ENTRY)
         metadata[key] = _value(cursor, cursor.scalar("I"))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
         raise cursor.refuse(f"an alignment of {alignment!r}")
-    tensors, data_bytes = _tensors(cursor, tensor_count, alignment)
+    tensors, data_bytes = _tensors(cursor, tensor_count, alignment, dialect)
     begin = _padded(cursor.at, alignment)
-    header_only = bool(tensors) and source.size <= begin
-    if not header_only and begin + data_bytes > source.size:
+    # a file without data may end without padding, too
+    header_only = data_bytes > 0 and source.size <= begin
+    if data_bytes and not header_only and begin + data_bytes > source.size:
         raise ModelInvalid(
             f"{source.name}: truncated: the tensors end at byte {begin + data_bytes}, the file at byte {source.size}",
-            hint=_HINT,
+            hint=DAMAGED,
         )
     return ModelHeader(
         parts=(source.name,),
         metadata=metadata,
-        tensors=tensors,
+        tensors=tuple(
+            TensorInfo(name=name, shape=shape, type=kind, bytes=size, at=begin + offset)
+            for name, (shape, kind, size, offset) in tensors.items()
+        ),
         size=source.size,
         header_only=header_only,
     )
+
+
+def _translated(header: ModelHeader, dialect: Dialect) -> ModelHeader:
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    return replace(header, metadata=translated(header.metadata, shapes, dialect.renames))
 
 
 def _open(place: str) -> ModelOrigin:
     return HttpSource(place) if place.startswith(("http://", "https://")) else FileSource(Path(place))
 
 
-def _value(cursor: _Cursor, kind: int) -> Any:
+def _value(cursor: Cursor, kind: int) -> Any:
     if kind in _SCALARS:
         return cursor.scalar(_SCALARS[kind])
     if kind == _STRING:
-        return cursor.string(HEADER_LIMIT)
+        return _text(cursor)
     if kind != _ARRAY:
         raise cursor.refuse(f"a value of type {kind}")
     inner, count = cursor.scalar("I"), cursor.scalar("Q")
@@ -184,47 +222,67 @@ def _value(cursor: _Cursor, kind: int) -> Any:
     if count > _MAX_KEPT:
         cursor.skip(count * struct.calcsize(layout))
         return Omitted(count)
+    cursor.keep(_NUMBER * count)
     return struct.unpack(f"<{count}{layout}", cursor.take(count * struct.calcsize(layout)))
 
 
-def _tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[tuple[TensorInfo, ...], int]:
-    """The tensors, and the bytes of their data with padding."""
-    found: dict[str, TensorInfo] = {}
-    end = 0
+def _text(cursor: Cursor) -> str | Omitted:
+    at, length = cursor.at, cursor.scalar("Q")
+    if length > HEADER_LIMIT:
+        raise cursor.refuse(f"a text of {length} bytes", at=at)
+    if length > _MAX_TEXT:
+        cursor.skip(length)
+        return Omitted(length)
+    cursor.at = at
+    return cursor.string(_MAX_TEXT)
+
+
+def _tensors(cursor: Cursor, count: int, alignment: int, dialect: Dialect) -> tuple[dict[str, _Stated], int]:
+    """Shape, type, bytes and offset of each tensor by its name; and the bytes of the data, to the end of the last."""
+    found: dict[str, _Stated] = {}
+    end = last = 0
     for _ in range(count):
         at = cursor.at
         name = cursor.string(_MAX_NAME)
+        cursor.keep(_ENTRY)
         dimensions = cursor.scalar("I")
-        if not 1 <= dimensions <= 4:
+        if dimensions > 4:
             raise cursor.refuse(f"the tensor {name!r} has {dimensions} dimensions", at=at)
         shape = tuple(cursor.scalar("Q") for _ in range(dimensions))
-        kind, size = _type_and_bytes(cursor, name, shape, cursor.scalar("I"), at)
+        kind, size = _type_and_bytes(cursor, name, shape, cursor.scalar("I"), at, dialect)
         if (offset := cursor.scalar("Q")) != end:
             raise cursor.refuse(
                 f"the tensor {name!r} starts at {offset} of the data, the one before ends at {end}", at=at
             )
         if name in found:
             raise cursor.refuse(f"the tensor {name!r} occurs twice", at=at)
-        found[name] = TensorInfo(name=name, shape=shape, type=kind, bytes=size)
-        end = _padded(end + size, alignment)
-    last = next(reversed(found.values())).bytes if found else 0
-    return tuple(found.values()), end - (_padded(last, alignment) - last)
+        found[name] = (shape, kind, size, offset)
+        last = end + size
+        if last > _MAX_DATA:
+            raise cursor.refuse(f"the tensor {name!r} would end at {last} of the data", at=at)
+        end = _padded(last, alignment)
+    return found, last
 
 
-def _type_and_bytes(cursor: _Cursor, name: str, shape: tuple[int, ...], kind: int, at: int) -> tuple[str, int]:
-    try:
-        known = gguf.GGMLQuantizationType(kind)
-        block, block_bytes = gguf.GGML_QUANT_SIZES[known]
-    except (ValueError, KeyError):
-        raise cursor.refuse(f"the tensor {name!r} is of ggml type {kind}, which is unknown", at=at) from None
-    values = 1
-    for length in shape:
-        values *= length
-        if length == 0 or values > _MAX_VALUES:
-            raise cursor.refuse(f"the tensor {name!r} has the shape {shape}", at=at)
-    if shape[0] % block:
-        raise cursor.refuse(f"rows of {shape[0]} in {name!r} are not whole blocks of {known.name}", at=at)
-    return str(known.name), values // block * block_bytes
+def _type_and_bytes(
+    cursor: Cursor, name: str, shape: tuple[int, ...], number: int, at: int, dialect: Dialect
+) -> tuple[str, int]:
+    kind = dialect.types.get(number)
+    if kind is None:
+        known = " and ".join(filter(None, (dialect.source, f"the gguf package {_PACKAGE}")))
+        origin = "older, or another fork's" if number in REMOVED else "newer, or another fork's"
+        raise cursor.refuse(
+            f"the tensor {name!r} is of ggml type {number}, unknown to {known}: it is {origin}",
+            at=at,
+            hint="take a file made by llama.cpp itself, or build on the llama.cpp that has the type",
+        )
+    values = math.prod(shape)
+    if max(shape, default=0) >= 1 << 63 or values >= 1 << 63:
+        raise cursor.refuse(f"the tensor {name!r} has the shape {shape}", at=at)
+    row = shape[0] if shape else 1
+    if row % kind.block:
+        raise cursor.refuse(f"rows of {row} in {name!r} are not whole blocks of {kind.name}", at=at)
+    return kind.name, values // kind.block * kind.bytes
 
 
 def _padded(size: int, multiple: int) -> int:
@@ -233,67 +291,3 @@ def _padded(size: int, multiple: int) -> int:
 
 def _integer(value: Any) -> int:
     return value if isinstance(value, int) else -1
-
-
-class _Cursor:
-    """A position in the file; reading past its end, or past the limit of a header, raises `ModelInvalid`."""
-
-    def __init__(self, source: ModelOrigin, window: int) -> None:
-        self.at = 0
-        self._source, self._window_size = source, window
-        self._window, self._start = b"", 0
-
-    def refuse(self, why: str, at: int | None = None) -> ModelInvalid:
-        return ModelInvalid(f"{self._source.name}: at byte {self.at if at is None else at}: {why}", hint=_HINT)
-
-    def take(self, count: int) -> bytes:
-        self._fill(count)
-        begin = self.at - self._start
-        self.at += count
-        return self._window[begin : begin + count]
-
-    def skip(self, count: int) -> None:
-        self._require(count)
-        self.at += count
-
-    def scalar(self, layout: str) -> Any:
-        return struct.unpack(f"<{layout}", self.take(struct.calcsize(f"<{layout}")))[0]
-
-    def string(self, limit: int) -> str:
-        length = self.scalar("Q")
-        if length > limit:
-            raise self.refuse(f"a text of {length} bytes", at=self.at - 8)
-        return self.take(length).decode("utf-8", errors="replace")
-
-    def skip_strings(self, count: int) -> None:
-        """Skip an array of texts, within the window without a call for each."""
-        if count * 8 > self._source.size - self.at:
-            raise self.refuse(f"an array of {count} texts in a file of {self._source.size} bytes", at=self.at - 8)
-        length_at = struct.Struct("<Q").unpack_from
-        while count:
-            self._fill(8)
-            window, at, last = self._window, self.at - self._start, len(self._window) - 8
-            while count and at <= last:
-                at += 8 + length_at(window, at)[0]
-                count -= 1
-            over = self._start + at - self.at
-            self._require(over)
-            self.at += over
-
-    def _require(self, count: int) -> None:
-        if count > self._source.size - self.at:
-            raise ModelInvalid(
-                f"{self._source.name}: truncated: {count} bytes expected after byte {self.at}, "
-                f"found {self._source.size - self.at}",
-                hint=_HINT,
-            )
-        if self.at + count > HEADER_LIMIT:
-            raise self.refuse(f"the header needs {count} more bytes, beyond the limit of {HEADER_LIMIT >> 20} MiB")
-
-    def _fill(self, count: int) -> None:
-        """Read at least `count` bytes from here on into the window."""
-        self._require(count)
-        if self._start <= self.at and self.at + count <= self._start + len(self._window):
-            return
-        length = min(max(count, self._window_size), self._source.size - self.at)
-        self._window, self._start = self._source.read(self.at, length), self.at

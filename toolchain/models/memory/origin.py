@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from ...core import lookalikes
 from ...core.errors import ModelInvalid
 
 _TIMEOUT_S = 30.0
 _REQUEST_S = 120.0
 """total time for one request: a server that sends a byte now and then would never time out"""
 _MAX_REDIRECTS = 5
+_WRONG = "is the URL right?"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -82,14 +84,21 @@ class HttpSource:
             raise ModelInvalid(f"{self.name}: no answer: {error}", hint="download the file, or try later") from error
 
     def _check(self, answer: requests.Response, offset: int, last: int) -> None:
+        if lookalikes.is_page(answer.headers.get("Content-Type", "")) and answer.ok:
+            raise ModelInvalid(
+                f"{self.name}: the server sends {lookalikes.PAGE} instead of a file",
+                hint=lookalikes.remedy(lookalikes.PAGE, self.name),
+            )
         if answer.status_code == requests.codes.ok:
             raise ModelInvalid(
                 f"{self.name}: the server ignores range requests and would send the whole file",
                 hint="download the file and name it instead",
             )
         if answer.status_code != requests.codes.partial_content:
+            closed = answer.status_code in (requests.codes.unauthorized, requests.codes.forbidden)
             raise ModelInvalid(
-                f"{self.name}: the server answers {answer.status_code} {answer.reason}", hint="is the URL right?"
+                f"{self.name}: the server answers {answer.status_code} {answer.reason}",
+                hint="it asks for a login: download the file with your account, and name it" if closed else _WRONG,
             )
         match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if not match or (int(match[1]), int(match[2])) != (offset, last):
@@ -112,3 +121,10 @@ class HttpSource:
         if len(data) != length:
             raise ModelInvalid(f"{self.name}: at byte {offset}: expected {length} bytes, received {len(data)}")
         return data
+
+
+def no_gguf(source: ModelOrigin) -> ModelInvalid:
+    """The error for a file that does not begin as a GGUF file does, with what it is instead, if that is known."""
+    if found := lookalikes.what(source.read(0, min(source.size, lookalikes.ENOUGH))):
+        return ModelInvalid(f"{source.name}: {found}, not a GGUF file", hint=lookalikes.remedy(found, source.name))
+    return ModelInvalid(f"{source.name}: not a GGUF file")

@@ -12,39 +12,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ...core.cachetypes.grammar import CacheTypes
-from ...core.cachetypes.table import finer_keys
+from ...core.cachetypes.table import UPSTREAM, finer_keys
 from ...core.records import record
 from ...stages import CacheType
+from .drafts import Draft
 from .geometry import Geometry
 from .gguf import ModelHeader
+from .hardware import GIB as GIB
+from .hardware import SYSTEM_BYTES as SYSTEM_BYTES
+from .hardware import Hardware as Hardware
+from .hardware import metal_notes
 from .kv import PADDING, Setting, obstacle, sizes
 from .rotation import note, unrotated_heads
+from .sensitivity import gentler, known_loss
 from .working import working_bytes
 
-GIB = 1 << 30
-SYSTEM_BYTES = 5 * GIB
-"""27 GB on a machine of 32 GB, 31 GB on one of 36 GB"""
 CONTEXTS = (8192, 16384, 32768, 65536, 131072)
 PROMPT_CACHE_BYTES = 8 * GIB
 """llama-server's default limit for earlier prompts; --cache-ram (LLAMA_ARG_CACHE_RAM, in MiB) changes it"""
 
 
 @record
-class Hardware:
-    """The memory of a machine, in bytes. `gpu` is the part of RAM that Metal may use; 0 without Metal."""
-
-    ram: int
-    gpu: int = 0
-
-    @property
-    def budget(self) -> int:
-        """RAM without the system's share."""
-        return max(0, self.ram - SYSTEM_BYTES)
-
-
-@record
 class Cell:
-    """One context with one type, in bytes. `fits` the budget; `gpu_fits` Metal's default limit."""
+    """One context with one type, in bytes. `fits` the budget; `gpu_fits` what Metal surely allows, `gpu_may_fit` what
+    it may allow."""
 
     context: int
     kv: int
@@ -52,6 +43,7 @@ class Cell:
     total: int
     fits: bool
     gpu_fits: bool
+    gpu_may_fit: bool
 
 
 @record
@@ -67,7 +59,9 @@ class TypePlan:
     largest_context: int
     """tokens; 0 when none fits, and never more than the model was trained on"""
     largest_gpu_context: int
-    """the same within Metal's default limit"""
+    """the same within what Metal surely allows"""
+    largest_gpu_context_at_most: int
+    """the same within what it may allow"""
 
 
 @record
@@ -96,6 +90,10 @@ class MemoryPlan:
     ram: int
     budget: int
     gpu: int
+    """what Metal surely allows"""
+    gpu_most: int
+    """what it may allow"""
+    gpu_source: str
     types: tuple[TypePlan, ...]
     recommendation: Recommendation
     notes: tuple[str, ...]
@@ -116,16 +114,18 @@ def plan(
     contexts: Sequence[int] = (),
     setting: Setting | None = None,
     further_bytes: int = 0,
+    draft: Draft | None = None,
 ) -> MemoryPlan:
     """Memory of `types` at `contexts` (tokens of one sequence; none: the usual ones up to the trained context).
 
-    The context of `setting` is ignored. `further_bytes` are weights in other files (a projector). `table` has the
-    size of every type. Raises `ConfigError` for a type that is not in it, or rules beyond the model's layers.
+    The context of `setting` is ignored. `further_bytes` are weights in other files (a projector), `draft` is what is
+    loaded to draft tokens. `table` has the size of every type. Raises `ConfigError` for a type that is not in it, or
+    rules beyond the model's layers.
     """
     setting = setting or Setting(context=PADDING)
     contexts = tuple(contexts) or _usual(geometry)
     weights = model.tensor_bytes + further_bytes
-    costs = _TypeCosts(geometry, machine, table, setting, weights)
+    costs = _TypeCosts(geometry, machine, table, setting, weights, draft)
     planned = tuple(_plan_type(costs, one, contexts) for one in types)
     return MemoryPlan(
         model=str(model.metadata.get("general.name") or model.name),
@@ -133,13 +133,20 @@ def plan(
         context_length=geometry.context_length,
         sequences=setting.sequences,
         batch=setting.batch,
-        weights=weights,
+        weights=weights + (draft.weights if draft else 0),
         ram=machine.ram,
         budget=machine.budget,
         gpu=machine.gpu,
+        gpu_most=machine.gpu_most or machine.gpu,
+        gpu_source=machine.gpu_source,
         types=planned,
         recommendation=_recommend(planned, min(max(contexts), geometry.context_length)),
-        notes=(*_notes(model, geometry, machine, planned), *_unrotated(geometry, types, planned, table)),
+        notes=(
+            *_notes(model, geometry, machine, planned),
+            *([draft.note] if draft else []),
+            *_unrotated(geometry, types, planned, table),
+            *_sensitive(geometry, types, planned, table),
+        ),
     )
 
 
@@ -151,12 +158,14 @@ class _TypeCosts:
         table: Mapping[str, CacheType],
         setting: Setting,
         weights: int,
+        draft: Draft | None,
     ) -> None:
         self.geometry = geometry
         self.table = table
         self._machine = machine
         self._setting = setting
         self._weights = weights
+        self._draft = draft
 
     def at(self, types: CacheTypes, context: int) -> Cell:
         own = self._setting
@@ -164,13 +173,17 @@ class _TypeCosts:
         caches = sizes(self.geometry, types, setting, self.table)
         working = working_bytes(self.geometry, setting, caches)
         total = self._weights + caches.bytes + working
+        if self._draft:
+            total += self._draft.bytes_at(setting, self.table)
+        sure, most = self._machine.metal
         return Cell(
             context=context,
             kv=caches.bytes,
             working=working,
             total=total,
             fits=total <= self._machine.budget,
-            gpu_fits=total <= (self._machine.gpu or self._machine.budget),
+            gpu_fits=total <= sure,
+            gpu_may_fit=total <= most,
         )
 
 
@@ -182,8 +195,9 @@ def _usual(geometry: Geometry) -> tuple[int, ...]:
 def _plan_type(costs: _TypeCosts, types: CacheTypes, contexts: Sequence[int]) -> TypePlan:
     if why := obstacle(costs.geometry, types, costs.table):
         return TypePlan(
-            types=str(types), obstacle=why, kv_per_token=0, cells=(), largest_context=0, largest_gpu_context=0
-        )
+            types=str(types), obstacle=why, kv_per_token=0, cells=(),
+            largest_context=0, largest_gpu_context=0, largest_gpu_context_at_most=0,
+        )  # fmt: skip
     cells = tuple(costs.at(types, context) for context in contexts)
     longest = max(cells, key=lambda cell: cell.context)
     return TypePlan(
@@ -193,6 +207,7 @@ def _plan_type(costs: _TypeCosts, types: CacheTypes, contexts: Sequence[int]) ->
         cells=cells,
         largest_context=_largest(costs, types, lambda cell: cell.fits),
         largest_gpu_context=_largest(costs, types, lambda cell: cell.fits and cell.gpu_fits),
+        largest_gpu_context_at_most=_largest(costs, types, lambda cell: cell.fits and cell.gpu_may_fit),
     )
 
 
@@ -215,6 +230,7 @@ def _recommend(planned: Sequence[TypePlan], goal: int) -> Recommendation:
     possible = [one for one in planned if not one.obstacle]
     rooms: tuple[tuple[Callable[[TypePlan], int], str], ...] = (
         (lambda one: one.largest_gpu_context, ""),
+        (lambda one: one.largest_gpu_context_at_most, ", where Metal's limit is that of newer macOS"),
         (lambda one: one.largest_context, ", with Metal's limit raised"),
     )
     for room, how in rooms:
@@ -236,12 +252,7 @@ def _notes(model: ModelHeader, geometry: Geometry, machine: Hardware, planned: S
         notes.append("! does not fit")
     if model.header_only:
         notes.append("the file has only a header; the size of the weights is taken from it")
-    over = [cell.total for one in planned for cell in one.cells if cell.fits and not cell.gpu_fits]
-    if over:
-        notes.append(
-            f"* fits, but Metal may use {machine.gpu / GIB:.1f} GiB by default: "
-            f"sudo sysctl iogpu.wired_limit_mb={-(-max(over) // (1 << 20))}"
-        )
+    notes += metal_notes(machine, [cell.total for one in planned for cell in one.cells if cell.fits])
     if not machine.gpu:
         notes.append(
             "not counted: a CPU may keep a second, repacked copy of quantized weights; the first can be dropped"
@@ -259,3 +270,15 @@ def _unrotated(
     loading = [one for one, plan in zip(types, planned, strict=True) if not plan.obstacle]
     heads = {head for one in loading for head in unrotated_heads(geometry, one, table)}
     return [note(sorted(heads))] if heads else []
+
+
+def _sensitive(
+    geometry: Geometry, types: Sequence[CacheTypes], planned: Sequence[TypePlan], table: Mapping[str, CacheType]
+) -> list[str]:
+    """A note for each kind of loss that is known, with its types and one that does better."""
+    losing: dict[str, list[str]] = {}
+    for one, plan in zip(types, planned, strict=True):
+        if geometry.cached and not plan.obstacle and (why := known_loss(geometry, one, table, "MODEL")):
+            losing.setdefault(why, []).append(str(one))
+    better = gentler(geometry, [kind for kind in table.values() if kind not in UPSTREAM])
+    return [f"{', '.join(names)}: {why}; better: {better}" for why, names in losing.items()]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...core.cachetypes.grammar import parse
 from ...core.cachetypes.table import own, type_table
 from ...core.errors import ConfigError, ModelInvalid
+from ...core.records import record
 from ...core.run import Run
 from ...host import machine
 from ...series.manifest import root_of
 from .. import packaged
-from . import geometry, gguf, plan, store
+from . import architectures, drafts, geometry, gguf, hardware, pinned, plan, store
 from .kv import Setting
 
 _MAX_RAM_GIB, _MAX_CONTEXT, _MAX_SEQUENCES = 4096, 1 << 27, 256
+_MLX = "the store has the model for MLX as well, which Ollama prefers on a Mac, and on which cache types have no effect"
 _UNITS = {"K": 1 << 10, "M": 1 << 20}
 
 
@@ -32,11 +35,19 @@ def plan_for(
 ) -> plan.MemoryPlan:
     """What fits of a model, on this machine or on a Mac with `ram` GiB. Raises `ConfigError`, `ModelInvalid`,
     `ArchitectureUnknown`."""
-    place, further = find_model(model, run)
-    with run.console.step(f"header of {model}"):
-        found = gguf.load(place)
+    named = find_model(model, run)
     added = own(root_of(run.config))
-    return plan.plan(
+    dialect = pinned.dialect(run.config, [kind.name for kind in added])
+    with run.console.step(f"header of {model}"):
+        found = gguf.load(named.place, dialect)
+        if kind := architectures.OTHER_KINDS.get(str(found.metadata.get("general.type", ""))):
+            raise ModelInvalid(
+                f"{model}: it is {kind}, and no model by itself", hint="--model names the model that it goes with"
+            )
+        draft = drafts.beside(gguf.load(str(named.draft), dialect)) if named.draft else None
+        if named.drafts_itself:
+            draft = drafts.within(found)
+    planned = plan.plan(
         found,
         geometry.read(found),
         _machine(run, ram),
@@ -49,26 +60,46 @@ def plan_for(
             unified=unified,
             batch=_checked("batch", batch, 1, 1 << 16),
         ),
-        further_bytes=further,
+        further_bytes=named.further_bytes,
+        draft=draft,
     )
+    return replace(planned, notes=(*planned.notes, _MLX)) if named.mlx else planned
 
 
-def find_model(name: str, run: Run) -> tuple[str, int]:
-    """The path or URL of the model that `--model` names: a URL, a GGUF file, a name in Ollama's store or a packaged
-    model; and the bytes of what Ollama loads beside it. Raises `ModelInvalid` when it is none of these, and the errors
-    of `packaged.find`."""
+@record
+class Named:
+    """A model by its path or URL, and what Ollama loads beside it."""
+
+    place: str
+    further_bytes: int = 0
+    draft: Path | None = None
+    drafts_itself: bool = False
+    mlx: bool = False
+    """whether Ollama has the same model for MLX"""
+
+
+def find_model(name: str, run: Run) -> Named:
+    """The model that `--model` names: a URL, a GGUF file, a name in Ollama's store or a packaged model.
+
+    Raises `ModelInvalid` when it is none of these, and the errors of `packaged.find`."""
     root = store.default_root(run.config.deploy.models)
     if not name:
         raise ConfigError("--model is missing", hint="--model FILE.gguf, a URL, or a name that `ollama list` shows")
     if name.startswith(("http://", "https://")):
-        return name, 0
+        return Named(place=name)
     path = Path(name).expanduser()
     if path.is_file():
-        return str(path), 0
+        return Named(place=str(path))
     if stored := store.find(name, root):
-        return str(stored.model), stored.further_bytes
+        return Named(
+            place=str(stored.model),
+            further_bytes=stored.further_bytes,
+            draft=stored.draft,
+            drafts_itself=stored.drafts_itself,
+            mlx=stored.mlx,
+        )
     if fetched := packaged.find(name, run.config, run.console):
-        return str(fetched), 0
+        return Named(place=str(fetched))
     raise ModelInvalid(
         f"{name}: not a file, and not a model in {root}", hint=f"`ollama list` shows the models; {packaged.offered()}"
     )
@@ -80,11 +111,11 @@ def _machine(run: Run, ram: float) -> plan.Hardware:
         if not math.isfinite(ram) or not 0 < ram <= _MAX_RAM_GIB:
             raise ConfigError(f"--ram {ram:g}: expected GiB, up to {_MAX_RAM_GIB}", hint="--ram 36")
         size = int(ram * plan.GIB)
-        return plan.Hardware(ram=size, gpu=machine.metal_limit(size))
+        return hardware.a_mac(size)
     found = machine.look(run.config)
     if not found.ram:
         raise ConfigError("the memory of this machine is unknown", hint="--ram 36 names it, in GiB")
-    return plan.Hardware(ram=found.ram, gpu=found.gpu_limit)
+    return hardware.with_limit(found.ram, found.limit)
 
 
 def tokens(text: str, flag: str = "--context") -> int:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import ModelInvalid
 from ...core.records import record
+from . import manifests
+from .manifests import Manifest, names
 
-_HOST, _NAMESPACE, _TAG = "registry.ollama.ai", "library", "latest"
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_KIND = "application/vnd.ollama.image."
-_MAX_MANIFEST = 1 << 20
+__all__ = ["Stored", "default_root", "find", "names", "no_gguf", "parameter", "parameters", "renderer"]
+
+_DRAFTED = "draft_num_predict"
+"""option of a model: how many tokens Ollama has drafted at a time; 0 turns drafts off"""
+_MLX = "mlx"
+_ALONE = {"adapter": "an adapter", "draft": "a draft model", "projector": "a projector"}
 
 
 @record
@@ -26,10 +27,17 @@ class Stored:
     name: str
     model: Path
     further_bytes: int
+    """without those of the draft"""
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
+    draft: Path | None = None
+    """the draft model that Ollama loads beside it; None also where its Modelfile turns drafts off"""
+    drafts_itself: bool = False
+    """whether its Modelfile has Ollama draft with the model's own further layers, if it has any"""
     layers: frozenset[str] = frozenset()
     """kinds of its layers: model, template, system, params and so on"""
+    mlx: bool = False
+    """whether the store has the model for MLX as well, which Ollama then prefers on a Mac"""
 
 
 def default_root(setting: str = "") -> Path:
@@ -40,33 +48,53 @@ def default_root(setting: str = "") -> Path:
 def find(name: str, root: Path) -> Stored | None:
     """The model called `name` ([host/][namespace/]model[:tag]); None when the store has no such model.
 
-    Raises `ModelInvalid` for a manifest that cannot be read, names no model, or points outside of the store.
+    Raises `ModelInvalid` for a manifest that cannot be read, blobs that are missing, and a model without a GGUF file.
     """
-    parts = _parts(name)
-    if parts is None:
+    manifest = manifests.find(name, root)
+    if manifest is None:
         return None
-    manifest = root.joinpath("manifests", *parts)
-    if not manifest.is_file():
-        return None
-    layers = _layers(_inside(manifest, root))
-    models = [layer for layer in layers if layer[0] == "model"]
-    if not models:
-        if any(kind == "tensor" for kind, _, _ in layers):
-            raise ModelInvalid(f"{name}: a model of safetensors, without a GGUF file", hint="take one with a GGUF file")
-        raise ModelInvalid(f"{manifest}: names no model", hint=f"ollama pull {name}")
-    paths = [_blob(root, digest, size) for _, digest, size in models]
-    projectors, adapters = (
-        tuple(_blob(root, digest, size) for kind, digest, size in layers if kind == wanted)
-        for wanted in ("projector", "adapter")
+    if why := _no_gguf(manifest, root):
+        raise ModelInvalid(f"{name}: {why}", hint="take a model with a GGUF file: `ollama list` shows the others")
+    models, projectors, adapters, drafts = (
+        tuple(manifests.blob(root, layer.digest, layer.size) for layer in manifest.layers if layer.kind == wanted)
+        for wanted in ("model", "projector", "adapter", "draft")
     )
+    drafted = _parameters(manifest, root).get(_DRAFTED) if drafts or models else None
     return Stored(
         name=name,
-        model=paths[0],
-        further_bytes=sum(path.stat().st_size for path in (*paths[1:], *projectors, *adapters)),
+        model=models[0],
+        further_bytes=sum(path.stat().st_size for path in (*models[1:], *projectors, *adapters)),
         projectors=projectors,
         adapters=adapters,
-        layers=frozenset(kind for kind, _, _ in layers),
+        draft=drafts[-1] if drafts and (drafted is None or _positive(drafted)) else None,
+        drafts_itself=not drafts and _positive(drafted),
+        layers=frozenset(layer.kind for layer in manifest.layers),
+        mlx=_MLX in manifest.runners,
     )
+
+
+def no_gguf(name: str, root: Path) -> str:
+    """Why a model of the store is none for llama.cpp: it is in the cloud, of MLX, or no model; empty for others.
+
+    Raises `ModelInvalid` as `find` does.
+    """
+    manifest = manifests.find(name, root)
+    return _no_gguf(manifest, root) if manifest else ""
+
+
+def _no_gguf(manifest: Manifest, root: Path) -> str:
+    kinds = [layer.kind for layer in manifest.layers]
+    about = manifests.described(manifest, root)
+    if about.get("remote_host") or about.get("remote_model"):
+        where = about.get("remote_host") or "another machine"
+        return f"a cloud model: {about.get('remote_model') or 'it'} runs at {where}, with no weights or cache here"
+    if "model" in kinds and about.get("model_format") != "safetensors":
+        return ""
+    if "tensor" in kinds or about.get("model_format") == "safetensors":
+        return "a model of safetensors, which Ollama runs by MLX: llama.cpp and its cache types have no part in it"
+    if others := sorted(_ALONE.keys() & set(kinds)):
+        return f"{manifest.path}: lists {' and '.join(_ALONE[kind] for kind in others)}, but no model to go with it"
+    return f"{manifest.path}: lists no file of weights"
 
 
 def parameter(name: str, key: str, root: Path) -> str:
@@ -77,81 +105,31 @@ def parameter(name: str, key: str, root: Path) -> str:
 
 def parameters(name: str, root: Path) -> dict[str, Any]:
     """What the model's Modelfile sets with PARAMETER. Raises `ModelInvalid`."""
-    parts = _parts(name)
-    layers = _layers(_inside(root.joinpath("manifests", *parts), root)) if parts else []
+    manifest = manifests.find(name, root)
+    return _parameters(manifest, root) if manifest else {}
+
+
+def _parameters(manifest: Manifest, root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for kind, digest, size in layers:
-        if kind == "params":
-            path = _blob(root, digest, size)
+    for layer in manifest.layers:
+        if layer.kind == "params":
+            path = manifests.blob(root, layer.digest, layer.size)
             try:
-                given = json.loads(path.read_bytes()) if path.stat().st_size <= _MAX_MANIFEST else {}
-            except ValueError as error:
+                given = json.loads(path.read_bytes()) if path.stat().st_size <= manifests.MAX_TEXT else {}
+            except (ValueError, RecursionError) as error:
                 raise ModelInvalid(f"{path}: not parameters: {error}", hint="ollama pull the model again") from error
             found = given | found if isinstance(given, dict) else found
     return found
 
 
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
 def renderer(name: str, root: Path) -> str:
     """The part of Ollama's own code that turns chats with the model into prompts; empty if none is stated."""
-    parts = _parts(name)
     try:
-        digest = json.loads(root.joinpath("manifests", *(parts or ("",))).read_bytes())["config"]["digest"]
-        path = _blob(root, digest, None)
-        stated = json.loads(path.read_bytes() if path.stat().st_size <= _MAX_MANIFEST else b"{}")
-        return str(stated.get("renderer") or "")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelInvalid):
-        return ""  # old manifests have none, and nothing depends on it
-
-
-def names(root: Path) -> Iterator[str]:
-    """The models of the store, as `ollama list` names them; in no order."""
-    for manifest in (root / "manifests").glob("*/*/*/*"):
-        host, namespace, model, tag = manifest.parts[-4:]
-        if not model.startswith(".") and not tag.startswith("."):
-            words = [host] if host != _HOST else []
-            words += [namespace] if words or namespace != _NAMESPACE else []
-            yield f"{'/'.join([*words, model])}:{tag}"
-
-
-def _parts(name: str) -> tuple[str, str, str, str] | None:
-    """Host, namespace, model and tag; None for an invalid name."""
-    rest, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:
-        rest, tag = name, _TAG
-    words = rest.split("/")
-    if len(words) > 3:
-        return None
-    host, namespace, model = ([_HOST, _NAMESPACE][: 3 - len(words)] + words)[-3:]
-    found = (host, namespace, model, tag)
-    return found if all(map(_PART.fullmatch, (host.partition(":")[0], namespace, model, tag))) else None
-
-
-def _layers(manifest: Path) -> list[tuple[str, str, Any]]:
-    """Kind, digest and stated size of each layer that llama-server opens."""
-    try:
-        if manifest.stat().st_size > _MAX_MANIFEST:
-            raise ValueError("too large")
-        layers: Any = json.loads(manifest.read_bytes())["layers"]
-        found = [(str(layer["mediaType"]), str(layer["digest"]), layer.get("size")) for layer in layers]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelInvalid(f"{manifest}: not a manifest of Ollama: {error}", hint="ollama pull it again") from error
-    return [(kind.removeprefix(_KIND), digest, size) for kind, digest, size in found if kind.startswith(_KIND)]
-
-
-def _blob(root: Path, digest: str, size: Any) -> Path:
-    match = _DIGEST.fullmatch(digest)
-    if match is None:
-        raise ModelInvalid(f"{root}: {digest!r} is not a digest", hint="ollama pull the model again")
-    path = root / "blobs" / f"sha256-{match[1]}"
-    if not path.is_file():
-        raise ModelInvalid(f"{path}: the blob is missing", hint="ollama pull the model again")
-    path = _inside(path, root)
-    if size is not None and path.stat().st_size != size:
-        raise ModelInvalid(f"{path}: has {path.stat().st_size} bytes, not {size}", hint="ollama pull the model again")
-    return path
-
-
-def _inside(path: Path, root: Path) -> Path:
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ModelInvalid(f"{path}: points outside of {root}")
-    return path
+        manifest = manifests.find(name, root)
+    except ModelInvalid:
+        return ""
+    return str(manifests.described(manifest, root).get("renderer") or "") if manifest else ""

@@ -33,10 +33,11 @@ def working_bytes(geometry: Geometry, setting: Setting, caches: CacheSizes) -> i
 def _widest(geometry: Geometry) -> int:
     """Live values of the widest layer for one token."""
     ends = 3 * geometry.feed_forward + 3 * geometry.embedding
+    widest_head = max((layer.head_k for layer in geometry.cached), default=0)
     if geometry.mla:
-        head = geometry.cached[0].head_k + 2 * geometry.latent
+        head = widest_head + 2 * geometry.latent
         return max(ends, geometry.heads * head + geometry.embedding)
-    query = geometry.heads * max((layer.head_k for layer in geometry.cached), default=0)
+    query = geometry.heads * widest_head
     spread = geometry.experts * geometry.embedding
     expert = spread if spread > 2 * geometry.feed_forward else 0
     return max(ends + query + expert, 36 * geometry.inner // 5)

@@ -138,6 +138,7 @@ def compare(
         added=added,
         log=folder / "kl.log",
         console=run.console,
+        environment=run.config.deploy.environment,
     )
     write(folder / "kl.json", found)
     return found

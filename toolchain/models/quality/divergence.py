@@ -20,7 +20,8 @@ from ...core.console import Console
 from ...core.errors import CommandFailed, ConfigError, DiskFull, TextTooShort, VerificationFailed
 from ...core.process import run
 from ...core.records import record, sha256_bytes
-from ...serving.cachelog import Cache, mismatch, stated
+from ...serving.cachelog import Cache, mismatch, stated, unstated
+from ...serving.launcher import hint_on
 from ...serving.llama_server import INFORMATIVE
 from ...stages import CacheType
 from .dump import read_heads
@@ -178,12 +179,15 @@ class Program:
         """What it prints. Raises `CommandFailed`."""
         asked = grammar.parse(cache.removesuffix(PLAIN))
         argv = [str(self.path), "--model", str(self.model), "--log-verbosity", INFORMATIVE, *flags]
-        return run(
-            [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
-            env={**self.environment, "LLAMA_ATTN_ROT_DISABLE": str(int(cache.endswith(PLAIN)))},
-            log=self.log,
-            what=f"llama-perplexity with {cache}",
-        ).output
+        try:
+            return run(
+                [*argv, "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)],
+                env={**self.environment, "LLAMA_ATTN_ROT_DISABLE": str(int(cache.endswith(PLAIN)))},
+                log=self.log,
+                what=f"llama-perplexity with {cache}",
+            ).output
+        except CommandFailed as error:
+            raise CommandFailed(error.message, hint=hint_on(error.message, error.hint)) from None
 
     def allocated(self, cache: str, context: int) -> tuple[Cache, ...]:
         """The KV caches of one sequence of `context` tokens, as the log states them. The model is loaded, and stops at
@@ -282,7 +286,7 @@ def _proven(said: str, cache: str, log: Path) -> tuple[Cache, ...]:
     asked = grammar.parse(cache.removesuffix(PLAIN))
     found = stated(said)
     layers = sum(one.proof.layers for one in found)
-    complaint = mismatch([one.proof for one in found], str(asked), layers) if found else "the log states no KV cache"
+    complaint = mismatch([one.proof for one in found], str(asked), layers) if found else unstated(said)
     for one in found:
         for side, names, rotated in (
             ("K", one.proof.type_k, one.rotated_k),

@@ -64,7 +64,10 @@ def read_heads(model: Path) -> Heads:
 
         def number(key: str, default: int = 0) -> int:
             value = metadata.get(f"{arch}.{key}", default)
-            return int(max(value)) if isinstance(value, tuple) else int(value)
+            value = max(value) if isinstance(value, tuple) else value
+            if not isinstance(value, int):
+                raise TypeError(f"{arch}.{key} is {value!r}")
+            return int(value)
 
         shared = number("embedding_length") // max(number("attention.head_count"), 1)
         key_size = number("attention.key_length", shared)

@@ -80,7 +80,7 @@ def _start() -> subprocess.Popen[bytes]:
     package_root = str(Path(__file__).resolve().parents[3])
     with Path(_LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "toolchain.service.emulator.daemon", "."],
+            [sys.executable, "-P", "-m", "toolchain.service.emulator.daemon", "."],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -214,5 +214,5 @@ def prove_caches(started: StartedUnit, logged: Callable[[], str], deadline: Dead
     if reason := cachelog.mismatch(found, asked, sum(proof.layers for proof in found)) if found else "":
         raise Unhealthy(f"the service is configured for the cache types {asked}, but: {reason}: {found[0].line}")
     return UnitProof(
-        lines=tuple(proof.line for proof in found), unproven="" if found else require_proof(asked, "at all")
+        lines=tuple(proof.line for proof in found), unproven="" if found else require_proof(asked, "at all", logged())
     )

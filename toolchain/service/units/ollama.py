@@ -257,7 +257,9 @@ def _prove_cache(started: StartedUnit, offset: int, asked: str, probe: _Probe, d
         if reason:
             raise Unhealthy(f"the service is configured for the cache type {asked}, but: {reason}: {cache.proof.line}")
     lines = tuple(cache.proof.line for cache in found)
-    return UnitProof(lines=lines, unproven="" if found else require_proof(asked, "of the probe model"))
+    return UnitProof(
+        lines=lines, unproven="" if found else require_proof(asked, "of the probe model", started.logged(offset))
+    )
 
 
 def _number(text: str) -> int:

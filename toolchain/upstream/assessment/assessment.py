@@ -20,8 +20,9 @@ from ...sources.mirror import ensure_contents
 from ...stages import Sources
 from .. import surface as api
 from ..fork import inquiry as forks
+from ..fork.branch import Branch
 from ..fork.conflicts import Conflicts
-from ..fork.freshness import Branch, Freshness
+from ..fork.freshness import Freshness
 from ..fork.join import Joined
 from ..fork.metal import MetalBranch
 from . import gates
@@ -119,13 +120,11 @@ class _Look:
         self.api_breaking: bool | None = None
         self.metal = forks.audit(run, both, ())
         self.gates["metal"] = gates.metal(self.metal, self.branch.name)
-        if self.branch.base is None:
-            return
         try:
             self.conflicts = forks.conflicts(run, both, self.branch, sources, series)
             self.gates["conflicts"] = gates.conflicts(self.conflicts)
-        except ToolchainError as error:
-            self.gates["conflicts"] = Gate(status="unknown", summary=str(error))
+        except ToolchainError as error:  # as without a common ancestor
+            self.gates["conflicts"] = Gate(status="unknown", summary=error.message)
         try:
             if both.mirrored:
                 ensure_contents(both.fork, self.branch.tip, run.console)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ...core.records import record
-from ..fork.freshness import Verdict as Age
+from ..fork.branch import Verdict as Age
 
 Path = Literal["build the fork", "cherry-pick", "our series", "MLX", "wait"]
 Confidence = Literal["high", "medium", "low"]

@@ -13,13 +13,15 @@ from ...host.machine import Machine
 from ...models.memory.plan import MemoryPlan
 from ...series.manifest import Series
 from ...series.render import COMPAT_PATCH
+from ..fork.branch import Branch
 from ..fork.conflicts import Conflicts, MergeOutcome, PatchResult
-from ..fork.freshness import Branch, Freshness
+from ..fork.freshness import Freshness
 from ..fork.metal import MetalBranch
 from ..surface import ApiDiff
 
 Status = Literal["pass", "warn", "fail", "unknown", "not asked"]
 _GB = 1e9
+_OLD_DAYS = 7.0
 _METAL_FOLDER = "ggml/src/ggml-metal/"
 
 
@@ -34,16 +36,16 @@ class Gate:
 
 def freshness(found: Freshness, branch: Branch) -> Gate:
     """The age of the branch that would be built."""
-    verdicts: dict[Any, Status] = {"fresh": "pass", "stale": "warn", "very stale": "fail", "unrelated": "fail"}
+    verdicts: dict[Any, Status] = {"fresh": "pass", "stale": "warn", "very stale": "fail"}
     base, merge_base = branch.base, branch.merge_base
     if base is None or merge_base is None:
-        return Gate(status="fail", summary=f"{branch.name} shares no commit with llama.cpp")
+        return _unrelated(found, branch)
     by = f" (its merge base is b{merge_base.build}, but its files are newer)" if base.by == "content" else ""
     return Gate(
         status=verdicts[branch.verdict],
         summary=(
             f"{branch.name} is {branch.verdict}: it is based on b{base.build} of {base.date[:10]}{by}, "
-            f"{branch.age_days:.1f} days old and {branch.behind} builds behind"
+            f"{branch.age_days:.1f} days and {branch.behind} builds behind upstream's newest commit{_mirror(found)}"
         ),
         evidence={
             "branch": branch.name,
@@ -52,6 +54,7 @@ def freshness(found: Freshness, branch: Branch) -> Gate:
             "base_build": base.build,
             "merge_base": merge_base.commit,
             "age_days": branch.age_days,
+            "newest_days": found.newest_days,
             "behind": branch.behind,
             "own_commits": len(branch.own),
             "last_own_commit": branch.activity.last,
@@ -63,6 +66,33 @@ def freshness(found: Freshness, branch: Branch) -> Gate:
             "untrue_tags": len(found.untrue_tags),
         },
     )
+
+
+def _unrelated(found: Freshness, branch: Branch) -> Gate:
+    near = branch.nearest
+    shown = "; its files are not llama.cpp's either"
+    if near:
+        shown = (
+            f"; its files are nearest to b{near.build} of {near.date[:10]} ({near.equal} of {near.files} the same), "
+            f"{branch.age_days:.1f} days behind upstream's newest commit{_mirror(found)}"
+        )
+    return Gate(
+        status="unknown",
+        summary=f"{branch.name} shares no commit with llama.cpp{shown}",
+        evidence={
+            "branch": branch.name,
+            "tip": branch.tip,
+            "nearest": near.commit if near else "",
+            "nearest_build": near.build if near else 0,
+            "age_days": branch.age_days,
+            "newest_days": found.newest_days,
+        },
+    )
+
+
+def _mirror(found: Freshness) -> str:
+    """How old what is known of upstream is, if that is more than days."""
+    return f", which is itself {found.newest_days:.1f} days old here" if found.newest_days > _OLD_DAYS else ""
 
 
 def conflicts(found: Conflicts) -> Gate:

@@ -12,8 +12,8 @@ from ...core.console import Console
 from ...core.errors import Unrelated
 from ...core.records import record, sha256_bytes
 from .areas import AREAS, KV, METAL, STOP, TURBO
+from .branch import Branch
 from .content import difference
-from .freshness import Branch
 from .join import Joined
 from .kept import kept
 from .merging import Conflict, Merge, Merger, apply_in_order

@@ -45,8 +45,8 @@ Lines = tuple[str, int, int]
 
 
 def edits_between(repository: Repository, old: str, new: str) -> Edits:
-    """Edits of each commit on the first-parent line after `old` up to `new`, oldest first."""
-    log = repository.git("log", "--first-parent", "--reverse", *_FORMAT, f"{old}..{new}")
+    """Edits of each commit on the first-parent line after `old` (empty: from its root on) up to `new`, oldest first."""
+    log = repository.git("log", "--first-parent", "--reverse", *_FORMAT, f"{old}..{new}" if old else new)
     return dict(_parsed(log))
 
 
@@ -56,6 +56,12 @@ def edits_of(repository: Repository, commits: Iterable[str]) -> Edits:
     if not asked:
         return {}
     return dict(_parsed(repository.git("log", "--no-walk=unsorted", "--stdin", *_FORMAT, stdin=asked.encode())))
+
+
+def files_of(repository: Repository, tree: str) -> dict[str, str]:
+    """The blob id of every file of a tree or commit, by path."""
+    listed = repository.git("ls-tree", "-r", "-z", "--full-tree", tree).split("\0")[:-1]
+    return {path: meta.split()[2] for meta, path in (entry.split("\t", 1) for entry in listed)}
 
 
 def difference(repository: Repository, old: str, new: str) -> dict[str, FileEdit]:
@@ -126,6 +132,27 @@ def taken_over(base: str, fork: Mapping[str, FileEdit], upstream: Edits) -> str:
         if whole and score > best_score:
             best, best_score = commit, score
     return best
+
+
+def nearest(fork: Mapping[str, str], upstream: Edits) -> tuple[str, int]:
+    """The commit of upstream's whose files differ least from the fork's, and how many are the same in both.
+
+    `fork` are blob ids by path, `upstream` the edits from upstream's root on. Of several commits the oldest, so that no
+    fork is taken to be fresher than its files show. Empty and 0 if less than half of that commit's files are in the
+    fork: then it is no fork of this upstream.
+    """
+    here: dict[str, str] = {}
+    best, best_equal, least, same, enough = "", 0, 0, 0, False
+    for commit, edits in upstream.items():
+        for edit in edits:
+            same -= edit.path in here and here.pop(edit.path) == fork.get(edit.path)
+            if edit.new.strip("0"):
+                here[edit.path] = edit.new
+                same += fork.get(edit.path) == edit.new
+        apart = len(here) + len(fork) - 2 * same
+        if not best or apart < least:
+            best, best_equal, least, enough = commit, same, apart, same >= _IMPORTED * len(here)
+    return (best, best_equal) if enough else ("", 0)
 
 
 def imports(own: Edits, upstream: Iterable[FileEdit]) -> set[str]:

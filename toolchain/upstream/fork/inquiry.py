@@ -17,6 +17,7 @@ from ...stages import Sources
 from . import conflicts as dry
 from . import freshness as age
 from . import metal
+from .branch import Branch
 from .join import Joined, open_fork
 
 _OLD_DAYS = 7
@@ -69,7 +70,7 @@ def freshness(run: Run, both: Joined, names: Sequence[str], now: datetime) -> ag
     return found
 
 
-def conflicts(run: Run, both: Joined, branch: age.Branch, sources: Sources, series: Series) -> dry.Conflicts:
+def conflicts(run: Run, both: Joined, branch: Branch, sources: Sources, series: Series) -> dry.Conflicts:
     """The branch merged onto the pin, with Ollama's patches and the series on top."""
     patches = third_parties(run, sources, series)
     with run.console.step(f"merge {branch.name} in memory"):
@@ -93,7 +94,7 @@ def third_parties(run: Run, sources: Sources, series: Series) -> dict[str, bytes
     patches: dict[str, bytes] = {}
     era = eras.of(sources)
     if not era.unserved:
-        with Repository(sources.ollama.git_dir, offline=True) as ollama:
+        with Repository(sources.ollama.git_dir) as ollama:
             patches = compat_patches(ollama, sources.ollama.commit, era.compat)
         try:
             rendered = render.render(series, sources)

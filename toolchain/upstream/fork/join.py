@@ -49,7 +49,7 @@ class Joined:
         self.builds = builds
         self.newest = builds[max(builds)]
         self._folder = tempfile.TemporaryDirectory(prefix="turboquant-fork-")
-        self.repository = Repository(Path(self._folder.name), offline=True)
+        self.repository = Repository(Path(self._folder.name), own=True, offline=True)
         try:
             self.repository.git("init", "--quiet", "--bare", self.repository.git_dir)
             self.repository.borrow(upstream, fork)
@@ -131,7 +131,7 @@ def open_fork(config: Config, upstream: Repository, console: Console) -> Joined:
         workspace = folders.workspace(config)
         fork = open_mirror("fork", origin, workspace, offline=config.sources.offline, console=console)
         return Joined(fork, upstream, mirrored=True)
-    return Joined(Repository.open(Path(origin), offline=True), upstream)
+    return Joined(Repository.open(Path(origin)), upstream)
 
 
 def _near(name: str, names: Iterable[str]) -> list[str]:

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from git import Git
-
 from ...core.errors import CommandFailed, FetchFailed, MissingTool, ToolchainError
 from ...core.records import record
 from ...sources.repository import Repository
 from .areas import DATA, area_of
+from .content import files_of
 
 _IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -73,7 +72,7 @@ class Merger:
     def __init__(self, repository: Repository, incomplete: Callable[[str], FetchFailed]) -> None:
         self._repository, self._incomplete = repository, incomplete
         self._reading = threading.Lock()
-        if Git().version_info < (2, 38):
+        if repository.version < (2, 38):
             raise MissingTool("git is too old to merge in memory", hint="install git 2.38 or newer")
 
     def merge(self, ours: str, theirs: str) -> Merge:
@@ -134,8 +133,7 @@ class Merger:
         return replace(merge, conflicts=merge.conflicts + unknown, left_out=tuple(sorted(gaps)))
 
     def files(self, tree: str) -> dict[str, str]:
-        listed = self._repository.git("ls-tree", "-r", "-z", "--full-tree", tree).split("\0")[:-1]
-        return {path: meta.split()[2] for meta, path in (entry.split("\t", 1) for entry in listed)}
+        return files_of(self._repository, tree)
 
     def missing(self, blobs: Iterable[str]) -> set[str]:
         output = self._repository.git("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in blobs).encode())

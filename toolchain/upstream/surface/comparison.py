@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core import extras
-from ...core.errors import ConfigError, RecordError, ToolchainError
+from ...core.errors import ConfigError, RecordError
 from ...core.records import read, record, sha256_bytes, to_json, write
 from ...core.run import Run
 from ...sources import Repository, open_origin, pin, recognise, release_name
@@ -95,14 +95,10 @@ class _Origins:
         """A commit of llama.cpp by branch, tag, build or id; a folder; or PATH@REF, a commit of another repository."""
         path, separator, ref = name.rpartition("@")
         if separator and ("/" in path or path == ".") and Path(path).expanduser().is_dir():
-            return self._commit(Repository.open(Path(path), offline=True), ref)
+            return self._commit(Repository.open(Path(path)), ref)
         if ("/" in name or name == ".") and (folder := Path(name).expanduser()).is_dir():
-            try:
-                bare = Repository.open(folder, offline=True)
-            except ToolchainError:
-                return FolderTree(folder)
-            is_bare = bare.git("rev-parse", "--is-bare-repository").strip() == "true"
-            return self._commit(bare, "HEAD") if is_bare else FolderTree(folder)
+            is_bare = (folder / "objects").is_dir() and (folder / "HEAD").is_file()
+            return self._commit(Repository.open(folder), "HEAD") if is_bare else FolderTree(folder)
         return self._commit(self._repository("llama.cpp"), name)
 
     def _commit(self, repository: Repository, ref: str) -> CommitTree:

@@ -21,8 +21,8 @@ from ...host import machine as host
 from ...models.compatibility.verdict import find_model
 from ...models.memory import geometry, gguf
 from ...models.memory.geometry import Geometry
+from ...models.memory.hardware import GIB, a_mac, with_limit
 from ...models.memory.kv import Setting
-from ...models.memory.plan import GIB, Hardware
 from ...models.quality.choices import find_perplexity
 from ...models.quality.samples import read_text
 from ...series.manifest import root_of
@@ -165,10 +165,10 @@ def _room(
         return room.of_bits(shape, setting, wanted.bits), f"{wanted.bits:g} bits per value"
     if wanted.ram:
         size = int(wanted.ram * GIB)
-        hardware, name = Hardware(ram=size, gpu=host.metal_limit(size)), f"a Mac of {wanted.ram:g} GiB"
+        hardware, name = a_mac(size), f"a Mac of {wanted.ram:g} GiB"
     else:
         seen = host.look(run.config)
-        hardware, name = Hardware(ram=seen.ram, gpu=seen.gpu_limit), f"this machine, {seen.ram / GIB:.1f} GiB"
+        hardware, name = with_limit(seen.ram, seen.limit), f"this machine, {seen.ram / GIB:.1f} GiB"
     return room.of_machine(shape, setting, hardware, weights), name
 
 
