@@ -1,4 +1,4 @@
-"""Rules for single layers on the patched miniature: what is counted, what is stated, and what a context shift keeps."""
+"""Rules for single layers, and offsets of keys, on the patched miniature: what is stated, and what a shift keeps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import requests
 
@@ -18,6 +19,8 @@ from tests.sources.gitrepo import commit, new
 from toolchain import pipeline
 from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.checkout import MINIATURE
+from toolchain.models.memory import gguf as headers
+from toolchain.models.quality import offsets
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
 from toolchain.series.render import outcome_of
@@ -133,6 +136,83 @@ def test_a_shift_of_quantized_keys_whether_they_lie_rotated_or_not(
     assert text("f32,layers=0:q8_0:f32") == text("f32")
 
 
+def _offsets_of(model: Path, folder: Path) -> Path:
+    """A folder with offsets for a model's keys that are larger than the keys."""
+    drawn = np.random.default_rng(5)
+    values = [(block, 8 * drawn.standard_normal((2, 64)).astype(np.float32)) for block in range(BLOCKS)]
+    origin = offsets.OffsetsOrigin(model=model.name, model_sha256="", text_sha256="", tokens=1, lengths=(1,))
+    offsets.save(folder, offsets.model_key(headers.load(str(model))), values, origin)
+    return folder
+
+
+@pytest.mark.parametrize("types", ["q8_0:f32", "q8_0,layers=3:f32:f32"])
+def test_what_keys_share_is_left_out_and_answers_stay(
+    programs: Path, plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, types: str
+) -> None:
+    """Also after a shift, which turns whole keys."""
+
+    def text(types: str) -> str:
+        with _serving(programs, plain, types, folder / "offsets.log") as url:
+            body = {"prompt": "xyz" * 83, "n_predict": 60}
+            content = requests.post(f"{url}/completion", json=body, timeout=60).json()["content"]
+        assert cachelog.context_shifts((folder / "offsets.log").read_text()) == 1
+        return str(content)
+
+    expected = text("f32")
+    monkeypatch.setenv(offsets.VARIABLE, str(_offsets_of(plain, folder / "offsets")))
+    assert text("f32") == expected
+    assert cachelog.offset_layers((folder / "offsets.log").read_text()) is None
+    assert text(types) == expected
+    assert cachelog.offset_layers((folder / "offsets.log").read_text()) == BLOCKS - types.count("layers")
+
+
+def test_a_saved_slot_is_read_with_the_same_offsets_alone(
+    programs: Path, plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots, given = folder / "slots", _offsets_of(plain, folder / "offsets")
+    slots.mkdir()
+    for name in ("without", "with"):
+        monkeypatch.setenv(offsets.VARIABLE, str(given) if name == "with" else "")
+        with _serving(programs, plain, "turbo4", folder / "slots.log", "--slot-save-path", f"{slots}/") as url:
+            requests.post(f"{url}/completion", json={"prompt": "xyz", "n_predict": 1}, timeout=60).raise_for_status()
+            requests.post(f"{url}/slots/0?action=save", json={"filename": name}, timeout=60).raise_for_status()
+            for other in ("without", "with")[: 1 + (name == "with")]:
+                done = requests.post(f"{url}/slots/0?action=restore", json={"filename": other}, timeout=60)
+                assert done.ok == (other == name), done.text
+        said = (folder / "slots.log").read_text()
+        assert said.count("saved with other offsets of keys") == (name == "with")
+    monkeypatch.setenv(offsets.VARIABLE, "")
+    with _serving(programs, plain, "turbo4", folder / "slots.log", "--slot-save-path", f"{slots}/") as url:
+        done = requests.post(f"{url}/slots/0?action=restore", json={"filename": "with"}, timeout=60)
+    assert (done.status_code, "cannot be restored" in done.text) == (400, True)
+
+
+def test_offsets_that_cannot_be_used(
+    programs: Path, plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of another model are not found, and the log says so; what is wrong with a model's own ends the start."""
+    sunk = _changed(plain, folder / "sunk.gguf", without=(), sinks=2)
+    given = _offsets_of(plain, folder / "offsets")
+    (file,) = given.iterdir()
+    other = folder / "other.gguf"
+    write_probe(other, head_size=64, heads=4, kv_heads=2, layers=BLOCKS, context=1024, seed=17)
+    monkeypatch.setenv(offsets.VARIABLE, str(folder / "none"))
+    with _serving(programs, other, "turbo4", folder / "none.log"):
+        pass
+    assert "offsets of keys are off: there is no " in (folder / "none.log").read_text()
+    monkeypatch.setenv(offsets.VARIABLE, str(given))
+
+    def refused(model: Path) -> str:
+        argv: list[str | Path] = [programs / "llama-server", "--model", model, "--cache-type-k", "q8_0", "--port", "0"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        return done.stderr.splitlines()[-1]
+
+    assert "layer 2 has attention sinks, so softmax would feel them" in refused(sunk)
+    file.write_bytes(file.read_bytes()[:100])
+    assert f"{file}: it ends early" in refused(plain)
+
+
 CALL = "tmp = mul_mat_hadamard(ctx, tmp, rot);"
 
 
@@ -193,8 +273,10 @@ def _caches(log: Path, *, layers: int) -> tuple[cachelog.Cache, ...]:
     return cachelog.caches(log.read_text(), _geometry(layers), TYPES)
 
 
-def _changed(source: Path, target: Path, *, without: tuple[int, ...], window: int = 0) -> Path:
-    """A copy of a model in which some blocks have no attention, and two of three see a window alone."""
+def _changed(
+    source: Path, target: Path, *, without: tuple[int, ...], window: int = 0, sinks: int | None = None
+) -> Path:
+    """A copy of a model in which some blocks have no attention, and two of three see a window alone; one has sinks."""
     reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(target, "llama")
     for field in reader.fields.values():
         kind = field.types[0]
@@ -206,6 +288,8 @@ def _changed(source: Path, target: Path, *, without: tuple[int, ...], window: in
     for tensor in reader.tensors:
         if not any(tensor.name.startswith(f"blk.{block}.attn_") for block in without):
             writer.add_tensor(tensor.name, tensor.data)
+    if sinks is not None:
+        writer.add_tensor(f"blk.{sinks}.attn_sinks.weight", np.zeros(4, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -214,13 +298,13 @@ def _changed(source: Path, target: Path, *, without: tuple[int, ...], window: in
 
 
 @contextlib.contextmanager
-def _serving(programs: Path, model: Path, types: str, log: Path) -> Iterator[str]:
+def _serving(programs: Path, model: Path, types: str, log: Path, *more: str) -> Iterator[str]:
     asked = parse(types)
     with socket.socket() as claim:
         claim.bind(("127.0.0.1", 0))
         port = str(claim.getsockname()[1])
     argv: list[str | Path] = [programs / "llama-server", "--model", model, "--port", port, "--ctx-size", str(CONTEXT)]
-    argv += ["--context-shift", "--keep", "4", "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v)]
+    argv += ["--context-shift", "--keep", "4", "--cache-type-k", str(asked.k), "--cache-type-v", str(asked.v), *more]
     with log.open("wb") as said, subprocess.Popen(argv, stdout=said, stderr=said) as process:
         try:
             url = f"http://127.0.0.1:{port}"

@@ -28,7 +28,9 @@ def test_recorded_on_two_trees(tmp_path: Path, run: Run, upstream: Miniature, ch
     before = manifest.load(own)
     assert before.contract == ()
 
-    change({"ggml/include/ggml-backend.h": ("ggml_backend_dev_get(size_t number)", "ggml_backend_dev_get(int number)")})
+    made_by_build = ("#include <set>", '#include "made-by-the-build.h"\n#include <set>')
+    device = ("ggml_backend_dev_get(size_t number)", "ggml_backend_dev_get(int number)")
+    change({"ggml/include/ggml-backend.h": device, "tools/server/server-http.cpp": made_by_build})
     recorded = recording.record_contract(run, before, ["b9000", "HEAD"])
     made = manifest.load(own)
     assert recorded.symbols == len(made.contract) > 150
@@ -39,6 +41,7 @@ def test_recorded_on_two_trees(tmp_path: Path, run: Run, upstream: Miniature, ch
     )
     assert by_name["ggml_metal_device_supports_op()::op"].forms[0].file.endswith("ggml-metal-device.m")
     assert by_name["llama_kv_cache::kv_layer::k"].kind == "field"
+    assert by_name["is_public()::req"].forms[0].file == "tools/server/server-http.cpp"
     assert by_name["GGML_MAX_SRC"].kind == "macro"
     assert not [name for name in by_name if "turbo" in name], "what is ours is no part of it"
     assert symbols.parse((own / symbols.NAME).read_text(), "") == made.contract

@@ -1,12 +1,16 @@
 // Makes the cache of a model with two layers, K and V of the types (with rules) that are asked for, and says nothing
 // itself: the log of the cache does. With a third word it asks whether the device holds such a cache without flash
-// attention.
+// attention; the word `cap` or `latent` asks for offsets of keys of such a model.
 
 #include "llama-kv-cache.h"
 #include "llama-kv-device.h"
 #include "llama-kv-layers.h"
+#include "llama-kv-offsets.h"
+#include "llama-model.h"
 
 #include <cstdio>
+#include <stdexcept>
+#include <string>
 
 static llama_kv_type type_of(const char * text) {
     return llama_kv_type_from_str(text, {
@@ -14,20 +18,36 @@ static llama_kv_type type_of(const char * text) {
     });
 }
 
+// Why a model whose norms are ones gets no offsets.
+static void refused(const std::string & what) {
+    float       one  = 1.0f;
+    ggml_tensor norm = ggml_rows(GGML_TYPE_F32, 1, 1, &one);
+    try {
+        llama_kv_offsets::make({ [&](const char *) { return &norm; }, what == "cap", what == "latent", false }, {}, 0);
+    } catch (const std::runtime_error & error) {
+        fprintf(stderr, "%s\n", error.what());
+    }
+}
+
 int main(int argc, char ** argv) {
-    llama_hparams hparams = {};
+    llama_model     model;
+    llama_hparams & hparams = model.hparams;
     hparams.n_layer_all = 2;
     hparams.n_head      = 2;
     hparams.n_head_kv   = 1;
     hparams.n_embd_head = 64;
     hparams.attends     = { true, true };
     const llama_kv_type         k = type_of(argv[1]), v = type_of(argv[2]);
+    if (argc > 3 && std::string(argv[3]) != "transposed") {
+        refused(argv[3]);
+        return 0;
+    }
     if (argc > 3) {
         const bool holds = llama_kv_device_holds(ggml_backend_dev_get(1), k.type, v.type, 64, 64, true);
         fprintf(stderr, "%s\n", holds ? "holds it" : "does not");
         return 0;
     }
     const llama_kv_layers_scope layers(k.type, k.layers, v.type, v.layers);
-    llama_kv_cache(hparams, k.type, v.type, 256, 0, nullptr);
+    llama_kv_cache(model, k.type, v.type, 256, 0, nullptr);
     return 0;
 }

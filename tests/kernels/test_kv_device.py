@@ -6,9 +6,11 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.shared import Miniatures
+from toolchain.models.quality import offsets
 
 from .conftest import HERE
 from .test_flash_attention import cxx_compiler
@@ -32,6 +34,23 @@ def program(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) ->
         check=True,
     )
     return path
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("cap", "the model caps its scores, so softmax would feel them"),
+        ("latent", "the model makes V of its keys"),
+    ],
+)
+def test_a_model_that_would_feel_offsets_of_its_keys(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, reason: str
+) -> None:
+    ones = offsets.fnv1a(2 * np.float32(1).tobytes())
+    origin = offsets.OffsetsOrigin(model="", model_sha256="", text_sha256="", tokens=1, lengths=(1,))
+    file = offsets.save(tmp_path, ones, [], origin)
+    monkeypatch.setenv(offsets.VARIABLE, str(tmp_path))
+    assert log(program, None, "q8_0", "q8_0", what) == f"offsets of keys: {file}: {reason}\n"
 
 
 def log(program: Path, gpu: str | None, *types: str) -> str:

@@ -51,6 +51,7 @@ _OPTIONS = cindex.TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD
 _GENERATED = ".generated"
 _QUOTED = re.compile(rb'^\s*#\s*include\s+"([^"\n]+)"', re.MULTILINE)
 _IMPORTED = re.compile(r'^\s*#\s*(?:import|include)\s+"', re.ASCII)
+_MISSING = re.compile(r"'([\w./-]+)' file not found")
 
 
 @record
@@ -207,6 +208,8 @@ def _parse(root: Path, path: str, patched: Patched) -> Any:
     system += ["-idirafter", str(root / _GENERATED)]
     words = [*language, "-nostdinc", "-nostdinc++", "-w", "-ferror-limit=0", *defined(patched), *folders, *system]
     unit = index().parse(str(source), args=words, options=_OPTIONS)
+    while _stand_in(unit, root, patched):
+        unit = index().parse(str(source), args=words, options=_OPTIONS)
     for found in unit.diagnostics:
         at = _place(found.location, root)
         fatal = found.severity >= cindex.Diagnostic.Fatal and "too many errors" not in found.spelling
@@ -215,6 +218,24 @@ def _parse(root: Path, path: str, patched: Patched) -> Any:
             where = f"{at[0]}:{at[1]}" if at else path
             raise SeriesError(f"{where}: our sources do not compile on this tree: {found.spelling}")
     return unit
+
+
+def _stand_in(unit: Any, root: Path, patched: Patched) -> bool:
+    """Write an empty file for a header of the tree that only upstream's build makes; whether one was missing.
+
+    What upstream's lines use of it stays unknown, which is no error; what ours use of it is.
+    """
+    for found in unit.diagnostics:
+        at, missing = _place(found.location, root), _MISSING.match(found.spelling)
+        if at is None or missing is None or patched.is_own(*at):
+            continue
+        target = ((root / at[0]).parent / missing[1]).resolve()
+        line = (root / at[0]).read_text(encoding="utf-8").split("\n")[at[1] - 1]
+        if _IMPORTED.match(line) and target.is_relative_to(root) and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+            return True
+    return False
 
 
 def _plain(text: str, own: tuple[tuple[int, int], ...]) -> str:

@@ -353,6 +353,12 @@ class CacheCollapse(ToolchainError):
     exit_code = 62
 
 
+class OffsetsUnsound(ToolchainError):
+    """A model's attention would change if its keys were stored less a constant."""
+
+    exit_code = 66
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..core.run import Run
 from ..models.compatibility import examination, verdict
-from ..models.quality import benchmark, choices, divergence
+from ..models.quality import benchmark, calibration, choices, divergence
 from .command import Group
 from .flags import CacheSettings, Names, Numbers
 
@@ -100,3 +100,18 @@ def guard(
         return
     verdict.warn(found, run.console)
     run.finish(found, verdict.refusal(found, run.config))
+
+
+@group.task(
+    "workspace",
+    model="GGUF file, or a model in Ollama's store",
+    text=_TEXT,
+    context="tokens of the longest conversations that the offsets are for",
+    release=_RELEASE,
+    out="folder of the file; empty: in the workspace",
+)
+def offsets(
+    run: Run, model: str = "", text: str = "", context: int = calibration.CONTEXT, release: str = "", out: str = ""
+) -> None:
+    """Fit what all keys of a head have in common, to leave it out of the cache."""
+    run.finish(calibration.calibrate(run, model, text, context, release, out))

@@ -48,3 +48,6 @@ void llama_memory_shift(llama_context & ctx, uint32_t n_keep, uint32_t n_discard
 
 // The n_past cells of the cache, as they are written to a file.
 std::string llama_state_seq_get_data(const llama_context & ctx, uint32_t n_past);
+
+// Puts cells back; their length, or 0 if the cache cannot hold them.
+size_t llama_state_seq_set_data(llama_context & ctx, const std::string & state);

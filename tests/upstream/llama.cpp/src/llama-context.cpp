@@ -47,6 +47,10 @@ void llama_memory_shift(llama_context & ctx, uint32_t n_keep, uint32_t n_discard
     ctx.memory->shift(n_keep, n_discard, n_past);
 }
 
+size_t llama_state_seq_set_data(llama_context & ctx, const std::string & state) {
+    return ctx.memory->load(state);
+}
+
 std::string llama_state_seq_get_data(const llama_context & ctx, uint32_t n_past) {
     return ctx.memory->save(n_past);
 }

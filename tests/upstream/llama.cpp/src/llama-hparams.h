@@ -10,9 +10,11 @@ struct llama_hparams {
     uint32_t n_swa = 0;      // positions that a layer with a window sees; 0: no layer has one
     uint32_t swa_period = 1; // every so-manieth layer has none
     float    rms_eps, freq_base;
+    bool     attn_soft_cap = false, no_alloc = false; // neither is to be had here
     std::vector<bool> attends; // layers that have attention at all
 
     bool has_kv(uint32_t il) const { return attends[il]; }
+    bool is_mla() const { return false; }
     bool is_swa(uint32_t il) const { return n_swa > 0 && il % swa_period < swa_period - 1; }
 
     uint32_t n_embd_head_k(uint32_t = 0) const { return (uint32_t) n_embd_head; }

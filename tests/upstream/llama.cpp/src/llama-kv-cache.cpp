@@ -4,10 +4,12 @@
 #include "ggml-cpu.h"
 #include "../ggml/src/ggml-cpu/ops.h"
 #include "llama-impl.h"
+#include "llama-model.h"
 
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 
 void llama_rope(float * x, int64_t n_rot, float freq_base, int32_t pos) {
     for (int64_t i = 0; i + 1 < n_rot; i += 2) {
@@ -39,8 +41,8 @@ static void hadamard(std::vector<float> & x, int64_t n) {
 }
 
 llama_kv_cache::llama_kv_cache(
-        const llama_hparams & sizes, ggml_type type_k, ggml_type type_v, uint32_t kv_size, uint32_t n_swa,
-        const layer_filter_cb & filter) : hparams(sizes), n_swa(n_swa) {
+        const llama_model & model, ggml_type type_k, ggml_type type_v, uint32_t kv_size, uint32_t n_swa,
+        const layer_filter_cb & filter) : hparams(model.hparams), n_swa(n_swa) {
     const int64_t n_embd_gqa = hparams.n_head_kv * hparams.n_embd_head;
     const bool    v_trans    = false; // values lie as keys do
     ctx.reset(ggml_init({ 0, nullptr, true }), ggml_free);
@@ -87,6 +89,9 @@ llama_kv_cache::llama_kv_cache(
         }
     }
     LLAMA_LOG_INFO("llama_kv_cache: attn_rot_k = %d\nllama_kv_cache: attn_rot_v = %d\n", rot_k > 0, rot_v > 0);
+
+    const char * LLAMA_KV_CACHE_DEBUG = getenv("LLAMA_KV_CACHE_DEBUG");
+    debug = LLAMA_KV_CACHE_DEBUG ? atoi(LLAMA_KV_CACHE_DEBUG) : 0;
 }
 
 const llama_kv_cache::kv_layer & llama_kv_cache::layer(uint32_t il) const {
@@ -109,8 +114,25 @@ static void put_row(const ggml_tensor * tensor, uint32_t cell, const std::vector
 void llama_kv_cache::store(uint32_t il, uint32_t cell, std::vector<float> kx, std::vector<float> vx) {
     hadamard(kx, rot_k);
     hadamard(vx, rot_v);
-    put_row(layer(il).k, cell, kx);
+    const std::unique_ptr<ggml_context, decltype(&ggml_free)> graph(ggml_init({ 0, nullptr, true }), ggml_free);
+    ggml_tensor k_cur = ggml_rows(GGML_TYPE_F32, hparams.n_embd_head, hparams.n_head_kv, kx.data());
+    cpy_k(graph.get(), &k_cur, cell, il);
     put_row(layer(il).v, cell, vx);
+}
+
+ggml_tensor * llama_kv_cache::build_input_k_rot(ggml_context * ctx) const {
+    return rot_k ? ggml_new_tensor_2d(ctx, GGML_TYPE_F32, rot_k, rot_k) : nullptr;
+}
+
+// Writes keys of one position (size of a head, KV heads) to a cell.
+ggml_tensor * llama_kv_cache::cpy_k(ggml_context * ctx, ggml_tensor * k_cur, uint32_t cell, uint32_t il) const {
+    (void) ctx;
+    ggml_tensor * k = layer(il).k;
+
+    const int64_t n_embd_head = k_cur->ne[0];
+    const int64_t n_head      = k_cur->ne[1];
+    ggml_get_type_traits_cpu(k->type)->from_float((const float *) k_cur->data, row_of(k, cell), n_embd_head * n_head);
+    return k;
 }
 
 std::vector<float> llama_kv_cache::attend(uint32_t il, uint32_t n, std::vector<float> q) const {
@@ -158,10 +180,10 @@ static ggml_tensor * mul_mat_hadamard(ggml_context * ctx, ggml_tensor * cur, ggm
 }
 
 // Moves keys of one position, as they lie in the cache, by so many positions. Unquantized ones lie there unrotated.
-ggml_tensor * llama_kv_cache::build_rope_shift(ggml_context * ctx, const ggml_tensor * cur, ggml_tensor * keys,
-                                               int32_t shift, ggml_tensor * rot) const {
+ggml_tensor * llama_kv_cache::build_rope_shift(ggml_context * ctx, ggml_tensor * cur, int32_t shift, ggml_tensor * rot) const {
     const bool    rotated = ggml_is_quantized(cur->type);
-    ggml_tensor * tmp     = keys;
+    ggml_tensor * tmp;
+    tmp = ggml_cast(ctx, cur, GGML_TYPE_F32);
     if (rotated) {
         tmp = mul_mat_hadamard(ctx, tmp, rot);
     }
@@ -171,6 +193,7 @@ ggml_tensor * llama_kv_cache::build_rope_shift(ggml_context * ctx, const ggml_te
     if (rotated) {
         tmp = mul_mat_hadamard(ctx, tmp, rot);
     }
+    tmp = ggml_cpy(ctx, tmp, cur);
     return tmp;
 }
 
@@ -206,25 +229,15 @@ void llama_kv_cache::build_graph_shift(uint32_t from, uint32_t n_discard, uint32
                 n_rot, n_head_kv, get_size()*n_stream,
                 ggml_row_size(layer.k->type, n_embd_head_k) };
         GGML_ASSERT(n_embd_nope == 0);
-        std::vector<float> keys(n_head_kv * n_embd_head_k), part(n_head_kv * k.n_embd_part);
         for (uint32_t to = from; to + n_discard < n_past && to < k.n_cells; to++) {
-            int32_t source = (int32_t) (to + n_discard);
-            ggml_tensor index = ggml_rows(GGML_TYPE_I32, 1, 1, &source);
-            ggml_tensor rows  = ggml_rows(GGML_TYPE_F32, (int64_t) keys.size(), 1, keys.data());
-            rows.src[0] = layer.k;
-            rows.src[1] = &index;
-            const ggml_compute_params params = { 0, 1, nullptr, 0, nullptr, false };
-            ggml_compute_forward_get_rows(&params, &rows);
-            memmove(row_of(layer.k, to), row_of(layer.k, source), layer.k->nb[1]);
-            for (int64_t h = 0; h < n_head_kv; h++) {
-                memcpy(&part[h * k.n_embd_part], &keys[h * n_embd_head_k], k.n_embd_part * sizeof(float));
-            }
-            ggml_tensor heads = ggml_rows(GGML_TYPE_F32, k.n_embd_part, n_head_kv, part.data());
-            build_rope_shift(ctx.get(), layer.k, &heads, -(int32_t) n_discard, inp->k_rot);
-            for (int64_t h = 0; h < n_head_kv; h++) {
-                ggml_get_type_traits_cpu(layer.k->type)->from_float(
-                        &part[h * k.n_embd_part], row_of(layer.k, to) + h * k.nb_head, k.n_embd_part);
-            }
+            memmove(row_of(layer.k, to), row_of(layer.k, to + n_discard), layer.k->nb[1]);
+            ggml_tensor heads = ggml_rows(layer.k->type, k.n_embd_part, n_head_kv, row_of(layer.k, to));
+            heads.nb[1]    = k.nb_head;
+            heads.view_src = layer.k;
+            const std::unique_ptr<ggml_context, decltype(&ggml_free)> graph(ggml_init({ 0, nullptr, true }), ggml_free);
+            ggml_cgraph * nodes = ggml_new_graph(graph.get());
+            ggml_build_forward_expand(nodes, build_rope_shift(graph.get(), &heads, -(int32_t) n_discard, inp->k_rot));
+            ggml_backend_graph_compute(ggml_backend_dev_init(ggml_backend_dev_get(0), nullptr), nodes);
         }
     }
 }
@@ -236,20 +249,45 @@ void llama_kv_cache::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {
     }
 }
 
-template <typename... T> static void put(std::string & out, T... numbers) {
-    (out.append((const char *) &numbers, sizeof numbers), ...);
+void llama_io_read_i::read(void * to, size_t size) {
+    if (size > data.size() - at) {
+        throw std::runtime_error("the state ends early");
+    }
+    memcpy(to, data.data() + at, size);
+    at += size;
+}
+
+template <typename... T> static void put(llama_io_write_i & io, T... numbers) {
+    (io.write(&numbers, sizeof numbers), ...);
+}
+
+// The numbers that `put` wrote; whether they are the same ones.
+template <typename... T> static bool same(llama_io_read_i & io, T... numbers) {
+    const auto one = [&](auto number) {
+        auto found = number;
+        io.read(&found, sizeof found);
+        return found == number;
+    };
+    return (one(numbers) & ...);
 }
 
 std::string llama_kv_cache::save(uint32_t n) const {
-    std::string out;
-    put(out, (uint32_t) 1, n); // streams, cells
+    llama_io_write_i io;
+    put(io, (uint32_t) 1, n); // streams, cells
     for (uint32_t cell = 0; cell < n; cell++) {
-        put(out, (int32_t) cell, (uint32_t) 1, (int32_t) 0); // of one sequence, which is number 0
+        put(io, (int32_t) cell, (uint32_t) 1, (int32_t) 0); // of one sequence, which is number 0
     }
-    put(out, (uint32_t) 0, (uint32_t) layers.size()); // V is not transposed
+    state_write_data(io, n);
+    return io.data;
+}
+
+void llama_kv_cache::state_write_data(llama_io_write_i & io, uint32_t n) const {
+    const uint32_t v_trans = 0; // it is not
+    const uint32_t n_layer = layers.size();
+    put(io, v_trans, n_layer);
     const auto add = [&](const ggml_tensor * tensor) {
-        put(out, (int32_t) tensor->type, (uint64_t) tensor->nb[1]);
-        out.append((const char *) tensor->data, tensor->nb[1] * n);
+        put(io, (int32_t) tensor->type, (uint64_t) tensor->nb[1]);
+        io.write(tensor->data, tensor->nb[1] * n);
     };
     for (const kv_layer & one : layers) {
         add(one.k);
@@ -257,5 +295,45 @@ std::string llama_kv_cache::save(uint32_t n) const {
     for (const kv_layer & one : layers) {
         add(one.v);
     }
-    return out;
+}
+
+size_t llama_kv_cache::load(const std::string & state) {
+    llama_io_read_i io = { state };
+    uint32_t        streams, n;
+    io.read(&streams, sizeof streams);
+    io.read(&n, sizeof n);
+    bool fits = streams == 1 && n <= get_size();
+    for (uint32_t cell = 0; fits && cell < n; cell++) {
+        fits = same(io, (int32_t) cell, (uint32_t) 1, (int32_t) 0);
+    }
+    return fits && state_read_data(io, n) ? io.at : 0;
+}
+
+bool llama_kv_cache::state_read_data(llama_io_read_i & io, uint32_t n) const {
+    uint32_t v_trans, n_layer;
+    io.read(&v_trans, sizeof(v_trans));
+    io.read(&n_layer, sizeof(n_layer));
+    if (v_trans != 0 || n_layer != layers.size()) {
+        LLAMA_LOG_ERROR("%s: the state is of %u layers, the cache has %zu\n", __func__, n_layer, layers.size());
+        return false;
+    }
+    const auto take = [&](ggml_tensor * tensor) {
+        if (!same(io, (int32_t) tensor->type, (uint64_t) tensor->nb[1])) {
+            LLAMA_LOG_ERROR("%s: the state is of other types\n", __func__);
+            return false;
+        }
+        io.read(tensor->data, tensor->nb[1] * n);
+        return true;
+    };
+    for (const kv_layer & one : layers) {
+        if (!take(one.k)) {
+            return false;
+        }
+    }
+    for (const kv_layer & one : layers) {
+        if (!take(one.v)) {
+            return false;
+        }
+    }
+    return true;
 }

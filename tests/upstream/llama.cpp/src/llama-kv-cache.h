@@ -3,6 +3,7 @@
 
 #include "ggml-alloc.h"
 #include "llama-hparams.h"
+#include "llama-memory.h"
 
 #include <functional>
 #include <memory>
@@ -12,23 +13,7 @@
 // Turns each pair of x (one head of n values) by the angle of position pos; pos may be negative.
 void llama_rope(float * x, int64_t n_rot, float freq_base, int32_t pos);
 
-// What a context remembers of each layer that attends.
-class llama_memory {
-public:
-    virtual ~llama_memory() = default;
-
-    // Keys and values of all KV heads at one position.
-    virtual void store(uint32_t il, uint32_t cell, std::vector<float> k, std::vector<float> v) = 0;
-
-    // Attention of all query heads over cells [0, n): the heads' outputs, one after the other.
-    virtual std::vector<float> attend(uint32_t il, uint32_t n, std::vector<float> q) const = 0;
-
-    // Forgets cells [from, from + n_discard) and moves those up to n_past down, their keys to their new position.
-    virtual void shift(uint32_t from, uint32_t n_discard, uint32_t n_past) = 0;
-
-    // The first n cells: the position of each, then the rows of K of every layer, then those of V.
-    virtual std::string save(uint32_t n) const = 0;
-};
+struct llama_model;
 
 class llama_kv_cache : public llama_memory {
 public:
@@ -36,13 +21,14 @@ public:
 
     // Serves the layers that the filter takes, if there is one; they see n_swa positions, or with 0 all of them. Rotates,
     // then converts to the types.
-    llama_kv_cache(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, uint32_t kv_size, uint32_t n_swa,
+    llama_kv_cache(const llama_model & model, ggml_type type_k, ggml_type type_v, uint32_t kv_size, uint32_t n_swa,
                    const layer_filter_cb & filter);
 
     void               store(uint32_t il, uint32_t cell, std::vector<float> k, std::vector<float> v) override;
     std::vector<float> attend(uint32_t il, uint32_t n, std::vector<float> q) const override;
     void               shift(uint32_t from, uint32_t n_discard, uint32_t n_past) override;
     std::string        save(uint32_t n) const override;
+    size_t             load(const std::string & state) override;
 
 private:
     struct kv_layer {
@@ -53,12 +39,17 @@ private:
 
     const kv_layer & layer(uint32_t il) const;
     uint32_t         get_size() const;
+    ggml_tensor *    build_input_k_rot(ggml_context * ctx) const; // the matrix that turns keys, without data, or null
+    ggml_tensor *    cpy_k(ggml_context * ctx, ggml_tensor * k_cur, uint32_t cell, uint32_t il) const;
+    void             state_write_data(llama_io_write_i & io, uint32_t n) const;
+    bool             state_read_data(llama_io_read_i & io, uint32_t n) const;
     void             build_graph_shift(uint32_t from, uint32_t n_discard, uint32_t n_past);
-    ggml_tensor *    build_rope_shift(ggml_context * ctx, const ggml_tensor * cur, ggml_tensor * keys, int32_t shift, ggml_tensor * rot) const;
+    ggml_tensor *    build_rope_shift(ggml_context * ctx, ggml_tensor * cur, int32_t shift, ggml_tensor * rot) const;
 
     const llama_hparams & hparams;
     uint32_t n_swa;
     const uint32_t n_stream = 1; // one cache for all sequences
+    int     debug = 0; // how much is logged of what happens, which is nothing here
     int64_t  rot_k = 0, rot_v = 0; // size of the Hadamard transform, 0 where there is none
     std::vector<kv_layer> layers;
     std::shared_ptr<ggml_context>        ctx; // of the layers' tensors

@@ -86,6 +86,12 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
         block.down      = ml.floats(blk + "ffn_down.weight", hp.n_ff, hp.n_embd);
         model->blocks.push_back(std::move(block));
     }
+    for (const auto & [name, info] : ml.tensors) {
+        if (info.type == GGML_TYPE_F32 && info.ne[1] == 1) {
+            floats & values = model->vectors[name] = ml.floats(name, info.ne[0], 1);
+            model->tensors[name] = ggml_rows(GGML_TYPE_F32, info.ne[0], 1, values.data());
+        }
+    }
     return model;
 }
 
@@ -137,11 +143,16 @@ bool llama_token_is_eog(const llama_model & model, int32_t token) {
     return token == model.eos;
 }
 
+const ggml_tensor * llama_model::get_tensor(const char * name) const {
+    const auto it = tensors.find(name);
+    return it == tensors.end() ? nullptr : &it->second;
+}
+
 llama_memory * llama_model::create_memory(const llama_context_params & params) const {
     if (hparams.n_swa > 0) {
-        return new llama_kv_cache_iswa(hparams, params.type_k, params.type_v, params.n_ctx, nullptr);
+        return new llama_kv_cache_iswa(*this, params.type_k, params.type_v, params.n_ctx, nullptr);
     }
-    return new llama_kv_cache(hparams, params.type_k, params.type_v, params.n_ctx, 0, nullptr);
+    return new llama_kv_cache(*this, params.type_k, params.type_v, params.n_ctx, 0, nullptr);
 }
 
 static floats mul_mat(const floats & w, const floats & x) {

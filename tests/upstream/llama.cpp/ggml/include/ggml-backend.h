@@ -30,6 +30,7 @@ GGML_API void                       ggml_backend_free(ggml_backend_t backend);
 
 // Memory, and the way in and out of it.
 GGML_API void ggml_backend_buffer_free(ggml_backend_buffer_t buffer);
+GGML_API ggml_backend_buffer_type_t ggml_backend_buffer_get_type(ggml_backend_buffer_t buffer);
 GGML_API void ggml_backend_tensor_set(struct ggml_tensor * tensor, const void * data, size_t offset, size_t size);
 GGML_API void ggml_backend_tensor_get(const struct ggml_tensor * tensor, void * data, size_t offset, size_t size);
 

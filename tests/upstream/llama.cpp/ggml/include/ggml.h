@@ -81,6 +81,7 @@ struct ggml_tensor {
     // of attention, the bits of floats: scale, largest bias, cap of the scores
     int32_t              op_params[GGML_MAX_OP_PARAMS / sizeof(int32_t)];
     struct ggml_tensor * view_src;     // whose memory this is a part of, from view_offs on; null: its own
+    struct ggml_backend_buffer * buffer; // that memory; null: somebody else's
     size_t               view_offs;
 };
 
@@ -133,6 +134,14 @@ GGML_API struct ggml_tensor * ggml_mul_mat(struct ggml_context * ctx, struct ggm
 GGML_API struct ggml_tensor * ggml_flash_attn_ext(
     struct ggml_context * ctx, struct ggml_tensor * q, struct ggml_tensor * k, struct ggml_tensor * v,
     struct ggml_tensor * mask, float scale, float max_bias, float logit_softcap);
+
+// Computed at once, into memory of the context: the values as floats, and sums and differences of floats.
+GGML_API struct ggml_tensor * ggml_cast(struct ggml_context * ctx, struct ggml_tensor * from, enum ggml_type type);
+GGML_API struct ggml_tensor * ggml_add(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+GGML_API struct ggml_tensor * ggml_sub(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+
+// Names are of no account.
+GGML_API struct ggml_tensor * ggml_format_name(struct ggml_tensor * tensor, const char * format, ...);
 
 #ifdef __cplusplus
 }

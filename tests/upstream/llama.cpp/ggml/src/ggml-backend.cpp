@@ -13,16 +13,18 @@ struct ggml_cgraph {
 };
 
 struct ggml_context {
-    std::deque<ggml_tensor> tensors;
-    ggml_cgraph             graph;
-};
-
-struct ggml_backend_buffer {
-    std::vector<std::vector<char>> memory;
+    std::deque<ggml_tensor>        tensors;
+    std::deque<std::vector<float>> computed; // memory of what was computed at once
+    ggml_cgraph                    graph;
 };
 
 struct ggml_backend_buffer_type {
     const char * name;
+};
+
+struct ggml_backend_buffer {
+    ggml_backend_buffer_type *     type;
+    std::vector<std::vector<char>> memory;
 };
 
 struct ggml_backend_device {
@@ -173,17 +175,26 @@ ggml_backend_t ggml_backend_dev_init(ggml_backend_dev_t, const char *) {
 
 void ggml_backend_free(ggml_backend_t) {}
 
-ggml_backend_buffer_t ggml_backend_alloc_ctx_tensors(ggml_context * ctx, ggml_backend_t) {
-    ggml_backend_buffer * buffer = new ggml_backend_buffer;
+ggml_backend_buffer_t ggml_backend_alloc_ctx_tensors(ggml_context * ctx, ggml_backend_t backend) {
+    return ggml_backend_alloc_ctx_tensors_from_buft(ctx, backend->device->memory);
+}
+
+ggml_backend_buffer_t ggml_backend_alloc_ctx_tensors_from_buft(ggml_context * ctx, ggml_backend_buffer_type_t type) {
+    ggml_backend_buffer * buffer = new ggml_backend_buffer { type, {} };
     for (ggml_tensor & tensor : ctx->tensors) {
         buffer->memory.emplace_back(ggml_nbytes(&tensor));
         tensor.data = buffer->memory.back().data();
+        tensor.buffer = buffer;
     }
     return buffer;
 }
 
 void ggml_backend_buffer_free(ggml_backend_buffer_t buffer) {
     delete buffer;
+}
+
+ggml_backend_buffer_type_t ggml_backend_buffer_get_type(ggml_backend_buffer_t buffer) {
+    return buffer->type;
 }
 
 void ggml_backend_tensor_set(ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
@@ -221,6 +232,48 @@ static void multiply(const ggml_tensor * a, const ggml_tensor * b, const ggml_te
             traits->vec_dot((int) a->ne[0], product, 0, row<void>(a, number), 0, other.data(), 0, 1);
         }
     }
+}
+
+// New floats of the shape of `like`, in memory of the context.
+static ggml_tensor * computed(ggml_context * ctx, const ggml_tensor * like) {
+    ggml_tensor * to = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, like->ne[0], like->ne[1], like->ne[2]);
+    ctx->computed.emplace_back(ggml_nbytes(to) / sizeof(float));
+    to->data = ctx->computed.back().data();
+    return to;
+}
+
+ggml_tensor * ggml_cast(ggml_context * ctx, ggml_tensor * from, ggml_type type) {
+    GGML_ASSERT(type == GGML_TYPE_F32 && from->ne[2] == 1);
+    ggml_tensor * to = computed(ctx, from);
+    for (int64_t number = 0; number < from->ne[1]; number++) {
+        convert(from, number, to, number);
+    }
+    return to;
+}
+
+// a and sign times b, of which there are as many rows.
+static ggml_tensor * sum(ggml_context * ctx, const ggml_tensor * a, const ggml_tensor * b, float sign) {
+    GGML_ASSERT(a->type == GGML_TYPE_F32 && b->type == GGML_TYPE_F32);
+    GGML_ASSERT(a->ne[0] == b->ne[0] && a->ne[1] == b->ne[1] && a->ne[2] == 1);
+    ggml_tensor * to = computed(ctx, a);
+    for (int64_t number = 0; number < a->ne[1]; number++) {
+        for (int64_t i = 0; i < a->ne[0]; i++) {
+            row<float>(to, number)[i] = row<float>(a, number)[i] + sign * row<float>(b, number)[i];
+        }
+    }
+    return to;
+}
+
+ggml_tensor * ggml_add(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
+    return sum(ctx, a, b, 1.0f);
+}
+
+ggml_tensor * ggml_sub(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
+    return sum(ctx, a, b, -1.0f);
+}
+
+ggml_tensor * ggml_format_name(ggml_tensor * tensor, const char *, ...) {
+    return tensor;
 }
 
 ggml_status ggml_backend_graph_compute(ggml_backend_t, ggml_cgraph * graph) {

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <csignal>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <netinet/in.h>
 #include <new>
@@ -162,6 +163,23 @@ struct server {
         }
         return data.size();
     }
+
+    // Reads such a file again; returns how many tokens it is of.
+    size_t restore(const std::string & request) {
+        const std::lock_guard<std::mutex> lock(busy);
+        const std::string name = field(request, "filename");
+        std::ifstream in(given.slots.empty() || name.find('/') != std::string::npos ? "" : given.slots + name, std::ios::binary);
+        const std::string data { std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>() };
+        uint32_t head[3] = {};
+        memcpy(head, data.data(), std::min(data.size(), sizeof head));
+        const size_t tokens = head[2] * sizeof read[0];
+        if (data.size() < sizeof head + tokens || llama_state_seq_set_data(*ctx, data.substr(sizeof head + tokens)) == 0) {
+            throw std::runtime_error("the slot cannot be restored");
+        }
+        read.resize(head[2]);
+        memcpy(read.data(), data.data() + sizeof head, tokens);
+        return read.size();
+    }
 };
 
 // -- HTTP -------------------------------------------------------------------------------------------------------
@@ -210,9 +228,11 @@ static void serve(server & s, int fd) {
     const std::string line = request.substr(0, request.find("\r\n"));
     if (line.rfind("GET /health ", 0) == 0) {
         reply(fd, "200 OK", "{\"status\":\"ok\"}");
-    } else if (line.rfind("POST /slots/0?action=save ", 0) == 0) {
+    } else if (line.rfind("POST /slots/0?action=save ", 0) == 0 || line.rfind("POST /slots/0?action=restore ", 0) == 0) {
+        const bool save = line.find("=save") != std::string::npos;
+        const std::string body = request.substr(request.find("\r\n\r\n") + 4);
         try {
-            reply(fd, "200 OK", "{\"n_written\":" + std::to_string(s.save(request.substr(request.find("\r\n\r\n") + 4))) + "}");
+            reply(fd, "200 OK", (save ? "{\"n_written\":" + std::to_string(s.save(body)) : "{\"n_restored\":" + std::to_string(s.restore(body))) + "}");
         } catch (const std::exception & error) {
             reply(fd, "400 Bad Request", "{\"error\":{\"message\":" + json_string(error.what()) + "}}");
         }

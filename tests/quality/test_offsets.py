@@ -1,0 +1,184 @@
+"""What keys have in common, on keys that RoPE turned by known angles, and the file that llama.cpp reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gguf as writer
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolchain.build.quantizers import Floats
+from toolchain.core.errors import ModelInvalid, StateInvalid
+from toolchain.models.memory import gguf
+from toolchain.models.quality import offsets, queries
+from toolchain.models.quality.offsets import OffsetsOrigin
+from toolchain.serving.probe_model import write_probe
+
+from .conftest import ROOT
+from .test_queries import layer
+
+ORIGIN = OffsetsOrigin(model="m.gguf", model_sha256="a", text_sha256="b", tokens=700, lengths=(700,))
+
+
+def turned(constant: Any, frequency: float, tokens: int, noise: float, seed: int) -> Floats:
+    """Keys (tokens, 1, 2): a constant and noise before RoPE, which turns them."""
+    rng = np.random.default_rng(seed)
+    before = complex(*constant) + noise * (rng.standard_normal(tokens) + 1j * rng.standard_normal(tokens))
+    after = before * np.exp(1j * frequency * np.arange(tokens))
+    return np.stack([after.real, after.imag], axis=-1).astype(np.float32)[:, None]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.tuples(st.floats(-4, 4), st.floats(-4, 4)),
+    st.floats(1e-6, 1.0),
+    st.integers(512, 3000),
+    st.integers(0, 2**32 - 1),
+)
+def test_it_is_the_constant_turned_by_the_mean_of_the_positions(
+    constant: tuple[float, float], frequency: float, tokens: int, seed: int
+) -> None:
+    found = offsets.fit(turned(constant, frequency, tokens, 0.05, seed))[0]
+    waves = [np.exp(1j * frequency * np.arange(n)).mean() for n in offsets.lengths(tokens)]
+    expected = complex(*constant) * np.mean(waves)
+    assert abs(complex(*found) - expected) < 6 * 0.05 / np.sqrt(offsets.SHORTEST)
+
+
+def test_pairs_that_turn_slowly_have_one_and_fast_ones_have_none() -> None:
+    slow, fast = (turned((3, 1), frequency, 2048, 1.0, 5) for frequency in (1e-6, 0.7))
+    assert offsets.gain_db(slow, offsets.fit(slow)) > 7  # of (10 + 2) to 2: 7.8 dB
+    assert abs(offsets.gain_db(fast, offsets.fit(fast))) < 0.05
+    assert offsets.gain_db(np.zeros_like(slow), offsets.fit(np.zeros_like(slow))) == 0
+
+
+def test_other_keys_of_the_same_constant_gain_as_much_at_each_length() -> None:
+    fitted = offsets.fit(turned((3, 1), 2e-4, 4096, 1.0, 1))
+    other = turned((3, 1), 2e-4, 4096, 1.0, 2)
+    assert all(offsets.gain_db(other[:n], fitted) > 3 for n in (256, 512, 2048, 4096))
+
+
+def test_what_does_not_pay_on_the_other_text_is_left_out() -> None:
+    """Of two heads the first has a constant; the second's is another one in each text."""
+    shared = [turned((3, 1), 1e-6, 1024, 1.0, seed) for seed in (1, 2)]
+    own = [turned(constant, 1e-6, 1024, 0.3, 3) for constant in ((3, 1), (-3, -1))]
+    texts = [np.concatenate(pair, axis=1) for pair in zip(shared, own, strict=True)]
+    found, gain = offsets.fit_tested(*texts)
+    np.testing.assert_allclose(found[0], (3, 1), atol=0.2)
+    assert not found[1].any()
+    assert 1 < gain < offsets.gain_db(shared[0], found[:1])
+
+
+def test_attention_is_the_same_without_the_offset() -> None:
+    one = layer(1)
+    at = np.arange(len(one.k))
+    less = one.k - np.linspace(-3, 3, one.k[0].size, dtype=np.float32).reshape(one.k[0].shape)
+    for query in range(len(one.positions)):
+        np.testing.assert_allclose(
+            queries.weights(one, query, less, at), queries.weights(one, query, one.k, at), atol=2e-6
+        )
+    assert offsets.why_not(one) == ""
+
+
+def test_attention_that_feels_it_is_refused() -> None:
+    assert "caps its scores" in offsets.why_not(layer(1, cap=30.0))
+    assert "sinks" in offsets.why_not(dataclasses.replace(layer(2), sinks=True))
+
+
+def test_the_file_is_read_back(tmp_path: Path) -> None:
+    found = [(0, np.array([[1, 2], [3, 4]], np.float32)), (7, np.array([[-0.5, 1e-9]], np.float32))]
+    path = offsets.save(tmp_path / "new", 0xABC, found, ORIGIN)
+    assert path.name == "0000000000000abc.offsets"
+    key, layers, origin = offsets.load(path)
+    assert (key, origin) == (0xABC, ORIGIN)
+    assert {number: values.tolist() for number, values in layers.items()} == {
+        number: values.tolist() for number, values in found
+    }
+
+
+@settings(deadline=None, max_examples=40)
+@given(at=st.integers(0, 10**6), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_damaged_file_is_refused(at: int, bit: int, cut: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = offsets.save(tmp_path_factory.mktemp("damaged"), 5, [(3, np.ones((1, 8), np.float32))], ORIGIN)
+    data = bytearray(path.read_bytes())
+    end = data.index(b"{")  # what is behind is for people alone
+    at %= end
+    if cut:
+        del data[at:]
+    else:
+        data[at] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(StateInvalid, match=r"\.offsets: "):
+        offsets.load(path)
+    path.unlink()
+    with pytest.raises(StateInvalid, match="No such file"):
+        offsets.load(path)
+
+
+def test_models_are_told_by_their_norms(tmp_path: Path, model: Path) -> None:
+    header = gguf.load(str(model))
+    tensors = {one.name: one.data.tobytes() for one in writer.GGUFReader(model).tensors}
+    joined = tensors["output_norm.weight"] + tensors["blk.0.attn_norm.weight"]
+    assert offsets.model_key(header) == offsets.fnv1a(joined)
+    bare = tmp_path / "bare.gguf"
+    file = writer.GGUFWriter(bare, "llama")
+    file.add_tensor("output_norm.weight", np.ones(4, dtype=np.float32))
+    for step in (file.write_header_to_file, file.write_kv_data_to_file, file.write_tensors_to_file, file.close):
+        step()
+    with pytest.raises(ModelInvalid, match=r"blk\.0\.attn_norm"):
+        offsets.model_key(gguf.load(str(bare)))
+
+
+def test_the_hash_is_the_published_one() -> None:
+    assert offsets.fnv1a(b"") == 0xCBF29CE484222325
+    assert offsets.fnv1a(b"foobar") == 0x85944171F73967E8
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A release of the scripted llama-server and turbo-dump."""
+    folder = tmp_path / "releases" / "9.9.9-turbo1-abc"
+    programs = {"llama-server": "tests.quality.llama_server", "turbo-dump": "tests.validation.attention_program"}
+    for name, module in programs.items():
+        path = folder / "lib" / "ollama" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = shlex.join([sys.executable, "-m", module])
+        path.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {command} "$@"\n')
+        path.chmod(0o755)
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-c", "import tasks; tasks.start()", "quality.offsets"]
+    return subprocess.run(
+        [*start, *words, "--workspace", str(folder), "--json"], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_model_is_calibrated(tmp_path: Path, release: Path) -> None:
+    model, text = tmp_path / "probe.gguf", tmp_path / "text"
+    write_probe(model, head_size=64, heads=2, kv_heads=1, layers=2, context=700, seed=1)
+    text.write_text("What the model reads. " * 60)
+    words = ("--model", str(model), "--text", str(text), "--release", str(release))
+    done = ask(tmp_path, *words, "--context", "600")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    key, layers, origin = offsets.load(Path(found["file"]))
+    assert (
+        Path(found["file"]).name == offsets.file_name(offsets.model_key(gguf.load(str(model)))) == f"{key:016x}.offsets"
+    )
+    assert (origin.tokens, origin.lengths) == (1200, (600,))
+    assert {number: values.shape for number, values in layers.items()} == {0: (1, 64), 1: (1, 64)}
+    text.write_text("short " * 10)
+    failed = ask(tmp_path, *words)
+    assert (failed.returncode, "tokens, 1024 are needed" in failed.stderr) == (61, True), failed.stderr
