@@ -86,6 +86,7 @@ def verify(
             f"not verified, since Ollama has no rules for single layers in the {era.name} era: {', '.join(left)}"
         )
     _check_types(types, release)
+    server = llama_server(release_dir) if config.verify.model else None  # before anything is run
     served = guard.find_model(config.verify.model, config, console) if config.verify.model else None
     folder = workspace / "verifications" / release.id
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,12 +119,12 @@ def verify(
             VerificationFailed(f"{verdict.name}: FAILED: {verdict.evidence}") for verdict in verdicts if not verdict.ok
         ]
     guarded = None
-    if served is not None:
+    if served is not None and server is not None:
         guarded = guard.examine(
             served,
             config.deploy.kv_cache_type,
             added=release.cache_types,
-            server=llama_server(release_dir),
+            server=server,
             text=read_text(""),
             config=config,
             console=console,

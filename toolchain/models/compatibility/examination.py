@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ...build.release import llama_server
 from ...core.records import write
 from ...core.run import Run
 from ...proofs import Compatibility
@@ -47,7 +48,7 @@ def suited(run: Run, release: Release, folder: Path) -> Run:
         verdict.find_model(config.verify.model, config, run.console),
         verdict.cheapest(release.cache_types),
         added=release.cache_types,
-        server=folder / "lib" / "ollama" / "llama-server",
+        server=llama_server(folder),
         text=read_text(""),
         config=config,
         console=run.console,
