@@ -182,7 +182,7 @@ def examine(layer: AttentionLayer, other: AttentionLayer, restore: RoundTrip, ba
     for head in range(heads):
         own = keys[:, head].astype(np.float64)
         asked = layer.q.astype(np.float64).reshape(len(layer.q), heads, -1)[:, head].reshape(-1, own.shape[1])
-        (there, moments), (here, judges) = _statistics(other, felt_there, head), _statistics(layer, felt_here, head)
+        (there, moments), (here, judges) = statistics(other, felt_there, head), statistics(layer, felt_here, head)
         early, energy = turned(own, base, halves), np.sum(own**2, axis=1)
         rotated = rotate(keys[:, head], size).astype(np.float64)
         channels = [np.mean(one**2, axis=0) for one in (np.repeat(np.abs(early), 2, axis=1), own, rotated)]
@@ -210,7 +210,7 @@ def examine(layer: AttentionLayer, other: AttentionLayer, restore: RoundTrip, ba
         )
 
 
-def _statistics(layer: AttentionLayer, felt: Doubles, head: int) -> tuple[Doubles, Doubles]:
+def statistics(layer: AttentionLayer, felt: Doubles, head: int) -> tuple[Doubles, Doubles]:
     """A KV head's covariance of keys, weighted as `felt_by_cell` says, and second moments of queries."""
     asked = layer.q.astype(np.float64).reshape(len(layer.q), layer.k.shape[1], -1, layer.k.shape[2])[:, head]
     flat = asked.reshape(-1, layer.k.shape[2])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
-from bench import keys, keys_arithmetic
+from bench import keys, keys_arithmetic, scaled
 from bench.keys_arithmetic import ERRORS, Doubles
 from toolchain.build.quantizers import Floats
 from toolchain.models.quality import queries
@@ -149,3 +151,37 @@ def test_the_table_has_sums_over_layers_and_their_ratios() -> None:
     text = keys.table("model", known)
     assert "| as it is | 6.0000 | 1.000 |" in text
     assert "| constant off, layers 2, 3 exact | 1.0000 | 0.167 |" in text
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_scaled_weights_give_the_same_scores(normed: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kv = 1 if normed else KV
+    by = np.exp(rng.standard_normal((kv, SIZE)))
+    weights = {
+        "attn_q.weight": rng.standard_normal((HEADS * SIZE, 32)),
+        "attn_k.weight": rng.standard_normal((kv * SIZE, 32)),
+    }
+    if normed:
+        weights |= {"attn_q_norm.weight": rng.standard_normal(SIZE), "attn_k_norm.weight": rng.standard_normal(SIZE)}
+    writer = gguf.GGUFWriter(tmp_path / "source.gguf", "llama")
+    for name, data in weights.items():
+        writer.add_tensor(f"blk.3.{name}", data.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    scaled.write(tmp_path / "source.gguf", tmp_path / "scaled.gguf", {3: by})
+
+    def heads(path: Path, part: str) -> Doubles:
+        found = {one.name: np.asarray(one.data) for one in gguf.GGUFReader(path).tensors}
+        rows = found[f"blk.3.attn_{part}.weight"].reshape(-1, SIZE, 32).astype(np.float64)
+        return np.asarray(rows * found[f"blk.3.attn_{part}_norm.weight"][:, None] if normed else rows)
+
+    (q, k), (other_q, other_k) = (
+        [heads(tmp_path / f"{name}.gguf", part) for part in "qk"] for name in ("source", "scaled")
+    )
+    np.testing.assert_allclose(other_k, k * by[:, :, None], rtol=1e-5)
+    for head in range(HEADS):
+        own = head // (HEADS // kv)
+        np.testing.assert_allclose(other_q[head].T @ other_k[own], q[head].T @ k[own], rtol=1e-4, atol=1e-4)
