@@ -3,8 +3,8 @@
     python -m bench.scaled MODEL OUT --release RELEASE [--text TEXT] [--tokens 2048]
 
 MODEL has F16 or F32 weights. RoPE turns a pair as one, so scores stay what they are, but for rounding of F16. The
-scales suit keys whose constant is left out. They go into the norms of keys and queries where a model has them, else
-into the rows of their matrices. docs/results/keys.md has what it gains.
+scales suit keys whose constant is left out. They go into the norms of keys and queries where there are any, else into
+the rows of their matrices. docs/results/keys.md has what it gains.
 """
 
 from __future__ import annotations
