@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from toolchain.core import config, temporary
+from toolchain.core.cachetypes import table
 from toolchain.core.config import rows
 from toolchain.series import edit, manifest, patched, render
 from toolchain.series.manifest import Series
@@ -122,6 +123,9 @@ def _read(path: Path) -> None:
     manifest.seal(root)
     series = manifest.load(root)
     manifest.proven(root)
+    table.type_table(series.types)
+    for kind in series.types:
+        table.bits_per_value(kind)
     if series.proven:
         series.proven.beyond("10")
     for loaded in series.parts:

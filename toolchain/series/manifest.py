@@ -61,6 +61,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     files: dict[str, str] = {}
     """our own files: path in the target -> path below the series"""
 
+    def __post_init__(self) -> None:
+        for path in self.files:
+            if path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(f"file {path!r} leaves the tree")
+
 
 class Proven(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The builds of llama.cpp on which `series.drift --run` found nothing, and the newest of them.
@@ -147,6 +152,9 @@ def load(root: Path = OWN_SERIES) -> Series:
     _require_series(root)
     digest = check_seal(root)
     head = _decode(root / "series.yaml", SeriesFile)
+    for kind in head.types:
+        if kind.block < 1 or kind.bytes < 1:
+            raise SeriesError(f"series.yaml: type {kind.name!r}: {kind.block} values in {kind.bytes} bytes")
     parts = tuple(_load_part(root, part) for part in head.parts)
     seen: set[str] = set()
     for loaded in parts:
@@ -156,10 +164,7 @@ def load(root: Path = OWN_SERIES) -> Series:
                 raise SeriesError(f"{name}: two edits have this name", hint="names must be unique")
             seen.add(name)
     if head.proven:
-        try:
-            SpecifierSet(head.proven.builds)
-        except InvalidSpecifier as error:
-            raise SeriesError(f"series.yaml: proven: {error}", hint="for example >=8619,<=10587") from error
+        _require_range("proven", head.proven.builds)
     for name, fact in head.facts.items():
         patterns.check(f"fact {name}", fact.pattern, groups=1)
     contract = root / symbols.NAME
@@ -236,10 +241,7 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _load_part(root: Path, part: Part) -> LoadedPart:
-    try:
-        SpecifierSet(part.serves)
-    except InvalidSpecifier as error:
-        raise SeriesError(f"series.yaml: {part.concern}: serves: {error}", hint="for example >=9452,<12000") from error
+    _require_range(f"{part.concern}: serves", part.serves)
     if not (part.edits or part.patch or part.files):
         raise SeriesError(f"series.yaml: {part.concern}: has neither edits, nor a patch, nor files")
     edits = _decode(_inside(root, part.edits), EditFile).edits if part.edits else ()
@@ -263,12 +265,24 @@ def _load_part(root: Path, part: Part) -> LoadedPart:
     )
 
 
+def _require_range(what: str, text: str) -> None:
+    """Raise `SeriesError` unless the text is a packaging specifier whose numbers can be read."""
+    try:
+        SpecifierSet(text).contains("1")
+    except (InvalidSpecifier, ValueError) as error:
+        said = str(error)[:200]
+        raise SeriesError(f"series.yaml: {what}: {said}", hint="for example >=9452,<12000") from error
+
+
 def _inside(root: Path, relative: str) -> Path:
     path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise SeriesError(f"series.yaml: {relative}: leaves the folder of the series")
-    if not path.is_file():
-        raise SeriesError(f"series.yaml: {relative}: no such file in {root}")
+    try:
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise SeriesError(f"series.yaml: {relative}: leaves the folder of the series")
+        if not path.is_file():
+            raise SeriesError(f"series.yaml: {relative}: no such file in {root}")
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
+        raise SeriesError(f"series.yaml: {relative[:80]!r}: no name of a file: {error}") from error
     return path
 
 

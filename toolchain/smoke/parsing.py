@@ -7,6 +7,7 @@ import re
 import tomllib
 import warnings
 from collections.abc import Callable, Iterator
+from xml.parsers.expat import ExpatError
 
 import jinja2
 import yaml
@@ -79,7 +80,8 @@ def _plist(file: File) -> Fault | None:
     try:
         propertylist.loaded(file.data)
     except ValueError as error:
-        return _fault(file, getattr(error.__cause__, "lineno", 0), str(error))
+        cause = error.__cause__
+        return _fault(file, cause.lineno, str(cause)) if isinstance(cause, ExpatError) else _fault(file, 0, str(error))
     return None
 
 
