@@ -19,7 +19,7 @@ from ..core.records import record, sha256_bytes, sha256_file, write_bytes
 from ..core.run import Run
 from ..stages import CacheType, Target
 from . import patterns, symbols
-from .edit import Edit
+from .edit import Edit, require_path
 from .symbols import Symbol
 
 SEAL = "SHA256SUMS"
@@ -63,8 +63,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         for path in self.files:
-            if path.startswith("/") or ".." in path.split("/"):
-                raise ValueError(f"file {path!r} leaves the tree")
+            require_path(path)
 
 
 class Proven(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
