@@ -65,7 +65,7 @@ def _made(dice: random.Random) -> bytes:
         statement = dice.choice((records.to_builtins(_CHANNEL), records.to_builtins(_MANIFEST)))
     if dice.random() < 0.25:
         statement = records.to_builtins(_in_toto())
-    data = as_json(odd(statement, dice, _WORDS, deepest=600))
+    data = as_json(odd(statement, dice, _WORDS, deepest=250))
     return data if dice.random() < 0.6 else damaged(data, dice, (b'"a":1,', b"null", b"[[[["))
 
 
@@ -123,7 +123,7 @@ def _as_statement(run: Run, path: Path) -> None:
 
 def _report(dice: random.Random) -> bytes:
     seed = {"run": "r", "platform": "macos", "ok": True, "assumptions": [{"id": "a", "ok": True}]}
-    summary = as_json(odd(seed, dice, deepest=600))
+    summary = as_json(odd(seed, dice, deepest=250))
     raw = io.BytesIO()
     if dice.random() < 0.5:
         with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as zipped:

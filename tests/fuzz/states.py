@@ -138,7 +138,7 @@ def _json_of(*seeds: Any) -> Any:
 
     def make(dice: random.Random) -> bytes:
         seed = dice.choice(plain)
-        data = as_json(odd(seed, dice, ("b-1", "install", _NOW), deepest=600) if dice.random() < 0.6 else seed)
+        data = as_json(odd(seed, dice, ("b-1", "install", _NOW), deepest=250) if dice.random() < 0.6 else seed)
         return data if dice.random() < 0.5 else damaged(data, dice, (b'"a":1,', b"null", b"[[[["))
 
     return make
@@ -147,7 +147,7 @@ def _json_of(*seeds: Any) -> Any:
 def _lines(dice: random.Random) -> bytes:
     """A journal of lines."""
     events = [records.to_builtins(one) for one in dice.choices(_EVENTS, k=dice.randint(1, 8))]
-    lines = [as_json(odd(one, dice, deepest=600) if dice.random() < 0.3 else one) for one in events]
+    lines = [as_json(odd(one, dice, deepest=250) if dice.random() < 0.3 else one) for one in events]
     data = b"\n".join(lines) + b"\n"
     return data if dice.random() < 0.5 else damaged(data, dice, (b"\n", b"{}\n", b"\n" * 3_000_000))
 
