@@ -114,6 +114,14 @@ def test_a_model_that_is_not_there(tmp_path: Path, name: str) -> None:
         find(name, tmp_path)
 
 
+@pytest.mark.parametrize("below", ["", "models"])
+def test_a_store_on_a_disk_that_is_not_mounted(tmp_path: Path, below: str) -> None:
+    (tmp_path / "store").symlink_to("/Volumes/gone/Ollama")
+    with pytest.raises(ModelInvalid, match=r"store is a link to /Volumes/gone/Ollama, which is missing") as caught:
+        find("llama3.2", tmp_path / "store" / below)
+    assert "mount" in caught.value.hint
+
+
 def test_safetensors_have_no_file_to_serve(tmp_path: Path) -> None:
     put(tmp_path, f"{LIBRARY}/m/latest", [("tensor", b"a"), ("tensor", b"b")])
     with pytest.raises(ModelInvalid, match="m: a model of safetensors"):

@@ -73,7 +73,7 @@ def test_sound_files_pass(tmp_path: Path) -> None:
         ("a.py", 'a = 1\nb = "\\d"\n', 2, "does not parse: "),
         ("tool", "#!/usr/bin/env python3\nreturn 1\n", 2, "does not parse: 'return' outside function"),
         ("a.plist", "<plist version='1.0'>\n<dict></plist>\n", 2, "does not parse: mismatched tag"),
-        ("a.mobileconfig", "no plist\n", 0, "does not parse: no property list"),
+        ("a.mobileconfig", "no plist\n", 0, "does not parse: not a property list"),
         ("a.txt.j2", "a\n{% if a %}\n", 2, "does not parse: Unexpected end of template"),
         ("a.txt.j2", "a\n{{ a | shouted }}\n", 2, "does not parse: No filter named 'shouted'"),
         ("run", "#!/bin/sh\nif true; then\n", 3, "does not parse in sh: "),

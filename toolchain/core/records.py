@@ -27,6 +27,9 @@ from .errors import DiskFull, RecordError
 
 R = TypeVar("R")
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""what bytes that are no JSON, or not that of a type, raise in msgspec and json"""
+
 _MAX_BYTES = 64 << 20
 """no record is larger; a file that is, is not read"""
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
@@ -103,7 +106,7 @@ def read(path: Path, kind: type[R], *, former_names: Mapping[str, str] | None = 
     except OSError as error:
         what = "a symbolic link" if error.errno == errno.ELOOP and not follow else error.strerror
         raise RecordError(f"{path}: {what}", hint="make it a readable file") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise RecordError(
             f"{path}: not a {kind.__name__} record: {error}", hint="delete it and run its stage again"
         ) from error

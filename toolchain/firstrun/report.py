@@ -19,13 +19,15 @@ import msgspec
 from ..core import records
 from ..core.errors import ConfigError, FolderUnusable
 from ..core.records import record
+from ..publishing import testresult
+from ..publishing.testresult import SUMMARY
 from ..stages import Release
 from .assumption import Area, Assumption, Finding, Status
 from .bench import Evidence
 from .redaction import Redactor
 
 EXIT_REFUTED = 66
-SUMMARY, PAGE, RAW = "summary.json", "summary.md", "raw"
+PAGE, RAW = "summary.md", "raw"
 _ENDINGS = (".tar.gz", ".tgz", ".zip")
 _SHOWN = 4000
 """characters of a program's output in the summary; the raw file has all of it"""
@@ -282,15 +284,8 @@ def _is_report(file: Path) -> bool:
 def read(file: Path) -> Summary:
     """The summary in an archive. Raises `ConfigError`."""
     try:
-        if file.name.endswith(".zip"):
-            with zipfile.ZipFile(file) as archive:
-                data = archive.read(SUMMARY)
-        else:
-            with tarfile.open(file, "r:gz") as archive:
-                member = archive.extractfile(SUMMARY)
-                data = member.read() if member else b""
-        return msgspec.json.decode(data, type=Summary)
-    except (OSError, KeyError, EOFError, tarfile.TarError, zipfile.BadZipFile, msgspec.DecodeError) as error:
+        return msgspec.json.decode(testresult.summary_in(file), type=Summary)
+    except records.UNREADABLE as error:
         raise ConfigError(f"{file}: no report of a first run: {error}") from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import io
 import os
 import threading
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ from ..core.records import record
 from .inventory import Inventory
 from .outcome import Change, Facts, HostResult, Outcome, Revert
 
+_MOST_BYTES = 32 << 20
+"""of a journal, so that its events fit into memory"""
 JOURNAL, STATE = "journal.jsonl", "rollout.json"
 Kind = Literal[
     "started", "resumed", "begun", "found", "planned", "applying", "applied", "ended", "retrying", "halted",
@@ -76,6 +79,14 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def moment(text: str) -> datetime.datetime:
+    """A time as `now` writes it. Raises `ValueError`."""
+    found = datetime.datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text!r} does not say its time zone")
+    return found
+
+
 class Journal:
     """The folder of one rollout."""
 
@@ -88,10 +99,15 @@ class Journal:
     @property
     def state(self) -> Rollout:
         """What the rollout is. Raises `InventoryInvalid`."""
+        path = self.folder / STATE
         try:
-            return records.read(self.folder / STATE, Rollout)
-        except RecordError as error:
-            raise InventoryInvalid(error.message, hint="fleet.apply --abandon begins another rollout") from error
+            found = records.read(path, Rollout)
+            for text in filter(None, (found.started, found.ended)):
+                moment(text)
+        except (RecordError, ValueError) as error:
+            said = error.message if isinstance(error, RecordError) else f"{path}: {error}"
+            raise InventoryInvalid(said, hint="fleet.apply --abandon begins another rollout") from error
+        return found
 
     def begin(self, rollout: Rollout) -> None:
         """Make the folder; without rollout.json it is none."""
@@ -129,14 +145,18 @@ class Journal:
         """All whole lines. Raises `InventoryInvalid` for one that is malformed."""
         path = self.folder / JOURNAL
         try:
-            *lines, _torn = records.read_bytes(path).split(b"\n")
+            lines = io.BytesIO(records.read_bytes(path, limit=_MOST_BYTES))
         except OSError as error:
             raise InventoryInvalid(f"{path}: {error.strerror}", hint="fleet.apply --abandon") from error
         found = []
         for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                break
             try:
-                found.append(msgspec.json.decode(line, type=Event))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                event = msgspec.json.decode(line, type=Event)
+                moment(event.at)
+                found.append(event)
+            except records.UNREADABLE as error:
                 raise InventoryInvalid(
                     f"{path}:{number}: no line of a journal: {error}",
                     hint="fleet.apply --abandon begins another rollout, which asks every host anew",

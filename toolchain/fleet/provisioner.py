@@ -11,7 +11,7 @@ import msgspec
 from ..core.deadline import Deadline
 from ..core.delivery_errors import HostKeyRejected
 from ..core.printable import printable
-from ..core.records import record
+from ..core.records import UNREADABLE, record
 from ..provisioning import desired
 from .connection import Remote, TimedOut, Unreachable
 from .inventory import Host
@@ -236,7 +236,7 @@ class Provisioner:
         try:
             said = json.loads(done.stdout)
             return float(said["eval_count"]) * 1e9 / float(said["eval_duration"])
-        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        except (ValueError, ArithmeticError, LookupError, RecursionError, TypeError) as error:
             why = printable(done.stderr or done.stdout)
             raise TqFailed("no-speed", f"{model} did not generate: {why}", "see rollout.speed_model") from error
 
@@ -266,7 +266,7 @@ def _parsed(output: str) -> TqAnswer | None:
         try:
             value, _ = decoder.raw_decode(output[start:])
             return msgspec.convert(value, TqAnswer)
-        except (ValueError, msgspec.ValidationError):
+        except UNREADABLE:
             continue
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ..core import records, templates
 from ..core.delivery_errors import HostKeyRejected, HostUnreachable, RolloutHalted
 from ..core.errors import ToolchainError
 from ..core.records import record
-from .journal import End, Event, Journal, now, results
+from .journal import End, Event, Journal, moment, now, results
 from .outcome import HostResult, Revert
 from .rules import Rules
 
@@ -152,4 +151,4 @@ class _offset:  # noqa: N801  a function with a fixed argument
 
 
 def _between(start: str, end: str) -> float:
-    return round((datetime.datetime.fromisoformat(end) - datetime.datetime.fromisoformat(start)).total_seconds(), 3)
+    return round((moment(end) - moment(start)).total_seconds(), 3)

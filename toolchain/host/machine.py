@@ -159,7 +159,7 @@ def parse_displays(text: str) -> str:
     try:
         first = json.loads(text)["SPDisplaysDataType"][0]
         model, cores = str(first["sppci_model"]), str(first.get("sppci_cores", ""))
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, AttributeError, KeyError, IndexError, RecursionError, TypeError):
         return ""
     return f"{model}, {cores} cores" if cores else model
 

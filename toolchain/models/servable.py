@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ModelInvalid, ModelNotServable
+from ..core.errors import ModelNotServable
 from ..service.unit import ServedModel
 from .memory import architectures, gguf, store
 
@@ -33,7 +33,7 @@ def find(name: str, root: Path, environment: Mapping[str, str], file: Path | Non
     if not file.is_file():
         stored = store.find(name, root)
         if stored is None:
-            raise ModelInvalid(f"{name}: not a file, and not a model in {root}", hint="`ollama list` shows the models")
+            raise store.unknown(name, root, "`ollama list` shows the models")
         file = stored.model
     header = gguf.load(str(file))
     metadata = header.metadata

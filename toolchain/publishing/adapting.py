@@ -93,5 +93,5 @@ def _same(path: Path, data: bytes, digest: str) -> None:
 def _decode(path: Path, data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except records.UNREADABLE as error:
         raise CannotVerify(f"{path}: signed, but no {kind.__name__}: {error}", hint="update this toolkit") from error

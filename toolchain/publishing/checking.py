@@ -129,7 +129,7 @@ class _Check:
         """A statement whose signature was verified. Raises `DocumentInvalid`."""
         try:
             return msgspec.json.decode(data, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except records.UNREADABLE as error:
             raise DocumentInvalid(
                 f"{self.origin.where}/{name}: signed, but no {kind.__name__}: {error}", hint="tell its publisher"
             ) from error

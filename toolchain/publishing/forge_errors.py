@@ -87,7 +87,7 @@ def _said(body: bytes) -> tuple[str, frozenset[str]]:
         codes = frozenset(str(one.get("code")) for one in errors)
         details = [str(one.get("message") or f"{one.get('field')}: {one.get('code')}") for one in errors]
         return printable("; ".join([str(data.get("message", "")), *details])), codes
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, RecursionError, TypeError):
         return printable(body[:300].decode(errors="replace")), frozenset()
 
 

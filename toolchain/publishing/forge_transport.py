@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 from ..core.deadline import Deadline
 from ..core.delivery_errors import ForgeRefused, ForgeUnavailable
 from ..core.printable import printable
+from ..core.records import UNREADABLE
 from . import forge_errors
 from .forge_errors import LaterError
 
@@ -94,7 +95,7 @@ class Transport:
         body = self.send(method, url, what, json=json, data=data)
         try:
             return msgspec.convert(msgspec.json.decode(body), kind, strict=False)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except UNREADABLE as error:
             raise ForgeRefused(
                 f"{what}: an unexpected answer: {printable(str(error), 120)}",
                 hint="does publish.forge name a forge's REST interface?",

@@ -9,7 +9,7 @@ import msgspec
 from ..build import tools
 from ..core.errors import CommandFailed
 from ..core.process import capture
-from ..core.records import record
+from ..core.records import UNREADABLE, record
 
 _TIMEOUT_S = 120.0
 _NO_GO = ("not a Go executable", "unrecognized file format")
@@ -62,7 +62,7 @@ def read(program: Path) -> GoProgram | None:
         raise CommandFailed(f"go version -m {program}: {said}", hint="./inv doctor")
     try:
         found = msgspec.json.decode(done.stdout, type=_BuildInfo)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise CommandFailed(f"go version -m {program}: {error}", hint=f"{go.path} is Go {go.version}") from error
     modules = (_module(one) for one in found.deps)
     return GoProgram(

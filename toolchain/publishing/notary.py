@@ -165,7 +165,7 @@ class _Tool:
             return found[1]
         try:
             return msgspec.json.decode(done.stdout, type=_Submission).id
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except records.UNREADABLE as error:
             raise NotarizationFailed(f"{self.submitting[0]} names no submission: {done.text.strip()[-200:]}") from error
 
     def answer(self, submission: str, minutes: float) -> _Log:
@@ -180,7 +180,7 @@ class _Tool:
             raise NotarizationFailed(
                 f"no answer about {submission} in {minutes:g} minutes: {error.message}", hint=error.hint or again
             ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except records.UNREADABLE as error:
             raise NotarizationFailed(f"{submission}: the notary's log is malformed: {error}", hint=again) from error
 
     def _run(self, words: tuple[str, ...], timeout: float) -> process.Captured:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ..core.delivery_errors import DocumentInvalid, Tampered
-from ..core.records import read_bytes, sha256_bytes, to_json
+from ..core.records import UNREADABLE, read_bytes, sha256_bytes, to_json
 from . import signature
 from .published import STATEMENT_NAMESPACE, PublishedRelease, Role
 from .testresult import ROLES, SignedProof
@@ -137,7 +137,7 @@ def _proof(folder: Path, release: PublishedRelease, signers: Path, revoked: Path
 def _decoded(data: bytes, path: Path, role: Role) -> _Statement:
     try:
         found = msgspec.json.decode(data, type=_Statement)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise DocumentInvalid(f"{path}: no statement of in-toto: {error}", hint="./inv release.attest") from error
     wanted = (STATEMENT, PREDICATES[role])
     if (found.type, found.predicate_type) != wanted:

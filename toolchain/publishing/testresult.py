@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import msgspec
 from ..build import content_digest
 from ..core.delivery_errors import DocumentInvalid
 from ..core.errors import RecordError, reason
-from ..core.records import read, read_bytes, record, sha256_bytes
+from ..core.records import UNREADABLE, read, read_bytes, record, sha256_bytes
 from ..proofs import RanOn, Verification
 from ..stages import Release
 from .published import Role
@@ -31,6 +32,8 @@ _WHOLE = "correctness.verify"
 """the first run's assumption that a release passes the whole verification"""
 _NO_GPU = "a cache on the GPU, which was left out (verify.gpu)"
 _LARGEST = 64 << 20
+SUMMARY = "summary.json"
+"""in the archive of a first run"""
 _MACHINE = "urn:turboquant:machine:"
 
 
@@ -259,19 +262,24 @@ def _proof_name(kv_cache_type: str, option: str, model: str) -> str:
     return f"{kv_cache_type} on {model}" + (f" by the model's {option}" if option else "")
 
 
-def _summary(file: Path) -> _FirstRun:
-    """The summary in a first run's archive."""
-    name = "summary.json"
+def summary_in(file: Path) -> bytes:
+    """The summary in a first run's archive. Raises `ValueError` for an archive without one, or a damaged one."""
     try:
         if file.name.endswith(".zip"):
-            with zipfile.ZipFile(file) as zipped, zipped.open(name) as member:
-                data = member.read(_LARGEST)
-        else:
-            with tarfile.open(file, "r:gz") as archive:
-                found = archive.extractfile(name)
-                data = found.read(_LARGEST) if found else b""
-        return msgspec.json.decode(data, type=_FirstRun)
-    except (OSError, KeyError, EOFError, tarfile.TarError, zipfile.BadZipFile, msgspec.DecodeError) as error:
+            with zipfile.ZipFile(file) as zipped, zipped.open(SUMMARY) as member:
+                return member.read(_LARGEST)
+        with tarfile.open(file, "r:gz") as archive:
+            found = archive.extractfile(SUMMARY)
+            return found.read(_LARGEST) if found else b""
+    except (OSError, KeyError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(reason(error)) from error  # RuntimeError: encrypted, of an unknown method, links in a circle
+
+
+def _summary(file: Path) -> _FirstRun:
+    """As data."""
+    try:
+        return msgspec.json.decode(summary_in(file), type=_FirstRun)
+    except UNREADABLE as error:
         raise DocumentInvalid(
             f"--firstrun: {file} is no report of a first run: {reason(error)}",
             hint="the archive that ./inv firstrun wrote",

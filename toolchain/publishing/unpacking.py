@@ -250,7 +250,7 @@ def _manifest(data: bytes, release: PublishedRelease) -> Release:
         raise Tampered(f"{release.archive.name}: its {MANIFEST} is not what was published", hint=_AGAIN)
     try:
         found = msgspec.json.decode(data, type=Release)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except records.UNREADABLE as error:
         raise ArchiveUnsafe(f"{release.archive.name}: its {MANIFEST} is malformed: {error}") from error
     if found.id != release.id or found.files != release.files:
         raise Tampered(f"{release.archive.name}: its {MANIFEST} is that of another release", hint=_AGAIN)

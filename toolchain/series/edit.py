@@ -12,7 +12,18 @@ from ..core.records import record
 from .lexing import Language, language_of, mask
 from .place import Span, enclosing_line, find_anchors, find_scopes, line_number
 
+_LONGEST_NAME = 255
+"""bytes"""
 Position = Literal["before", "after", "replace", "start", "end"]
+
+
+def require_path(path: str) -> None:
+    """Raise `ValueError` for a text that names no file below a folder."""
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts:
+        raise ValueError(f"file {path[:80]!r} leaves the tree")
+    if not path.isprintable() or any(len(part.encode()) > _LONGEST_NAME for part in parts):
+        raise ValueError(f"file {path[:80]!r}: a name that is too long, or has control characters")
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,8 +64,7 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("either scope or scopes, not both")
         if self.count != "all" and self.count < 1:
             raise ValueError(f"count must be at least 1, not {self.count}")
-        if self.file.startswith("/") or ".." in self.file.split("/"):
-            raise ValueError(f"file {self.file!r} leaves the tree")
+        require_path(self.file)
 
     @property
     def all_scopes(self) -> tuple[str, ...]:
@@ -203,7 +213,7 @@ def _similar_definitions(edit: Edit, text: str, language: Language) -> list[str]
         for match in re.finditer(r"^[ \t]*[A-Za-z_][^\n;]*[({][^\n;]*$", code, re.MULTILINE)
     }
     # compare the definition's name, not the `static void` before it
-    wanted = [max(re.findall(r"\w+", scope), key=len) for scope in edit.all_scopes if scope]
+    wanted = [max(words, key=len) for scope in edit.all_scopes if (words := re.findall(r"\w+", scope))]
     near = []
     for name in wanted:
         names = {word: head for head in heads for word in re.findall(r"\w+", head) if len(word) > 5}

@@ -20,7 +20,7 @@ from ..core.run import Run
 from ..sources import eras
 from ..stages import CacheType, Target
 from . import patterns, symbols
-from .edit import Edit
+from .edit import Edit, require_path
 from .symbols import Symbol
 
 SEAL = "SHA256SUMS"
@@ -65,6 +65,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     patch: str = ""
     files: dict[str, str] = {}
     """our own files: path in the target -> path below the series"""
+
+    def __post_init__(self) -> None:
+        for path in self.files:
+            require_path(path)
 
     @property
     def ranges(self) -> dict[str, str]:
@@ -157,6 +161,9 @@ def load(root: Path = OWN_SERIES) -> Series:
     _require_series(root)
     digest = check_seal(root)
     head = _decode(root / "series.yaml", SeriesFile)
+    for kind in head.types:
+        if kind.block < 1 or kind.bytes < 1:
+            raise SeriesError(f"series.yaml: type {kind.name!r}: {kind.block} values in {kind.bytes} bytes")
     parts = tuple(_load_part(root, part) for part in head.parts)
     seen: set[str] = set()
     for loaded in parts:
@@ -166,10 +173,7 @@ def load(root: Path = OWN_SERIES) -> Series:
                 raise SeriesError(f"{name}: two edits have this name", hint="names must be unique")
             seen.add(name)
     if head.proven:
-        try:
-            SpecifierSet(head.proven.builds)
-        except InvalidSpecifier as error:
-            raise SeriesError(f"series.yaml: proven: {error}", hint="for example >=8619,<=10587") from error
+        _require_range("proven", head.proven.builds)
     for name, fact in head.facts.items():
         _known_eras(f"fact {name}", fact.eras)
         patterns.check(f"fact {name}", fact.pattern, groups=1)
@@ -261,11 +265,8 @@ def _files(root: Path) -> Iterator[str]:
 
 def _load_part(root: Path, part: Part) -> LoadedPart:
     _known_eras(part.concern, part.ranges)
-    try:
-        for serves in part.ranges.values():
-            SpecifierSet(serves)
-    except InvalidSpecifier as error:
-        raise SeriesError(f"series.yaml: {part.concern}: serves: {error}", hint="for example >=9452,<12000") from error
+    for serves in part.ranges.values():
+        _require_range(f"{part.concern}: serves", serves)
     if not (part.edits or part.patch or part.files):
         raise SeriesError(f"series.yaml: {part.concern}: has neither edits, nor a patch, nor files")
     edits = _decode(_inside(root, part.edits), EditFile).edits if part.edits else ()
@@ -297,12 +298,24 @@ def _known_eras(where: str, names: Iterable[str]) -> None:
         raise SeriesError(f"series.yaml: {where}: {error.message}", hint=error.hint) from error
 
 
+def _require_range(what: str, text: str) -> None:
+    """Raise `SeriesError` unless the text is a packaging specifier whose numbers can be read."""
+    try:
+        SpecifierSet(text).contains("1")
+    except (InvalidSpecifier, ValueError) as error:
+        said = str(error)[:200]
+        raise SeriesError(f"series.yaml: {what}: {said}", hint="for example >=9452,<12000") from error
+
+
 def _inside(root: Path, relative: str) -> Path:
     path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise SeriesError(f"series.yaml: {relative}: leaves the folder of the series")
-    if not path.is_file():
-        raise SeriesError(f"series.yaml: {relative}: no such file in {root}")
+    try:
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise SeriesError(f"series.yaml: {relative}: leaves the folder of the series")
+        if not path.is_file():
+            raise SeriesError(f"series.yaml: {relative}: no such file in {root}")
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
+        raise SeriesError(f"series.yaml: {relative[:80]!r}: no name of a file: {error}") from error
     return path
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
+from ..core.errors import FolderUnusable
 from ..core.records import record
 from .edit import Splice, splice_all
 from .facts import Facts
@@ -143,10 +144,13 @@ def resolve(name: str, includer: str, present: frozenset[str]) -> str | None:
 
 
 def write_out(files: dict[str, bytes], folder: Path) -> None:
-    """Write files into a folder; identical ones keep their time stamps."""
+    """Write files into a folder; identical ones keep their time stamps. Raises `FolderUnusable`."""
     for path, content in files.items():
         target = folder / path
-        if target.is_file() and target.read_bytes() == content:
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+        try:
+            if target.is_file() and target.read_bytes() == content:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        except OSError as error:  # a name of the tree that this file system does not take
+            raise FolderUnusable(f"{str(target)[:300]}: {error.strerror}", hint="another workspace") from error

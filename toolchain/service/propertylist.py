@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import plistlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
@@ -24,6 +25,9 @@ SESSION_TYPES = ("Aqua", "Background", "LoginWindow", "StandardIO", "System")
 """every session, as Homebrew's services have it: without the key an agent belongs to Aqua and is refused over SSH"""
 _MAX_BYTES = 4 << 20
 """no property list of a job is larger"""
+_MOST_VALUES, _MOST_LETTERS = 100_000, 16 << 20
+"""counted as often as a binary list refers to them"""
+_DEEPEST = 50
 
 
 def property_list(definition: Definition, *, label: str, home: Path, user: str = "") -> bytes:
@@ -70,21 +74,50 @@ def content(file: Path) -> bytes:
 
 def parsed(data: bytes) -> dict[str, Any]:
     """The dictionary in a property list's bytes. Raises `ValueError` when they are none."""
-    try:
-        found = plistlib.loads(data)
-    except Exception as error:  # plistlib meets odd content with AttributeError, IndexError and others
-        raise ValueError(f"not a property list: {error}") from error
+    found = loaded(data)
     if not isinstance(found, dict):
         raise ValueError("the top of the property list is not a dictionary")
     return found
 
 
+def loaded(data: bytes) -> Any:
+    """What a property list's bytes hold. Raises `ValueError` for none, and for one that is too deep or too large.
+
+    In a binary list a few bytes can stand for gigabytes, or for themselves: its objects refer to each other.
+    """
+    try:
+        found = plistlib.loads(data)
+    except Exception as error:  # plistlib meets odd content with AttributeError, IndexError and others
+        raise ValueError(f"not a property list: {error or type(error).__name__}") from error
+    values = letters = 0
+    todo = [(found, 0)]
+    while todo:
+        value, depth = todo.pop()
+        if isinstance(value, dict | list):
+            values += len(value)
+            if values <= _MOST_VALUES and depth < _DEEPEST:
+                parts = value if isinstance(value, list) else chain(value, value.values())
+                todo += [(part, depth + 1) for part in parts]
+                continue
+        elif isinstance(value, str | bytes):
+            letters += len(value)
+        if values > _MOST_VALUES or letters > _MOST_LETTERS or isinstance(value, dict | list):
+            raise ValueError("not a property list that is read here: it is too deep, or stands for too much")
+    return found
+
+
 def entries(data: bytes) -> dict[str, str]:
     """The entries of a property list by their paths, such as EnvironmentVariables.HOME; none if it is damaged."""
+    found, size = dict[str, str](), 0
     try:
-        return dict(_entries(parsed(data), ""))
-    except (ValueError, RecursionError):
+        for name, value in _entries(parsed(data), ""):
+            found[name] = value
+            size += len(name) + len(value)
+            if size > _MAX_BYTES:  # the names of what holds an entry are repeated in its own
+                return {}
+    except ValueError:
         return {}
+    return found
 
 
 def _entries(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:

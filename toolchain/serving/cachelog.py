@@ -28,6 +28,8 @@ _NAME = r"([\w+]{1,200})"
 _GAP = " {1,20}"
 _MOST_CHARACTERS = 4096
 """of a line that is looked at"""
+_MOST_PARTS = 1000
+"""of one cache: K and V of every layer at most"""
 _CACHE = re.compile(
     rf"o?llama_kv_cache\w{{0,40}}: size ={_GAP}{_NUMBER} MiB \( {{0,20}}(\d{{1,9}}) cells,{_GAP}(\d{{1,4}}) layers,"
     rf"{_GAP}\d{{1,4}}/\d{{1,4}} seqs\), K \({_NAME}\):{_GAP}{_NUMBER} MiB, V \({_NAME}\):{_GAP}{_NUMBER} MiB"
@@ -75,9 +77,10 @@ def stated(log: str) -> tuple[Cache, ...]:
             continue
         if match := _CACHE.search(line):
             found.append(Cache(proof=_proof(match), rotated_k=None, rotated_v=None))
-        elif found and (match := _PART.search(line)):
+        elif found and (match := _PART.search(line)) and (part := _part(match)):
             proof = found[-1].proof
-            found[-1] = replace(found[-1], proof=replace(proof, parts=(*proof.parts, _part(match))))
+            if len(proof.parts) < _MOST_PARTS:
+                found[-1] = replace(found[-1], proof=replace(proof, parts=(*proof.parts, part)))
         elif found and (match := _ROTATION.search(line)):
             on = match[2] != "0"
             found[-1] = replace(found[-1], rotated_k=on) if match[1] == "k" else replace(found[-1], rotated_v=on)
@@ -228,14 +231,15 @@ def _proof(match: re.Match[str]) -> CacheProof:
     )
 
 
-def _part(match: re.Match[str]) -> CachePart:
+def _part(match: re.Match[str]) -> CachePart | None:
+    """The part that a line states; None for one that names more layers than the model has."""
     side, spans, of, name, size = match.groups()
-    layers = [
-        layer
-        for span in spans.split(",")
-        for low, _, high in [span.partition("-")]
-        for layer in range(int(low), int(high or low) + 1)
-    ]
+    layers: list[int] = []
+    for span in spans.split(","):
+        low, _, high = span.partition("-")
+        layers += range(int(low), int(high or low) + 1)
+        if len(layers) > int(of):
+            return None
     return CachePart(side=side, layers=tuple(layers), of=int(of), type=name, mib=float(size))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import plistlib
 import re
 import tomllib
 import warnings
@@ -14,6 +13,7 @@ import jinja2
 import yaml
 
 from ..core import documents, templates
+from ..service import propertylist
 from .findings import Fault
 from .tree import File
 
@@ -28,7 +28,10 @@ def faults(file: File) -> Iterator[Fault]:
     if file.text is None:
         yield Fault(path=file.name, reason=f"a {suffix} file that is not UTF-8 text")
         return
-    fault = _PARSERS[suffix](file)
+    try:
+        fault = _PARSERS[suffix](file)
+    except (ValueError, RecursionError, MemoryError) as error:  # too deep, or a number too long
+        fault = _fault(file, 0, str(error) or type(error).__name__)
     if fault is not None:
         yield fault
 
@@ -75,11 +78,10 @@ def _python(file: File) -> Fault | None:
 
 def _plist(file: File) -> Fault | None:
     try:
-        plistlib.loads(file.data)
-    except ExpatError as error:
-        return _fault(file, error.lineno, str(error))
-    except (plistlib.InvalidFileException, ValueError, KeyError, IndexError, OverflowError, AttributeError) as error:
-        return _fault(file, 0, f"no property list ({error or type(error).__name__})")
+        propertylist.loaded(file.data)
+    except ValueError as error:
+        cause = error.__cause__
+        return _fault(file, cause.lineno, str(cause)) if isinstance(cause, ExpatError) else _fault(file, 0, str(error))
     return None
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..build.steps import PROBE
 from ..core.errors import VerificationFailed
 from ..core.process import capture
-from ..core.records import record
+from ..core.records import UNREADABLE, record
 from ..serving import slot
 from ..serving.launcher import require_program
 from ..serving.llama_server import own_environment, serve
@@ -200,7 +200,7 @@ def _stated(release_dir: Path, words: Sequence[str], kind: type[R]) -> R:
     answer = _ask(release_dir, words)
     try:
         return msgspec.json.decode(answer, type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise VerificationFailed(f"{release_dir / PROBE_PATH}: unexpected output: {error}") from error
 
 

@@ -100,9 +100,7 @@ def find_model(name: str, run: Run) -> Named:
         )
     if fetched := packaged.find(name, run.config, run.console):
         return Named(place=str(fetched))
-    raise ModelInvalid(
-        f"{name}: not a file, and not a model in {root}", hint=f"`ollama list` shows the models; {packaged.offered()}"
-    )
+    raise store.unknown(name, root, f"`ollama list` shows the models; {packaged.offered()}")
 
 
 def _machine(run: Run, ram: float) -> plan.Hardware:

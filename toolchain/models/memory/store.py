@@ -12,7 +12,7 @@ from ...core.records import record
 from . import manifests
 from .manifests import Manifest, names
 
-__all__ = ["Stored", "default_root", "find", "names", "no_gguf", "parameter", "parameters", "renderer"]
+__all__ = ["Stored", "default_root", "find", "names", "no_gguf", "parameter", "parameters", "renderer", "unknown"]
 
 _DRAFTED = "draft_num_predict"
 """option of a model: how many tokens Ollama has drafted at a time; 0 turns drafts off"""
@@ -43,6 +43,16 @@ class Stored:
 def default_root(setting: str = "") -> Path:
     """The folder of the store: `setting`, else OLLAMA_MODELS, else Ollama's default."""
     return Path(setting or os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+
+
+def unknown(name: str, root: Path, hint: str) -> ModelInvalid:
+    """The error for a name that is neither a file nor in the store; a store on a disk that is not mounted is said."""
+    said = f"{name}: not a file, and not a model in {root}"
+    for folder in (root, *root.parents):
+        if folder.is_symlink() and not folder.exists():
+            said += f": {folder} is a link to {os.readlink(folder)}, which is missing"
+            return ModelInvalid(said, hint="mount the disk that it leads to")
+    return ModelInvalid(said if root.exists() else f"{said}, which does not exist", hint=hint)
 
 
 def find(name: str, root: Path) -> Stored | None:

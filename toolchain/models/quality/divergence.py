@@ -41,9 +41,9 @@ _HEADER = struct.Struct("=8sIii")
 """of a file of logits: magic, context, vocabulary, chunks"""
 
 _FLOATS = tuple(kind.name for kind in UPSTREAM if not kind.quantized)
-_CHUNKS = re.compile(r"computing over (\d+) chunks")
+_CHUNKS = re.compile(r"computing over (\d{1,9}) chunks")
 _TOO_SHORT = re.compile(r"tokenizes to only (\d+) tokens")
-_NUMBER = r"(-?\d+(?:\.\d+)?)"
+_NUMBER = r"(-?\d{1,15}(?:\.\d{1,15})?)"
 # If nothing differs, rounding can make the variance slightly negative, and the program prints its root.
 _ERROR = r"(-?nan|\d+(?:\.\d+)?)"
 _FIGURES = {
@@ -323,6 +323,8 @@ def _chunks(said: str) -> tuple[Chunk, ...]:
     sums, found = (0.0, 0.0, 0.0, 0.0), []
     for number, match in enumerate(_CHUNK.finditer(said), 1):
         ppl, ratio, kl, same = (float(one) for one in match.groups()[1:])
+        if ppl <= 0:  # of a program that failed, or of another one
+            break
         means = (math.log(ppl), math.log(ppl) - ratio, kl, same)
         now = (means[0] * number, means[1] * number, means[2] * number, means[3] * number)
         nll, base, divergence, top = (new - old for new, old in zip(now, sums, strict=True))

@@ -1,0 +1,1 @@
+"""Damaged and hostile input, given to all that reads it: see `subject`."""
