@@ -133,7 +133,8 @@ def _read(path: Path) -> None:
 
 
 def _apply(series: Series, loaded: manifest.LoadedPart, folder: Path) -> None:
-    manifest.allows(loaded.part, "10488")
+    for era in loaded.part.ranges:
+        manifest.allows(loaded.part, era, "10488")
     files = {name: render.own_file(loaded, name, _FACTS) for name in loaded.part.files}
     for one in loaded.edits:
         inserted = render.fill(one.insert, _FACTS, one.name)
