@@ -18,6 +18,7 @@ from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, ModelInvalid
 from toolchain.core.records import sha256_bytes
 from toolchain.models.compatibility import verdict
+from toolchain.models.named import find_model
 from toolchain.models.quality import kernels, references
 from toolchain.models.quality.measure import compare
 from toolchain.models.quality.samples import draw
@@ -205,7 +206,7 @@ def test_a_model_by_its_name_in_ollamas_store(model: Path, tmp_path: Path) -> No
     config = _settings(**{"deploy.models": str(tmp_path)})
     assert (
         verdict.examine(
-            verdict.find_model("qwen:7b", config),
+            find_model("qwen:7b", config),
             "turbo4",
             added=ADDED,
             server=None,
@@ -217,4 +218,4 @@ def test_a_model_by_its_name_in_ollamas_store(model: Path, tmp_path: Path) -> No
     )
     for name in ("qwen:8b", "", "../model", "/nowhere.gguf"):
         with pytest.raises(ConfigError, match="no such model"):
-            verdict.find_model(name, config)
+            find_model(name, config)

@@ -22,7 +22,7 @@ from toolchain.core.console import Console
 from toolchain.core.errors import ChecksumMismatch, ConfigError, DiskFull, FetchFailed, LockHeld, ToolchainError
 from toolchain.core.locks import held
 from toolchain.models import packaged
-from toolchain.models.compatibility.verdict import find_model
+from toolchain.models.named import find_model
 
 PIECES = (b"GGUF" + b"a" * 200_000, b"b" * 100_000)
 MODEL = b"".join(PIECES)

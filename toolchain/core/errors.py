@@ -356,7 +356,7 @@ class CacheCollapse(ToolchainError):
 class OffsetsUnsound(ToolchainError):
     """A model's attention would change if its keys were stored less a constant."""
 
-    exit_code = 66
+    exit_code = 59
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ..core.checkout import MINIATURE, ROOT
 from ..core.config import Config
 from ..core.errors import ToolchainError
 from ..core.records import record
-from ..models.compatibility.verdict import find_model
+from ..models.named import find_model
 from ..stages import Release, Scratch
 from .bench import NOT_STARTED, Bench, Evidence
 

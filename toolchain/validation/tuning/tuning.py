@@ -18,11 +18,11 @@ from ...core.errors import ConfigError
 from ...core.records import record, sha256_bytes, sha256_file
 from ...core.run import Run
 from ...host import machine as host
-from ...models.compatibility.verdict import find_model
 from ...models.memory import geometry, gguf
 from ...models.memory.geometry import Geometry
 from ...models.memory.hardware import GIB, a_mac, with_limit
 from ...models.memory.kv import Setting
+from ...models.named import find_model
 from ...models.quality.choices import find_perplexity
 from ...models.quality.samples import read_text
 from ...series.manifest import root_of
