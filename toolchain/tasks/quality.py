@@ -113,5 +113,5 @@ def guard(
 def offsets(
     run: Run, model: str = "", text: str = "", context: int = calibration.CONTEXT, release: str = "", out: str = ""
 ) -> None:
-    """Fit what all keys of a head have in common, to leave it out of the cache."""
+    """Fit what all keys of a head have in common."""
     run.finish(calibration.calibrate(run, model, text, context, release, out))

@@ -43,6 +43,11 @@ class Guard:
         self._over.set()
         self._thread.join()
 
+    def look(self) -> None:
+        """Look now, while a server still holds its memory: a fast answer may lie between two turns of the watch."""
+        if not self.tripped:
+            self.tripped = self._pressure.reason()
+
     def _run(self) -> None:
         while not self._over.wait(_EVERY_S):
             if why := self._pressure.reason():

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ..build.release import programs
 from ..core.cachetypes.table import bits_per_value
 from ..core.errors import ToolchainError
 from ..core.records import record
@@ -88,7 +89,7 @@ def examine(
         probed = evidence.probe(release_dir, [kind.name for kind in release.cache_types])
     except ToolchainError as error:
         probed = error
-    if evidence.SERVER_PATH in release.files:
+    if evidence.SERVER_PATH in programs(release):
         try:
             graph = evidence.examine_graph(
                 release_dir, model, head_size, finest.name, folder=folder, timeout_s=timeout_s

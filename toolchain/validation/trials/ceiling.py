@@ -113,6 +113,7 @@ def _attempt(trial: Trial, planner: Planner, side: Side, context: int) -> Attemp
             endpoint = trial.at(side, context)
             with Sampled(endpoint.pid) as sampled:
                 endpoint.generate(_PROMPT[: context // 2], tokens=_TOKENS, reuse=False)
+                guard.look()
             peak, failure = sampled.peak, _smaller(endpoint)
         except ToolchainError as error:
             if not guard.tripped and not isinstance(error, ModelLoadFailed | ServerFailed):
