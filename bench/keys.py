@@ -19,6 +19,7 @@ import numpy as np
 
 from bench.keys_arithmetic import ERRORS, FEW, Head, examine
 from bench.keys_picture import draw
+from toolchain.build.release import llama_server
 from toolchain.core import config as configuration
 from toolchain.core import temporary
 from toolchain.core.records import write, write_bytes
@@ -37,11 +38,16 @@ STRIDE = 16
 def dumped(release: Path, model: Path, text: str, tokens: int) -> tuple[tuple[AttentionLayer, ...], ...]:
     """The layers after each of the first two stretches of a text, from an f16 cache."""
     environment = {name: value for name, value in os.environ.items() if name.startswith("LLAMA_ARG_")}
-    program = release / "lib" / "ollama" / "llama-server"
     with (
         temporary.folder("keys") as home,
         serve(
-            program, model, home=home, context=512, timeout_s=600, cache_type="f16", environment=environment
+            llama_server(release),
+            model,
+            home=home,
+            context=512,
+            timeout_s=600,
+            cache_type="f16",
+            environment=environment,
         ) as server,
     ):
         words = server.tokens(text)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolchain.build.release import llama_server
 from toolchain.core import temporary
 from toolchain.core.cachetypes import grammar
 from toolchain.models.quality.samples import read_text
@@ -48,7 +49,7 @@ def answers(
     with (
         temporary.folder("same") as home,
         serve(
-            release / "lib" / "ollama" / "llama-server",
+            llama_server(release),
             model,
             home=home,
             context=CONTEXT,

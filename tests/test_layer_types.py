@@ -96,15 +96,20 @@ def test_layers_are_counted_over_both_caches_of_a_window(programs: Path, windowe
     assert "the log states the layers" in cachelog.complaint([base], asked, _geometry(2), CONTEXT, TYPES)
 
 
+def _shifted(programs: Path, model: Path, types: str, log: Path, tokens: int = 60) -> str:
+    """What a model says to a prompt that leaves no room for it, so that the context is shifted once."""
+    with _serving(programs, model, types, log) as url:
+        body = {"prompt": "xyz" * 83, "n_predict": tokens}
+        content = requests.post(f"{url}/completion", json=body, timeout=60).json()["content"]
+    assert cachelog.context_shifts(log.read_text()) == 1
+    return str(content)
+
+
 def test_a_shift_moves_unquantized_keys_that_lie_rotated(programs: Path, plain: Path, folder: Path) -> None:
     """One coarser layer has the whole cache rotated; the others' keys must be moved as if they were not."""
 
     def text(types: str) -> str:
-        with _serving(programs, plain, types, folder / "shift.log") as url:
-            body = {"prompt": "xyz" * 83, "n_predict": 32}
-            content = requests.post(f"{url}/completion", json=body, timeout=60).json()["content"]
-        assert cachelog.context_shifts((folder / "shift.log").read_text()) == 1
-        return str(content)
+        return _shifted(programs, plain, types, folder / "shift.log", tokens=32)
 
     assert text("f32,layers=0:q8_0:f32") == text("f32")
 
@@ -124,14 +129,10 @@ def test_a_shift_of_quantized_keys_whether_they_lie_rotated_or_not(
     monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", disabled)
 
     def text(types: str) -> str:
-        with _serving(programs, model, types, folder / "shift.log") as url:
-            body = {"prompt": "xyz" * 83, "n_predict": 60}
-            content = requests.post(f"{url}/completion", json=body, timeout=60).json()["content"]
-        log = (folder / "shift.log").read_text()
-        assert cachelog.context_shifts(log) == 1
+        content = _shifted(programs, model, types, folder / "shift.log")
         rotated = types != "f32" and head_size == 64 and disabled == "0"
-        assert f"attn_rot_k = {int(rotated)}" in log
-        return str(content)
+        assert f"attn_rot_k = {int(rotated)}" in (folder / "shift.log").read_text()
+        return content
 
     assert text("f32,layers=0:q8_0:f32") == text("f32")
 
@@ -152,11 +153,7 @@ def test_what_keys_share_is_left_out_and_answers_stay(
     """Also after a shift, which turns whole keys."""
 
     def text(types: str) -> str:
-        with _serving(programs, plain, types, folder / "offsets.log") as url:
-            body = {"prompt": "xyz" * 83, "n_predict": 60}
-            content = requests.post(f"{url}/completion", json=body, timeout=60).json()["content"]
-        assert cachelog.context_shifts((folder / "offsets.log").read_text()) == 1
-        return str(content)
+        return _shifted(programs, plain, types, folder / "offsets.log")
 
     expected = text("f32")
     monkeypatch.setenv(offsets.VARIABLE, str(_offsets_of(plain, folder / "offsets")))

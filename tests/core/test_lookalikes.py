@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import http.server
 import io
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.answering import answering
 from tests.memory import models
 from toolchain.core import lookalikes
 from toolchain.core.console import Console
@@ -59,12 +59,8 @@ def site(tmp_path: Path) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:
             return
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/me/model"
-        server.shutdown()
-        thread.join()
+    with answering(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        yield f"http://127.0.0.1:{port}/me/model"
 
 
 def test_a_url_with_a_query_names_all_parts(site: str) -> None:

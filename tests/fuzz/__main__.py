@@ -9,16 +9,13 @@ case's folder; each with the number that makes the case again. A case that takes
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from .subject import Place, findings
+from .subject import Place, findings, summary
 from .subjects import SUBJECTS
-
-_MOST_MB = 500
 
 
 def main() -> int:
@@ -40,10 +37,9 @@ def main() -> int:
                 found += 1
                 sys.stdout.write(f"{line}\n")
                 sys.stdout.flush()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    seconds = time.monotonic() - begun
-    sys.stdout.write(f"{given.subject}: {done} cases, {seconds:.0f} s, {peak:.0f} MB, {found} findings, {outcomes}\n")
-    return int(found > 0 or peak > _MOST_MB)
+    line, code = summary(given.subject, done, begun, found, outcomes)
+    sys.stdout.write(line)
+    return code
 
 
 if __name__ == "__main__":

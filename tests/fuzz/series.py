@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from tests.series.conftest import SERIES_HEAD, TYPES_PART
 from toolchain.core import config, temporary
 from toolchain.core.cachetypes import table
 from toolchain.core.config import rows
@@ -20,27 +21,8 @@ from .subject import Subject, damaged, odd
 TREE = "enum kind {\n    KIND_A = 0,\n    KIND_COUNT = 1,\n};\nint size_of(enum kind kind) {\n    return 1;\n}\n"
 _FACTS = {"next_id": 1, "types": [{"name": "new4", "block": 64, "bytes": 34, "bits": 4}], "upstream_types": []}
 HEAD: dict[str, Any] = {
-    "version": 1,
-    "types": [{"name": "new4", "block": 64, "bytes": 34}],
-    "facts": {
-        "next_id": {
-            "target": "llama.cpp",
-            "file": "types.h",
-            "scope": "enum kind",
-            "pattern": r"KIND_COUNT\s*=\s*(\d+)",
-        }
-    },
-    "parts": [
-        {
-            "concern": "types",
-            "target": "llama.cpp",
-            "serves": ">=1",
-            "why": "the type",
-            "until": "never",
-            "edits": "types.yaml",
-            "files": {"src/new.c": "kernels/new.c", "src/made.c": "made.c.j2"},
-        }
-    ],
+    **SERIES_HEAD,
+    "parts": [{**TYPES_PART, "files": {"src/new.c": "kernels/new.c", "src/made.c": "made.c.j2"}}],
     "proven": {"builds": ">=1,<=9", "newest": "b9"},
 }
 EDITS: dict[str, Any] = {

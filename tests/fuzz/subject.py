@@ -12,17 +12,19 @@ import faulthandler
 import json
 import os
 import random
+import resource
 import shutil
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolchain.core.errors import ToolchainError
 
-SLOW_S, HANGS_S = 2.0, 60.0
+SLOW_S, HANGS_S, MOST_MB = 2.0, 60.0, 500
 CANARY = "canary"
 _NUMBERS = (0, -1, 1, 63, 64, 255, 4096, (1 << 31) - 1, 1 << 31, 1 << 53, (1 << 63) - 1, 1 << 64, 10**40)
 _TEXTS = (
@@ -143,6 +145,15 @@ def findings(
             yield f"{number}: {took:.1f} s"
     if timed:
         faulthandler.cancel_dump_traceback_later()
+
+
+def summary(name: str, cases: int, begun: float, found: int, outcomes: Mapping[str, int]) -> tuple[str, int]:
+    """A line on a longer run that began at `begun` (time.monotonic), and its exit code: 1 for findings or too much
+    memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    seconds = time.monotonic() - begun
+    line = f"{name}: {cases} cases, {seconds:.0f} s, {peak:.0f} MB, {found} findings, {dict(outcomes)}\n"
+    return line, int(found > 0 or peak > MOST_MB)
 
 
 # -- damage ----------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.answering import answering
 from toolchain.core.config import load
 from toolchain.host import gpulimit, machine
 from toolchain.text import as_text
@@ -146,12 +146,8 @@ def _answering(body: bytes) -> Iterator[int]:
         def log_message(self, format: str, *args: Any) -> None:
             return
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with answering(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        yield port
 
 
 def test_who_serves_a_port() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import random
-import resource
 import struct
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any
 import gguf
 import msgspec
 
+from tests.fuzz.subject import summary
 from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.cachetypes.table import own, type_table
 from toolchain.core.errors import ToolchainError
@@ -47,7 +47,7 @@ _TYPES = tuple(map(parse, ("f16", "q8_0", "q8_0:turbo4", "turbo2")))
 _TABLE = type_table(own())
 _SETTING = Setting(context=1, sequences=256, batch=1 << 16)
 _MACHINE = plan.Hardware(ram=36 << 30, gpu=27 << 30)
-_SLOW_S, _MOST_MB = 1.0, 500
+_SLOW_S = 1.0
 _NUMBERS = (0, 1, 2, 3, 7, 31, 32, 64, 80, 96, 255, 256, 512, 513, 1024, 1 << 16, (1 << 20) + 1, 1 << 24, 1 << 27)
 _EDGES = (*_NUMBERS, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 61, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 _NAMES = sorted(architectures.KNOWN | architectures.UNSERVED.keys() | ollama_compat.RENAMES.keys())
@@ -275,10 +275,9 @@ def main() -> int:
         for line in _findings(range(given.first, given.first + given.cases), Path(folder), counted):
             found += 1
             sys.stdout.write(f"{line}\n")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    seconds = time.monotonic() - begun
-    sys.stdout.write(f"{given.cases} cases, {seconds:.0f} s, {peak:.0f} MB, {found} findings, {dict(counted)}\n")
-    return int(found > 0 or peak > _MOST_MB)
+    line, code = summary("headers", given.cases, begun, found, counted)
+    sys.stdout.write(line)
+    return code
 
 
 if __name__ == "__main__":

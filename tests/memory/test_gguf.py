@@ -3,7 +3,6 @@ from __future__ import annotations
 import http.server
 import re
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 import gguf as reference
 import pytest
 
+from tests.answering import answering
 from toolchain.core.errors import ModelInvalid
 from toolchain.models.memory import cursor, gguf, origin
 
@@ -255,12 +255,8 @@ class _Server(http.server.ThreadingHTTPServer):
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
     _Handler.root, _Handler.fault, _Handler.served = tmp_path, "", 0
-    with _Server(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with answering(_Server(("127.0.0.1", 0), _Handler)) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_header_by_ranges(site: str, tmp_path: Path) -> None:

@@ -36,6 +36,27 @@ int size_of(enum kind kind) {
 """
 MAIN_GO = "package main\n\nfunc launch(kind string) {\n\tstart(kind)\n}\n"
 
+SERIES_HEAD: dict[str, Any] = {
+    "version": 1,
+    "types": [{"name": "new4", "block": 64, "bytes": 34}],
+    "facts": {
+        "next_id": {
+            "target": "llama.cpp",
+            "file": "types.h",
+            "scope": "enum kind",
+            "pattern": r"KIND_COUNT\s*=\s*(\d+)",
+        }
+    },
+}
+TYPES_PART: dict[str, Any] = {
+    "concern": "types",
+    "target": "llama.cpp",
+    "serves": ">=1",
+    "why": "the type",
+    "until": "never",
+    "edits": "types.yaml",
+    "files": {"src/new.c": "kernels/new.c"},
+}
 EDITS: list[dict[str, Any]] = [
     {
         "name": "ids",
@@ -146,26 +167,9 @@ def make_series(tmp_path: Path) -> SeriesMaker:
         (root / "kernels/new.c").write_text("int new_kernel;\n")
         (root / "extra.go.j2").write_text("package main\n\nvar extra = {{ next_id }}\n")
         head: dict[str, Any] = {
-            "version": 1,
-            "types": [{"name": "new4", "block": 64, "bytes": 34}],
-            "facts": {
-                "next_id": {
-                    "target": "llama.cpp",
-                    "file": "types.h",
-                    "scope": "enum kind",
-                    "pattern": r"KIND_COUNT\s*=\s*(\d+)",
-                }
-            },
+            **SERIES_HEAD,
             "parts": [
-                {
-                    "concern": "types",
-                    "target": "llama.cpp",
-                    "serves": ">=1",
-                    "why": "the type",
-                    "until": "never",
-                    "edits": "types.yaml",
-                    "files": {"src/new.c": "kernels/new.c"},
-                },
+                TYPES_PART,
                 {
                     "concern": "go",
                     "target": "ollama",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.answering import answering
 from toolchain.core.errors import ChecksumMismatch, ConfigError, FetchFailed
 from toolchain.core.records import sha256_bytes
 from toolchain.validation.texts import WIKITEXT, Archive, find_text
@@ -31,12 +31,8 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder, and the URL that serves it."""
     folder = tmp_path / "served"
     folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))) as port:
+        yield folder, f"http://127.0.0.1:{port}"
 
 
 def _archive(folder: Path, base: str, members: dict[str, bytes]) -> Archive:

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from toolchain.core import records
+from toolchain.sources.eras.era import LLAMA_SERVER
 from toolchain.stages import CacheType, Release
-from toolchain.verify.evidence import PROBE_PATH, SERVER_PATH
+from toolchain.verify.evidence import PROBE_PATH
 from toolchain.verify.probed import DeviceStart, Started
 
 SCRIPT = Path(__file__).with_name("scripted_ollama.py")
@@ -54,7 +55,7 @@ def write_release(folder: Path, cache_types: Sequence[CacheType] = (TURBO4,), **
 
 def write_programs(folder: Path) -> None:
     """Add the scripted llama-server to a release, and a turbo-probe that has started."""
-    server, probe = folder / SERVER_PATH, folder / PROBE_PATH
+    server, probe = folder / LLAMA_SERVER, folder / PROBE_PATH
     server.parent.mkdir(parents=True)
     command = f"PYTHONPATH={Path(__file__).parents[2]} exec {sys.executable} -m tests.quality.llama_server"
     server.write_text(f'#!/bin/sh\n{command} "$@"\n')

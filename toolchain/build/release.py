@@ -18,6 +18,7 @@ from ..core import locks, records
 from ..core.errors import DiskFull, EraNotServed, RecordError, ReleaseInvalid, UnknownLayout
 from ..core.run import Run
 from ..sources import eras
+from ..sources.eras.era import LLAMA_SERVER
 from ..stages import Release
 from . import macho, modes
 
@@ -48,13 +49,12 @@ def programs(release: Release) -> tuple[str, ...]:
 def llama_server(folder: Path) -> Path:
     """The llama-server of a release directory. Raises `EraNotServed` for a release of an era that has none."""
     release = load(folder)
-    name = "lib/ollama/llama-server"
-    if name not in programs(release):
+    if LLAMA_SERVER not in programs(release):
         raise EraNotServed(
             f"{release.id}: Ollama of the {release.era} era has no llama-server",
             hint="take a release of Ollama v0.30.0 or newer, or name another llama-server where the task takes one",
         )
-    return folder / name
+    return folder / LLAMA_SERVER
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -12,11 +12,12 @@ Both rows are of public logs of llama.cpp, of Macs from M1 to M5; the newer ones
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.errors import ToolchainError
+from ..core.process import capture
 from ..core.records import record
 
 _GIB, _MIB = 1 << 30, 1 << 20
@@ -65,11 +66,7 @@ def of_machine(ram: int, wired_limit_mb: int, measured: int) -> GpuLimit:
 def measure(libraries: Sequence[str] = ()) -> int:
     """What Metal says on this Mac; 0 where this process gets no GPU, as in a daemon. `libraries` are for tests."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", str(_PROGRAM), *libraries],
-            capture_output=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
+        said = capture([sys.executable, "-I", _PROGRAM, *libraries], timeout=_SECONDS).stdout.strip()
+    except ToolchainError:
         return 0
-    said = done.stdout.strip()
-    return int(said) if done.returncode == 0 and said.isdigit() else 0
+    return int(said) if said.isdigit() else 0

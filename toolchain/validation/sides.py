@@ -25,6 +25,7 @@ from ..core.records import record
 from ..models.memory.together import need
 from ..serving import cachelog, ollama_server
 from ..serving.llama_server import serve
+from ..sources.eras.era import LLAMA_SERVER
 from ..stages import Release
 from . import given
 from .endpoint import Endpoint
@@ -159,7 +160,7 @@ class Sides:
         home = self._store.folder / HOME / side
         records.make_folder(home)
         assert self.plan.release_dir is not None
-        program = self.plan.release_dir / "lib" / "ollama" / "llama-server"
+        program = self.plan.release_dir / LLAMA_SERVER
         found = home / "server.log"
         found.unlink(missing_ok=True)
         found.symlink_to(log)  # the log stays when the server is started again

@@ -17,6 +17,7 @@ from ..core.cachetypes.table import bits_per_value
 from ..core.errors import ToolchainError
 from ..core.records import record
 from ..proofs import GpuProof, GpuStart, Verdict
+from ..sources.eras.era import LLAMA_SERVER
 from ..stages import CacheType, Release
 from . import attention, evidence, gpu, on_gpu
 from .evidence import GraphEvidence, Rotation
@@ -89,7 +90,7 @@ def examine(
         probed = evidence.probe(release_dir, [kind.name for kind in release.cache_types])
     except ToolchainError as error:
         probed = error
-    if evidence.SERVER_PATH in programs(release):
+    if LLAMA_SERVER in programs(release):
         try:
             graph = evidence.examine_graph(
                 release_dir, model, head_size, finest.name, folder=folder, timeout_s=timeout_s

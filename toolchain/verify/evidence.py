@@ -20,11 +20,11 @@ from ..core.records import UNREADABLE, record
 from ..serving import slot
 from ..serving.launcher import require_program
 from ..serving.llama_server import own_environment, serve
+from ..sources.eras.era import LLAMA_SERVER
 from .probed import Probed, Started
 
 PROBE_PATH = f"lib/ollama/{PROBE}"
 SEED = 20260501
-SERVER_PATH = "lib/ollama/llama-server"
 _TIMEOUT_S = 300.0
 _SMALLEST_TRANSFORM = 16
 _NOISE = 0.3
@@ -97,7 +97,7 @@ def examine_graph(
         with (
             tempfile.TemporaryDirectory(prefix="slot-", dir=folder) as home,
             serve(
-                release_dir / SERVER_PATH,
+                release_dir / LLAMA_SERVER,
                 model,
                 home=Path(home),
                 context=256,

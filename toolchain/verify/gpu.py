@@ -20,6 +20,7 @@ from ..proofs import GpuComparison, GpuProof, GpuStart
 from ..serving.launcher import require_program
 from ..serving.llama_server import LlamaServer, own_environment, serve
 from ..serving.placement import Placement, is_host, placement
+from ..sources.eras.era import LLAMA_SERVER
 from ..stages import CacheType, Release
 from . import evidence
 from .attention import KEYS
@@ -104,7 +105,7 @@ def examine(
 def starts(release_dir: Path, name: str) -> tuple[GpuStart, ...]:
     """The first and the second start of llama-server, as Ollama's discovery waits for it, and of a process that stores
     a row of a cache of type `name` on each device. Raises `VerificationFailed`, `ReleaseInvalid`."""
-    server = require_program(release_dir / evidence.SERVER_PATH, "./inv build makes it")
+    server = require_program(release_dir / LLAMA_SERVER, "./inv build makes it")
 
     def listed() -> float:
         begun = time.monotonic()
@@ -145,7 +146,7 @@ def _answers(
     with (
         tempfile.TemporaryDirectory(prefix="gpu-", dir=folder) as home,
         serve(
-            release_dir / evidence.SERVER_PATH,
+            release_dir / LLAMA_SERVER,
             model,
             home=Path(home),
             context=CONTEXT,

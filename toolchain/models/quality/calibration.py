@@ -11,6 +11,7 @@ from ...core.errors import ConfigError, OffsetsUnsound, TextTooShort
 from ...core.records import record, sha256_bytes, sha256_file
 from ...core.run import Run
 from ...serving.llama_server import serve
+from ...sources.eras.era import LLAMA_SERVER
 from ..memory import geometry, gguf
 from ..named import find_model
 from . import offsets, queries
@@ -18,7 +19,6 @@ from .dump import read_heads
 from .offsets import OffsetsOrigin
 from .samples import read_text
 
-_SERVER = "lib/ollama/llama-server"
 _ROOM = 16
 """free tokens of the context: a full one is refused"""
 CONTEXT = 4096
@@ -104,7 +104,7 @@ def _halves(
     with (
         temporary.folder("offsets") as home,
         serve(
-            release / _SERVER, model, home=home, context=offsets.SHORTEST, timeout_s=timeout_s, environment=given
+            release / LLAMA_SERVER, model, home=home, context=offsets.SHORTEST, timeout_s=timeout_s, environment=given
         ) as running,
     ):
         tokens = running.tokens(text)

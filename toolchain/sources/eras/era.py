@@ -14,6 +14,9 @@ Way = Literal["cgo", "loaded", "compat", "programs"]
 """How Ollama uses llama.cpp: cgo: compiled in; loaded: symbols looked up at run time; compat: Ollama's own C++ compiled
 into llama.cpp; programs: llama.cpp's programs are run."""
 
+LLAMA_SERVER = "lib/ollama/llama-server"
+"""llama-server in a release, where Ollama has one"""
+
 _PIN = re.compile(r"b\d{1,7}|[0-9a-f]{7,40}|[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ...stages import Target
 from ..repository import Repository
-from .era import Engine, Native, Way, read_pin
+from .era import LLAMA_SERVER, Engine, Native, Way, read_pin
 
 _PIN_FILE = "LLAMA_CPP_VERSION"
 
@@ -26,7 +26,7 @@ class Pinned:
         targets=("llama-server", "llama-quantize"),
         linux="cpu",
         macos="darwin",
-        programs=("bin/ollama", "lib/ollama/llama-server"),
+        programs=("bin/ollama", LLAMA_SERVER),
         takes_llama_cpp=True,
     )
     layer_rules = True

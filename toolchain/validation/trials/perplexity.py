@@ -26,6 +26,7 @@ from ...models.quality import divergence
 from ...models.quality.choices import find_perplexity
 from ...models.quality.divergence import Chunk
 from ...models.quality.measure import Estimate
+from ...sources.eras.era import LLAMA_SERVER
 from ..plan import Plan
 from ..result import Figure, Line, Plot, TestResult, Verdict
 from ..trial import Trial
@@ -250,8 +251,8 @@ def _plot(parts: Sequence[Part]) -> Plot:
 def _of_the_release(plan: Plan, program: Path) -> bool:
     """Whether the build that made the program staged this very release's llama-server."""
     assert plan.release_dir is not None
-    served = plan.release_dir / "lib" / "ollama" / "llama-server"
-    staged = [folder / "stage" / "lib" / "ollama" / "llama-server" for folder in program.parents]
+    served = plan.release_dir / LLAMA_SERVER
+    staged = [folder / "stage" / LLAMA_SERVER for folder in program.parents]
     return any(one.is_file() and sha256_file(one) == sha256_file(served) for one in staged)
 
 
