@@ -25,7 +25,7 @@ NEEDED = ("checklist", "perplexity", "attention", "needle", "prompts", "speed", 
 
 _NEXT: dict[Answer, str] = {
     "proceed": "./inv deploy.install, with this cache type",
-    "try another setting": "a finer type, for K first (--candidate q8_0:TYPE), or ./inv validate.tune",
+    "try another setting": "K at q8_0 (--candidate q8_0:TYPE), a finer type, or ./inv validate.tune",
     "fix first": "./inv verify; build again, then validate again",
     "kill": "take a finer type: ./inv validate.tune says which one fits the memory",
     "not decided": "run the tests that are missing, and enter the verdicts on the prompts: ./inv validate.judge",
