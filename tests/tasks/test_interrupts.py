@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from tests.processes import ended
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import os, time
+import os, signal, subprocess, time
 from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +27,16 @@ from toolchain.tasks import command
 
 group = command.Group()
 START = "echo $$ >>pids; exec sleep 60"
+
+class Interrupted(subprocess.Popen):
+    def __init__(self, *args, **given):
+        super().__init__(*args, **given)
+        while not Path("pids").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+if "INTERRUPTED_AT_THE_START" in os.environ:
+    subprocess.Popen = Interrupted
 
 @group.task()
 def waits(run: Run) -> None:
@@ -38,6 +48,10 @@ def waits(run: Run) -> None:
         Path("cleaned").touch()
 
 @group.task()
+def captures(run: Run) -> None:
+    process.capture(("sh", "-c", START))
+
+@group.task()
 def threads(run: Run) -> None:
     with ThreadPoolExecutor(2) as pool:
         for job in [pool.submit(process.capture, ("sh", "-c", START)) for _ in range(6)]:
@@ -47,13 +61,15 @@ command.main(group.collection)
 """
 
 
-def start(folder: Path, task: str, cleaning_s: float = 0.0) -> tuple[subprocess.Popen[str], list[int]]:
+def start(
+    folder: Path, task: str, cleaning_s: float = 0.0, env: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[str], list[int]]:
     """Run a task of PROGRAM until its programs run, whose pids are returned."""
     (folder / "program.py").write_text(PROGRAM)
     started = subprocess.Popen(
         [sys.executable, "program.py", task, "--json"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CLEANING_S": str(cleaning_s)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CLEANING_S": str(cleaning_s), **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -93,6 +109,15 @@ def test_a_run_is_ended(tmp_path: Path, task: str, signals: list[int], code: int
     assert json.loads(out) == {"error": "Interrupted", "exit_code": code, "message": said, "try": ""}
     assert all(ended(pid) for pid in pids)
     assert (tmp_path / "cleaned").exists() == (task == "waits")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["waits", "captures"])
+def test_interrupted_between_the_start_of_a_program_and_its_return(tmp_path: Path, task: str) -> None:
+    started, pids = start(tmp_path, task, env={"INTERRUPTED_AT_THE_START": "yes"})
+    _, err = started.communicate(timeout=120)
+    assert (started.returncode, err) == (130, "error: interrupted\n")
+    assert all(ended(pid) for pid in pids)
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ Child: TypeAlias = subprocess.Popen[bytes]
 _awaited: set[int] = set()
 """process groups that worker threads wait for"""
 _stopping = threading.Event()
+_held: list[BaseException] | None = None
+"""an interrupt waits here while the main thread starts a program, which nobody could kill yet; None: none waits"""
 
 
 @record
@@ -102,6 +104,25 @@ def spawn(
             raise failure(f"{words[0]} cannot be started: {error.strerror or error}", hint=hint) from error
 
 
+@contextlib.contextmanager
+def owned(argv: Sequence[str | Path], **given: Any) -> Iterator[Child]:
+    """Start a program as `spawn` does; what raises in the block, an interrupt too, kills it and its process group.
+
+    An interrupt of the main thread while the program starts is raised as soon as there is someone to kill it.
+    """
+    process: Child | None = None
+    try:
+        with _interrupts_held():
+            process = spawn(argv, **given)
+        with _known(process.pid):
+            yield process
+    except BaseException:
+        if process is not None:
+            kill_group(process.pid)
+            process.wait()
+        raise
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -136,27 +157,23 @@ def run(
             log.parent.mkdir(parents=True, exist_ok=True)
             sink = opened.enter_context(log.open("a", encoding="utf-8"))
             sink.write(f"$ {shlex.join(words)}\n")
-        process = spawn(words, cwd=cwd, env=env, failure=failure, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        opened.enter_context(_known(process.pid))
+        process = opened.enter_context(
+            owned(words, cwd=cwd, env=env, failure=failure, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        )
         assert process.stdout is not None
         output = opened.enter_context(io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace"))
         if timeout:
             timer = threading.Timer(timeout, expire)
             opened.callback(timer.cancel)
             timer.start()
-        try:
-            for line in output:
-                lines.append(line)
-                if sink:
-                    sink.write(line)
-                    sink.flush()
-                if on_line:
-                    on_line(line.rstrip("\n"))
-            returncode = process.wait()
-        except BaseException:
-            kill_group(process.pid)
-            process.wait()
-            raise
+        for line in output:
+            lines.append(line)
+            if sink:
+                sink.write(line)
+                sink.flush()
+            if on_line:
+                on_line(line.rstrip("\n"))
+        returncode = process.wait()
     done = Completed(
         argv=tuple(words), returncode=returncode, output="".join(lines), seconds=time.monotonic() - started
     )
@@ -184,17 +201,14 @@ def capture(
     `timeout` (seconds) kills the whole process group and raises `failure` whatever `check` says.
     """
     pipe = subprocess.PIPE
-    process = spawn(argv, cwd=cwd, env=env, base=base, failure=failure, stdin=pipe, stdout=pipe, stderr=pipe)
     why = ""
-    try:
-        with _known(process.pid):
+    with owned(argv, cwd=cwd, env=env, base=base, failure=failure, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
             stdout, stderr = process.communicate(given, timeout=timeout)
-    except BaseException as error:
-        kill_group(process.pid)
-        stdout, stderr = process.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-        why = f"exceeded its time limit of {timeout:g} s"
+        except subprocess.TimeoutExpired:
+            kill_group(process.pid)
+            stdout, stderr = process.communicate()
+            why = f"exceeded its time limit of {timeout:g} s"
     done = Captured(argv=tuple(map(str, argv)), returncode=process.returncode, stdout=stdout, stderr=stderr)
     if why or (check and done.returncode != 0):
         said = done.error_text.strip()[-_STDERR_CHARACTERS:]
@@ -227,6 +241,31 @@ def describe_failure(done: Completed, *, why: str, what: str, cwd: Path | None, 
     if log:
         parts.append(f"  log: {log}")
     return "\n".join(parts) + (f"\n  last lines:\n{tail.rstrip()}" if tail else "")
+
+
+def interrupt(exception: BaseException) -> None:
+    """End what runs, as a signal asks for: raise this in the main thread, and end what worker threads wait for."""
+    stop_workers()
+    if _held is None:
+        raise exception
+    _held.append(exception)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Meanwhile an interrupt of the main thread waits: it is raised at the end."""
+    global _held
+    if not _in_main_thread():
+        yield
+        return
+    waiting: list[BaseException] = []
+    _held = waiting
+    try:
+        yield
+    finally:
+        _held = None
+        if waiting:
+            raise waiting[0]
 
 
 def stop_workers() -> None:

@@ -91,14 +91,14 @@ def task(
     code, output = NOT_STARTED, ""
     with tempfile.TemporaryFile() as said:
         try:
-            child = process.spawn(
+            with process.owned(
                 argv,
                 cwd=bench.folder,
                 env={"PYTHONPATH": str(ROOT), **(env or {})},
                 stdout=said,
                 stderr=subprocess.STDOUT,
-            )
-            code = _wait(child, timeout)
+            ) as child:
+                code = _wait(child, timeout)
         except ToolchainError as error:
             output = error.message
         said.seek(0)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from ..core.errors import PortInUse, ReleaseInvalid, ServerFailed
-from ..core.process import TAIL_LINES, Child, ending, kill_group, spawn
+from ..core.process import TAIL_LINES, Child, ending, kill_group, owned
 
 _SETTLE_S = 3.0
 _POLL_S = 0.02
@@ -70,13 +70,12 @@ def launch(
 
     On leaving, it, its process group and its descendants are killed. Raises `ServerFailed` when it cannot be started.
     """
-    process = spawn(
-        argv, cwd=home, base=base, env=env, log=log, failure=ServerFailed, hint="was it built for this machine?"
-    )
-    try:
-        yield Launched(process, log)
-    finally:
-        _kill(process)
+    hint = "was it built for this machine?"
+    with owned(argv, cwd=home, base=base, env=env, log=log, failure=ServerFailed, hint=hint) as process:
+        try:
+            yield Launched(process, log)
+        finally:
+            _kill(process)
 
 
 def hint_on(said: str, otherwise: str) -> str:

@@ -66,10 +66,7 @@ class _Interrupts:
         if self._count > 1:
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"cleaning up; once more ends it at once\n")
             return
-        process.stop_workers()
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(self.exit_code())
+        process.interrupt(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(self.exit_code()))
 
 
 interrupts = _Interrupts()
