@@ -1,4 +1,4 @@
-"""Rules for single layers, and offsets of keys, on the patched miniature: what is stated, and what a shift keeps."""
+"""Rules for single layers, and calibrated keys, on the patched miniature: what is stated, and what a shift keeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from toolchain import pipeline
 from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.checkout import MINIATURE
 from toolchain.models.memory import gguf as headers
-from toolchain.models.quality import offsets
+from toolchain.models.quality import calibration_file
+from toolchain.models.quality.calibration_file import Origin, Stored
 from toolchain.series.facts import read_facts
 from toolchain.series.manifest import load as load_series
 from toolchain.series.render import outcome_of
@@ -137,39 +138,45 @@ def test_a_shift_of_quantized_keys_whether_they_lie_rotated_or_not(
     assert text("f32,layers=0:q8_0:f32") == text("f32")
 
 
-def _offsets_of(model: Path, folder: Path) -> Path:
-    """A folder with offsets for a model's keys that are larger than the keys."""
+def _calibration_of(model: Path, folder: Path) -> Path:
+    """A folder with a calibration of a model: offsets larger than its keys, and scales of 0.7 to 1.4."""
     drawn = np.random.default_rng(5)
-    values = [(block, 8 * drawn.standard_normal((2, 64)).astype(np.float32)) for block in range(BLOCKS)]
-    origin = offsets.OffsetsOrigin(model=model.name, model_sha256="", text_sha256="", tokens=1, lengths=(1,))
-    offsets.save(folder, offsets.model_key(headers.load(str(model))), values, origin)
+    layers = {
+        block: Stored(
+            offset=8 * drawn.standard_normal((2, 64)).astype(np.float32),
+            scale=np.repeat(1.4 ** drawn.uniform(-1, 1, (2, 32)).astype(np.float32), 2, axis=1),
+        )
+        for block in range(BLOCKS)
+    }
+    origin = Origin(model=model.name, model_sha256="", text_sha256="", tokens=1, lengths=(1,))
+    calibration_file.save(folder, calibration_file.model_key(headers.load(str(model))), layers, origin)
     return folder
 
 
 @pytest.mark.parametrize("types", ["q8_0:f32", "q8_0,layers=3:f32:f32"])
-def test_what_keys_share_is_left_out_and_answers_stay(
+def test_calibrated_keys_give_the_same_answers(
     programs: Path, plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, types: str
 ) -> None:
     """Also after a shift, which turns whole keys."""
 
     def text(types: str) -> str:
-        return _shifted(programs, plain, types, folder / "offsets.log")
+        return _shifted(programs, plain, types, folder / "calibrated.log")
 
     expected = text("f32")
-    monkeypatch.setenv(offsets.VARIABLE, str(_offsets_of(plain, folder / "offsets")))
+    monkeypatch.setenv(calibration_file.VARIABLE, str(_calibration_of(plain, folder / "calibration")))
     assert text("f32") == expected
-    assert cachelog.offset_layers((folder / "offsets.log").read_text()) is None
+    assert cachelog.calibrated_layers((folder / "calibrated.log").read_text()) is None
     assert text(types) == expected
-    assert cachelog.offset_layers((folder / "offsets.log").read_text()) == BLOCKS - types.count("layers")
+    assert cachelog.calibrated_layers((folder / "calibrated.log").read_text()) == BLOCKS - types.count("layers")
 
 
-def test_a_saved_slot_is_read_with_the_same_offsets_alone(
+def test_a_saved_slot_is_read_with_the_same_calibration_alone(
     programs: Path, plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slots, given = folder / "slots", _offsets_of(plain, folder / "offsets")
+    slots, given = folder / "slots", _calibration_of(plain, folder / "calibration")
     slots.mkdir()
     for name in ("without", "with"):
-        monkeypatch.setenv(offsets.VARIABLE, str(given) if name == "with" else "")
+        monkeypatch.setenv(calibration_file.VARIABLE, str(given) if name == "with" else "")
         with _serving(programs, plain, "turbo4", folder / "slots.log", "--slot-save-path", f"{slots}/") as url:
             requests.post(f"{url}/completion", json={"prompt": "xyz", "n_predict": 1}, timeout=60).raise_for_status()
             requests.post(f"{url}/slots/0?action=save", json={"filename": name}, timeout=60).raise_for_status()
@@ -177,27 +184,27 @@ def test_a_saved_slot_is_read_with_the_same_offsets_alone(
                 done = requests.post(f"{url}/slots/0?action=restore", json={"filename": other}, timeout=60)
                 assert done.ok == (other == name), done.text
         said = (folder / "slots.log").read_text()
-        assert said.count("saved with other offsets of keys") == (name == "with")
-    monkeypatch.setenv(offsets.VARIABLE, "")
+        assert said.count("saved with another calibration of keys") == (name == "with")
+    monkeypatch.setenv(calibration_file.VARIABLE, "")
     with _serving(programs, plain, "turbo4", folder / "slots.log", "--slot-save-path", f"{slots}/") as url:
         done = requests.post(f"{url}/slots/0?action=restore", json={"filename": "with"}, timeout=60)
     assert (done.status_code, "cannot be restored" in done.text) == (400, True)
 
 
-def test_offsets_that_cannot_be_used(
+def test_a_calibration_that_cannot_be_used(
     programs: Path, plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of another model are not found, and the log says so; what is wrong with a model's own ends the start."""
     sunk = _changed(plain, folder / "sunk.gguf", without=(), sinks=2)
-    given = _offsets_of(plain, folder / "offsets")
+    given = _calibration_of(plain, folder / "calibration")
     (file,) = given.iterdir()
     other = folder / "other.gguf"
     write_probe(other, head_size=64, heads=4, kv_heads=2, layers=BLOCKS, context=1024, seed=17)
-    monkeypatch.setenv(offsets.VARIABLE, str(folder / "none"))
+    monkeypatch.setenv(calibration_file.VARIABLE, str(folder / "none"))
     with _serving(programs, other, "turbo4", folder / "none.log"):
         pass
-    assert "offsets of keys are off: there is no " in (folder / "none.log").read_text()
-    monkeypatch.setenv(offsets.VARIABLE, str(given))
+    assert "calibration of keys is off: there is no " in (folder / "none.log").read_text()
+    monkeypatch.setenv(calibration_file.VARIABLE, str(given))
 
     def refused(model: Path) -> str:
         argv: list[str | Path] = [programs / "llama-server", "--model", model, "--cache-type-k", "q8_0", "--port", "0"]
@@ -205,7 +212,7 @@ def test_offsets_that_cannot_be_used(
         assert done.returncode == 1
         return done.stderr.splitlines()[-1]
 
-    assert "layer 2 has attention sinks, so softmax would feel them" in refused(sunk)
+    assert "layer 2 has an offset, but attention sinks, so softmax would feel it" in refused(sunk)
     file.write_bytes(file.read_bytes()[:100])
     assert f"{file}: it ends early" in refused(plain)
 

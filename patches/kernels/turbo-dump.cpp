@@ -7,7 +7,9 @@
 // to tokens, from `first` on in steps of `step`. A layer is named by its number in the model; K and V are what goes
 // into the cache, after RoPE and the rotation and before they are quantized; queries are what meets these keys.
 //
-//   k, v    one row of all heads for each token; `type` is the cache's, `id` its number in ggml
+//   k, v    one row of all heads for each token; `type` is the cache's, `id` its number in ggml. For k, where RoPE is the
+//           last operation but for views, `rope_dims` is how many channels of a head it turns, and `rope_halves` whether
+//           it pairs channel i with i + rope_dims / 2, not with its neighbour
 //   q       (rows, heads, width), for every STRIDE-th token; weights are the softmax of cap * tanh(scale / cap * q.k), or
 //           of scale * q.k without a cap, over the `visible` last cells, the query's own included. `mask` tells layers
 //           apart that see other cells: of each mask the number of its first layer. `sinks`: whether the softmax has a
@@ -88,6 +90,21 @@ std::string number(const char * name, double value) {
     return text;
 }
 
+// The pairs that RoPE turned in rows, as part of a header; empty where something came after it, or where it is another kind.
+std::string pairs_of(const ggml_tensor * rows) {
+    while (rows && (rows->op == GGML_OP_RESHAPE || rows->op == GGML_OP_VIEW || rows->op == GGML_OP_CONT)) {
+        rows = rows->src[0];
+    }
+    if (!rows || rows->op != GGML_OP_ROPE) {
+        return "";
+    }
+    const int32_t dims = rows->op_params[1], mode = rows->op_params[2];
+    if (mode == GGML_ROPE_TYPE_VISION || dims > rows->ne[0]) {
+        return "";
+    }
+    return ", " + number("rope_dims", dims) + ", " + number("rope_halves", mode != 0);
+}
+
 void stored(const Dump & dump, const ggml_tensor * t) {
     char      side;
     const int layer = layer_of(t, &side);
@@ -104,7 +121,8 @@ void stored(const Dump & dump, const ggml_tensor * t) {
     write(dump,
           std::string("\"part\": \"") + side + "\", " + number("layer", layer) + ", " + number("first", dump.first) + ", " +
               number("step", 1) + ", " + number("rows", (double) rows->ne[1]) + ", " + number("width", (double) rows->ne[0]) +
-              ", " + number("id", t->type) + ", \"type\": \"" + ggml_type_name(t->type) + "\"",
+              ", " + number("id", t->type) + ", \"type\": \"" + ggml_type_name(t->type) + "\"" +
+              (side == 'k' ? pairs_of(rows) : ""),
           values);
 }
 

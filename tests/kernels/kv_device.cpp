@@ -1,11 +1,14 @@
 // Makes the cache of a model with two layers, K and V of the types (with rules) that are asked for, and says nothing
 // itself: the log of the cache does. With a third word it asks whether the device holds such a cache without flash
-// attention; the word `cap` or `latent` asks for offsets of keys of such a model.
+// attention; the word `cap`, `sinks`, `latent` or `rope` asks for the calibration of keys
+// of such a model, or of one that turns other pairs.
 
+#include "ggml-backend.h"
+#include "ggml-cpp.h"
 #include "llama-kv-cache.h"
 #include "llama-kv-device.h"
 #include "llama-kv-layers.h"
-#include "llama-kv-offsets.h"
+#include "llama-kv-calibration.h"
 #include "llama-model.h"
 
 #include <cstdio>
@@ -18,12 +21,17 @@ static llama_kv_type type_of(const char * text) {
     });
 }
 
-// Why a model whose norms are ones gets no offsets.
+// Why a model whose norms are ones has no calibration of the keys of its layer, one head of 64.
 static void refused(const std::string & what) {
     float       one  = 1.0f;
     ggml_tensor norm = ggml_rows(GGML_TYPE_F32, 1, 1, &one);
+    const auto  ctx  = ggml_context_ptr(ggml_init({ 2 * ggml_tensor_overhead(), nullptr, true }));
+    const auto  k    = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_Q8_0, 64, 1);
+    const auto  buffer = ggml_backend_buffer_ptr(ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), ggml_backend_cpu_buffer_type()));
+    const auto  type = what == "rope" ? LLAMA_ROPE_TYPE_NEOX : LLAMA_ROPE_TYPE_NORM;
+    const auto  weight = [&](const std::string & name) { return what != "sinks" && name.find("sinks") < name.size() ? nullptr : &norm; };
     try {
-        llama_kv_offsets::make({ [&](const char *) { return &norm; }, what == "cap", what == "latent", false }, {}, 0);
+        llama_kv_calibration::make({ weight, type, what == "cap", what == "latent", false }, { { 0, 64, 64, k } }, 0);
     } catch (const std::runtime_error & error) {
         fprintf(stderr, "%s\n", error.what());
     }

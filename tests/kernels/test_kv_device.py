@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.shared import Miniatures
-from toolchain.models.quality import offsets
+from toolchain.models.quality import calibration_file
+from toolchain.models.quality.calibration_file import Origin, Stored
 
 from .conftest import HERE
 from .test_flash_attention import cxx_compiler
@@ -39,18 +40,34 @@ def program(tmp_path_factory: pytest.TempPathFactory, miniatures: Miniatures) ->
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("cap", "the model caps its scores, so softmax would feel them"),
+        ("cap", "layer 0 has an offset, but caps its scores, so softmax would feel it"),
+        ("sinks", "layer 0 has an offset, but attention sinks, so softmax would feel it"),
         ("latent", "the model makes V of its keys"),
+        ("rope", "layer 0 has scales that do not fit the pairs that RoPE turns"),
     ],
 )
-def test_a_model_that_would_feel_offsets_of_its_keys(
+def test_a_model_that_would_feel_the_calibration_of_its_keys(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, reason: str
 ) -> None:
-    ones = offsets.fnv1a(2 * np.float32(1).tobytes())
-    origin = offsets.OffsetsOrigin(model="", model_sha256="", text_sha256="", tokens=1, lengths=(1,))
-    file = offsets.save(tmp_path, ones, [], origin)
-    monkeypatch.setenv(offsets.VARIABLE, str(tmp_path))
-    assert log(program, None, "q8_0", "q8_0", what) == f"offsets of keys: {file}: {reason}\n"
+    ones = calibration_file.fnv1a(2 * np.float32(1).tobytes())
+    origin = Origin(model="", model_sha256="", text_sha256="", tokens=1, lengths=(1,))
+    scale = np.ones((1, 64), np.float32)
+    scale[0, :2] = 2  # neighbours
+    stored = Stored(offset=np.full((1, 64), float(what != "rope"), np.float32), scale=scale)
+    file = calibration_file.save(tmp_path, ones, {0: stored}, origin)
+    monkeypatch.setenv(calibration_file.VARIABLE, str(tmp_path))
+    assert log(program, None, "q8_0", "q8_0", what) == f"calibration of keys: {file}: {reason}\n"
+
+
+def test_scales_alone_serve_a_model_that_caps_its_scores(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ones = calibration_file.fnv1a(2 * np.float32(1).tobytes())
+    origin = Origin(model="", model_sha256="", text_sha256="", tokens=1, lengths=(1,))
+    stored = Stored(offset=np.zeros((1, 64), np.float32), scale=np.full((1, 64), 2, np.float32))
+    calibration_file.save(tmp_path, ones, {0: stored}, origin)
+    monkeypatch.setenv(calibration_file.VARIABLE, str(tmp_path))
+    assert "calibration of keys is on: 1 layers, 0.5 KiB" in log(program, None, "q8_0", "q8_0", "cap")
 
 
 def log(program: Path, gpu: str | None, *types: str) -> str:

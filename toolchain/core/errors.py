@@ -353,8 +353,8 @@ class CacheCollapse(ToolchainError):
     exit_code = 62
 
 
-class OffsetsUnsound(ToolchainError):
-    """A model's attention would change if its keys were stored less a constant."""
+class CalibrationUnsound(ToolchainError):
+    """A model's attention would change if its keys were stored otherwise."""
 
     exit_code = 59
 

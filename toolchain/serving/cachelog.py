@@ -39,7 +39,7 @@ _PART = re.compile(
     rf"{_NUMBER} MiB"
 )
 _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
-_OFFSETS = re.compile(r"offsets of keys are on: (\d{1,4}) layers")
+_CALIBRATED = re.compile(r"calibration of keys is on: (\d{1,4}) layers")
 SHIFT_LINES = ("slot context shift", "context limit hit - shifting")
 """how lines on a context shift start: llama-server's, and those of Ollama's own runners"""
 _SHIFT = re.compile(
@@ -105,12 +105,12 @@ def context_shifts(log: str) -> int:
     return len(_SHIFT.findall(log))
 
 
-def offset_layers(log: str) -> int | None:
-    """The number of layers whose keys are stored less an offset; None if the log does not say that there are any.
+def calibrated_layers(log: str) -> int | None:
+    """The number of layers whose keys are calibrated; None if the log does not say that there are any.
 
     A model with a sliding window has a line for each of its two caches.
     """
-    found = [int(match[1]) for line in log.splitlines() if (match := _OFFSETS.search(line[:_MOST_CHARACTERS]))]
+    found = [int(match[1]) for line in log.splitlines() if (match := _CALIBRATED.search(line[:_MOST_CHARACTERS]))]
     return sum(found) if found else None
 
 

@@ -106,12 +106,12 @@ def guard(
     "workspace",
     model="GGUF file, or a model in Ollama's store",
     text=_TEXT,
-    context="tokens of the longest conversations that the offsets are for",
+    context="tokens of the longest conversations that it is for",
     release=_RELEASE,
     out="folder of the file; empty: in the workspace",
 )
-def offsets(
+def calibrate(
     run: Run, model: str = "", text: str = "", context: int = calibration.CONTEXT, release: str = "", out: str = ""
 ) -> None:
-    """Fit what all keys of a head have in common."""
+    """Fit how a model's keys are best stored."""
     run.finish(calibration.calibrate(run, model, text, context, release, out))

@@ -1,58 +1,69 @@
-"""From a model and a text to its file of offsets: `./inv quality.offsets`."""
+"""From a model and a text to the file of how its keys are stored: `./inv quality.calibrate`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from ...build import find_release
 from ...core import temporary
-from ...core.errors import ConfigError, OffsetsUnsound, TextTooShort
+from ...core.errors import ConfigError, CalibrationUnsound, TextTooShort
 from ...core.records import record, sha256_bytes, sha256_file
 from ...core.run import Run
 from ...serving.llama_server import serve
 from ...sources.eras.era import LLAMA_SERVER
 from ..memory import geometry, gguf
 from ..named import find_model
-from . import offsets, queries
+from . import calibration_file, offsets, queries, scales
+from .calibration_file import Origin, Stored
 from .dump import read_heads
-from .offsets import OffsetsOrigin
+from .queries import AttentionLayer
 from .samples import read_text
 
 _ROOM = 16
 """free tokens of the context: a full one is refused"""
+_STRIDE = 16
+"""every so many tokens a query is read"""
 CONTEXT = 4096
-"""tokens: the offsets gain up to here, by little up to twice as many, and may lose beyond that"""
-_HINT = "run it without offsets: they serve models whose scores are plain products of queries and keys"
+"""tokens: offsets gain up to here, by little up to twice as many, and may lose beyond that"""
 
 
 @record
 class LayerGain:
-    """What a layer's offset is good for."""
+    """What is done to a layer's keys, and what it is good for, on a text that it was not fitted to."""
 
     layer: int
-    gain_db: float
-    """of the signal to noise of quantized keys, on a text that it was not fitted to; 0: none is used"""
+    offset_db: float
+    """less energy of the keys without their constant; 0: none is taken off"""
+    scales_db: float
+    """less error of the scores with scaled pairs; 0: none is scaled"""
+    constant: str = ""
+    """why no constant is taken off, where attention would feel it"""
 
 
 @record
 class Calibration:
-    """A file of offsets, and what it gains."""
+    """A model's calibration, and what it gains."""
 
     file: str
     bytes: int
-    origin: OffsetsOrigin
+    origin: Origin
     layers: tuple[LayerGain, ...]
-    gain_db: float
+    offset_db: float
+    """mean over layers"""
+    scales_db: float
     """mean over layers"""
 
 
 def calibrate(run: Run, model: str, text: str, context: int, release: str, out: str) -> Calibration:
-    """Fit the offsets of a model's keys to the halves of a text, and write their file.
+    """Fit offsets and scales to a model's keys and queries of the halves of a text, and write their file.
 
-    Heads get none where those of one half do not pay on the other. Layers of such heads alone are not in the file.
-    Raises `OffsetsUnsound` for a model whose attention feels a constant, `ModelInvalid` for one that llama.cpp could
-    not tell, `TextTooShort`, and what llama-server and turbo-dump raise.
+    Heads get none where those of one half do not pay on the other. Layers of such heads alone are not in the file, and
+    layers whose attention would feel a constant get no offset. Raises `CalibrationUnsound` for a model whose keys are
+    values, too, `ModelInvalid` for one that llama.cpp could not tell, `TextTooShort`, and what llama-server and
+    turbo-dump raise.
     """
     path = find_model(model, run.config, run.console)
     wanted = min(context, read_heads(path).context - _ROOM)
@@ -64,45 +75,60 @@ def calibrate(run: Run, model: str, text: str, context: int, release: str, out: 
     header = gguf.load(str(path))
     shape = geometry.read(header)
     if shape.mla or shape.indexer:
-        raise OffsetsUnsound(f"{path.name}: its cache holds latent keys, of which V is made, too", hint=_HINT)
-    key, words = offsets.model_key(header), read_text(text)
+        raise CalibrationUnsound(
+            f"{path.name}: its cache holds latent keys, of which V is made, too", hint="run it without a calibration"
+        )
+    key, words = calibration_file.model_key(header), read_text(text)
     with run.console.step(f"keys of {path.name}"):
         halves, tokens = _halves(run, find_release(run, release), path, words, wanted)
-    layers, again = halves
-    if why := next(filter(None, map(offsets.why_not, layers)), ""):
-        raise OffsetsUnsound(f"{path.name}: {why}: softmax would feel a constant of the keys", hint=_HINT)
-    if not layers:
-        raise OffsetsUnsound(f"{path.name}: no layer computes flash attention over a cache of its own", hint=_HINT)
-    fitted = {one.layer: offsets.fit_tested(one.k, other.k) for one, other in zip(layers, again, strict=True)}
-    gains = tuple(LayerGain(layer=number, gain_db=gain) for number, (_, gain) in fitted.items())
-    origin = OffsetsOrigin(
+    if not halves[0]:
+        raise CalibrationUnsound(
+            f"{path.name}: no layer computes flash attention over a cache of its own",
+            hint="run it without a calibration",
+        )
+    fitted = [_fit(*both) for both in zip(*halves, strict=True)]
+    origin = Origin(
         model=path.name,
         model_sha256=sha256_file(path),
         text_sha256=sha256_bytes(words.encode()),
         tokens=2 * tokens,
         lengths=offsets.lengths(tokens),
     )
-    used = [(number, offset) for number, (offset, _) in fitted.items() if offset.any()]
-    file = offsets.save(run.output(out, "offsets"), key, used, origin)
-    run.console.note(f"offsets: {file}; {offsets.VARIABLE}={file.parent} in the server's environment turns them on")
+    used = {gain.layer: stored for stored, gain in fitted if not stored.plain}
+    file = calibration_file.save(run.output(out, "calibration"), key, used, origin)
+    run.console.note(
+        f"calibration: {file}; {calibration_file.VARIABLE}={file.parent} in the server's environment turns it on"
+    )
+    gains = tuple(gain for _, gain in fitted)
     return Calibration(
         file=str(file),
         bytes=file.stat().st_size,
         origin=origin,
         layers=gains,
-        gain_db=sum(one.gain_db for one in gains) / len(gains),
+        offset_db=sum(one.offset_db for one in gains) / len(gains),
+        scales_db=sum(one.scales_db for one in gains) / len(gains),
     )
+
+
+def _fit(first: AttentionLayer, second: AttentionLayer) -> tuple[Stored, LayerGain]:
+    """How one layer's keys are stored, from the same layer after two texts."""
+    offset, offset_db, why = np.zeros(first.k.shape[1:], np.float32), 0.0, offsets.why_not(first)
+    if not why:
+        offset, offset_db = offsets.fit_tested(first.k, second.k)
+    scale, scales_db = scales.fit_tested(first, second, offset)
+    gain = LayerGain(layer=first.layer, offset_db=offset_db, scales_db=scales_db, constant=why)
+    return Stored(offset=offset, scale=scale), gain
 
 
 def _halves(
     run: Run, release: Path, model: Path, text: str, wanted: int
-) -> tuple[tuple[tuple[queries.AttentionLayer, ...], ...], int]:
-    """The layers' keys of the text's first `wanted` tokens and of as many next ones, each from position 0 on, as an f16
-    cache gets them; and how many tokens they are. Of a short text both are halves."""
+) -> tuple[tuple[tuple[AttentionLayer, ...], ...], int]:
+    """The layers after the text's first `wanted` tokens and of as many next ones, each from position 0 on, with an f16
+    cache; and how many tokens they are. Of a short text both are halves."""
     timeout_s, environment = run.config.validate.timeout_s, run.config.deploy.environment
-    given: Mapping[str, str] = {name: value for name, value in environment.items() if name != offsets.VARIABLE}
+    given: Mapping[str, str] = {name: value for name, value in environment.items() if name != calibration_file.VARIABLE}
     with (
-        temporary.folder("offsets") as home,
+        temporary.folder("calibration") as home,
         serve(
             release / LLAMA_SERVER, model, home=home, context=offsets.SHORTEST, timeout_s=timeout_s, environment=given
         ) as running,
@@ -120,7 +146,7 @@ def _halves(
             part,
             cache="f16",
             context=half + _ROOM,
-            stride=half,
+            stride=_STRIDE,
             environment=given,
             timeout_s=timeout_s,
         )

@@ -31,7 +31,7 @@ from ...serving.llama_server import own_environment
 Integers: TypeAlias = npt.NDArray[np.int64]
 PROGRAM = "lib/ollama/turbo-dump"
 _ARRAYS = ("k", "v", "q", "out", "positions", "visible")
-_FACTS = ("layer", "type_k", "id_k", "type_v", "id_v", "scale", "cap", "alibi", "sinks", "mask")
+_FACTS = ("layer", "type_k", "id_k", "type_v", "id_v", "scale", "cap", "alibi", "sinks", "mask", "rope_dims", "rope_halves")
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
@@ -71,6 +71,10 @@ class AttentionLayer:
     """the first layer with the same mask: layers with a window have another one than those without"""
     out: Floats
     """(queries, heads, size of V): what the attention gave"""
+    rope_dims: int = 0
+    """how many channels of a head RoPE turns, the first ones; 0: not known, or none"""
+    rope_halves: bool = False
+    """whether it pairs channel i with i + rope_dims / 2 instead of its neighbour"""
 
 
 def dump(
@@ -185,6 +189,8 @@ def _layer(number: int, parts: Mapping[str, list[tuple[_Header, Floats]]]) -> At
         sinks=bool(asked.sinks),
         mask=asked.mask,
         out=joined("out"),
+        rope_dims=keys.rope_dims,
+        rope_halves=bool(keys.rope_halves),
     )
 
 

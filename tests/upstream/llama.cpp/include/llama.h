@@ -13,6 +13,14 @@
 struct llama_model;
 struct llama_context;
 
+// The pairs of channels that RoPE turns: neighbours here, always.
+enum llama_rope_type {
+    LLAMA_ROPE_TYPE_NONE   = -1,
+    LLAMA_ROPE_TYPE_NORM   = 0,
+    LLAMA_ROPE_TYPE_NEOX   = 2,
+    LLAMA_ROPE_TYPE_VISION = 24,
+};
+
 // There is no other attention than flash attention here.
 enum llama_flash_attn_type {
     LLAMA_FLASH_ATTN_TYPE_AUTO,

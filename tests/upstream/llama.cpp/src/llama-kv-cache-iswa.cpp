@@ -1,5 +1,6 @@
 #include "llama-kv-cache-iswa.h"
 
+#include "llama-graph.h"
 #include "llama-model.h"
 
 llama_kv_cache_iswa::llama_kv_cache_iswa(
@@ -12,12 +13,11 @@ llama_kv_cache_iswa::llama_kv_cache_iswa(
     kv_swa  = std::make_unique<llama_kv_cache>(model, type_k, type_v, kv_size, hparams.n_swa, filter_swa);
 }
 
-void llama_kv_cache_iswa::store(uint32_t il, uint32_t cell, std::vector<float> k, std::vector<float> v) {
-    of(il).store(il, cell, std::move(k), std::move(v));
-}
-
-std::vector<float> llama_kv_cache_iswa::attend(uint32_t il, uint32_t n, std::vector<float> q) const {
-    return of(il).attend(il, n, std::move(q));
+std::vector<float> llama_kv_cache_iswa::attend(
+        uint32_t il, uint32_t cell, std::vector<float> q, std::vector<float> k, std::vector<float> v) {
+    const llama_kv_cache_iswa_context mctx(kv_base.get(), kv_swa.get(), cell);
+    llm_graph_input_attn_kv_iswa      inp = { &mctx };
+    return llm_graph_context(hparams).compute(inp, std::move(q), std::move(k), std::move(v), (int) il);
 }
 
 void llama_kv_cache_iswa::shift(uint32_t from, uint32_t n_discard, uint32_t n_past) {

@@ -8,8 +8,8 @@ public:
     llama_kv_cache_iswa(const llama_model & model, ggml_type type_k, ggml_type type_v, uint32_t kv_size,
                         const llama_kv_cache::layer_filter_cb & filter);
 
-    void               store(uint32_t il, uint32_t cell, std::vector<float> k, std::vector<float> v) override;
-    std::vector<float> attend(uint32_t il, uint32_t n, std::vector<float> q) const override;
+    std::vector<float> attend(
+        uint32_t il, uint32_t cell, std::vector<float> q, std::vector<float> k, std::vector<float> v) override;
     void               shift(uint32_t from, uint32_t n_discard, uint32_t n_past) override;
     std::string        save(uint32_t n) const override;
     size_t             load(const std::string & state) override;
@@ -17,6 +17,16 @@ public:
 private:
     const llama_hparams & hparams;
     std::unique_ptr<llama_kv_cache> kv_base, kv_swa;
+};
 
-    llama_kv_cache & of(uint32_t il) const { return hparams.is_swa(il) ? *kv_swa : *kv_base; }
+// Both caches, for a position.
+class llama_kv_cache_iswa_context {
+public:
+    llama_kv_cache_iswa_context(llama_kv_cache * base, llama_kv_cache * swa, uint32_t cell) : base(base, cell), swa(swa, cell) {}
+
+    const llama_kv_cache_context * get_base() const { return &base; }
+    const llama_kv_cache_context * get_swa() const { return &swa; }
+
+private:
+    llama_kv_cache_context base, swa;
 };

@@ -3,6 +3,7 @@
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "../ggml/src/ggml-cpu/ops.h"
+#include "llama-graph.h"
 #include "llama-impl.h"
 #include "llama-model.h"
 
@@ -111,6 +112,17 @@ static void put_row(const ggml_tensor * tensor, uint32_t cell, const std::vector
     ggml_get_type_traits_cpu(tensor->type)->from_float(x.data(), row_of(tensor, cell), (int64_t) x.size());
 }
 
+ggml_tensor * llama_kv_cache::get_k(uint32_t il) const {
+    return layer(il).k;
+}
+
+std::vector<float> llama_kv_cache::attend(
+        uint32_t il, uint32_t cell, std::vector<float> q, std::vector<float> k, std::vector<float> v) {
+    const llama_kv_cache_context mctx(this, cell);
+    llm_graph_input_attn_kv      inp = { &mctx };
+    return llm_graph_context(hparams).compute(inp, std::move(q), std::move(k), std::move(v), (int) il);
+}
+
 void llama_kv_cache::store(uint32_t il, uint32_t cell, std::vector<float> kx, std::vector<float> vx) {
     hadamard(kx, rot_k);
     hadamard(vx, rot_v);
@@ -188,7 +200,7 @@ ggml_tensor * llama_kv_cache::build_rope_shift(ggml_context * ctx, ggml_tensor *
         tmp = mul_mat_hadamard(ctx, tmp, rot);
     }
     for (int64_t head = 0; head < tmp->ne[1]; head++) {
-        llama_rope((float *) tmp->data + head * tmp->ne[0], hparams.n_rot, hparams.freq_base, shift);
+        llama_rope((float *) tmp->data + head * tmp->ne[0], hparams.n_rot(), hparams.freq_base, shift);
     }
     if (rotated) {
         tmp = mul_mat_hadamard(ctx, tmp, rot);
@@ -221,7 +233,7 @@ void llama_kv_cache::build_graph_shift(uint32_t from, uint32_t n_discard, uint32
 
     for (const auto & layer : layers) {
         const int64_t n_head_kv     = hparams.n_head_kv;
-        const auto    n_rot         = hparams.n_rot;
+        const auto    n_rot         = (int64_t) hparams.n_rot();
         const auto    n_embd_head_k = hparams.n_embd_head;
         const auto    n_embd_nope   = hparams.n_embd_head - hparams.n_embd_head; // RoPE turns the first values of a head
 
@@ -336,4 +348,8 @@ bool llama_kv_cache::state_read_data(llama_io_read_i & io, uint32_t n) const {
         }
     }
     return true;
+}
+
+uint32_t llama_kv_cache_context::get_n_kv() const {
+    return cell + 1;
 }

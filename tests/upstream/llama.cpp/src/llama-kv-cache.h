@@ -24,11 +24,18 @@ public:
     llama_kv_cache(const llama_model & model, ggml_type type_k, ggml_type type_v, uint32_t kv_size, uint32_t n_swa,
                    const layer_filter_cb & filter);
 
-    void               store(uint32_t il, uint32_t cell, std::vector<float> k, std::vector<float> v) override;
-    std::vector<float> attend(uint32_t il, uint32_t n, std::vector<float> q) const override;
+    std::vector<float> attend(
+        uint32_t il, uint32_t cell, std::vector<float> q, std::vector<float> k, std::vector<float> v) override;
     void               shift(uint32_t from, uint32_t n_discard, uint32_t n_past) override;
     std::string        save(uint32_t n) const override;
     size_t             load(const std::string & state) override;
+
+    // Writes rotated keys and values of one position (size of a head, KV heads); and attends over cells [0, n).
+    void               store(uint32_t il, uint32_t cell, std::vector<float> k, std::vector<float> v);
+    std::vector<float> attend(uint32_t il, uint32_t n, std::vector<float> q) const;
+
+    uint32_t           get_size() const;
+    ggml_tensor *      get_k(uint32_t il) const;
 
 private:
     struct kv_layer {
@@ -38,7 +45,6 @@ private:
     };
 
     const kv_layer & layer(uint32_t il) const;
-    uint32_t         get_size() const;
     ggml_tensor *    build_input_k_rot(ggml_context * ctx) const; // the matrix that turns keys, without data, or null
     ggml_tensor *    cpy_k(ggml_context * ctx, ggml_tensor * k_cur, uint32_t cell, uint32_t il) const;
     void             state_write_data(llama_io_write_i & io, uint32_t n) const;
@@ -54,4 +60,27 @@ private:
     std::vector<kv_layer> layers;
     std::shared_ptr<ggml_context>        ctx; // of the layers' tensors
     std::shared_ptr<ggml_backend_buffer> buffer;
+};
+
+// A cache, for a position.
+class llama_kv_cache_context {
+public:
+    llama_kv_cache_context(llama_kv_cache * kv, uint32_t cell) : kv(kv), cell(cell) {}
+
+    uint32_t get_n_kv() const; // cells in use
+
+    // The keys of a layer.
+    ggml_tensor * get_k(ggml_context * ctx, int32_t il) const {
+        (void) ctx;
+        return kv->get_k((uint32_t) il);
+    }
+
+    std::vector<float> attend(uint32_t il, std::vector<float> q, std::vector<float> k, std::vector<float> v) const {
+        kv->store(il, cell, std::move(k), std::move(v));
+        return kv->attend(il, get_n_kv(), std::move(q));
+    }
+
+private:
+    llama_kv_cache * kv;
+    uint32_t         cell;
 };

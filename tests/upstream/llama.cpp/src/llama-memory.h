@@ -21,11 +21,10 @@ class llama_memory {
 public:
     virtual ~llama_memory() = default;
 
-    // Keys and values of all KV heads at one position.
-    virtual void store(uint32_t il, uint32_t cell, std::vector<float> k, std::vector<float> v) = 0;
-
-    // Attention of all query heads over cells [0, n): the heads' outputs, one after the other.
-    virtual std::vector<float> attend(uint32_t il, uint32_t n, std::vector<float> q) const = 0;
+    // Takes the keys and values of all KV heads at a position, and gives the attention of its queries over the cells up
+    // to it: the heads' outputs, one after the other.
+    virtual std::vector<float> attend(
+        uint32_t il, uint32_t cell, std::vector<float> q, std::vector<float> k, std::vector<float> v) = 0;
 
     // Forgets cells [from, from + n_discard) and moves those up to n_past down, their keys to their new position.
     virtual void shift(uint32_t from, uint32_t n_discard, uint32_t n_past) = 0;

@@ -54,14 +54,14 @@ std::shared_ptr<llama_model> llama_model_load_from_file(const std::string & path
     hp.n_ff        = within(ml, "llama.feed_forward_length", 1, 1 << 18);
     hp.n_head_kv   = (int64_t) ml.integer("llama.attention.head_count_kv", (uint64_t) hp.n_head);
     hp.n_embd_head = (int64_t) ml.integer("llama.attention.key_length", (uint64_t) (hp.n_embd / hp.n_head));
-    hp.n_rot       = (int64_t) ml.integer("llama.rope.dimension_count", (uint64_t) hp.n_embd_head);
+    hp.n_rot_full       = (int64_t) ml.integer("llama.rope.dimension_count", (uint64_t) hp.n_embd_head);
     hp.n_vocab     = (int64_t) model->pieces.size();
     hp.rms_eps     = (float) ml.real("llama.attention.layer_norm_rms_epsilon", 1e-5);
     hp.freq_base   = (float) ml.real("llama.rope.freq_base", 10000.0);
     hp.n_swa       = (uint32_t) ml.integer("llama.attention.sliding_window", 0);
     hp.swa_period  = (uint32_t) std::max<uint64_t>(ml.integer("llama.attention.sliding_window_pattern", 1), 1);
     if (hp.n_head_kv < 1 || hp.n_head % hp.n_head_kv != 0 || hp.n_embd_head < 1 || hp.n_embd_head > 4096 ||
-        hp.n_rot < 0 || hp.n_rot > hp.n_embd_head || hp.n_rot % 2 != 0) {
+        hp.n_rot_full < 0 || hp.n_rot_full > hp.n_embd_head || hp.n_rot_full % 2 != 0) {
         throw std::runtime_error("the heads' sizes do not fit together");
     }
 
@@ -194,13 +194,12 @@ static floats attention(llama_context & ctx, uint32_t il, const floats & in, uin
     const block_weights & block = ctx.model->blocks[il];
     floats q = mul_mat(block.query, in), k = mul_mat(block.key, in);
     for (int64_t h = 0; h < hp.n_head; h++) {
-        llama_rope(&q[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
+        llama_rope(&q[h * hp.n_embd_head], hp.n_rot(), hp.freq_base, (int32_t) n_past);
     }
     for (int64_t h = 0; h < hp.n_head_kv; h++) {
-        llama_rope(&k[h * hp.n_embd_head], hp.n_rot, hp.freq_base, (int32_t) n_past);
+        llama_rope(&k[h * hp.n_embd_head], hp.n_rot(), hp.freq_base, (int32_t) n_past);
     }
-    ctx.memory->store(il, n_past, k, mul_mat(block.value, in));
-    return ctx.memory->attend(il, n_past + 1, q);
+    return ctx.memory->attend(il, n_past, std::move(q), std::move(k), mul_mat(block.value, in));
 }
 
 int32_t llama_decode(llama_context & ctx, int32_t token, uint32_t n_past) {

@@ -120,7 +120,8 @@ GGML_API void                  ggml_build_forward_expand(struct ggml_cgraph * gr
 GGML_API size_t                ggml_nbytes(const struct ggml_tensor * tensor);
 GGML_API struct ggml_tensor *  ggml_graph_node(struct ggml_cgraph * graph, int number);
 
-// New tensors; a third dimension is more rows.
+// New tensors; a third dimension, and a fourth, is more rows.
+GGML_API struct ggml_tensor * ggml_new_tensor(struct ggml_context * ctx, enum ggml_type type, int n_dims, const int64_t * ne);
 GGML_API struct ggml_tensor * ggml_new_tensor_2d(struct ggml_context * ctx, enum ggml_type type, int64_t width, int64_t rows);
 GGML_API struct ggml_tensor * ggml_new_tensor_3d(
     struct ggml_context * ctx, enum ggml_type type, int64_t width, int64_t rows, int64_t heads);
@@ -139,6 +140,16 @@ GGML_API struct ggml_tensor * ggml_flash_attn_ext(
 GGML_API struct ggml_tensor * ggml_cast(struct ggml_context * ctx, struct ggml_tensor * from, enum ggml_type type);
 GGML_API struct ggml_tensor * ggml_add(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 GGML_API struct ggml_tensor * ggml_sub(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+
+// Products; b is repeated in its dimensions as often as it goes into a.
+GGML_API struct ggml_tensor * ggml_mul(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+
+// The same values in another shape, and without gaps.
+GGML_API bool                 ggml_is_contiguous(const struct ggml_tensor * tensor);
+GGML_API struct ggml_tensor * ggml_cont(struct ggml_context * ctx, struct ggml_tensor * a);
+GGML_API struct ggml_tensor * ggml_reshape_3d(struct ggml_context * ctx, struct ggml_tensor * a, int64_t ne0, int64_t ne1, int64_t ne2);
+GGML_API struct ggml_tensor * ggml_reshape_4d(
+    struct ggml_context * ctx, struct ggml_tensor * a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3);
 
 // Names are of no account.
 GGML_API struct ggml_tensor * ggml_format_name(struct ggml_tensor * tensor, const char * format, ...);

@@ -90,6 +90,49 @@ ggml_tensor * ggml_new_tensor_3d(ggml_context * ctx, ggml_type type, int64_t wid
     return tensor;
 }
 
+// Gives a tensor without gaps this shape.
+static ggml_tensor * shape(ggml_tensor * tensor, int n_dims, const int64_t * ne) {
+    for (int i = 0; i < GGML_MAX_DIMS; i++) {
+        tensor->ne[i] = i < n_dims ? ne[i] : 1;
+        tensor->nb[i] = i == 0 ? ggml_type_size(tensor->type) :
+            i == 1             ? ggml_row_size(tensor->type, tensor->ne[0]) :
+                                 tensor->nb[i - 1] * (size_t) tensor->ne[i - 1];
+    }
+    return tensor;
+}
+
+ggml_tensor * ggml_new_tensor(ggml_context * ctx, ggml_type type, int n_dims, const int64_t * ne) {
+    return shape(ggml_new_tensor_2d(ctx, type, ne[0], 1), n_dims, ne);
+}
+
+static ggml_tensor * reshaped(ggml_context * ctx, ggml_tensor * a, int n_dims, const int64_t * ne) {
+    GGML_ASSERT(ggml_is_contiguous(a));
+    ctx->tensors.push_back(*a);
+    ctx->tensors.back().view_src = a;
+    return shape(&ctx->tensors.back(), n_dims, ne);
+}
+
+ggml_tensor * ggml_reshape_3d(ggml_context * ctx, ggml_tensor * a, int64_t ne0, int64_t ne1, int64_t ne2) {
+    const int64_t ne[] = { ne0, ne1, ne2 };
+    return reshaped(ctx, a, 3, ne);
+}
+
+ggml_tensor * ggml_reshape_4d(ggml_context * ctx, ggml_tensor * a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
+    const int64_t ne[] = { ne0, ne1, ne2, ne3 };
+    return reshaped(ctx, a, 4, ne);
+}
+
+bool ggml_is_contiguous(const ggml_tensor * tensor) {
+    ggml_tensor dense = *tensor;
+    shape(&dense, GGML_MAX_DIMS, tensor->ne);
+    return dense.nb[1] == tensor->nb[1] && (tensor->ne[2] == 1 || dense.nb[2] == tensor->nb[2]);
+}
+
+ggml_tensor * ggml_cont(ggml_context *, ggml_tensor * a) {
+    GGML_ASSERT(ggml_is_contiguous(a)); // there are no others here
+    return a;
+}
+
 // The tensor as the result of an operation.
 static ggml_tensor * by(ggml_tensor * tensor, ggml_op op, ggml_tensor * a, ggml_tensor * b) {
     tensor->op     = op;
@@ -270,6 +313,18 @@ ggml_tensor * ggml_add(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
 
 ggml_tensor * ggml_sub(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
     return sum(ctx, a, b, -1.0f);
+}
+
+ggml_tensor * ggml_mul(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
+    GGML_ASSERT(a->type == GGML_TYPE_F32 && b->type == GGML_TYPE_F32 && ggml_is_contiguous(a) && ggml_is_contiguous(b));
+    GGML_ASSERT(a->ne[0] == b->ne[0] && a->ne[1] % b->ne[1] == 0 && a->ne[2] % b->ne[2] == 0 && a->ne[3] == 1 && b->ne[3] == 1);
+    ggml_tensor * to = computed(ctx, a);
+    const float * left = static_cast<const float *>(a->data), * right = static_cast<const float *>(b->data);
+    for (int64_t i = 0; i < a->ne[0] * a->ne[1] * a->ne[2]; i++) {
+        const int64_t at = i % a->ne[0], number = i / a->ne[0] % a->ne[1], head = i / a->ne[0] / a->ne[1];
+        static_cast<float *>(to->data)[i] = left[i] * right[at + (number % b->ne[1] + head % b->ne[2] * b->ne[1]) * b->ne[0]];
+    }
+    return to;
 }
 
 ggml_tensor * ggml_format_name(ggml_tensor * tensor, const char *, ...) {
