@@ -9,7 +9,7 @@ import numpy as np
 
 from ...build import find_release
 from ...core import temporary
-from ...core.errors import ConfigError, CalibrationUnsound, TextTooShort
+from ...core.errors import CalibrationUnsound, ConfigError, TextTooShort
 from ...core.records import record, sha256_bytes, sha256_file
 from ...core.run import Run
 from ...serving.llama_server import serve

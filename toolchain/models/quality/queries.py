@@ -31,7 +31,20 @@ from ...serving.llama_server import own_environment
 Integers: TypeAlias = npt.NDArray[np.int64]
 PROGRAM = "lib/ollama/turbo-dump"
 _ARRAYS = ("k", "v", "q", "out", "positions", "visible")
-_FACTS = ("layer", "type_k", "id_k", "type_v", "id_v", "scale", "cap", "alibi", "sinks", "mask", "rope_dims", "rope_halves")
+_FACTS = (
+    "layer",
+    "type_k",
+    "id_k",
+    "type_v",
+    "id_v",
+    "scale",
+    "cap",
+    "alibi",
+    "sinks",
+    "mask",
+    "rope_dims",
+    "rope_halves",
+)
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
@@ -131,6 +144,8 @@ class _Header:
     alibi: float = 0.0
     sinks: int = 0
     mask: int = 0
+    rope_dims: _Count = 0
+    rope_halves: int = 0
     visible: tuple[_Count, ...] = ()
 
 

@@ -36,7 +36,7 @@ def pairs(size: int, dims: int, halves: bool) -> Indices:
 
 
 def energies(layer: AttentionLayer, offset: Floats) -> tuple[Doubles, Doubles]:
-    """Mean squares (KV heads, size) of a layer's keys without their offset, and of the queries that ask each KV head."""
+    """Mean squares (KV heads, size) of a layer's keys without their offset, and of the queries of each KV head."""
     keys = np.mean(np.square(layer.k - offset, dtype=np.float64), axis=0)
     asked = layer.q.reshape(len(layer.q), layer.k.shape[1], -1, layer.k.shape[2])
     return keys, np.mean(np.square(asked, dtype=np.float64), axis=(0, 2))
@@ -73,7 +73,7 @@ def fit_tested(first: AttentionLayer, second: AttentionLayer, offset: Floats) ->
     of = pairs(first.k.shape[-1], first.rope_dims, first.rope_halves)
     texts = [energies(layer, offset) for layer in (first, second)]
     fits = [best(*text, of) for text in texts]
-    found = best(*(np.mean(both, axis=0) for both in zip(*texts, strict=True)), of)
+    found = best((texts[0][0] + texts[1][0]) / 2, (texts[0][1] + texts[1][1]) / 2, of)
     for head in range(len(offset)):
         gains = [gain_db(k[head], q[head], scale[head]) for (k, q), scale in zip(texts, reversed(fits), strict=True)]
         if min(gains) < LEAST_DB:

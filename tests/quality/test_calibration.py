@@ -1,4 +1,4 @@
-"""What keys have in common, on keys that RoPE turned by known angles, and the file that llama.cpp reads."""
+"""What keys have in common, on keys that RoPE turned by known angles; how loud their pairs are; the file of both."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from toolchain.build.quantizers import Floats
 from toolchain.core.errors import ModelInvalid, StateInvalid
 from toolchain.models.memory import gguf
-from toolchain.models.quality import offsets, queries
-from toolchain.models.quality.offsets import OffsetsOrigin
+from toolchain.models.quality import calibration_file, offsets, queries, scales
+from toolchain.models.quality.calibration_file import Origin, Stored
 from toolchain.serving.probe_model import write_probe
 
 from .conftest import ROOT
-from .test_queries import layer
+from .test_queries import SIZE, layer
 
-ORIGIN = OffsetsOrigin(model="m.gguf", model_sha256="a", text_sha256="b", tokens=700, lengths=(700,))
+ORIGIN = Origin(model="m.gguf", model_sha256="a", text_sha256="b", tokens=700, lengths=(700,))
 
 
 def turned(constant: Any, frequency: float, tokens: int, noise: float, seed: int) -> Floats:
@@ -93,21 +93,89 @@ def test_attention_that_feels_it_is_refused() -> None:
     assert "sinks" in offsets.why_not(dataclasses.replace(layer(2), sinks=True))
 
 
+def scaled(seed: int, loud: float, dims: int = SIZE, halves: bool = False) -> queries.AttentionLayer:
+    """A layer whose keys are loud in the first pair, where its queries are quiet."""
+    one = layer(seed)
+    first = scales.pairs(one.k.shape[-1], dims, halves) == 0
+    k, q = one.k.copy(), one.q.copy()
+    k[..., first] *= loud
+    q[..., first] /= loud
+    return dataclasses.replace(one, k=k, q=q, rope_dims=dims, rope_halves=halves)
+
+
+def test_pairs_are_those_that_rope_turns() -> None:
+    assert scales.pairs(8, 8, halves=False).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert scales.pairs(8, 8, halves=True).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert scales.pairs(8, 4, halves=True).tolist() == [0, 1, 0, 1, 4, 5, 6, 7]
+    assert scales.pairs(6, 2, halves=False).tolist() == [0, 0, 2, 3, 4, 5]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_no_other_scales_err_less(seed: int, halves: bool) -> None:
+    rng = np.random.default_rng(seed)
+    keys, asked = np.exp(rng.normal(0, 2, (2, 1, 8)))
+    of = scales.pairs(8, 8, halves)
+    found = scales.best(keys, asked, of)
+    assert np.prod(found) == pytest.approx(1)
+    gained = scales.gain_db(keys, asked, found)
+    for _ in range(20):
+        other = np.exp(rng.normal(0, 1, 4))[of]
+        assert scales.gain_db(keys, asked, found * other) < gained + 1e-9
+    assert gained >= -1e-9
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_loud_pairs_of_keys_are_made_as_loud_as_queries_feel_them(halves: bool) -> None:
+    texts = [scaled(seed, 10.0, halves=halves) for seed in (1, 2)]
+    none = np.zeros(texts[0].k.shape[1:], np.float32)
+    found, gain = scales.fit_tested(texts[0], texts[1], none)
+    of = scales.pairs(SIZE, SIZE, halves)
+    assert all(len(set(found[head, of == pair])) == 1 for head in range(len(found)) for pair in range(SIZE // 2))
+    ratio = found[:, of != 0].mean() / found[:, of == 0].mean()
+    assert ratio == pytest.approx(10, rel=0.3)
+    assert gain > 3
+    one = texts[0]
+    group = one.q.shape[1] // one.k.shape[1]
+    other = dataclasses.replace(one, q=(one.q / np.repeat(found, group, axis=0)).astype(np.float32))
+    at = np.arange(len(one.k))
+    for query in range(len(one.positions)):
+        np.testing.assert_allclose(
+            queries.weights(other, query, one.k * found, at), queries.weights(one, query, one.k, at), atol=2e-5
+        )
+
+
+def test_layers_that_gain_nothing_are_not_scaled() -> None:
+    """Where keys and queries are equally loud, on another text, or where nobody knows what RoPE turns."""
+    none = np.zeros(layer(1).k.shape[1:], np.float32)
+    opposite = scales.fit_tested(scaled(1, 10.0), scaled(2, 0.1), none)
+    unknown = scales.fit_tested(scaled(1, 10.0, dims=0), scaled(2, 10.0, dims=0), none)
+    for found, gain in (opposite, unknown):
+        assert (found == 1).all()
+        assert gain == 0
+
+
 def test_the_file_is_read_back(tmp_path: Path) -> None:
-    found = [(0, np.array([[1, 2], [3, 4]], np.float32)), (7, np.array([[-0.5, 1e-9]], np.float32))]
-    path = offsets.save(tmp_path / "new", 0xABC, found, ORIGIN)
-    assert path.name == "0000000000000abc.offsets"
-    key, layers, origin = offsets.load(path)
-    assert (key, origin) == (0xABC, ORIGIN)
-    assert {number: values.tolist() for number, values in layers.items()} == {
-        number: values.tolist() for number, values in found
+    layers = {
+        0: Stored(offset=np.array([[1, 2], [3, 4]], np.float32), scale=np.ones((2, 2), np.float32)),
+        7: Stored(offset=np.array([[-0.5, 1e-9]], np.float32), scale=np.array([[0.25, 4]], np.float32)),
     }
+    path = calibration_file.save(tmp_path / "new", 0xABC, layers, ORIGIN)
+    assert path.name == "0000000000000abc.calibration"
+    key, found, origin = calibration_file.load(path)
+    assert (key, origin, [*found]) == (0xABC, ORIGIN, [0, 7])
+    for number, one in layers.items():
+        np.testing.assert_array_equal(found[number].offset, one.offset)
+        np.testing.assert_array_equal(found[number].scale, one.scale)
+        assert not one.plain
+    assert Stored(offset=np.zeros((1, 2), np.float32), scale=np.ones((1, 2), np.float32)).plain
 
 
 @settings(deadline=None, max_examples=40)
 @given(at=st.integers(0, 10**6), bit=st.integers(0, 7), cut=st.booleans())
 def test_a_damaged_file_is_refused(at: int, bit: int, cut: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = offsets.save(tmp_path_factory.mktemp("damaged"), 5, [(3, np.ones((1, 8), np.float32))], ORIGIN)
+    ones = np.ones((1, 8), np.float32)
+    path = calibration_file.save(tmp_path_factory.mktemp("damaged"), 5, {3: Stored(offset=ones, scale=ones)}, ORIGIN)
     data = bytearray(path.read_bytes())
     end = data.index(b"{")  # what is behind is for people alone
     at %= end
@@ -116,30 +184,30 @@ def test_a_damaged_file_is_refused(at: int, bit: int, cut: bool, tmp_path_factor
     else:
         data[at] ^= 1 << bit
     path.write_bytes(data)
-    with pytest.raises(StateInvalid, match=r"\.offsets: "):
-        offsets.load(path)
+    with pytest.raises(StateInvalid, match=r"\.calibration: "):
+        calibration_file.load(path)
     path.unlink()
     with pytest.raises(StateInvalid, match="No such file"):
-        offsets.load(path)
+        calibration_file.load(path)
 
 
 def test_models_are_told_by_their_norms(tmp_path: Path, model: Path) -> None:
     header = gguf.load(str(model))
     tensors = {one.name: one.data.tobytes() for one in writer.GGUFReader(model).tensors}
     joined = tensors["output_norm.weight"] + tensors["blk.0.attn_norm.weight"]
-    assert offsets.model_key(header) == offsets.fnv1a(joined)
+    assert calibration_file.model_key(header) == calibration_file.fnv1a(joined)
     bare = tmp_path / "bare.gguf"
     file = writer.GGUFWriter(bare, "llama")
     file.add_tensor("output_norm.weight", np.ones(4, dtype=np.float32))
     for step in (file.write_header_to_file, file.write_kv_data_to_file, file.write_tensors_to_file, file.close):
         step()
     with pytest.raises(ModelInvalid, match=r"blk\.0\.attn_norm"):
-        offsets.model_key(gguf.load(str(bare)))
+        calibration_file.model_key(gguf.load(str(bare)))
 
 
 def test_the_hash_is_the_published_one() -> None:
-    assert offsets.fnv1a(b"") == 0xCBF29CE484222325
-    assert offsets.fnv1a(b"foobar") == 0x85944171F73967E8
+    assert calibration_file.fnv1a(b"") == 0xCBF29CE484222325
+    assert calibration_file.fnv1a(b"foobar") == 0x85944171F73967E8
 
 
 @pytest.fixture
@@ -158,7 +226,7 @@ def release(tmp_path: Path) -> Path:
 
 
 def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable, "-c", "import tasks; tasks.start()", "quality.offsets"]
+    start = [sys.executable, "-c", "import tasks; tasks.start()", "quality.calibrate"]
     return subprocess.run(
         [*start, *words, "--workspace", str(folder), "--json"], cwd=ROOT, text=True, capture_output=True, check=False
     )
@@ -173,12 +241,11 @@ def test_a_model_is_calibrated(tmp_path: Path, release: Path) -> None:
     done = ask(tmp_path, *words, "--context", "600")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    key, layers, origin = offsets.load(Path(found["file"]))
-    assert (
-        Path(found["file"]).name == offsets.file_name(offsets.model_key(gguf.load(str(model)))) == f"{key:016x}.offsets"
-    )
+    key, layers, origin = calibration_file.load(Path(found["file"]))
+    assert key == calibration_file.model_key(gguf.load(str(model)))
+    assert Path(found["file"]).name == calibration_file.file_name(key) == f"{key:016x}.calibration"
     assert (origin.tokens, origin.lengths) == (1200, (600,))
-    assert {number: values.shape for number, values in layers.items()} == {0: (1, 64), 1: (1, 64)}
+    assert {number: one.scale.shape for number, one in layers.items()} == {0: (1, 64), 1: (1, 64)}
     text.write_text("short " * 10)
     failed = ask(tmp_path, *words)
     assert (failed.returncode, "tokens, 1024 are needed" in failed.stderr) == (61, True), failed.stderr
