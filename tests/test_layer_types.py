@@ -163,7 +163,7 @@ def test_calibrated_keys_give_the_same_answers(
         return _shifted(programs, plain, types, folder / "calibrated.log")
 
     expected = text("f32")
-    monkeypatch.setenv(calibration_file.VARIABLE, str(_calibration_of(plain, folder / "calibration")))
+    monkeypatch.setenv(cachelog.CALIBRATION, str(_calibration_of(plain, folder / "calibration")))
     assert text("f32") == expected
     assert cachelog.calibrated_layers((folder / "calibrated.log").read_text()) is None
     assert text(types) == expected
@@ -176,7 +176,7 @@ def test_a_saved_slot_is_read_with_the_same_calibration_alone(
     slots, given = folder / "slots", _calibration_of(plain, folder / "calibration")
     slots.mkdir()
     for name in ("without", "with"):
-        monkeypatch.setenv(calibration_file.VARIABLE, str(given) if name == "with" else "")
+        monkeypatch.setenv(cachelog.CALIBRATION, str(given) if name == "with" else "")
         with _serving(programs, plain, "turbo4", folder / "slots.log", "--slot-save-path", f"{slots}/") as url:
             requests.post(f"{url}/completion", json={"prompt": "xyz", "n_predict": 1}, timeout=60).raise_for_status()
             requests.post(f"{url}/slots/0?action=save", json={"filename": name}, timeout=60).raise_for_status()
@@ -185,7 +185,7 @@ def test_a_saved_slot_is_read_with_the_same_calibration_alone(
                 assert done.ok == (other == name), done.text
         said = (folder / "slots.log").read_text()
         assert said.count("saved with another calibration of keys") == (name == "with")
-    monkeypatch.setenv(calibration_file.VARIABLE, "")
+    monkeypatch.setenv(cachelog.CALIBRATION, "")
     with _serving(programs, plain, "turbo4", folder / "slots.log", "--slot-save-path", f"{slots}/") as url:
         done = requests.post(f"{url}/slots/0?action=restore", json={"filename": "with"}, timeout=60)
     assert (done.status_code, "cannot be restored" in done.text) == (400, True)
@@ -200,11 +200,11 @@ def test_a_calibration_that_cannot_be_used(
     (file,) = given.iterdir()
     other = folder / "other.gguf"
     write_probe(other, head_size=64, heads=4, kv_heads=2, layers=BLOCKS, context=1024, seed=17)
-    monkeypatch.setenv(calibration_file.VARIABLE, str(folder / "none"))
+    monkeypatch.setenv(cachelog.CALIBRATION, str(folder / "none"))
     with _serving(programs, other, "turbo4", folder / "none.log"):
         pass
     assert "calibration of keys is off: there is no " in (folder / "none.log").read_text()
-    monkeypatch.setenv(calibration_file.VARIABLE, str(given))
+    monkeypatch.setenv(cachelog.CALIBRATION, str(given))
 
     def refused(model: Path) -> str:
         argv: list[str | Path] = [programs / "llama-server", "--model", model, "--cache-type-k", "q8_0", "--port", "0"]

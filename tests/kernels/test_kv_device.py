@@ -55,7 +55,7 @@ def test_a_model_that_would_feel_the_calibration_of_its_keys(
     scale[0, :2] = 2  # neighbours
     stored = Stored(offset=np.full((1, 64), float(what != "rope"), np.float32), scale=scale)
     file = calibration_file.save(tmp_path, ones, {0: stored}, origin)
-    monkeypatch.setenv(calibration_file.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(cachelog.CALIBRATION, str(tmp_path))
     assert log(program, None, "q8_0", "q8_0", what) == f"calibration of keys: {file}: {reason}\n"
 
 
@@ -66,7 +66,7 @@ def test_scales_alone_serve_a_model_that_caps_its_scores(
     origin = Origin(model="", model_sha256="", text_sha256="", tokens=1, lengths=(1,))
     stored = Stored(offset=np.zeros((1, 64), np.float32), scale=np.full((1, 64), 2, np.float32))
     calibration_file.save(tmp_path, ones, {0: stored}, origin)
-    monkeypatch.setenv(calibration_file.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(cachelog.CALIBRATION, str(tmp_path))
     assert "calibration of keys is on: 1 layers, 0.5 KiB" in log(program, None, "q8_0", "q8_0", "cap")
 
 

@@ -28,6 +28,9 @@ _NAME = r"([\w+]{1,200})"
 _GAP = " {1,20}"
 _MOST_CHARACTERS = 4096
 """of a line that is looked at"""
+CALIBRATION = "LLAMA_KV_CALIBRATION"
+"""for llama-server: the folder of the files that say how a model's keys are stored"""
+_FLOATS = frozenset(("f32", "f16", "bf16"))
 _MOST_PARTS = 1000
 """of one cache: K and V of every layer at most"""
 _CACHE = re.compile(
@@ -39,6 +42,7 @@ _PART = re.compile(
     rf"{_NUMBER} MiB"
 )
 _ROTATION = re.compile(r"attn_rot_([kv]) = (\d)")
+_CALIBRATION_LINE = "calibration of keys is "
 _CALIBRATED = re.compile(r"calibration of keys is on: (\d{1,4}) layers")
 SHIFT_LINES = ("slot context shift", "context limit hit - shifting")
 """how lines on a context shift start: llama-server's, and those of Ollama's own runners"""
@@ -112,6 +116,17 @@ def calibrated_layers(log: str) -> int | None:
     """
     found = [int(match[1]) for line in log.splitlines() if (match := _CALIBRATED.search(line[:_MOST_CHARACTERS]))]
     return sum(found) if found else None
+
+
+def uncalibrated(log: str, environment: Mapping[str, str]) -> str:
+    """Why quantized keys are stored as they are although `environment` names a calibration; empty if that is not so."""
+    if not environment.get(CALIBRATION) or all(_FLOATS.issuperset(one.proof.type_k.split("+")) for one in stated(log)):
+        return ""
+    lines = [line[:_MOST_CHARACTERS] for line in log.splitlines() if _CALIBRATION_LINE in line[:_MOST_CHARACTERS]]
+    if any(_CALIBRATED.search(line) for line in lines):
+        return ""
+    said = lines[0][lines[0].index(_CALIBRATION_LINE) :].strip() if lines else "the log does not mention it"
+    return f"{CALIBRATION} is set, but keys are stored as they are: {said}"
 
 
 def unstated(log: str) -> str:

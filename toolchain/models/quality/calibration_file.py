@@ -26,8 +26,6 @@ from ...core.errors import ModelInvalid, StateInvalid
 from ...core.records import make_folder, read_bytes, record, to_json_line, write_bytes
 from ..memory.gguf import ModelHeader
 
-VARIABLE = "LLAMA_KV_CALIBRATION"
-"""for llama-server: the folder of the files"""
 SUFFIX = ".calibration"
 VERSION = 1
 _MAGIC = b"TQKC"
