@@ -160,7 +160,7 @@ def verify(run: Run, release: Path) -> Verification:
     manifest = check_release(release)
     folder = run.records_of(manifest.id)
     write(folder / "release.json", manifest)
-    return verify_release(release, run.config, run.console, workspace=run.workspace, also=folder / "verification.json")
+    return verify_release(release, run.config, run.console, workspace=run.workspace, kept=folder)
 
 
 def verification_of(run: Run, release: Path) -> Verification | None:

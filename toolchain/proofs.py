@@ -72,6 +72,13 @@ class Verdict:
     name: str
     ok: bool
     evidence: str
+    unknown: bool = False
+    """whether nothing here could be asked; `evidence` then says why, and `ok` is false"""
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word."""
+        return "ok" if self.ok else "unknown" if self.unknown else "FAILED"
 
 
 @record

@@ -46,6 +46,11 @@ def programs(release: Release) -> tuple[str, ...]:
         raise ReleaseInvalid(f"{release.id}: {error.message}", hint=_REBUILD) from error
 
 
+def is_go_alone(release: Release) -> bool:
+    """Whether Go alone compiled it, as on macOS in the vendored era: such a release has no program of the series."""
+    return release.flags.get("preset") == ""
+
+
 def llama_server(folder: Path) -> Path:
     """The llama-server of a release directory. Raises `EraNotServed` for a release of an era that has none."""
     release = load(folder)

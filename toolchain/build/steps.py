@@ -26,6 +26,7 @@ PROBE = "turbo-probe"
 MACOS_TARGET = "14.0"
 _SKIP_PATCHES = "OLLAMA_LLAMA_CPP_SKIP_COMPAT_PATCH"
 _NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
+_GO_FLAGS = ("-trimpath", "-buildvcs=false")
 _NO_MODULE = ("module lookup disabled by GOPROXY=off", "cannot find module providing", "dial tcp", "missing go.sum")
 
 
@@ -69,6 +70,10 @@ class BuildPlan:
     def go_binary(self) -> Path:
         """Output of go build."""
         return self.folder / "ollama"
+
+    def log(self, step: str) -> Path:
+        """The log file of a step of this run."""
+        return self.logs / f"{self.run}-{step}.log"
 
 
 def preset_of(config: Config, ollama: Path, native: Native) -> str:
@@ -180,7 +185,30 @@ def link_flags(plan: BuildPlan) -> str:
 
 def build_go(plan: BuildPlan, console: Console) -> None:
     """Build the ollama binary. Ollama's Go code needs cgo, on Linux too."""
-    words = ["build", "-trimpath", "-buildvcs=false", "-p", str(plan.jobs), "-o", str(plan.go_binary)]
+    words = ["build", *_GO_FLAGS, "-p", str(plan.jobs), "-o", str(plan.go_binary)]
+    with console.step("build ollama"):
+        argv = [plan.tools.go.path, *words, "-ldflags", link_flags(plan), "."]
+        _run(plan, "go", argv, cwd=plan.ollama, env=_go_environment(plan))
+
+
+def test_go(plan: BuildPlan, package: str, tests: Sequence[str], timeout_s: float) -> str:
+    """Run tests of a package of the tree, and return what `go test -json` prints, whatever their outcome.
+
+    With the flags and the environment of `build_go`, so that Go's cache has what that compiled.
+    """
+    pattern = f"^({'|'.join(tests)})$"
+    words = ["test", *_GO_FLAGS, "-p", str(plan.jobs), "-json", "-count=1", "-run", pattern, f"./{package}"]
+    return process.run(
+        [plan.tools.go.path, *words],
+        cwd=plan.ollama,
+        env=_go_environment(plan),
+        log=plan.log("test"),
+        timeout=timeout_s,
+        check=False,
+    ).output
+
+
+def _go_environment(plan: BuildPlan) -> dict[str, str]:
     env = {"CC": plan.tools.cc.path, "CXX": plan.tools.cxx.path, "CGO_ENABLED": "1", "GOTOOLCHAIN": "local"}
     if headers := _header_digest(plan):
         env["CGO_CPPFLAGS"] = f"-DTURBOQUANT_HEADERS=0x{headers}"
@@ -196,8 +224,7 @@ def build_go(plan: BuildPlan, console: Console) -> None:
             "CGO_CXXFLAGS": f"-O3 {minimum}",
             "CGO_LDFLAGS": f"{frameworks} {minimum}",
         }
-    with console.step("build ollama"):
-        _run(plan, "go", [plan.tools.go.path, *words, "-ldflags", link_flags(plan), "."], cwd=plan.ollama, env=env)
+    return env
 
 
 def _header_digest(plan: BuildPlan) -> str:
@@ -234,7 +261,7 @@ def _run(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    log = plan.logs / f"{plan.run}-{name}.log"
+    log = plan.log(name)
     done = process.run(
         argv, cwd=cwd, env={"NINJA_STATUS": "[%f/%t] ", **(env or {})}, log=log, on_line=on_line, check=False
     )

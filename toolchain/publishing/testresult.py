@@ -143,11 +143,12 @@ def of_verification(verification: Verification, raw: bytes) -> dict[str, Any]:
     """The predicate of a verification; `raw`, the file with the record, is inside of it."""
     found = {_proof_name(one.kv_cache_type, one.option, one.model): one.ok for one in verification.proofs}
     found |= {f"checklist {one.number}: {one.name}": one.ok for one in verification.checklist}
-    failed = [name for name, ok in found.items() if not ok]
+    unknown = [f"checklist {one.number}: {one.name}" for one in verification.checklist if one.unknown]
+    failed = [name for name, ok in found.items() if not ok and name not in unknown]
     if not verification.ok and not failed:
         failed = ["the whole verification"]
     on_a_mac = verification.ran_on is not None and verification.ran_on.platform.startswith(MAC)
-    warned = [_NO_GPU] if on_a_mac and verification.gpu is None else []
+    warned = [*unknown, *([_NO_GPU] if on_a_mac and verification.gpu is None else [])]
     result = _result(verification.ok and not failed, found)
     return _predicate(
         "verification",

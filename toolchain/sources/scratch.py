@@ -97,6 +97,20 @@ def create(sources: Sources, rendered: Rendered, root: Path, console: Console) -
     )
 
 
+def require_unchanged(path: Path, commit: str) -> None:
+    """Check that a scratch tree is that commit and nothing else. Raises `DirtyScratch`."""
+    repository = Repository(path / ".git", own=True, offline=True, work_tree=path)
+    if not (path / ".git").is_dir():
+        raise DirtyScratch(f"{path}: there is no scratch tree", hint="./inv build makes it")
+    head = repository.git("rev-parse", "HEAD").strip()
+    if head != commit:
+        raise DirtyScratch(
+            f"{path}: the scratch tree has since been made another one ({head[:12]}, not {commit[:12]})",
+            hint="./inv build makes it again",
+        )
+    _refuse_changes(path, repository)
+
+
 def compat_patches(ollama: Repository, commit: str, folder: str) -> dict[str, bytes]:
     """Patches in the folder `Era.compat` by path, sorted by file name as in apply-patch.cmake."""
     paths = ollama.paths(commit, folder) if folder else []
@@ -118,6 +132,23 @@ def _link(folder: Path, ollama: _Tree, era: eras.Era, commit: str) -> None:
         if not link.is_symlink() or os.readlink(link) != target:
             link.unlink(missing_ok=True)
             link.symlink_to(target)
+
+
+def _refuse_changes(path: Path, repository: Repository) -> None:
+    """Raise `DirtyScratch` when the tree differs from its HEAD."""
+    if not repository.succeeds("rev-parse", "--verify", "--quiet", "HEAD"):
+        foreign = [entry.name for entry in path.iterdir() if entry.name != ".git"]
+    else:
+        # The index may have outdated times of files that a tool touched without changing them.
+        repository.git("update-index", "-q", "--really-refresh", env={"GIT_OPTIONAL_LOCKS": "1"})
+        listed = repository.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
+        foreign = [entry[3:] for entry in listed.split("\0") if entry]
+    if foreign:
+        names = ", ".join(sorted(foreign)[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+        raise DirtyScratch(
+            f"{path}: {len(foreign)} changes that the series did not make: {names}",
+            hint=f"save what you need, then delete the trees: rm -r {path.parent}",
+        )
 
 
 class _Tree:
@@ -149,19 +180,7 @@ class _Tree:
 
     def refuse_changes(self) -> None:
         """Raise `DirtyScratch` when the tree differs from its HEAD."""
-        if not self.repository.succeeds("rev-parse", "--verify", "--quiet", "HEAD"):
-            foreign = [entry.name for entry in self.path.iterdir() if entry.name != ".git"]
-        else:
-            # The index may have outdated times of files that a tool touched without changing them.
-            self.repository.git("update-index", "-q", "--really-refresh", env={"GIT_OPTIONAL_LOCKS": "1"})
-            listed = self.repository.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
-            foreign = [entry[3:] for entry in listed.split("\0") if entry]
-        if foreign:
-            names = ", ".join(sorted(foreign)[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
-            raise DirtyScratch(
-                f"{self.path}: {len(foreign)} changes that the series did not make: {names}",
-                hint=f"save what you need, then delete the trees: rm -r {self.path.parent}",
-            )
+        _refuse_changes(self.path, self.repository)
 
     def commit(self, diffs: Mapping[str, bytes], message: str) -> str:
         """Apply the diffs to upstream's commit, in order, and commit the result; the work tree stays as it is.

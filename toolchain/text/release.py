@@ -30,7 +30,7 @@ def _verification(proven: Verification) -> str:
             sizes = f"K {cache.type_k} {cache.mib_k:.3f} MiB, V {cache.type_v} {cache.mib_v:.3f} MiB"
             lines.append(f"    {cache.cells} cells, {cache.layers} layers: {sizes}; {proof.context_shifts} shifts")
     for point in proven.checklist:
-        lines.append(f"  {point.number} {'ok' if point.ok else 'FAILED':<6} {point.name}")
+        lines.append(f"  {point.number} {point.word:<6} {point.name}")
         lines.append(f"    {point.evidence}")
     for start in proven.gpu.starts if proven.gpu else ():
         lines.append(f"  first start of {start.program}: {start.first_s:.1f} s, second: {start.second_s:.1f} s")

@@ -12,19 +12,20 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..build.release import programs
+from ..build.release import is_go_alone, programs
 from ..core.cachetypes.table import bits_per_value
 from ..core.errors import ToolchainError
 from ..core.records import record
 from ..proofs import GpuProof, GpuStart, Verdict
 from ..sources.eras.era import LLAMA_SERVER
 from ..stages import CacheType, Release
-from . import attention, evidence, gpu, on_gpu
+from . import attention, engines, evidence, gpu, on_gpu
+from .engines import EngineTest
 from .evidence import GraphEvidence, Rotation
 from .probed import Device, OperationEvidence, Probed, TypeEvidence
 
-Fact: TypeAlias = tuple[bool, str]
-"""whether something holds, and the figures"""
+Fact: TypeAlias = tuple[bool | None, str]
+"""whether something holds, and the figures; None: it could not be asked, and why"""
 
 # The fit contains the noise of the quantized cache: 0.05 at 4 bits, 0.23 at 2; for a dense random matrix it is 0.64.
 _MAX_DEVIATION, _MAX_SKEW = 0.35, 0.5
@@ -43,9 +44,17 @@ _MANTISSA_SHARE = (0.25, 0.75)
 _MAX_FRACTION = 1e-3
 _MAX_PRODUCT_ERROR = attention.MAX_ERROR
 _MAX_ENCODER_RATIO = 1.01
+_MOST_SHOWN = 5
 _ENCODERS = ("SET_ROWS", "CPY to it")
 _DECODERS = ("GET_ROWS", "CPY from it")
 _NEEDED = ("SET_ROWS", "GET_ROWS", "MUL_MAT")
+
+
+@record
+class Unasked:
+    """Why the release cannot be asked for a piece of evidence, for no fault of its own."""
+
+    reason: str
 
 
 @record
@@ -53,12 +62,14 @@ class Examined:
     """The evidence, or why there is none. `gpu_needed` is the reason why a GPU has to do all that a cache needs; empty:
     none has to. `gpu` is what llama-server did there."""
 
-    probed: Probed | ToolchainError
+    probed: Probed | ToolchainError | Unasked
     graph: GraphEvidence | ToolchainError | None
     """none where the release has no llama-server"""
     kinds: tuple[CacheType, ...]
+    engines: tuple[EngineTest, ...] | Unasked = ()
+    """the tests in its tree, of a release without llama-server"""
     gpu_needed: str = ""
-    gpu: GpuProof | ToolchainError = GpuProof(starts=(), comparisons=())
+    gpu: GpuProof | ToolchainError | Unasked = GpuProof(starts=(), comparisons=())
 
 
 Check: TypeAlias = Callable[[Examined], Iterable[Fact]]
@@ -74,37 +85,58 @@ def examine(
     timeout_s: float,
     gpu_needed: str = "",
     starts: tuple[GpuStart, ...] = (),
+    tests: Callable[[], tuple[EngineTest, ...]] | None = None,
 ) -> Examined | None:
     """The evidence on a release's programs; None for a release that adds no types.
 
     `model` has heads of `head_size`, a power of two from 64 on; temporary files go to `folder`. `gpu_needed` as in
-    `Examined`; `starts` were measured before.
+    `Examined`; `starts` were measured before. `tests` runs those of the release's tree, and is called for a release
+    without llama-server; what it raises says why they were not run.
     """
     if not release.cache_types:
         return None
     finest = max(release.cache_types, key=bits_per_value)
-    probed: Probed | ToolchainError
+    has_server = LLAMA_SERVER in programs(release)
+    probed: Probed | ToolchainError | Unasked
     graph: GraphEvidence | ToolchainError | None = None
-    measured: GpuProof | ToolchainError = GpuProof(starts=(), comparisons=())
-    try:
-        probed = evidence.probe(release_dir, [kind.name for kind in release.cache_types])
-    except ToolchainError as error:
-        probed = error
-    if LLAMA_SERVER in programs(release):
+    tested: tuple[EngineTest, ...] | Unasked = ()
+    measured: GpuProof | ToolchainError | Unasked = GpuProof(starts=(), comparisons=())
+    if is_go_alone(release):
+        probed = Unasked(reason=f"{release.id} has no turbo-probe: Go alone compiled it")
+    else:
+        try:
+            probed = evidence.probe(release_dir, [kind.name for kind in release.cache_types])
+        except ToolchainError as error:
+            probed = error
+    if not has_server:
+        try:
+            tested = tests() if tests else Unasked(reason="the tests of its tree were not run")
+        except ToolchainError as error:
+            tested = Unasked(reason=f"the tests of its tree were not run: {error.message}")
+    if has_server:
         try:
             graph = evidence.examine_graph(
                 release_dir, model, head_size, finest.name, folder=folder, timeout_s=timeout_s
             )
         except ToolchainError as error:
             graph = error
-    if gpu_needed:
+    if gpu_needed and not has_server:
+        measured = Unasked(reason=f"{release.id} has no llama-server to compare the GPU with the CPU")
+    elif gpu_needed:
         try:
             asked = gpu.caches(release.cache_types)
             compared = gpu.examine(release_dir, model, asked, folder=folder, timeout_s=timeout_s)
             measured = GpuProof(starts=starts, comparisons=compared)
         except ToolchainError as error:
             measured = error
-    return Examined(probed=probed, graph=graph, kinds=release.cache_types, gpu_needed=gpu_needed, gpu=measured)
+    return Examined(
+        probed=probed,
+        graph=graph,
+        kinds=release.cache_types,
+        engines=tested,
+        gpu_needed=gpu_needed,
+        gpu=measured,
+    )
 
 
 def judge(found: Examined) -> tuple[Verdict, ...]:
@@ -114,10 +146,17 @@ def judge(found: Examined) -> tuple[Verdict, ...]:
 
 
 def _verdict(number: int, name: str, facts: Sequence[Fact]) -> Verdict:
-    """Failed if any fact is false, or without facts; false facts are listed first."""
-    ok = bool(facts) and all(holds for holds, _ in facts)
-    shown = [words for holds, words in sorted(facts, key=lambda fact: fact[0]) if words]
-    return Verdict(number=number, name=name, ok=ok, evidence="; ".join(shown) or "no evidence")
+    """Failed if any fact is false, or without facts; unknown if none could be asked. False facts are listed first,
+    then those that could not be asked."""
+    found = [holds for holds, _ in facts]
+    shown = [words for _, words in sorted(facts, key=lambda fact: (False, None, True).index(fact[0])) if words]
+    return Verdict(
+        number=number,
+        name=name,
+        ok=True in found and False not in found,
+        evidence="; ".join(shown) or "no evidence",
+        unknown=bool(found) and set(found) == {None},
+    )
 
 
 def _on_rotation(found: Examined) -> Iterator[Fact]:
@@ -127,6 +166,7 @@ def _on_rotation(found: Examined) -> Iterator[Fact]:
         yield from map(_is_transform, found.graph.rotations)
     if isinstance(found.probed, Probed):
         yield from _transforms(found.probed.devices)
+    yield from _tested(found, engines.ROTATION)
 
 
 def _on_way_back(found: Examined) -> Iterator[Fact]:
@@ -136,12 +176,31 @@ def _on_way_back(found: Examined) -> Iterator[Fact]:
         yield _returns(found.graph)
     if isinstance(found.probed, Probed):
         yield from _twice(found.probed.devices)
+    yield from _tested(found, engines.ATTENTION)
+
+
+def _tested(found: Examined, name: str) -> Iterator[Fact]:
+    """The outcome of a test in the release's tree, with the figures of the release's types."""
+    if isinstance(found.engines, Unasked):
+        yield None, f"what Ollama's engine makes of it is unknown: {found.engines.reason}"
+        return
+    for one in found.engines:
+        if one.name == name:
+            shown = tuple(f"head {engines.HEAD_SIZE}, {kind}," for kind in _names(found.kinds))
+            figures = [line for line in one.figures if line.startswith(shown)] if one.ok else one.wrong[:_MOST_SHOWN]
+            said = "passes" if one.ok else "fails"
+            yield one.ok, ": ".join(filter(None, (f"{name} {said} in the release's tree", ", ".join(figures))))
+
+
+def _unknown(found: ToolchainError | Unasked) -> Fact:
+    """The fact that there is no evidence: a failure, unless the release could not be asked."""
+    return (None, found.reason) if isinstance(found, Unasked) else (False, found.message)
 
 
 def _on_types(about: Callable[[TypeEvidence, CacheType], Fact]) -> Check:
     def check(found: Examined) -> Iterator[Fact]:
-        if isinstance(found.probed, ToolchainError):
-            yield False, found.probed.message
+        if not isinstance(found.probed, Probed):
+            yield _unknown(found.probed)
         else:
             yield from map(about, found.probed.types, found.kinds)
 
@@ -149,8 +208,8 @@ def _on_types(about: Callable[[TypeEvidence, CacheType], Fact]) -> Check:
 
 
 def _on_backends(found: Examined) -> Iterator[Fact]:
-    if isinstance(found.probed, ToolchainError):
-        yield False, found.probed.message
+    if not isinstance(found.probed, Probed):
+        yield _unknown(found.probed)
         return
     devices = found.probed.devices
     yield from (_agree(device, name) for device in devices for name in _names(found.kinds))
@@ -159,8 +218,8 @@ def _on_backends(found: Examined) -> Iterator[Fact]:
 
 def _on_gpu(found: Examined) -> Iterator[Fact]:
     """Some GPU does all of it by itself, and llama-server uses it."""
-    if isinstance(found.probed, ToolchainError):
-        yield False, found.probed.message
+    if not isinstance(found.probed, Probed):
+        yield _unknown(found.probed)
     else:
         gpus = [device for device in found.probed.devices if not device.cpu]
         if not gpus:
@@ -168,7 +227,10 @@ def _on_gpu(found: Examined) -> Iterator[Fact]:
         for name in _names(found.kinds) if gpus else ():
             lacking = [on_gpu.lacks(device, name) for device in gpus]
             yield (True, f"{gpus[lacking.index('')].name} does all of {name}") if "" in lacking else (False, lacking[0])
-    if isinstance(found.gpu, ToolchainError):
+    if isinstance(found.gpu, Unasked):
+        # no comparison is no proof, whatever the operations do
+        yield None if isinstance(found.probed, Unasked) else False, found.gpu.reason
+    elif isinstance(found.gpu, ToolchainError):
         yield False, found.gpu.message
     else:
         yield from map(on_gpu.computes_there, found.gpu.comparisons)

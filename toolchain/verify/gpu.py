@@ -16,7 +16,7 @@ from ..core.errors import ToolchainError, VerificationFailed
 from ..core.process import capture
 from ..core.records import record
 from ..models.compatibility.trial import Prediction, divergence, predict
-from ..proofs import GpuComparison, GpuProof, GpuStart
+from ..proofs import GpuComparison, GpuProof, GpuStart, TypeProof, Verdict
 from ..serving.launcher import require_program
 from ..serving.llama_server import LlamaServer, own_environment, serve
 from ..serving.placement import Placement, is_host, placement
@@ -27,6 +27,9 @@ from .attention import KEYS
 
 SLOW_START_S = 20.0
 """Ollama's discovery gives up on a GPU after 30 s (bootstrapTimeout in discover/runner.go), on two starts together"""
+GPU_VERDICT = 7
+"""number of the checklist's verdict on the GPU"""
+OFF_GPU = "the server computes on the CPU"
 GREEDY = 24
 CONTEXT = 256
 _STEP = 4
@@ -56,6 +59,18 @@ def skipped(config: Config, release: Release) -> str:
     """A warning of a release whose GPU was to be examined, and was not; empty for any other."""
     skips = config.verify.gpu == "skip" and release.platform.startswith("macos")
     return f"{release.id}: verify.gpu is skip, so nothing shows that the GPU computes, or what" if skips else ""
+
+
+def elsewhere(release: Release, verdicts: Sequence[Verdict], proofs: Sequence[TypeProof]) -> str:
+    """What else a Mac can take whose GPU fails, to go behind a hint; empty where no GPU was seen to fail."""
+    wrong = any(one.number == GPU_VERDICT and not one.ok and not one.unknown for one in verdicts)
+    wrong |= any(not one.ok and OFF_GPU in one.reason for one in proofs)
+    if not wrong or not release.platform.startswith("macos"):
+        return ""
+    return (
+        "; on a Mac whose GPU fails, mlx_lm.server has a quantized cache (--kv-bits) for models without a sliding "
+        "window, one request at a time: docs/explanation/assessment.md, MLX"
+    )
 
 
 def caches(kinds: Sequence[CacheType]) -> tuple[str, ...]:
@@ -195,5 +210,5 @@ def off_gpu(on_gpu: int | None, log: str) -> str:
         return ""
     cache_on = placement(log).cache_on
     if host := [name for name in cache_on if is_host(name)]:
-        return f"the server computes on the CPU: its log places the KV cache in {', '.join(host)}"
-    return "" if on_gpu > 0 else "the server computes on the CPU: /api/ps states size_vram 0"
+        return f"{OFF_GPU}: its log places the KV cache in {', '.join(host)}"
+    return "" if on_gpu > 0 else f"{OFF_GPU}: /api/ps states size_vram 0"

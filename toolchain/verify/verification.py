@@ -10,13 +10,14 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from hashlib import shake_256
 from pathlib import Path
 
 from ..build import apple, content_digest
-from ..build.release import llama_server
+from ..build.release import llama_server, programs
 from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
@@ -41,13 +42,16 @@ from ..serving.ollama import Generation
 from ..serving.ollama_server import Server, serve
 from ..sources import eras
 from ..sources.eras import Engine
+from ..sources.eras.era import LLAMA_SERVER
 from ..stages import Release
-from . import checklist, gpu, planned, probes
+from . import checklist, engines, gpu, planned, probes
 from .probes import CONTEXT, ProbeModel
 from .verification_page import render_report
 
 MOST_LAYERS = 256
 UNKNOWN_TYPE = "turbo9"
+_FAILED = {False: "failed", True: "failed or are unknown"}
+"""by whether a verdict is unknown"""
 _NAME_LENGTH = 200
 
 # One thread: on models this small, several threads mostly wait for each other, especially on a busy
@@ -60,12 +64,13 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 def verify(
-    release_dir: Path, config: Config, console: Console, *, workspace: Path, also: Path | None = None
+    release_dir: Path, config: Config, console: Console, *, workspace: Path, kept: Path | None = None
 ) -> Verification:
     """Prove that the release in `release_dir` runs every type of `config.verify.types`.
 
     Writes verification.json, report.md and each server's log to `workspace`/verifications/<release id>/, and the first
-    of them to `also` as well, even when a proof fails. Raises `GpuUnavailable` on a
+    of them to the folder `kept` as well, even when a proof fails. `kept` has the records of the release's build, if it
+    was built here. Raises `GpuUnavailable` on a
     Mac whose GPU this process does not get, `RecordError` without a manifest, `ConfigError` for a
     type that the release lacks, `ReleaseInvalid`, `PortInUse` and `ServerFailed` when no server comes up; after
     the report `ModelLoadFailed` when only model loads failed, and `VerificationFailed` for any other failed
@@ -98,6 +103,7 @@ def verify(
         console.step(f"verify {release.id}") as step,
     ):
         trial = _ReleaseTrial(release_dir, release, config, logs=folder / "logs", scratch=Path(scratch))
+        tests = partial(engines.examine, release, kept or folder, config, workspace=workspace)
         asked = [(kv_cache_type, engine) for kv_cache_type in types for engine in era.engines]
         steps = len(asked) + 2
         failures += filter(None, [trial.start()])
@@ -114,10 +120,12 @@ def verify(
             for proof, failure in trial.override(engine):
                 proofs.append(proof)
                 failures += [failure] if failure else []
-        examined = trial.examine()
+        examined = trial.examine(tests)
         verdicts = checklist.judge(examined) if examined else ()
         failures += [
-            VerificationFailed(f"{verdict.name}: FAILED: {verdict.evidence}") for verdict in verdicts if not verdict.ok
+            VerificationFailed(f"{verdict.name}: {verdict.word}: {verdict.evidence}")
+            for verdict in verdicts
+            if not verdict.ok
         ]
     guarded = None
     if served is not None and server is not None:
@@ -144,15 +152,17 @@ def verify(
         ok=not failures and refusal is None,
         seconds=round(time.monotonic() - started, 3),
     )
-    for path in filter(None, (folder / "verification.json", also)):
-        records.write(path, verification)
+    for place in filter(None, (folder, kept)):
+        records.write(place / "verification.json", verification)
     records.write_bytes(folder / "report.md", render_report(verification, release, failures).encode())
     if failures:
+        unknown = any(verdict.unknown for verdict in verdicts)
+        advice = gpu.elsewhere(release, verdicts, proofs)
         only_loads = all(isinstance(failure, ModelLoadFailed) for failure in failures)
         raise (ModelLoadFailed if only_loads else VerificationFailed)(
-            f"{release.id}: {len(failures)} of {len(proofs) + len(verdicts) + 1} proofs failed\n"
+            f"{release.id}: {len(failures)} of {len(proofs) + len(verdicts) + 1} proofs {_FAILED[unknown]}\n"
             + "\n".join(f"  {failure.message}" for failure in failures),
-            hint=f"read {folder / 'report.md'}, and the servers' logs in {folder / 'logs'}",
+            hint=f"read {folder / 'report.md'}, and the servers' logs in {folder / 'logs'}{advice}",
         )
     for warning in filter(None, (gpu.slow(verification.gpu), gpu.skipped(config, release))):
         console.warn(warning)
@@ -214,7 +224,7 @@ class _ReleaseTrial:
             )
         return message, None
 
-    def examine(self) -> checklist.Examined | None:
+    def examine(self, tests: Callable[[], tuple[engines.EngineTest, ...]]) -> checklist.Examined | None:
         """The checklist's evidence, on the model whose K and V are rotated by transforms of two sizes."""
         probe = self._probes[-1]
         return checklist.examine(
@@ -226,11 +236,12 @@ class _ReleaseTrial:
             timeout_s=self._config.timeout_s,
             gpu_needed=self._gpu_needed,
             starts=self._starts,
+            tests=tests,
         )
 
     def start(self) -> ToolchainError | None:
         """Measure the GPU's first start, which must come before every other use of it; what failed, if anything did."""
-        if self._gpu_needed and self._release.cache_types:
+        if self._gpu_needed and self._release.cache_types and LLAMA_SERVER in programs(self._release):
             try:
                 self._starts = gpu.starts(self._release_dir, self._release.cache_types[0].name)
             except ToolchainError as error:

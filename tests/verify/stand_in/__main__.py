@@ -66,15 +66,15 @@ def main() -> None:
     os.environ.pop("STAND_IN_FAULT", None)
     for fault in asked.faults:
         (copy / "lib" / "ollama" / "stand-in-fault").write_text("" if fault == "sound" else fault)
-        also = asked.folder / f"verification-{fault}.json"
+        kept = asked.folder / f"verification-{fault}"
         say(f"== {fault}")
         try:
-            verify(copy, settings, Console(json=True), workspace=asked.folder, also=also)
+            verify(copy, settings, Console(json=True), workspace=asked.folder, kept=kept)
         except ToolchainError as error:
             say(f"FAILED: {error.message}")
         else:
             say("proven")
-        found = records.read(also, Verification)
+        found = records.read(kept / "verification.json", Verification)
         for start in found.gpu.starts if found.gpu else ():
             say(f"   {start.program}: first {start.first_s} s, second {start.second_s} s")
         for one in found.gpu.comparisons if found.gpu else ():
