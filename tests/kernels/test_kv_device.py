@@ -12,6 +12,7 @@ import pytest
 from tests.shared import Miniatures
 from toolchain.models.quality import calibration_file
 from toolchain.models.quality.calibration_file import Origin, Stored
+from toolchain.serving import cachelog
 
 from .conftest import HERE
 from .test_flash_attention import cxx_compiler

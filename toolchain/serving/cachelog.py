@@ -119,14 +119,14 @@ def calibrated_layers(log: str) -> int | None:
 
 
 def uncalibrated(log: str, environment: Mapping[str, str]) -> str:
-    """Why quantized keys are stored as they are although `environment` names a calibration; empty if that is not so."""
-    if not environment.get(CALIBRATION) or all(_FLOATS.issuperset(one.proof.type_k.split("+")) for one in stated(log)):
+    """That a server with quantized keys knows nothing of the calibration that `environment` names; empty if it does.
+
+    A model without a file in that folder is calibrated no more, but the log says so.
+    """
+    quantized = any(not _FLOATS.issuperset(one.proof.type_k.split("+")) for one in stated(log))
+    if not environment.get(CALIBRATION) or not quantized or _CALIBRATION_LINE in log:
         return ""
-    lines = [line[:_MOST_CHARACTERS] for line in log.splitlines() if _CALIBRATION_LINE in line[:_MOST_CHARACTERS]]
-    if any(_CALIBRATED.search(line) for line in lines):
-        return ""
-    said = lines[0][lines[0].index(_CALIBRATION_LINE) :].strip() if lines else "the log does not mention it"
-    return f"{CALIBRATION} is set, but keys are stored as they are: {said}"
+    return f"{CALIBRATION} is set, but the log does not mention a calibration of keys: the release is too old for one"
 
 
 def unstated(log: str) -> str:

@@ -17,7 +17,7 @@ from ...core import temporary
 from ...core.config import Config
 from ...core.errors import ServerFailed, TextTooShort, VerificationFailed
 from ...core.records import record
-from ...serving.cachelog import mismatch, stated, unstated
+from ...serving.cachelog import mismatch, stated, uncalibrated, unstated
 from ...serving.llama_server import LlamaServer, serve
 from ..quality.measure import Estimate
 
@@ -72,7 +72,7 @@ def predictions(
             step = max(1, len(read) // (2 * POSITIONS))
             places = range(len(read) - step * min(POSITIONS, len(read) // (2 * step)) + step, len(read) + 1, step)
             found = tuple(predict(running, read[:place]) for place in places)
-            _check_cache(home / "server.log", cache)
+            _check_cache(home / "server.log", cache, config.deploy.environment)
             then(running)
             return found
 
@@ -102,10 +102,10 @@ def position_divergence(exact: Mapping[K, float], rough: Mapping[K, float]) -> f
     return max(float(np.sum(p * np.log(p / q))) + rest, 0.0)
 
 
-def _check_cache(log: Path, asked: str) -> None:
-    """Check that the log states the requested types, layer by layer if there are rules."""
+def _check_cache(log: Path, asked: str, environment: Mapping[str, str]) -> None:
+    """Check that the log states the requested types, layer by layer if there are rules, and knows a calibration."""
     said = log.read_text(encoding="utf-8", errors="replace")
     found = [one.proof for one in stated(said)]
     wrong = mismatch(found, asked, sum(one.layers for one in found)) if found else unstated(said)
-    if wrong:
+    if wrong := wrong or uncalibrated(said, environment):
         raise VerificationFailed(f"{asked}: {wrong}", hint="is this a llama-server built with the series?")

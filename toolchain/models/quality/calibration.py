@@ -12,6 +12,7 @@ from ...core import temporary
 from ...core.errors import CalibrationUnsound, ConfigError, TextTooShort
 from ...core.records import record, sha256_bytes, sha256_file
 from ...core.run import Run
+from ...serving.cachelog import CALIBRATION
 from ...serving.llama_server import serve
 from ...sources.eras.era import LLAMA_SERVER
 from ..memory import geometry, gguf
@@ -96,9 +97,7 @@ def calibrate(run: Run, model: str, text: str, context: int, release: str, out: 
     )
     used = {gain.layer: stored for stored, gain in fitted if not stored.plain}
     file = calibration_file.save(run.output(out, "calibration"), key, used, origin)
-    run.console.note(
-        f"calibration: {file}; {cachelog.CALIBRATION}={file.parent} in the server's environment turns it on"
-    )
+    run.console.note(f"calibration: {file}; {CALIBRATION}={file.parent} in the server's environment turns it on")
     gains = tuple(gain for _, gain in fitted)
     return Calibration(
         file=str(file),
@@ -126,7 +125,7 @@ def _halves(
     """The layers after the text's first `wanted` tokens and of as many next ones, each from position 0 on, with an f16
     cache; and how many tokens they are. Of a short text both are halves."""
     timeout_s, environment = run.config.validate.timeout_s, run.config.deploy.environment
-    given: Mapping[str, str] = {name: value for name, value in environment.items() if name != cachelog.CALIBRATION}
+    given: Mapping[str, str] = {name: value for name, value in environment.items() if name != CALIBRATION}
     with (
         temporary.folder("calibration") as home,
         serve(

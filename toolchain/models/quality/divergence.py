@@ -20,7 +20,7 @@ from ...core.console import Console
 from ...core.errors import CommandFailed, ConfigError, DiskFull, TextTooShort, VerificationFailed
 from ...core.process import run
 from ...core.records import record, sha256_bytes
-from ...serving.cachelog import Cache, mismatch, stated, unstated
+from ...serving.cachelog import Cache, mismatch, stated, uncalibrated, unstated
 from ...serving.launcher import hint_on
 from ...serving.llama_server import INFORMATIVE
 from ...stages import CacheType
@@ -196,7 +196,7 @@ class Program:
             text = Path(folder) / "text"
             text.write_bytes(b"x")
             flags = ["--file", str(text), "--ctx-size", str(context), "--batch-size", str(min(context, _BATCH))]
-            return _proven(self.run(flags, cache), cache, self.log)
+            return _proven(self.run(flags, cache), cache, self)
 
 
 @record
@@ -249,7 +249,7 @@ class Reference:
                 f"the text has {short.group(1)} tokens, two contexts are needed",
                 hint="a longer text, or a smaller --context",
             )
-        _proven(said, self.base, self._program.log)
+        _proven(said, self.base, self._program)
         _complete(part)
         part.replace(self._logits)
 
@@ -259,7 +259,7 @@ class Reference:
         log = self._program.log
         for _ in range(_ATTEMPTS):
             said = self._program.run([*self._flags(self._logits), "--kl-divergence"], cache)
-            layers = sum(one.proof.layers for one in _proven(said, cache, log))
+            layers = sum(one.proof.layers for one in _proven(said, cache, self._program))
             found = {name: re.search(pattern, said, re.MULTILINE) for name, pattern in _FIGURES.items()}
             counted, each = _CHUNKS.search(said), _chunks(said)
             if counted and int(counted.group(1)) == len(each) and all(found.values()):
@@ -280,7 +280,7 @@ class Reference:
         return ["--file", str(self._text), "--ctx-size", str(self._context), "--kl-divergence-base", str(logits)]
 
 
-def _proven(said: str, cache: str, log: Path) -> tuple[Cache, ...]:
+def _proven(said: str, cache: str, program: Program) -> tuple[Cache, ...]:
     """The caches of a run's log. Raises `VerificationFailed` when they are not as asked for."""
     plain = cache.endswith(PLAIN)
     asked = grammar.parse(cache.removesuffix(PLAIN))
@@ -294,9 +294,10 @@ def _proven(said: str, cache: str, log: Path) -> tuple[Cache, ...]:
         ):
             if rotated != (not plain and any(name not in _FLOATS for name in names.split("+"))):
                 complaint = complaint or f"{side} ({names}) is {'' if rotated else 'not '}rotated"
+    complaint = complaint or uncalibrated(said, program.environment)
     if complaint:
         raise VerificationFailed(
-            f"asked for {cache}: {complaint}\n  log: {log}", hint="is this program built with the series?"
+            f"asked for {cache}: {complaint}\n  log: {program.log}", hint="is this program built with the series?"
         )
     return found
 
