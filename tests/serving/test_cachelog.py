@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from toolchain.core.cachetypes.grammar import parse
 from toolchain.core.cachetypes.table import UPSTREAM, bits_per_value, type_table
 from toolchain.models.memory.kv import CacheSize, CacheSizes
 from toolchain.serving import cachelog
@@ -295,3 +296,23 @@ def test_a_log_that_says_nothing_of_it() -> None:
     log = "build 10900 (abc) with GCC\nllama_kv_cache:   CPU KV buffer size =  12.00 MiB\nprompt cache is enabled\n"
     assert cachelog.unstated(log) == "the log states no KV cache"
     assert cachelog.unshifted(log) == "the log states no context shift"
+
+
+@pytest.mark.parametrize(
+    ("types", "line", "named", "complains"),
+    [
+        ("turbo4", "", "/folder", True),
+        ("turbo4", "", "", False),
+        ("turbo4", "make: calibration of keys is on: 2 layers, 1.0 KiB\n", "/folder", False),
+        ("turbo4", "make: calibration of keys is off: there is no file\n", "/folder", False),
+        ("f16:turbo4", "", "/folder", False),
+    ],
+)
+def test_a_release_that_knows_no_calibration(types: str, line: str, named: str, complains: bool) -> None:
+    asked = parse(types)
+    log = (
+        f"llama_kv_cache: size =    2.00 MiB (   256 cells,   2 layers,  1/1 seqs), "
+        f"K ({asked.k}):    1.00 MiB, V ({asked.v}):    1.00 MiB\n{line}"
+    )
+    said = cachelog.uncalibrated(log, {cachelog.CALIBRATION: named})
+    assert ("the release is too old for one" in said) == complains == bool(said)
