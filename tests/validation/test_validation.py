@@ -16,7 +16,7 @@ import pytest
 
 from tests.processes import alive, ended
 from tests.validation import small_trial
-from tests.validation.conftest import MakePlan
+from tests.validation.conftest import MakePlan, write_release
 from toolchain.core import records
 from toolchain.core.errors import (
     ConfigError,
@@ -242,3 +242,14 @@ def test_tests_may_be_added_one_after_the_other(run: Run, make_plan: MakePlan) -
     assert "checklist" not in second.decision.reasons[0]
     again = validation.validate(run, make_plan(tests=["memory"]), again=True)
     assert [one.test for one in again.results] == ["memory"]
+
+
+def test_a_release_of_another_workspace_brings_its_verification(run: Run, make_plan: MakePlan, tmp_path: Path) -> None:
+    """It is verified where it was built, also when the answers are kept elsewhere."""
+    other = tmp_path / "other"
+    release = write_release(other)
+    plan = make_plan(tests=["checklist"], release=str(other / "releases" / release.id))
+    shutil.rmtree(run.workspace / "runs")
+    assert validation.validate(run, plan).results[0].verdict == "passed"
+    shutil.rmtree(other / "runs")
+    assert validation.validate(run, plan).results[0].verdict == "undecided"
