@@ -3,6 +3,7 @@
 With each cache type, greedy answers of llama-server are compared token by token with those of the same server alone
 and without a draft: when the model drafts for itself, so that several tokens are verified at a time; when four answers
 are computed at a time from one cache; and with other numbers of threads. f16, q8_0 and q4_0 are there to compare with.
+Variables LLAMA_ARG_... and LLAMA_KV_CALIBRATION are handed on.
 It measures; pytest does not collect it.
 """
 
@@ -19,6 +20,7 @@ from toolchain.build.release import llama_server
 from toolchain.core import temporary
 from toolchain.core.cachetypes import grammar
 from toolchain.models.quality.samples import read_text
+from toolchain.serving.cachelog import CALIBRATION
 from toolchain.serving.llama_server import serve
 from toolchain.validation.llama_endpoint import LlamaEndpoint
 
@@ -45,7 +47,7 @@ def answers(
     types = grammar.parse(cache)
     draft = ["--cache-type-k-draft", str(types.k), "--cache-type-v-draft", str(types.v)]
     own = [*arguments, *(draft if "--model-draft" in arguments else [])]
-    environment = {name: value for name, value in os.environ.items() if name.startswith("LLAMA_ARG_")}
+    environment = {name: value for name, value in os.environ.items() if name.startswith(("LLAMA_ARG_", CALIBRATION))}
     with (
         temporary.folder("same") as home,
         serve(
