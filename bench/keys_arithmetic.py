@@ -13,6 +13,7 @@ from toolchain.core.records import record
 from toolchain.models.quality import queries
 from toolchain.models.quality.queries import AttentionLayer
 from toolchain.models.quality.samples import rotate, rotation_size
+from toolchain.models.quality.scales import gain_db
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 RoundTrip: TypeAlias = Callable[[Floats], Floats]
@@ -138,9 +139,7 @@ def by_pair(channels: Doubles, halves: bool) -> Doubles:
 
 def scaled_db(covariance: Doubles, moments: Doubles, by: Doubles) -> float:
     """Gain in dB of scaling keys (size,) `by`, for an error that is even once rotated and in proportion to energy."""
-    squares = by**2
-    felt = np.sum(np.diag(moments) / squares) * np.sum(np.diag(covariance) * squares)
-    return float(10 * np.log10(np.trace(moments) * np.trace(covariance) / felt))
+    return gain_db(np.diag(covariance), np.diag(moments), by)
 
 
 def ideal_db(covariance: Doubles, moments: Doubles, judges: Doubles, bits: float = 4.0) -> float:
