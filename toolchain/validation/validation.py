@@ -129,7 +129,7 @@ def make_plan(
         text_bytes=len(reading.encode()),
         perplexity_bytes=perplexity_bytes,
         prompts_sha256=sha256_bytes(f"{fixed.digest()} {starts.sha256()}".encode()),
-        environment=dict(run.config.deploy.environment),
+        environment=run.config.deploy.server_environment,
     )
 
 
