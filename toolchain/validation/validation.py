@@ -241,7 +241,9 @@ def _earlier(folder: Path) -> tuple[TestResult, ...]:
 def _report(plan: Plan, described: str, started: str, results: Mapping[str, TestResult]) -> Report:
     done = tuple(results[name] for name in plan.tests if name in results)
     complete = len(done) == len(plan.tests)
-    decision = gate.decide(done) if complete else Decision(answer="not decided", reasons=("interrupted",), next="again")
+    decision = (
+        gate.decide(done, plan) if complete else Decision(answer="not decided", reasons=("interrupted",), next="again")
+    )
     return Report(
         id=plan.id,
         plan=plan,
