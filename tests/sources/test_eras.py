@@ -128,6 +128,12 @@ def test_where_llama_cpp_lies_in_a_tree() -> None:
         "llama": "llama/llama.cpp/include",
         "ggml": "ml/backend/ggml/ggml/include",
         "mtmd": "llama/llama.cpp/tools/mtmd",
+        "sources": (
+            "ml/backend/ggml/ggml/src",
+            "llama/llama.cpp/src",
+            "llama/llama.cpp/common",
+            "llama/llama.cpp/tools/mtmd",
+        ),
     }
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toolchain.text import as_text
 from toolchain.upstream.surface.compare import diff
 from toolchain.upstream.surface.surface import FORMAT, Declared, Enum, Enumerator, Macro, Snapshot
-from toolchain.upstream.surface.usage import ServerUse, Usage, Use, UseKind
+from toolchain.upstream.surface.usage import Need, Usage, Use, UseKind
 
 Make = Callable[..., Snapshot]
 
@@ -180,11 +180,13 @@ def test_the_name_of_a_type_that_is_looked_up_is_no_symbol(surface: Make) -> Non
 def test_a_lost_flag_breaks_and_one_that_was_never_there_does_not(surface: Make) -> None:
     old = surface()
 
-    def flag(in_old: bool, in_new: bool) -> ServerUse:
-        return ServerUse(kind="flag", text="--fit", where="llm.go:3", in_old=in_old, in_new=in_new)
+    def flag(in_old: bool, in_new: bool) -> Need:
+        return Need(kind="flag", text="--fit", where="llm.go:3", in_old=in_old, in_new=in_new)
 
-    assert diff(old, old, NOTHING, [flag(True, True), flag(False, False), flag(False, True)]).verdict == "identical"
-    lost = diff(old, old, NOTHING, [flag(True, False)])
+    assert (
+        diff(old, old, NOTHING, needs=[flag(True, True), flag(False, False), flag(False, True)]).verdict == "identical"
+    )
+    lost = diff(old, old, NOTHING, needs=[flag(True, False)])
     assert (lost.verdict, lost.exit_code) == ("breaking", 96 | 4 | 8)
     assert "breaking   lost flag --fit" in as_text(lost)
 

@@ -15,6 +15,7 @@ from toolchain.core.console import Console
 from toolchain.core.errors import ConfigError, FetchFailed, HeaderInvalid, NotARepository, PinMissing, UnknownRevision
 from toolchain.core.records import read, to_json, write
 from toolchain.core.run import Run
+from toolchain.text import as_text
 from toolchain.upstream.surface import ApiDiff, Snapshot, compare, take
 
 from .conftest import GGML, LLAMA
@@ -114,6 +115,130 @@ def test_another_repository_and_a_bare_one(site: Site) -> None:
     assert site.diff(old=str(fork), new=f"{fork}@master").verdict == "identical"
 
 
+CALLS = """package llama
+// #include "llama.h"
+import "C"
+func load() {
+	p := C.llama_default_params()
+	C.ggml_write(nil, p)
+	var row C.block_q4_0
+}
+"""
+
+
+class Vendored:
+    """Releases of an Ollama that contains llama.cpp."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        quants = "typedef struct { int d; } block_q4_0;\n"
+        self.files = {
+            "Makefile.sync": "FETCH_HEAD=abcdef0123456\n",
+            "llama/llama.cpp/include/llama.h": LLAMA,
+            "ml/backend/ggml/ggml/include/ggml.h": GGML,
+            "ml/backend/ggml/ggml/src/ggml-quants.h": quants,
+            "llama/llama.go": CALLS,
+        }
+        (site.ollama / "LLAMA_CPP_VERSION").unlink()
+        (site.ollama / "llama/compat/own.cpp").unlink()
+        self.release("v0.15.0")
+
+    def release(self, tag: str, *replaced: tuple[str, str]) -> str:
+        for old, other in replaced:
+            assert any(old in text for text in self.files.values()), old
+            self.files = {name: text.replace(old, other) for name, text in self.files.items()}
+        made = commit(self.site.ollama, self.files)
+        git(self.site.ollama, "tag", tag)
+        return made
+
+    def diff(self, old: str, new: str) -> ApiDiff:
+        return self.site.diff(f"ollama@{old}", f"ollama@{new}")
+
+
+@pytest.fixture
+def vendored(site: Site) -> Vendored:
+    return Vendored(site)
+
+
+def test_two_ollamas_whose_headers_are_the_same(vendored: Vendored) -> None:
+    vendored.release("v0.16.0", ("package llama\n", "package llama\n\n"))
+    assert vendored.diff("v0.15.0", "v0.16.0").exit_code == 0, "a line that moved is no change"
+    vendored.release("v0.17.0", ("C.ggml_write(nil, p)", "C.ggml_count(nil)"))
+    before = snapshot(vendored.site.ollama)
+    found = vendored.diff("v0.15.0", "v0.17.0")
+    assert (found.old, found.new, found.ollama, found.later) == ("v0.15.0", "v0.17.0", "v0.15.0", "v0.17.0")
+    assert (found.verdict, found.exit_code, found.changes) == ("additive", 96 | 4, ())
+    assert {(one.text, one.where, one.later) for one in found.names} == {
+        ("block_q4_0", "llama/llama.go:7", "llama/llama.go:8"),
+        ("llama_default_params", "llama/llama.go:5", "llama/llama.go:6"),
+        ("ggml_write", "llama/llama.go:6", ""),
+        ("ggml_count", "", "llama/llama.go:7"),
+    }
+    assert all(one.in_old and one.in_new for one in found.names)
+    text = as_text(found)
+    assert "v0.17.0 uses no more: ggml_write\n" in text
+    assert "v0.17.0 uses newly: ggml_count\n" in text
+    assert snapshot(vendored.site.ollama) == before, "a repository is only read"
+
+
+def test_what_the_older_code_calls_and_the_newer_headers_lack(vendored: Vendored) -> None:
+    vendored.release("v0.16.0", ("ggml_write(FILE * to, ", "ggml_write("), ("ggml_set_log(", "ggml_put_log("))
+    found = vendored.diff("v0.15.0", "v0.16.0")
+    assert {(one.name, one.change, one.effect, one.used) for one in found.changes if one.change != "added"} == {
+        ("ggml_write", "signature", "breaking", "llama/llama.go:6"),
+        ("ggml_set_log", "removed", "unused", ""),
+    }
+    assert (found.verdict, found.exit_code) == ("breaking", 96 | 4 | 8 | 16)
+    assert vendored.diff("v0.16.0", "v0.15.0").verdict == "breaking", "the other way round as well"
+
+
+def test_a_name_of_a_private_header_that_went(vendored: Vendored) -> None:
+    vendored.release("v0.16.0", ("} block_q4_0;", "} block_q4_0x8;"))
+    found = vendored.diff("v0.15.0", "v0.16.0")
+    assert (found.verdict, found.exit_code, found.changes) == ("breaking", 96 | 4 | 8, ())
+    assert "breaking   lost compiled block_q4_0\n             used at llama/llama.go:7" in as_text(found)
+
+
+def test_from_one_era_of_ollama_to_the_other(vendored: Vendored) -> None:
+    site = vendored.site
+    site.change("include/llama.h", "llama_default_params", "llama_usual_params")
+    pin = git(site.llama_cpp, "rev-parse", "HEAD")
+    for name in vendored.files:
+        (site.ollama / name).unlink()
+    commit(site.ollama, {"LLAMA_CPP_VERSION": pin, "llama/compat/own.cpp": "ggml_count(0);\n", "llm/run.go": RUNNER})
+    git(site.ollama, "tag", "v0.30.0")
+    there = vendored.diff("v0.15.0", "v0.30.0")
+    assert {one.name: (one.effect, one.used) for one in there.changes if one.change == "removed"} == {
+        "llama_default_params": ("breaking", "llama/llama.go:5"),
+    }
+    assert {(one.text, one.in_old, one.in_new, one.where) for one in there.server} == {
+        ("--model", False, True, ""),
+        ("--flash-attn", False, True, ""),
+    }
+    assert {one.text for one in there.names if not one.later} == {"llama_default_params", "ggml_write", "block_q4_0"}
+    back = vendored.diff("v0.30.0", "v0.15.0")
+    lost = {(one.text, one.where.partition(":")[0]) for one in back.server if one.in_old and not one.in_new}
+    assert (back.verdict, lost) == ("breaking", {("--model", "llm/run.go"), ("--flash-attn", "llm/run.go")})
+    against_head = site.diff("ollama@v0.15.0", "HEAD")
+    assert (against_head.verdict, against_head.ollama, against_head.later) == ("breaking", "v0.15.0", "")
+
+
+@pytest.mark.slow
+def test_two_ollamas_on_the_command_line(vendored: Vendored) -> None:
+    vendored.release("v0.16.0", ("C.ggml_write(nil, p)", ""))
+    site = vendored.site
+    flags = ["--llama-cpp", str(site.llama_cpp), "--ollama", str(site.ollama), "--workspace", str(site.root / "w")]
+    flags += ["--old", "ollama@v0.15.0", "--new", "ollama@v0.16.0"]
+    done = inv("api.diff", "--json", *flags, cwd=site.root)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["verdict"], found["later"]) == (96 | 4, "additive", "v0.16.0")
+    done = inv("api.diff", *flags, cwd=site.root)
+    assert done.returncode == 96 | 4
+    assert "v0.16.0 uses no more: ggml_write" in done.stdout
+    done = inv("api.diff", *flags, "--surface-only", cwd=site.root)
+    assert (done.returncode, done.stdout.splitlines()[-1].strip()) == (0, "verdict: identical")
+
+
 @pytest.mark.parametrize(
     ("new", "flags", "error", "words"),
     [
@@ -123,6 +248,7 @@ def test_another_repository_and_a_bare_one(site: Site) -> None:
         ("ROOT/empty", {}, HeaderInvalid, r"not a tree of llama\.cpp"),
         ("ROOT/ollama", {}, HeaderInvalid, r"not a tree of llama\.cpp"),
         ("ROOT/ollama@v99", {}, UnknownRevision, "v99"),
+        ("ollama@v99", {}, UnknownRevision, "no branch, tag or commit 'v99'"),
         ("HEAD", {"sources__ollama_ref": "v99"}, UnknownRevision, "v99"),
         ("HEAD", {"sources__ollama": "/"}, NotARepository, "not a git repository"),
     ],

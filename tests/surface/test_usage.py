@@ -144,6 +144,24 @@ def test_names_called_through_cgo(tmp_path: Path) -> None:
     assert found.server == ()
 
 
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        "/*\n#cgo CPPFLAGS: -DGGML_USE_FAST\n#include <ggml_no.h>\n#define GGML_OWN 2\nCODE\n*/\n",
+        "// #cgo CPPFLAGS: -DGGML_USE_FAST\n// #include <ggml_no.h>\n// #define GGML_OWN 2\n// CODE\n",
+    ],
+)
+def test_names_in_the_c_of_a_preamble(tmp_path: Path, preamble: str) -> None:
+    code = 'static int f(void) { return ggml_count(GGML_OWN, "ggml_text"); }'
+    text = f'package ggml\n// ggml_before()\n\n{preamble.replace("CODE", code)}import "C"\nvar x = C.block_q4_0\n'
+    found = find("vendored", tmp_path, ml__ggml=text)
+    line = text[: text.index("ggml_count")].count("\n") + 1
+    assert [(use.text, use.where) for use in found.symbols] == [
+        ("block_q4_0", f"ml/ggml.go:{text.count(chr(10))}"),
+        ("ggml_count", f"ml/ggml.go:{line}"),
+    ]
+
+
 def test_what_passes_between_go_and_the_programs(tmp_path: Path) -> None:
     found = find("pinned", tmp_path, llm__run=RUNNER, server__quantize=QUANTIZE, server__other='var x = "--unrelated"')
     by_kind: dict[str, list[str]] = {}

@@ -1,6 +1,7 @@
-"""`series.drift --run`: on selected builds of llama.cpp, whether the series applies and whether it works.
+"""`series.drift --run`: on selected builds of llama.cpp, and on releases of Ollama that contain a llama.cpp, whether
+the series applies and whether it works.
 
-For each build: edits, contract and behaviour as in `series.check`; a compile, syntax only, of every C and C++ file that
+For each: edits, contract and behaviour as in `series.check`; a compile, syntax only, of every C and C++ file that
 we add or edit; `metal.check`; and a short `metal.run`. The `proven` range of series.yaml is based on this.
 """
 
@@ -27,6 +28,7 @@ from ..series import drift
 from ..series.facts import read_facts
 from ..series.manifest import Series
 from ..series.patched import INCLUDED, Patched, included, patch, reader, write_out
+from ..series.render import contained
 from ..series.tree import Tree
 from ..sources import open_origin
 from . import behaviour, holding
@@ -36,8 +38,8 @@ from .operations import QUERIES
 _SCRATCH = re.compile(r"\S*/turboquant-prove-\w+/")
 _SHOWN = 400
 """maximum length of a stage's message on the terminal; the record has all of it"""
-POINTS = 5
-"""number of builds by default"""
+POINTS, RELEASES = 5, 3
+"""number of builds by default, and of releases that contain a llama.cpp"""
 
 
 @record
@@ -52,7 +54,7 @@ class ProofStage:
 
 @record
 class ProvenBuild:
-    """One build with the series applied."""
+    """One build with the series applied, or the llama.cpp in a release of Ollama."""
 
     name: str
     commit: str
@@ -67,7 +69,7 @@ class ProvenBuild:
 
 @record
 class Proving:
-    """All builds, oldest first."""
+    """All builds, oldest first, then the releases."""
 
     series_sha256: str
     points: tuple[ProvenBuild, ...]
@@ -81,22 +83,28 @@ class Proving:
         return SeriesDoesNotApply(f"the series fails at {', '.join(failed)}", hint="what failed is listed above")
 
 
-def prove(run: Run, series: Series, since: str, until: str, every: int) -> Proving:
-    """Run the series on builds from `since` to `until`, one for `every` builds (0: five, spread evenly).
+def prove(run: Run, series: Series, since: str, until: str, every: int, releases: Sequence[str] = ()) -> Proving:
+    """Run the series on builds from `since` to `until`, one for `every` builds (0: five, spread evenly), and on three
+    releases of Ollama that contain a llama.cpp. With `releases` on these alone.
 
-    Failures are recorded, not raised. Raises `ConfigError` for an empty range.
+    Failures are recorded, not raised. Raises `ConfigError` for an empty range, and for a release that contains none.
     """
     settings, console = run.config.sources, run.console
     started = time.monotonic()
-    with open_origin("llama.cpp", settings.llama_cpp, run.config, console) as repository:
-        chosen = drift.spread(repository, since, until, every, POINTS)
+    llama_cpp = open_origin("llama.cpp", settings.llama_cpp, run.config, console)
+    with llama_cpp as repository, open_origin("ollama", settings.ollama, run.config, console) as ollama:
+        trees = {}
+        if not releases:
+            for build, commit in drift.spread(repository, since, until, every, POINTS).items():
+                trees[f"b{build}"] = Tree(target="llama.cpp", repository=repository, commit=commit, version=str(build))
+        for name in releases or drift.evenly(drift.containing(series, ollama), RELEASES):
+            trees[name] = contained(ollama, name)
         points = []
-        for build, commit in chosen.items():
-            tree = Tree(target="llama.cpp", repository=repository, commit=commit, version=str(build))
-            with console.step(f"run the series on b{build}"):
+        for name, tree in trees.items():
+            with console.step(f"run the series on {name}"):
                 stages = tuple(_stages(series, tree, run.config, run.workspace, console))
-            date = repository.commit(commit).date[:10]
-            points.append(ProvenBuild(name=f"b{build}", commit=commit, date=date, stages=stages))
+            date = tree.repository.commit(tree.commit).date[:10]
+            points.append(ProvenBuild(name=name, commit=tree.commit, date=date, stages=stages))
             console.note("\n".join(point_lines(points[-1])))
     seconds = round(time.monotonic() - started, 1)
     return Proving(series_sha256=series.sha256, points=tuple(points), seconds=seconds)

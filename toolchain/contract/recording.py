@@ -9,17 +9,16 @@ from packaging.version import Version
 
 from ..core import extras
 from ..core.console import Console
-from ..core.errors import ConfigError
 from ..core.records import record
 from ..core.run import Run
 from ..series import drift, manifest
 from ..series.facts import read_facts
 from ..series.manifest import Series
 from ..series.patched import patch, reader
-from ..series.render import ollama_version
+from ..series.render import contained
 from ..series.symbols import ABSENT, ANY, Form, Kind, Symbol, save
 from ..series.tree import Tree
-from ..sources import Repository, eras, open_origin, pin, recognise, release_name
+from ..sources import eras, open_origin, pin
 from .holding import fewest, held
 
 
@@ -51,21 +50,11 @@ def record_contract(run: Run, series: Series, names: Sequence[str], releases: Se
         for name in wanted:
             found = pin.resolve(repository, name, nearest=False, console=console)
             trees.append(Tree(target="llama.cpp", repository=repository, commit=found.commit, version=str(found.build)))
-        trees += [_contained(ollama, name) for name in releases]
+        trees += [contained(ollama, name) for name in releases]
         symbols = record_on(series, trees, console)
     save(series.root, symbols)
     manifest.seal(series.root)
     return summary(series.contract, symbols, trees)
-
-
-def _contained(ollama: Repository, name: str) -> Tree:
-    """The llama.cpp in a tree of Ollama's. Raises `ConfigError` for a tree without one."""
-    commit = ollama.resolve(name)
-    era = recognise(ollama, commit).era
-    if "llama.cpp" in era.targets:
-        raise ConfigError(f"Ollama {name} pins a llama.cpp, and contains none", hint="name its pin with --tree")
-    version = ollama_version(release_name(ollama, commit))
-    return Tree(target="llama.cpp", repository=ollama, commit=commit, version=version, era=era.name)
 
 
 def record_on(series: Series, trees: Sequence[Tree], console: Console) -> tuple[Symbol, ...]:

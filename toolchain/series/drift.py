@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import TypeVar
 
 from ..core.console import Console
 from ..core.errors import ConfigError, ToolchainError, UnknownLayout, UnknownRevision
 from ..core.records import record
 from ..core.run import Run
-from ..sources import Repository, open_origin, pin, recognise
+from ..sources import Layout, Repository, open_origin, pin, recognise
 from ..sources.releases import releases
 from ..stages import Target
 from .manifest import Series, serves
@@ -21,6 +22,7 @@ from .tree import Tree
 SINCE = "b8619"
 """the first build with a rotated cache"""
 POINTS = 75
+_T = TypeVar("_T")
 
 
 @record
@@ -151,10 +153,7 @@ def spread(repository: Repository, since: str, until: str, every: int, count: in
     """
     mainline = pin.builds(repository)
     chosen = _builds(repository, mainline, since, until, every or 1)
-    if not every and len(chosen) > count:
-        step = (len(chosen) - 1) / (count - 1)
-        chosen = [chosen[round(step * number)] for number in range(count)]
-    return {build: mainline[build] for build in chosen}
+    return {build: mainline[build] for build in (chosen if every else evenly(chosen, count))}
 
 
 def _build(repository: Repository, commit: str, build: int) -> _Stop:
@@ -189,17 +188,7 @@ def _releases(
     """Ollama's releases back to the oldest that the series serves, each with the llama.cpp that it contains, or that it
     pins, or the newest build before that."""
     stops: list[_Stop] = []
-    for name in releases(ollama, candidates=candidates).values():
-        commit = ollama.resolve(f"refs/tags/{name}")
-        try:
-            layout = recognise(ollama, commit)
-        except UnknownLayout:
-            break
-        tree = Tree(
-            target="ollama", repository=ollama, commit=commit, version=ollama_version(name), era=layout.era.name
-        )
-        if layout.era.unserved or not serves(series, tree.era, tree.version):
-            break
+    for name, layout, tree in _served(series, ollama, candidates):
         if "llama.cpp" in layout.era.targets:
             served = pin.find(llama_cpp, mainline, layout.pin)
             llama_cpps = _build(llama_cpp, served.commit, served.build).trees if served else ()
@@ -207,6 +196,36 @@ def _releases(
             llama_cpps = (replace(tree, target="llama.cpp"),)
         stops.append(_Stop(name=name, trees=(*llama_cpps, tree)))
     return stops[::-1]
+
+
+def _served(series: Series, ollama: Repository, candidates: bool) -> Iterator[tuple[str, Layout, Tree]]:
+    """Ollama's releases back to the oldest that the series serves, newest first."""
+    for name in releases(ollama, candidates=candidates).values():
+        commit = ollama.resolve(f"refs/tags/{name}")
+        try:
+            layout = recognise(ollama, commit)
+        except UnknownLayout:
+            return
+        tree = Tree(
+            target="ollama", repository=ollama, commit=commit, version=ollama_version(name), era=layout.era.name
+        )
+        if layout.era.unserved or not serves(series, tree.era, tree.version):
+            return
+        yield name, layout, tree
+
+
+def containing(series: Series, ollama: Repository) -> list[str]:
+    """The served releases of Ollama whose trees contain a llama.cpp, oldest first."""
+    found = _served(series, ollama, candidates=False)
+    return [name for name, layout, _ in found if "llama.cpp" not in layout.era.targets][::-1]
+
+
+def evenly(found: Sequence[_T], count: int) -> list[_T]:
+    """`count` of them, evenly spread, both ends among them; all if there are no more."""
+    if len(found) <= count:
+        return [*found]
+    step = (len(found) - 1) / (count - 1)
+    return [found[round(step * number)] for number in range(count)]
 
 
 def _survey(target: Target, series: Series, stops: Sequence[_Stop], memory: Memory, console: Console) -> Survey:

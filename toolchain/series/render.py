@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from ..core import templates, temporary
-from ..core.errors import AnchorMissing, PatchFailed, SeriesError, ToolchainError
+from ..core.errors import AnchorMissing, ConfigError, PatchFailed, SeriesError, ToolchainError
 from ..core.records import record, sha256_bytes
-from ..sources import eras
+from ..sources import Repository, eras, recognise, release_name
 from ..sources.origins import open_checkout
 from ..sources.scratch import AUTHOR
 from ..stages import EditResult, FileChecksum, Rendered, RenderedTarget, Sources, Target
@@ -77,6 +77,16 @@ def trees(sources: Sources) -> tuple[Tree, Tree]:
         era=era.name,
     )
     return llama_cpp, ollama
+
+
+def contained(ollama: Repository, name: str) -> Tree:
+    """The llama.cpp in a tree of Ollama's. Raises `ConfigError` for a tree without one."""
+    commit = ollama.resolve(name)
+    era = recognise(ollama, commit).era
+    if "llama.cpp" in era.targets:
+        raise ConfigError(f"Ollama {name} pins a llama.cpp, and contains none", hint="name its pin among the builds")
+    version = ollama_version(release_name(ollama, commit))
+    return Tree(target="llama.cpp", repository=ollama, commit=commit, version=version, era=era.name)
 
 
 def ollama_version(describe: str) -> str:

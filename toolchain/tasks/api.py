@@ -21,8 +21,8 @@ def snapshot(run: Run, tree: str = "", platform: str = surface.PLATFORM) -> None
 
 @group.task(
     *SOURCES,
-    old=f"{_TREE}; empty: the one that Ollama pins",
-    new=f"{_TREE}; empty: HEAD",
+    old=f"{_TREE}, or ollama@REF; empty: the one that Ollama is built with",
+    new=f"{_TREE}, or ollama@REF; empty: HEAD",
     platform=_PLATFORM,
     surface_only="ignore Ollama: everything counts as used",
 )

@@ -39,7 +39,9 @@ def branch(run: Run) -> None:
     until="newest build; empty: the newest in the repository",
     every="builds between two points; 0: about 75 points",
     candidates="also test Ollama's release candidates",
-    run="also compile and run the series; takes minutes for each build; five builds unless --every is given",
+    run="also compile and run the series; takes minutes for each build; five builds unless --every is given, and three "
+    "releases of Ollama that contain a llama.cpp",
+    release="with --run: such a release to run on, in place of all others (repeatable, or with commas)",
     out="folder of drift.html, drift.png and drift.json; empty: in the workspace",
 )
 def drift(
@@ -49,12 +51,13 @@ def drift(
     every: int = 0,
     candidates: bool = False,
     run: bool = False,
+    release: Names = Names(),
     out: str = "",
 ) -> None:
     """The series on a range of upstream."""
     series = manifest.load_series(context)
     if run:
-        context.finish(proving.prove(context, series, since, until, every))
+        context.finish(proving.prove(context, series, since, until, every, release))
         return
     extras.require("plots", "the drift picture")
     found = surveying.survey(context, series, since, until, every, candidates=candidates)

@@ -24,7 +24,7 @@ def _proving(found: Proving) -> str:
     for point in found.points:
         lines += point_lines(point)
     held = [point for point in found.points if point.ok]
-    lines.append(f"  {len(held)} of {len(found.points)} builds passed, in {found.seconds:.0f} s")
+    lines.append(f"  {len(held)} of {len(found.points)} points passed, in {found.seconds:.0f} s")
     return "\n".join(lines)
 
 

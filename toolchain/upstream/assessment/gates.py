@@ -17,7 +17,7 @@ from ..fork.branch import Branch
 from ..fork.conflicts import Conflicts, MergeOutcome, PatchResult
 from ..fork.freshness import Freshness
 from ..fork.metal import MetalBranch
-from ..surface import ApiDiff
+from ..surface import ApiDiff, told_apart
 
 Status = Literal["pass", "warn", "fail", "unknown", "not asked"]
 _GB = 1e9
@@ -173,7 +173,7 @@ def api(found: ApiDiff) -> Gate:
     breaking = [
         f"{change.change} {change.kind} {change.name}" for change in found.changes if change.effect == "breaking"
     ]
-    lost = [f"{use.kind} {use.text}" for use in found.server if use.in_old and not use.in_new]
+    lost = [f"{use.kind} {use.text}" for use in told_apart(found) if use.in_old]
     shown = [*breaking, *lost]
     return Gate(
         status=statuses.get(found.verdict, "pass"),

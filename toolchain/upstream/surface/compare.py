@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...core.records import record
 from .surface import Declared, Enum, Enumerator, Field, Snapshot, Struct
-from .usage import ServerUse, Usage
+from .usage import IN_CODE, Need, Usage
 
 Kind = Literal["function", "variable", "typedef", "enum", "enumerator", "struct", "union", "macro"]
 Class = Literal["added", "removed", "signature", "value", "sentinel", "layout", "deprecated"]
@@ -50,27 +50,39 @@ class ApiDiff:
     ollama: str
     """the Ollama whose usage was examined; empty: everything counts as used, by compiled programs"""
     changes: tuple[SurfaceChange, ...]
-    server: tuple[ServerUse, ...]
+    server: tuple[Need, ...]
     """what Ollama passes to llama-server and reads from it, and whether both trees have it"""
+    names: tuple[Need, ...]
+    """what Ollama's code names of llama.cpp, and whether both trees declare it, or mention it in their sources"""
+    later: str
+    """a second Ollama, that of the new tree; empty: there is none"""
     verdict: Verdict
     exit_code: int
 
 
-def diff(old: Snapshot, new: Snapshot, usage: Usage | None = None, server: Sequence[ServerUse] = ()) -> ApiDiff:
+def diff(
+    old: Snapshot,
+    new: Snapshot,
+    usage: Usage | None = None,
+    later: Usage | None = None,
+    needs: Sequence[Need] = (),
+) -> ApiDiff:
     """Compare two snapshots of the same platform.
 
-    Without `usage` everything counts as used by compiled programs. `server` comes from
-    `server.check`; what the old tree had and the new one lacks is breaking.
+    Without `usage` everything counts as used by compiled programs. `later` is what the Ollama of the new tree uses:
+    what differs from `usage` is a change. `needs` comes from `comparison.check`; what the old tree had and the new one
+    lacks is breaking.
     """
     binding = _Binding(usage, (old, new))
     found = [*_declared(old, new), *_structs(old, new), *_enums(old, new), *_macros(old, new)]
     changes = tuple(sorted((binding.judged(one) for one in found), key=lambda one: (one.change, one.kind, one.name)))
-    lost = any(use.in_old and not use.in_new for use in server)
+    lost = any(use.in_old and not use.in_new for use in needs)
+    differs = later is not None and any(not (use.where and use.later) for use in needs)
     effects = {change.effect for change in changes}
     incompatible = lost or "breaking" in effects
     unused = bool(effects & {"unused", "recompiled"})
     verdict: Verdict = "breaking" if incompatible else "changed but unused" if unused else "additive"
-    if not changes and not lost:
+    if not changes and not lost and not differs:
         verdict = "identical"
     bits = EXIT_BASE | EXIT_CHANGED | EXIT_INCOMPATIBLE * incompatible | EXIT_UNUSED * unused
     return ApiDiff(
@@ -79,10 +91,18 @@ def diff(old: Snapshot, new: Snapshot, usage: Usage | None = None, server: Seque
         platform=old.platform,
         ollama=usage.describe if usage else "",
         changes=changes,
-        server=tuple(server),
+        server=tuple(use for use in needs if use.kind not in IN_CODE),
+        names=tuple(use for use in needs if use.kind in IN_CODE),
+        later=later.describe if later else "",
         verdict=verdict,
         exit_code=0 if verdict == "identical" else bits,
     )
+
+
+def told_apart(found: ApiDiff) -> tuple[Need, ...]:
+    """What Ollama uses and one of the trees lacks, without the names that are among the changes of the headers."""
+    shown = {change.name for change in found.changes}
+    return tuple(use for use in (*found.names, *found.server) if use.in_old != use.in_new and use.text not in shown)
 
 
 class _Binding:

@@ -12,12 +12,15 @@ from ...core.run import Run
 from ...sources import Repository, open_origin, pin, recognise, release_name
 from ...sources.mirror import ensure_contents, is_url
 from ...stages import Target
-from . import server, snapshot, usage
+from . import server, snapshot, trees, usage
 from .compare import ApiDiff, diff
 from .snapshot import FOLDER, PLATFORM
-from .surface import PLATFORMS, Snapshot
+from .surface import PLATFORMS, Snapshot, names
 from .trees import CommitTree, FolderTree, SourceTree
-from .usage import ServerUse, Usage
+from .usage import Need, Usage
+
+_OLLAMA = "ollama@"
+"""before a ref of Ollama, in place of a tree of llama.cpp"""
 
 
 def take(run: Run, tree: str = "", platform: str = PLATFORM) -> Snapshot:
@@ -30,27 +33,47 @@ def take(run: Run, tree: str = "", platform: str = PLATFORM) -> Snapshot:
 def compare(run: Run, old: str, new: str, platform: str = PLATFORM, *, surface_only: bool = False) -> ApiDiff:
     """Compare two trees. An empty `old` is the llama.cpp that Ollama pins, an empty `new` HEAD of llama.cpp.
 
-    With `surface_only` Ollama is ignored, and everything counts as used.
+    `ollama@REF` is the llama.cpp of that Ollama. As `old` it is also the Ollama whose usage counts; as `new`, what it
+    uses is compared with that. With `surface_only` Ollama is ignored, and everything counts as used.
     """
     _ready(platform)
     origins = _Origins(run)
     with run.console.step("compare the C surfaces"):
-        before, after = origins.tree(old) if old else origins.pinned(), origins.tree(new or "HEAD")
+        before, after = origins.tree(old or _OLLAMA), origins.tree(new or "HEAD")
         was, now = (snapshot.kept(tree, run.workspace, platform) for tree in (before, after))
     if surface_only:
         return diff(was, now)
     with run.console.step("find what Ollama uses"):
-        found = origins.usage()
-        return diff(was, now, found, check(found.server, before, after, run.workspace))
+        found = origins.usage(old)
+        later = origins.usage(new) if new.startswith(_OLLAMA) else None
+        needs = check(found, later, (before, was), (after, now), run.workspace)
+        return diff(was, now, found, later, needs)
 
 
-def check(uses: Sequence[usage.Use], old: SourceTree, new: SourceTree, workspace: Path) -> tuple[ServerUse, ...]:
-    """Each use of llama.cpp's programs, and which of the two trees provides it."""
-    before, after = (_provided(uses, tree, workspace) for tree in (old, new))
+_Side = tuple[SourceTree, Snapshot]
+
+
+def check(found: Usage, later: Usage | None, old: _Side, new: _Side, workspace: Path) -> tuple[Need, ...]:
+    """Each use by one Ollama or by two, and which of the two trees provides it."""
+    mine, theirs = ({_key(use): use for use in (*one.symbols, *one.server)} if one else {} for one in (found, later))
+    uses = {key: (theirs | mine)[key] for key in sorted(theirs | mine)}
+    before, after = (_provided(tuple(uses.values()), *side, workspace) for side in (old, new))
     return tuple(
-        ServerUse(kind=use.kind, text=use.text, where=use.where, in_old=use in before, in_new=use in after)
-        for use in uses
+        Need(
+            kind=use.kind,
+            text=use.text,
+            where=mine[key].where if key in mine else "",
+            in_old=use in before,
+            in_new=use in after,
+            later=theirs[key].where if key in theirs else "",
+        )
+        for key, use in uses.items()
     )
+
+
+def _key(use: usage.Use) -> tuple[str, str, str]:
+    """What tells one use from another: not its place."""
+    return use.kind, use.text, use.program
 
 
 @record
@@ -58,7 +81,22 @@ class _Provided:
     uses: tuple[usage.Use, ...]
 
 
-def _provided(uses: Sequence[usage.Use], tree: SourceTree, workspace: Path) -> frozenset[usage.Use]:
+def _provided(uses: Sequence[usage.Use], tree: SourceTree, surface: Snapshot, workspace: Path) -> frozenset[usage.Use]:
+    code = [use for use in uses if use.kind in usage.IN_CODE]
+    programs = [use for use in uses if use.kind not in usage.IN_CODE]
+    return _named(code, tree, surface) | _served(programs, tree, workspace)
+
+
+def _named(uses: Sequence[usage.Use], tree: SourceTree, surface: Snapshot) -> frozenset[usage.Use]:
+    """Those that a tree declares in public, or mentions in its sources."""
+    public = names(surface)
+    private = sorted({use.text for use in uses} - public)
+    known = public | tree.present(private, trees.layout_of(tree).sources, words=True)
+    return frozenset(use for use in uses if use.text in known)
+
+
+def _served(uses: Sequence[usage.Use], tree: SourceTree, workspace: Path) -> frozenset[usage.Use]:
+    """Those that the programs of a tree provide."""
     if not isinstance(tree, CommitTree):
         return server.provided(uses, tree)
     asked = sha256_bytes(to_json(tuple(uses)).encode())[:16]
@@ -92,7 +130,11 @@ class _Origins:
         return self._opened[target]
 
     def tree(self, name: str) -> SourceTree:
-        """A commit of llama.cpp by branch, tag, build or id; a folder; or PATH@REF, a commit of another repository."""
+        """A commit of llama.cpp by branch, tag, build or id; a folder; PATH@REF, a commit of another repository; or
+        ollama@REF, the llama.cpp of an Ollama.
+        """
+        if name.startswith(_OLLAMA):
+            return self._built_with(name)
         path, separator, ref = name.rpartition("@")
         if separator and ("/" in path or path == ".") and Path(path).expanduser().is_dir():
             return self._commit(Repository.open(Path(path)), ref)
@@ -113,25 +155,30 @@ class _Origins:
             ensure_contents(repository, commit, console)
         return CommitTree(repository, commit, describe)
 
-    def _ollama(self) -> tuple[Repository, str]:
+    def _ollama(self, name: str) -> tuple[Repository, str]:
+        """The commit of Ollama behind ollama@REF; the configured one for anything else."""
         settings = self._run.config.sources
         repository = self._repository("ollama")
-        commit = repository.resolve(settings.ollama_ref or "HEAD")
+        ref = name.removeprefix(_OLLAMA) if name.startswith(_OLLAMA) else ""
+        commit = repository.resolve(ref or settings.ollama_ref or "HEAD")
         if is_url(settings.ollama):
             ensure_contents(repository, commit, self._run.console)
         return repository, commit
 
-    def pinned(self) -> SourceTree:
-        """The llama.cpp that Ollama is built with: the commit that it names, or what its own tree has."""
-        repository, commit = self._ollama()
+    def _built_with(self, name: str) -> SourceTree:
+        """The llama.cpp that an Ollama is built with: the commit that it names, or what its own tree has."""
+        repository, commit = self._ollama(name)
         layout = recognise(repository, commit)
         if "llama.cpp" not in layout.era.targets:
             return CommitTree(repository, commit, release_name(repository, commit))
         return self._commit(self._repository("llama.cpp"), layout.pin)
 
-    def usage(self) -> Usage:
-        """What the configured Ollama uses. Raises `UnknownLayout` for a tree that is not Ollama's."""
-        repository, commit = self._ollama()
+    def usage(self, name: str) -> Usage:
+        """What an Ollama uses: that of ollama@REF, else the configured one.
+
+        Raises `UnknownLayout` for a tree that is not Ollama's.
+        """
+        repository, commit = self._ollama(name)
         path = self._run.workspace / FOLDER / f"{commit}-usage-{usage.REVISION}.json"
         try:
             found = read(path, Usage)

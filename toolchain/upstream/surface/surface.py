@@ -97,3 +97,10 @@ class Snapshot:
     enums: tuple[Enum, ...]
     structs: tuple[Struct, ...]
     macros: tuple[Macro, ...]
+
+
+def names(surface: Snapshot) -> frozenset[str]:
+    """All that a surface declares, enumerators among it."""
+    values = (value.name for enum in surface.enums for value in enum.values)
+    groups = (surface.declared, surface.enums, surface.structs, surface.macros)
+    return frozenset((*values, *(one.name for group in groups for one in group)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -30,8 +31,8 @@ class SourceTree(Protocol):
     def containing(self, texts: Sequence[str], under: Sequence[str]) -> list[str]:
         """Files below the folders that contain one of the texts."""
 
-    def present(self, texts: Sequence[str], under: Sequence[str]) -> frozenset[str]:
-        """Those of the texts that occur in a file below the folders."""
+    def present(self, texts: Sequence[str], under: Sequence[str], *, words: bool = False) -> frozenset[str]:
+        """Those of the texts that occur in a file below the folders; with `words`, not as a part of a longer word."""
 
 
 class CommitTree:
@@ -57,9 +58,10 @@ class CommitTree:
         found = self._repository.grep(self.origin, texts, under, "-l")
         return [name.removeprefix(f"{self.origin}:") for name in found]
 
-    def present(self, texts: Sequence[str], under: Sequence[str]) -> frozenset[str]:
+    def present(self, texts: Sequence[str], under: Sequence[str], *, words: bool = False) -> frozenset[str]:
         """See `SourceTree`. Raises `FetchFailed` for a content that a partial clone lacks."""
-        return frozenset(self._repository.grep(self.origin, texts, under, "-h", "-o") if texts else ())
+        options = ("-h", "-o", *(("-w",) if words else ()))
+        return frozenset(self._repository.grep(self.origin, texts, under, *options) if texts else ())
 
 
 class FolderTree:
@@ -89,12 +91,13 @@ class FolderTree:
         wanted = [text.encode() for text in texts]
         return [path for path, content in self._sources(under) if any(text in content for text in wanted)]
 
-    def present(self, texts: Sequence[str], under: Sequence[str]) -> frozenset[str]:
+    def present(self, texts: Sequence[str], under: Sequence[str], *, words: bool = False) -> frozenset[str]:
         """See `SourceTree`."""
-        missing = set(texts)
+        edge = rb"\b" if words else b""
+        missing = {text: re.compile(edge + re.escape(text.encode()) + edge) for text in texts}
         for _, content in self._sources(under):
-            missing -= {text for text in missing if text.encode() in content}
-        return frozenset(texts) - missing
+            missing = {text: form for text, form in missing.items() if not form.search(content)}
+        return frozenset(texts) - missing.keys()
 
     def _sources(self, under: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         for path in (path for folder in under for path in self.paths(folder)):
@@ -104,22 +107,25 @@ class FolderTree:
 
 @record
 class HeaderLayout:
-    """Where a tree keeps its public headers."""
+    """Where a tree keeps its public headers, and its sources."""
 
     name: str
     llama: str
     ggml: str
     mtmd: str
+    sources: tuple[str, ...]
 
 
+_SOURCE_FOLDERS = ("ggml/src", "src", "common", "tools/mtmd")
 LAYOUTS = (
-    HeaderLayout(name="llama.cpp", llama="include", ggml="ggml/include", mtmd="tools/mtmd"),
+    HeaderLayout(name="llama.cpp", llama="include", ggml="ggml/include", mtmd="tools/mtmd", sources=_SOURCE_FOLDERS),
     *(
         HeaderLayout(
             name=f"{era.name} Ollama",
             llama=era.place("include"),
             ggml=era.place("ggml/include"),
             mtmd=era.place("tools/mtmd"),
+            sources=tuple(era.place(folder) for folder in _SOURCE_FOLDERS),
         )
         for era in eras.ERAS
         if "llama.cpp" not in era.targets
@@ -129,29 +135,34 @@ _MTMD = ("mtmd.h", "mtmd-helper.h")
 """Of tools/mtmd, the headers that C can include."""
 
 
-def headers(tree: SourceTree) -> tuple[HeaderLayout, dict[str, bytes]]:
-    """The layout of a tree and the contents of its public C headers, by path.
-
-    Headers for C++ (`*-cpp.h`) are ignored. Raises `HeaderInvalid` for a tree that is not llama.cpp's.
-    """
+def layout_of(tree: SourceTree) -> HeaderLayout:
+    """How a tree is laid out. Raises `HeaderInvalid` for one that is not llama.cpp's."""
     for layout in LAYOUTS:
-        main = f"{layout.llama}/llama.h"
-        if tree.read(main) is None:
-            continue
-        names = [main, *(f"{layout.mtmd}/{name}" for name in _MTMD)]
-        names += [
-            path
-            for path in tree.paths(layout.ggml)
-            if path.endswith(".h") and not path.endswith("-cpp.h") and path.count("/") == layout.ggml.count("/") + 1
-        ]
-        found = {path: content for path in sorted(names) if (content := tree.read(path)) is not None}
-        if f"{layout.ggml}/ggml.h" not in found:
-            raise HeaderInvalid(
-                f"{tree.describe}: there is no {layout.ggml}/ggml.h beside {main}", hint="is the tree complete?"
-            )
-        return layout, found
+        if tree.read(f"{layout.llama}/llama.h") is not None:
+            return layout
     looked = ", ".join(f"{layout.llama}/llama.h" for layout in LAYOUTS)
     raise HeaderInvalid(
         f"{tree.describe}: not a tree of llama.cpp (looked for {looked})",
         hint="check the repository and its ref; trees from before July 2024 have their headers elsewhere",
     )
+
+
+def headers(tree: SourceTree) -> tuple[HeaderLayout, dict[str, bytes]]:
+    """The layout of a tree and the contents of its public C headers, by path.
+
+    Headers for C++ (`*-cpp.h`) are ignored. Raises `HeaderInvalid` for a tree that is not llama.cpp's.
+    """
+    layout = layout_of(tree)
+    main = f"{layout.llama}/llama.h"
+    names = [main, *(f"{layout.mtmd}/{name}" for name in _MTMD)]
+    names += [
+        path
+        for path in tree.paths(layout.ggml)
+        if path.endswith(".h") and not path.endswith("-cpp.h") and path.count("/") == layout.ggml.count("/") + 1
+    ]
+    found = {path: content for path in sorted(names) if (content := tree.read(path)) is not None}
+    if f"{layout.ggml}/ggml.h" not in found:
+        raise HeaderInvalid(
+            f"{tree.describe}: there is no {layout.ggml}/ggml.h beside {main}", hint="is the tree complete?"
+        )
+    return layout, found

@@ -19,12 +19,21 @@ from .trees import SourceTree
 
 UseKind = Literal["loaded", "compiled", "flag", "environment", "endpoint", "field", "log", "message"]
 
+IN_CODE: tuple[UseKind, ...] = ("loaded", "compiled")
+"""names of llama.cpp in Ollama's code; the other kinds concern llama.cpp's programs"""
+
 _MADE_BY = (Path(__file__), *sorted(Path(eras.__file__).parent.glob("*.py")))
 REVISION = sha256_bytes(b"".join(path.read_bytes() for path in _MADE_BY))[:8]
 """version of this module and of the eras; older results are recomputed"""
 
 _NAME = re.compile(r"(?:llama|ggml|gguf|mtmd)_\w+|(?:LLAMA|GGML|GGUF|MTMD)_[A-Z0-9_]+")
-_CGO = re.compile(r"\bC\.(?:struct_|enum_|union_)?(\w+)")
+_PRIVATE = re.compile(r"(?:de)?quantize_row_\w+|block_\w+")
+"""of the headers in ggml's sources, whose names have no prefix"""
+_CGO = re.compile(r"\bC\.(?:sizeof_)?(?:struct_|enum_|union_)?(\w+)")
+_PREAMBLE = re.compile(r'(/\*(?:(?!\*/)[\s\S])*\*/\n|(?:^//.*\n)+)import "C"$', re.MULTILINE)
+"""a comment of C: cgo compiles it"""
+_NO_CODE = re.compile(r"^(?://)?[ \t]*#.*|^//|^/\*|\*/$", re.MULTILINE)
+_DEFINED = re.compile(r"#\s*define\s+(\w+)")
 _LOADER = re.compile(r"dlsym|findProc|FindProc|NewProc|GetProcAddress|RegisterLibFunc")
 _LITERAL = re.compile(r'"((?:\\.|[^"\\\n])*)"|`([^`]*)`')
 _FLAG = re.compile(r"--[a-z][a-z0-9-]+|-[a-z]{1,4}")
@@ -56,14 +65,17 @@ class Use:
 
 
 @record
-class ServerUse:
-    """A use of llama.cpp's programs, and which of two trees provides it. In neither: not llama.cpp's."""
+class Need:
+    """A use of llama.cpp, and which of two trees provides it. In neither: not llama.cpp's, or not public."""
 
     kind: UseKind
     text: str
     where: str
+    """file and line in Ollama; empty where only the newer of two Ollamas uses it"""
     in_old: bool
     in_new: bool
+    later: str = ""
+    """file and line in the newer of two Ollamas; empty where it does not use it, and without a second Ollama"""
 
 
 @record
@@ -131,10 +143,16 @@ class _File:
             yield match.start(), match.group(1) if match.group(1) is not None else match.group(2)
 
     def cgo(self) -> Iterator[Use]:
-        """Names after `C.`."""
+        """Names after `C.`, then those in the C of the comment above `import "C"`."""
         for match in _CGO.finditer(self._code):
-            if _NAME.fullmatch(match.group(1)):
+            if _NAME.fullmatch(match.group(1)) or _PRIVATE.fullmatch(match.group(1)):
                 yield self._use("compiled", match.group(1), match.start())
+        for preamble in _PREAMBLE.finditer(self._raw):
+            own = set(_DEFINED.findall(preamble.group()))
+            code = _NO_CODE.sub(lambda match: " " * len(match.group()), preamble.group(1))
+            for match in re.finditer(rf"\b(?:{_NAME.pattern})\b", mask(code, "c", strings=True)):
+                if match.group() not in own:
+                    yield self._use("compiled", match.group(), preamble.start() + match.start())
 
     def compiled(self) -> Iterator[Use]:
         """Names in C++ of Ollama's own that becomes part of llama.cpp."""
