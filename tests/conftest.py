@@ -1,4 +1,9 @@
 import os
+import sys
+
+# Hundreds of programs that tests start are the toolkit itself: it is compiled to bytecode once, whatever the caller wants.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before numpy is imported: threads of its own for small matrices, on processors that other workers use, wait for each
 # other far longer than they compute. Programs that a test starts inherit it.
