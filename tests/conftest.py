@@ -1,9 +1,8 @@
 import os
 import sys
 
-# Hundreds of programs that tests start are the toolkit itself: it is compiled to bytecode once, whatever the caller wants.
+# Hundreds of programs that tests start are the toolkit itself, which takes as long to compile as to run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 # Before numpy is imported: threads of its own for small matrices, on processors that other workers use, wait for each
 # other far longer than they compute. Programs that a test starts inherit it.
@@ -13,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 from tests.shared import Miniatures
+
+sys.dont_write_bytecode = False
 
 # A busy machine is no failure: what takes too long is for the suite's own clock to say.
 settings.register_profile("suite", deadline=None)
