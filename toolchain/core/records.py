@@ -60,7 +60,7 @@ def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _values(record: Any) -> tuple[Any, ...]:
-    return tuple(getattr(record, field.name) for field in _fields(type(record)) if field.compare)
+    return tuple(getattr(record, field.name) for field in _fields(record.__class__) if field.compare)
 
 
 def _same(self: Any, other: object) -> bool:
@@ -73,8 +73,8 @@ def _hash(self: Any) -> int:
 
 @reprlib.recursive_repr()
 def _shown(self: Any) -> str:
-    shown = (f"{field.name}={getattr(self, field.name)!r}" for field in _fields(type(self)) if field.repr)
-    return f"{type(self).__qualname__}({', '.join(shown)})"
+    shown = (f"{field.name}={getattr(self, field.name)!r}" for field in _fields(self.__class__) if field.repr)
+    return f"{self.__class__.__qualname__}({', '.join(shown)})"
 
 
 def _encode_hook(value: Any) -> Any:
