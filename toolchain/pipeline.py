@@ -219,8 +219,9 @@ def ship(run: Run) -> Shipped:
     built = directory(run, release)
     if run.config.verify.model:
         from .models.compatibility import examination  # slow to import, and needed only where a model is named
+        from .models.quality import calibration
 
-        run = examination.suited(run, release, built)
+        run = examination.suited(calibration.for_service(run, release, built), release, built)
     verification = verify(run, built)
     deployment = install(run, built, verification)
     return Shipped(

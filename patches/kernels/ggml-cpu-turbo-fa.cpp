@@ -16,14 +16,23 @@ typedef ggml_turbo_attention attention;
 constexpr int64_t tile_keys   = 64;  // keys that are decoded at a time
 constexpr int64_t tile_rows   = 64;  // query rows that share them, at most
 constexpr int64_t columns     = 64;  // of values that are summed at a time
-constexpr int64_t chunk_keys  = 512; // keys that are summed one after another; see `join`
+constexpr int64_t chunk_keys  = 512; // keys of a row that are summed one after another; see `join`
 constexpr int     alignment   = 64;
 constexpr int64_t expand_from = 8;   // rows for which levels are worth being converted to f32 once
 
 constexpr uint16_t half_minus_infinity = 0xfc00;
 
-static_assert(chunk_keys % tile_keys == 0, "chunks are whole tiles");
+static_assert(chunk_keys >= tile_keys, "no two chunks end in a tile");
 static_assert(tile_keys % (lanes * vectors) == 0 && columns % (lanes * vectors) == 0, "tiles are whole vectors");
+
+// What a job takes of the keys of one row, by their places in the cache, and how far it is.
+struct span {
+    int64_t begin, end;
+    int64_t seen;  // keys that the row sees, of all up to here
+    int64_t stop;  // in the present tile: where the chunk ends, or the end
+    bool    full;  // the chunk is complete
+    int     depth; // parts that wait
+};
 
 // What a thread works in. Sizes in elements; R = rows of a tile, K and V = sizes of a head.
 struct workspace {
@@ -35,6 +44,8 @@ struct workspace {
     float *   sum;           // R * V
     float *   power;         // R: exponentials are in units of 2^power, that of the largest score so far; see `soften`
     double *  mass;          // R: the sum of the exponentials
+    span *    spans;         // R
+    float *   kept;          // R * tile_keys: scores of a tile in which a chunk ends
     float *   joined;        // levels * R parts of a row: see `join`
     int32_t * key_rows;      // lanes * K
     int32_t * keys;          // K * tile_keys; words of four int8 where keys are integers
@@ -76,6 +87,8 @@ size_t lay_out(const attention * fa, char * base, workspace * w) {
     take(w->sum, rows * V);
     take(w->power, rows);
     take(w->mass, rows);
+    take(w->spans, rows);
+    take(w->kept, rows * tile_keys);
     take(w->joined, levels_of(fa) * rows * part_size(fa));
     take(w->key_rows, lanes * K);
     take(w->keys, K * tile_keys);
@@ -294,18 +307,19 @@ template <int R> void score(const attention * fa, int64_t r, const workspace & w
 
 // Softmax
 
-// Turn the scores of row r with n keys from `key` on into exponentials, and bring the row's running sums along.
+// Turn the scores of row r with the keys `from` to `to` of the tile at `key` into exponentials, those of the others into
+// zeros, and bring the row's running sums along.
 //
 // Exponentials are relative to a power of two, so that a larger score than all before rescales exactly; and their mass is
 // summed in f64, where the order does not show. So a row's result depends on the keys that it sees and on their order,
 // not on the cells between them, the other rows, or the threads.
-void soften(const attention * fa, const tile & t, int64_t r, int64_t key, int64_t n, const workspace & w) {
+void soften(const attention * fa, const tile & t, int64_t r, int64_t key, int64_t from, int64_t to, const workspace & w) {
     float *   score = w.scores + r * tile_keys;
     uint16_t  mask[tile_keys];
     bool      masked = false;
     if (fa->mask.data) {
         memset(mask, 0, sizeof(mask));
-        memcpy(mask, mask_of(fa, t, r, key), n * sizeof(*mask));
+        memcpy(mask + from, mask_of(fa, t, r, key + from), (to - from) * sizeof(*mask));
         uint16_t any = 0;
         for (int64_t j = 0; j < tile_keys; ++j) {
             any |= mask[j];
@@ -315,9 +329,8 @@ void soften(const attention * fa, const tile & t, int64_t r, int64_t key, int64_
     for (int64_t j = 0; fa->softcap != 0.0f && j < tile_keys; j += lanes) {
         store(score + j, hyperbolic_tangent(load<floats>(score + j)) * fa->softcap);
     }
-    for (int64_t j = n; j < tile_keys; ++j) {
-        score[j] = -INFINITY;
-    }
+    std::fill(score, score + from, -INFINITY);
+    std::fill(score + to, score + tile_keys, -INFINITY);
     const float slope = masked ? slope_of(fa, t.head(r)) : 0.0f;
     floats      tops  = splat(-INFINITY);
     for (int64_t j = 0; j < tile_keys; j += lanes) {
@@ -437,9 +450,9 @@ void finish(const attention * fa, const tile & t, int64_t r, const float * sum, 
 
 // Parts
 //
-// Chunks of the keys are summed each by itself, and joined in pairs, then pairs of pairs, by their place in the cache alone:
-// so neither the number of threads nor that of the rows shows in the result. Chunks beyond the last one, and those that a
-// row does not see, change nothing.
+// Each row counts the keys that it sees. Every so many of them are a chunk, which is summed by itself, and chunks are joined
+// in pairs, then pairs of pairs. So neither the number of threads, nor other rows, nor where in the cache the keys lie shows
+// in the result. Chunks beyond the last one change nothing.
 
 float * split_part(const attention * fa, char * partials, int64_t item, int64_t split, int64_t r) {
     return (float *) partials + ((item * fa->tile_rows + r) * fa->splits + split) * part_size(fa);
@@ -481,36 +494,149 @@ void join_all(const attention * fa, float * const * parts, int depth) {
 }
 
 // Chunks for one job: a power of two, so that they are a tree of their own.
-int64_t chunks_per_split(const attention * fa, int64_t wanted) {
+int64_t chunks_per_split(int64_t all, int64_t wanted) {
     int64_t chunks = 1;
-    while ((chunks_of(fa) + chunks - 1) / chunks > wanted) {
+    while ((all + chunks - 1) / chunks > wanted) {
         chunks *= 2;
     }
     return chunks;
 }
 
-// Sum up the keys from `key` to `end`.
-void attend_chunk(const attention * fa, const tile & t, int64_t key, int64_t end, const workspace & w) {
-    memset(w.sum, 0, t.rows * fa->value_size * sizeof(float));
-    for (int64_t r = 0; r < t.rows; ++r) {
-        // a sink is a score that has been met before all others, with a value of zero
-        const bool sink = fa->sinks && key == 0 && fa->sinks[t.head(r)] != -INFINITY;
-        w.power[r]      = sink ? (float) power_of(fa->sinks[t.head(r)]) : -INFINITY;
-        w.mass[r]       = sink ? exponential(splat(fa->sinks[t.head(r)]), (int32_t) w.power[r])[0] : 0.0;
+// How many of n keys from `key` on a row sees.
+int64_t count(const attention * fa, const tile & t, int64_t r, int64_t key, int64_t n) {
+    if (!fa->mask.data) {
+        return n;
     }
-    const int64_t kv_batch = t.batch / (fa->batches / fa->kv_batches);
-    for (; key < end; key += tile_keys) {
-        const int64_t n = std::min(tile_keys, end - key);
-        if (hidden(fa, t, key, n)) {
+    const char * mask  = mask_of(fa, t, r, key);
+    int32_t      found = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        found += load<uint16_t>(mask + 2 * i) != half_minus_infinity;
+    }
+    return found;
+}
+
+// Where row r has seen `wanted` keys from `key` on; n_kv if it never has.
+int64_t place_of(const attention * fa, const tile & t, int64_t r, int64_t key, int64_t wanted) {
+    while (key < fa->n_kv && wanted > 0) {
+        const int64_t n    = std::min(tile_keys, fa->n_kv - key);
+        const int64_t here = count(fa, t, r, key, n);
+        if (here < wanted) {
+            wanted -= here;
+            key += n;
             continue;
         }
-        decode_keys(fa, row_of(fa->k, key, t.kv_head, kv_batch), n, w);
-        FOR_ROWS(r, t.rows, score, fa, r, w)
-        for (int64_t r = 0; r < t.rows; ++r) {
-            soften(fa, t, r, key, n, w);
+        for (; wanted > 0; ++key) {
+            wanted -= count(fa, t, r, key, 1);
         }
-        add_values(fa, t, row_of(fa->v, key, t.kv_head, kv_batch), n, w);
     }
+    return key;
+}
+
+void start_chunk(const attention * fa, int64_t r, const workspace & w) {
+    memset(w.sum + r * fa->value_size, 0, fa->value_size * sizeof(float));
+    w.power[r] = -INFINITY;
+    w.mass[r]  = 0.0;
+}
+
+// What the job takes of each row, with the first of its chunks.
+int64_t start_rows(const attention * fa, const tile & t, int64_t split, const workspace & w) {
+    int64_t chunks = fa->split_chunks;
+    if (fa->splits > 1) {
+        int64_t most = 0;
+        for (int64_t r = 0; r < t.rows; ++r) {
+            const bool same = r > 0 && fa->mask_heads <= 1 && t.token(r) == t.token(r - 1);
+            most            = same ? most : std::max(most, count(fa, t, r, 0, fa->n_kv));
+        }
+        chunks = chunks_per_split((most + chunk_keys - 1) / chunk_keys, fa->splits);
+    }
+    for (int64_t r = 0; r < t.rows; ++r) {
+        span & own = w.spans[r];
+        own        = { 0, fa->n_kv, split * chunks * chunk_keys, 0, false, 0 };
+        if (fa->splits > 1) {
+            own.begin = place_of(fa, t, r, 0, own.seen);
+            own.end   = place_of(fa, t, r, own.begin, chunks * chunk_keys);
+        }
+        start_chunk(fa, r, w);
+        // a sink is a score that has been met before all others, with a value of zero
+        const float sink = fa->sinks && split == 0 ? fa->sinks[t.head(r)] : -INFINITY;
+        if (sink != -INFINITY) {
+            w.power[r] = (float) power_of(sink);
+            w.mass[r]  = exponential(splat(sink), (int32_t) w.power[r])[0];
+        }
+    }
+    return split * chunks;
+}
+
+// Count what row r sees of the keys `from` to `to` of a tile, up to the end of its chunk.
+void advance(const attention * fa, const tile & t, int64_t r, int64_t key, int64_t from, int64_t to, span * own) {
+    const int64_t left = chunk_keys - own->seen % chunk_keys;
+    const int64_t here = from < to ? count(fa, t, r, key + from, to - from) : 0;
+    own->full          = here >= left;
+    own->stop          = here > left ? place_of(fa, t, r, key + from, left) - key : std::max(from, to);
+    own->seen += std::min(here, left);
+}
+
+// The part of row r that comes next to those that wait.
+void keep_part(const attention * fa, int64_t r, int64_t place, const workspace & w) {
+    float * parts[64];
+    int &   depth = w.spans[r].depth;
+    for (int i = 0; i <= depth; ++i) {
+        parts[i] = w.joined + (i * fa->tile_rows + r) * part_size(fa);
+    }
+    float * part = parts[depth];
+    part[0]      = w.power[r];
+    store(part + part_mass, w.mass[r]);
+    memcpy(part + part_sum, w.sum + r * fa->value_size, fa->value_size * sizeof(float));
+    depth = complete(fa, parts, depth + 1, place);
+}
+
+void end_full_chunks(const attention * fa, const tile & t, int64_t first, const workspace & w) {
+    for (int64_t r = 0; r < t.rows; ++r) {
+        if (w.spans[r].full) {
+            keep_part(fa, r, w.spans[r].seen / chunk_keys - 1 - first, w);
+            start_chunk(fa, r, w);
+        }
+    }
+}
+
+// Sum up the keys of a tile of them.
+void attend(const attention * fa, const tile & t, int64_t key, int64_t first, const workspace & w) {
+    const int64_t n        = std::min(tile_keys, fa->n_kv - key);
+    const int64_t kv_batch = t.batch / (fa->batches / fa->kv_batches);
+    const char *  values   = row_of(fa->v, key, t.kv_head, kv_batch);
+    decode_keys(fa, row_of(fa->k, key, t.kv_head, kv_batch), n, w);
+    FOR_ROWS(r, t.rows, score, fa, r, w)
+    const auto end = [&](const span & own) { return std::max<int64_t>(0, std::min(n, own.end - key)); };
+    bool more = false;
+    for (int64_t r = 0; r < t.rows; ++r) {
+        span &        own  = w.spans[r];
+        const int64_t from = std::min(n, std::max<int64_t>(0, own.begin - key)), to = std::max(from, end(own));
+        advance(fa, t, r, key, from, to, &own);
+        if (own.stop < to) {
+            memcpy(w.kept + r * tile_keys, w.scores + r * tile_keys, tile_keys * sizeof(float));
+            more = true;
+        }
+        soften(fa, t, r, key, from, own.stop, w);
+    }
+    add_values(fa, t, values, n, w);
+    end_full_chunks(fa, t, first, w);
+    if (!more) {
+        return;
+    }
+    // what is left of the tile for rows whose chunk has ended in it
+    for (int64_t r = 0; r < t.rows; ++r) {
+        span &        own  = w.spans[r];
+        const int64_t from = own.stop, to = end(own);
+        own.full = false;
+        if (from < to) {
+            memcpy(w.scores + r * tile_keys, w.kept + r * tile_keys, tile_keys * sizeof(float));
+            advance(fa, t, r, key, from, to, &own);
+            soften(fa, t, r, key, from, to, w);
+        } else {
+            memset(w.scores + r * tile_keys, 0, tile_keys * sizeof(float));
+        }
+    }
+    add_values(fa, t, values, n, w);
 }
 
 }  // namespace
@@ -521,7 +647,7 @@ void ggml_turbo_attention_plan(ggml_turbo_attention * fa, int threads) {
     fa->items           = tiles_per_head(fa) * fa->kv_heads * fa->batches;
     // with few items, the keys are divided, so that the threads end at about the same time
     const int64_t wanted = threads > 1 ? (4 * (int64_t) threads + fa->items - 1) / fa->items : 1;
-    fa->split_chunks     = chunks_per_split(fa, wanted);
+    fa->split_chunks     = chunks_per_split(chunks_of(fa), wanted);
     fa->splits           = (chunks_of(fa) + fa->split_chunks - 1) / fa->split_chunks;
     workspace w;
     fa->scratch_bytes = lay_out(fa, nullptr, &w);
@@ -536,37 +662,33 @@ void ggml_turbo_attention_job(const ggml_turbo_attention * fa, int64_t job, char
     lay_out(fa, scratch, &w);
     take_queries(fa, t, w);
 
-    const int64_t first = split * fa->split_chunks, last = std::min(first + fa->split_chunks, chunks_of(fa));
-    float *       parts[64];
-    int           depth = 0;
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-        attend_chunk(fa, t, chunk * chunk_keys, std::min(fa->n_kv, (chunk + 1) * chunk_keys), w);
-        if (last - first == 1 && fa->splits == 1) {
-            break;  // nothing to join
+    const int64_t first = start_rows(fa, t, split, w);
+    int64_t       begin = fa->n_kv, end = 0;
+    for (int64_t r = 0; r < t.rows; ++r) {
+        begin = std::min(begin, w.spans[r].begin);
+        end   = std::max(end, w.spans[r].end);
+    }
+    for (int64_t key = begin / tile_keys * tile_keys; key < end; key += tile_keys) {
+        if (!hidden(fa, t, key, std::min(tile_keys, fa->n_kv - key))) {
+            attend(fa, t, key, first, w);
         }
-        const int64_t here = depth++;
-        int           left = depth;
-        for (int64_t r = 0; r < t.rows; ++r) {
-            for (int64_t i = 0; i <= here; ++i) {
-                parts[i] = w.joined + (i * fa->tile_rows + r) * part_size(fa);
-            }
-            float * part = parts[here];
-            part[0]      = w.power[r];
-            store(part + part_mass, w.mass[r]);
-            memcpy(part + part_sum, w.sum + r * fa->value_size, fa->value_size * sizeof(float));
-            left = complete(fa, parts, depth, chunk - first);
-        }
-        depth = left;
     }
 
     for (int64_t r = 0; r < t.rows; ++r) {
-        for (int i = 0; i < depth; ++i) {
-            parts[i] = w.joined + (i * fa->tile_rows + r) * part_size(fa);
+        float *       parts[64];
+        const int64_t seen = w.spans[r].seen;
+        if (fa->splits > 1 || w.spans[r].depth > 0) {
+            if (w.spans[r].depth == 0 || seen % chunk_keys != 0) {
+                keep_part(fa, r, seen / chunk_keys - first, w);
+            }
+            for (int i = 0; i < w.spans[r].depth; ++i) {
+                parts[i] = w.joined + (i * fa->tile_rows + r) * part_size(fa);
+            }
+            join_all(fa, parts, w.spans[r].depth);
         }
-        join_all(fa, parts, depth);
         if (fa->splits > 1) {
             memcpy(split_part(fa, partials, item, split, r), parts[0], part_size(fa) * sizeof(float));
-        } else if (depth > 0) {
+        } else if (w.spans[r].depth > 0) {
             finish(fa, t, r, parts[0] + part_sum, load<double>(parts[0] + part_mass));
         } else {
             finish(fa, t, r, w.sum + r * fa->value_size, w.mass[r]);

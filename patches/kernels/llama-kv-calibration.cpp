@@ -190,9 +190,14 @@ std::shared_ptr<const llama_kv_calibration> llama_kv_calibration::make(
     }
     std::shared_ptr<llama_kv_calibration> found(new llama_kv_calibration());
     size_t size = 0;
+    bool   quantized = false;
     for (const llama_kv_calibration_layer & one : layers) {
+        if (!one.k || !ggml_is_quantized(one.k->type)) {
+            continue;
+        }
+        quantized = true;
         const auto it = file.layers.find(one.il);
-        if (!one.k || !ggml_is_quantized(one.k->type) || it == file.layers.end()) {
+        if (it == file.layers.end()) {
             continue;
         }
         const uint32_t n_embd_head = one.n_embd_head_k, n_head_kv = n_embd_head ? (uint32_t) (one.k->ne[0] / n_embd_head) : 0;
@@ -219,6 +224,9 @@ std::shared_ptr<const llama_kv_calibration> llama_kv_calibration::make(
                        !keeps_pairs(scale, n_embd_head, one.n_rope, model.rope_type))) {
             throw refused_layer("has scales that do not fit the pairs that RoPE turns");
         }
+        if (!offsets && !scales) {
+            continue;
+        }
         std::vector<float> inverse(scale.size());
         for (size_t i = 0; i < scale.size(); i++) {
             inverse[i] = 1.0f / scale[i];
@@ -229,9 +237,6 @@ std::shared_ptr<const llama_kv_calibration> llama_kv_calibration::make(
         made.offset  = offsets ? made.add("offset", (int) one.il, { n_embd_head, n_head_kv }) : nullptr;
         made.scale   = scales ? made.add("scale", (int) one.il, { n_embd_head, n_head_kv }) : nullptr;
         made.inverse = scales ? made.add("inverse", (int) one.il, { n_embd_head, 1, n_head_kv }) : nullptr;
-        if (!offsets && !scales) {
-            continue;
-        }
         made.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(made.ctx.get(), ggml_backend_buffer_get_type(one.k->buffer)));
         if (!made.buffer) {
             throw refused("there is no memory for it");
@@ -248,7 +253,10 @@ std::shared_ptr<const llama_kv_calibration> llama_kv_calibration::make(
         found->layers.push_back(std::move(made));
     }
     if (found->layers.empty()) {
-        return nullptr; // keys are not quantized
+        if (quantized) { // layers that gain nothing are not in the file
+            LLAMA_LOG_WARN("%s: calibration of keys is off: %s has nothing for the layers of this cache\n", __func__, path.c_str());
+        }
+        return nullptr;
     }
     found->digest = file.digest;
     LLAMA_LOG_INFO("%s: calibration of keys is on: %zu layers, %.1f KiB, fitted to %u tokens, from %s\n", __func__,

@@ -23,7 +23,7 @@ from tests.memory.stored import LIBRARY, put
 from tests.processes import ended
 from toolchain.core.errors import ConfigError, ModelNotServable, RolledBack
 from toolchain.core.variables import SERVE
-from toolchain.deploy import environment, installer, several
+from toolchain.deploy import beside, environment, installer
 from toolchain.deploy.prefix import Prefix
 from toolchain.models.memory import plan, together
 from toolchain.service.units import presets
@@ -234,14 +234,14 @@ def test_files_that_no_environment_names_are_swept(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "environment").write_text(f"LLAMA_ARG_MODELS_PRESET={prefix.presets / name}\n")
     names = ["a.ini", "b.ini", "c.ini"]
-    several.write({prefix.presets / name: name for name in (*names, "d.ini", ".a.ini.x7f")})
-    several.sweep(prefix)
+    beside.write({prefix.presets / name: name.encode() for name in (*names, "d.ini", ".a.ini.x7f")})
+    beside.sweep(prefix)
     assert [path.name for path in sorted(prefix.presets.iterdir())] == names
     shutil.rmtree(prefix.releases)
     shutil.rmtree(prefix.before)
-    several.sweep(prefix)
+    beside.sweep(prefix)
     assert not prefix.presets.exists()
-    several.sweep(prefix)
+    beside.sweep(prefix)
 
 
 def test_how_many_fit() -> None:

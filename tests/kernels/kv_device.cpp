@@ -1,7 +1,7 @@
 // Makes the cache of a model with two layers, K and V of the types (with rules) that are asked for, and says nothing
 // itself: the log of the cache does. With a third word it asks whether the device holds such a cache without flash
-// attention; the word `cap`, `sinks`, `latent` or `rope` asks for the calibration of keys
-// of such a model, or of one that turns other pairs.
+// attention; another one asks for the calibration of keys of a plain model, and `cap`, `sinks`, `latent` or `rope` of
+// such a one, or one that turns other pairs.
 
 #include "ggml-backend.h"
 #include "ggml-cpp.h"

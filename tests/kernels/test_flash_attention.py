@@ -333,20 +333,30 @@ def test_a_row_does_not_depend_on_the_others_or_the_threads(case: Case, kernels:
             np.testing.assert_array_equal(alone.computed(library)[0], expected[:, :, row : row + 1])
 
 
-@pytest.mark.parametrize("keys", NAMES)
-@pytest.mark.parametrize("values", NAMES)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    case=INVARIANT.map(lambda case: dataclasses.replace(case, hidden=0.0)),
+    n_kv=st.sampled_from([150, 511, 512, 513, 1100, 2060]),
+    further=st.sampled_from([1, 63, 330, 1500]),
+    window=st.sampled_from([0, 40, 700]),
+    threads=st.sampled_from([1, 2, 8]),
+)
 def test_other_cells_between_those_of_a_sequence_change_nothing(
-    keys: str, values: str, kernels: Kernels, library: ctypes.CDLL
+    case: Case, n_kv: int, further: int, window: int, threads: int, kernels: Kernels, library: ctypes.CDLL
 ) -> None:
-    """The same keys in the same order in a cache of up to 512 cells, others of which belong to other sequences."""
-    case = Case(n_q=3, n_kv=150, keys=keys, values=values, mask_heads=1, hidden=0.0, seed=5)
+    """The same keys in the same order in a cache whose further cells belong to other sequences, bit for bit."""
+    case = dataclasses.replace(case, n_kv=n_kv)
     alone = Operands(case, kernels)
-    among = Operands(dataclasses.replace(case, n_kv=480, seed=6), kernels)
-    cells = np.sort(np.random.default_rng(7).choice(480, case.n_kv, replace=False))
-    among.q = alone.q
-    for mine, all_cells, heads in zip(alone.stored, among.stored, (case.kv_heads,) * 2, strict=True):
-        all_cells.reshape(heads, 480, -1)[:, cells] = mine.reshape(heads, case.n_kv, -1)
+    among = Operands(dataclasses.replace(case, n_kv=n_kv + further, threads=threads), kernels)
+    cells = np.sort(np.random.default_rng(case.seed).choice(n_kv + further, n_kv, replace=False))
+    among.q, among.sinks = alone.q, alone.sinks
+    for mine, all_cells in zip(alone.stored, among.stored, strict=True):
+        all_cells.reshape(case.kv_heads, n_kv + further, -1)[:, cells] = mine.reshape(case.kv_heads, n_kv, -1)
+    assert alone.mask is not None
     assert among.mask is not None
+    tokens, places = np.arange(case.n_q)[:, None] + n_kv - case.n_q, np.arange(n_kv)[None]
+    seen = (places <= tokens) & ((places > tokens - window) if window else True)
+    alone.mask[:] = np.where(seen, -np.abs(alone.mask), -np.inf)
     among.mask[:] = -np.inf
-    among.mask[..., cells] = 0
+    among.mask[..., cells] = alone.mask
     np.testing.assert_array_equal(among.computed(library)[0], alone.computed(library)[0])

@@ -71,6 +71,18 @@ def test_scales_alone_serve_a_model_that_caps_its_scores(
     assert "calibration of keys is on: 1 layers, 0.5 KiB" in log(program, None, "q8_0", "q8_0", "cap")
 
 
+def test_a_model_whose_layers_gain_nothing(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log says that it is off, by which a release that can is told from an older one."""
+    ones = calibration_file.fnv1a(2 * np.float32(1).tobytes())
+    origin = Origin(model="", model_sha256="", text_sha256="", tokens=1, lengths=(1,))
+    plain = Stored(offset=np.zeros((1, 64), np.float32), scale=np.ones((1, 64), np.float32))
+    monkeypatch.setenv(cachelog.CALIBRATION, str(tmp_path))
+    for layers in ({}, {0: plain}):
+        file = calibration_file.save(tmp_path, ones, layers, origin)
+        said = log(program, None, "q8_0", "q8_0", "plain")
+        assert f"calibration of keys is off: {file} has nothing for the layers of this cache" in said
+
+
 def log(program: Path, gpu: str | None, *types: str) -> str:
     environment = {key: value for key, value in os.environ.items() if key != "MINIATURE_GPU"}
     if gpu is not None:

@@ -55,6 +55,16 @@ def planned(path: Path, ram: int, *types: str, contexts: tuple[int, ...] = (), *
     )
 
 
+def test_a_calibration_of_keys_is_counted(large: dict[str, Path]) -> None:
+    found = load(large["gemma3_27b"])
+    shape, machine = geometry.read(found), hardware.a_mac(32 * GIB)
+    bare, with_it = (
+        plan.plan(found, shape, machine, types=[parse("turbo4")], table=TABLE, calibrated=calibrated)
+        for calibrated in (False, True)
+    )
+    assert with_it.weights - bare.weights == 3 * 4 * 62 * 16 * 128
+
+
 def test_a_27b_model_on_32_gib(large: dict[str, Path]) -> None:
     """Gemma 3 27B at Q4_K_M: ten full layers of 16 heads of 128, and 52 with a window of 1024."""
     found = planned(large["gemma3_27b"], 32 * GIB)

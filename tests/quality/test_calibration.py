@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.verify.conftest import stated
 from toolchain.build.quantizers import Floats
+from toolchain.core import config
+from toolchain.core.cachetypes.table import own
+from toolchain.core.console import Console
 from toolchain.core.errors import ModelInvalid, StateInvalid
+from toolchain.core.run import Run
+from toolchain.core.variables import CALIBRATION
 from toolchain.models.memory import gguf
-from toolchain.models.quality import calibration_file, offsets, queries, scales
+from toolchain.models.quality import calibration, calibration_file, offsets, queries, scales
 from toolchain.models.quality.calibration_file import Origin, Stored
 from toolchain.serving.probe_model import write_probe
+from toolchain.stages import CacheType
 
 from .conftest import ROOT
 from .test_queries import SIZE, layer
@@ -230,6 +238,34 @@ def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*start, *words, "--workspace", str(folder), "--json"], cwd=ROOT, text=True, capture_output=True, check=False
     )
+
+
+@pytest.mark.slow
+def test_ship_calibrates_the_model_that_is_named_once(
+    tmp_path: Path, release: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "probe.gguf"
+    write_probe(model, head_size=64, heads=2, kv_heads=1, layers=2, context=700, seed=1)
+
+    def shipped(flags: Mapping[str, str] = {}, types: tuple[CacheType, ...] = own()) -> Run:
+        flags = {"verify.model": str(model), "workspace": str(tmp_path), **flags}
+        run = Run(config.load(environ={}, flags=flags), Console())
+        return calibration.for_service(run, stated(release.name, types), release)
+
+    deploy = shipped().config.deploy
+    (file,) = (tmp_path / "calibration").iterdir()
+    assert deploy.calibration == str(file.parent)
+    assert deploy.server_environment == {CALIBRATION: str(file.parent)}
+    made = file.stat().st_mtime_ns
+    assert shipped().config.deploy.calibration == str(file.parent)
+    assert file.stat().st_mtime_ns == made  # not fitted again
+    for flags in ({"verify.model": ""}, {"deploy.calibration": ""}):
+        assert shipped(flags).config.deploy.calibration == ""
+    assert shipped(types=()).config.deploy.calibration == ""  # a stock release
+    file.unlink()
+    write_probe(model, head_size=64, heads=2, kv_heads=1, layers=2, context=300, seed=2)
+    assert shipped().config.deploy.calibration == ""
+    assert "keys are not calibrated: 284 tokens of context: at least 512 are needed" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tests.validation.conftest import MakePlan
 from toolchain.core.errors import ToolchainError
 from toolchain.core.validation_errors import FixFirst, RunVoid, SettingKilled, TryAnotherSetting, Undecided
+from toolchain.core.variables import CALIBRATION
 from toolchain.validation import result as kinds
 from toolchain.validation.gate import NEEDED, decide, failure
 from toolchain.validation.result import Answer, Verdict
@@ -53,6 +57,19 @@ def test_every_reason_of_the_answer_is_named() -> None:
     found = decide(results(result("speed", "failed", "throttled"), result("needle", "passed", "cached")))
     assert found.reasons == ("needle: cached", "speed: throttled")
     assert decide(results(FAILED, result("speed", "failed"))).reasons == ("speed: failed here", "memory: failed here")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "calibration", "advice"),
+    [
+        ("turbo4", "", "a calibration of keys (./inv quality.calibrate), --candidate q8_0:turbo4, a finer type, or"),
+        ("turbo5:turbo3", "/folder", "--candidate q8_0:turbo3, a finer type, or"),
+        ("q8_0:turbo4", "", "a finer type, or"),
+    ],
+)
+def test_what_to_do_about_keys(make_plan: MakePlan, candidate: str, calibration: str, advice: str) -> None:
+    plan = replace(make_plan(), candidate=candidate, environment={CALIBRATION: calibration})
+    assert decide(results(FAILED), plan).next == f"{advice} ./inv validate.tune"
 
 
 def test_a_needed_test_that_did_not_run_is_not_decided() -> None:

@@ -76,12 +76,12 @@ def page(rich: Report) -> Reader:
 def test_the_page_has_the_decision_the_matrix_and_everything_found(rich: Report, page: Reader) -> None:
     assert page.open == []
     said = " ".join(page.text.split())
-    expected = ["Try another setting", "on battery", "K at q8_0", "delta <= 0.5", "± 0.041", "missed",
+    expected = ["Try another setting", "on battery", "a finer type", "delta <= 0.5", "± 0.041", "missed",
                 "f16 finds none of 15", "found by depth", "it compiles", "no verdict yet", "perplexity and KL disagree",
                 "Both answers are identical", "has not run yet", "SHA-256 of the model",
                 "--contexts 8192,32768,131072", "'/models/a model.gguf'"]  # fmt: skip
     assert [one for one in expected if one not in said] == []
-    assert said.index("K at q8_0") < said.index("The matrix") < said.index("delta <= 0.5")
+    assert said.index("a finer type") < said.index("The matrix") < said.index("delta <= 0.5")
 
 
 def test_the_page_needs_nothing_else_and_runs_nothing(page: Reader) -> None:

@@ -16,6 +16,7 @@ from toolchain.core.config import load
 from toolchain.core.errors import ConfigError, ModelLoadFailed, ServerFailed, VerificationFailed
 from toolchain.core.run import Run
 from toolchain.core.validation_errors import WrongModelServed
+from toolchain.core.variables import CALIBRATION
 from toolchain.deploy.prefix import Prefix
 from toolchain.serving.launcher import hint_on
 from toolchain.validation import sides as module
@@ -66,6 +67,13 @@ def test_a_server_with_another_cache_counts_for_nothing(
         trial.at("candidate", 512)
     assert caught.value.message.endswith("/logs/candidate-512-0.log")
     assert set(psutil.Process().children()) <= before
+
+
+def test_a_server_that_knows_no_calibration_counts_for_nothing(make_plan: MakePlan, make_trial: MakeTrial) -> None:
+    trial = make_trial(replace(make_plan(), environment={CALIBRATION: "/folder"}))
+    with pytest.raises(VerificationFailed, match=r"the release is too old"):
+        trial.at("candidate", 512)
+    assert trial.at("baseline", 512).generate("abc", tokens=1).text  # f16 has none
 
 
 def test_a_model_that_does_not_load(run: Run, make_plan: MakePlan, make_trial: MakeTrial) -> None:

@@ -185,6 +185,11 @@ class DeployConfig:
     kv_cache_type: Annotated[CacheType, "cache type of the service"] = dataclasses.field(
         default_factory=lambda: standard(own())
     )
+    calibration: Annotated[
+        str,
+        "folder of calibrations of keys, which `quality.calibrate` makes; empty: none, and where nobody sets it, ship "
+        "makes one of verify.model",
+    ] = ""
     models: Annotated[str, "model store of the service, an absolute path; empty: Ollama's own default"] = ""
     environment: Annotated[
         Mapping[str, str],
@@ -196,6 +201,14 @@ class DeployConfig:
     keep: Annotated[int, Meta(ge=2, le=100), "releases to keep; the active one and its parent are always kept"] = 3
     log_mb: Annotated[int, Meta(ge=1, le=10000), "size in MB from which the service's log is rotated"] = 20
     log_files: Annotated[int, Meta(ge=1, le=50), "earlier files of the log to keep"] = 3
+
+    @property
+    def server_environment(self) -> dict[str, str]:
+        """Variables of a llama-server that is started to measure what the service would do."""
+        found = dict(self.environment)
+        if self.calibration:
+            found[variables.CALIBRATION] = str(Path(self.calibration).expanduser().absolute())
+        return found
 
 
 @record

@@ -16,6 +16,8 @@ MARK = "TURBOQUANT_RELEASE"
 """variable that the shim sets to the release directory"""
 SERVE = "TURBOQUANT_SERVE"
 """variable of a release's environment that says which of its programs is the service; not set: Ollama"""
+CALIBRATION = "LLAMA_KV_CALIBRATION"
+"""for llama-server: the folder of the files that say how a model's keys are stored"""
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
 _LOADER = ("DYLD_", "LD_")
 _SHELL = re.compile(

@@ -11,6 +11,7 @@ from ..core.errors import ToolchainError
 from ..service.manager import Manager
 from ..service.unit import StartedUnit
 from . import (
+    beside,
     crashloop,
     environment,
     failure,
@@ -22,7 +23,6 @@ from . import (
     processes,
     reminder,
     restorepoint,
-    several,
     shim,
     store,
 )
@@ -46,7 +46,7 @@ def tidy(deploy: Deploy) -> None:
     """Delete everything in releases/ that is neither active nor in the state."""
     known = {one.id for one in installed.read(deploy.prefix).releases}
     store.sweep(known | {deploy.prefix.active()}, deploy.prefix)
-    several.sweep(deploy.prefix)
+    beside.sweep(deploy.prefix)
 
 
 def start(deploy: Deploy, identifier: str) -> None:
@@ -183,7 +183,7 @@ def remove_everything(deploy: Deploy) -> None:
     journal.begin_step("remove")
     prefix.current.unlink(missing_ok=True)
     store.sweep(set(), prefix)
-    for folder in (prefix.releases, prefix.presets, prefix.shim.parent, prefix.run):
+    for folder in (prefix.releases, *prefix.beside, prefix.shim.parent, prefix.run):
         shutil.rmtree(folder, ignore_errors=True)
     prefix.state.unlink(missing_ok=True)
     restorepoint.clear(prefix)

@@ -29,6 +29,8 @@ from . import (
     activation,
     advice,
     attempt,
+    beside,
+    calibrations,
     edits,
     environment,
     following,
@@ -73,8 +75,9 @@ def install(
     unit = units.configured(config.deploy)
     models = several.completed(served.look(config.deploy), release, config)
     several.require_able(models, release_dir, release)
-    files = unit.files(models)
-    values = unit.environment(release, config.deploy, models)
+    calibrated = calibrations.files(config.deploy, Prefix.of(config))
+    files = {path: text.encode() for path, text in unit.files(models).items()} | dict(calibrated)
+    values = unit.environment(release, config.deploy, models) | calibrations.variables(calibrated)
     text = environment.render(values)
     warnings = advice.variables(unit, release_dir, config.deploy)
     host = config.deploy.host
@@ -101,7 +104,7 @@ def install(
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
-        unchanged = same and before == text and previous == release.id and several.are_there(files)
+        unchanged = same and before == text and previous == release.id and beside.are_there(files)
         if unchanged and (state := overview.if_as_configured(found)):
             console.note(f"release {release.id} is already installed and healthy")
             return replace(state, warnings=warnings)
@@ -122,7 +125,7 @@ def install(
                 with console.step(f"copy of {release.id}") as step, _readable(deploy):
                     store.copy_in(release_dir, release, proven, prefix, step)
             deploy.journal.begin_step("environment")
-            several.write(files)
+            beside.write(files)
             store.write_environment(release.id, text, prefix, deploy.manager.account)
             deploy.journal.begin_step("shim")
             records.write_bytes(prefix.shim, shim.render(prefix, deploy.manager, config.deploy), mode=0o755)

@@ -56,6 +56,16 @@ class Prefix:
         return self.folder / "presets"
 
     @property
+    def calibrations(self) -> Path:
+        """Folder of the folders that environments name: how the keys of models are stored."""
+        return self.folder / "calibrations"
+
+    @property
+    def beside(self) -> tuple[Path, Path]:
+        """The folders of what environments name, beside the releases."""
+        return self.presets, self.calibrations
+
+    @property
     def current(self) -> Path:
         """Symbolic link to the active release directory."""
         return self.folder / "current"
@@ -115,7 +125,7 @@ class Prefix:
 
     def check(self) -> None:
         """Raises `PrefixInvalid` when a folder that a deploy fills and empties leads out of the prefix."""
-        for folder in (self.releases, self.presets, self.shim.parent, self.run, self.temporary, self.before):
+        for folder in (self.releases, *self.beside, self.shim.parent, self.run, self.temporary, self.before):
             real = Path(os.path.realpath(folder))
             if folder.is_symlink() and not real.is_relative_to(os.path.realpath(self.folder)):
                 raise PrefixInvalid(

@@ -66,7 +66,7 @@ def _open_folders(deploy: Deploy) -> None:
     prefix, manager = deploy.prefix, deploy.manager
     if manager.account in (None, manager.owner):
         return
-    for path in (prefix.folder, prefix.releases, prefix.presets, prefix.shim.parent, prefix.logs):
+    for path in (prefix.folder, prefix.releases, *prefix.beside, prefix.shim.parent, prefix.logs):
         with suppress(OSError):
             found = path.lstat()
             if stat.S_ISDIR(found.st_mode) and (found.st_mode & 0o755) != 0o755:

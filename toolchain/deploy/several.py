@@ -1,18 +1,15 @@
 """Several models of one llama-server: how many are in memory at a time, and its files of presets.
 
-The files lie beside the releases, whose environments name them. Each is named by the digest of its text and never
-changes, so that a rollback, or the restore of an environment, needs nothing else.
+The files lie beside the releases (see `beside`), each named by the digest of its text.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..core import records
 from ..core.cachetypes import grammar
 from ..core.cachetypes.table import type_table
 from ..core.config import Config
@@ -22,7 +19,7 @@ from ..service import units
 from ..service.unit import Served
 from ..service.units import ROUTER, presets
 from ..stages import DeployWarning, Edit, Release
-from . import environment, store
+from . import environment
 from .prefix import Prefix
 
 _LIBRARY = "libllama-server-impl.*"
@@ -84,22 +81,6 @@ def advice(served: Served, given: Mapping[str, str]) -> tuple[DeployWarning, ...
     )
 
 
-def write(files: Mapping[Path, str]) -> None:
-    """Write what an environment is about to name. The service's user reads it, and there are no secrets in it."""
-    for path, text in files.items():
-        if path.is_dir() and not path.is_symlink():
-            store.set_aside(path)
-        records.write_bytes(path, text.encode())
-
-
-def are_there(files: Mapping[Path, str]) -> bool:
-    """Whether all of them are, with their text."""
-    try:
-        return all(path.is_file() and path.read_bytes() == text.encode() for path, text in files.items())
-    except OSError:
-        return False
-
-
 def edits(prefix: Prefix) -> tuple[Edit, ...]:
     """The active release's file, if somebody changed it by hand: its name has the digest of the text."""
     active = prefix.active()
@@ -113,20 +94,6 @@ def edits(prefix: Prefix) -> tuple[Edit, ...]:
     if presets.name_of(text) == path.name:
         return ()
     return (Edit(file=path, name="", change="changed", before="", after=""),)
-
-
-def sweep(prefix: Prefix) -> None:
-    """Delete the files that no environment names, of an installed release or of a restore point."""
-    if not prefix.presets.is_dir() or prefix.presets.is_symlink():
-        return
-    texts = [prefix.before / environment.FILE_NAME]
-    texts += [release / environment.FILE_NAME for release in prefix.releases.glob("*/")]
-    named = b"\n".join(path.read_bytes() for path in texts if path.is_file())
-    for path in prefix.presets.iterdir():
-        if path.name.encode() not in named and not path.is_dir():
-            path.unlink()
-    with contextlib.suppress(OSError):  # there are some
-        prefix.presets.rmdir()
 
 
 def _size(file: Path | None) -> int:

@@ -14,6 +14,7 @@ from ..core.cachetypes import grammar
 from ..core.cachetypes.table import row_bytes, type_table
 from ..core.printable import printable
 from ..core.records import record
+from ..core.variables import CALIBRATION as CALIBRATION
 from ..proofs import CachePart, CacheProof
 from ..stages import CacheType
 from .probe_model import ProbeGeometry
@@ -28,8 +29,6 @@ _NAME = r"([\w+]{1,200})"
 _GAP = " {1,20}"
 _MOST_CHARACTERS = 4096
 """of a line that is looked at"""
-CALIBRATION = "LLAMA_KV_CALIBRATION"
-"""for llama-server: the folder of the files that say how a model's keys are stored"""
 _FLOATS = frozenset(("f32", "f16", "bf16"))
 _MOST_PARTS = 1000
 """of one cache: K and V of every layer at most"""

@@ -61,7 +61,7 @@ def enter(file: Path, verdicts: Mapping[str, Word], who: str) -> Report:
                 judgement = judgement.entered(one, verdict, who=who, when=when)
         judgement.write(folder)
         results = tuple(judged(one, judgement) if one.test == NAME else one for one in report.results)
-        decision = gate.decide(results) if report.complete else report.decision
+        decision = gate.decide(results, report.plan) if report.complete else report.decision
         report = replace(report, results=results, decision=decision)
         records.write(file, report)
         pages.render(report, folder, tuple(TESTS))

@@ -229,7 +229,8 @@ class Sides:
                 raise VerificationFailed(f"{asked}: {cachelog.unstated(said)}\n  log: {log}")
             time.sleep(0.05)
         proofs = [one.proof for one in found]
-        if wrong := cachelog.mismatch(proofs, asked, sum(one.layers for one in proofs)):
+        wrong = cachelog.mismatch(proofs, asked, sum(one.layers for one in proofs))
+        if wrong := wrong or cachelog.uncalibrated(said, self.plan.environment):
             raise VerificationFailed(f"{wrong}\n  log: {log}", hint="is the release built with the series?")
 
     def _given(self, side: Side, context: int) -> _Running:

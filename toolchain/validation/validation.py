@@ -129,7 +129,7 @@ def make_plan(
         text_bytes=len(reading.encode()),
         perplexity_bytes=perplexity_bytes,
         prompts_sha256=sha256_bytes(f"{fixed.digest()} {starts.sha256()}".encode()),
-        environment=dict(run.config.deploy.environment),
+        environment=run.config.deploy.server_environment,
     )
 
 
@@ -241,7 +241,9 @@ def _earlier(folder: Path) -> tuple[TestResult, ...]:
 def _report(plan: Plan, described: str, started: str, results: Mapping[str, TestResult]) -> Report:
     done = tuple(results[name] for name in plan.tests if name in results)
     complete = len(done) == len(plan.tests)
-    decision = gate.decide(done) if complete else Decision(answer="not decided", reasons=("interrupted",), next="again")
+    decision = (
+        gate.decide(done, plan) if complete else Decision(answer="not decided", reasons=("interrupted",), next="again")
+    )
     return Report(
         id=plan.id,
         plan=plan,

@@ -61,7 +61,7 @@ def predictions(
             context=size + _ROOM,
             timeout_s=config.verify.timeout_s,
             cache_type=cache,
-            environment=config.deploy.environment,
+            environment=config.deploy.server_environment,
         ) as running:
             read = running.tokens(text)
             if len(read) < FEWEST_TOKENS:
@@ -72,7 +72,7 @@ def predictions(
             step = max(1, len(read) // (2 * POSITIONS))
             places = range(len(read) - step * min(POSITIONS, len(read) // (2 * step)) + step, len(read) + 1, step)
             found = tuple(predict(running, read[:place]) for place in places)
-            _check_cache(home / "server.log", cache, config.deploy.environment)
+            _check_cache(home / "server.log", cache, config.deploy.server_environment)
             then(running)
             return found
 

@@ -31,6 +31,9 @@ CONTEXTS = (8192, 16384, 32768, 65536, 131072)
 PROMPT_CACHE_BYTES = 8 * GIB
 """llama-server's default limit for earlier prompts; --cache-ram (LLAMA_ARG_CACHE_RAM, in MiB) changes it"""
 
+CALIBRATION_BYTES = 12
+"""a channel of a layer's keys: a constant, a scale and its inverse, all f32"""
+
 
 @record
 class Cell:
@@ -114,17 +117,20 @@ def plan(
     contexts: Sequence[int] = (),
     setting: Setting | None = None,
     further_bytes: int = 0,
+    calibrated: bool = False,
     draft: Draft | None = None,
 ) -> MemoryPlan:
     """Memory of `types` at `contexts` (tokens of one sequence; none: the usual ones up to the trained context).
 
     The context of `setting` is ignored. `further_bytes` are weights in other files (a projector), `draft` is what is
-    loaded to draft tokens. `table` has the size of every type. Raises `ConfigError` for a type that is not in it, or
-    rules beyond the model's layers.
+    loaded to draft tokens. With `calibrated`, a calibration of keys is counted, of all heads. `table` has the size of
+    every type. Raises `ConfigError` for a type that is not in it, or rules beyond the model's layers.
     """
     setting = setting or Setting(context=PADDING)
     contexts = tuple(contexts) or _usual(geometry)
     weights = model.tensor_bytes + further_bytes
+    if calibrated and not geometry.mla:
+        weights += CALIBRATION_BYTES * sum(layer.k for layer in geometry.cached)
     costs = _TypeCosts(geometry, machine, table, setting, weights, draft)
     planned = tuple(_plan_type(costs, one, contexts) for one in types)
     return MemoryPlan(

@@ -61,6 +61,7 @@ def plan_for(
             batch=_checked("batch", batch, 1, 1 << 16),
         ),
         further_bytes=named.further_bytes,
+        calibrated=bool(run.config.deploy.calibration),
         draft=draft,
     )
     return replace(planned, notes=(*planned.notes, _MLX)) if named.mlx else planned

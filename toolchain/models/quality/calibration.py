@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ...build import find_release
 from ...core import temporary
-from ...core.errors import CalibrationUnsound, ConfigError, TextTooShort
+from ...core.errors import CalibrationUnsound, ConfigError, ModelInvalid, StateInvalid, TextTooShort
 from ...core.records import record, sha256_bytes, sha256_file
 from ...core.run import Run
 from ...serving.cachelog import CALIBRATION
 from ...serving.llama_server import serve
 from ...sources.eras.era import LLAMA_SERVER
+from ...stages import Release
 from ..memory import geometry, gguf
 from ..named import find_model
 from . import calibration_file, offsets, queries, scales
@@ -23,6 +25,9 @@ from .dump import read_heads
 from .queries import AttentionLayer
 from .samples import read_text
 
+FOLDER = "calibration"
+"""in the workspace"""
+_SETTING = "deploy.calibration"
 _ROOM = 16
 """free tokens of the context: a full one is refused"""
 _STRIDE = 16
@@ -96,8 +101,8 @@ def calibrate(run: Run, model: str, text: str, context: int, release: str, out: 
         lengths=offsets.lengths(tokens),
     )
     used = {gain.layer: stored for stored, gain in fitted if not stored.plain}
-    file = calibration_file.save(run.output(out, "calibration"), key, used, origin)
-    run.console.note(f"calibration: {file}; {CALIBRATION}={file.parent} in the server's environment turns it on")
+    file = calibration_file.save(run.output(out, FOLDER), key, used, origin)
+    run.console.note(f"calibration: {file}; --set {_SETTING}={file.parent} has the service use it")
     gains = tuple(gain for _, gain in fitted)
     return Calibration(
         file=str(file),
@@ -107,6 +112,40 @@ def calibrate(run: Run, model: str, text: str, context: int, release: str, out: 
         offset_db=sum(one.offset_db for one in gains) / len(gains),
         scales_db=sum(one.scales_db for one in gains) / len(gains),
     )
+
+
+def for_service(run: Run, release: Release, folder: Path) -> Run:
+    """The run with a calibration of `verify.model`, fitted on the release in `folder`, or one that was fitted before.
+
+    The run itself where no model is named, where somebody chose a calibration or none, and where the model or the
+    release cannot have one, which is noted.
+    """
+    config, console = run.config, run.console
+    programs = (LLAMA_SERVER, queries.PROGRAM)
+    if not config.verify.model or config.origins.get(_SETTING) != "default" or not release.cache_types:
+        return run
+    if not all((folder / program).is_file() for program in programs):
+        return run
+    try:
+        path = find_model(config.verify.model, config, console)
+        file = run.output("", FOLDER) / calibration_file.file_name(calibration_file.model_key(gguf.load(str(path))))
+        if not _is_fitted(file):
+            calibrate(run, config.verify.model, "", CONTEXT, str(folder), "")
+    except (CalibrationUnsound, ModelInvalid, ConfigError, TextTooShort) as error:
+        console.note(f"{config.verify.model}: keys are not calibrated: {error.message}")
+        return run
+    console.note(f"the service uses {file}; --set {_SETTING}= turns it off")
+    deploy = replace(config.deploy, calibration=str(file.parent))
+    return replace(run, config=replace(config, deploy=deploy, origins={**config.origins, _SETTING: path.name}))
+
+
+def _is_fitted(file: Path) -> bool:
+    """Whether a file is a calibration that the toolkit's own text gave."""
+    try:
+        _, _, origin = calibration_file.load(file)
+    except StateInvalid:
+        return False
+    return origin.text_sha256 == sha256_bytes(read_text("").encode())
 
 
 def _fit(first: AttentionLayer, second: AttentionLayer) -> tuple[Stored, LayerGain]:

@@ -139,7 +139,7 @@ def compare(
         added=added,
         log=folder / "kl.log",
         console=run.console,
-        environment=run.config.deploy.environment,
+        environment=run.config.deploy.server_environment,
     )
     write(folder / "kl.json", found)
     return found

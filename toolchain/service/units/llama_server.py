@@ -16,7 +16,7 @@ from ...core.config import DeployConfig
 from ...core.deadline import Deadline
 from ...core.errors import ConfigError, ServerFailed, Unhealthy
 from ...core.printable import printable
-from ...core.variables import SERVE
+from ...core.variables import CALIBRATION, SERVE
 from ...proofs import CacheProof
 from ...serving.llama_server import INFORMATIVE, LlamaServer
 from ...stages import Release
@@ -40,6 +40,7 @@ _VARIABLES = Variables(
         "LLAMA_ARG_MODEL": "deploy.serve_models",
         "LLAMA_ARG_ALIAS": "deploy.serve_models",
         "LLAMA_ARG_CTX_SIZE": "deploy.context",
+        CALIBRATION: "deploy.calibration",
         "LLAMA_ARG_CACHE_TYPE_K": "deploy.kv_cache_type",
         "LLAMA_ARG_CACHE_TYPE_V": "deploy.kv_cache_type",
         "LLAMA_ARG_FLASH_ATTN": "deploy.kv_cache_type, which needs flash attention",

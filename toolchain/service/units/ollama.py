@@ -17,7 +17,7 @@ from ...core.deadline import Deadline
 from ...core.errors import ConfigError, DiskFull, ModelLoadFailed, ServerFailed, ToolchainError, Unhealthy
 from ...core.printable import printable
 from ...core.records import record
-from ...core.variables import SERVE
+from ...core.variables import CALIBRATION, SERVE
 from ...serving.ollama import DEFAULT_PORT, OllamaClient
 from ...stages import Release
 from .. import address, model_store
@@ -47,6 +47,7 @@ _VARIABLES = Variables(
         "OLLAMA_KV_CACHE_TYPE": "deploy.kv_cache_type",
         "OLLAMA_FLASH_ATTENTION": "deploy.kv_cache_type, which needs flash attention",
         "OLLAMA_MODELS": "deploy.models",
+        CALIBRATION: "deploy.calibration",
         "LLAMA_ARG_CACHE_TYPE_K": "deploy.kv_cache_type",
         "LLAMA_ARG_CACHE_TYPE_V": "deploy.kv_cache_type",
         "LLAMA_ARG_FLASH_ATTN": "deploy.kv_cache_type, which needs flash attention",

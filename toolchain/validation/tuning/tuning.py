@@ -73,7 +73,7 @@ def plan_measuring(
         share_chunks=share[1],
         final_context=final[0],
         final_chunks=final[1],
-        environment=dict(run.config.deploy.environment),
+        environment=run.config.deploy.server_environment,
     )
 
 
