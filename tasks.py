@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from toolchain.tasks import main, namespace
 
 __all__ = ["namespace", "start"]
@@ -9,4 +11,4 @@ __all__ = ["namespace", "start"]
 
 def start() -> None:
     """`./inv`."""
-    main(namespace)
+    main(sys.argv[1:])

@@ -79,7 +79,7 @@ def _made(name: str) -> str:
 
 def all_tasks() -> dict[str, Task[Any]]:
     """Every task of `./inv --list` by its full name, in that order."""
-    collection = tasks.namespace
+    collection = tasks.namespace()
     return {name: collection[name] for name in sorted(collection.task_names, key=lambda name: ("." in name, name))}
 
 

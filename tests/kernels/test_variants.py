@@ -46,9 +46,9 @@ def test_the_results_are_not_trivial(portable: bytes) -> None:
     assert 0.1 < portable.count(0) / len(portable) < 0.4
 
 
-@pytest.mark.parametrize("optimization", ["-O2", "-O3"])
-def test_native(portable: bytes, tmp_path: Path, optimization: str) -> None:
-    assert results(tmp_path, compiler(), optimization, "-march=native") == portable
+def test_native(portable: bytes, tmp_path: Path) -> None:
+    """With -O2; with -O3, as in a release, the library's own tests do it."""
+    assert results(tmp_path, compiler(), "-O2", "-march=native") == portable
 
 
 @pytest.mark.parametrize("variant", X86)

@@ -1,4 +1,7 @@
-"""The rehearsal, run once and kept; then what it left is looked at."""
+"""The rehearsal, run once and kept; then what it left is looked at.
+
+`.ci/run` rehearses on its bare machine before it has the tests' tools, and names in `REHEARSED` the folder of that one.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,18 @@ STAGES = [
 ]
 
 
+REHEARSED = os.environ.get("REHEARSED", "")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("rehearsal") / "kept"
+    return Path(REHEARSED).resolve() / "kept" if REHEARSED else tmp_path_factory.mktemp("rehearsal") / "kept"
 
 
 @pytest.fixture(scope="module")
 def rehearsal(folder: Path) -> rehearse.Rehearsal:
+    if REHEARSED:
+        return records.read(folder.with_name("rehearsal.json"), rehearse.Rehearsal)
     return rehearse.rehearse(Console(json=True), folder)
 
 

@@ -40,7 +40,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def parsed(words: list[str]) -> None:
-    copied = copy.deepcopy(tasks.namespace)  # Invoke takes the help texts out of it
+    copied = copy.deepcopy(tasks.namespace())  # Invoke takes the help texts out of it
     Parser(contexts=copied.to_contexts()).parse_argv(words)
 
 

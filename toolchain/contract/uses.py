@@ -118,7 +118,9 @@ def _is_constructor(name: str) -> bool:
 def _uses(root: Path, path: str, patched: Patched) -> Iterator[Used]:
     unit = _parse(root, path, patched)
     for cursor in unit.cursor.get_children():
-        yield from _within(cursor, root, patched)
+        # nearly all are the libraries', and naming their file takes longer than asking whose they are
+        if not cursor.location.is_in_system_header:
+            yield from _within(cursor, root, patched)
 
 
 def _within(cursor: Any, root: Path, patched: Patched) -> Iterator[Used]:

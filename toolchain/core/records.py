@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import re
+import reprlib
 import stat
 import sys
 import tempfile
@@ -40,8 +42,39 @@ _FULL_FSYNC_REFUSED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def record(cls: type[R]) -> type[R]:
-    """Class decorator of all stage records: a frozen, keyword-only dataclass with JSON in and out."""
-    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    """Class decorator of all stage records: a frozen, keyword-only dataclass with JSON in and out.
+
+    Each has the same functions to compare, hash and show it: those that dataclasses compiles for each of hundreds of
+    classes take a sixth of the time in which a task starts.
+    """
+    made = dataclasses.dataclass(frozen=True, kw_only=True, repr=False, eq=False)(cls)
+    for name, function in (("__eq__", _same), ("__hash__", _hash), ("__repr__", _shown)):
+        if name not in cls.__dict__:
+            setattr(made, name, function)
+    return made
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
+
+
+def _values(record: Any) -> tuple[Any, ...]:
+    return tuple(getattr(record, field.name) for field in _fields(record.__class__) if field.compare)
+
+
+def _same(self: Any, other: object) -> bool:
+    return _values(self) == _values(other) if other.__class__ is self.__class__ else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash(_values(self))
+
+
+@reprlib.recursive_repr()
+def _shown(self: Any) -> str:
+    shown = (f"{field.name}={getattr(self, field.name)!r}" for field in _fields(self.__class__) if field.repr)
+    return f"{self.__class__.__qualname__}({', '.join(shown)})"
 
 
 def _encode_hook(value: Any) -> Any:

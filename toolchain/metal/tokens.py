@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ class Token:
         return self.start + len(self.text)
 
 
-def tokenize(text: str, own: Path) -> list[Token]:
+@functools.lru_cache(maxsize=4)  # each pipeline of a source is made of the same text
+def tokenize(text: str, own: Path) -> tuple[Token, ...]:
     """The tokens of the output of `clang -E`, without those of files under `own` (the harness's headers)."""
     found: list[Token] = []
     file, line, skip = "", 1, False
@@ -61,7 +63,7 @@ def tokenize(text: str, own: Path) -> list[Token]:
             elif word == "]" and brackets and brackets[-1] == "[":
                 brackets.pop()
             found.append(Token(kind, word, match.start(), file, line))
-    return found
+    return tuple(found)
 
 
 def matching(tokens: Sequence[Token], at: int) -> int:

@@ -94,7 +94,7 @@ class _Translator:
         self.fixed = fixed
         # its argument may name macros, which are already expanded; loops work without it
         self.text = text = re.sub(r"^[ \t]*#[ \t]*pragma[ \t]+unroll.*$", "", text, flags=re.MULTILINE)
-        self.tokens = tokenize(text, HEADERS)
+        self.tokens = list(tokenize(text, HEADERS))
         self.edits: list[tuple[int, int, str]] = []
         self.functions: dict[str, tuple[Parameter, ...]] = {}
         self.templates: set[str] = set()

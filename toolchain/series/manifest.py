@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -159,7 +160,12 @@ def load(root: Path = OWN_SERIES) -> Series:
     Raises `ChecksumMismatch` when a file differs from SHA256SUMS, and `SeriesError` when one is malformed or missing.
     """
     _require_series(root)
-    digest = check_seal(root)
+    return _sealed(root, check_seal(root))
+
+
+@lru_cache(maxsize=8)
+def _sealed(root: Path, digest: str) -> Series:
+    """The series whose files have this digest; reading its documents takes far longer than checking their seal."""
     head = _decode(root / "series.yaml", SeriesFile)
     for kind in head.types:
         if kind.block < 1 or kind.bytes < 1:

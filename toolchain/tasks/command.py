@@ -27,9 +27,7 @@ from ..core.config import Config, load
 from ..core.console import Console
 from ..core.errors import ConfigError, ToolchainError
 from ..core.run import Run
-from ..deploy import settled
 from ..service import account
-from ..text import as_text
 from .flags import SETTINGS
 from .interrupts import interrupts
 
@@ -75,7 +73,7 @@ def _task(body: Callable[..., None], flags: tuple[str, ...], help: dict[str, str
 
     @functools.wraps(body)
     def run_task(_context: Any, **arguments: Any) -> None:
-        console = Console(json=arguments.pop("json", False), as_text=as_text)
+        console = _console(arguments.pop("json", False))
         with _reported(console) as reported:
             settings = _parse_settings(arguments.pop("set", None) or ())
             settings |= {SETTINGS[flag][0]: arguments.pop(flag) for flag in flags if arguments.get(flag)}
@@ -105,6 +103,14 @@ def _task(body: Callable[..., None], flags: tuple[str, ...], help: dict[str, str
     return made
 
 
+def _console(json: bool) -> Console:
+    if json:
+        return Console(json=True)
+    from ..text import as_text  # what shows every record imports all that has one
+
+    return Console(as_text=as_text)
+
+
 class _reported:  # noqa: N801  a context manager, used like a function
     """Ends the process with an error's own exit code, its message on stderr and, for a pipeline, as JSON on stdout."""
 
@@ -122,15 +128,18 @@ class _reported:  # noqa: N801  a context manager, used like a function
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
-        known = (
-            error
-            if isinstance(error, ToolchainError)
-            else folders.explained(error, self.config and settled(self.config), self.places)
-        )
+        known = error if isinstance(error, ToolchainError) else self._explained(error)
         if known:
             self._end(type(known).__name__, known.exit_code, known.message, known.hint)
         if error is not None and interrupts.number:  # also what an interrupted worker or clean-up raised
             self._end("Interrupted", interrupts.exit_code(), interrupts.message())
+
+    def _explained(self, error: BaseException | None) -> ToolchainError | None:
+        if not isinstance(error, OSError | RuntimeError):
+            return None
+        from ..deploy import settled  # it imports much, and few tasks need it
+
+        return folders.explained(error, self.config and settled(self.config), self.places)
 
     def _end(self, name: str, code: int, message: str, hint: str = "") -> NoReturn:
         self._console.error(f"{message}\n  try: {hint}" if hint else message)
@@ -163,7 +172,12 @@ class _Config(InvokeConfig):
 
 
 class _Program(Program):
-    """Invoke's program, with exit code 2 for wrong usage, as documented."""
+    """Invoke's program, with exit code 2 for wrong usage, as documented.
+
+    `whole` makes the namespace for a command line with words that the given one does not know.
+    """
+
+    whole: Callable[[], Collection] | None = None
 
     def parse_core(self, argv: list[str] | None) -> None:
         with _wrong_usage():
@@ -171,7 +185,13 @@ class _Program(Program):
 
     def parse_tasks(self) -> None:
         with _wrong_usage():
-            super().parse_tasks()
+            try:
+                super().parse_tasks()
+            except ParseError:
+                if self.whole is None:
+                    raise
+                self.namespace = self.collection = self.scoped_collection = self.whole()
+                super().parse_tasks()
 
 
 @contextmanager
@@ -192,8 +212,8 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
-def main(namespace: Collection) -> None:
-    """`./inv` with these tasks."""
+def main(namespace: Collection, whole: Callable[[], Collection] | None = None) -> None:
+    """`./inv` with these tasks, or with the `whole` of them where a word is none of these."""
     _open_closed_streams()
     interrupts.catch()
     program = _Program(
@@ -204,6 +224,7 @@ def main(namespace: Collection) -> None:
         namespace=namespace,
         config_class=_Config,
     )
+    program.whole = whole
     try:
         program.run()
     except SystemExit as end:

@@ -46,12 +46,13 @@ def command_line(*, fast: bool, sweeps: bool, args: str) -> list[str]:
         more = shlex.split(args)
     except ValueError as error:
         raise ConfigError(f"--args {args!r}: {error}", hint="""--args '-k "one or another"'""") from error
-    # a file's tests share what they build, so they stay on one processor
+    # a file's tests share what they build, so they stay on one processor; tests/conftest.py orders the files
     words = [
         "-n",
         "auto",
         "--dist",
         "loadfile",
+        "--no-loadscope-reorder",
         *(["-m", "not slow"] if fast else ()),
         *(["--sweeps"] if sweeps else ()),
     ]
