@@ -133,7 +133,7 @@ class Vendored:
         self.site = site
         quants = "typedef struct { int d; } block_q4_0;\n"
         self.files = {
-            "Makefile.sync": "FETCH_HEAD=abcdef0123456\n",
+            "Makefile.sync": "FETCH_HEAD=abcdef0123456\n",  # pragma: allowlist secret
             "llama/llama.cpp/include/llama.h": LLAMA,
             "ml/backend/ggml/ggml/include/ggml.h": GGML,
             "ml/backend/ggml/ggml/src/ggml-quants.h": quants,
