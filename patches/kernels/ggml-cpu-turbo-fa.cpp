@@ -540,7 +540,7 @@ void start_chunk(const attention * fa, int64_t r, const workspace & w) {
 
 // What the job takes of each row, with the first of its chunks.
 int64_t start_rows(const attention * fa, const tile & t, int64_t split, const workspace & w) {
-    int64_t chunks = fa->split_chunks;
+    int64_t chunks = 0;  // of a part; all of them where there is one
     if (fa->splits > 1) {
         int64_t most = 0;
         for (int64_t r = 0; r < t.rows; ++r) {
@@ -647,8 +647,8 @@ void ggml_turbo_attention_plan(ggml_turbo_attention * fa, int threads) {
     fa->items           = tiles_per_head(fa) * fa->kv_heads * fa->batches;
     // with few items, the keys are divided, so that the threads end at about the same time
     const int64_t wanted = threads > 1 ? (4 * (int64_t) threads + fa->items - 1) / fa->items : 1;
-    fa->split_chunks     = chunks_per_split(chunks_of(fa), wanted);
-    fa->splits           = (chunks_of(fa) + fa->split_chunks - 1) / fa->split_chunks;
+    const int64_t chunks = chunks_per_split(chunks_of(fa), wanted);
+    fa->splits           = (chunks_of(fa) + chunks - 1) / chunks;
     workspace w;
     fa->scratch_bytes = lay_out(fa, nullptr, &w);
     fa->partial_bytes =

@@ -44,8 +44,8 @@ struct ggml_turbo_attention {
     float         scale, softcap, max_bias;
 
     // How the work is divided, see ggml_turbo_attention_plan: `items` tiles of up to `tile_rows` query rows, with the
-    // keys of each in `splits` parts of `split_chunks` chunks.
-    int64_t items, splits, split_chunks, tile_rows;
+    // keys that they see in up to `splits` parts.
+    int64_t items, splits, tile_rows;
     size_t  scratch_bytes, partial_bytes;  // of work memory: for each thread, and for all together
 };
 

@@ -21,7 +21,6 @@ def write(files: Mapping[Path, bytes]) -> None:
     for path, data in files.items():
         if path.is_dir() and not path.is_symlink():
             store.set_aside(path)
-        records.make_folder(path.parent)
         records.write_bytes(path, data)
 
 

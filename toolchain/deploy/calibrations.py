@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.config import DeployConfig
 from ..core.errors import ConfigError, StateInvalid
+from ..core.records import sha256_bytes
 from ..core.variables import CALIBRATION
 from ..service import account, managers
 from .prefix import Prefix
@@ -34,7 +34,7 @@ def files(config: DeployConfig, prefix: Prefix) -> Mapping[Path, bytes]:
             raise ConfigError(f"{about}: more than {_MOST_BYTES >> 20} MiB of calibrations", hint="name another folder")
         contents = {path.name: path.read_bytes() for path in found}
         for path in found:
-            key, _, _ = calibration_file.load(path)
+            key, _, _ = calibration_file.parse(contents[path.name], str(path))
             if path.name != calibration_file.file_name(key):
                 raise ConfigError(
                     f"{about}: {path.name} is the calibration of {calibration_file.file_name(key)}",
@@ -49,10 +49,8 @@ def files(config: DeployConfig, prefix: Prefix) -> Mapping[Path, bytes]:
         raise ConfigError(
             f"{about}: holds no calibration", hint=f"its files end in {calibration_file.SUFFIX}; empty: none"
         )
-    digest = hashlib.sha256()
-    for name, data in contents.items():
-        digest.update(f"{name} {len(data)} ".encode() + data)
-    folder = prefix.calibrations / digest.hexdigest()[:_DIGITS]
+    digest = sha256_bytes(b"".join(f"{name} {len(data)} ".encode() + data for name, data in contents.items()))
+    folder = prefix.calibrations / digest[:_DIGITS]
     return {folder / name: data for name, data in contents.items()}
 
 

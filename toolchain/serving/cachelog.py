@@ -117,6 +117,14 @@ def calibrated_layers(log: str) -> int | None:
     return sum(found) if found else None
 
 
+def objection(log: str, asked: str, environment: Mapping[str, str]) -> str:
+    """Why a server's log does not prove the requested cache types, or knows nothing of the calibration that
+    `environment` names; empty if it proves them."""
+    found = [one.proof for one in stated(log)]
+    wrong = mismatch(found, asked, sum(one.layers for one in found)) if found else unstated(log)
+    return wrong or uncalibrated(log, environment)
+
+
 def uncalibrated(log: str, environment: Mapping[str, str]) -> str:
     """That a server with quantized keys knows nothing of the calibration that `environment` names; empty if it does.
 

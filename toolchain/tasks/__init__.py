@@ -9,8 +9,6 @@ from invoke.collection import Collection
 
 from . import command
 
-_ALONE = ("journey",)
-"""tasks outside of collections"""
 _COLLECTIONS = (
     "sources",
     "series",
@@ -38,7 +36,7 @@ def namespace(words: Sequence[str] = ()) -> Collection:
         made = Collection()
         made.add_collection(_tasks_of(first))
         return made
-    (made,) = map(_tasks_of, _ALONE)
+    made = _tasks_of("journey")  # tasks outside of collections
     for name in _COLLECTIONS:
         made.add_collection(_tasks_of(name))
     return made

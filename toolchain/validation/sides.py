@@ -224,13 +224,11 @@ class Sides:
         """Raises `VerificationFailed` unless the log states the side's cache types; the log comes from a thread."""
         asked = self.plan.cache(side)
         deadline = Deadline(_LOG_S)
-        while not (found := cachelog.stated(said := log.read_text(encoding="utf-8", errors="replace"))):
+        while not cachelog.stated(said := log.read_text(encoding="utf-8", errors="replace")):
             if deadline.passed:
                 raise VerificationFailed(f"{asked}: {cachelog.unstated(said)}\n  log: {log}")
             time.sleep(0.05)
-        proofs = [one.proof for one in found]
-        wrong = cachelog.mismatch(proofs, asked, sum(one.layers for one in proofs))
-        if wrong := wrong or cachelog.uncalibrated(said, self.plan.environment):
+        if wrong := cachelog.objection(said, asked, self.plan.environment):
             raise VerificationFailed(f"{wrong}\n  log: {log}", hint="is the release built with the series?")
 
     def _given(self, side: Side, context: int) -> _Running:

@@ -17,7 +17,7 @@ from ...core import temporary
 from ...core.config import Config
 from ...core.errors import ServerFailed, TextTooShort, VerificationFailed
 from ...core.records import record
-from ...serving.cachelog import mismatch, stated, uncalibrated, unstated
+from ...serving.cachelog import objection
 from ...serving.llama_server import LlamaServer, serve
 from ..quality.measure import Estimate
 
@@ -105,7 +105,5 @@ def position_divergence(exact: Mapping[K, float], rough: Mapping[K, float]) -> f
 def _check_cache(log: Path, asked: str, environment: Mapping[str, str]) -> None:
     """Check that the log states the requested types, layer by layer if there are rules, and knows a calibration."""
     said = log.read_text(encoding="utf-8", errors="replace")
-    found = [one.proof for one in stated(said)]
-    wrong = mismatch(found, asked, sum(one.layers for one in found)) if found else unstated(said)
-    if wrong := wrong or uncalibrated(said, environment):
+    if wrong := objection(said, asked, environment):
         raise VerificationFailed(f"{asked}: {wrong}", hint="is this a llama-server built with the series?")

@@ -28,6 +28,7 @@ from ..memory.gguf import ModelHeader
 
 SUFFIX = ".calibration"
 VERSION = 1
+_AGAIN = "./inv quality.calibrate makes it anew"
 _MAGIC = b"TQKC"
 _HEAD = struct.Struct("<4sIQII")
 _LAYER = struct.Struct("<III")
@@ -113,6 +114,14 @@ def load(path: Path) -> tuple[int, dict[int, Stored], Origin]:
     """The model's key, what is done to each layer, and where it comes from. Raises `StateInvalid` for another file."""
     try:
         data = read_bytes(path)
+    except OSError as error:
+        raise StateInvalid(f"{path}: {error}", hint=_AGAIN) from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes, about: str) -> tuple[int, dict[int, Stored], Origin]:
+    """What `load` gives, of a file's contents; errors are `about` it. Raises `StateInvalid`."""
+    try:
         magic, version, key, _, layers = _HEAD.unpack_from(data)
         if (magic, version) != (_MAGIC, VERSION):
             raise ValueError("not a calibration of keys, or of another version")
@@ -126,5 +135,5 @@ def load(path: Path) -> tuple[int, dict[int, Stored], Origin]:
         if _DIGEST.unpack_from(data, at)[0] != fnv1a(data[:at]):
             raise ValueError("damaged")
         return key, found, msgspec.json.decode(data[at + _DIGEST.size :], type=Origin)
-    except (OSError, ValueError, struct.error, msgspec.MsgspecError) as error:
-        raise StateInvalid(f"{path}: {error}", hint="./inv quality.calibrate makes it anew") from error
+    except (ValueError, struct.error, msgspec.MsgspecError) as error:
+        raise StateInvalid(f"{about}: {error}", hint=_AGAIN) from error
