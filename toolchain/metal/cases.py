@@ -47,15 +47,15 @@ def conversions(kind: Format) -> Iterator[Conversion]:
 
     picks = np.array([3, 15, count - 1, 3], np.int32)
     yield _conversion(
-        kind, "GET_ROWS", _tensor("f32", (_WIDTH, len(picks)), (4, 4 * _WIDTH)),
+        kind.name, "GET_ROWS", _tensor("f32", (_WIDTH, len(picks)), (4, 4 * _WIDTH)),
         [(stored, rows), (_tensor("i32", (len(picks),), (4,)), picks)], decoded[picks],
     )  # fmt: skip
     for dtype, name in ((np.float32, "f32"), (np.float16, "f16")):
         size = np.dtype(dtype).itemsize
         result = _tensor(name, (_WIDTH, count), (size, size * _WIDTH))
         with np.errstate(over="ignore"):
-            yield _conversion(kind, "CPY", result, [(stored, rows)], decoded.astype(dtype))
-    yield _conversion(kind, "CPY", stored, [(floats, source)], rows)
+            yield _conversion(kind.name, "CPY", result, [(stored, rows)], decoded.astype(dtype))
+    yield _conversion(kind.name, "CPY", stored, [(floats, source)], rows)
     places = np.random.default_rng(1).permutation(count + 3)[:count]
     for index, name in ((np.int64, "i64"), (np.int32, "i32")):
         size = np.dtype(index).itemsize
@@ -63,9 +63,24 @@ def conversions(kind: Format) -> Iterator[Conversion]:
         written = np.zeros_like(expected)
         expected[places], written[places] = rows, 1
         yield _conversion(
-            kind, "SET_ROWS", _tensor(kind.name, (_WIDTH, count + 3), (kind.bytes, rows.shape[1])),
+            kind.name, "SET_ROWS", _tensor(kind.name, (_WIDTH, count + 3), (kind.bytes, rows.shape[1])),
             [(floats, source), (_tensor(name, (count,), (size,)), places.astype(index))], expected, written,
         )  # fmt: skip
+
+
+def calibrations() -> Iterator[Conversion]:
+    """What a graph does with calibrated keys, by operations of upstream's own: constants off and on again, keys and
+    queries scaled. Each operation is as llama-kv-calibration.cpp poses it: a value for each channel of each KV head,
+    for all tokens; queries with the heads of a group beside each other."""
+    rng = np.random.default_rng(2)
+    for size, heads, group in ((64, 3, 3), (128, 8, 4), (256, 1, 4)):
+        keys, queries = (5, heads, size), (5, heads, group, size)
+        asked = (("SUB", np.subtract, keys, keys[1:]), ("ADD", np.add, keys, keys[1:]),
+                 ("MUL", np.multiply, keys, keys[1:]), ("MUL", np.multiply, queries, (heads, 1, size)))  # fmt: skip
+        for name, calculate, of, by in asked:
+            values, fitted = (rng.standard_normal(shape).astype(np.float32) for shape in (of, by))
+            operands = [(_dense(values), values), (_dense(fitted), fitted)]
+            yield _conversion("f32", name, _dense(values), operands, calculate(values, fitted))
 
 
 def awkward(name: str) -> Floats:
@@ -161,7 +176,7 @@ def _attention(k: str, v: str, dk: int, dv: int, queries: int, number: int) -> A
 
 
 def _conversion(
-    kind: Format,
+    kind: str,
     name: str,
     result: Tensor,
     operands: list[tuple[Tensor, Array]],
@@ -170,7 +185,7 @@ def _conversion(
 ) -> Conversion:
     wanted = _flat(expected)
     return Conversion(
-        type=kind.name,
+        type=kind,
         operation=Operation(name=name, result=result, operands=tuple(tensor for tensor, _ in operands)),
         operands=tuple(_flat(array) for _, array in operands),
         expected=wanted,
@@ -180,6 +195,11 @@ def _conversion(
 
 def _tensor(kind: str, ne: tuple[int, ...], nb: tuple[int, ...]) -> Tensor:
     return Tensor(type=kind, ne=ne, nb=nb)
+
+
+def _dense(values: Floats) -> Tensor:
+    """Of floats that follow each other; ggml's first dimension is numpy's last."""
+    return _tensor("f32", values.shape[::-1], values.strides[::-1])
 
 
 def _flat(array: Array) -> Bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from .results import Case, MetalRun
 TOLERANCE = 1.5e-3
 """Largest error of attention, relative to the largest value of the result. Operands are halves (2^-11 of a value each):
 one case with other seeds and types differs by 4e-4 to 7e-4, the worst of the 132 cases by 1.04e-3."""
+_C = TypeVar("_C", Attention, cases.Conversion)
 ARITHMETIC = ("float", "integer", "convert", "select", "special")
 KERNELS = (
     "kernel_flash_attn_ext_pad", "kernel_flash_attn_ext_blk", "kernel_flash_attn_ext_vec_reduce",
@@ -68,9 +70,10 @@ def run_tree(
         host = build_host(tree, config, workspace)
     known = formats(series, config, workspace)
     conversions = [case for kind in series.types for case in cases.conversions(known[kind.name]) if not only]
+    conversions += _claimed(host, [*cases.calibrations()], lambda case: case.operation) if not only else []
     attentions = [*only] or [
         *cases.attentions([kind.name for kind in series.types], full),
-        *_claimed(host, cases.foreign(), known),
+        *_claimed(host, [*cases.foreign()], lambda case: pose(case, known).operation),
     ]
     asked = [case.operation for case in conversions] + [pose(case, known).operation for case in attentions]
     with console.step("compile the kernels"):
@@ -145,10 +148,10 @@ def operations(reports: Sequence[Report], case: Attention) -> float:
     return spent / (case.sequences * case.queries * case.heads * case.positions * (case.dk + case.dv))
 
 
-def _claimed(host: Host, wanted: Iterable[Attention], known: dict[str, Format]) -> list[Attention]:
-    listed = list(wanted)
-    answers = host.record([pose(case, known).operation for case in listed], claims_only=True)
-    return [case for case, answer in zip(listed, answers, strict=True) if answer.claimed]
+def _claimed(host: Host, wanted: Sequence[_C], operation: Callable[[_C], Operation]) -> list[_C]:
+    """Of cases of upstream's own operations, those that the tree's backend has."""
+    answers = host.record([operation(case) for case in wanted], claims_only=True)
+    return [case for case, answer in zip(wanted, answers, strict=True) if answer.claimed]
 
 
 def _main(recorded: RecordedOperation) -> str:

@@ -113,8 +113,10 @@ ggml_type type_of(const std::string & name) {
 
 ggml_op operation_of(const std::string & name) {
     static const std::map<std::string, ggml_op> known = {
-        { "CPY", GGML_OP_CPY },           { "FLASH_ATTN_EXT", GGML_OP_FLASH_ATTN_EXT }, { "GET_ROWS", GGML_OP_GET_ROWS },
-        { "MUL_MAT", GGML_OP_MUL_MAT },   { "SET_ROWS", GGML_OP_SET_ROWS },
+        { "ADD", GGML_OP_ADD },           { "CPY", GGML_OP_CPY },
+        { "MUL", GGML_OP_MUL },           { "FLASH_ATTN_EXT", GGML_OP_FLASH_ATTN_EXT },
+        { "MUL_MAT", GGML_OP_MUL_MAT },   { "GET_ROWS", GGML_OP_GET_ROWS },
+        { "SET_ROWS", GGML_OP_SET_ROWS }, { "SUB", GGML_OP_SUB },
     };
     return known.at(name);
 }
