@@ -10,9 +10,11 @@ import pytest
 
 from toolchain.core.errors import ConfigError
 from toolchain.core.variables import CALIBRATION
-from toolchain.deploy import environment, installer
+from toolchain.deploy import advice, environment, installer
 from toolchain.models.quality import calibration_file
 from toolchain.models.quality.calibration_file import Origin, Stored
+from toolchain.service.units.llama_server import LlamaServerUnit
+from toolchain.service.units.ollama import OllamaUnit
 
 from .site import Site, identifier
 
@@ -56,12 +58,32 @@ def test_calibrations_go_with_the_environment_of_their_release(site: Site) -> No
     installer.rollback(calibrated.config, site.console)
     assert used(site) == before
     shutil.rmtree(folder)  # the copies are what counts
-    assert site.install(release).healthy
+    left = site.install(release)
+    assert left.healthy
+    assert [(one.about, one.message) for one in left.warnings if one.about == "deploy.calibration"] == [
+        ("deploy.calibration", f"the service has {before}, and gets none, which is the default")
+    ]
     assert CALIBRATION not in environment.read(site.prefix.current)
     site.install(site.release("d"))  # what no environment names any more is swept with the next one
     assert list(site.prefix.calibrations.iterdir()) == [after]
     installer.uninstall(site.config, site.console)
     assert not site.prefix.calibrations.exists()
+
+
+def test_what_was_chosen_and_is_left_at_its_default_is_named() -> None:
+    known, ollama = LlamaServerUnit().variables, OllamaUnit().variables
+    had = {"LLAMA_ARG_CACHE_TYPE_K": "turbo5", "LLAMA_ARG_CACHE_TYPE_V": "turbo3", "LLAMA_ARG_PORT": "1"}
+    new = {"LLAMA_ARG_CACHE_TYPE_K": "turbo4", "LLAMA_ARG_CACHE_TYPE_V": "turbo4", "LLAMA_ARG_PORT": "2"}
+    (warning,) = advice.dropped(had, new, known, {"deploy.kv_cache_type": "default"})
+    assert (warning.about, warning.message) == (
+        "deploy.kv_cache_type", "the service has turbo5:turbo3, and gets turbo4, which is the default"
+    )  # fmt: skip
+    assert advice.dropped(had, had, known, {}) == ()
+    assert advice.dropped({}, new, known, {}) == ()
+    assert advice.dropped(had, new, known, {"deploy.kv_cache_type": "--set"}) == ()
+    assert advice.dropped(had, {"OLLAMA_KV_CACHE_TYPE": "turbo4"}, ollama, {}) != ()  # it was llama-server's
+    (warning,) = advice.dropped({"OLLAMA_KV_CACHE_TYPE": "q8_0"}, {"OLLAMA_KV_CACHE_TYPE": "turbo4"}, ollama, {})
+    assert warning.message.startswith("the service has q8_0, and gets turbo4,")
 
 
 @pytest.mark.slow

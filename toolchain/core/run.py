@@ -49,6 +49,17 @@ class Run:
         """The folder that `--out` names, else this one in the workspace."""
         return Path(named).expanduser().absolute() if named else self.workspace / otherwise
 
+    def chosen(self, setting: str) -> bool:
+        """Whether somebody set it, as `deploy.port`: it is not the default."""
+        return self.config.origins.get(setting, "default") != "default"
+
+    def with_deploy(self, name: str, value: str, origin: str) -> Run:
+        """The run with another value of a setting of `deploy`, and where it comes from."""
+        changed: dict[str, Any] = {name: value}
+        deploy = dataclasses.replace(self.config.deploy, **changed)
+        origins = {**self.config.origins, f"deploy.{name}": origin}
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, deploy=deploy, origins=origins))
+
     def finish(self, record: Any, failure: ToolchainError | None = None) -> None:
         """Print the task's record, then raise `failure`, the record's own, or `SystemExit` with its exit code."""
         self.console.result(record)

@@ -15,12 +15,14 @@ from ..core.console import Console
 from ..core.errors import ConfigError
 from ..service import model_store
 from ..service.account import Account
-from ..service.unit import Unit
+from ..service.unit import Unit, Variables
 from ..service.units import further
 from ..stages import DeployWarning, Release
 
 LOOK_S = 3.0
 """for all models of the store, which may be on a slow disk"""
+_MEASURED = ("deploy.kv_cache_type", "deploy.calibration")
+"""settings that `ship` chooses for a model; an installation of its own does not know them"""
 _SHOWN = 10
 """warnings on models that a terminal gets; the record has all"""
 
@@ -51,6 +53,27 @@ def models(
     """The models that the service will have: another store that the shell uses, and those that the cache type does
     not suit."""
     return (*_other_store(config, owner, environ), *_unsuited(release, config, owner))
+
+
+def dropped(
+    before: Mapping[str, str], values: Mapping[str, str], known: Variables, origins: Mapping[str, str]
+) -> tuple[DeployWarning, ...]:
+    """What `ship` may have chosen for the service, whose environment was `before`, and its new `values` have by
+    default only."""
+    warnings = []
+    for setting in _MEASURED:
+        names = [name for name in known.settings if known.settings[name] == setting and before.get(name)]
+        had = ":".join(dict.fromkeys(before[name] for name in names))
+        if origins.get(setting, "default") == "default" and any(before[name] != values.get(name) for name in names):
+            new = ":".join(dict.fromkeys(values[name] for name in names if name in values)) or "none"
+            warnings.append(
+                DeployWarning(
+                    about=setting,
+                    message=f"the service has {had}, and gets {new}, which is the default",
+                    remedy="set it to keep it",
+                )
+            )
+    return tuple(warnings)
 
 
 def show(warnings: tuple[DeployWarning, ...], console: Console) -> None:

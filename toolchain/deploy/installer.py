@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,8 +99,9 @@ def install(
             model_store.prepare(config.deploy, owner)
             warnings += advice.models(release, config.deploy, owner)
         warnings += served.advice(models, release, config.deploy, owner) + several.advice(models, values)
-        advice.show(warnings, console)
         previous, same = prefix.active() or installed.read(prefix).active, store.holds(release, prefix)
+        warnings += advice.dropped(_environment_of(previous, prefix), values, unit.variables, config.origins)
+        advice.show(warnings, console)
         before = store.environment_text(release.id, prefix)
         if same and proven and not proof.is_proven(prefix.release(release.id)):
             proof.write(prefix.release(release.id), release, proven)
@@ -241,6 +242,13 @@ def uninstall(config: Config, console: Console) -> Deployment:
         deploy.journal.begin(JournalEntry(operation="uninstall", step="unload", release="", previous=active))
         activation.remove_everything(deploy)
         return presence.nothing(deploy, places.look(deploy))
+
+
+def _environment_of(release: str, prefix: Prefix) -> Mapping[str, str]:
+    """The variables of an installed release; none if there is no such release, or its file is damaged."""
+    with suppress(ReleaseInvalid):
+        return environment.read(prefix.release(release)) if release else {}
+    return {}
 
 
 def _settled(config: Config) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ...build.release import llama_server
@@ -16,8 +15,6 @@ from ..named import find_model
 from ..quality.choices import find_server
 from ..quality.samples import read_text
 from . import verdict
-
-_TYPE = "deploy.kv_cache_type"
 
 
 def examine(
@@ -43,7 +40,7 @@ def suited(run: Run, release: Release, folder: Path) -> Run:
     """The run with the cheapest cache type that is fine for the model `verify.model`, measured on the release in
     `folder`. The run itself where no model is named, where somebody chose the type, or where none is fine."""
     config = run.config
-    if not config.verify.model or config.origins.get(_TYPE) != "default" or not release.cache_types:
+    if not config.verify.model or run.chosen("deploy.kv_cache_type") or not release.cache_types:
         return run
     found = verdict.examine(
         find_model(config.verify.model, config, run.console),
@@ -58,5 +55,4 @@ def suited(run: Run, release: Release, folder: Path) -> Run:
     if not chosen:
         return run
     run.console.note(f"{found.model}: {chosen} is the cheapest cache type that is fine, of {len(found.trials)} tried")
-    deploy = replace(config.deploy, kv_cache_type=chosen)
-    return replace(run, config=replace(config, deploy=deploy, origins={**config.origins, _TYPE: found.model}))
+    return run.with_deploy("kv_cache_type", chosen, found.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +121,7 @@ def for_service(run: Run, release: Release, folder: Path) -> Run:
     """
     config, console = run.config, run.console
     programs = (LLAMA_SERVER, queries.PROGRAM)
-    if not config.verify.model or config.origins.get(_SETTING) != "default" or not release.cache_types:
+    if not config.verify.model or run.chosen(_SETTING) or not release.cache_types:
         return run
     if not all((folder / program).is_file() for program in programs):
         return run
@@ -130,13 +129,12 @@ def for_service(run: Run, release: Release, folder: Path) -> Run:
         path = find_model(config.verify.model, config, console)
         file = run.output("", FOLDER) / calibration_file.file_name(calibration_file.model_key(gguf.load(str(path))))
         if not _is_fitted(file):
-            calibrate(run, config.verify.model, "", CONTEXT, str(folder), "")
+            calibrate(run, str(path), "", CONTEXT, str(folder), "")
     except (CalibrationUnsound, ModelInvalid, ConfigError, TextTooShort) as error:
         console.note(f"{config.verify.model}: keys are not calibrated: {error.message}")
         return run
     console.note(f"the service uses {file}; --set {_SETTING}= turns it off")
-    deploy = replace(config.deploy, calibration=str(file.parent))
-    return replace(run, config=replace(config, deploy=deploy, origins={**config.origins, _SETTING: path.name}))
+    return run.with_deploy("calibration", str(file.parent), path.name)
 
 
 def _is_fitted(file: Path) -> bool:
