@@ -157,6 +157,15 @@ def test_a_name_that_is_newer_than_we_are(served: Site, tmp_path: Path) -> None:
         warned("OLLAMA_KEEP_ALIV")  # the beginning of another name
 
 
+def test_a_calibration_without_a_program_that_reads_it(served: Site, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ollama").touch()
+    config = served.configured(calibration="~/calibration").config.deploy
+    assert advice.variables(OllamaUnit(), served.folder / "built-good", config) == ()
+    (warning,) = advice.variables(OllamaUnit(), tmp_path, config)
+    assert (warning.about, warning.message[:14]) == ("deploy.calibration", "has no effect:")
+
+
 def test_another_units_variables(served: Site, tmp_path: Path) -> None:
     unit, model = LlamaServerUnit(), Served(models=(ServedModel(name="a", file=tmp_path / "model.gguf"),))
     config = served.configured(environment={"LLAMA_ARG_THREADS": "4"}).config.deploy

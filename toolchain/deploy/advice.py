@@ -17,6 +17,7 @@ from ..service import model_store
 from ..service.account import Account
 from ..service.unit import Unit, Variables
 from ..service.units import further
+from ..sources.eras.era import LLAMA_SERVER
 from ..stages import DeployWarning, Release
 
 LOOK_S = 3.0
@@ -28,7 +29,8 @@ _SHOWN = 10
 
 
 def variables(unit: Unit, folder: Path, config: DeployConfig) -> tuple[DeployWarning, ...]:
-    """Names in deploy.environment that the program of the release in `folder` does not know.
+    """Names in deploy.environment that the program of the release in `folder` does not know, and deploy.calibration
+    where nothing does.
 
     Raises `ConfigError` for one that resembles a name that it knows.
     """
@@ -44,6 +46,9 @@ def variables(unit: Unit, folder: Path, config: DeployConfig) -> tuple[DeployWar
             )
         message = f"this release of {unit.name} does not seem to know it"
         warnings.append(DeployWarning(about=name, message=message, remedy="check its name in deploy.environment"))
+    if config.calibration and not (folder / LLAMA_SERVER).is_file():
+        message = f"has no effect: this release has no {LLAMA_SERVER}, which alone calibrates keys"
+        warnings.append(DeployWarning(about="deploy.calibration", message=message, remedy="leave it out"))
     return tuple(warnings)
 
 
