@@ -111,14 +111,17 @@ ggml_type type_of(const std::string & name) {
     exit(2);
 }
 
+// GGML_OP_NONE where the tree has no such operation: the miniature, without ggml-backend-impl.h, has none on two operands.
 ggml_op operation_of(const std::string & name) {
     static const std::map<std::string, ggml_op> known = {
-        { "ADD", GGML_OP_ADD },           { "CPY", GGML_OP_CPY },
-        { "MUL", GGML_OP_MUL },           { "FLASH_ATTN_EXT", GGML_OP_FLASH_ATTN_EXT },
-        { "MUL_MAT", GGML_OP_MUL_MAT },   { "GET_ROWS", GGML_OP_GET_ROWS },
-        { "SET_ROWS", GGML_OP_SET_ROWS }, { "SUB", GGML_OP_SUB },
+        { "CPY", GGML_OP_CPY },           { "FLASH_ATTN_EXT", GGML_OP_FLASH_ATTN_EXT }, { "GET_ROWS", GGML_OP_GET_ROWS },
+        { "MUL_MAT", GGML_OP_MUL_MAT },   { "SET_ROWS", GGML_OP_SET_ROWS },
+#ifdef RECORDER_BUFFERS
+        { "ADD", GGML_OP_ADD },           { "MUL", GGML_OP_MUL },                       { "SUB", GGML_OP_SUB },
+#endif
     };
-    return known.at(name);
+    const auto found = known.find(name);
+    return found == known.end() ? GGML_OP_NONE : found->second;
 }
 
 // Makes the encoding of a graph of one node. Trees differ in what they want to know of it, besides the device, the graph,
@@ -144,7 +147,7 @@ template <typename... P> ggml_metal_op_t begin(ggml_metal_op_t (*init)(P...), gg
 }
 
 void record(ggml_tensor * op, bool claims_only, bool quiet) {
-    const bool claimed = ggml_metal_device_supports_op(&device, op);
+    const bool claimed = op->op != GGML_OP_NONE && ggml_metal_device_supports_op(&device, op);
     dispatches.clear();
     size_t extra = 0;
     if (claimed && !claims_only) {
